@@ -1,0 +1,1 @@
+"""How good an architecture looks without training, and what it costs. numpy only."""

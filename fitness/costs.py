@@ -1,0 +1,43 @@
+"""Costs of architectures as column arithmetic on the layer table: MACs, parameters, activation memory."""
+
+import numpy as np
+
+from supernet.layers import LayerTable
+from supernet.layouts import IntArray
+
+#: Kinds of rows that hold weights.
+WEIGHTED = ("conv", "squeeze", "excite", "linear")
+BYTES_PER_VALUE = 4
+
+
+def macs(table: LayerTable) -> IntArray:
+    """Return the multiply–accumulates of one image, shape (N,).
+
+    Counted: convolutions, squeeze-excite, classifier; not norm, activation and pooling.
+    """
+    weights = _weights(table)
+    return np.einsum("ln,ln,ln->n", weights, table.h_out, table.h_out)
+
+
+def parameters(table: LayerTable) -> IntArray:
+    """Return the trainable parameters, shape (N,): weights, norm weight and bias, biases."""
+    norm = np.array([2 * layer.norm + layer.bias for layer in table.layers], dtype=np.int64)
+    return (_weights(table) + norm[:, None] * table.c_out * table.active).sum(axis=0)
+
+
+def peak_activation_bytes(table: LayerTable, batch: int = 1) -> IntArray:
+    """Return the largest memory of live feature maps in an fp32 forward pass, shape (N,), in bytes.
+
+    A layer needs its input, its output and the maps other layers still wait for (the input of a skip, the
+    map a squeeze-excite scales). Norm and activation work in place; scaling and adding write a new map.
+    """
+    before = table.c_in * table.h_in * table.h_in
+    after = table.c_out * table.h_out * table.h_out
+    live = (before + after + table.held) * table.active
+    return live.max(axis=0) * (batch * BYTES_PER_VALUE)
+
+
+def _weights(table: LayerTable) -> IntArray:
+    """Return the multiplications of every row for one output pixel, shape (layers, N)."""
+    weighted = np.isin(table.kind, WEIGHTED)[:, None] & table.active
+    return table.c_in // table.groups * table.c_out * table.kernel * table.kernel * weighted

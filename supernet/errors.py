@@ -1,0 +1,27 @@
+"""Errors that are written for the person at the keyboard."""
+
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """A mistake the user can mend: one line that says what is wrong and what to do.
+
+    Commands print the message without a traceback and exit with code 2.
+    """
+
+
+class SpaceError(UserError):
+    """A search space that cannot be found, read or built."""
+
+
+class ArchitectureError(UserError):
+    """An architecture that is malformed or lies outside its search space."""
+
+
+class BudgetError(UserError):
+    """A limit that cannot be read, or that no architecture of the space meets."""
+
+
+def unknown_name(what: str, name: str, valid: Iterable[str]) -> str:
+    """Return the sentence that reports an unknown name together with the valid ones."""
+    return f"unknown {what} {name!r}; valid: {', '.join(sorted(valid))}"

@@ -1,0 +1,201 @@
+"""Genes: architectures as integer vectors, for optimisers only.
+
+A gene vector holds the index of every choice: resolution, stem width, then for each stage its width, its
+depth and, for each of its block slots, kernel and expand. Genes of inactive slots have no meaning; the
+*canonical* form sets them to 0 and every expand ratio to the smallest that gives the same hidden width, so
+that two canonical vectors are equal exactly when their networks are.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from supernet.architecture import Architecture, Block, Stage
+from supernet.errors import ArchitectureError
+from supernet.layouts import LAYOUTS, IntArray
+from supernet.space import SearchSpace
+
+
+class GeneLayout(NamedTuple):
+    """Where each choice sits in a gene vector, and how many values it has.
+
+    ``width`` and ``depth`` hold one position a stage, ``kernel`` and ``expand`` one row a stage of one
+    position a block slot.
+    """
+
+    sizes: IntArray
+    resolution: int
+    stem: int
+    width: IntArray
+    depth: IntArray
+    kernel: IntArray
+    expand: IntArray
+
+
+class Choices(NamedTuple):
+    """The values behind N gene vectors: columns of length N, stages and block slots first.
+
+    ``width``, ``depth`` and ``multiplier`` are (stages, N); ``kernel``, ``expand`` and ``active``
+    (stages, slots, N).
+    """
+
+    resolution: IntArray
+    stem: IntArray
+    width: IntArray
+    multiplier: NDArray[np.float64]
+    depth: IntArray
+    kernel: IntArray
+    expand: NDArray[np.float64]
+    active: NDArray[np.bool_]
+
+
+@functools.lru_cache(maxsize=64)
+def gene_layout(space: SearchSpace) -> GeneLayout:
+    """Return the positions and sizes of the genes of ``space``."""
+    stages, slots = len(space.stages), space.max_depth
+    per_stage = 2 + 2 * slots
+    first = 2 + per_stage * np.arange(stages, dtype=np.int64)
+    blocks = first[:, None] + 2 + 2 * np.arange(slots, dtype=np.int64)
+    sizes = np.empty(2 + per_stage * stages, dtype=np.int64)
+    sizes[:2] = len(space.resolutions), len(space.stem_choices)
+    sizes[first] = [len(widths) for widths in space.width_choices]
+    sizes[first + 1] = len(space.depths)
+    sizes[blocks] = len(space.kernels)
+    sizes[blocks + 1] = len(space.expands)
+    return GeneLayout(sizes, 0, 1, first, first + 1, blocks, blocks + 1)
+
+
+def as_genes(space: SearchSpace, genes: ArrayLike) -> IntArray:
+    """Return ``genes`` as an (N, genes) integer array.
+
+    Raises:
+        ArchitectureError: the shape does not fit the space, or a gene is out of range.
+    """
+    array = np.atleast_2d(np.asarray(genes, dtype=np.int64))
+    sizes = gene_layout(space).sizes
+    if array.ndim != 2 or array.shape[1] != len(sizes):
+        raise ArchitectureError(f"genes of {space.name} have {len(sizes)} columns, found shape {array.shape}")
+    if array.size and (array.min() < 0 or (array >= sizes).any()):
+        raise ArchitectureError(f"a gene is out of range; the numbers of choices are {sizes.tolist()}")
+    return array
+
+
+def choices(space: SearchSpace, genes: ArrayLike) -> Choices:
+    """Return the values that N gene vectors choose; ``genes`` is (N, genes) or one vector."""
+    layout = gene_layout(space)
+    columns = np.ascontiguousarray(as_genes(space, genes).T)
+    width_index = columns[layout.width]
+    depth = np.asarray(space.depths)[columns[layout.depth]]
+    slots = np.arange(space.max_depth)[None, :, None]
+    return Choices(
+        resolution=np.asarray(space.resolutions)[columns[layout.resolution]],
+        stem=np.asarray(list(space.stem_choices))[columns[layout.stem]],
+        width=np.stack([np.asarray(list(w))[i] for w, i in zip(space.width_choices, width_index, strict=True)]),
+        multiplier=np.stack(
+            [np.asarray(list(w.values()))[i] for w, i in zip(space.width_choices, width_index, strict=True)]
+        ),
+        depth=depth,
+        kernel=np.asarray(space.kernels)[columns[layout.kernel]],
+        expand=np.asarray(space.expands, dtype=np.float64)[columns[layout.expand]],
+        active=slots < depth[:, None, :],
+    )
+
+
+def canonical(space: SearchSpace, genes: ArrayLike) -> IntArray:
+    """Return (N, genes): the same networks, each with the one vector that stands for it."""
+    layout, family = gene_layout(space), LAYOUTS[space.family]
+    result = as_genes(space, genes).copy()
+    chosen = choices(space, result)
+    ratios = np.asarray(space.expands, dtype=np.float64)
+    before = chosen.stem
+    for s, width in enumerate(chosen.width):
+        for b in range(space.max_depth):
+            active, position = chosen.active[s, b], layout.expand[s, b]
+            mids = np.stack([family.mid_channels(before, width, np.full(len(width), r)) for r in ratios])
+            same = mids == mids[result[:, position], np.arange(len(width))]
+            result[:, position] = np.where(active, same.argmax(axis=0), 0)
+            result[:, layout.kernel[s, b]] *= active
+            before = width
+    return result
+
+
+def decode(space: SearchSpace, genes: ArrayLike) -> Architecture:
+    """Return the architecture of one gene vector; any vector in range has one."""
+    chosen = choices(space, canonical(space, genes))
+    ratios = {float(ratio): ratio for ratio in space.expands}
+    stages = [
+        Stage(
+            width=int(chosen.width[s, 0]),
+            blocks=tuple(
+                Block(expand=ratios[chosen.expand[s, b, 0]], kernel=int(chosen.kernel[s, b, 0]))
+                for b in range(int(chosen.depth[s, 0]))
+            ),
+        )
+        for s in range(len(space.stages))
+    ]
+    return Architecture(space.family, int(chosen.resolution[0]), int(chosen.stem[0]), tuple(stages))
+
+
+def encode(space: SearchSpace, architecture: Architecture) -> IntArray:
+    """Return the canonical gene vector of ``architecture``, shape (genes,).
+
+    Raises:
+        ArchitectureError: the architecture is not in the space; the message names the field and what the
+            space allows there.
+    """
+    layout = gene_layout(space)
+    genes = np.zeros(len(layout.sizes), dtype=np.int64)
+    if architecture.family != space.family:
+        raise _outside(space, "family", architecture.family, [space.family])
+    if len(architecture.stages) != len(space.stages):
+        raise _outside(space, "the number of stages", len(architecture.stages), [len(space.stages)])
+    genes[layout.resolution] = _index(space, "resolution", architecture.resolution, space.resolutions)
+    genes[layout.stem] = _index(space, "stem_width", architecture.stem_width, list(space.stem_choices))
+    for s, stage in enumerate(architecture.stages):
+        where = f"stages[{s}]"
+        genes[layout.width[s]] = _index(space, f"{where}.width", stage.width, list(space.width_choices[s]))
+        depth = f"the number of blocks of {where}"
+        genes[layout.depth[s]] = _index(space, depth, len(stage.blocks), space.depths)
+        for b, block in enumerate(stage.blocks):
+            inner = f"{where}.blocks[{b}]"
+            genes[layout.kernel[s, b]] = _index(space, f"{inner}.kernel", block.kernel, space.kernels)
+            genes[layout.expand[s, b]] = _index(space, f"{inner}.expand", block.expand, space.expands)
+    return canonical(space, genes)[0]
+
+
+def encode_all(space: SearchSpace, architectures: Sequence[Architecture]) -> IntArray:
+    """Return (N, genes): the canonical gene vectors of ``architectures``."""
+    if not architectures:
+        return np.empty((0, len(gene_layout(space).sizes)), dtype=np.int64)
+    return np.stack([encode(space, architecture) for architecture in architectures])
+
+
+def random_genes(space: SearchSpace, count: int, generator: np.random.Generator) -> IntArray:
+    """Return (count, genes): vectors with every gene drawn uniformly from its choices."""
+    sizes = gene_layout(space).sizes
+    return generator.integers(0, sizes, size=(count, len(sizes)))
+
+
+def smallest_genes(space: SearchSpace) -> IntArray:
+    """Return the genes of the network with every choice at its least: no network has fewer MACs."""
+    return np.zeros(len(gene_layout(space).sizes), dtype=np.int64)
+
+
+def largest_genes(space: SearchSpace) -> IntArray:
+    """Return the genes of the network with every choice at its most: the supernet's own architecture."""
+    return gene_layout(space).sizes - 1
+
+
+def _index(space: SearchSpace, where: str, value: float, allowed: Sequence[float]) -> int:
+    try:
+        return list(allowed).index(value)
+    except ValueError:
+        raise _outside(space, where, value, allowed) from None
+
+
+def _outside(space: SearchSpace, where: str, value: object, allowed: Sequence[object]) -> ArchitectureError:
+    values = ", ".join(map(str, allowed))
+    return ArchitectureError(f"architecture is not in {space.name}: {where} is {value}; allowed: {values}")

@@ -1,0 +1,152 @@
+"""The layer table: one walk over N architectures at once, as a structure of arrays.
+
+Costs, fitness, latency, slices and networks are all read from this table; nothing else knows how a block
+is laid out (``supernet.layouts`` writes the rows).
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from supernet.architecture import Architecture
+from supernet.genes import Choices, choices, encode
+from supernet.layouts import LAYOUTS, BlockChoice, Column, IntArray, Layer, Size, write_head
+from supernet.space import SearchSpace
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerTable:
+    """Every layer slot of N architectures of one space.
+
+    Columns of shape (layers,): ``layers`` (what never varies: name, kind, stride, activation, norm, bias),
+    ``stage`` (0 the stem, 1…S the stages, S+1 the head) and ``block`` (which block of the table the row
+    belongs to, ascending). Columns of shape (layers, N), all integers:
+
+    Attributes:
+        c_in: input channels.
+        c_out: output channels.
+        kernel: kernel side in pixels.
+        groups: convolution groups.
+        h_in: input side in pixels.
+        h_out: output side in pixels; 1 where the layer works on pooled values.
+        held: elements per image of maps that stay alive beside the layer's own input and output.
+        active: whether the architecture has the layer.
+    """
+
+    layers: tuple[Layer, ...]
+    stage: IntArray
+    block: tuple[str, ...]
+    c_in: IntArray
+    c_out: IntArray
+    kernel: IntArray
+    groups: IntArray
+    h_in: IntArray
+    h_out: IntArray
+    held: IntArray
+    active: NDArray[np.bool_]
+
+    @functools.cached_property
+    def kind(self) -> NDArray[np.str_]:
+        """Kind of every row, shape (layers,)."""
+        return np.array([layer.kind for layer in self.layers])
+
+
+class Row(NamedTuple):
+    """One active layer of one architecture: the scalar view the network builder and the slices read."""
+
+    layer: Layer
+    block: str
+    c_in: int
+    c_out: int
+    kernel: int
+    groups: int
+
+
+class _TableWriter:
+    """Collects rows; columns that do not vary stay scalars until the table is assembled."""
+
+    def __init__(self) -> None:
+        self.layers: list[Layer] = []
+        self.stages: list[int] = []
+        self.blocks: list[str] = []
+        self.columns: list[tuple[Column, ...]] = []
+        self.stage = 0
+        self.block = "stem"
+
+    def row(  # noqa: PLR0913 - one argument a column
+        self,
+        layer: Layer,
+        before: Size,
+        c_out: Column,
+        *,
+        kernel: Column = 1,
+        groups: Column = 1,
+        held: Column = 0,
+        active: NDArray[np.bool_] | bool = True,
+    ) -> Size:
+        pooled = layer.kind in ("squeeze", "pool")
+        side = 1 if pooled else (before.side + layer.stride - 1) // layer.stride
+        self.layers.append(layer)
+        self.stages.append(self.stage)
+        self.blocks.append(self.block)
+        self.columns.append((before.channels, c_out, kernel, groups, before.side, side, held, active))
+        return Size(c_out, side)
+
+    def table(self, count: int) -> LayerTable:
+        arrays = []
+        for position, column in enumerate(zip(*self.columns, strict=True)):
+            array = np.empty((len(column), count), dtype=np.bool_ if position == 7 else np.int64)
+            for row, values in enumerate(column):
+                array[row] = values
+            arrays.append(array)
+        return LayerTable(tuple(self.layers), np.array(self.stages), tuple(self.blocks), *arrays)
+
+
+def layer_table(space: SearchSpace, genes: ArrayLike) -> LayerTable:
+    """Return the layers of N architectures; ``genes`` is (N, genes) or one vector.
+
+    Raises:
+        ArchitectureError: the genes do not fit the space.
+    """
+    chosen = choices(space, genes)
+    writer = _TableWriter()
+    layout = LAYOUTS[space.family]
+    image = Size(space.in_channels, chosen.resolution)
+    size = layout.stem(writer, space, image, chosen.stem)
+    for s in range(len(space.stages)):
+        size = _write_stage(writer, space, s, size, chosen)
+    writer.stage, writer.block = len(space.stages) + 1, "head"
+    write_head(writer, space, size, chosen.multiplier[-1])
+    return writer.table(len(chosen.resolution))
+
+
+def _write_stage(writer: _TableWriter, space: SearchSpace, s: int, size: Size, chosen: Choices) -> Size:
+    spec, layout = space.stages[s], LAYOUTS[space.family]
+    writer.stage = s + 1
+    for b in range(space.max_depth):
+        writer.block = f"stages.{s}.{b}"
+        choice = BlockChoice(chosen.width[s], chosen.kernel[s, b], chosen.expand[s, b], chosen.active[s, b])
+        size = layout.block(writer, writer.block, spec, size, choice, spec.stride if b == 0 else 1)
+    return size
+
+
+def architecture_rows(space: SearchSpace, architecture: Architecture) -> Iterator[Row]:
+    """Yield the active layers of one architecture in the order they run.
+
+    Raises:
+        ArchitectureError: the architecture is not in the space.
+    """
+    table = layer_table(space, encode(space, architecture))
+    for index in np.flatnonzero(table.active[:, 0]):
+        yield Row(
+            layer=table.layers[index],
+            block=table.block[index],
+            c_in=int(table.c_in[index, 0]),
+            c_out=int(table.c_out[index, 0]),
+            kernel=int(table.kernel[index, 0]),
+            groups=int(table.groups[index, 0]),
+        )

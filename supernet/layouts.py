@@ -1,0 +1,157 @@
+"""Block layouts: which layers a family puts into a stem, a block and a head.
+
+A layout is the only code that knows how a block is built. It writes layer rows through a ``Walk``; the
+layer table, the costs, the fitness, the slices and the networks all read those rows.
+"""
+
+from collections.abc import Mapping
+from typing import Literal, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from supernet.space import Activation, SearchSpace, StageSpec
+
+IntArray = NDArray[np.int64]
+Column = IntArray | int
+
+#: What a row does with its input ``x``:
+#: ``conv``      x = act(norm(conv(x)));
+#: ``squeeze``   gate = relu(conv(mean(x)));    ``excite``  x = x · hard_sigmoid(conv(gate));
+#: ``add``       x = x + the block's input;
+#: ``pool``      x = mean over all pixels;      ``linear``  x = x·W + b.
+Kind = Literal["conv", "squeeze", "excite", "add", "pool", "linear"]
+
+
+class Layer(NamedTuple):
+    """What does not vary between architectures in one row of the layer table."""
+
+    name: str
+    kind: Kind
+    stride: int = 1
+    activation: Activation | None = None
+    norm: bool = False
+    bias: bool = False
+
+
+class Size(NamedTuple):
+    """Channels and side of a feature map, one value per architecture or one for all."""
+
+    channels: Column
+    side: Column
+
+    @property
+    def elements(self) -> Column:
+        """Numbers in the map of one image."""
+        return self.channels * self.side * self.side
+
+
+class BlockChoice(NamedTuple):
+    """The choices of one block slot, as columns of values (not of genes)."""
+
+    width: IntArray
+    kernel: IntArray
+    expand: NDArray[np.float64]
+    active: NDArray[np.bool_]
+
+
+class Walk(Protocol):
+    """Receives the rows of one walk over an architecture."""
+
+    def row(  # noqa: PLR0913 - one argument a column
+        self,
+        layer: Layer,
+        before: Size,
+        c_out: Column,
+        *,
+        kernel: Column = 1,
+        groups: Column = 1,
+        held: Column = 0,
+        active: NDArray[np.bool_] | bool = True,
+    ) -> Size:
+        """Append a row and return the size of its output; ``held`` are the elements of other live maps."""
+
+
+class Layout(Protocol):
+    """The layers of one family."""
+
+    def mid_channels(self, c_in: IntArray, c_out: IntArray, expand: NDArray[np.float64]) -> IntArray:
+        """Return the hidden channels of a block."""
+
+    def stem(self, walk: Walk, space: SearchSpace, image: Size, width: IntArray) -> Size:
+        """Write the stem; return the size of its output."""
+
+    def block(self, walk: Walk, name: str, spec: StageSpec, before: Size, choice: BlockChoice, stride: int) -> Size:
+        """Write one block; return the size of its output."""
+
+
+def round8_columns(values: NDArray[np.float64]) -> IntArray:
+    """``round8`` of every value."""
+    rounded = np.maximum(8, np.floor(values + 4).astype(np.int64) // 8 * 8)
+    return np.where(rounded < 0.9 * values, rounded + 8, rounded)
+
+
+class MobileNetLayout:
+    """OFA-MobileNetV3: expand 1×1, depthwise k×k, optional squeeze-excite, project 1×1, skip."""
+
+    def mid_channels(self, c_in: IntArray, c_out: IntArray, expand: NDArray[np.float64]) -> IntArray:
+        """Return round8(round(c_in·expand))."""
+        del c_out
+        return round8_columns(np.rint(c_in * expand))
+
+    def stem(self, walk: Walk, space: SearchSpace, image: Size, width: IntArray) -> Size:
+        """Write the stem convolution and the fixed first block (kernel 3, expand 1, ReLU)."""
+        spec = space.stem
+        stem = Layer("stem.first", "conv", spec.stride, spec.activation, norm=True)
+        after = walk.row(stem, image, width, kernel=3)
+        depthwise = Layer("stem.depthwise", "conv", 1, "relu", norm=True)
+        inner = walk.row(depthwise, after, width, kernel=3, groups=width)
+        inner = walk.row(Layer("stem.project", "conv", norm=True), inner, width, held=after.elements)
+        return walk.row(Layer("stem.add", "add"), inner, width, held=after.elements)
+
+    def block(self, walk: Walk, name: str, spec: StageSpec, before: Size, choice: BlockChoice, stride: int) -> Size:
+        """Write one inverted residual; it skips iff its stride is 1 and its input is as wide as its output."""
+        active = choice.active
+        mid = self.mid_channels(np.asarray(before.channels), choice.width, choice.expand)
+        skips = active & (before.channels == choice.width) & (stride == 1)
+        held = np.where(skips, before.elements, 0)
+        expand = Layer(f"{name}.expand", "conv", 1, spec.activation, norm=True)
+        # As in torchvision: a block that would not widen its input has no expand layer.
+        expands = active & (mid != before.channels)
+        inner = walk.row(expand, before, mid, active=expands)
+        depthwise = Layer(f"{name}.depthwise", "conv", stride, spec.activation, norm=True)
+        inner = walk.row(
+            depthwise, inner, mid, kernel=choice.kernel, groups=mid, held=held * expands, active=active
+        )
+        if spec.se:
+            self._squeeze_excite(walk, name, inner, held, active)
+        project = Layer(f"{name}.project", "conv", norm=True)
+        after = walk.row(project, inner, choice.width, held=held, active=active)
+        walk.row(Layer(f"{name}.add", "add"), after, choice.width, held=held, active=skips)
+        return after
+
+    def _squeeze_excite(
+        self, walk: Walk, name: str, inner: Size, held: IntArray, active: NDArray[np.bool_]
+    ) -> None:
+        squeezed = round8_columns(np.asarray(inner.channels) / 4)
+        squeeze = Layer(f"{name}.squeeze", "squeeze", activation="relu", bias=True)
+        gate = walk.row(squeeze, inner, squeezed, held=held, active=active)
+        excite = Layer(f"{name}.excite", "excite", bias=True)
+        # Two maps live beside the gate: the one that is scaled and the scaled one.
+        walk.row(excite, gate, inner.channels, held=held + 2 * inner.elements, active=active)
+
+
+#: The layout of every family.
+LAYOUTS: Mapping[str, Layout] = {"mobilenet": MobileNetLayout()}
+
+
+def write_head(walk: Walk, space: SearchSpace, before: Size, multiplier: NDArray[np.float64]) -> None:
+    """Write what follows the last stage: the head if the space has one, then pooling and the classifier."""
+    if space.head is not None:
+        conv = Layer("head.last", "conv", 1, "hswish", norm=True)
+        before = walk.row(conv, before, round8_columns(space.head.conv * multiplier))
+    pooled = walk.row(Layer("head.pool", "pool"), before, before.channels)
+    if space.head is not None:
+        hidden = Layer("head.hidden", "linear", 1, "hswish")
+        pooled = walk.row(hidden, pooled, round8_columns(space.head.hidden * multiplier))
+    walk.row(Layer("head.classifier", "linear", bias=True), pooled, space.classes)

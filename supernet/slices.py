@@ -1,0 +1,77 @@
+"""Tensor shapes of an architecture, and the slice of every supernet tensor it owns.
+
+Channels take a prefix, kernels the centre crop, stages their first blocks: the names of a subnet's tensors
+are a subset of the supernet's, and one function serves extraction, forward, transport and aggregation.
+"""
+
+import functools
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from supernet.architecture import Architecture
+from supernet.genes import decode, largest_genes
+from supernet.layers import Row, architecture_rows
+from supernet.space import SearchSpace
+
+Shape = tuple[int, ...]
+Slices = tuple[slice, ...]
+
+
+@functools.lru_cache(maxsize=16)
+def supernet_architecture(space: SearchSpace) -> Architecture:
+    """Return the largest architecture of the space: the one the supernet's tensors belong to."""
+    return decode(space, largest_genes(space))
+
+
+@functools.lru_cache(maxsize=1024)
+def tensor_shapes(space: SearchSpace, architecture: Architecture) -> Mapping[str, Shape]:
+    """Return the name and shape of every trainable tensor, in the order the layers run.
+
+    Raises:
+        ArchitectureError: the architecture is not in the space.
+    """
+    shapes: dict[str, Shape] = {}
+    for row in architecture_rows(space, architecture):
+        shapes.update(_row_shapes(row))
+    return MappingProxyType(shapes)
+
+
+@functools.lru_cache(maxsize=1024)
+def slices(space: SearchSpace, architecture: Architecture) -> Mapping[str, Slices]:
+    """Return, for every tensor of ``architecture``, the slices of the supernet's tensor that it owns.
+
+    Raises:
+        ArchitectureError: the architecture is not in the space.
+    """
+    full = tensor_shapes(space, supernet_architecture(space))
+    return MappingProxyType(
+        {
+            name: tuple(
+                _centre(size, whole) if axis >= 2 else slice(0, size)
+                for axis, (size, whole) in enumerate(zip(shape, full[name], strict=True))
+            )
+            for name, shape in tensor_shapes(space, architecture).items()
+        }
+    )
+
+
+def _row_shapes(row: Row) -> dict[str, Shape]:
+    layer = row.layer
+    shapes: dict[str, Shape] = {}
+    if layer.kind in ("conv", "squeeze", "excite"):
+        shapes[f"{layer.name}.conv.weight"] = (row.c_out, row.c_in // row.groups, row.kernel, row.kernel)
+        if layer.bias:
+            shapes[f"{layer.name}.conv.bias"] = (row.c_out,)
+    if layer.kind == "linear":
+        shapes[f"{layer.name}.linear.weight"] = (row.c_out, row.c_in)
+        if layer.bias:
+            shapes[f"{layer.name}.linear.bias"] = (row.c_out,)
+    if layer.norm:
+        shapes[f"{layer.name}.norm.weight"] = (row.c_out,)
+        shapes[f"{layer.name}.norm.bias"] = (row.c_out,)
+    return shapes
+
+
+def _centre(size: int, whole: int) -> slice:
+    start = (whole - size) // 2
+    return slice(start, start + size)

@@ -1,0 +1,269 @@
+"""Search spaces: what may vary in an architecture, and within which choices.
+
+A space is a frozen value, read from a YAML file (the presets are such files). It holds no arrays and
+imports neither numpy nor torch.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import math
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from supernet.errors import SpaceError, UserError, unknown_name
+from supernet.typed_yaml import from_mapping, read_yaml_mapping
+
+Family = Literal["mobilenet"]
+Norm = Literal["batch", "group"]
+Activation = Literal["relu", "hswish"]
+
+#: Channels in one group of a GroupNorm, and the step all widths are rounded to, so that a prefix slice
+#: never cuts a group.
+WIDTH_STEP = 8
+
+
+def round8(value: float) -> int:
+    """Return the multiple of 8 nearest to ``value``: at least 8, raised by 8 if it fell below 0.9·value.
+
+    The rule of MobileNetV2/V3 (``_make_divisible``).
+    """
+    rounded = max(WIDTH_STEP, int(value + WIDTH_STEP / 2) // WIDTH_STEP * WIDTH_STEP)
+    return rounded + WIDTH_STEP if rounded < 0.9 * value else rounded
+
+
+@dataclasses.dataclass(frozen=True)
+class StemSpec:
+    """The first 3×3 convolution: channels at multiplier 1, stride and the multipliers it may take."""
+
+    width: int
+    stride: int = 1
+    activation: Activation = "relu"
+    multipliers: tuple[float, ...] = (1.0,)
+
+
+@dataclasses.dataclass(frozen=True)
+class StageSpec:
+    """One stage: output channels at multiplier 1, stride of its first block, activation, squeeze-excite."""
+
+    width: int
+    stride: int = 1
+    activation: Activation = "relu"
+    se: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadSpec:
+    """MobileNetV3's head: channels of the last convolution and of the hidden layer, at multiplier 1."""
+
+    conv: int
+    hidden: int
+
+
+@dataclasses.dataclass(frozen=True)
+class FitnessSettings:
+    """Weights of the fitness ``F = Σ α_j·H_j − ω·Q + λ·ρ − γ·V`` subject to ``ρ ≤ ρ0``.
+
+    Attributes:
+        entropy: ``stage`` sums the log-widths of a stage's own blocks, ``prefix`` of all blocks up to it.
+        entropy_weights: α, one a stage, or a single one for all.
+        depth_penalty: ω, on depth irregularity Q.
+        effectiveness_weight: λ, on effectiveness ρ.
+        width_penalty: γ, on falling stage widths V.
+        max_effectiveness: ρ0.
+    """
+
+    entropy: Literal["stage", "prefix"] = "stage"
+    entropy_weights: tuple[float, ...] = (1.0,)
+    depth_penalty: float = 10.0
+    effectiveness_weight: float = 0.0
+    width_penalty: float = 1.0
+    max_effectiveness: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchSpace:
+    """Everything that may vary, and everything that may not, in the networks of one supernet.
+
+    Attributes:
+        name: what reports call the space.
+        family: the block layout (``supernet.layouts``).
+        stem: the first convolution.
+        stages: the elastic stages in order.
+        resolutions: input sides in pixels, ascending.
+        depths: blocks a stage may have, ascending.
+        kernels: depthwise kernel sides a block may have (odd), ascending.
+        expands: expand ratios a block may have, ascending.
+        width_multipliers: multipliers on a stage's base width, ascending.
+        head: MobileNetV3's head, its widths following the last stage's multiplier; without one the
+            classifier follows the last stage.
+        norm: ``batch`` (batch statistics, calibrate before use) or ``group`` (groups of 8 channels).
+        classes: outputs of the classifier.
+        in_channels: channels of the images.
+        fitness: weights of the fitness that fit this space.
+
+    Raises:
+        SpaceError: a field's value makes no network; the message names the field and what it allows.
+    """
+
+    name: str
+    family: Family
+    stem: StemSpec
+    stages: tuple[StageSpec, ...]
+    resolutions: tuple[int, ...]
+    depths: tuple[int, ...]
+    kernels: tuple[int, ...]
+    expands: tuple[float, ...]
+    width_multipliers: tuple[float, ...]
+    head: HeadSpec | None = None
+    norm: Norm = "batch"
+    classes: int = 10
+    in_channels: int = 3
+    fitness: FitnessSettings = FitnessSettings()
+
+    def __post_init__(self) -> None:
+        check_space(self)
+
+    @property
+    def max_depth(self) -> int:
+        """Block slots of every stage."""
+        return self.depths[-1]
+
+    @functools.cached_property
+    def stem_choices(self) -> dict[int, float]:
+        """Distinct stem widths, ascending, each with the largest multiplier that gives it."""
+        return _widths(self.stem.width, self.stem.multipliers)
+
+    @functools.cached_property
+    def width_choices(self) -> tuple[dict[int, float], ...]:
+        """Per stage, the distinct output widths, ascending, each with its largest multiplier."""
+        return tuple(_widths(stage.width, self.width_multipliers) for stage in self.stages)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """16 hex digits that two spaces share exactly when they build the same networks."""
+        fields = dataclasses.asdict(self)
+        del fields["name"], fields["fitness"]
+        text = json.dumps(fields, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def adapted(self, *, classes: int) -> "SearchSpace":
+        """Return this space with another number of classes."""
+        return dataclasses.replace(self, classes=classes)
+
+
+def _widths(base: int, multipliers: tuple[float, ...]) -> dict[int, float]:
+    return {round8(base * multiplier): multiplier for multiplier in multipliers}
+
+
+def check_space(space: SearchSpace) -> None:
+    """Refuse field values no network can be built from.
+
+    Raises:
+        SpaceError: naming the field, its value and what it allows.
+    """
+    _check_choices(space, "resolutions", minimum=2)
+    _check_choices(space, "depths", minimum=1)
+    _check_choices(space, "kernels", minimum=1)
+    _check_choices(space, "expands", minimum=1)
+    _check_multipliers("width_multipliers", space.width_multipliers)
+    _check_multipliers("stem.multipliers", space.stem.multipliers)
+    if any(kernel % 2 == 0 for kernel in space.kernels):
+        raise SpaceError(f"kernels is {list(space.kernels)}; kernels must be odd")
+    if not space.stages:
+        raise SpaceError("stages is empty; a space needs at least one stage")
+    for where, part in (("stem", space.stem), *((f"stages[{i}]", s) for i, s in enumerate(space.stages))):
+        if part.width < WIDTH_STEP or part.width % WIDTH_STEP:
+            raise SpaceError(f"{where}.width is {part.width}; widths are positive multiples of {WIDTH_STEP}")
+        if part.stride not in (1, 2):
+            raise SpaceError(f"{where}.stride is {part.stride}; allowed: 1, 2")
+    for name, value in (("classes", space.classes), ("in_channels", space.in_channels)):
+        if value < 1:
+            raise SpaceError(f"{name} is {value}; it must be at least 1")
+    head = dataclasses.asdict(space.head) if space.head else {}
+    for name, value in head.items():
+        if value < WIDTH_STEP or value % WIDTH_STEP:
+            raise SpaceError(f"head.{name} is {value}; widths are positive multiples of {WIDTH_STEP}")
+    check_fitness(space.fitness, len(space.stages))
+
+
+def check_fitness(settings: FitnessSettings, stages: int) -> None:
+    """Refuse fitness weights that do not fit a space of ``stages`` stages.
+
+    Raises:
+        SpaceError: naming the field, its value and what it allows.
+    """
+    if len(settings.entropy_weights) not in (1, stages):
+        raise SpaceError(
+            f"fitness.entropy_weights has {len(settings.entropy_weights)} values; allowed: 1, "
+            f"or one for each of the {stages} stages"
+        )
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        numbers = value if isinstance(value, tuple) else () if isinstance(value, str) else (value,)
+        if not all(math.isfinite(number) for number in numbers):
+            raise SpaceError(f"fitness.{field.name} is {value}; it must be finite")
+
+
+def _check_choices(space: SearchSpace, name: str, minimum: int) -> None:
+    values: tuple[float, ...] = getattr(space, name)
+    if not values or list(values) != sorted(set(values)) or values[0] < minimum:
+        raise SpaceError(
+            f"{name} is {list(values)}; it must list at least one value, ascending, each at least {minimum}"
+        )
+
+
+def _check_multipliers(name: str, values: tuple[float, ...]) -> None:
+    if not values or list(values) != sorted(set(values)) or not 0 < values[0] <= values[-1] <= 1:
+        raise SpaceError(f"{name} is {list(values)}; it must list multipliers above 0 and up to 1, ascending")
+
+
+def preset_names() -> list[str]:
+    """Return the names of the spaces that come with the package."""
+    folder = resources.files("supernet.presets")
+    return sorted(Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def load_space(name: str) -> SearchSpace:
+    """Return a preset by name, or the space of a YAML file by path.
+
+    Raises:
+        SpaceError: there is no such preset or file, or the file describes no space.
+    """
+    path = Path(name)
+    if name in preset_names():
+        with resources.as_file(resources.files("supernet.presets") / f"{name}.yaml") as preset:
+            return _read_space(preset, name)
+    if path.suffix in (".yaml", ".yml"):
+        return _read_space(path, name)
+    raise SpaceError(f"{unknown_name('space', name, preset_names())}, or the path of a .yaml file")
+
+
+def space_from_mapping(mapping: dict[str, Any], source: str) -> SearchSpace:
+    """Return the space a mapping of its fields describes; ``source`` names it in errors.
+
+    Raises:
+        SpaceError: a field is unknown, missing, of another type, or makes no network.
+    """
+    try:
+        return from_mapping(SearchSpace, mapping, source)
+    except SpaceError as error:
+        raise SpaceError(f"{source}: {error}") from error
+    except UserError as error:
+        raise SpaceError(str(error)) from error
+
+
+def space_to_mapping(space: SearchSpace) -> dict[str, Any]:
+    """Return the fields of ``space`` as plain JSON/YAML values; the inverse of ``space_from_mapping``."""
+    mapping: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(space)))
+    return mapping
+
+
+def _read_space(path: Path, source: str) -> SearchSpace:
+    try:
+        mapping = read_yaml_mapping(path)
+    except UserError as error:
+        raise SpaceError(str(error)) from error
+    return space_from_mapping(mapping, source)
