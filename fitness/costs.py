@@ -5,8 +5,6 @@ import numpy as np
 from supernet.layers import LayerTable
 from supernet.layouts import IntArray
 
-#: Kinds of rows that hold weights.
-WEIGHTED = ("conv", "squeeze", "excite", "linear")
 BYTES_PER_VALUE = 4
 
 
@@ -15,14 +13,13 @@ def macs(table: LayerTable) -> IntArray:
 
     Counted: convolutions, squeeze-excite, classifier; not norm, activation and pooling.
     """
-    weights = _weights(table)
-    return np.einsum("ln,ln,ln->n", weights, table.h_out, table.h_out)
+    return np.einsum("ln,ln,ln->n", table.weights, table.h_out, table.h_out)
 
 
 def parameters(table: LayerTable) -> IntArray:
     """Return the trainable parameters, shape (N,): weights, norm weight and bias, biases."""
     norm = np.array([2 * layer.norm + layer.bias for layer in table.layers], dtype=np.int64)
-    return (_weights(table) + norm[:, None] * table.c_out * table.active).sum(axis=0)
+    return table.weights.sum(axis=0) + np.einsum("l,ln,ln->n", norm, table.c_out, table.active)
 
 
 def peak_activation_bytes(table: LayerTable, batch: int = 1) -> IntArray:
@@ -35,9 +32,3 @@ def peak_activation_bytes(table: LayerTable, batch: int = 1) -> IntArray:
     after = table.c_out * table.h_out * table.h_out
     live = (before + after + table.held) * table.active
     return live.max(axis=0) * (batch * BYTES_PER_VALUE)
-
-
-def _weights(table: LayerTable) -> IntArray:
-    """Return the multiplications of every row for one output pixel, shape (layers, N)."""
-    weighted = np.isin(table.kind, WEIGHTED)[:, None] & table.active
-    return table.c_in // table.groups * table.c_out * table.kernel * table.kernel * weighted

@@ -57,9 +57,11 @@ def score(space: SearchSpace, genes: ArrayLike, settings: FitnessSettings | None
 
 def _score_chunk(space: SearchSpace, genes: IntArray, settings: FitnessSettings) -> Scores:
     table, chosen = layer_table(space, genes), choices(space, genes)
-    log_widths, scored = _log_widths(table, len(space.stages))
-    entropy = _entropy(table, log_widths, chosen.width, settings.entropy)
-    layers = scored.sum(axis=0)
+    rows = _scored_rows(table, len(space.stages))
+    active = table.active[rows]
+    log_widths = np.log(np.where(active, table.fan_in[rows], 1))
+    entropy = _entropy(table, log_widths, table.stage[rows], chosen.width, settings.entropy)
+    layers = active.sum(axis=0)
     rho = layers / np.exp(log_widths.sum(axis=0) / layers)
     depth_regularity = np.exp(chosen.depth.var(axis=0))
     falls = np.maximum(0, chosen.width[:-1] - chosen.width[1:]).sum(axis=0).astype(np.float64)
@@ -83,23 +85,16 @@ def _score_chunk(space: SearchSpace, genes: IntArray, settings: FitnessSettings)
     )
 
 
-def _log_widths(table: LayerTable, stages: int) -> tuple[FloatArray, NDArray[np.bool_]]:
-    """Return ``ln w`` of every scored convolution (0 elsewhere) and which rows are scored.
-
-    ``w = c_in·k²/groups``; scored are the convolutions of stem and stages, not squeeze-excite, head and
-    classifier.
-    """
-    rows = (table.kind == "conv") & (table.stage <= stages)
-    scored = rows[:, None] & table.active
-    width = np.where(scored, table.c_in * table.kernel * table.kernel // table.groups, 1)
-    return np.log(width), scored
+def _scored_rows(table: LayerTable, stages: int) -> IntArray:
+    """Return the rows of the scored convolutions: those of stem and stages, not the head's."""
+    return np.flatnonzero((table.kind == "conv") & (table.stage <= stages))
 
 
-def _entropy(table: LayerTable, log_widths: FloatArray, widths: IntArray, form: str) -> FloatArray:
+def _entropy(table: LayerTable, log_widths: FloatArray, stage: IntArray, widths: IntArray, form: str) -> FloatArray:
     """Return ``H_j = ln(r_j²·c_j)·Σ ln w`` of every stage, shape (stages, N)."""
-    stages = len(widths)
-    sums = np.stack([log_widths[table.stage == j].sum(axis=0) for j in range(1, stages + 1)])
-    sides = np.stack([table.h_out[np.flatnonzero(table.stage == j)[-1]] for j in range(1, stages + 1)])
+    stages = range(1, len(widths) + 1)
+    sums = np.stack([log_widths[stage == j].sum(axis=0) for j in stages])
+    sides = np.stack([table.h_out[np.flatnonzero(table.stage == j)[-1]] for j in stages])
     if form == "prefix":
         sums = sums.cumsum(axis=0)
     return np.log(sides * sides * widths) * sums

@@ -14,17 +14,19 @@ from numpy.typing import ArrayLike, NDArray
 
 from supernet.architecture import Architecture
 from supernet.genes import Choices, choices, encode
-from supernet.layouts import LAYOUTS, BlockChoice, Column, IntArray, Layer, Size, write_head
+from supernet.layouts import LAYOUTS, BlockChoice, Column, IntArray, Kind, Layer, Size, write_head
 from supernet.space import SearchSpace
+
+#: Kinds of rows that hold weights.
+WEIGHTED: tuple[Kind, ...] = ("conv", "squeeze", "excite", "linear")
 
 
 @dataclasses.dataclass(frozen=True)
 class LayerTable:
     """Every layer slot of N architectures of one space.
 
-    Columns of shape (layers,): ``layers`` (what never varies: name, kind, stride, activation, norm, bias),
-    ``stage`` (0 the stem, 1…S the stages, S+1 the head) and ``block`` (which block of the table the row
-    belongs to, ascending). Columns of shape (layers, N), all integers:
+    Columns of shape (layers,): ``layers`` (what never varies: name, kind, stride, activation, norm, bias)
+    and ``stage`` (0 the stem, 1…S the stages, S+1 the head). Columns of shape (layers, N), all integers:
 
     Attributes:
         c_in: input channels.
@@ -39,7 +41,6 @@ class LayerTable:
 
     layers: tuple[Layer, ...]
     stage: IntArray
-    block: tuple[str, ...]
     c_in: IntArray
     c_out: IntArray
     kernel: IntArray
@@ -54,12 +55,26 @@ class LayerTable:
         """Kind of every row, shape (layers,)."""
         return np.array([layer.kind for layer in self.layers])
 
+    @functools.cached_property
+    def fan_in(self) -> IntArray:
+        """Inputs of one output of every convolution or linear layer: c_in·k²/groups, shape (layers, N)."""
+        inputs = self.c_in * self.kernel * self.kernel
+        # Integer division is slow, and most layers have one group.
+        grouped = np.flatnonzero((self.groups != 1).any(axis=1))
+        inputs[grouped] //= self.groups[grouped]
+        return inputs
+
+    @functools.cached_property
+    def weights(self) -> IntArray:
+        """Weights of every active layer, 0 where it is inactive or has none, shape (layers, N)."""
+        weighted = np.isin(self.kind, WEIGHTED)[:, None] & self.active
+        return self.fan_in * self.c_out * weighted
+
 
 class Row(NamedTuple):
     """One active layer of one architecture: the scalar view the network builder and the slices read."""
 
     layer: Layer
-    block: str
     c_in: int
     c_out: int
     kernel: int
@@ -72,10 +87,8 @@ class _TableWriter:
     def __init__(self) -> None:
         self.layers: list[Layer] = []
         self.stages: list[int] = []
-        self.blocks: list[str] = []
         self.columns: list[tuple[Column, ...]] = []
         self.stage = 0
-        self.block = "stem"
 
     def row(  # noqa: PLR0913 - one argument a column
         self,
@@ -92,7 +105,6 @@ class _TableWriter:
         side = 1 if pooled else (before.side + layer.stride - 1) // layer.stride
         self.layers.append(layer)
         self.stages.append(self.stage)
-        self.blocks.append(self.block)
         self.columns.append((before.channels, c_out, kernel, groups, before.side, side, held, active))
         return Size(c_out, side)
 
@@ -103,7 +115,7 @@ class _TableWriter:
             for row, values in enumerate(column):
                 array[row] = values
             arrays.append(array)
-        return LayerTable(tuple(self.layers), np.array(self.stages), tuple(self.blocks), *arrays)
+        return LayerTable(tuple(self.layers), np.array(self.stages), *arrays)
 
 
 def layer_table(space: SearchSpace, genes: ArrayLike) -> LayerTable:
@@ -119,7 +131,7 @@ def layer_table(space: SearchSpace, genes: ArrayLike) -> LayerTable:
     size = layout.stem(writer, space, image, chosen.stem)
     for s in range(len(space.stages)):
         size = _write_stage(writer, space, s, size, chosen)
-    writer.stage, writer.block = len(space.stages) + 1, "head"
+    writer.stage = len(space.stages) + 1
     write_head(writer, space, size, chosen.multiplier[-1])
     return writer.table(len(chosen.resolution))
 
@@ -128,9 +140,8 @@ def _write_stage(writer: _TableWriter, space: SearchSpace, s: int, size: Size, c
     spec, layout = space.stages[s], LAYOUTS[space.family]
     writer.stage = s + 1
     for b in range(space.max_depth):
-        writer.block = f"stages.{s}.{b}"
         choice = BlockChoice(chosen.width[s], chosen.kernel[s, b], chosen.expand[s, b], chosen.active[s, b])
-        size = layout.block(writer, writer.block, spec, size, choice, spec.stride if b == 0 else 1)
+        size = layout.block(writer, f"stages.{s}.{b}", spec, size, choice, spec.stride if b == 0 else 1)
     return size
 
 
@@ -144,7 +155,6 @@ def architecture_rows(space: SearchSpace, architecture: Architecture) -> Iterato
     for index in np.flatnonzero(table.active[:, 0]):
         yield Row(
             layer=table.layers[index],
-            block=table.block[index],
             c_in=int(table.c_in[index, 0]),
             c_out=int(table.c_out[index, 0]),
             kernel=int(table.kernel[index, 0]),

@@ -24,7 +24,10 @@ Kind = Literal["conv", "squeeze", "excite", "add", "pool", "linear"]
 
 
 class Layer(NamedTuple):
-    """What does not vary between architectures in one row of the layer table."""
+    """What does not vary between architectures in one row of the layer table.
+
+    ``name`` is the path of the block it belongs to, a dot, and its name within the block.
+    """
 
     name: str
     kind: Kind
@@ -32,6 +35,11 @@ class Layer(NamedTuple):
     activation: Activation | None = None
     norm: bool = False
     bias: bool = False
+
+    @property
+    def block(self) -> str:
+        """Path of the block the layer belongs to."""
+        return self.name.rpartition(".")[0]
 
 
 class Size(NamedTuple):
@@ -102,12 +110,12 @@ class MobileNetLayout:
     def stem(self, walk: Walk, space: SearchSpace, image: Size, width: IntArray) -> Size:
         """Write the stem convolution and the fixed first block (kernel 3, expand 1, ReLU)."""
         spec = space.stem
-        stem = Layer("stem.first", "conv", spec.stride, spec.activation, norm=True)
+        stem = Layer("stem.entry", "conv", spec.stride, spec.activation, norm=True)
         after = walk.row(stem, image, width, kernel=3)
-        depthwise = Layer("stem.depthwise", "conv", 1, "relu", norm=True)
+        depthwise = Layer("fixed.depthwise", "conv", 1, "relu", norm=True)
         inner = walk.row(depthwise, after, width, kernel=3, groups=width)
-        inner = walk.row(Layer("stem.project", "conv", norm=True), inner, width, held=after.elements)
-        return walk.row(Layer("stem.add", "add"), inner, width, held=after.elements)
+        inner = walk.row(Layer("fixed.project", "conv", norm=True), inner, width, held=after.elements)
+        return walk.row(Layer("fixed.add", "add"), inner, width, held=after.elements)
 
     def block(self, walk: Walk, name: str, spec: StageSpec, before: Size, choice: BlockChoice, stride: int) -> Size:
         """Write one inverted residual; it skips iff its stride is 1 and its input is as wide as its output."""

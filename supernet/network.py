@@ -1,0 +1,166 @@
+"""Networks: plain ``nn.Module`` objects built from the rows of the layer table."""
+
+from collections.abc import Sequence
+from itertools import groupby
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - the library's own convention
+
+from supernet.architecture import Architecture
+from supernet.layers import Row, architecture_rows
+from supernet.space import WIDTH_STEP, Activation, Norm, SearchSpace
+
+
+class ConvLayer(nn.Module):
+    """Convolution, optional norm, optional activation."""
+
+    def __init__(self, row: Row, norm: nn.Module | None) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(
+            row.c_in,
+            row.c_out,
+            row.kernel,
+            stride=row.layer.stride,
+            padding=row.kernel // 2,
+            groups=row.groups,
+            bias=row.layer.bias,
+        )
+        self.norm = norm if norm is not None else nn.Identity()
+        self.activation = _activation(row.layer.activation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, c_in, H, W) to (N, c_out, H/stride, W/stride)."""
+        out: Tensor = self.activation(self.norm(self.conv(x)))
+        return out
+
+
+class Linear(nn.Module):
+    """Linear layer on pooled features, optional activation."""
+
+    def __init__(self, row: Row) -> None:
+        super().__init__()
+        self.linear = nn.Linear(row.c_in, row.c_out, bias=row.layer.bias)
+        self.activation = _activation(row.layer.activation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, c_in) to (N, c_out)."""
+        out: Tensor = self.activation(self.linear(x))
+        return out
+
+
+class Pool(nn.Module):
+    """Global average pooling."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, H, W) to (N, C)."""
+        return x.mean((2, 3))
+
+
+class Block(nn.Module):
+    """Layers run in order; ``squeeze``/``excite`` scale the map, ``add`` adds the block's input."""
+
+    def __init__(self, rows: Sequence[Row], norm: Norm, *, running_statistics: bool) -> None:
+        super().__init__()
+        self.steps: list[tuple[str, str]] = []
+        for row in rows:
+            name = row.layer.name.rsplit(".", 1)[1]
+            self.steps.append((row.layer.kind, name))
+            layer = _layer(row, norm, running_statistics=running_statistics)
+            if layer is not None:
+                self.add_module(name, layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run the block on (N, c_in, H, W)."""
+        block_input = x
+        gate = x
+        for kind, name in self.steps:
+            if kind == "add":
+                x = x + block_input
+            elif kind == "squeeze":
+                gate = self.get_submodule(name)(x.mean((2, 3), keepdim=True))
+            elif kind == "excite":
+                x = x * F.hardsigmoid(self.get_submodule(name)(gate))
+            else:
+                x = self.get_submodule(name)(x)
+        return x
+
+
+class Network(nn.Module):
+    """One architecture as an ordinary network: its blocks, run in order.
+
+    The names of its parameters are a subset of the supernet's (``supernet.slices``).
+    """
+
+    def __init__(
+        self, space: SearchSpace, architecture: Architecture, *, running_statistics: bool = False
+    ) -> None:
+        super().__init__()
+        self.paths: list[str] = []
+        for path, rows in groupby(architecture_rows(space, architecture), key=lambda row: row.layer.block):
+            self.paths.append(path)
+            block = Block(list(rows), space.norm, running_statistics=running_statistics)
+            _attach(self, path, block)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images (N, channels, H, W) to logits (N, classes)."""
+        for path in self.paths:
+            x = self.get_submodule(path)(x)
+        return x
+
+
+def build_network(
+    space: SearchSpace,
+    architecture: Architecture,
+    *,
+    running_statistics: bool = False,
+    device: torch.device | str | None = None,
+) -> Network:
+    """Return the network of ``architecture`` with torch's default weights.
+
+    Args:
+        space: the search space.
+        architecture: one of its architectures.
+        running_statistics: give BatchNorm running statistics, for calibration and deployment; without
+            them it normalises by the batch. GroupNorm needs none.
+        device: where the parameters are; ``meta`` allocates nothing.
+
+    Raises:
+        ArchitectureError: the architecture is not in the space.
+    """
+    with torch.device(device if device is not None else "cpu"):
+        return Network(space, architecture, running_statistics=running_statistics)
+
+
+def _attach(root: nn.Module, path: str, module: nn.Module) -> None:
+    """Register ``module`` under a dotted path, with empty containers on the way."""
+    *parents, name = path.split(".")
+    for parent in parents:
+        if parent not in dict(root.named_children()):
+            root.add_module(parent, nn.Module())
+        root = root.get_submodule(parent)
+    root.add_module(name, module)
+
+
+def _layer(row: Row, norm: Norm, *, running_statistics: bool) -> nn.Module | None:
+    if row.layer.kind == "add":
+        return None
+    if row.layer.kind == "pool":
+        return Pool()
+    if row.layer.kind == "linear":
+        return Linear(row)
+    normed = _norm(norm, row.c_out, running_statistics=running_statistics) if row.layer.norm else None
+    return ConvLayer(row, normed)
+
+
+def _norm(norm: Norm, channels: int, *, running_statistics: bool) -> nn.Module:
+    if norm == "group":
+        return nn.GroupNorm(channels // WIDTH_STEP, channels)
+    # momentum=None makes the running statistics a cumulative mean over calibration batches.
+    return nn.BatchNorm2d(channels, momentum=None, track_running_stats=running_statistics)
+
+
+def _activation(name: Activation | None) -> nn.Module:
+    if name is None:
+        return nn.Identity()
+    return nn.ReLU() if name == "relu" else nn.Hardswish()

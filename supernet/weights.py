@@ -1,0 +1,92 @@
+"""Supernet tensors: initialisation, views and copies of a subnet's slices, and forward on them."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from supernet.architecture import Architecture
+from supernet.network import build_network
+from supernet.slices import slices, supernet_architecture, tensor_shapes
+from supernet.space import SearchSpace
+
+Tensors = dict[str, Tensor]
+
+
+def initial_tensors(space: SearchSpace, generator: torch.Generator) -> Tensors:
+    """Return the supernet's tensors: those of the largest architecture, freshly drawn.
+
+    Convolutions are normal with variance 2/fan_out (He et al., 2015), linear layers normal with standard
+    deviation 1/sqrt(fan_in), norms the identity, biases zero.
+    """
+    shapes = tensor_shapes(space, supernet_architecture(space))
+    return {name: _initial(name, shape, generator) for name, shape in shapes.items()}
+
+
+def views(space: SearchSpace, tensors: Mapping[str, Tensor], architecture: Architecture) -> Tensors:
+    """Return the slices of the supernet's ``tensors`` that ``architecture`` owns, without copying.
+
+    Raises:
+        ArchitectureError: the architecture is not in the space.
+    """
+    return {name: tensors[name][index] for name, index in slices(space, architecture).items()}
+
+
+def extract(space: SearchSpace, tensors: Mapping[str, Tensor], architecture: Architecture) -> Tensors:
+    """Return contiguous copies of the slices ``architecture`` owns: the subnet's own state dict.
+
+    Raises:
+        ArchitectureError: the architecture is not in the space.
+    """
+    return {
+        name: view.detach().clone(memory_format=torch.contiguous_format)
+        for name, view in views(space, tensors, architecture).items()
+    }
+
+
+def forward(
+    space: SearchSpace, tensors: Mapping[str, Tensor], architecture: Architecture, images: Tensor
+) -> Tensor:
+    """Run ``architecture`` on the supernet's own tensors; gradients reach them through the views.
+
+    BatchNorm normalises by the batch. Maps (N, channels, H, W) to logits (N, classes).
+
+    Raises:
+        ArchitectureError: the architecture is not in the space.
+    """
+    network = build_network(space, architecture, device="meta")
+    logits: Tensor = functional_call(network, views(space, tensors, architecture), (images,), strict=True)
+    return logits
+
+
+def network_with(
+    space: SearchSpace,
+    architecture: Architecture,
+    tensors: Mapping[str, Tensor],
+    *,
+    running_statistics: bool = False,
+) -> nn.Module:
+    """Return the network of ``architecture`` holding ``tensors`` themselves as its parameters.
+
+    Raises:
+        ArchitectureError: the architecture is not in the space.
+    """
+    network = build_network(space, architecture, running_statistics=running_statistics, device="meta")
+    missing = network.load_state_dict(dict(tensors), strict=False, assign=True)
+    expected = {name for name, _ in network.named_buffers()}
+    if missing.unexpected_keys or not set(missing.missing_keys) <= expected:
+        raise ValueError(f"tensors do not fit the architecture: {missing}")
+    return network
+
+
+def _initial(name: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    if name.endswith("bias"):
+        return torch.zeros(shape)
+    if name.endswith("norm.weight"):
+        return torch.ones(shape)
+    if len(shape) == 4:
+        fan_out = shape[0] * shape[2] * shape[3] / (shape[0] if shape[1] == 1 else 1)
+        return torch.randn(shape, generator=generator) * math.sqrt(2 / fan_out)
+    return torch.randn(shape, generator=generator) / math.sqrt(shape[1])
