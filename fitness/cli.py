@@ -1,0 +1,131 @@
+"""``score-subnet``: MACs, parameters and fitness of architectures read as JSON or JSON Lines."""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from fitness.report import all_terms
+from fitness.score import score
+from fitness.settings import load_settings
+from supernet.architecture import Architecture, architecture_from_json, architecture_from_text
+from supernet.console import next_step, options_parser, print_table, run_command
+from supernet.errors import ArchitectureError
+from supernet.files import read_text
+from supernet.genes import encode
+from supernet.space import SearchSpace, load_space
+from supernet.units import format_bytes
+
+import numpy as np
+
+PROG = "score-subnet"
+
+
+@dataclasses.dataclass
+class Options:
+    """What to score, and how.
+
+    Attributes:
+        space: preset name or YAML file of the search space.
+        fitness: YAML file of fitness weights; the space's own when left out.
+        classes: outputs of the classifier; the space's own when left out.
+        json: print one JSON object a line instead of a table.
+    """
+
+    space: str
+    fitness: str | None = None
+    classes: int | None = None
+    json: bool = False
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command; exits with 0, or with 2 after a one-line error."""
+    run_command(PROG, _run, arguments)
+
+
+def _run(arguments: Sequence[str]) -> None:
+    parser = options_parser(PROG, "Print MACs (multiply-accumulates), parameters and fitness of architectures.", Options)
+    parser.add_argument("file", nargs="?", default="-", help="JSON or JSON Lines file; - reads standard input")
+    parsed = parser.parse_args(arguments)
+    space = load_space(parsed.space)
+    if parsed.classes is not None:
+        space = space.adapted(classes=parsed.classes)
+    settings = load_settings(parsed.fitness, space)
+    architectures = list(read_architectures(parsed.file))
+    genes = np.stack([_encoded(space, where, architecture) for where, architecture in architectures])
+    scores = score(space, genes, settings)
+    reports = [all_terms(scores, index) for index in range(len(architectures))]
+    if parsed.json:
+        for (_, architecture), report in zip(architectures, reports, strict=True):
+            print(json.dumps({"architecture": architecture.to_json(), **report}))
+    else:
+        _print_table(space, [where for where, _ in architectures], reports)
+        next_step(f"search-subnet --space {parsed.space} --flops-budget {reports[-1]['macs']}")
+
+
+def read_architectures(file: str) -> Iterator[tuple[str, Architecture]]:
+    """Yield (origin, architecture) for one JSON document or for every line of JSON Lines; ``-`` is stdin.
+
+    A cache entry or any other object that holds an ``architecture`` is read as that architecture.
+
+    Raises:
+        ArchitectureError: naming the line, the field and what it allows.
+    """
+    source = "standard input" if file == "-" else file
+    text = sys.stdin.read() if file == "-" else read_text(Path(file))
+    if not text.strip():
+        raise ArchitectureError(f"{source} is empty; give one architecture as JSON, or one a line")
+    try:
+        yield source, _architecture_in(json.loads(text), source)
+        return
+    except json.JSONDecodeError:
+        lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    if len(lines) == 1:
+        architecture_from_text(text, source)
+    for number, line in lines:
+        where = f"{source}:{number}"
+        try:
+            value = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ArchitectureError(f"{where} is not valid JSON: {error}") from error
+        if isinstance(value, dict) and "format" in value:
+            continue
+        yield where, _architecture_in(value, where)
+
+
+def _architecture_in(value: object, where: str) -> Architecture:
+    inner = value["architecture"] if isinstance(value, dict) and "architecture" in value else value
+    try:
+        return architecture_from_json(inner)
+    except ArchitectureError as error:
+        raise ArchitectureError(f"{where}: {error}") from error
+
+
+def _encoded(space: SearchSpace, where: str, architecture: Architecture) -> Any:
+    try:
+        return encode(space, architecture)
+    except ArchitectureError as error:
+        raise ArchitectureError(f"{where}: {error}") from error
+
+
+def _print_table(space: SearchSpace, origins: list[str], reports: list[dict[str, Any]]) -> None:
+    table = Table(title=f"{space.name}, {space.classes} classes")
+    for column in ("architecture", "MACs", "params", "activations", "fitness", "ρ", "Q", "V", "feasible"):
+        table.add_column(column, justify="left" if column == "architecture" else "right")
+    for origin, report in zip(origins, reports, strict=True):
+        table.add_row(
+            origin,
+            f"{report['macs']:,}",
+            f"{report['params']:,}",
+            format_bytes(report["activation_bytes"]),
+            f"{report['fitness']:.3f}",
+            f"{report['rho']:.4f}",
+            f"{report['depth_regularity']:.3f}",
+            f"{report['width_violation']:.0f}",
+            "yes" if report["feasible"] else "no",
+        )
+    print_table(table)

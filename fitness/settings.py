@@ -1,0 +1,19 @@
+"""Fitness weights from a ``fitness.yaml``; without one a space's own weights apply."""
+
+from pathlib import Path
+
+from supernet.space import FitnessSettings, SearchSpace, check_fitness
+from supernet.typed_yaml import from_mapping, read_yaml_mapping
+
+
+def load_settings(path: str | None, space: SearchSpace) -> FitnessSettings:
+    """Return the weights in the file ``path``, or those of ``space`` when it is None.
+
+    Raises:
+        UserError: the file cannot be read, has unknown or mistyped fields, or does not fit the space.
+    """
+    if path is None:
+        return space.fitness
+    settings = from_mapping(FitnessSettings, read_yaml_mapping(Path(path)), path)
+    check_fitness(settings, len(space.stages))
+    return settings
