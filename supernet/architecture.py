@@ -75,7 +75,7 @@ class Architecture:
             "stages": [
                 {
                     "width": stage.width,
-                    "blocks": [{name: getattr(block, name) for name in fields} for block in stage.blocks],
+                    "blocks": [{name: _plain(getattr(block, name)) for name in fields} for block in stage.blocks],
                 }
                 for stage in self.stages
             ],
@@ -120,6 +120,11 @@ def architecture_from_text(text: str, source: str) -> Architecture:
         return architecture_from_json(value)
     except ArchitectureError as error:
         raise ArchitectureError(f"{source}: {error}") from error
+
+
+def _plain(value: float) -> float:
+    """Return an integral ratio as an integer, so that it reads ``4`` and not ``4.0``."""
+    return int(value) if value == int(value) else value
 
 
 def _stage(value: object, where: str, block_fields: tuple[str, ...]) -> Stage:

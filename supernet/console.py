@@ -1,7 +1,8 @@
 """What all commands share: options from typed dataclasses, one-line errors, exit codes, the next step."""
 
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace
@@ -28,6 +29,8 @@ stderr = Console(stderr=True, highlight=False, soft_wrap=True)
 #: Columns of tables that are not printed on a terminal.
 _PIPE_WIDTH = 120
 
+_NEGATIVE = re.compile(r"-\.?\d")
+
 
 class CommandParser(ArgumentParser):
     """A jsonargparse parser that spells options with dashes and reports mistakes in one line."""
@@ -39,12 +42,9 @@ class CommandParser(ArgumentParser):
         raise SystemExit(EXIT_USER_ERROR)
 
     def parse_args(self, args: Sequence[str] | None = None, **kwargs: Any) -> Namespace:
-        """Parse ``args``; a switch given alone (``--json``) is on."""
+        """Parse ``args``; a switch given alone (``--json``) is on, and values may be negative (``-3M``)."""
         given = list(sys.argv[1:] if args is None else args)
-        for index, (token, following) in enumerate(zip(given, [*given[1:], ""], strict=True)):
-            if token in self._switches() and following.lower() not in ("true", "false"):
-                given[index] = f"{token}=true"
-        parsed: Namespace = super().parse_args(given, **kwargs)
+        parsed: Namespace = super().parse_args(list(self._joined(given)), **kwargs)
         return parsed
 
     def spell_with_dashes(self) -> None:
@@ -56,6 +56,18 @@ class CommandParser(ArgumentParser):
             action.option_strings = dashed
             if getattr(action, "_typehint", None) is bool:
                 action.nargs = "?"
+
+    def _joined(self, given: list[str]) -> Iterator[str]:
+        """Yield the arguments with values argparse would misread attached to their options."""
+        tokens = iter(zip(given, [*given[1:], ""], strict=True))
+        for token, following in tokens:
+            if token in self._switches() and following.lower() not in ("true", "false"):
+                yield f"{token}=true"
+            elif token in self._option_string_actions and _NEGATIVE.match(following):
+                yield f"{token}={following}"
+                next(tokens)
+            else:
+                yield token
 
     def _switches(self) -> set[str]:
         actions = self._option_string_actions.items()

@@ -55,14 +55,17 @@ def read_text(path: Path) -> str:
         raise UserError(f"cannot read {path}: {reason}") from error
 
 
-def refuse_existing(path: Path, *, overwrite: bool) -> None:
-    """Refuse to write over ``path`` unless the user asked for it, before any work is done.
+def check_output(path: Path, *, overwrite: bool) -> None:
+    """Refuse an output file that exists or cannot be written, before any work is done.
 
     Raises:
-        UserError: ``path`` exists and ``overwrite`` is false.
+        UserError: ``path`` exists and ``overwrite`` is false, or its folder cannot be written.
     """
     if path.exists() and not overwrite:
         raise UserError(f"{path} exists; pass --overwrite to replace it, or choose another output")
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise UserError(f"cannot write {path}: {folder} is not a folder you may write to")
 
 
 def sync(path: Path) -> None:

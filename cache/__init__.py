@@ -1,0 +1,1 @@
+"""The Pareto cache: its solvers, its file format and ``build-cache``."""

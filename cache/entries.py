@@ -1,0 +1,85 @@
+"""Scored architectures: the entries of a cache and the points of a front."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fitness.score import Scores, score
+from supernet.architecture import Architecture
+from supernet.genes import canonical, decode
+from supernet.layouts import IntArray
+from supernet.space import FitnessSettings, SearchSpace
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """An architecture with its costs and fitness.
+
+    Attributes:
+        architecture: the network.
+        macs: multiply–accumulates of one image.
+        params: trainable parameters.
+        activation_bytes: peak memory of feature maps of one fp32 image.
+        fitness: F.
+        rho: effectiveness ρ.
+    """
+
+    architecture: Architecture
+    macs: int
+    params: int
+    activation_bytes: int
+    fitness: float
+    rho: float
+
+
+def make_entries(space: SearchSpace, genes: IntArray, settings: FitnessSettings) -> list[Entry]:
+    """Return the entries of N gene vectors, ordered by MACs (then fitness)."""
+    if not len(genes):
+        return []
+    scores = score(space, canonical(space, genes), settings)
+    entries = [_entry(decode(space, vector), scores, index) for index, vector in enumerate(genes)]
+    return sorted(entries, key=lambda entry: (entry.macs, entry.fitness))
+
+
+def _entry(architecture: Architecture, scores: Scores, index: int) -> Entry:
+    return Entry(
+        architecture=architecture,
+        macs=int(scores.macs[index]),
+        params=int(scores.params[index]),
+        activation_bytes=int(scores.activation_bytes[index]),
+        fitness=float(scores.fitness[index]),
+        rho=float(scores.rho[index]),
+    )
+
+
+def non_dominated(macs: NDArray[Any], fitness: NDArray[np.float64]) -> IntArray:
+    """Return the indices of the points no other point dominates, by ascending MACs.
+
+    Of points with equal MACs and fitness one is kept.
+    """
+    order = np.lexsort((-fitness, macs))
+    best_before = np.concatenate([[-np.inf], np.maximum.accumulate(fitness[order])[:-1]])
+    return order[fitness[order] > best_before]
+
+
+def spread(macs: IntArray, count: int) -> IntArray:
+    """Return at most ``count`` indices of a front (ascending ``macs``), spread evenly over its MACs.
+
+    One for each of ``count`` budgets from the first point to the last: the last point within it, which on a
+    front is the fittest. Budgets that share a point leave room, which goes to the widest gaps.
+    """
+    if len(macs) <= count:
+        return np.arange(len(macs))
+    budgets = np.linspace(macs[0], macs[-1], count)
+    chosen = set((np.searchsorted(macs, budgets, side="right") - 1).tolist())
+    while len(chosen) < count:
+        ordered = np.array(sorted(chosen))
+        gaps = [
+            (macs[high] - macs[low], low, high) for low, high in zip(ordered, ordered[1:], strict=False) if high > low + 1
+        ]
+        _, low, high = max(gaps)
+        middle = np.searchsorted(macs, (macs[low] + macs[high]) / 2)
+        chosen.add(int(np.clip(middle, low + 1, high - 1)))
+    return np.array(sorted(chosen))

@@ -1,0 +1,145 @@
+"""The cache file: JSON Lines, a header and one entry a line by ascending MACs, verified when it is read."""
+
+import dataclasses
+import datetime
+import json
+import math
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from cache.entries import Entry, make_entries
+from supernet.architecture import architecture_from_json
+from supernet.errors import ArchitectureError, UserError
+from supernet.files import read_text, write_text
+from supernet.genes import encode
+from supernet.space import FitnessSettings, SearchSpace
+from supernet.typed_yaml import from_mapping
+
+FORMAT = "fedpareto-cache"
+VERSION = 1
+
+#: Fitness is recomputed on another machine's arithmetic: equal to this relative tolerance.
+_RELATIVE = 1e-9
+
+
+class CacheError(UserError):
+    """A cache file that cannot be read, belongs to another space, or has altered numbers."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Cache:
+    """The entries of a Pareto cache, by ascending MACs, and how they were found.
+
+    Attributes:
+        entries: at least one entry.
+        fitness: weights the fitness was computed with.
+        solver: name of the solver.
+        solver_settings: its settings, as JSON values.
+    """
+
+    entries: tuple[Entry, ...]
+    fitness: FitnessSettings
+    solver: str
+    solver_settings: Mapping[str, Any]
+
+
+def write_cache(path: Path, space: SearchSpace, cache: Cache) -> None:
+    """Write a cache file, whole or not at all.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    lines = [json.dumps(_header(space, cache))]
+    lines += [json.dumps(entry_to_json(entry)) for entry in cache.entries]
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def read_cache(path: Path, space: SearchSpace) -> Cache:
+    """Read a cache file of ``space``, recomputing every entry's costs and fitness.
+
+    Raises:
+        CacheError: the file is no cache, is cut short, belongs to another space, or a number in it differs
+            from what is recomputed; the message names the line and the field.
+        UserError: the file cannot be read.
+    """
+    text = read_text(path)
+    values = [_parse_line(path, number, line) for number, line in enumerate(text.splitlines(), 1)]
+    if not values:
+        raise CacheError(f"{path} is empty; build it with: build-cache --space {space.name} --output {path}")
+    header = _check_header(path, values[0], space)
+    if header["entries"] != len(values) - 1:
+        raise CacheError(f"{path} is cut short: it announces {header['entries']} entries and has {len(values) - 1}")
+    settings = from_mapping(FitnessSettings, header["fitness"], f"{path}: fitness")
+    entries = tuple(
+        _check_entry(f"{path}:{number}", value, space, settings) for number, value in enumerate(values[1:], 2)
+    )
+    return Cache(entries, settings, str(header["solver"]), header["solver_settings"])
+
+
+def entry_to_json(entry: Entry) -> dict[str, Any]:
+    """Return an entry's JSON object."""
+    fields = {field.name: getattr(entry, field.name) for field in dataclasses.fields(entry)}
+    return {**fields, "architecture": entry.architecture.to_json()}
+
+
+def _header(space: SearchSpace, cache: Cache) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "space": space.name,
+        "fingerprint": space.fingerprint,
+        "classes": space.classes,
+        "fitness": dataclasses.asdict(cache.fitness),
+        "solver": cache.solver,
+        "solver_settings": dict(cache.solver_settings),
+        "entries": len(cache.entries),
+        "libraries": {name: metadata.version(name) for name in ("fedpareto", "numpy", "pymoo")},
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _parse_line(path: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        value = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise CacheError(f"{path}:{number} is not valid JSON ({error.msg}); the file may be cut short") from error
+    if not isinstance(value, dict):
+        raise CacheError(f"{path}:{number} must be a JSON object, found {type(value).__name__}")
+    return value
+
+
+def _check_header(path: Path, header: dict[str, Any], space: SearchSpace) -> dict[str, Any]:
+    if header.get("format") != FORMAT:
+        raise CacheError(f"{path} is not a cache file: its first line lacks \"format\": \"{FORMAT}\"")
+    if header.get("version") != VERSION:
+        raise CacheError(f"{path} has format version {header.get('version')}; this program reads {VERSION}; build it anew")
+    missing = [name for name in ("entries", "fitness", "solver", "solver_settings") if name not in header]
+    if missing:
+        raise CacheError(f"{path}:1 lacks {', '.join(missing)}; build it anew")
+    if header.get("fingerprint") != space.fingerprint:
+        raise CacheError(
+            f"{path} is a cache of {header.get('space')} with {header.get('classes')} classes "
+            f"(fingerprint {header.get('fingerprint')}), not of {space.name} with {space.classes} classes "
+            f"({space.fingerprint}); build one with: build-cache --space {space.name} --classes {space.classes}"
+        )
+    return header
+
+
+def _check_entry(where: str, value: dict[str, Any], space: SearchSpace, settings: FitnessSettings) -> Entry:
+    try:
+        genes = encode(space, architecture_from_json(value.get("architecture")))
+    except ArchitectureError as error:
+        raise CacheError(f"{where}: {error}") from error
+    (entry,) = make_entries(space, genes[None], settings)
+    for name, expected in entry_to_json(entry).items():
+        if name == "architecture":
+            continue
+        found = value.get(name)
+        same = isinstance(found, int | float) and math.isclose(found, expected, rel_tol=_RELATIVE, abs_tol=0)
+        if not same or (isinstance(expected, int) and found != expected):
+            raise CacheError(f"{where}: {name} is {found}, recomputed {expected}; the file was altered, build it anew")
+    return entry
+
+

@@ -1,0 +1,83 @@
+"""Limits on the costs of an architecture, and the error when no architecture can meet them."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fitness.score import Scores, score
+from supernet.errors import BudgetError
+from supernet.genes import largest_genes, smallest_genes
+from supernet.space import SearchSpace
+from supernet.units import format_quantity
+
+#: What each limited cost is called in messages.
+COST_NAMES = {"macs": "MACs", "params": "parameters"}
+
+
+class Bound(NamedTuple):
+    """One bound on one cost: ``sign·(cost − value) ≤ 0``; sign 1 is an upper bound, −1 a lower one."""
+
+    cost: str
+    value: int
+    sign: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """Upper and lower bounds on costs; None where there is none.
+
+    Attributes:
+        macs: most multiply–accumulates of one image.
+        params: most parameters.
+        min_macs: least multiply–accumulates.
+    """
+
+    macs: int | None = None
+    params: int | None = None
+    min_macs: int | None = None
+
+    def bounds(self) -> Iterator[Bound]:
+        """Yield the bounds that are set."""
+        if self.macs is not None:
+            yield Bound("macs", self.macs, 1)
+        if self.params is not None:
+            yield Bound("params", self.params, 1)
+        if self.min_macs is not None:
+            yield Bound("macs", self.min_macs, -1)
+
+    def violations(self, scores: Scores) -> NDArray[np.float64]:
+        """Return the relative excess over every bound, shape (bounds, N); at most 0 where it is met."""
+        rows = [
+            bound.sign * (getattr(scores, bound.cost) - bound.value) / bound.value for bound in self.bounds()
+        ]
+        return np.stack(rows) if rows else np.empty((0, len(scores.macs)))
+
+
+def check_reachable(space: SearchSpace, limits: Limits) -> None:
+    """Refuse limits that no network of the space meets.
+
+    The network with every choice at its least has the least of every cost, so one look decides each upper
+    bound, and the largest network decides a lower one.
+
+    Raises:
+        BudgetError: naming the bound and the smallest (largest) network the space has.
+    """
+    extremes = score(space, np.stack([smallest_genes(space), largest_genes(space)]))
+    for bound in limits.bounds():
+        least, most = (int(value) for value in getattr(extremes, bound.cost))
+        name = COST_NAMES[bound.cost]
+        if bound.sign > 0 and bound.value < least:
+            raise BudgetError(
+                f"no network of {space.name} has at most {bound.value:,} {name}; the smallest has "
+                f"{least:,} ({format_quantity(least)})"
+            )
+        if bound.sign < 0 and bound.value > most:
+            raise BudgetError(
+                f"no network of {space.name} has at least {bound.value:,} {name}; the largest has "
+                f"{most:,} ({format_quantity(most)})"
+            )
+    if limits.macs is not None and limits.min_macs is not None and limits.min_macs > limits.macs:
+        raise BudgetError(f"the least MACs ({limits.min_macs:,}) exceed the most ({limits.macs:,}); swap them")

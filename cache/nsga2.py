@@ -1,0 +1,140 @@
+"""The pymoo solver: NSGA-II over integer genes, with an archive of everything non-dominated it has seen.
+
+Deb et al., "A fast and elitist multiobjective genetic algorithm: NSGA-II" (2002).
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pymoo.algorithms.moo.nsga2 import NSGA2
+from pymoo.core.population import Population
+from pymoo.operators.crossover.ux import UniformCrossover
+
+from cache.entries import Entry, make_entries, non_dominated, spread
+from cache.limits import COST_NAMES, Limits, check_reachable
+from cache.operators import StepMutation
+from cache.problem import ArchitectureProblem
+from supernet.errors import BudgetError, UserError
+from supernet.genes import gene_layout, random_genes
+from supernet.layouts import IntArray
+from supernet.space import FitnessSettings, SearchSpace
+from supernet.units import format_quantity
+
+#: Called after each generation with (generation, generations, points on the front).
+Report = Callable[[int, int, int], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Nsga2Settings:
+    """How long and how wide NSGA-II searches.
+
+    Attributes:
+        population: individuals a generation.
+        generations: generations.
+        seed: seed of every draw.
+    """
+
+    population: int = 200
+    generations: int = 300
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("population", 10), ("generations", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise UserError(f"{name} is {getattr(self, name)}; it must be at least {least}")
+
+
+def solve_nsga2(
+    space: SearchSpace,
+    fitness: FitnessSettings,
+    limits: Limits,
+    entries: int,
+    settings: Nsga2Settings,
+    report: Report = lambda generation, generations, points: None,
+) -> list[Entry]:
+    """Return at most ``entries`` architectures of high fitness, spread evenly over the MACs within limits.
+
+    Raises:
+        BudgetError: no network of the space meets the limits, or none was found that also has ``ρ ≤ ρ0``.
+    """
+    check_reachable(space, limits)
+    front = _search(space, fitness, limits, settings, report)
+    if not len(front.genes):
+        smallest = _search(space, fitness, Limits(), settings, report)
+        raise BudgetError(nothing_feasible(space, fitness, limits, smallest.objectives[:1, 1]))
+    chosen = spread(front.objectives[:, 1].astype(np.int64), entries)
+    return make_entries(space, front.genes[chosen], fitness)
+
+
+def _search(
+    space: SearchSpace, fitness: FitnessSettings, limits: Limits, settings: Nsga2Settings, report: Report
+) -> "_Front":
+    problem = ArchitectureProblem(space, fitness, limits, frontier=True)
+    algorithm = NSGA2(
+        pop_size=settings.population,
+        sampling=ladder(space, settings.population, np.random.default_rng(settings.seed)),
+        crossover=UniformCrossover(prob=0.9),
+        mutation=StepMutation(),
+        eliminate_duplicates=True,
+    )
+    algorithm.setup(problem, termination=("n_gen", settings.generations), seed=settings.seed, verbose=False)
+    front = _Front(np.empty((0, problem.n_var), dtype=np.int64), np.empty((0, 2)))
+    for generation in range(1, settings.generations + 1):
+        algorithm.next()
+        front = front.merged(algorithm.pop)
+        report(generation, settings.generations, len(front.genes))
+    return front
+
+
+class _Front(NamedTuple):
+    """Feasible, non-dominated gene vectors by ascending MACs, with their (−fitness, MACs)."""
+
+    genes: IntArray
+    objectives: NDArray[np.float64]
+
+    def merged(self, population: Population) -> "_Front":
+        """Return the front of these points and the feasible ones of a pymoo population."""
+        feasible = population[population.get("feas")]
+        if not len(feasible):
+            return self
+        genes = np.concatenate([self.genes, feasible.get("X")])
+        objectives = np.concatenate([self.objectives, feasible.get("F")])
+        kept = non_dominated(objectives[:, 1], -objectives[:, 0])
+        return _Front(genes[kept], objectives[kept])
+
+
+def ladder(space: SearchSpace, count: int, generator: np.random.Generator) -> IntArray:
+    """Return (count, genes) starting points: random, each drawn around its own level of size.
+
+    Uniform draws crowd around the middle of the MACs range; a level from 0 (all least) to 1 (all most),
+    with noise on every gene, covers all of it.
+    """
+    most = gene_layout(space).sizes - 1
+    level = np.linspace(0, 1, count)[:, None]
+    noise = generator.normal(0, 0.25, size=(count, len(most))) * np.sin(np.pi * level)
+    genes = np.rint(np.clip(level + noise, 0, 1) * most).astype(np.int64)
+    # A tenth is uniform, so that no combination is out of reach.
+    uniform = random_genes(space, count // 10, generator)
+    genes[1 : 1 + len(uniform) * 10 : 10][: len(uniform)] = uniform
+    return genes
+
+
+def nothing_feasible(
+    space: SearchSpace, fitness: FitnessSettings, limits: Limits, smallest: NDArray[np.float64]
+) -> str:
+    """Return the message for limits that are met only by networks with ``ρ > ρ0``.
+
+    ``smallest`` holds the least MACs found with ``ρ ≤ ρ0``, or nothing.
+    """
+    asked = " and ".join(
+        f"{'at most' if bound.sign > 0 else 'at least'} {format_quantity(bound.value)} {COST_NAMES[bound.cost]}"
+        for bound in limits.bounds()
+    )
+    found = f"the smallest found has {format_quantity(smallest[0])} MACs; " if len(smallest) else ""
+    return (
+        f"no network of {space.name} found with {asked or 'any costs'} and effectiveness ρ ≤ "
+        f"{fitness.max_effectiveness}; {found}raise the budget, or max_effectiveness in a fitness.yaml"
+    )

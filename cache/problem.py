@@ -1,0 +1,43 @@
+"""Architecture search as a pymoo problem over integer genes, evaluated a whole population at a time."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pymoo.core.problem import Problem
+
+from cache.limits import Limits
+from fitness.score import score
+from supernet.genes import gene_layout
+from supernet.space import FitnessSettings, SearchSpace
+
+
+class ArchitectureProblem(Problem):
+    """Maximise fitness, and minimise MACs too when ``frontier`` is asked for, within limits.
+
+    Constraints (pymoo's ``G ≤ 0``): every bound of the limits, relative, and ``ρ ≤ ρ0``.
+    """
+
+    def __init__(
+        self, space: SearchSpace, settings: FitnessSettings, limits: Limits, *, frontier: bool
+    ) -> None:
+        sizes = gene_layout(space).sizes
+        super().__init__(
+            n_var=len(sizes),
+            n_obj=2 if frontier else 1,
+            n_ieq_constr=1 + len(list(limits.bounds())),
+            xl=np.zeros(len(sizes), dtype=np.int64),
+            xu=sizes - 1,
+            vtype=int,
+        )
+        self.space, self.settings, self.limits, self.frontier = space, settings, limits, frontier
+
+    def _evaluate(self, x: NDArray[np.int64], out: dict[str, Any], *args: object, **kwargs: object) -> None:
+        del args, kwargs
+        scores = score(self.space, x, self.settings)
+        objectives = [-scores.fitness]
+        if self.frontier:
+            objectives.append(scores.macs.astype(np.float64))
+        out["F"] = np.stack(objectives, axis=1)
+        rho_excess = (scores.rho - self.settings.max_effectiveness)[:, None]
+        out["G"] = np.concatenate([rho_excess, self.limits.violations(scores).T], axis=1)

@@ -1,0 +1,1 @@
+"""Federated training of a supernet: data, partition, curriculum, client, aggregation, engines, trackers."""

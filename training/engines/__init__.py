@@ -1,0 +1,1 @@
+"""Engines turn tasks into updates: the in-process one, and others behind the same protocol."""
