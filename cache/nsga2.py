@@ -17,8 +17,8 @@ from cache.entries import Entry, make_entries, non_dominated, spread
 from cache.limits import COST_NAMES, Limits, check_reachable
 from cache.operators import StepMutation
 from cache.problem import ArchitectureProblem
+from cache.sampling import ladder
 from supernet.errors import BudgetError, UserError
-from supernet.genes import gene_layout, random_genes
 from supernet.layouts import IntArray
 from supernet.space import FitnessSettings, SearchSpace
 from supernet.units import format_quantity
@@ -104,22 +104,6 @@ class _Front(NamedTuple):
         objectives = np.concatenate([self.objectives, feasible.get("F")])
         kept = non_dominated(objectives[:, 1], -objectives[:, 0])
         return _Front(genes[kept], objectives[kept])
-
-
-def ladder(space: SearchSpace, count: int, generator: np.random.Generator) -> IntArray:
-    """Return (count, genes) starting points: random, each drawn around its own level of size.
-
-    Uniform draws crowd around the middle of the MACs range; a level from 0 (all least) to 1 (all most),
-    with noise on every gene, covers all of it.
-    """
-    most = gene_layout(space).sizes - 1
-    level = np.linspace(0, 1, count)[:, None]
-    noise = generator.normal(0, 0.25, size=(count, len(most))) * np.sin(np.pi * level)
-    genes = np.rint(np.clip(level + noise, 0, 1) * most).astype(np.int64)
-    # A tenth is uniform, so that no combination is out of reach.
-    uniform = random_genes(space, count // 10, generator)
-    genes[1 : 1 + len(uniform) * 10 : 10][: len(uniform)] = uniform
-    return genes
 
 
 def nothing_feasible(

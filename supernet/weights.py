@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from supernet.architecture import Architecture
-from supernet.network import build_network
+from supernet.network import Network, build_network
 from supernet.slices import slices, supernet_architecture, tensor_shapes
 from supernet.space import SearchSpace
 
@@ -67,17 +67,26 @@ def network_with(
     tensors: Mapping[str, Tensor],
     *,
     running_statistics: bool = False,
-) -> nn.Module:
+) -> Network:
     """Return the network of ``architecture`` holding ``tensors`` themselves as its parameters.
+
+    Running statistics that are not among the tensors start at mean 0 and variance 1.
 
     Raises:
         ArchitectureError: the architecture is not in the space.
+        ValueError: the tensors are not those of the architecture.
     """
     network = build_network(space, architecture, running_statistics=running_statistics, device="meta")
-    missing = network.load_state_dict(dict(tensors), strict=False, assign=True)
-    expected = {name for name, _ in network.named_buffers()}
-    if missing.unexpected_keys or not set(missing.missing_keys) <= expected:
-        raise ValueError(f"tensors do not fit the architecture: {missing}")
+    keys = network.load_state_dict(dict(tensors), strict=False, assign=True)
+    parameters = dict(network.named_parameters())
+    absent = [name for name in keys.missing_keys if name in parameters]
+    if keys.unexpected_keys or absent:
+        raise ValueError(f"tensors do not fit the architecture: lacks {absent}, has too {keys.unexpected_keys}")
+    for norm in network.modules():
+        if isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None and norm.running_mean.is_meta:
+            for name, buffer in list(norm.named_buffers(recurse=False)):
+                norm.register_buffer(name, torch.empty_like(buffer, device=norm.weight.device))
+            norm.reset_running_stats()
     return network
 
 

@@ -1,0 +1,107 @@
+"""A client's local training: SGD on its own images, from the server's slices to its update."""
+
+import dataclasses
+import time
+
+import torch
+from torch import nn
+
+from supernet.errors import UserError
+from supernet.space import SearchSpace
+from supernet.weights import network_with
+from training.data.batches import training_batches
+from training.data.images import ImageSet, Normalisation
+from training.data.sources import Augmentation
+from training.messages import Task, Update
+from training.schedules import LearningRateSchedule
+
+
+@dataclasses.dataclass(frozen=True)
+class ClientConfig:
+    """Local training of a client.
+
+    Attributes:
+        epochs: passes over its images in a round.
+        batch_size: images a step.
+        lr: learning rate of the first round.
+        lr_schedule: how the rate falls over the rounds.
+        momentum: of SGD.
+        weight_decay: on convolutions and linear layers; norms and biases have none.
+        clip: largest norm of all gradients; 0 for none.
+        label_smoothing: share of the target spread over all classes.
+    """
+
+    epochs: int = 5
+    batch_size: int = 64
+    lr: float = 0.1
+    lr_schedule: LearningRateSchedule = "cosine"
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    clip: float = 10.0
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        positive = {"epochs": self.epochs, "batch_size": self.batch_size - 1, "lr": self.lr}
+        for name, value in positive.items():
+            if not value > 0:
+                least = "at least 2" if name == "batch_size" else "positive"
+                raise UserError(f"client.{name} is {getattr(self, name)}; it must be {least}")
+        for name in ("momentum", "label_smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"client.{name} is {getattr(self, name)}; it must be from 0 to below 1")
+        for name in ("weight_decay", "clip"):
+            if not getattr(self, name) >= 0:
+                raise UserError(f"client.{name} is {getattr(self, name)}; it must not be negative")
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What all clients share: the space, the local training and how images are prepared."""
+
+    space: SearchSpace
+    config: ClientConfig
+    augmentation: Augmentation
+    normalisation: Normalisation
+
+
+def train_client(task: Task, data: ImageSet, recipe: Recipe) -> Update:
+    """Train ``task``'s subnet on ``data`` and return its tensors.
+
+    The task's tensors are trained in place when they are on the data's device. Deterministic for one
+    machine, device and number of threads: every draw comes from the task's seed.
+    """
+    config, device = recipe.config, data.images.device
+    tensors = {name: tensor.to(device) for name, tensor in task.tensors.items()}
+    network = network_with(recipe.space, task.architecture, tensors).train()
+    optimizer = make_optimizer(network, config, task.learning_rate)
+    criterion = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
+    generator = torch.Generator().manual_seed(task.seed)
+    loss = 0.0
+    started = time.perf_counter()
+    for _ in range(task.epochs):
+        losses = []
+        for images, labels in training_batches(
+            data, config.batch_size, task.architecture.resolution, recipe.augmentation, recipe.normalisation, generator
+        ):
+            optimizer.zero_grad(set_to_none=True)
+            batch_loss = criterion(network(images), labels)
+            batch_loss.backward()
+            if config.clip:
+                nn.utils.clip_grad_norm_(network.parameters(), config.clip)
+            optimizer.step()
+            losses.append(batch_loss.detach())
+        loss = torch.stack(losses).mean().item()
+    seconds = time.perf_counter() - started
+    trained = {name: parameter.detach() for name, parameter in network.named_parameters()}
+    return Update(task, trained, len(data), loss, seconds)
+
+
+def make_optimizer(network: nn.Module, config: ClientConfig, lr: float) -> torch.optim.SGD:
+    """Return SGD with weight decay on weights of two or more dimensions only."""
+    weights = [parameter for parameter in network.parameters() if parameter.ndim > 1]
+    rest = [parameter for parameter in network.parameters() if parameter.ndim <= 1]
+    groups = [
+        {"params": weights, "weight_decay": config.weight_decay},
+        {"params": rest, "weight_decay": 0.0},
+    ]
+    return torch.optim.SGD(groups, lr=lr, momentum=config.momentum)

@@ -1,0 +1,223 @@
+"""The configuration of a run: typed, complete, written to ``config.yaml`` and read back."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from supernet.errors import UserError
+from supernet.files import write_text
+from training.client import ClientConfig
+from training.clients import ClientsConfig
+from training.curriculum import Curriculum
+from training.data.sources import Augmentation, source
+from training.partition import PartitionConfig
+
+#: What may change when a run is resumed: where things are and what is reported, never what is computed.
+RESUME_MAY_CHANGE = ("output", "data.root", "data.download", "checkpoint.", "tracking.")
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """The images.
+
+    Attributes:
+        name: digits, cifar10, cifar100 or imagefolder.
+        root: folder of the images; holds train/CLASS and test/CLASS for imagefolder.
+        download: fetch CIFAR if it is not in the root.
+        validation: share of the training images held out before they are partitioned.
+        crop: pixels of padding of the random crop; the data set's own when left out.
+        flip: mirror images; the data set's own when left out.
+        cutout: side in pixels of the square cut out; none when left out.
+    """
+
+    name: str = "digits"
+    root: str = "data"
+    download: bool = False
+    validation: float = 0.1
+    crop: int | None = None
+    flip: bool | None = None
+    cutout: int | None = None
+
+    def resolved(self, side: int) -> "DataConfig":
+        """Return the configuration with the data set's own augmentation filled in.
+
+        Raises:
+            DataError: there is no such data set.
+            UserError: an augmentation is larger than the image.
+        """
+        own = source(self.name).augmentation(side)
+        filled = dataclasses.replace(
+            self,
+            crop=own.crop if self.crop is None else self.crop,
+            flip=own.flip if self.flip is None else self.flip,
+            cutout=own.cutout if self.cutout is None else self.cutout,
+        )
+        for name in ("crop", "cutout"):
+            if not 0 <= getattr(filled, name) <= side:
+                raise UserError(f"data.{name} is {getattr(filled, name)}; images have {side} pixels a side")
+        return filled
+
+    def augmentation(self) -> Augmentation:
+        """Return the augmentation of a resolved configuration."""
+        return Augmentation(crop=self.crop or 0, flip=bool(self.flip), cutout=self.cutout or 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class ServerConfig:
+    """Aggregation.
+
+    Attributes:
+        largest_weight: β of the largest network in the first round; falls to 1/clients over 80 % of the rounds.
+        weight_by_examples: multiply every client's weight by its number of images.
+        momentum: of the server (FedAvgM); 0 for plain averaging.
+    """
+
+    largest_weight: float = 0.9
+    weight_by_examples: bool = False
+    momentum: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.largest_weight < 1:
+            raise UserError(f"server.largest_weight is {self.largest_weight}; it must be between 0 and 1")
+        if not 0 <= self.momentum < 1:
+            raise UserError(f"server.momentum is {self.momentum}; it must be from 0 to below 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationConfig:
+    """Evaluation of probe networks on validation images.
+
+    Attributes:
+        every: rounds between evaluations; the last round is always evaluated.
+        probes: networks evaluated, from the cache's smallest to its largest.
+        calibration_images: training images that set BatchNorm's statistics of a probe.
+        batch_size: images a batch of evaluation and calibration.
+    """
+
+    every: int = 10
+    probes: int = 5
+    calibration_images: int = 1024
+    batch_size: int = 128
+
+    def __post_init__(self) -> None:
+        for name, least in (("every", 1), ("probes", 2), ("calibration_images", 2), ("batch_size", 2)):
+            if getattr(self, name) < least:
+                raise UserError(f"evaluation.{name} is {getattr(self, name)}; it must be at least {least}")
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+    """Checkpoints.
+
+    Attributes:
+        every: rounds between checkpoints; the last round and an interrupted one always have one.
+        keep: newest checkpoints kept; the best by validation is kept too.
+    """
+
+    every: int = 1
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        for name in ("every", "keep"):
+            if getattr(self, name) < 1:
+                raise UserError(f"checkpoint.{name} is {getattr(self, name)}; it must be at least 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrackingConfig:
+    """Where a run is reported beside its own metrics.jsonl.
+
+    Attributes:
+        wandb: auto (online with a login, else offline), online, offline or off.
+        project: wandb project.
+        progress: show progress on the terminal.
+    """
+
+    wandb: Literal["auto", "online", "offline", "off"] = "auto"
+    project: str = "fedpareto"
+    progress: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """A federated training run.
+
+    Attributes:
+        space: preset name or YAML file of the search space.
+        output: folder of the run; runs/SPACE-DATA-seedN when left out.
+        cache: cache file; a cache of 60 entries is built when left out.
+        fitness: YAML file of fitness weights for the cache that is built.
+        rounds: rounds of training.
+        seed: of every random draw of the run.
+        curriculum: pareto (draws from the cache) or sandwich (random networks in the same MACs range).
+        device: auto, cpu, cuda or cuda:N.
+        data: the images.
+        partition: how they are spread over the clients.
+        clients: the federation.
+        client: local training.
+        server: aggregation.
+        evaluation: probes on validation images.
+        checkpoint: what is kept to resume from.
+        tracking: where the run is reported.
+    """
+
+    space: str = "mobilenet-tiny"
+    output: str | None = None
+    cache: str | None = None
+    fitness: str | None = None
+    rounds: int = 100
+    seed: int = 0
+    curriculum: Curriculum = "pareto"
+    device: str = "auto"
+    data: DataConfig = DataConfig()
+    partition: PartitionConfig = PartitionConfig()
+    clients: ClientsConfig = ClientsConfig()
+    client: ClientConfig = ClientConfig()
+    server: ServerConfig = ServerConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    tracking: TrackingConfig = TrackingConfig()
+
+    def __post_init__(self) -> None:
+        if self.rounds < 1:
+            raise UserError(f"rounds is {self.rounds}; it must be at least 1")
+        if self.seed < 0:
+            raise UserError(f"seed is {self.seed}; it must not be negative")
+
+
+def config_to_mapping(config: RunConfig) -> dict[str, Any]:
+    """Return the configuration as plain YAML/JSON values."""
+    return {name: _plain(value) for name, value in dataclasses.asdict(config).items()}
+
+
+def write_config(path: Path, config: RunConfig) -> None:
+    """Write the complete configuration; ``train-supernet --config PATH`` runs it again."""
+    write_text(path, yaml.safe_dump(config_to_mapping(config), sort_keys=False))
+
+
+def changed_field(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
+    """Return the first (field, old, new) that a resumed run may not change, or None."""
+    old, new = dict(_flatten(before)), dict(_flatten(after))
+    for name in sorted(old.keys() | new.keys()):
+        if not name.startswith(RESUME_MAY_CHANGE) and old.get(name) != new.get(name):
+            return name, old.get(name), new.get(name)
+    return None
+
+
+def _flatten(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in mapping.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _plain(inner) for name, inner in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(inner) for inner in value]
+    return value

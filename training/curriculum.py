@@ -1,0 +1,127 @@
+"""The curriculum: which architecture each client of a round trains.
+
+Every round holds the cache's smallest and its largest network: the client that has had the smallest least
+often gets it, likewise the largest. ``pareto`` (DeepFedNAS) draws all others from the cache, ``sandwich``
+(SuperFedNAS) at random from the space in the cache's range of MACs.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import numpy as np
+
+from cache.entries import Entry, make_entries
+from cache.limits import Limits
+from cache.sampling import draw_within
+from supernet.errors import UserError
+from supernet.genes import encode
+from supernet.space import SearchSpace
+from training.clients import Capability
+
+Curriculum = Literal["pareto", "sandwich"]
+
+_MOST_DRAWS = 20
+
+Draw = Callable[[int, np.random.Generator], Entry]
+
+
+@dataclasses.dataclass(frozen=True)
+class Counts:
+    """How often every client has trained the smallest and the largest network (without failing)."""
+
+    smallest: tuple[int, ...]
+    largest: tuple[int, ...]
+
+    @classmethod
+    def zero(cls, clients: int) -> "Counts":
+        """Return the counts before the first round."""
+        return cls((0,) * clients, (0,) * clients)
+
+    def after(self, smallest: Sequence[int], largest: Sequence[int]) -> "Counts":
+        """Return the counts with one more for each of the given clients."""
+        return Counts(
+            tuple(count + smallest.count(client) for client, count in enumerate(self.smallest)),
+            tuple(count + largest.count(client) for client, count in enumerate(self.largest)),
+        )
+
+
+class Assigner:
+    """Gives every client of a round an architecture it can run.
+
+    Args:
+        name: ``pareto`` or ``sandwich``.
+        space: the search space.
+        entries: the cache's entries by ascending MACs.
+        clients: what every client can run.
+        batch_size: images of a local step, for the memory a network needs.
+
+    Raises:
+        UserError: a client cannot run even the smallest entry.
+    """
+
+    def __init__(
+        self,
+        name: Curriculum,
+        space: SearchSpace,
+        entries: Sequence[Entry],
+        clients: Sequence[Capability],
+        batch_size: int,
+    ) -> None:
+        self._space, self._batch_size = space, batch_size
+        self._entries = entries
+        self._clients = clients
+        # Clients of equal capability share a list, so that 10,000 clients cost no more than one of each kind.
+        by_capability = {kind: [entry for entry in entries if self._runs(kind, entry)] for kind in set(clients)}
+        self._runnable = [by_capability[kind] for kind in clients]
+        for client, runnable in enumerate(self._runnable):
+            if not runnable or runnable[0] is not entries[0]:
+                raise UserError(
+                    f"client {client} can run {clients[client]}, less than the smallest cache entry "
+                    f"({entries[0].macs:,} MACs); raise its limit or build a cache with a lower --flops-min"
+                )
+        draws: dict[Curriculum, Draw] = {"pareto": self._draw_from_cache, "sandwich": self._draw_from_space}
+        self._draw = draws[name]
+
+    def assign(self, drawn: Sequence[int], counts: Counts, generator: np.random.Generator) -> list[Entry]:
+        """Return the architecture of each of the ``drawn`` clients, in their order.
+
+        Ties of counts go to the client drawn first, which is random. A single client draws freely.
+        """
+        assigned: dict[int, Entry] = {}
+        if len(drawn) > 1:
+            smallest = min(drawn, key=lambda client: counts.smallest[client])
+            assigned[smallest] = self._entries[0]
+            rest = [client for client in drawn if client != smallest]
+            # Among weaker clients the one that comes nearest to the largest network takes its place.
+            reach = max(self._runnable[client][-1].macs for client in rest)
+            able = [client for client in rest if self._runnable[client][-1].macs == reach]
+            largest = min(able, key=lambda client: counts.largest[client])
+            assigned[largest] = self._runnable[largest][-1]
+        return [assigned.get(client) or self._draw(client, generator) for client in drawn]
+
+    def is_smallest(self, entry: Entry) -> bool:
+        """Return whether ``entry`` is the cache's smallest."""
+        return entry.architecture == self._entries[0].architecture
+
+    def is_largest(self, entry: Entry) -> bool:
+        """Return whether ``entry`` is the cache's largest."""
+        return entry.architecture == self._entries[-1].architecture
+
+    def _draw_from_cache(self, client: int, generator: np.random.Generator) -> Entry:
+        runnable = self._runnable[client]
+        return runnable[int(generator.integers(len(runnable)))]
+
+    def _draw_from_space(self, client: int, generator: np.random.Generator) -> Entry:
+        """Draw within the MACs of the client's entries; the smallest entry if no draw fits its memory."""
+        limits = Limits(macs=self._runnable[client][-1].macs, min_macs=self._entries[0].macs)
+        for _ in range(_MOST_DRAWS):
+            architecture = draw_within(self._space, limits, generator)
+            (entry,) = make_entries(self._space, encode(self._space, architecture)[None], self._space.fitness)
+            if self._runs(self._clients[client], entry):
+                return entry
+        return self._entries[0]
+
+    def _runs(self, capability: Capability, entry: Entry) -> bool:
+        memory = 4 * entry.params + self._batch_size * entry.activation_bytes
+        return capability.runs(entry.macs, memory)

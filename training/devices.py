@@ -1,0 +1,20 @@
+"""Where networks run."""
+
+import torch
+
+from supernet.errors import UserError
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device ``name`` stands for: ``auto`` is the first GPU if there is one, else the CPU.
+
+    Raises:
+        UserError: the name means nothing, or the machine lacks the device; the message lists what it has.
+    """
+    have = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+    if name == "auto":
+        return torch.device(have[1] if len(have) > 1 else "cpu")
+    wanted = "cuda:0" if name == "cuda" else name
+    if wanted not in have:
+        raise UserError(f"device {name!r} is not on this machine; it has: {', '.join(have)} (or say auto)")
+    return torch.device(wanted)

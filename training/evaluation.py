@@ -1,0 +1,95 @@
+"""Evaluation of subnets: calibration of BatchNorm, then accuracy."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from cache.entries import Entry
+from supernet.architecture import Architecture
+from supernet.space import SearchSpace
+from supernet.weights import extract, network_with
+from training.data.batches import plain_batches
+from training.data.images import ImageSet, Normalisation
+
+
+@dataclasses.dataclass(frozen=True)
+class Probe:
+    """A network that is evaluated in the course of a run, and its last accuracy on validation images."""
+
+    macs: int
+    params: int
+    accuracy: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluator:
+    """Evaluates subnets on fixed images.
+
+    Attributes:
+        space: the search space.
+        calibration: training images that set BatchNorm's statistics.
+        held_out: images accuracy is measured on.
+        normalisation: of the training images.
+        batch_size: images a batch.
+    """
+
+    space: SearchSpace
+    calibration: ImageSet
+    held_out: ImageSet
+    normalisation: Normalisation
+    batch_size: int
+
+    def subnet(self, tensors: Mapping[str, Tensor], architecture: Architecture) -> nn.Module:
+        """Return the calibrated subnet of supernet ``tensors``, in evaluation mode."""
+        network = network_with(
+            self.space, architecture, extract(self.space, tensors, architecture), running_statistics=True
+        )
+        # Statistics of a short last batch would weigh as much as a full one's.
+        size = min(self.batch_size, len(self.calibration))
+        whole = self.calibration.subset(torch.arange(len(self.calibration) // size * size))
+        images = (batch for batch, _ in plain_batches(whole, size, architecture.resolution, self.normalisation))
+        return calibrate(network, images)
+
+    def accuracy(self, network: nn.Module, resolution: int) -> float:
+        """Return the share of held-out images that ``network`` classifies rightly."""
+        correct = torch.zeros((), dtype=torch.int64, device=self.held_out.labels.device)
+        with torch.inference_mode():
+            for images, labels in plain_batches(self.held_out, self.batch_size, resolution, self.normalisation):
+                correct += (network(images).argmax(dim=1) == labels).sum()
+        return int(correct) / len(self.held_out)
+
+    def probe(self, tensors: Mapping[str, Tensor], entries: Sequence[Entry]) -> list[Probe]:
+        """Return the accuracy of every entry's subnet."""
+        return [
+            Probe(
+                entry.macs,
+                entry.params,
+                self.accuracy(self.subnet(tensors, entry.architecture), entry.architecture.resolution),
+            )
+            for entry in entries
+        ]
+
+
+def calibrate(network: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
+    """Set the running statistics of ``network`` to their mean over ``batches``; return it in evaluation mode.
+
+    The batches are normalised images (N, C, H, W). Networks of GroupNorm have no statistics and run nothing.
+    """
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+    if norms:
+        network.train()
+        with torch.no_grad():
+            for images in batches:
+                network(images)
+    return network.eval()
+
+
+def choose_probes(entries: Sequence[Entry], count: int) -> list[Entry]:
+    """Return ``count`` entries from the smallest to the largest, evenly spread over their order."""
+    last = len(entries) - 1
+    positions = sorted({round(index * last / (count - 1)) for index in range(count)})
+    return [entries[position] for position in positions]

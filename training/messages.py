@@ -1,0 +1,93 @@
+"""What server and clients exchange: tasks out, updates or failures back."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Literal
+
+from torch import Tensor
+
+from supernet.architecture import Architecture
+
+FailureKind = Literal["error", "names", "shape", "dtype", "non-finite", "examples"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """The work of one client in one round.
+
+    Attributes:
+        round: number of the round, from 1.
+        client: index of the client.
+        architecture: the subnet it trains.
+        tensors: that subnet's slices of the supernet, contiguous; the client owns them.
+        epochs: passes over the client's data.
+        learning_rate: of this round.
+        seed: of all the client's draws in this round.
+    """
+
+    round: int
+    client: int
+    architecture: Architecture
+    tensors: Mapping[str, Tensor]
+    epochs: int
+    learning_rate: float
+    seed: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Update:
+    """A client's answer.
+
+    Attributes:
+        task: what it was asked.
+        tensors: the trained slices, with the task's names and shapes.
+        examples: images it holds.
+        loss: mean training loss of its last epoch.
+        sgd_seconds: time spent in its local epochs.
+    """
+
+    task: Task
+    tensors: Mapping[str, Tensor]
+    examples: int
+    loss: float
+    sgd_seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Failure:
+    """A client that gave no usable answer, and why."""
+
+    task: Task
+    kind: FailureKind
+    reason: str
+
+
+def check_update(update: Update) -> Failure | None:
+    """Return why an update cannot be merged, or None if it can."""
+    problem = _problem(update)
+    return None if problem is None else Failure(update.task, *problem)
+
+
+def _problem(update: Update) -> tuple[FailureKind, str] | None:
+    if update.examples < 1:
+        return "examples", f"it reports {update.examples} examples"
+    if not math.isfinite(update.loss):
+        return "non-finite", f"its training loss is {update.loss}"
+    if update.tensors.keys() != update.task.tensors.keys():
+        odd = sorted(update.tensors.keys() ^ update.task.tensors.keys())
+        return "names", f"tensor {odd[0]} is missing or was not asked for"
+    for name, sent in update.task.tensors.items():
+        tensor = update.tensors[name]
+        if tensor.shape != sent.shape:
+            return "shape", f"{name} has shape {tuple(tensor.shape)} instead of {tuple(sent.shape)}"
+        if tensor.dtype != sent.dtype:
+            return "dtype", f"{name} has type {tensor.dtype} instead of {sent.dtype}"
+        if not tensor.isfinite().all():
+            return "non-finite", f"{name} holds NaN or infinity"
+    return None
+
+
+def tensor_bytes(tensors: Mapping[str, Tensor]) -> int:
+    """Return the bytes of the tensors' values."""
+    return sum(tensor.nbytes for tensor in tensors.values())

@@ -1,0 +1,163 @@
+"""The folder of a run: what is in it, that it is created whole, and that one process writes it."""
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cache.file import Cache, read_cache, write_cache
+from supernet.errors import UserError
+from supernet.files import read_text, write_text
+from supernet.space import SearchSpace, space_from_mapping, space_to_mapping
+from supernet.typed_yaml import from_mapping, read_yaml_mapping
+from training.config import RunConfig, write_config
+from training.data.images import Normalisation
+
+CONFIG = "config.yaml"
+SPACE = "space.yaml"
+CACHE = "cache.jsonl"
+SPLIT = "partition.json"
+METRICS = "metrics.jsonl"
+
+
+class RunError(UserError):
+    """A run folder that is taken, incomplete, or of another program."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Which training image went where, and the statistics all images are normalised with.
+
+    Attributes:
+        digest: of the training images; a run goes on only with the same ones.
+        classes: class names.
+        validation: indices of the held-out images.
+        clients: indices of every client's images.
+        normalisation: mean and standard deviation of the clients' pixels.
+    """
+
+    digest: str
+    classes: tuple[str, ...]
+    validation: Sequence[int]
+    clients: Sequence[Sequence[int]]
+    normalisation: Normalisation
+
+
+def create_run(  # noqa: PLR0913 - the files of a run
+    folder: Path,
+    config: RunConfig,
+    space: SearchSpace,
+    cache: Cache,
+    split: Split,
+    first_checkpoint: Callable[[Path], object],
+) -> None:
+    """Write a new run's files and its first checkpoint; the folder appears when it is complete.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        write_config(temporary / CONFIG, config)
+        write_text(temporary / SPACE, yaml.safe_dump(space_to_mapping(space), sort_keys=False))
+        write_cache(temporary / CACHE, space, cache)
+        write_text(temporary / SPLIT, json.dumps(dataclasses.asdict(split)))
+        first_checkpoint(temporary)
+        if folder.exists():
+            folder.rmdir()
+        temporary.rename(folder)
+    except OSError as error:
+        raise RunError(f"cannot write {folder}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_new_run(folder: Path) -> None:
+    """Refuse an output folder that is taken.
+
+    Raises:
+        RunError: it holds a run (offers ``--resume``), is not empty, or cannot be written.
+    """
+    if (folder / CONFIG).exists():
+        raise RunError(
+            f"{folder} already holds a run; go on with: train-supernet --resume {folder}, or choose another --output"
+        )
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RunError(f"{folder} exists and is not an empty folder; choose another --output")
+
+
+def check_run(folder: Path) -> None:
+    """Refuse a folder that holds no run.
+
+    Raises:
+        RunError: a file of a run is missing.
+    """
+    for name in (CONFIG, SPACE, CACHE, SPLIT):
+        if not (folder / name).is_file():
+            raise RunError(f"{folder} holds no run: {folder / name} is missing")
+
+
+def read_space(folder: Path) -> SearchSpace:
+    """Return the search space of a run, with the classes of its data.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    return space_from_mapping(read_yaml_mapping(folder / SPACE), str(folder / SPACE))
+
+
+def read_run_cache(folder: Path, space: SearchSpace) -> Cache:
+    """Return the verified cache of a run.
+
+    Raises:
+        CacheError: it is damaged, or not of the run's space.
+    """
+    return read_cache(folder / CACHE, space)
+
+
+def read_run_config(folder: Path) -> RunConfig:
+    """Return the configuration of a run.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    return from_mapping(RunConfig, read_yaml_mapping(folder / CONFIG), str(folder / CONFIG))
+
+
+def read_split(folder: Path) -> Split:
+    """Return the split of a run's images.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    try:
+        fields: dict[str, Any] = json.loads(read_text(folder / SPLIT))
+        statistics = fields["normalisation"]
+        normalisation = Normalisation(tuple(statistics["mean"]), tuple(statistics["std"]))
+        return Split(
+            fields["digest"], tuple(fields["classes"]), fields["validation"], fields["clients"], normalisation
+        )
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise RunError(f"{folder / SPLIT} is damaged; the run cannot go on without its split") from error
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the run's lock, so that two processes never write one run; a killed process loses it.
+
+    Raises:
+        RunError: another process holds it.
+    """
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RunError(f"another process is training {folder}; wait for it or stop it first") from error
+        yield

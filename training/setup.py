@@ -1,0 +1,232 @@
+"""From a configuration to a run that can start: data, split, cache, folder; and back from its folder."""
+
+import dataclasses
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cache.build import build_cache
+from cache.file import Cache, read_cache
+from cache.limits import Limits
+from cache.nsga2 import Nsga2Settings, Report
+from fitness.settings import load_settings
+from supernet.errors import UserError
+from supernet.space import SearchSpace, load_space
+from supernet.weights import Tensors, initial_tensors
+from training.checkpoint import Checkpoint, RunState, load_checkpoint, newest_checkpoint, save_checkpoint
+from training.client import Recipe
+from training.clients import capabilities
+from training.config import RunConfig, changed_field, config_to_mapping
+from training.curriculum import Assigner, Counts
+from training.data.images import ImageSet, normalisation_of
+from training.data.sources import load_images
+from training.data.split import validation_split
+from training.devices import resolve_device
+from training.engines.in_process import InProcessEngine
+from training.evaluation import Evaluator, choose_probes
+from training.partition import partition
+from training.randomness import numpy_stream, torch_stream
+from training.rounds import Run
+from training.run_folder import (
+    Split,
+    check_new_run,
+    check_run,
+    create_run,
+    read_run_cache,
+    read_space,
+    read_split,
+)
+from training.trackers.protocol import Tracker
+
+#: Entries of the cache a run builds for itself.
+CACHE_ENTRIES = 60
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A run whose folder is complete; what is left is to train.
+
+    Attributes:
+        folder: of the run.
+        config: complete configuration.
+        space: the search space, with the data's classes.
+        cache: the curriculum's cache.
+        data: the training images, validation included, on the training device.
+        split: which image went where.
+        checkpoint: where training starts.
+    """
+
+    folder: Path
+    config: RunConfig
+    space: SearchSpace
+    cache: Cache
+    data: ImageSet
+    split: Split
+    checkpoint: Checkpoint
+
+
+def run_folder(config: RunConfig) -> Path:
+    """Return the folder of a run: its output, or runs/SPACE-DATA-seedN."""
+    return Path(config.output or f"runs/{Path(config.space).stem}-{config.data.name}-seed{config.seed}")
+
+
+def new_run(config: RunConfig, report: Report) -> Prepared:
+    """Check everything, then create the folder of a new run; ``report`` follows the building of a cache.
+
+    Raises:
+        UserError: whatever the user can mend; nothing has been written then.
+    """
+    folder = run_folder(config)
+    check_new_run(folder)
+    device = resolve_device(config.device)
+    space = load_space(config.space)
+    data_config = config.data.resolved(space.resolutions[-1])
+    config = dataclasses.replace(config, output=str(folder), device=str(device), data=data_config)
+    data = _load_training_images(config, space)
+    space = space.adapted(classes=len(data.classes))
+    split = _split(config, data)
+    cache = _cache(config, space, report)
+    make_assigner(config, space, cache)
+    state = RunState(
+        round=0,
+        counts=Counts.zero(config.clients.count),
+        trained=(0,) * len(cache.entries),
+        wandb_id=uuid.uuid4().hex[:12],
+    )
+    tensors = initial_tensors(space, torch_stream(config.seed, "initialisation"))
+    velocity = _zero_velocity(config, tensors)
+    mapping = config_to_mapping(config)
+
+    def first_checkpoint(into: Path) -> object:
+        return save_checkpoint(into, state, mapping, tensors, velocity)
+
+    create_run(folder, config, space, cache, split, first_checkpoint)
+    checkpoint = Checkpoint(state, mapping, tensors, velocity)
+    return _on_device(Prepared(folder, config, space, cache, data, split, checkpoint), device)
+
+
+def resumed_run(folder: Path, config: RunConfig) -> Prepared:
+    """Read a run's folder and its newest checkpoint.
+
+    Raises:
+        UserError: the folder holds no run, a file is damaged, the configuration or the images changed.
+    """
+    check_run(folder)
+    space = read_space(folder)
+    checkpoint = load_checkpoint(newest_checkpoint(folder), space)
+    config = dataclasses.replace(config, output=str(folder))
+    changed = changed_field(checkpoint.config, config_to_mapping(config))
+    if changed is not None:
+        name, old, new = changed
+        raise UserError(
+            f"{name} is {new}, but {folder} was trained with {old}; a resumed run keeps its configuration: drop the "
+            "change, or start a new run with another --output"
+        )
+    device = resolve_device(config.device)
+    split = read_split(folder)
+    data = _load_training_images(config, space)
+    if data.digest() != split.digest or data.classes != split.classes:
+        raise UserError(f"the images in {config.data.root} are not those {folder} was started with; restore them")
+    cache = read_run_cache(folder, space)
+    return _on_device(Prepared(folder, config, space, cache, data, split, checkpoint), device)
+
+
+def assemble(prepared: Prepared, tracker: Tracker, should_stop: Callable[[], bool]) -> Run:
+    """Return the run a prepared folder stands for, on the in-process engine.
+
+    Raises:
+        UserError: a client cannot run the smallest network of the cache.
+    """
+    config, split, data = prepared.config, prepared.split, prepared.data
+    recipe = Recipe(prepared.space, config.client, config.data.augmentation(), split.normalisation)
+    members = [torch.tensor(indices) for indices in split.clients]
+    return Run(
+        folder=prepared.folder,
+        config=config,
+        config_mapping=config_to_mapping(config),
+        space=prepared.space,
+        entries=prepared.cache.entries,
+        probes=choose_probes(prepared.cache.entries, config.evaluation.probes),
+        assigner=make_assigner(config, prepared.space, prepared.cache),
+        engine=InProcessEngine(data, members, recipe),
+        evaluator=make_evaluator(config, prepared.space, split, data, data.subset(torch.tensor(split.validation))),
+        tracker=tracker,
+        should_stop=should_stop,
+    )
+
+
+def make_evaluator(
+    config: RunConfig, space: SearchSpace, split: Split, training: ImageSet, held_out: ImageSet
+) -> Evaluator:
+    """Return an evaluator on ``held_out`` images, calibrated with a fixed draw of the clients' images."""
+    pool = torch.tensor([index for members in split.clients for index in members])
+    order = torch.randperm(len(pool), generator=torch_stream(config.seed, "calibration"))
+    chosen = pool[order[: config.evaluation.calibration_images]]
+    return Evaluator(
+        space, training.subset(chosen), held_out, split.normalisation, config.evaluation.batch_size
+    )
+
+
+def make_assigner(config: RunConfig, space: SearchSpace, cache: Cache) -> Assigner:
+    """Return the curriculum of a run.
+
+    Raises:
+        UserError: a client cannot run the smallest network of the cache.
+    """
+    return Assigner(
+        config.curriculum, space, cache.entries, capabilities(config.clients), config.client.batch_size
+    )
+
+
+def _load_training_images(config: RunConfig, space: SearchSpace) -> ImageSet:
+    data = config.data
+    return load_images(data.name, data.root, "train", space.resolutions[-1], download=data.download)
+
+
+def _split(config: RunConfig, data: ImageSet) -> Split:
+    training, validation = validation_split(
+        data, config.data.validation, torch_stream(config.seed, "validation")
+    )
+    parts = partition(
+        data.labels[training].tolist(),
+        config.clients.count,
+        config.partition,
+        config.client.batch_size,
+        numpy_stream(config.seed, "partition"),
+    )
+    clients = [training[part].tolist() for part in parts]
+    return Split(
+        data.digest(), data.classes, validation.tolist(), clients, normalisation_of(data.subset(training))
+    )
+
+
+def _cache(config: RunConfig, space: SearchSpace, report: Report) -> Cache:
+    if config.cache is not None:
+        return read_cache(Path(config.cache), space)
+    fitness = load_settings(config.fitness, space)
+    return build_cache(space, fitness, Limits(), CACHE_ENTRIES, Nsga2Settings(), report)
+
+
+def _zero_velocity(config: RunConfig, tensors: Tensors) -> Tensors | None:
+    if not config.server.momentum:
+        return None
+    return {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
+
+
+def _on_device(prepared: Prepared, device: torch.device) -> Prepared:
+    def move(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: tensor.to(device) for name, tensor in tensors.items()}
+
+    data, checkpoint = prepared.data, prepared.checkpoint
+    return dataclasses.replace(
+        prepared,
+        data=ImageSet(data.images.to(device), data.labels.to(device), data.classes),
+        checkpoint=dataclasses.replace(
+            checkpoint,
+            tensors=move(checkpoint.tensors),
+            velocity=checkpoint.velocity and move(checkpoint.velocity),
+        ),
+    )

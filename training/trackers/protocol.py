@@ -1,0 +1,50 @@
+"""The protocol all trackers share; the round loop names no tracker."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from training.records import RoundRecord
+
+
+class Tracker(Protocol):
+    """Is told of a run's events in order."""
+
+    def client_done(self, round_number: int, done: int, clients: int) -> None:
+        """Another client of a round has answered: ``done`` of ``clients``."""
+
+    def round_done(self, record: RoundRecord) -> None:
+        """A round was merged, and evaluated if it was due."""
+
+    def checkpoint(self, folder: Path, aliases: Sequence[str]) -> None:
+        """A checkpoint worth keeping was written: ``best`` and/or ``final``."""
+
+    def close(self) -> None:
+        """The run ended, or was interrupted."""
+
+
+class Trackers:
+    """Several trackers as one."""
+
+    def __init__(self, trackers: Sequence[Tracker]) -> None:
+        self._trackers = trackers
+
+    def client_done(self, round_number: int, done: int, clients: int) -> None:
+        """Tell every tracker."""
+        for tracker in self._trackers:
+            tracker.client_done(round_number, done, clients)
+
+    def round_done(self, record: RoundRecord) -> None:
+        """Tell every tracker."""
+        for tracker in self._trackers:
+            tracker.round_done(record)
+
+    def checkpoint(self, folder: Path, aliases: Sequence[str]) -> None:
+        """Tell every tracker."""
+        for tracker in self._trackers:
+            tracker.checkpoint(folder, aliases)
+
+    def close(self) -> None:
+        """Tell every tracker."""
+        for tracker in self._trackers:
+            tracker.close()

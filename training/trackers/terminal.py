@@ -1,0 +1,45 @@
+"""Progress on the terminal: rounds, clients, time left, and a line for every evaluation."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from supernet.console import progress_bar, stderr
+from supernet.units import format_quantity
+from training.records import RoundRecord
+
+
+class TerminalProgress:
+    """Shows a bar over all clients of all rounds, and prints evaluated rounds on standard error."""
+
+    def __init__(self, rounds: int, clients_per_round: int, done: int) -> None:
+        self._per_round = clients_per_round
+        self._rounds = rounds
+        self._progress = progress_bar()
+        self._task = self._progress.add_task(
+            f"round {done + 1}/{rounds}", total=rounds * clients_per_round, completed=done * clients_per_round
+        )
+        if stderr.is_terminal:
+            self._progress.start()
+
+    def client_done(self, round_number: int, done: int, clients: int) -> None:
+        """Move the bar on."""
+        completed = (round_number - 1) * self._per_round + done
+        self._progress.update(self._task, completed=completed, description=f"round {round_number}/{self._rounds}")
+
+    def round_done(self, record: RoundRecord) -> None:
+        """Print the probes' accuracies of an evaluated round, and every failure."""
+        for kind, count in record.failures.items():
+            self._progress.console.print(f"round {record.round}: {count} failed ({kind})")
+        if record.probes:
+            probes = "  ".join(f"{format_quantity(p.macs)} {p.accuracy:.1%}" for p in record.probes)
+            self._progress.console.print(
+                f"round {record.round}/{self._rounds}: loss {record.train_loss:.3f}, {record.seconds:.1f} s, "
+                f"{record.overhead_share:.1%} of it not SGD; validation accuracy by MACs: {probes}"
+            )
+
+    def checkpoint(self, folder: Path, aliases: Sequence[str]) -> None:
+        """Nothing: the commands name the checkpoint that matters."""
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        self._progress.stop()
