@@ -10,7 +10,7 @@ from supernet.errors import BudgetError
 from supernet.space import FitnessSettings, SearchSpace
 
 
-def build_cache(  # noqa: PLR0913 - the parts of a cache's header
+def build_cache(
     space: SearchSpace,
     fitness: FitnessSettings,
     limits: Limits,
@@ -26,5 +26,9 @@ def build_cache(  # noqa: PLR0913 - the parts of a cache's header
     if entries < 2:
         raise BudgetError(f"a cache of {entries} entries is too small; ask for at least 2")
     found: list[Entry] = solve_nsga2(space, fitness, limits, entries, settings, report)
-    solver_settings = {**dataclasses.asdict(settings), "limits": dataclasses.asdict(limits), "entries": entries}
+    solver_settings = {
+        **dataclasses.asdict(settings),
+        "limits": dataclasses.asdict(limits),
+        "entries": entries,
+    }
     return Cache(tuple(found), fitness, "nsga2", solver_settings)

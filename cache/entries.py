@@ -1,6 +1,7 @@
 """Scored architectures: the entries of a cache and the points of a front."""
 
 import dataclasses
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -76,9 +77,7 @@ def spread(macs: IntArray, count: int) -> IntArray:
     chosen = set((np.searchsorted(macs, budgets, side="right") - 1).tolist())
     while len(chosen) < count:
         ordered = np.array(sorted(chosen))
-        gaps = [
-            (macs[high] - macs[low], low, high) for low, high in zip(ordered, ordered[1:], strict=False) if high > low + 1
-        ]
+        gaps = [(macs[high] - macs[low], low, high) for low, high in pairwise(ordered) if high > low + 1]
         _, low, high = max(gaps)
         middle = np.searchsorted(macs, (macs[low] + macs[high]) / 2)
         chosen.add(int(np.clip(middle, low + 1, high - 1)))

@@ -112,9 +112,11 @@ def _parse_line(path: Path, number: int, line: str) -> dict[str, Any]:
 
 def _check_header(path: Path, header: dict[str, Any], space: SearchSpace) -> dict[str, Any]:
     if header.get("format") != FORMAT:
-        raise CacheError(f"{path} is not a cache file: its first line lacks \"format\": \"{FORMAT}\"")
+        raise CacheError(f'{path} is not a cache file: its first line lacks "format": "{FORMAT}"')
     if header.get("version") != VERSION:
-        raise CacheError(f"{path} has format version {header.get('version')}; this program reads {VERSION}; build it anew")
+        raise CacheError(
+            f"{path} has format version {header.get('version')}; this program reads {VERSION}; build it anew"
+        )
     missing = [name for name in ("entries", "fitness", "solver", "solver_settings") if name not in header]
     if missing:
         raise CacheError(f"{path}:1 lacks {', '.join(missing)}; build it anew")
@@ -141,5 +143,3 @@ def _check_entry(where: str, value: dict[str, Any], space: SearchSpace, settings
         if not same or (isinstance(expected, int) and found != expected):
             raise CacheError(f"{where}: {name} is {found}, recomputed {expected}; the file was altered, build it anew")
     return entry
-
-

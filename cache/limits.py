@@ -50,9 +50,7 @@ class Limits:
 
     def violations(self, scores: Scores) -> NDArray[np.float64]:
         """Return the relative excess over every bound, shape (bounds, N); at most 0 where it is met."""
-        rows = [
-            bound.sign * (getattr(scores, bound.cost) - bound.value) / bound.value for bound in self.bounds()
-        ]
+        rows = [bound.sign * (getattr(scores, bound.cost) - bound.value) / bound.value for bound in self.bounds()]
         return np.stack(rows) if rows else np.empty((0, len(scores.macs)))
 
 

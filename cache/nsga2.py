@@ -15,7 +15,7 @@ from pymoo.operators.crossover.ux import UniformCrossover
 
 from cache.entries import Entry, make_entries, non_dominated, spread
 from cache.limits import COST_NAMES, Limits, check_reachable
-from cache.operators import StepMutation
+from cache.operators import ExchangeMutation
 from cache.problem import ArchitectureProblem
 from cache.sampling import ladder
 from supernet.errors import BudgetError, UserError
@@ -60,42 +60,18 @@ def solve_nsga2(
     Raises:
         BudgetError: no network of the space meets the limits, or none was found that also has ``ρ ≤ ρ0``.
     """
-    check_reachable(space, limits)
-    front = _search(space, fitness, limits, settings, report)
-    if not len(front.genes):
-        smallest = _search(space, fitness, Limits(), settings, report)
-        raise BudgetError(nothing_feasible(space, fitness, limits, smallest.objectives[:1, 1]))
+    front = search_front(space, fitness, limits, settings, report=report)
     chosen = spread(front.objectives[:, 1].astype(np.int64), entries)
     return make_entries(space, front.genes[chosen], fitness)
 
 
-def _search(
-    space: SearchSpace, fitness: FitnessSettings, limits: Limits, settings: Nsga2Settings, report: Report
-) -> "_Front":
-    problem = ArchitectureProblem(space, fitness, limits, frontier=True)
-    algorithm = NSGA2(
-        pop_size=settings.population,
-        sampling=ladder(space, settings.population, np.random.default_rng(settings.seed)),
-        crossover=UniformCrossover(prob=0.9),
-        mutation=StepMutation(),
-        eliminate_duplicates=True,
-    )
-    algorithm.setup(problem, termination=("n_gen", settings.generations), seed=settings.seed, verbose=False)
-    front = _Front(np.empty((0, problem.n_var), dtype=np.int64), np.empty((0, 2)))
-    for generation in range(1, settings.generations + 1):
-        algorithm.next()
-        front = front.merged(algorithm.pop)
-        report(generation, settings.generations, len(front.genes))
-    return front
-
-
-class _Front(NamedTuple):
-    """Feasible, non-dominated gene vectors by ascending MACs, with their (−fitness, MACs)."""
+class Front(NamedTuple):
+    """Feasible, non-dominated gene vectors by ascending MACs (and fitness), with their (−fitness, MACs)."""
 
     genes: IntArray
     objectives: NDArray[np.float64]
 
-    def merged(self, population: Population) -> "_Front":
+    def merged(self, population: Population) -> "Front":
         """Return the front of these points and the feasible ones of a pymoo population."""
         feasible = population[population.get("feas")]
         if not len(feasible):
@@ -103,10 +79,63 @@ class _Front(NamedTuple):
         genes = np.concatenate([self.genes, feasible.get("X")])
         objectives = np.concatenate([self.objectives, feasible.get("F")])
         kept = non_dominated(objectives[:, 1], -objectives[:, 0])
-        return _Front(genes[kept], objectives[kept])
+        return Front(genes[kept], objectives[kept])
 
 
-def nothing_feasible(
+def search_front(
+    space: SearchSpace,
+    fitness: FitnessSettings,
+    limits: Limits,
+    settings: Nsga2Settings,
+    known: IntArray | None = None,
+    report: Report = lambda generation, generations, points: None,
+) -> Front:
+    """Return the front NSGA-II finds within ``limits`` and ``ρ ≤ ρ0``; at least one point.
+
+    ``known`` gene vectors (N, genes) are in the first generation, most promising first.
+
+    Raises:
+        BudgetError: no network of the space meets the limits, or none was found that also has ``ρ ≤ ρ0``.
+    """
+    check_reachable(space, limits)
+    front = _evolve(space, fitness, limits, settings, known, report)
+    if not len(front.genes):
+        smallest = _evolve(space, fitness, Limits(), settings, known, report)
+        raise BudgetError(_nothing_feasible(space, fitness, limits, smallest.objectives[:1, 1]))
+    return front
+
+
+def _evolve(
+    space: SearchSpace,
+    fitness: FitnessSettings,
+    limits: Limits,
+    settings: Nsga2Settings,
+    known: IntArray | None,
+    report: Report,
+) -> Front:
+    problem = ArchitectureProblem(space, fitness, limits)
+    start = ladder(space, settings.population, np.random.default_rng(settings.seed))
+    if known is not None and len(known):
+        # Half of the first generation stays random, so that what is known does not narrow the search.
+        kept = known[: settings.population // 2]
+        start = np.concatenate([kept, start[:: max(1, settings.population // (settings.population - len(kept)))]])
+    algorithm = NSGA2(
+        pop_size=settings.population,
+        sampling=np.unique(start[: settings.population], axis=0),
+        crossover=UniformCrossover(prob=0.9),
+        mutation=ExchangeMutation(space),
+        eliminate_duplicates=True,
+    )
+    algorithm.setup(problem, termination=("n_gen", settings.generations), seed=settings.seed, verbose=False)
+    front = Front(np.empty((0, problem.n_var), dtype=np.int64), np.empty((0, 2)))
+    for generation in range(1, settings.generations + 1):
+        algorithm.next()
+        front = front.merged(algorithm.pop)
+        report(generation, settings.generations, len(front.genes))
+    return front
+
+
+def _nothing_feasible(
     space: SearchSpace, fitness: FitnessSettings, limits: Limits, smallest: NDArray[np.float64]
 ) -> str:
     """Return the message for limits that are met only by networks with ``ρ > ρ0``.

@@ -5,32 +5,60 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pymoo.core.mutation import Mutation
-from pymoo.core.problem import Problem
+
+from cache.problem import ArchitectureProblem
+from supernet.genes import gene_layout
+from supernet.layouts import IntArray
+from supernet.space import SearchSpace
 
 
-class StepMutation(Mutation):
-    """Move genes one step up or down, or redraw them.
+class ExchangeMutation(Mutation):
+    """Change single genes, or trade: one unit a step up for another a step down.
 
-    Choices are ordered (a wider stage, a larger kernel), so that a step is the smallest change of MACs a
-    gene can make; a redraw leaves local optima. Each gene changes with probability 1/genes.
+    Choices are ordered (a wider stage, a larger kernel), so that a step is the least a gene can change MACs.
+    Near a budget a single step up breaks it and a step down loses fitness; a trade does neither. Units are
+    single genes and, for each stage, all its kernels and all its expand ratios.
     """
 
-    def __init__(self, redraw: float = 0.25) -> None:
+    def __init__(self, space: SearchSpace, trade: float = 0.5, redraw: float = 0.25) -> None:
         super().__init__()
-        self.redraw = redraw
+        self.units, self.trade, self.redraw = _units(space), trade, redraw
 
     def _do(
         self,
-        problem: Problem,
+        problem: ArchitectureProblem,
         x: NDArray[np.int64],
         *args: object,
         random_state: np.random.Generator,
         **kwargs: Any,
     ) -> NDArray[np.int64]:
         del args, kwargs
-        changed = random_state.random(x.shape) < 1 / x.shape[1]
-        stepped = np.clip(x + random_state.choice([-1, 1], size=x.shape), problem.xl, problem.xu)
-        drawn = random_state.integers(problem.xl, problem.xu + 1, size=x.shape)
-        moved = np.where(random_state.random(x.shape) < self.redraw, drawn, stepped)
-        result: NDArray[np.int64] = np.where(changed, moved, x)
-        return result
+        trades = random_state.random((len(x), 1)) < self.trade
+        moved = np.where(trades, self._traded(x, random_state), self._changed(problem, x, random_state))
+        return np.clip(moved, problem.xl, problem.xu)
+
+    def _traded(self, x: NDArray[np.int64], random: np.random.Generator) -> NDArray[np.int64]:
+        up, down = random.integers(len(self.units), size=(2, len(x)))
+        return x + self.units[up] - self.units[down]
+
+    def _changed(
+        self, problem: ArchitectureProblem, x: NDArray[np.int64], random: np.random.Generator
+    ) -> NDArray[np.int64]:
+        """Each gene moves a step, or is redrawn, with probability 1/genes."""
+        changed = random.random(x.shape) < 1 / x.shape[1]
+        stepped = x + random.choice([-1, 1], size=x.shape)
+        drawn = random.integers(problem.xl, problem.xu + 1, size=x.shape)
+        return np.where(changed, np.where(random.random(x.shape) < self.redraw, drawn, stepped), x)
+
+
+def _units(space: SearchSpace) -> IntArray:
+    """Return (units, genes): 1 where a gene belongs to the unit. Genes with one choice are in none."""
+    layout = gene_layout(space)
+    free = layout.sizes > 1
+    genes = len(layout.sizes)
+    groups = [np.array([gene]) for gene in range(genes)] + [*layout.kernel, *layout.expand]
+    units = np.zeros((len(groups), genes), dtype=np.int64)
+    for row, group in enumerate(groups):
+        units[row, group] = 1
+    units &= free
+    return np.unique(units[units.any(axis=1)], axis=0)

@@ -13,31 +13,26 @@ from supernet.space import FitnessSettings, SearchSpace
 
 
 class ArchitectureProblem(Problem):
-    """Maximise fitness, and minimise MACs too when ``frontier`` is asked for, within limits.
+    """Maximise fitness and minimise MACs, within limits.
 
     Constraints (pymoo's ``G ≤ 0``): every bound of the limits, relative, and ``ρ ≤ ρ0``.
     """
 
-    def __init__(
-        self, space: SearchSpace, settings: FitnessSettings, limits: Limits, *, frontier: bool
-    ) -> None:
+    def __init__(self, space: SearchSpace, settings: FitnessSettings, limits: Limits) -> None:
         sizes = gene_layout(space).sizes
         super().__init__(
             n_var=len(sizes),
-            n_obj=2 if frontier else 1,
+            n_obj=2,
             n_ieq_constr=1 + len(list(limits.bounds())),
             xl=np.zeros(len(sizes), dtype=np.int64),
             xu=sizes - 1,
             vtype=int,
         )
-        self.space, self.settings, self.limits, self.frontier = space, settings, limits, frontier
+        self.space, self.settings, self.limits = space, settings, limits
 
     def _evaluate(self, x: NDArray[np.int64], out: dict[str, Any], *args: object, **kwargs: object) -> None:
         del args, kwargs
         scores = score(self.space, x, self.settings)
-        objectives = [-scores.fitness]
-        if self.frontier:
-            objectives.append(scores.macs.astype(np.float64))
-        out["F"] = np.stack(objectives, axis=1)
+        out["F"] = np.stack([-scores.fitness, scores.macs.astype(np.float64)], axis=1)
         rho_excess = (scores.rho - self.settings.max_effectiveness)[:, None]
         out["G"] = np.concatenate([rho_excess, self.limits.violations(scores).T], axis=1)

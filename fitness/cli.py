@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.table import Table
 
 from fitness.report import all_terms
@@ -19,8 +20,6 @@ from supernet.files import read_text
 from supernet.genes import encode
 from supernet.space import SearchSpace, load_space
 from supernet.units import format_bytes
-
-import numpy as np
 
 PROG = "score-subnet"
 
@@ -48,7 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(arguments: Sequence[str]) -> None:
-    parser = options_parser(PROG, "Print MACs (multiply-accumulates), parameters and fitness of architectures.", Options)
+    parser = options_parser(
+        PROG, "Print MACs (multiply-accumulates), parameters and fitness of architectures.", Options
+    )
     parser.add_argument("file", nargs="?", default="-", help="JSON or JSON Lines file; - reads standard input")
     parsed = parser.parse_args(arguments)
     space = load_space(parsed.space)

@@ -90,7 +90,7 @@ class _TableWriter:
         self.columns: list[tuple[Column, ...]] = []
         self.stage = 0
 
-    def row(  # noqa: PLR0913 - one argument a column
+    def row(
         self,
         layer: Layer,
         before: Size,

@@ -66,7 +66,7 @@ class BlockChoice(NamedTuple):
 class Walk(Protocol):
     """Receives the rows of one walk over an architecture."""
 
-    def row(  # noqa: PLR0913 - one argument a column
+    def row(
         self,
         layer: Layer,
         before: Size,
@@ -128,9 +128,7 @@ class MobileNetLayout:
         expands = active & (mid != before.channels)
         inner = walk.row(expand, before, mid, active=expands)
         depthwise = Layer(f"{name}.depthwise", "conv", stride, spec.activation, norm=True)
-        inner = walk.row(
-            depthwise, inner, mid, kernel=choice.kernel, groups=mid, held=held * expands, active=active
-        )
+        inner = walk.row(depthwise, inner, mid, kernel=choice.kernel, groups=mid, held=held * expands, active=active)
         if spec.se:
             self._squeeze_excite(walk, name, inner, held, active)
         project = Layer(f"{name}.project", "conv", norm=True)
@@ -138,9 +136,7 @@ class MobileNetLayout:
         walk.row(Layer(f"{name}.add", "add"), after, choice.width, held=held, active=skips)
         return after
 
-    def _squeeze_excite(
-        self, walk: Walk, name: str, inner: Size, held: IntArray, active: NDArray[np.bool_]
-    ) -> None:
+    def _squeeze_excite(self, walk: Walk, name: str, inner: Size, held: IntArray, active: NDArray[np.bool_]) -> None:
         squeezed = round8_columns(np.asarray(inner.channels) / 4)
         squeeze = Layer(f"{name}.squeeze", "squeeze", activation="relu", bias=True)
         gate = walk.row(squeeze, inner, squeezed, held=held, active=active)

@@ -92,9 +92,7 @@ class Network(nn.Module):
     The names of its parameters are a subset of the supernet's (``supernet.slices``).
     """
 
-    def __init__(
-        self, space: SearchSpace, architecture: Architecture, *, running_statistics: bool = False
-    ) -> None:
+    def __init__(self, space: SearchSpace, architecture: Architecture, *, running_statistics: bool = False) -> None:
         super().__init__()
         self.paths: list[str] = []
         for path, rows in groupby(architecture_rows(space, architecture), key=lambda row: row.layer.block):

@@ -46,9 +46,7 @@ def extract(space: SearchSpace, tensors: Mapping[str, Tensor], architecture: Arc
     }
 
 
-def forward(
-    space: SearchSpace, tensors: Mapping[str, Tensor], architecture: Architecture, images: Tensor
-) -> Tensor:
+def forward(space: SearchSpace, tensors: Mapping[str, Tensor], architecture: Architecture, images: Tensor) -> Tensor:
     """Run ``architecture`` on the supernet's own tensors; gradients reach them through the views.
 
     BatchNorm normalises by the batch. Maps (N, channels, H, W) to logits (N, classes).

@@ -42,7 +42,8 @@ def _run(arguments: Sequence[str]) -> int:
 
 def _parser() -> CommandParser:
     parser = CommandParser(
-        prog=PROG, description="Train a once-for-all supernet federatedly, with a curriculum from a Pareto cache."
+        prog=PROG,
+        description="Train a once-for-all supernet federatedly, with a curriculum from a Pareto cache.",
     )
     parser.add_argument("--config", action="config", help="YAML file of these options; later options override it")
     parser.add_argument("--resume", type=str, help="folder of a run to go on with; it keeps its configuration")
@@ -53,11 +54,11 @@ def _parser() -> CommandParser:
 
 def _resume_argument(arguments: Sequence[str]) -> Path | None:
     """Return the value of ``--resume``, which decides the defaults of all other options."""
-    for token, following in zip(arguments, [*arguments[1:], ""], strict=True):
-        if token == "--resume" and following:
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        if argument == "--resume" and following:
             return Path(following)
-        if token.startswith("--resume="):
-            return Path(token.partition("=")[2])
+        if argument.startswith("--resume="):
+            return Path(argument.partition("=")[2])
     return None
 
 
@@ -102,9 +103,7 @@ def _new_run(config: RunConfig) -> Any:
 
         def report(generation: int, generations: int, points: int) -> None:
             description = f"building the cache (front of {points})"
-            progress.update(
-                task, completed=generation, total=generations, description=description, visible=True
-            )
+            progress.update(task, completed=generation, total=generations, description=description, visible=True)
 
         return setup.new_run(config, report)
 

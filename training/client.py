@@ -6,52 +6,13 @@ import time
 import torch
 from torch import nn
 
-from supernet.errors import UserError
 from supernet.space import SearchSpace
 from supernet.weights import network_with
+from training.config import ClientConfig
+from training.data.augment import Augmentation
 from training.data.batches import training_batches
 from training.data.images import ImageSet, Normalisation
-from training.data.sources import Augmentation
 from training.messages import Task, Update
-from training.schedules import LearningRateSchedule
-
-
-@dataclasses.dataclass(frozen=True)
-class ClientConfig:
-    """Local training of a client.
-
-    Attributes:
-        epochs: passes over its images in a round.
-        batch_size: images a step.
-        lr: learning rate of the first round.
-        lr_schedule: how the rate falls over the rounds.
-        momentum: of SGD.
-        weight_decay: on convolutions and linear layers; norms and biases have none.
-        clip: largest norm of all gradients; 0 for none.
-        label_smoothing: share of the target spread over all classes.
-    """
-
-    epochs: int = 5
-    batch_size: int = 64
-    lr: float = 0.1
-    lr_schedule: LearningRateSchedule = "cosine"
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    clip: float = 10.0
-    label_smoothing: float = 0.0
-
-    def __post_init__(self) -> None:
-        positive = {"epochs": self.epochs, "batch_size": self.batch_size - 1, "lr": self.lr}
-        for name, value in positive.items():
-            if not value > 0:
-                least = "at least 2" if name == "batch_size" else "positive"
-                raise UserError(f"client.{name} is {getattr(self, name)}; it must be {least}")
-        for name in ("momentum", "label_smoothing"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UserError(f"client.{name} is {getattr(self, name)}; it must be from 0 to below 1")
-        for name in ("weight_decay", "clip"):
-            if not getattr(self, name) >= 0:
-                raise UserError(f"client.{name} is {getattr(self, name)}; it must not be negative")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +33,8 @@ def train_client(task: Task, data: ImageSet, recipe: Recipe) -> Update:
     """
     config, device = recipe.config, data.images.device
     tensors = {name: tensor.to(device) for name, tensor in task.tensors.items()}
-    network = network_with(recipe.space, task.architecture, tensors).train()
+    # oneDNN and cuDNN run small convolutions faster with the channels last.
+    network = network_with(recipe.space, task.architecture, tensors).to(memory_format=torch.channels_last).train()
     optimizer = make_optimizer(network, config, task.learning_rate)
     criterion = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
     generator = torch.Generator().manual_seed(task.seed)
@@ -81,7 +43,12 @@ def train_client(task: Task, data: ImageSet, recipe: Recipe) -> Update:
     for _ in range(task.epochs):
         losses = []
         for images, labels in training_batches(
-            data, config.batch_size, task.architecture.resolution, recipe.augmentation, recipe.normalisation, generator
+            data,
+            config.batch_size,
+            task.architecture.resolution,
+            recipe.augmentation,
+            recipe.normalisation,
+            generator,
         ):
             optimizer.zero_grad(set_to_none=True)
             batch_loss = criterion(network(images), labels)

@@ -70,8 +70,7 @@ def capabilities(config: ClientsConfig) -> list[Capability]:
         return parse_quantity(values[client % len(values)]) if values else None
 
     return [
-        Capability(limit(config.max_macs, client), limit(config.max_memory, client))
-        for client in range(config.count)
+        Capability(limit(config.max_macs, client), limit(config.max_memory, client)) for client in range(config.count)
     ]
 
 

@@ -9,11 +9,11 @@ import yaml
 
 from supernet.errors import UserError
 from supernet.files import write_text
-from training.client import ClientConfig
 from training.clients import ClientsConfig
-from training.curriculum import Curriculum
-from training.data.sources import Augmentation, source
 from training.partition import PartitionConfig
+from training.schedules import LearningRateSchedule
+
+Curriculum = Literal["pareto", "sandwich"]
 
 #: What may change when a run is resumed: where things are and what is reported, never what is computed.
 RESUME_MAY_CHANGE = ("output", "data.root", "data.download", "checkpoint.", "tracking.")
@@ -41,28 +41,43 @@ class DataConfig:
     flip: bool | None = None
     cutout: int | None = None
 
-    def resolved(self, side: int) -> "DataConfig":
-        """Return the configuration with the data set's own augmentation filled in.
 
-        Raises:
-            DataError: there is no such data set.
-            UserError: an augmentation is larger than the image.
-        """
-        own = source(self.name).augmentation(side)
-        filled = dataclasses.replace(
-            self,
-            crop=own.crop if self.crop is None else self.crop,
-            flip=own.flip if self.flip is None else self.flip,
-            cutout=own.cutout if self.cutout is None else self.cutout,
-        )
-        for name in ("crop", "cutout"):
-            if not 0 <= getattr(filled, name) <= side:
-                raise UserError(f"data.{name} is {getattr(filled, name)}; images have {side} pixels a side")
-        return filled
+@dataclasses.dataclass(frozen=True)
+class ClientConfig:
+    """Local training of a client.
 
-    def augmentation(self) -> Augmentation:
-        """Return the augmentation of a resolved configuration."""
-        return Augmentation(crop=self.crop or 0, flip=bool(self.flip), cutout=self.cutout or 0)
+    Attributes:
+        epochs: passes over its images in a round.
+        batch_size: images a step.
+        lr: learning rate of the first round.
+        lr_schedule: how the rate falls over the rounds.
+        momentum: of SGD.
+        weight_decay: on convolutions and linear layers; norms and biases have none.
+        clip: largest norm of all gradients; 0 for none.
+        label_smoothing: share of the target spread over all classes.
+    """
+
+    epochs: int = 5
+    batch_size: int = 64
+    lr: float = 0.1
+    lr_schedule: LearningRateSchedule = "cosine"
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    clip: float = 10.0
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        positive = {"epochs": self.epochs, "batch_size": self.batch_size - 1, "lr": self.lr}
+        for name, value in positive.items():
+            if not value > 0:
+                least = "at least 2" if name == "batch_size" else "positive"
+                raise UserError(f"client.{name} is {getattr(self, name)}; it must be {least}")
+        for name in ("momentum", "label_smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"client.{name} is {getattr(self, name)}; it must be from 0 to below 1")
+        for name in ("weight_decay", "clip"):
+            if not getattr(self, name) >= 0:
+                raise UserError(f"client.{name} is {getattr(self, name)}; it must not be negative")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,14 +187,14 @@ class RunConfig:
     seed: int = 0
     curriculum: Curriculum = "pareto"
     device: str = "auto"
-    data: DataConfig = DataConfig()
-    partition: PartitionConfig = PartitionConfig()
-    clients: ClientsConfig = ClientsConfig()
-    client: ClientConfig = ClientConfig()
-    server: ServerConfig = ServerConfig()
-    evaluation: EvaluationConfig = EvaluationConfig()
-    checkpoint: CheckpointConfig = CheckpointConfig()
-    tracking: TrackingConfig = TrackingConfig()
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    partition: PartitionConfig = dataclasses.field(default_factory=PartitionConfig)
+    clients: ClientsConfig = dataclasses.field(default_factory=ClientsConfig)
+    client: ClientConfig = dataclasses.field(default_factory=ClientConfig)
+    server: ServerConfig = dataclasses.field(default_factory=ServerConfig)
+    evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
+    checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
+    tracking: TrackingConfig = dataclasses.field(default_factory=TrackingConfig)
 
     def __post_init__(self) -> None:
         if self.rounds < 1:

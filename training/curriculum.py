@@ -7,7 +7,6 @@ often gets it, likewise the largest. ``pareto`` (DeepFedNAS) draws all others fr
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import numpy as np
 
@@ -18,8 +17,7 @@ from supernet.errors import UserError
 from supernet.genes import encode
 from supernet.space import SearchSpace
 from training.clients import Capability
-
-Curriculum = Literal["pareto", "sandwich"]
+from training.config import Curriculum
 
 _MOST_DRAWS = 20
 

@@ -45,7 +45,7 @@ class Evaluator:
         """Return the calibrated subnet of supernet ``tensors``, in evaluation mode."""
         network = network_with(
             self.space, architecture, extract(self.space, tensors, architecture), running_statistics=True
-        )
+        ).to(memory_format=torch.channels_last)
         # Statistics of a short last batch would weigh as much as a full one's.
         size = min(self.batch_size, len(self.calibration))
         whole = self.calibration.subset(torch.arange(len(self.calibration) // size * size))

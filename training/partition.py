@@ -42,7 +42,11 @@ class PartitionConfig:
 
 
 def partition(
-    labels: Sequence[int], clients: int, config: PartitionConfig, batch_size: int, generator: np.random.Generator
+    labels: Sequence[int],
+    clients: int,
+    config: PartitionConfig,
+    batch_size: int,
+    generator: np.random.Generator,
 ) -> list[list[int]]:
     """Return, for every client, the positions of its images in ``labels``.
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-
 from cache.entries import Entry
 from supernet.architecture import Architecture
 from supernet.errors import UserError
@@ -111,9 +110,7 @@ def train(run: Run, state: RunState, tensors: Tensors, velocity: Tensors | None)
     return state
 
 
-def _collect(
-    run: Run, number: int, drawn: Sequence[int], assigned: Sequence[Entry], tensors: Tensors
-) -> Answers:
+def _collect(run: Run, number: int, drawn: Sequence[int], assigned: Sequence[Entry], tensors: Tensors) -> Answers:
     config = run.config
     beta = _beta(run, number)
     weights = dict(zip(drawn, maxnet_weights([entry.macs for entry in assigned], beta), strict=True))
@@ -240,9 +237,7 @@ def _checkpoint(run: Run, state: RunState, tensors: Tensors, velocity: Tensors |
         run.tracker.checkpoint(folder, [name for name, yes in (("best", best), ("final", last)) if yes])
 
 
-def _all_failed(
-    run: Run, state: RunState, tensors: Tensors, velocity: Tensors | None, answers: Answers
-) -> str:
+def _all_failed(run: Run, state: RunState, tensors: Tensors, velocity: Tensors | None, answers: Answers) -> str:
     if not checkpoint_folder(run.folder, state.round).exists():
         save_checkpoint(run.folder, state, run.config_mapping, tensors, velocity)
     first = answers.failures[0]
@@ -254,8 +249,4 @@ def _all_failed(
 
 
 def _beta(run: Run, number: int) -> float:
-    return largest_weight(
-        number - 1, run.config.rounds, run.config.clients.per_round, run.config.server.largest_weight
-    )
-
-
+    return largest_weight(number - 1, run.config.rounds, run.config.clients.per_round, run.config.server.largest_weight)

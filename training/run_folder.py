@@ -49,7 +49,7 @@ class Split:
     normalisation: Normalisation
 
 
-def create_run(  # noqa: PLR0913 - the files of a run
+def create_run(
     folder: Path,
     config: RunConfig,
     space: SearchSpace,
@@ -141,9 +141,7 @@ def read_split(folder: Path) -> Split:
         fields: dict[str, Any] = json.loads(read_text(folder / SPLIT))
         statistics = fields["normalisation"]
         normalisation = Normalisation(tuple(statistics["mean"]), tuple(statistics["std"]))
-        return Split(
-            fields["digest"], tuple(fields["classes"]), fields["validation"], fields["clients"], normalisation
-        )
+        return Split(fields["digest"], tuple(fields["classes"]), fields["validation"], fields["clients"], normalisation)
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise RunError(f"{folder / SPLIT} is damaged; the run cannot go on without its split") from error
 

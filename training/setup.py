@@ -19,10 +19,11 @@ from supernet.weights import Tensors, initial_tensors
 from training.checkpoint import Checkpoint, RunState, load_checkpoint, newest_checkpoint, save_checkpoint
 from training.client import Recipe
 from training.clients import capabilities
-from training.config import RunConfig, changed_field, config_to_mapping
+from training.config import DataConfig, RunConfig, changed_field, config_to_mapping
 from training.curriculum import Assigner, Counts
+from training.data.augment import Augmentation
 from training.data.images import ImageSet, normalisation_of
-from training.data.sources import load_images
+from training.data.sources import load_images, source
 from training.data.split import validation_split
 from training.devices import resolve_device
 from training.engines.in_process import InProcessEngine
@@ -83,7 +84,7 @@ def new_run(config: RunConfig, report: Report) -> Prepared:
     check_new_run(folder)
     device = resolve_device(config.device)
     space = load_space(config.space)
-    data_config = config.data.resolved(space.resolutions[-1])
+    data_config = with_augmentation(config.data, space.resolutions[-1])
     config = dataclasses.replace(config, output=str(folder), device=str(device), data=data_config)
     data = _load_training_images(config, space)
     space = space.adapted(classes=len(data.classes))
@@ -141,7 +142,7 @@ def assemble(prepared: Prepared, tracker: Tracker, should_stop: Callable[[], boo
         UserError: a client cannot run the smallest network of the cache.
     """
     config, split, data = prepared.config, prepared.split, prepared.data
-    recipe = Recipe(prepared.space, config.client, config.data.augmentation(), split.normalisation)
+    recipe = Recipe(prepared.space, config.client, _augmentation(config.data), split.normalisation)
     members = [torch.tensor(indices) for indices in split.clients]
     return Run(
         folder=prepared.folder,
@@ -165,9 +166,7 @@ def make_evaluator(
     pool = torch.tensor([index for members in split.clients for index in members])
     order = torch.randperm(len(pool), generator=torch_stream(config.seed, "calibration"))
     chosen = pool[order[: config.evaluation.calibration_images]]
-    return Evaluator(
-        space, training.subset(chosen), held_out, split.normalisation, config.evaluation.batch_size
-    )
+    return Evaluator(space, training.subset(chosen), held_out, split.normalisation, config.evaluation.batch_size)
 
 
 def make_assigner(config: RunConfig, space: SearchSpace, cache: Cache) -> Assigner:
@@ -176,9 +175,31 @@ def make_assigner(config: RunConfig, space: SearchSpace, cache: Cache) -> Assign
     Raises:
         UserError: a client cannot run the smallest network of the cache.
     """
-    return Assigner(
-        config.curriculum, space, cache.entries, capabilities(config.clients), config.client.batch_size
+    return Assigner(config.curriculum, space, cache.entries, capabilities(config.clients), config.client.batch_size)
+
+
+def with_augmentation(data: DataConfig, side: int) -> DataConfig:
+    """Return ``data`` with the data set's own augmentation where none was chosen.
+
+    Raises:
+        DataError: there is no such data set.
+        UserError: an augmentation is larger than the image.
+    """
+    own = source(data.name).augmentation(side)
+    filled = dataclasses.replace(
+        data,
+        crop=own.crop if data.crop is None else data.crop,
+        flip=own.flip if data.flip is None else data.flip,
+        cutout=own.cutout if data.cutout is None else data.cutout,
     )
+    for name in ("crop", "cutout"):
+        if not 0 <= getattr(filled, name) <= side:
+            raise UserError(f"data.{name} is {getattr(filled, name)}; images have {side} pixels a side")
+    return filled
+
+
+def _augmentation(data: DataConfig) -> Augmentation:
+    return Augmentation(crop=data.crop or 0, flip=bool(data.flip), cutout=data.cutout or 0)
 
 
 def _load_training_images(config: RunConfig, space: SearchSpace) -> ImageSet:
@@ -187,9 +208,7 @@ def _load_training_images(config: RunConfig, space: SearchSpace) -> ImageSet:
 
 
 def _split(config: RunConfig, data: ImageSet) -> Split:
-    training, validation = validation_split(
-        data, config.data.validation, torch_stream(config.seed, "validation")
-    )
+    training, validation = validation_split(data, config.data.validation, torch_stream(config.seed, "validation"))
     parts = partition(
         data.labels[training].tolist(),
         config.clients.count,
@@ -198,9 +217,7 @@ def _split(config: RunConfig, data: ImageSet) -> Split:
         numpy_stream(config.seed, "partition"),
     )
     clients = [training[part].tolist() for part in parts]
-    return Split(
-        data.digest(), data.classes, validation.tolist(), clients, normalisation_of(data.subset(training))
-    )
+    return Split(data.digest(), data.classes, validation.tolist(), clients, normalisation_of(data.subset(training)))
 
 
 def _cache(config: RunConfig, space: SearchSpace, report: Report) -> Cache:

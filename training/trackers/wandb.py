@@ -25,7 +25,7 @@ class WandbTracker:
         run_id: id of the wandb run, so that a resumed run goes on in it.
     """
 
-    def __init__(  # noqa: PLR0913 - what wandb.init needs
+    def __init__(
         self, folder: Path, name: str, project: str, mode: Mode, config: Mapping[str, Any], run_id: str
     ) -> None:
         # A second of import that runs without wandb do not pay for.
