@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(arguments: Sequence[str]) -> None:
     parser = options_parser(PROG, "Search the architectures of highest fitness over a range of MACs.", Options)
-    options = parser.parse_args(arguments)
+    options = parser.parse(arguments)
     space = load_space(options.space)
     if options.classes is not None:
         space = space.adapted(classes=options.classes)

@@ -51,7 +51,7 @@ def _run(arguments: Sequence[str]) -> None:
         PROG, "Print MACs (multiply-accumulates), parameters and fitness of architectures.", Options
     )
     parser.add_argument("file", nargs="?", default="-", help="JSON or JSON Lines file; - reads standard input")
-    parsed = parser.parse_args(arguments)
+    parsed = parser.parse(arguments)
     space = load_space(parsed.space)
     if parsed.classes is not None:
         space = space.adapted(classes=parsed.classes)

@@ -13,13 +13,15 @@ def macs(table: LayerTable) -> IntArray:
 
     Counted: convolutions, squeeze-excite, classifier; not norm, activation and pooling.
     """
-    return np.einsum("ln,ln,ln->n", table.weights, table.h_out, table.h_out)
+    counts: IntArray = np.einsum("ln,ln,ln->n", table.weights, table.h_out, table.h_out)
+    return counts
 
 
 def parameters(table: LayerTable) -> IntArray:
     """Return the trainable parameters, shape (N,): weights, norm weight and bias, biases."""
     norm = np.array([2 * layer.norm + layer.bias for layer in table.layers], dtype=np.int64)
-    return table.weights.sum(axis=0) + np.einsum("l,ln,ln->n", norm, table.c_out, table.active)
+    counts: IntArray = table.weights.sum(axis=0) + np.einsum("l,ln,ln->n", norm, table.c_out, table.active)
+    return counts
 
 
 def peak_activation_bytes(table: LayerTable, batch: int = 1) -> IntArray:
@@ -30,5 +32,6 @@ def peak_activation_bytes(table: LayerTable, batch: int = 1) -> IntArray:
     """
     before = table.c_in * table.h_in * table.h_in
     after = table.c_out * table.h_out * table.h_out
-    live = (before + after + table.held) * table.active
-    return live.max(axis=0) * (batch * BYTES_PER_VALUE)
+    live: IntArray = (before + after + table.held) * table.active
+    peak: IntArray = live.max(axis=0)
+    return peak * (batch * BYTES_PER_VALUE)

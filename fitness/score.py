@@ -97,4 +97,5 @@ def _entropy(table: LayerTable, log_widths: FloatArray, stage: IntArray, widths:
     sides = np.stack([table.h_out[np.flatnonzero(table.stage == j)[-1]] for j in stages])
     if form == "prefix":
         sums = sums.cumsum(axis=0)
-    return np.log(sides * sides * widths) * sums
+    entropy: FloatArray = np.log(sides * sides * widths) * sums
+    return entropy

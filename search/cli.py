@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(arguments: Sequence[str]) -> None:
     parser = options_parser(PROG, "Find the architecture of highest fitness within limits, without training.", Options)
-    options = Options(**parser.parse_args(arguments).as_dict())
+    options = Options(**parser.parse(arguments).as_dict())
     limits = _limits(options)
     output = _output(options)
     space, fitness, known = _subject(options)

@@ -3,7 +3,7 @@
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
@@ -41,11 +41,9 @@ class CommandParser(ArgumentParser):
         print(f"{self.prog}: error: {flatten(message)} (see {self.prog} --help)", file=sys.stderr)
         raise SystemExit(EXIT_USER_ERROR)
 
-    def parse_args(self, args: Sequence[str] | None = None, **kwargs: Any) -> Namespace:
-        """Parse ``args``; a switch given alone (``--json``) is on, and values may be negative (``-3M``)."""
-        given = list(sys.argv[1:] if args is None else args)
-        parsed: Namespace = super().parse_args(list(self._joined(given)), **kwargs)
-        return parsed
+    def parse(self, arguments: Sequence[str]) -> Namespace:
+        """Parse ``arguments``; a switch given alone (``--json``) is on, and values may be negative (``-3M``)."""
+        return self.parse_args(list(self._joined(list(arguments))))
 
     def spell_with_dashes(self) -> None:
         """Make every option read ``--flops-budget`` in help; underscores are still understood."""

@@ -176,7 +176,8 @@ def encode_all(space: SearchSpace, architectures: Sequence[Architecture]) -> Int
 def random_genes(space: SearchSpace, count: int, generator: np.random.Generator) -> IntArray:
     """Return (count, genes): vectors with every gene drawn uniformly from its choices."""
     sizes = gene_layout(space).sizes
-    return generator.integers(0, sizes, size=(count, len(sizes)))
+    genes: IntArray = generator.integers(0, sizes, size=(count, len(sizes)))
+    return genes
 
 
 def smallest_genes(space: SearchSpace) -> IntArray:

@@ -7,7 +7,7 @@ is laid out (``supernet.layouts`` writes the rows).
 import dataclasses
 import functools
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -87,7 +87,7 @@ class _TableWriter:
     def __init__(self) -> None:
         self.layers: list[Layer] = []
         self.stages: list[int] = []
-        self.columns: list[tuple[Column, ...]] = []
+        self.columns: list[tuple[Column | NDArray[np.bool_] | bool, ...]] = []
         self.stage = 0
 
     def row(
@@ -111,7 +111,7 @@ class _TableWriter:
     def table(self, count: int) -> LayerTable:
         arrays = []
         for position, column in enumerate(zip(*self.columns, strict=True)):
-            array = np.empty((len(column), count), dtype=np.bool_ if position == 7 else np.int64)
+            array: NDArray[Any] = np.empty((len(column), count), dtype=np.bool_ if position == 7 else np.int64)
             for row, values in enumerate(column):
                 array[row] = values
             arrays.append(array)

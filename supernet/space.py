@@ -174,7 +174,9 @@ def check_space(space: SearchSpace) -> None:
         raise SpaceError(f"kernels is {list(space.kernels)}; kernels must be odd")
     if not space.stages:
         raise SpaceError("stages is empty; a space needs at least one stage")
-    for where, part in (("stem", space.stem), *((f"stages[{i}]", s) for i, s in enumerate(space.stages))):
+    parts: dict[str, StemSpec | StageSpec] = {"stem": space.stem}
+    parts |= {f"stages[{index}]": stage for index, stage in enumerate(space.stages)}
+    for where, part in parts.items():
         if part.width < WIDTH_STEP or part.width % WIDTH_STEP:
             raise SpaceError(f"{where}.width is {part.width}; widths are positive multiples of {WIDTH_STEP}")
         if part.stride not in (1, 2):

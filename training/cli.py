@@ -34,7 +34,7 @@ def _run(arguments: Sequence[str]) -> int:
 
         check_run(resumed)
         parser.default_config_files = [str(resumed / CONFIG)]
-    parsed = parser.parse_args(arguments)
+    parsed = parser.parse(arguments)
     values = parser.instantiate(parsed).as_dict()
     config = RunConfig(**{name: values[name] for name in RunConfig.__dataclass_fields__})
     return _train(config, resumed)

@@ -1,0 +1,38 @@
+# make demo: the main job on bundled images.  make test: every check.  make bench: the speed tables.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+SOURCES := $(shell find supernet fitness cache training search -name '*.py' -o -name '*.yaml')
+
+.PHONY: demo test bench clean
+
+demo: $(VENV)/installed
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python examples/demo.py
+
+test: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+bench: $(VENV)/installed
+	$(BIN)/python benchmarks/speed.py
+
+# The packages are installed as copies: what is tested is what a user gets.
+$(VENV)/installed: pyproject.toml $(SOURCES) | $(VENV)/bin/python
+	rm -rf build
+	$(BIN)/pip install --quiet .
+	rm -rf build
+	touch $@
+
+$(VENV)/installed-dev: pyproject.toml $(SOURCES) | $(VENV)/bin/python
+	rm -rf build
+	$(BIN)/pip install --quiet '.[dev]'
+	rm -rf build
+	touch $@ $(VENV)/installed
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
