@@ -1,0 +1,103 @@
+"""A federation small enough for tests: a micro space, the digits, and runs on them."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cache.build import build_cache
+from cache.file import Cache, write_cache
+from cache.limits import Limits
+from cache.nsga2 import Nsga2Settings
+from supernet.space import HeadSpec, SearchSpace, StageSpec, StemSpec, space_to_mapping
+from training.client import Recipe
+from training.clients import ClientsConfig
+from training.config import CheckpointConfig, ClientConfig, DataConfig, EvaluationConfig, RunConfig, TrackingConfig
+from training.data.augment import Augmentation
+from training.data.images import ImageSet, Normalisation
+from training.partition import PartitionConfig
+
+#: Two narrow stages at 8×8: a training step takes a few milliseconds.
+MICRO = SearchSpace(
+    name="micro",
+    family="mobilenet",
+    stem=StemSpec(width=8, stride=1, activation="hswish"),
+    stages=(StageSpec(16, stride=2), StageSpec(24, stride=2, activation="hswish", se=True)),
+    resolutions=(8,),
+    depths=(1, 2),
+    kernels=(3, 5),
+    expands=(2, 3),
+    width_multipliers=(0.5, 1.0),
+    head=HeadSpec(32, 32),
+)
+
+NORMALISATION = Normalisation((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+
+
+def micro_space(**changes: Any) -> SearchSpace:
+    return dataclasses.replace(MICRO, **changes)
+
+
+def random_images(count: int, side: int = 8, classes: int = 4, seed: int = 0) -> ImageSet:
+    """Noise with labels in turn."""
+    generator = torch.Generator().manual_seed(seed)
+    pixels = torch.randint(256, (count, 3, side, side), generator=generator, dtype=torch.uint8)
+    return ImageSet(pixels, torch.arange(count) % classes, tuple("abcdefgh"[:classes]))
+
+
+def micro_recipe(space: SearchSpace = MICRO, **client: Any) -> Recipe:
+    config = ClientConfig(**{"epochs": 1, "batch_size": 8, "lr": 0.05, **client})
+    return Recipe(space, config, Augmentation(crop=1), NORMALISATION)
+
+
+def micro_cache(space: SearchSpace = MICRO, entries: int = 6) -> Cache:
+    return build_cache(space, space.fitness, Limits(), entries, Nsga2Settings(population=20, generations=10))
+
+
+def write_space(folder: Path, space: SearchSpace = MICRO) -> Path:
+    """Write the space as a YAML file (JSON is YAML)."""
+    path = folder / "micro.yaml"
+    path.write_text(json.dumps(space_to_mapping(space)))
+    return path
+
+
+def write_micro(folder: Path) -> tuple[Path, Path]:
+    """Write the micro space and its cache; return both paths."""
+    cache = folder / "cache.jsonl"
+    write_cache(cache, MICRO, micro_cache())
+    return write_space(folder), cache
+
+
+def micro_config(folder: Path, **changes: Any) -> RunConfig:
+    """Return the configuration of a short run on the digits, its output in ``folder``."""
+    space, cache = write_micro(folder)
+    config = RunConfig(
+        space=str(space),
+        output=str(folder / "run"),
+        cache=str(cache),
+        rounds=3,
+        device="cpu",
+        data=DataConfig(name="digits"),
+        partition=PartitionConfig(alpha=1.0),
+        clients=ClientsConfig(count=6, per_round=3),
+        client=ClientConfig(epochs=1, batch_size=16, lr=0.05),
+        evaluation=EvaluationConfig(every=2, probes=3, calibration_images=64, batch_size=64),
+        checkpoint=CheckpointConfig(every=1, keep=2),
+        tracking=TrackingConfig(wandb="off", progress=False),
+    )
+    return dataclasses.replace(config, **changes)
+
+
+def arguments_of(config: RunConfig) -> list[str]:
+    """Return the command line of ``train-supernet`` that stands for ``config``."""
+    path = Path(str(config.output)).with_suffix(".yaml")
+    from training.config import write_config
+
+    write_config(path, config)
+    return ["--config", str(path)]
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
