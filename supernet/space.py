@@ -146,6 +146,9 @@ class SearchSpace:
         """16 hex digits that two spaces share exactly when they build the same networks."""
         fields = dataclasses.asdict(self)
         del fields["name"], fields["fitness"]
+        # 3 and 3.0 are the same ratio.
+        for part, name in ((fields, "expands"), (fields, "width_multipliers"), (fields["stem"], "multipliers")):
+            part[name] = [float(value) for value in part[name]]
         text = json.dumps(fields, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

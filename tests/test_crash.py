@@ -1,0 +1,140 @@
+"""Runs that are really killed, interrupted and starved of disk, in processes of their own."""
+
+import dataclasses
+import os
+import resource
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from federation import arguments_of, micro_config, read_metrics
+from processes import ENVIRONMENT, PATIENCE, finish, script, start, wait_until
+
+from training.config import CheckpointConfig, RunConfig, ServerConfig
+
+ROUNDS = 6
+
+
+def _config(folder: Path, **changes: object) -> RunConfig:
+    config = micro_config(folder, rounds=ROUNDS, server=ServerConfig(momentum=0.5))
+    return dataclasses.replace(config, **changes)  # type: ignore[arg-type]
+
+
+def _supernet(run: Path, round_number: int = ROUNDS) -> bytes:
+    return (run / f"checkpoints/round-{round_number:06d}/supernet.safetensors").read_bytes()
+
+
+def _rounds(run: Path) -> int:
+    metrics = run / "metrics.jsonl"
+    return len(metrics.read_text().splitlines()) if metrics.exists() else 0
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("whole")
+    config = _config(folder)
+    done = finish("train-supernet", *arguments_of(config), cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return Path(str(config.output))
+
+
+def test_a_run_killed_in_mid_round_and_resumed_ends_with_the_same_bytes(tmp_path: Path, uninterrupted: Path) -> None:
+    config = _config(tmp_path, checkpoint=CheckpointConfig(every=2, keep=2))
+    run = Path(str(config.output))
+    process = start("train-supernet", *arguments_of(config), cwd=tmp_path)
+    wait_until(lambda: _rounds(run) >= 3, process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert not (run / f"checkpoints/round-{ROUNDS:06d}").exists()
+
+    resumed = finish("train-supernet", "--resume", run, cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "resuming after round" in resumed.stderr
+    assert _supernet(run) == _supernet(uninterrupted)
+    kept, whole = read_metrics(run), read_metrics(uninterrupted)
+    assert [record["round"] for record in kept] == list(range(1, ROUNDS + 1))
+    for name in ("train_loss", "clients", "probes", "trained", "bytes_up"):
+        assert [record[name] for record in kept] == [record[name] for record in whole]
+
+
+def test_the_same_seed_twice_gives_the_same_bytes_and_another_seed_others(tmp_path: Path, uninterrupted: Path) -> None:
+    config = _config(tmp_path)
+    assert finish("train-supernet", *arguments_of(config), cwd=tmp_path).returncode == 0
+    assert _supernet(Path(str(config.output))) == _supernet(uninterrupted)
+    other = dataclasses.replace(config, seed=1, output=str(tmp_path / "other"))
+    assert finish("train-supernet", *arguments_of(other), cwd=tmp_path).returncode == 0
+    assert _supernet(tmp_path / "other") != _supernet(uninterrupted)
+
+
+def test_an_interrupt_ends_at_the_rounds_edge_and_prints_the_resume_command(
+    tmp_path: Path, uninterrupted: Path
+) -> None:
+    config = _config(tmp_path, rounds=ROUNDS, checkpoint=CheckpointConfig(every=ROUNDS, keep=2))
+    run = Path(str(config.output))
+    process = start("train-supernet", *arguments_of(config), cwd=tmp_path)
+    wait_until(lambda: _rounds(run) >= 2, process)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130
+    assert f"next: train-supernet --resume {run}" in err
+    stopped = _rounds(run)
+    assert 2 <= stopped < ROUNDS
+    assert (run / f"checkpoints/round-{stopped:06d}/supernet.safetensors").exists()
+    resumed = finish("train-supernet", "--resume", run, cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    assert _supernet(run) == _supernet(uninterrupted)
+
+
+def test_a_checkpoint_that_does_not_fit_on_the_disk_leaves_the_last_good_one(tmp_path: Path) -> None:
+    config = _config(tmp_path, rounds=2)
+    run = Path(str(config.output))
+    assert finish("train-supernet", *arguments_of(config), cwd=tmp_path).returncode == 0
+    good = {path: path.read_bytes() for path in run.glob("checkpoints/round-000000/*")}
+    assert not good  # pruned: two are kept
+    folder = run / "checkpoints/round-000002"
+    for path in folder.iterdir():
+        path.unlink()
+    folder.rmdir()
+    before = {path: path.read_bytes() for path in run.glob("checkpoints/*/*")}
+    size = (run / "checkpoints/round-000001/supernet.safetensors").stat().st_size
+
+    def limit_file_size() -> None:
+        # The kernel refuses longer files with an error, as a full disk does; Python ignores the signal.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, size // 2))
+
+    failed = subprocess.run(
+        [script("train-supernet"), "--resume", str(run)],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        text=True,
+        capture_output=True,
+        timeout=PATIENCE,
+        check=False,
+        preexec_fn=limit_file_size,
+    )
+    assert failed.returncode == 2
+    assert "Traceback" not in failed.stderr
+    last = failed.stderr.strip().splitlines()[-1]
+    assert last.startswith("train-supernet: error: cannot write checkpoint")
+    assert f"the last good checkpoint is {run}/checkpoints/round-000001" in last
+    assert {path: path.read_bytes() for path in run.glob("checkpoints/*/*")} == before
+    assert not [name for name in os.listdir(run / "checkpoints") if name.endswith(".tmp")]
+    resumed = finish("train-supernet", "--resume", run, cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+
+
+def test_two_processes_never_train_one_run(tmp_path: Path) -> None:
+    config = _config(tmp_path, rounds=200)
+    run = Path(str(config.output))
+    first = start("train-supernet", *arguments_of(config), cwd=tmp_path)
+    try:
+        wait_until(lambda: _rounds(run) >= 1, first)
+        second = finish("train-supernet", "--resume", run, cwd=tmp_path)
+        assert second.returncode == 2
+        assert "another process is training" in second.stderr
+    finally:
+        first.kill()
+        first.communicate()
