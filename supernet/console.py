@@ -111,6 +111,12 @@ def print_table(table: Table) -> None:
     console.print(table)
 
 
+def end_progress(progress: Progress) -> None:
+    """Stop a display if it was started; rich's own ``stop`` prints an empty line even if it was not."""
+    if progress.live.is_started:
+        progress.stop()
+
+
 def progress_bar() -> Progress:
     """Return a progress display with counts, elapsed and remaining time, on standard error."""
     return Progress(

@@ -9,6 +9,7 @@ from rich.table import Table
 from supernet.console import (
     EXIT_INTERRUPTED,
     CommandParser,
+    end_progress,
     next_step,
     print_table,
     progress_bar,
@@ -98,14 +99,18 @@ def _train(config: RunConfig, resumed: Path | None) -> int:
 def _new_run(config: RunConfig) -> Any:
     from training import setup  # noqa: PLC0415
 
-    with progress_bar() as progress:
-        task = progress.add_task("building the cache", total=None, visible=False)
+    progress = progress_bar()
+    task = progress.add_task("building the cache", total=None)
 
-        def report(generation: int, generations: int, points: int) -> None:
-            description = f"building the cache (front of {points})"
-            progress.update(task, completed=generation, total=generations, description=description, visible=True)
+    def report(generation: int, generations: int, points: int) -> None:
+        progress.start()
+        description = f"building the cache (front of {points})"
+        progress.update(task, completed=generation, total=generations, description=description)
 
+    try:
         return setup.new_run(config, report)
+    finally:
+        end_progress(progress)
 
 
 def _trackers(prepared: Any) -> Any:

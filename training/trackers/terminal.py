@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from supernet.console import progress_bar, stderr
+from supernet.console import end_progress, progress_bar, stderr
 from supernet.units import format_quantity
 from training.records import RoundRecord
 
@@ -42,4 +42,4 @@ class TerminalProgress:
 
     def close(self) -> None:
         """Leave the terminal as it was."""
-        self._progress.stop()
+        end_progress(self._progress)
