@@ -1,0 +1,96 @@
+"""Search spaces, gene vectors and architectures for hypothesis, and the settings all property tests share."""
+
+import functools
+
+import numpy as np
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+
+from supernet.architecture import Architecture
+from supernet.genes import decode, gene_layout
+from supernet.layouts import IntArray
+from supernet.space import HeadSpec, SearchSpace, StageSpec, StemSpec, load_space
+
+PRESETS = ("mobilenet-cifar", "mobilenet-imagenet", "mobilenet-tiny")
+
+#: Ratios whose hidden widths collide on narrow inputs: 8·1.25, 8·1.5 and 8·2 are all 16.
+EXPANDS = (1.0, 1.25, 1.5, 2.0, 2.1, 2.5, 3.0, 4.0)
+MULTIPLIERS = (0.3, 0.5, 0.6, 0.75, 1.0)
+
+
+def runs(examples: int) -> settings:
+    """Settings of a property test: the same examples in every run, and no clock."""
+    return settings(
+        max_examples=examples,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    )
+
+
+@functools.cache
+def preset(name: str) -> SearchSpace:
+    return load_space(name)
+
+
+def tiny_space() -> SearchSpace:
+    return preset("mobilenet-tiny")
+
+
+def gene_vectors(space: SearchSpace) -> st.SearchStrategy[IntArray]:
+    """Gene vectors of ``space``, not canonical ones in particular."""
+    genes = st.tuples(*(st.integers(0, int(size) - 1) for size in gene_layout(space).sizes))
+    return genes.map(lambda values: np.array(values, dtype=np.int64))
+
+
+def architectures(space: SearchSpace) -> st.SearchStrategy[Architecture]:
+    return gene_vectors(space).map(lambda genes: decode(space, genes))
+
+
+def _some(values: tuple[float, ...], *, most: int = 3) -> st.SearchStrategy[tuple[float, ...]]:
+    chosen = st.lists(st.sampled_from(values), min_size=1, max_size=most, unique=True)
+    return chosen.map(lambda drawn: tuple(sorted(drawn)))
+
+
+def _some_integers(values: tuple[int, ...], *, most: int = 2) -> st.SearchStrategy[tuple[int, ...]]:
+    chosen = st.lists(st.sampled_from(values), min_size=1, max_size=most, unique=True)
+    return chosen.map(lambda drawn: tuple(sorted(drawn)))
+
+
+_widths = st.sampled_from((8, 16, 24, 32, 40))
+_strides = st.sampled_from((1, 2))
+_activations = st.sampled_from(("relu", "hswish"))
+_stages = st.builds(StageSpec, width=_widths, stride=_strides, activation=_activations, se=st.booleans())
+
+
+def user_spaces() -> st.SearchStrategy[SearchSpace]:
+    """Small spaces a user might write: narrow, with colliding choices, any norm, with and without a head."""
+    return st.builds(
+        SearchSpace,
+        name=st.just("user"),
+        family=st.just("mobilenet"),
+        stem=st.builds(
+            StemSpec, width=_widths, stride=_strides, activation=_activations, multipliers=_some(MULTIPLIERS)
+        ),
+        stages=st.lists(_stages, min_size=1, max_size=3).map(tuple),
+        resolutions=_some_integers((8, 9, 12, 16)),
+        depths=_some_integers((1, 2, 3)),
+        kernels=_some_integers((1, 3, 5, 7)),
+        expands=_some(EXPANDS),
+        width_multipliers=_some(MULTIPLIERS),
+        head=st.none() | st.builds(HeadSpec, conv=_widths, hidden=_widths),
+        norm=st.sampled_from(("batch", "group")),
+        classes=st.integers(2, 11),
+        in_channels=st.integers(1, 3),
+    )
+
+
+def spaces_with_architectures() -> st.SearchStrategy[tuple[SearchSpace, Architecture]]:
+    """A user's space and one of its architectures."""
+    return user_spaces().flatmap(lambda space: st.tuples(st.just(space), architectures(space)))
+
+
+def spaces_with_genes() -> st.SearchStrategy[tuple[SearchSpace, IntArray]]:
+    """A user's space and one gene vector of it."""
+    return user_spaces().flatmap(lambda space: st.tuples(st.just(space), gene_vectors(space)))
