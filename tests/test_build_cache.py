@@ -1,0 +1,186 @@
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from commands import Outcome, check_refused, run_main
+from strategies import tiny_space
+
+from cache.cli import main
+from cache.file import read_cache
+from fitness.score import score
+from supernet.genes import smallest_genes
+from supernet.space import preset_names, space_to_mapping
+
+QUICK = ("--population", "20", "--generations", "3", "--entries", "5")
+SPACE = tiny_space()
+
+
+class Command:
+    """``build-cache`` in an empty folder, quick unless told otherwise."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+        self.capsys, self.folder, self.output = capsys, folder, folder / "cache.jsonl"
+
+    def __call__(self, *arguments: object, space: object = "mobilenet-tiny") -> Outcome:
+        given = ("--space", space, "--output", self.output, *QUICK, *arguments)
+        return run_main(main, self.capsys, *given)
+
+    def error(self, *arguments: object, space: object = "mobilenet-tiny") -> str:
+        """Run, check that it is refused in one line without writing anything, and return the line."""
+        before = {path: path.read_bytes() for path in self.folder.rglob("*") if path.is_file()}
+        outcome = self(*arguments, space=space)
+        error = check_refused(_without_progress(outcome), "build-cache")
+        assert {path: path.read_bytes() for path in self.folder.rglob("*") if path.is_file()} == before
+        return error
+
+    def entries(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.output.read_text().splitlines()[1:]]
+
+
+def _without_progress(outcome: Outcome) -> Outcome:
+    lines = outcome.err.splitlines(keepends=True)
+    kept = [line for line in lines if line.strip() and not re.match(r"(searching|front of \d+) ", line)]
+    return outcome._replace(err="".join(kept))
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
+    return Command(capsys, tmp_path)
+
+
+def test_a_cache_is_built_and_reported(command: Command) -> None:
+    outcome = command()
+    assert outcome.code == 0
+    assert outcome.out.startswith(f"{command.output}: 5 entries from ")
+    next_line = f"next: train-supernet --space mobilenet-tiny --cache {command.output}\n"
+    assert _without_progress(outcome).err == next_line
+    cache = read_cache(command.output, SPACE)
+    assert len(cache.entries) == 5
+    assert cache.solver_settings["population"] == 20
+    assert os.listdir(command.folder) == ["cache.jsonl"]
+
+
+def test_the_same_seed_builds_the_same_entries(command: Command) -> None:
+    command("--seed", "3")
+    first = command.entries()
+    command("--seed", "3", "--overwrite")
+    assert command.entries() == first
+    command("--seed", "4", "--overwrite")
+    assert command.entries() != first
+
+
+def test_limits_hold_for_every_entry(command: Command) -> None:
+    assert command("--flops-min", "0.5M", "--flops-max", "2M").code == 0
+    macs = [entry["macs"] for entry in command.entries()]
+    assert len(macs) == 5
+    assert 500_000 <= min(macs) <= max(macs) <= 2_000_000
+
+
+def test_a_limit_beyond_every_network_changes_nothing(command: Command) -> None:
+    command()
+    unlimited = command.entries()
+    assert command("--flops-max", "1e20", "--overwrite").code == 0
+    assert command.entries() == unlimited
+
+
+def test_a_front_with_fewer_networks_than_asked_says_so(command: Command) -> None:
+    outcome = command("--entries", "500")
+    assert outcome.code == 0
+    assert re.search(r"has only \d+ architectures, not 500", outcome.out)
+
+
+def test_classes_and_weights_reach_the_cache(command: Command) -> None:
+    weights = command.folder / "fitness.yaml"
+    weights.write_text("depth_penalty: 2.5\n")
+    assert command("--classes", "7", "--fitness", weights).code == 0
+    cache = read_cache(command.output, SPACE.adapted(classes=7))
+    assert cache.fitness.depth_penalty == 2.5
+
+
+def test_a_users_space_is_read_from_its_file(command: Command) -> None:
+    path = command.folder / "mine.yaml"
+    path.write_text(yaml.safe_dump({**space_to_mapping(SPACE), "name": "mine", "kernels": [3]}))
+    assert command(space=path).code == 0
+    assert json.loads(command.output.read_text().splitlines()[0])["space"] == "mine"
+
+
+def test_a_plot_is_drawn_beside_the_cache(command: Command) -> None:
+    assert command("--plot", command.folder / "front.svg").code == 0
+    assert (command.folder / "front.svg").read_bytes().startswith(b"<?xml")
+
+
+def test_an_existing_output_is_kept_unless_overwritten(command: Command) -> None:
+    command.output.write_text("precious")
+    assert "exists; pass --overwrite" in command.error()
+    assert command("--overwrite").code == 0
+    assert len(command.entries()) == 5
+
+
+def test_an_existing_plot_is_kept(command: Command) -> None:
+    (command.folder / "front.svg").write_text("precious")
+    assert "exists; pass --overwrite" in command.error("--plot", command.folder / "front.svg")
+
+
+def test_an_output_that_cannot_be_written_is_refused(command: Command) -> None:
+    (command.folder / "file").write_text("")
+    command.output = command.folder / "file" / "cache.jsonl"
+    assert "cannot write" in command.error()
+
+
+def test_an_unknown_space_lists_the_valid_names(command: Command) -> None:
+    error = command.error(space="mobilnet")
+    assert all(name in error for name in preset_names())
+
+
+def test_a_bad_space_file_names_the_field(command: Command) -> None:
+    path = command.folder / "mine.yaml"
+    path.write_text(yaml.safe_dump({**space_to_mapping(SPACE), "kernels": [4]}))
+    assert "kernels is [4]; kernels must be odd" in command.error(space=path)
+
+
+_LEAST = int(score(SPACE, smallest_genes(SPACE)).macs[0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--flops-max", "1K"], ["at most 1,000 MACs", f"the smallest has {_LEAST:,}"]),
+        (["--flops-min", "60G"], ["at least 60,000,000,000 MACs", "the largest has"]),
+        (["--flops-min", "2M", "--flops-max", "1M"], ["2,000,000", "1,000,000", "swap"]),
+        (["--flops-max", "-3M"], ["'-3M' is not a positive number"]),
+        (["--flops-max", "0"], ["'0' is not a positive number"]),
+        (["--flops-max", "many"], ["cannot read 'many'", "60M"]),
+        (["--flops-min", "3 MB"], ["cannot read '3 MB'"]),
+        (["--plot", "front.jpg"], ["front.jpg", ".png, .svg, .pdf"]),
+        (["--population", "5"], ["population is 5; it must be at least 10"]),
+        (["--population", "-5"], ["population is -5"]),
+        (["--generations", "0"], ["generations is 0; it must be at least 1"]),
+        (["--entries", "1"], ["1 entries is too small; ask for at least 2"]),
+        (["--seed", "-1"], ["seed is -1"]),
+        (["--population", "ten"], ["population"]),
+        (["--classes", "0"], ["classes is 0"]),
+        (["--fitness", "nowhere.yaml"], ["nowhere.yaml"]),
+        (["--colour", "red"], ["--colour"]),
+    ],
+    ids=" ".join,
+)
+def test_a_bad_option_is_one_line_that_says_what_is_allowed(
+    command: Command, arguments: list[str], words: list[str]
+) -> None:
+    error = command.error(*arguments)
+    assert all(word in error for word in words)
+
+
+def test_weights_that_no_network_meets_are_refused(command: Command) -> None:
+    weights = command.folder / "fitness.yaml"
+    weights.write_text("max_effectiveness: 0.01\n")
+    assert "ρ ≤ 0.01" in command.error("--fitness", weights)
+
+
+def test_a_missing_output_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    error = check_refused(run_main(main, capsys, "--space", "mobilenet-tiny"), "build-cache")
+    assert "output" in error

@@ -1,0 +1,120 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from reference import macs_and_params
+from reference import peak_activation_bytes as slow_peak
+from strategies import PRESETS, architectures, preset, runs, spaces_with_architectures
+from torch.utils.flop_counter import FlopCounterMode
+
+from fitness.costs import macs, parameters, peak_activation_bytes
+from fitness.score import score
+from supernet.architecture import Architecture, Block, Stage
+from supernet.genes import encode, gene_layout, largest_genes
+from supernet.layers import layer_table
+from supernet.network import build_network
+from supernet.space import SearchSpace, StageSpec, StemSpec
+
+_preset_architectures = st.sampled_from(PRESETS).flatmap(
+    lambda name: st.tuples(st.just(preset(name)), architectures(preset(name)))
+)
+
+#: A network small enough to add up by hand: 8×8 images, 8 channels, one block of 16 with squeeze-excite.
+_SPACE = SearchSpace(
+    name="hand",
+    family="mobilenet",
+    stem=StemSpec(8),
+    stages=(StageSpec(8, se=True),),
+    resolutions=(8,),
+    depths=(1,),
+    kernels=(3,),
+    expands=(2.0,),
+    width_multipliers=(1.0,),
+    classes=5,
+)
+_HAND = Architecture("mobilenet", 8, 8, (Stage(8, (Block(2.0, 3),)),))
+
+
+def _check_against_a_built_network(space: SearchSpace, architecture: Architecture) -> None:
+    table = layer_table(space, encode(space, architecture))
+    network = build_network(space, architecture, device="meta")
+    side = architecture.resolution
+    with FlopCounterMode(display=False) as counter:
+        network(torch.empty(2, space.in_channels, side, side, device="meta"))
+    assert macs(table).tolist() == [counter.get_total_flops() / 4]
+    assert parameters(table).tolist() == [sum(p.numel() for p in network.parameters())]
+
+
+@given(_preset_architectures)
+@runs(15)
+def test_costs_of_presets_are_those_of_the_built_network(drawn: tuple[SearchSpace, Architecture]) -> None:
+    _check_against_a_built_network(*drawn)
+
+
+@given(spaces_with_architectures())
+@runs(30)
+def test_costs_of_user_spaces_are_those_of_the_built_network(drawn: tuple[SearchSpace, Architecture]) -> None:
+    _check_against_a_built_network(*drawn)
+
+
+@given(_preset_architectures | spaces_with_architectures())
+@runs(150)
+def test_costs_are_those_of_the_slow_reference(drawn: tuple[SearchSpace, Architecture]) -> None:
+    space, architecture = drawn
+    scores = score(space, encode(space, architecture))
+    assert (scores.macs[0], scores.params[0]) == macs_and_params(space, architecture)
+    assert scores.activation_bytes[0] == slow_peak(space, architecture)
+
+
+def test_costs_of_a_small_network_worked_out_by_hand() -> None:
+    table = layer_table(_SPACE, encode(_SPACE, _HAND))
+    fixed = 8 * 9 + 8 * 8
+    block = 8 * 16 + 16 * 9 + 16 * 8
+    squeeze_excite = 2 * 16 * 8
+    norms = 2 * (8 + 8 + 8 + 16 + 16 + 8)
+    assert macs(table).tolist() == [64 * (27 * 8 + fixed + block) + squeeze_excite + 5 * 8]
+    assert parameters(table).tolist() == [
+        27 * 8 + fixed + block + squeeze_excite + 8 + 16 + 5 * 8 + 5 + norms
+    ]
+
+
+def test_peak_memory_of_a_small_network_worked_out_by_hand() -> None:
+    # The worst moment scales the map: the block's input waits (8·64), the map (16·64) and the scaled map
+    # live, and the gate's 8 inputs and 16 outputs.
+    table = layer_table(_SPACE, encode(_SPACE, _HAND))
+    expected = 4 * (8 * 64 + 2 * 16 * 64 + 8 + 16)
+    assert peak_activation_bytes(table).tolist() == [expected]
+    assert peak_activation_bytes(table, batch=3).tolist() == [3 * expected]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected_macs", "expected_params"),
+    [
+        ("mobilenet-cifar", 35_293_824, 2_142_602),
+        ("mobilenet-imagenet", 121_278_672, 3_410_792),
+    ],
+)
+def test_the_least_network_of_full_width_has_the_figures_of_the_design(
+    name: str, expected_macs: int, expected_params: int
+) -> None:
+    space = preset(name)
+    layout = gene_layout(space)
+    genes = largest_genes(space)
+    for positions in (layout.depth, layout.kernel, layout.expand):
+        genes[positions] = 0
+    scores = score(space, genes)
+    assert (scores.macs[0], scores.params[0]) == (expected_macs, expected_params)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected_macs", "expected_params"),
+    [
+        ("mobilenet-cifar", 179_706_624, 6_396_570),
+        ("mobilenet-imagenet", 566_170_656, 7_664_760),
+    ],
+)
+def test_the_largest_network_has_the_figures_of_the_design(
+    name: str, expected_macs: int, expected_params: int
+) -> None:
+    scores = score(preset(name), largest_genes(preset(name)))
+    assert (scores.macs[0], scores.params[0]) == (expected_macs, expected_params)

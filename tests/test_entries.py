@@ -1,0 +1,82 @@
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from strategies import runs, tiny_space
+
+from cache.entries import make_entries, non_dominated, spread
+from fitness.score import score
+from supernet.genes import decode, encode_all, gene_layout, random_genes
+from supernet.space import FitnessSettings
+
+_points = st.lists(st.tuples(st.integers(1, 12), st.integers(-6, 6)), min_size=1, max_size=30)
+_fronts = st.lists(st.integers(1, 10_000), min_size=2, max_size=60, unique=True).map(
+    lambda macs: np.array(sorted(macs))
+)
+
+
+def _columns(points: list[tuple[int, int]]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    return np.array([macs for macs, _ in points]), np.array([float(value) for _, value in points])
+
+
+def test_entries_are_scored_architectures_by_ascending_macs() -> None:
+    space, weights = tiny_space(), FitnessSettings(effectiveness_weight=5.0)
+    genes = random_genes(space, 30, np.random.default_rng(0))
+    entries = make_entries(space, genes, weights)
+    assert [entry.macs for entry in entries] == sorted(entry.macs for entry in entries)
+    assert {entry.architecture for entry in entries} == {decode(space, vector) for vector in genes}
+    scores = score(space, encode_all(space, [entry.architecture for entry in entries]), weights)
+    for name in ("macs", "params", "activation_bytes", "fitness", "rho"):
+        assert [getattr(entry, name) for entry in entries] == getattr(scores, name).tolist()
+
+
+def test_no_genes_are_no_entries() -> None:
+    genes = np.empty((0, len(gene_layout(tiny_space()).sizes)), dtype=np.int64)
+    assert make_entries(tiny_space(), genes, FitnessSettings()) == []
+
+
+@given(_points)
+@runs(200)
+def test_the_front_holds_every_point_no_other_beats_and_no_twin(points: list[tuple[int, int]]) -> None:
+    macs, fitness = _columns(points)
+    kept = non_dominated(macs, fitness)
+    beaten = {
+        (m, f)
+        for m, f in points
+        if any(other_m <= m and other_f >= f and (other_m, other_f) != (m, f) for other_m, other_f in points)
+    }
+    front = [(int(macs[i]), int(fitness[i])) for i in kept]
+    assert front == sorted(set(points) - beaten)
+
+
+def test_the_front_of_a_known_set() -> None:
+    macs, fitness = _columns([(5, 1), (1, 0), (3, 2), (3, 1), (4, 2), (6, 3)])
+    assert non_dominated(macs, fitness).tolist() == [1, 2, 5]
+
+
+def test_the_front_of_nothing_is_nothing() -> None:
+    assert non_dominated(np.empty(0), np.empty(0)).tolist() == []
+
+
+@given(_fronts, st.integers(2, 40))
+@runs(150)
+def test_a_spread_has_as_many_points_as_asked_and_both_ends(macs: NDArray[np.int64], count: int) -> None:
+    chosen = spread(macs, count)
+    assert len(chosen) == min(count, len(macs))
+    assert sorted(set(chosen.tolist())) == chosen.tolist()
+    assert (chosen[0], chosen[-1]) == (0, len(macs) - 1)
+
+
+def test_a_spread_is_even_over_the_macs_not_over_the_points() -> None:
+    macs = np.array([0, 1, 2, 3, 4, 5, 6, 50, 100])
+    assert spread(macs, 3).tolist() == [0, 7, 8]
+
+
+def test_a_budget_is_served_by_the_last_point_within_it() -> None:
+    macs = np.array([0, 30, 49, 51, 100])
+    assert spread(macs, 3).tolist() == [0, 2, 4]
+
+
+def test_budgets_that_share_a_point_leave_their_room_to_the_widest_gap() -> None:
+    macs = np.array([0, 1, 2, 3, 90, 97, 100])
+    assert spread(macs, 4).tolist() == [0, 3, 4, 6]

@@ -1,0 +1,103 @@
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from supernet.errors import UserError
+from supernet.files import check_output, read_text, replacing, write_text
+
+
+def _write_half(path: Path, error: BaseException) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text("half")
+        raise error
+
+
+def test_text_is_written_whole_and_read_back(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "text.txt"
+    write_text(path, "ρ ≤ 1\n")
+    assert read_text(path) == "ρ ≤ 1\n"
+    assert path.read_bytes() == "ρ ≤ 1\n".encode()
+
+
+def test_a_file_is_replaced_only_when_the_block_ends(tmp_path: Path) -> None:
+    path = tmp_path / "cache.jsonl"
+    path.write_text("old")
+    with replacing(path) as temporary:
+        temporary.write_text("new")
+        assert path.read_text() == "old"
+        assert temporary.parent == path.parent
+        assert temporary.suffix == path.suffix
+    assert path.read_text() == "new"
+    assert os.listdir(tmp_path) == ["cache.jsonl"]
+
+
+def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    path = tmp_path / "cache.jsonl"
+    path.write_text("old")
+    with pytest.raises(ZeroDivisionError):
+        _write_half(path, ZeroDivisionError())
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["cache.jsonl"]
+
+
+def test_a_failed_write_of_a_new_file_leaves_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        _write_half(tmp_path / "new.txt", KeyboardInterrupt())
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_full_disk_is_a_one_line_error_that_names_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "new.txt"
+    with pytest.raises(UserError, match=r"cannot write .*new\.txt: No space left"), replacing(path):
+        raise OSError(28, "No space left on device")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_written_file_has_the_permissions_of_an_ordinary_one(tmp_path: Path) -> None:
+    ordinary, written = tmp_path / "ordinary", tmp_path / "written"
+    ordinary.write_text("")
+    write_text(written, "")
+    assert stat.S_IMODE(written.stat().st_mode) == stat.S_IMODE(ordinary.stat().st_mode)
+
+
+def test_writing_below_a_file_is_a_user_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write"):
+        write_text(tmp_path / "file" / "text.txt", "x")
+
+
+def test_reading_a_missing_file_names_it(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"cannot read .*nowhere: No such file"):
+        read_text(tmp_path / "nowhere")
+
+
+def test_reading_bytes_that_are_no_text_says_so(tmp_path: Path) -> None:
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="not UTF-8"):
+        read_text(tmp_path / "binary")
+
+
+def test_an_existing_output_is_refused_unless_it_may_be_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "cache.jsonl"
+    path.write_text("old")
+    with pytest.raises(UserError, match="exists; pass --overwrite"):
+        check_output(path, overwrite=False)
+    check_output(path, overwrite=True)
+
+
+def test_an_output_below_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="not a folder you may write to"):
+        check_output(tmp_path / "file" / "deep" / "cache.jsonl", overwrite=False)
+
+
+def test_a_folder_is_refused_as_an_output_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError):
+        check_output(tmp_path, overwrite=True)
+
+
+def test_a_new_output_in_a_new_folder_is_allowed_and_not_made(tmp_path: Path) -> None:
+    check_output(tmp_path / "a" / "b" / "cache.jsonl", overwrite=False)
+    assert os.listdir(tmp_path) == []

@@ -1,0 +1,113 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from reference import convolutions
+from strategies import PRESETS, preset, runs, spaces_with_architectures, tiny_space, user_spaces
+
+from supernet.architecture import Architecture
+from supernet.errors import ArchitectureError
+from supernet.genes import decode, encode, random_genes
+from supernet.layers import WEIGHTED, architecture_rows, layer_table
+from supernet.space import SearchSpace
+
+
+@given(spaces_with_architectures())
+@runs(80)
+def test_the_weighted_rows_are_the_layers_of_the_reference(drawn: tuple[SearchSpace, Architecture]) -> None:
+    space, architecture = drawn
+    rows = [row for row in architecture_rows(space, architecture) if row.layer.kind in WEIGHTED]
+    expected = list(convolutions(space, architecture))
+    assert [(row.c_in, row.c_out, row.kernel, row.groups) for row in rows] == [
+        (conv.c_in, conv.c_out, conv.kernel, conv.groups) for conv in expected
+    ]
+    assert [(row.layer.norm, row.layer.bias) for row in rows] == [(conv.norm, conv.bias) for conv in expected]
+
+
+@given(user_spaces())
+@runs(30)
+def test_columns_of_many_architectures_are_those_of_each_alone(space: SearchSpace) -> None:
+    genes = random_genes(space, 5, np.random.default_rng(0))
+    together = layer_table(space, genes)
+    for index, vector in enumerate(genes):
+        alone = layer_table(space, vector)
+        assert alone.layers == together.layers
+        for name in ("c_in", "c_out", "kernel", "groups", "h_in", "h_out", "held", "active", "weights"):
+            assert np.array_equal(getattr(alone, name)[:, 0], getattr(together, name)[:, index]), name
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_sides_are_halved_and_rounded_up_by_every_stride(name: str) -> None:
+    space = preset(name)
+    strides = [space.stem.stride, *(spec.stride for spec in space.stages)]
+    for genes in random_genes(space, 20, np.random.default_rng(0)):
+        table, side = layer_table(space, genes), decode(space, genes).resolution
+        for stage, stride in enumerate(strides):
+            side = math.ceil(side / stride)
+            last = np.flatnonzero((table.stage == stage) & table.active[:, 0])[-1]
+            assert table.h_out[last, 0] == side
+
+
+def test_names_are_unique_and_stages_are_numbered_from_the_stem_to_the_head() -> None:
+    space = tiny_space()
+    table = layer_table(space, random_genes(space, 1, np.random.default_rng(0)))
+    names = [layer.name for layer in table.layers]
+    assert len(set(names)) == len(names)
+    assert names[0] == "stem.entry"
+    assert names[-1] == "head.classifier"
+    numbers = {
+        layer.name.split(".")[1] if layer.name.startswith("stages") else layer.block: stage
+        for layer, stage in zip(table.layers, table.stage.tolist(), strict=True)
+    }
+    assert numbers == {"stem": 0, "fixed": 0, "0": 1, "1": 2, "2": 3, "head": 4}
+
+
+@given(spaces_with_architectures())
+@runs(60)
+def test_a_block_skips_exactly_when_its_input_has_the_shape_of_its_output(
+    drawn: tuple[SearchSpace, Architecture],
+) -> None:
+    space, architecture = drawn
+    skips = {row.layer.block for row in architecture_rows(space, architecture) if row.layer.kind == "add"}
+    expected, before = {"fixed"}, architecture.stem_width
+    for s, (spec, stage) in enumerate(zip(space.stages, architecture.stages, strict=True)):
+        for b in range(len(stage.blocks)):
+            if before == stage.width and (b > 0 or spec.stride == 1):
+                expected.add(f"stages.{s}.{b}")
+            before = stage.width
+    assert skips == expected
+
+
+@given(spaces_with_architectures())
+@runs(60)
+def test_squeeze_excite_strides_and_activations_are_those_of_the_stage(
+    drawn: tuple[SearchSpace, Architecture],
+) -> None:
+    space, architecture = drawn
+    for row in architecture_rows(space, architecture):
+        path = row.layer.name.split(".")
+        if path[0] != "stages":
+            continue
+        spec, kind = space.stages[int(path[1])], path[3]
+        assert spec.se or kind not in ("squeeze", "excite")
+        assert row.layer.stride == (spec.stride if kind == "depthwise" and path[2] == "0" else 1)
+        expected = {"expand": spec.activation, "depthwise": spec.activation, "squeeze": "relu"}
+        assert row.layer.activation == expected.get(kind)
+
+
+def test_an_architecture_of_another_space_is_refused() -> None:
+    cifar = preset("mobilenet-cifar")
+    architecture = decode(cifar, random_genes(cifar, 1, np.random.default_rng(0))[0])
+    with pytest.raises(ArchitectureError, match="not in mobilenet-tiny"):
+        list(architecture_rows(tiny_space(), architecture))
+
+
+def test_rows_of_an_architecture_are_the_active_rows_of_its_table() -> None:
+    space = tiny_space()
+    architecture = decode(space, random_genes(space, 1, np.random.default_rng(4))[0])
+    table = layer_table(space, encode(space, architecture))
+    rows = list(architecture_rows(space, architecture))
+    assert [row.layer for row in rows] == [
+        layer for layer, active in zip(table.layers, table.active[:, 0], strict=True) if active
+    ]

@@ -1,0 +1,149 @@
+import functools
+import itertools
+
+import numpy as np
+import pytest
+from strategies import tiny_space
+
+from cache.entries import Entry, make_entries
+from cache.limits import Limits
+from cache.nsga2 import Nsga2Settings, ladder, solve_nsga2
+from fitness.score import score
+from supernet.errors import BudgetError, UserError
+from supernet.genes import canonical, gene_layout, smallest_genes
+from supernet.space import FitnessSettings, SearchSpace, StageSpec, StemSpec
+
+#: A space of 3,200 networks: small enough to list them all.
+SMALL = SearchSpace(
+    name="small",
+    family="mobilenet",
+    stem=StemSpec(8, multipliers=(0.5, 1.0)),
+    stages=(StageSpec(16), StageSpec(32, stride=2, se=True, activation="hswish")),
+    resolutions=(8, 12),
+    depths=(1, 2),
+    kernels=(3, 5),
+    expands=(2.0, 3.0),
+    width_multipliers=(0.5, 1.0),
+)
+#: ρ0 leaves about 30 % of the networks: small deep ones at all sizes fall out.
+WEIGHTS = FitnessSettings(effectiveness_weight=2.0, max_effectiveness=0.78)
+SETTINGS = Nsga2Settings(population=80, generations=60, seed=1)
+
+
+@functools.cache
+def _everything() -> list[Entry]:
+    sizes = gene_layout(SMALL).sizes
+    vectors = np.array(list(itertools.product(*(range(size) for size in sizes))))
+    entries = make_entries(SMALL, np.unique(canonical(SMALL, vectors), axis=0), WEIGHTS)
+    return [entry for entry in entries if entry.rho <= WEIGHTS.max_effectiveness]
+
+
+@functools.cache
+def _solved(limits: Limits, entries: int = 1000) -> tuple[Entry, ...]:
+    return tuple(solve_nsga2(SMALL, WEIGHTS, limits, entries, SETTINGS))
+
+
+def _front(limits: Limits) -> list[tuple[int, float]]:
+    """The true front within the limits, by brute force."""
+    best: list[tuple[int, float]] = []
+    for entry in sorted(_everything(), key=lambda entry: (entry.macs, -entry.fitness)):
+        within = (limits.min_macs or 0) <= entry.macs <= (limits.macs or entry.macs)
+        within &= entry.params <= (limits.params or entry.params)
+        if within and (not best or entry.fitness > best[-1][1]):
+            best.append((entry.macs, entry.fitness))
+    return best
+
+
+_CASES = [Limits(), Limits(macs=150_000), Limits(macs=250_000, min_macs=100_000), Limits(params=8_000)]
+
+
+@pytest.mark.parametrize("limits", _CASES, ids=str)
+def test_every_entry_is_the_optimum_for_its_macs(limits: Limits) -> None:
+    front = _front(limits)
+    assert len(front) > 5
+    assert [(entry.macs, entry.fitness) for entry in _solved(limits)] == front
+
+
+@pytest.mark.parametrize("limits", _CASES, ids=str)
+def test_entries_are_feasible_within_limits_and_non_dominated(limits: Limits) -> None:
+    entries = _solved(limits)
+    for entry in entries:
+        assert entry.rho <= WEIGHTS.max_effectiveness
+        assert (limits.min_macs or 0) <= entry.macs <= (limits.macs or entry.macs)
+        assert entry.params <= (limits.params or entry.params)
+    for lower, higher in itertools.pairwise(entries):
+        assert lower.macs < higher.macs
+        assert lower.fitness < higher.fitness
+
+
+def test_the_effectiveness_bound_excludes_networks_of_this_test() -> None:
+    assert 0.2 * 3200 < len(_everything()) < 0.9 * 3200
+
+
+def test_fewer_entries_are_a_spread_of_the_front_with_both_ends() -> None:
+    whole, few = _solved(Limits()), _solved(Limits(), entries=5)
+    assert len(few) == 5
+    assert set(few) <= set(whole)
+    assert (few[0], few[-1]) == (whole[0], whole[-1])
+
+
+def test_the_same_seed_gives_the_same_entries_and_another_seed_another_search() -> None:
+    quick = [Nsga2Settings(population=20, generations=3, seed=seed) for seed in (3, 3, 4)]
+    space = tiny_space()
+    np.random.seed(0)
+    one, same, other = (solve_nsga2(space, space.fitness, Limits(), 1000, settings) for settings in quick)
+    assert one == same
+    assert one != other
+
+
+def test_progress_is_reported_after_every_generation() -> None:
+    calls: list[tuple[int, int, int]] = []
+    settings = Nsga2Settings(population=10, generations=4)
+    solve_nsga2(SMALL, WEIGHTS, Limits(), 5, settings, lambda *call: calls.append(call))
+    assert [(generation, generations) for generation, generations, _ in calls] == [
+        (n, 4) for n in (1, 2, 3, 4)
+    ]
+    assert all(points > 0 for _, _, points in calls)
+
+
+def test_a_budget_below_the_smallest_network_names_the_smallest() -> None:
+    least = int(score(SMALL, smallest_genes(SMALL)).macs[0])
+    with pytest.raises(BudgetError, match=rf"at most {least - 1:,} MACs; the smallest has {least:,}"):
+        solve_nsga2(SMALL, WEIGHTS, Limits(macs=least - 1), 5, SETTINGS)
+
+
+def test_a_budget_only_infeasible_networks_meet_names_the_smallest_feasible_one() -> None:
+    weights = FitnessSettings(max_effectiveness=0.7)
+    least = int(score(SMALL, smallest_genes(SMALL)).macs[0])
+    with pytest.raises(BudgetError) as caught:
+        solve_nsga2(SMALL, weights, Limits(macs=least), 5, Nsga2Settings(population=40, generations=10))
+    assert "ρ ≤ 0.7" in str(caught.value)
+    assert "the smallest found has" in str(caught.value)
+
+
+def test_a_bound_no_network_meets_is_an_error_that_says_so() -> None:
+    weights = FitnessSettings(max_effectiveness=0.01)
+    with pytest.raises(BudgetError, match=r"any costs and effectiveness ρ ≤ 0\.01; raise"):
+        solve_nsga2(SMALL, weights, Limits(), 5, Nsga2Settings(population=10, generations=2))
+
+
+@pytest.mark.parametrize("fields", [{"population": 9}, {"generations": 0}, {"seed": -1}])
+def test_settings_out_of_range_are_named(fields: dict[str, int]) -> None:
+    (name,) = fields
+    with pytest.raises(UserError, match=rf"^{name} is .*; it must be at least"):
+        Nsga2Settings(**fields)
+
+
+def test_starting_points_reach_from_the_smallest_to_the_largest_network() -> None:
+    space = tiny_space()
+    genes = ladder(space, 200, np.random.default_rng(0))
+    assert genes.shape == (200, len(gene_layout(space).sizes))
+    assert (genes >= 0).all()
+    assert (genes < gene_layout(space).sizes).all()
+    macs, ends = (
+        score(space, genes).macs,
+        score(space, np.stack([genes[0] * 0, gene_layout(space).sizes - 1])),
+    )
+    assert macs[0] == ends.macs[0]
+    assert macs[-1] == ends.macs[1]
+    assert np.diff(np.sort(macs)).max() < 0.2 * (ends.macs[1] - ends.macs[0])

@@ -1,0 +1,44 @@
+import numpy as np
+from strategies import tiny_space
+
+from cache.limits import Limits
+from cache.problem import ArchitectureProblem
+from fitness.score import score
+from supernet.genes import gene_layout, random_genes
+from supernet.space import FitnessSettings
+
+_SPACE = tiny_space()
+_GENES = random_genes(_SPACE, 60, np.random.default_rng(0))
+_WEIGHTS = FitnessSettings(max_effectiveness=0.9)
+
+
+def test_objectives_are_negated_fitness_and_macs() -> None:
+    problem = ArchitectureProblem(_SPACE, _WEIGHTS, Limits(), frontier=True)
+    found = problem.evaluate(_GENES, return_values_of=["F"])
+    scores = score(_SPACE, _GENES, _WEIGHTS)
+    assert np.array_equal(found, np.stack([-scores.fitness, scores.macs], axis=1))
+
+
+def test_without_a_frontier_fitness_is_the_one_objective() -> None:
+    problem = ArchitectureProblem(_SPACE, _WEIGHTS, Limits(), frontier=False)
+    found = problem.evaluate(_GENES, return_values_of=["F"])
+    assert np.array_equal(found[:, 0], -score(_SPACE, _GENES, _WEIGHTS).fitness)
+    assert found.shape == (60, 1)
+
+
+def test_a_network_is_feasible_when_it_meets_every_limit_and_the_effectiveness_bound() -> None:
+    limits = Limits(macs=900_000, min_macs=200_000, params=90_000)
+    problem = ArchitectureProblem(_SPACE, _WEIGHTS, limits, frontier=True)
+    found = problem.evaluate(_GENES, return_values_of=["G"])
+    scores = score(_SPACE, _GENES, _WEIGHTS)
+    expected = (scores.macs <= 900_000) & (scores.macs >= 200_000) & (scores.params <= 90_000)
+    expected &= scores.rho <= 0.9
+    assert found.shape == (60, 4)
+    assert np.array_equal((found <= 0).all(axis=1), expected)
+    assert 0 < expected.sum() < 60
+
+
+def test_variables_range_over_the_choices_of_every_gene() -> None:
+    problem = ArchitectureProblem(_SPACE, _WEIGHTS, Limits(), frontier=True)
+    assert problem.xl.tolist() == [0] * problem.n_var
+    assert problem.xu.tolist() == (gene_layout(_SPACE).sizes - 1).tolist()

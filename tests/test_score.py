@@ -1,0 +1,161 @@
+import dataclasses
+from typing import Literal
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from reference import fitness as slow_fitness
+from strategies import PRESETS, gene_vectors, preset, runs, spaces_with_genes, tiny_space, user_spaces
+
+from fitness.score import score
+from supernet.architecture import Architecture, Block, Stage
+from supernet.errors import ArchitectureError, SpaceError
+from supernet.genes import decode, encode, gene_layout, largest_genes, random_genes
+from supernet.layouts import IntArray
+from supernet.space import FitnessSettings, SearchSpace
+
+_PRESET_GENES = st.sampled_from(PRESETS).flatmap(
+    lambda name: st.tuples(st.just(preset(name)), gene_vectors(preset(name)))
+)
+_weight = st.floats(-100, 1000, allow_subnormal=False)
+
+#: Rows scored elsewhere: blocks as (kernel, expand) by stage width, then MACs, parameters, F and ρ.
+_PINNED = [
+    (
+        [
+            (24, [(3, 4), (3, 6)]),
+            (24, [(5, 6), (3, 4)]),
+            (40, [(3, 4), (3, 3)]),
+            (56, [(5, 3), (3, 4)]),
+            (80, [(5, 3), (3, 4)]),
+        ],
+        (26243840, 643426, 902.2644602847179, 0.9321250551842906),
+    ),
+    (
+        [
+            (16, [(3, 3), (5, 6)]),
+            (24, [(5, 3), (5, 6)]),
+            (40, [(3, 4), (7, 3)]),
+            (88, [(5, 3), (7, 3)]),
+            (80, [(3, 3), (7, 3), (3, 6)]),
+        ],
+        (24533888, 898258, 1027.4829261342902, 0.8326893023016797),
+    ),
+    (
+        [
+            (16, [(5, 6), (5, 6)]),
+            (24, [(7, 4), (3, 6), (3, 3)]),
+            (40, [(7, 6), (7, 4)]),
+            (56, [(7, 3), (5, 3)]),
+            (80, [(7, 4), (5, 6)]),
+        ],
+        (26860032, 778434, 1052.1546636677972, 0.806846801110075),
+    ),
+]
+
+
+@st.composite
+def _weights(draw: st.DrawFn, stages: int) -> FitnessSettings:
+    count = draw(st.sampled_from((1, stages)))
+    return FitnessSettings(
+        entropy=draw(st.sampled_from(("stage", "prefix"))),
+        entropy_weights=tuple(draw(st.lists(_weight, min_size=count, max_size=count))),
+        depth_penalty=draw(_weight),
+        effectiveness_weight=draw(_weight),
+        width_penalty=draw(_weight),
+        max_effectiveness=draw(st.floats(0.1, 3)),
+    )
+
+
+def _magnitude(expected: float, weights: FitnessSettings, entropy: list[float]) -> float:
+    """Size of the sum's largest terms: F may cancel, its error does not."""
+    return max(abs(expected), max(map(abs, weights.entropy_weights)) * sum(entropy), 1.0)
+
+
+@given(spaces_with_genes() | _PRESET_GENES, st.data())
+@runs(200)
+def test_fitness_is_that_of_the_slow_reference(
+    drawn: tuple[SearchSpace, IntArray], data: st.DataObject
+) -> None:
+    space, genes = drawn
+    weights = data.draw(_weights(len(space.stages)))
+    expected = slow_fitness(space, decode(space, genes), weights)
+    found = score(space, genes, weights)
+    scale = _magnitude(expected.fitness, weights, expected.entropy)
+    assert found.fitness[0] == pytest.approx(expected.fitness, rel=1e-9, abs=1e-9 * scale)
+    assert found.rho[0] == pytest.approx(expected.rho, rel=1e-9)
+    assert found.depth_regularity[0] == pytest.approx(expected.depth_regularity, rel=1e-9)
+    assert found.width_violation[0] == expected.width_violation
+    assert found.entropy[:, 0].tolist() == pytest.approx(expected.entropy, rel=1e-9)
+    assert found.feasible[0] == (found.rho[0] <= weights.max_effectiveness)
+
+
+@pytest.mark.parametrize(("stages", "expected"), _PINNED)
+def test_scores_of_pinned_architectures(
+    stages: list[tuple[int, list[tuple[int, int]]]], expected: tuple[int, int, float, float]
+) -> None:
+    blocks = tuple(Stage(width, tuple(Block(e, k) for k, e in choices)) for width, choices in stages)
+    space = preset("mobilenet-cifar")
+    scores = score(space, encode(space, Architecture("mobilenet", 32, 16, blocks)))
+    macs, params, fitness, rho = expected
+    assert (scores.macs[0], scores.params[0]) == (macs, params)
+    assert scores.fitness[0] == pytest.approx(fitness, rel=1e-12)
+    assert scores.rho[0] == pytest.approx(rho, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("entropy", ["stage", "prefix"])
+def test_many_architectures_score_exactly_as_each_alone(
+    name: str, entropy: Literal["stage", "prefix"]
+) -> None:
+    space = preset(name)
+    weights = dataclasses.replace(space.fitness, entropy=entropy, effectiveness_weight=3.7)
+    genes = random_genes(space, 1300, np.random.default_rng(0))
+    together = score(space, genes, weights)
+    for index in [*range(0, 1300, 13), 511, 512, 513, 1023, 1024, 1299]:
+        alone = score(space, genes[index], weights)
+        for one, many in zip(alone, together, strict=True):
+            assert np.array_equal(one[..., 0], many[..., index])
+
+
+@given(user_spaces())
+@runs(15)
+def test_order_and_company_do_not_change_a_score(space: SearchSpace) -> None:
+    genes = random_genes(space, 600, np.random.default_rng(0))
+    shuffled = np.random.default_rng(1).permutation(600)
+    for one, other in zip(score(space, genes), score(space, genes[shuffled]), strict=True):
+        assert np.array_equal(one[..., shuffled], other)
+
+
+def test_no_architectures_have_no_scores() -> None:
+    space = tiny_space()
+    scores = score(space, np.empty((0, len(gene_layout(space).sizes)), dtype=np.int64))
+    assert [len(column) for column in scores[:-1]] == [0] * 8
+    assert scores.entropy.shape == (3, 0)
+
+
+def test_the_spaces_own_weights_are_the_default() -> None:
+    weights = FitnessSettings(depth_penalty=123.0, effectiveness_weight=4.0, max_effectiveness=0.01)
+    space = dataclasses.replace(tiny_space(), fitness=weights)
+    genes = random_genes(space, 5, np.random.default_rng(0))
+    assert score(space, genes).fitness.tolist() == score(tiny_space(), genes, weights).fitness.tolist()
+    assert not score(space, genes).feasible.any()
+
+
+def test_an_architecture_exactly_at_the_bound_is_feasible() -> None:
+    space, genes = tiny_space(), largest_genes(tiny_space())
+    rho = float(score(space, genes).rho[0])
+    for bound, feasible in ((rho, True), (np.nextafter(rho, 0), False)):
+        weights = FitnessSettings(max_effectiveness=float(bound))
+        assert score(space, genes, weights).feasible.tolist() == [feasible]
+
+
+def test_weights_of_another_number_of_stages_are_refused() -> None:
+    with pytest.raises(SpaceError, match=r"entropy_weights has 2 values; allowed: 1, or .* 3 stages"):
+        score(tiny_space(), largest_genes(tiny_space()), FitnessSettings(entropy_weights=(1.0, 2.0)))
+
+
+def test_genes_of_another_space_are_refused() -> None:
+    with pytest.raises(ArchitectureError, match="mobilenet-tiny"):
+        score(tiny_space(), largest_genes(preset("mobilenet-cifar")))

@@ -1,0 +1,70 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import runs
+
+from supernet.errors import BudgetError
+from supernet.units import format_bytes, format_quantity, parse_quantity
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("60M", 60_000_000),
+        ("1.2G", 1_200_000_000),
+        ("6e7", 60_000_000),
+        ("35293824", 35_293_824),
+        (" 5 k ", 5_000),
+        ("2.5b", 2_500_000_000),
+        ("1T", 10**12),
+        ("+3", 3),
+        (".5K", 500),
+        ("1", 1),
+    ],
+)
+def test_quantities_are_read_as_people_write_them(text: str, expected: int) -> None:
+    assert parse_quantity(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "M", "60 MB", "sixty", "6_0", "1.2.3", "0x10", "nan", "inf"])
+def test_what_is_no_number_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(BudgetError, match=r"cannot read .*60M"):
+        parse_quantity(text)
+
+
+@pytest.mark.parametrize("text", ["0", "-3M", "-1", "0.0001", "1e999"])
+def test_what_is_not_a_positive_count_is_refused(text: str) -> None:
+    with pytest.raises(BudgetError, match="not a positive number"):
+        parse_quantity(text)
+
+
+@given(st.integers(1, 2**53))
+@runs(100)
+def test_whole_numbers_are_read_exactly(value: int) -> None:
+    assert parse_quantity(str(value)) == value
+
+
+@given(st.floats(min_value=1, max_value=9e12))
+@runs(200)
+def test_formatted_quantities_are_within_four_digits(value: float) -> None:
+    assert parse_quantity(format_quantity(value)) == pytest.approx(value, rel=1e-3, abs=0.5)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(35_293_824, "35.29M"), (1.5e9, "1.5G"), (12_345, "12.35K"), (999, "999"), (0, "0")],
+)
+def test_quantities_are_printed_short(value: float, expected: str) -> None:
+    assert format_quantity(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [(25_585_608, "25.6 MB"), (1_500, "1.5 kB"), (12, "12 B"), (3e9, "3 GB")]
+)
+def test_sizes_are_printed_in_decimal_units(value: float, expected: str) -> None:
+    assert format_bytes(value) == expected
+
+
+@pytest.mark.parametrize("value", [999_600, 999_999, 999_999_999, 5e12])
+def test_sizes_near_the_next_unit_are_printed_without_an_exponent(value: float) -> None:
+    assert "e" not in format_bytes(value)
