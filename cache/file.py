@@ -14,7 +14,7 @@ from supernet.architecture import architecture_from_json
 from supernet.errors import ArchitectureError, UserError
 from supernet.files import read_text, write_text
 from supernet.genes import encode
-from supernet.space import FitnessSettings, SearchSpace
+from supernet.space import FitnessSettings, SearchSpace, check_fitness
 from supernet.typed_yaml import from_mapping
 
 FORMAT = "fedpareto-cache"
@@ -69,12 +69,16 @@ def read_cache(path: Path, space: SearchSpace) -> Cache:
     if not values:
         raise CacheError(f"{path} is empty; build it with: build-cache --space {space.name} --output {path}")
     header = _check_header(path, values[0], space)
+    if len(values) == 1:
+        raise CacheError(f"{path} holds no entries; build it anew")
     if header["entries"] != len(values) - 1:
         raise CacheError(f"{path} is cut short: it announces {header['entries']} entries and has {len(values) - 1}")
-    settings = from_mapping(FitnessSettings, header["fitness"], f"{path}: fitness")
+    settings = _check_settings(path, header, space)
     entries = tuple(
         _check_entry(f"{path}:{number}", value, space, settings) for number, value in enumerate(values[1:], 2)
     )
+    if list(entries) != sorted(entries, key=lambda entry: entry.macs):
+        raise CacheError(f"{path}: the entries are not ordered by MACs; the file was altered, build it anew")
     return Cache(entries, settings, str(header["solver"]), header["solver_settings"])
 
 
@@ -127,6 +131,18 @@ def _check_header(path: Path, header: dict[str, Any], space: SearchSpace) -> dic
             f"({space.fingerprint}); build one with: build-cache --space {space.name} --classes {space.classes}"
         )
     return header
+
+
+def _check_settings(path: Path, header: dict[str, Any], space: SearchSpace) -> FitnessSettings:
+    for name in ("fitness", "solver_settings"):
+        if not isinstance(header[name], dict):
+            raise CacheError(f"{path}:1: {name} must be a JSON object, found {header[name]!r}; build it anew")
+    try:
+        settings = from_mapping(FitnessSettings, header["fitness"], "fitness")
+        check_fitness(settings, len(space.stages))
+    except UserError as error:
+        raise CacheError(f"{path}:1: {error}") from error
+    return settings
 
 
 def _check_entry(where: str, value: dict[str, Any], space: SearchSpace, settings: FitnessSettings) -> Entry:

@@ -50,7 +50,9 @@ class Limits:
 
     def violations(self, scores: Scores) -> NDArray[np.float64]:
         """Return the relative excess over every bound, shape (bounds, N); at most 0 where it is met."""
-        rows = [bound.sign * (getattr(scores, bound.cost) - bound.value) / bound.value for bound in self.bounds()]
+        # Floats: a user's bound may be beyond any 64-bit integer.
+        rows = [bound.sign * (getattr(scores, bound.cost) - float(bound.value)) for bound in self.bounds()]
+        rows = [row / bound.value for row, bound in zip(rows, self.bounds(), strict=True)]
         return np.stack(rows) if rows else np.empty((0, len(scores.macs)))
 
 

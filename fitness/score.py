@@ -62,12 +62,13 @@ def _score_chunk(space: SearchSpace, genes: IntArray, settings: FitnessSettings)
     log_widths = np.log(np.where(active, table.fan_in[rows], 1))
     entropy = _entropy(table, log_widths, table.stage[rows], chosen.width, settings.entropy)
     layers = active.sum(axis=0)
-    rho = layers / np.exp(log_widths.sum(axis=0) / layers)
-    depth_regularity = np.exp(chosen.depth.var(axis=0))
+    rho = layers / np.exp(_sum_rows(log_widths) / layers)
+    deviation = chosen.depth - chosen.depth.sum(axis=0) / len(chosen.depth)
+    depth_regularity = np.exp(_sum_rows(deviation * deviation) / len(chosen.depth))
     falls = np.maximum(0, chosen.width[:-1] - chosen.width[1:]).sum(axis=0).astype(np.float64)
     alphas = np.broadcast_to(np.asarray(settings.entropy_weights), (len(space.stages),))
     fitness = (
-        alphas @ entropy
+        _sum_rows(alphas[:, None] * entropy)
         - settings.depth_penalty * depth_regularity
         + settings.effectiveness_weight * rho
         - settings.width_penalty * falls
@@ -90,10 +91,18 @@ def _scored_rows(table: LayerTable, stages: int) -> IntArray:
     return np.flatnonzero((table.kind == "conv") & (table.stage <= stages))
 
 
+def _sum_rows(rows: FloatArray) -> FloatArray:
+    """Return the sum over the first axis, added in order: numpy's own order depends on the other axis."""
+    total = np.zeros(rows.shape[1])
+    for row in rows:
+        total += row
+    return total
+
+
 def _entropy(table: LayerTable, log_widths: FloatArray, stage: IntArray, widths: IntArray, form: str) -> FloatArray:
     """Return ``H_j = ln(r_j²·c_j)·Σ ln w`` of every stage, shape (stages, N)."""
     stages = range(1, len(widths) + 1)
-    sums = np.stack([log_widths[stage == j].sum(axis=0) for j in stages])
+    sums = np.stack([_sum_rows(log_widths[stage == j]) for j in stages])
     sides = np.stack([table.h_out[np.flatnonzero(table.stage == j)[-1]] for j in stages])
     if form == "prefix":
         sums = sums.cumsum(axis=0)

@@ -57,7 +57,7 @@ class CommandParser(ArgumentParser):
 
     def _joined(self, given: list[str]) -> Iterator[str]:
         """Yield the arguments with values argparse would misread attached to their options."""
-        tokens = iter(zip(given, [*given[1:], ""], strict=True))
+        tokens = iter(zip(given, [*given, ""][1:], strict=True))
         for token, following in tokens:
             if token in self._switches() and following.lower() not in ("true", "false"):
                 yield f"{token}=true"

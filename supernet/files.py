@@ -61,6 +61,8 @@ def check_output(path: Path, *, overwrite: bool) -> None:
     Raises:
         UserError: ``path`` exists and ``overwrite`` is false, or its folder cannot be written.
     """
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; name a file in it")
     if path.exists() and not overwrite:
         raise UserError(f"{path} exists; pass --overwrite to replace it, or choose another output")
     folder = next(parent for parent in path.absolute().parents if parent.exists())

@@ -114,8 +114,8 @@ def canonical(space: SearchSpace, genes: ArrayLike) -> IntArray:
     for s, width in enumerate(chosen.width):
         for b in range(space.max_depth):
             active, position = chosen.active[s, b], layout.expand[s, b]
-            mids = np.stack([family.mid_channels(before, width, np.full(len(width), r)) for r in ratios])
-            same = mids == mids[result[:, position], np.arange(len(width))]
+            keys = np.stack([family.block_key(before, width, np.full(len(width), ratio)) for ratio in ratios])
+            same = keys == keys[result[:, position], np.arange(len(width))]
             result[:, position] = np.where(active, same.argmax(axis=0), 0)
             result[:, layout.kernel[s, b]] *= active
             before = width

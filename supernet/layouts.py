@@ -83,8 +83,8 @@ class Walk(Protocol):
 class Layout(Protocol):
     """The layers of one family."""
 
-    def mid_channels(self, c_in: IntArray, c_out: IntArray, expand: NDArray[np.float64]) -> IntArray:
-        """Return the hidden channels of a block."""
+    def block_key(self, c_in: IntArray, c_out: IntArray, expand: NDArray[np.float64]) -> IntArray:
+        """Return numbers that are equal exactly for expand ratios that make the same block."""
 
     def stem(self, walk: Walk, space: SearchSpace, image: Size, width: IntArray) -> Size:
         """Write the stem; return the size of its output."""
@@ -102,10 +102,10 @@ def round8_columns(values: NDArray[np.float64]) -> IntArray:
 class MobileNetLayout:
     """OFA-MobileNetV3: expand 1×1, depthwise k×k, optional squeeze-excite, project 1×1, skip."""
 
-    def mid_channels(self, c_in: IntArray, c_out: IntArray, expand: NDArray[np.float64]) -> IntArray:
-        """Return round8(round(c_in·expand))."""
+    def block_key(self, c_in: IntArray, c_out: IntArray, expand: NDArray[np.float64]) -> IntArray:
+        """Return the hidden channels, 0 for ratio 1: without an expand layer the block is another one."""
         del c_out
-        return round8_columns(np.rint(c_in * expand))
+        return _mobilenet_mid(c_in, expand) * (expand != 1)
 
     def stem(self, walk: Walk, space: SearchSpace, image: Size, width: IntArray) -> Size:
         """Write the stem convolution and the fixed first block (kernel 3, expand 1, ReLU)."""
@@ -120,12 +120,12 @@ class MobileNetLayout:
     def block(self, walk: Walk, name: str, spec: StageSpec, before: Size, choice: BlockChoice, stride: int) -> Size:
         """Write one inverted residual; it skips iff its stride is 1 and its input is as wide as its output."""
         active = choice.active
-        mid = self.mid_channels(np.asarray(before.channels), choice.width, choice.expand)
+        mid = _mobilenet_mid(np.asarray(before.channels), choice.expand)
         skips = active & (before.channels == choice.width) & (stride == 1)
         held = np.where(skips, before.elements, 0)
         expand = Layer(f"{name}.expand", "conv", 1, spec.activation, norm=True)
-        # As in torchvision: a block that would not widen its input has no expand layer.
-        expands = active & (mid != before.channels)
+        # As in torchvision, a block of ratio 1 has no expand layer.
+        expands = active & (choice.expand != 1)
         inner = walk.row(expand, before, mid, active=expands)
         depthwise = Layer(f"{name}.depthwise", "conv", stride, spec.activation, norm=True)
         inner = walk.row(depthwise, inner, mid, kernel=choice.kernel, groups=mid, held=held * expands, active=active)
@@ -143,6 +143,11 @@ class MobileNetLayout:
         excite = Layer(f"{name}.excite", "excite", bias=True)
         # Two maps live beside the gate: the one that is scaled and the scaled one.
         walk.row(excite, gate, inner.channels, held=held + 2 * inner.elements, active=active)
+
+
+def _mobilenet_mid(c_in: IntArray, expand: NDArray[np.float64]) -> IntArray:
+    """Return a block's hidden channels, round8(round(c_in·expand)); c_in itself for ratio 1."""
+    return np.where(expand == 1, c_in, round8_columns(np.rint(c_in * expand)))
 
 
 #: The layout of every family.

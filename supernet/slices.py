@@ -32,7 +32,7 @@ def tensor_shapes(space: SearchSpace, architecture: Architecture) -> Mapping[str
     """
     shapes: dict[str, Shape] = {}
     for row in architecture_rows(space, architecture):
-        shapes.update(_row_shapes(row))
+        shapes.update(row_shapes(row))
     return MappingProxyType(shapes)
 
 
@@ -55,7 +55,8 @@ def slices(space: SearchSpace, architecture: Architecture) -> Mapping[str, Slice
     )
 
 
-def _row_shapes(row: Row) -> dict[str, Shape]:
+def row_shapes(row: Row) -> dict[str, Shape]:
+    """Return the name and shape of every trainable tensor of one layer."""
     layer = row.layer
     shapes: dict[str, Shape] = {}
     if layer.kind in ("conv", "squeeze", "excite"):

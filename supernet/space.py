@@ -214,7 +214,8 @@ def check_fitness(settings: FitnessSettings, stages: int) -> None:
 
 def _check_choices(space: SearchSpace, name: str, minimum: int) -> None:
     values: tuple[float, ...] = getattr(space, name)
-    if not values or list(values) != sorted(set(values)) or values[0] < minimum:
+    finite = all(math.isfinite(value) for value in values)
+    if not values or not finite or list(values) != sorted(set(values)) or values[0] < minimum:
         raise SpaceError(
             f"{name} is {list(values)}; it must list at least one value, ascending, each at least {minimum}"
         )
@@ -253,6 +254,8 @@ def space_from_mapping(mapping: dict[str, Any], source: str) -> SearchSpace:
         SpaceError: a field is unknown, missing, of another type, or makes no network.
     """
     try:
+        if not isinstance(mapping.get("fitness", {}), dict):
+            raise SpaceError(f"fitness must be a mapping of weights, found {mapping['fitness']!r}")
         return from_mapping(SearchSpace, mapping, source)
     except SpaceError as error:
         raise SpaceError(f"{source}: {error}") from error

@@ -38,12 +38,14 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any], source: str) -> T:
     # Imported here: what only reads presets by value never pays for it.
     from jsonargparse import ArgumentParser  # noqa: PLC0415
 
+    if not isinstance(mapping, Mapping):
+        raise UserError(f"{source} must hold a mapping of fields, found {mapping!r}")
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(cls, "value")
     try:
         parsed = parser.parse_object({"value": dict(mapping)})
         value = parser.instantiate(parsed).value
-    except (ArgumentError, TypeError) as error:
+    except (ArgumentError, TypeError, ValueError) as error:
         raise UserError(f"{source}: {flatten(str(error))}") from error
     if not isinstance(value, cls):
         raise TypeError(f"expected {cls.__name__}, built {type(value).__name__}")

@@ -26,17 +26,21 @@ def parse_quantity(text: str) -> int:
 
 
 def format_quantity(value: float) -> str:
-    """Return a count for people, e.g. ``35.3M``; exact figures belong in JSON."""
-    for suffix in ("G", "M", "K"):
-        if abs(value) >= _SCALES[suffix]:
-            return f"{value / _SCALES[suffix]:.4g}{suffix}"
-    return f"{value:g}"
+    """Return a count for people in four digits, e.g. ``35.3M``; exact figures belong in JSON."""
+    return _format(value, 4, ("", "K", "M", "G", "T"))
 
 
 def format_bytes(value: float) -> str:
-    """Return a size for people in decimal units, e.g. ``25.6 MB``."""
-    for suffix in ("G", "M", "k"):
-        scale = _SCALES[suffix.upper()]
-        if abs(value) >= scale:
-            return f"{value / scale:.3g} {suffix}B"
-    return f"{value:.0f} B"
+    """Return a size for people in three digits and decimal units, e.g. ``25.6 MB``."""
+    return _format(value, 3, (" B", " kB", " MB", " GB", " TB"))
+
+
+def _format(value: float, digits: int, units: tuple[str, ...]) -> str:
+    scaled = value
+    for unit in units:
+        text = f"{scaled:.{digits}g}"
+        # Rounded first: 999,999 is 1M and not 1000K.
+        if abs(float(text)) < 1000 or unit == units[-1]:
+            return f"{float(text):g}{unit}"
+        scaled /= 1000
+    raise AssertionError("units is empty")

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from supernet.architecture import Architecture
+from supernet.layers import Row, architecture_rows
 from supernet.network import Network, build_network
-from supernet.slices import slices, supernet_architecture, tensor_shapes
+from supernet.slices import row_shapes, slices, supernet_architecture
 from supernet.space import SearchSpace
 
 Tensors = dict[str, Tensor]
@@ -21,8 +22,11 @@ def initial_tensors(space: SearchSpace, generator: torch.Generator) -> Tensors:
     Convolutions are normal with variance 2/fan_out (He et al., 2015), linear layers normal with standard
     deviation 1/sqrt(fan_in), norms the identity, biases zero.
     """
-    shapes = tensor_shapes(space, supernet_architecture(space))
-    return {name: _initial(name, shape, generator) for name, shape in shapes.items()}
+    tensors: Tensors = {}
+    for row in architecture_rows(space, supernet_architecture(space)):
+        for name, shape in row_shapes(row).items():
+            tensors[name] = _initial(name, shape, row, generator)
+    return tensors
 
 
 def views(space: SearchSpace, tensors: Mapping[str, Tensor], architecture: Architecture) -> Tensors:
@@ -88,12 +92,12 @@ def network_with(
     return network
 
 
-def _initial(name: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+def _initial(name: str, shape: tuple[int, ...], row: Row, generator: torch.Generator) -> Tensor:
     if name.endswith("bias"):
         return torch.zeros(shape)
     if name.endswith("norm.weight"):
         return torch.ones(shape)
-    if len(shape) == 4:
-        fan_out = shape[0] * shape[2] * shape[3] / (shape[0] if shape[1] == 1 else 1)
-        return torch.randn(shape, generator=generator) * math.sqrt(2 / fan_out)
-    return torch.randn(shape, generator=generator) / math.sqrt(shape[1])
+    if row.layer.kind == "linear":
+        return torch.randn(shape, generator=generator) / math.sqrt(row.c_in)
+    fan_out = row.c_out * row.kernel**2 / row.groups
+    return torch.randn(shape, generator=generator) * math.sqrt(2 / fan_out)

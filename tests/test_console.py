@@ -31,12 +31,12 @@ class Options:
 
 
 def _parsed(*arguments: str) -> dict[str, object]:
-    return vars(options_parser("prog", "A command.", Options).parse_args(arguments)).copy()
+    return vars(options_parser("prog", "A command.", Options).parse(arguments)).copy()
 
 
 def _main(arguments: Sequence[str]) -> None:
     def command(given: Sequence[str]) -> None:
-        print(options_parser("prog", "A command.", Options).parse_args(given).rounds)
+        print(options_parser("prog", "A command.", Options).parse(given).rounds)
 
     run_command("prog", command, arguments)
 

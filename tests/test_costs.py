@@ -73,9 +73,7 @@ def test_costs_of_a_small_network_worked_out_by_hand() -> None:
     squeeze_excite = 2 * 16 * 8
     norms = 2 * (8 + 8 + 8 + 16 + 16 + 8)
     assert macs(table).tolist() == [64 * (27 * 8 + fixed + block) + squeeze_excite + 5 * 8]
-    assert parameters(table).tolist() == [
-        27 * 8 + fixed + block + squeeze_excite + 8 + 16 + 5 * 8 + 5 + norms
-    ]
+    assert parameters(table).tolist() == [27 * 8 + fixed + block + squeeze_excite + 8 + 16 + 5 * 8 + 5 + norms]
 
 
 def test_peak_memory_of_a_small_network_worked_out_by_hand() -> None:
@@ -113,8 +111,6 @@ def test_the_least_network_of_full_width_has_the_figures_of_the_design(
         ("mobilenet-imagenet", 566_170_656, 7_664_760),
     ],
 )
-def test_the_largest_network_has_the_figures_of_the_design(
-    name: str, expected_macs: int, expected_params: int
-) -> None:
+def test_the_largest_network_has_the_figures_of_the_design(name: str, expected_macs: int, expected_params: int) -> None:
     scores = score(preset(name), largest_genes(preset(name)))
     assert (scores.macs[0], scores.params[0]) == (expected_macs, expected_params)

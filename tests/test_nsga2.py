@@ -27,7 +27,7 @@ SMALL = SearchSpace(
 )
 #: ρ0 leaves about 30 % of the networks: small deep ones at all sizes fall out.
 WEIGHTS = FitnessSettings(effectiveness_weight=2.0, max_effectiveness=0.78)
-SETTINGS = Nsga2Settings(population=80, generations=60, seed=1)
+SETTINGS = Nsga2Settings(population=100, generations=120, seed=1)
 
 
 @functools.cache
@@ -100,9 +100,7 @@ def test_progress_is_reported_after_every_generation() -> None:
     calls: list[tuple[int, int, int]] = []
     settings = Nsga2Settings(population=10, generations=4)
     solve_nsga2(SMALL, WEIGHTS, Limits(), 5, settings, lambda *call: calls.append(call))
-    assert [(generation, generations) for generation, generations, _ in calls] == [
-        (n, 4) for n in (1, 2, 3, 4)
-    ]
+    assert [(generation, generations) for generation, generations, _ in calls] == [(n, 4) for n in (1, 2, 3, 4)]
     assert all(points > 0 for _, _, points in calls)
 
 

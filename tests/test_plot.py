@@ -11,9 +11,7 @@ from supernet.errors import UserError
 from supernet.genes import random_genes
 
 _STARTS = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}
-_ENTRIES = make_entries(
-    tiny_space(), random_genes(tiny_space(), 5, np.random.default_rng(0)), tiny_space().fitness
-)
+_ENTRIES = make_entries(tiny_space(), random_genes(tiny_space(), 5, np.random.default_rng(0)), tiny_space().fitness)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

@@ -13,22 +13,15 @@ _WEIGHTS = FitnessSettings(max_effectiveness=0.9)
 
 
 def test_objectives_are_negated_fitness_and_macs() -> None:
-    problem = ArchitectureProblem(_SPACE, _WEIGHTS, Limits(), frontier=True)
+    problem = ArchitectureProblem(_SPACE, _WEIGHTS, Limits())
     found = problem.evaluate(_GENES, return_values_of=["F"])
     scores = score(_SPACE, _GENES, _WEIGHTS)
     assert np.array_equal(found, np.stack([-scores.fitness, scores.macs], axis=1))
 
 
-def test_without_a_frontier_fitness_is_the_one_objective() -> None:
-    problem = ArchitectureProblem(_SPACE, _WEIGHTS, Limits(), frontier=False)
-    found = problem.evaluate(_GENES, return_values_of=["F"])
-    assert np.array_equal(found[:, 0], -score(_SPACE, _GENES, _WEIGHTS).fitness)
-    assert found.shape == (60, 1)
-
-
 def test_a_network_is_feasible_when_it_meets_every_limit_and_the_effectiveness_bound() -> None:
     limits = Limits(macs=900_000, min_macs=200_000, params=90_000)
-    problem = ArchitectureProblem(_SPACE, _WEIGHTS, limits, frontier=True)
+    problem = ArchitectureProblem(_SPACE, _WEIGHTS, limits)
     found = problem.evaluate(_GENES, return_values_of=["G"])
     scores = score(_SPACE, _GENES, _WEIGHTS)
     expected = (scores.macs <= 900_000) & (scores.macs >= 200_000) & (scores.params <= 90_000)
@@ -39,6 +32,6 @@ def test_a_network_is_feasible_when_it_meets_every_limit_and_the_effectiveness_b
 
 
 def test_variables_range_over_the_choices_of_every_gene() -> None:
-    problem = ArchitectureProblem(_SPACE, _WEIGHTS, Limits(), frontier=True)
+    problem = ArchitectureProblem(_SPACE, _WEIGHTS, Limits())
     assert problem.xl.tolist() == [0] * problem.n_var
     assert problem.xu.tolist() == (gene_layout(_SPACE).sizes - 1).tolist()

@@ -75,9 +75,7 @@ def _magnitude(expected: float, weights: FitnessSettings, entropy: list[float]) 
 
 @given(spaces_with_genes() | _PRESET_GENES, st.data())
 @runs(200)
-def test_fitness_is_that_of_the_slow_reference(
-    drawn: tuple[SearchSpace, IntArray], data: st.DataObject
-) -> None:
+def test_fitness_is_that_of_the_slow_reference(drawn: tuple[SearchSpace, IntArray], data: st.DataObject) -> None:
     space, genes = drawn
     weights = data.draw(_weights(len(space.stages)))
     expected = slow_fitness(space, decode(space, genes), weights)
@@ -106,9 +104,7 @@ def test_scores_of_pinned_architectures(
 
 @pytest.mark.parametrize("name", PRESETS)
 @pytest.mark.parametrize("entropy", ["stage", "prefix"])
-def test_many_architectures_score_exactly_as_each_alone(
-    name: str, entropy: Literal["stage", "prefix"]
-) -> None:
+def test_many_architectures_score_exactly_as_each_alone(name: str, entropy: Literal["stage", "prefix"]) -> None:
     space = preset(name)
     weights = dataclasses.replace(space.fitness, entropy=entropy, effectiveness_weight=3.7)
     genes = random_genes(space, 1300, np.random.default_rng(0))

@@ -134,9 +134,7 @@ _OUTSIDE = str(SMALLEST).replace('"kernel": 3', '"kernel": 7', 1)
         ('{"format": "fedpareto-cache"}\n{"format": "fedpareto-cache"}\n', ["standard input"]),
     ],
 )
-def test_bad_input_is_one_line_that_names_the_place(
-    command: Command, stdin: str | bytes, words: list[str]
-) -> None:
+def test_bad_input_is_one_line_that_names_the_place(command: Command, stdin: str | bytes, words: list[str]) -> None:
     error = command.error("--json", stdin=stdin)
     assert all(word in error for word in words)
 

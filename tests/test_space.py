@@ -118,9 +118,7 @@ def test_a_space_is_read_from_a_yaml_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("changes", "named"), BAD, ids=[named for _, named in BAD])
-def test_a_bad_space_file_is_one_line_that_names_the_field(
-    tmp_path: Path, changes: dict[str, Any], named: str
-) -> None:
+def test_a_bad_space_file_is_one_line_that_names_the_field(tmp_path: Path, changes: dict[str, Any], named: str) -> None:
     path = _written(tmp_path, changes)
     with pytest.raises(SpaceError) as caught:
         load_space(str(path))
@@ -131,9 +129,7 @@ def test_a_bad_space_file_is_one_line_that_names_the_field(
 
 
 @pytest.mark.parametrize("section", [None, 3])
-def test_a_fitness_section_that_is_no_mapping_is_an_error_that_names_it(
-    tmp_path: Path, section: int | None
-) -> None:
+def test_a_fitness_section_that_is_no_mapping_is_an_error_that_names_it(tmp_path: Path, section: int | None) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump({**GOOD, "fitness": section}))
     with pytest.raises(SpaceError, match=r"mine\.yaml: fitness"):

@@ -44,9 +44,7 @@ def test_fields_left_out_keep_their_defaults() -> None:
         ({"name": ["a"], "inner": {"size": 3}}, "name"),
     ],
 )
-def test_a_bad_field_is_a_one_line_error_that_names_source_and_field(
-    mapping: dict[str, Any], named: str
-) -> None:
+def test_a_bad_field_is_a_one_line_error_that_names_source_and_field(mapping: dict[str, Any], named: str) -> None:
     with pytest.raises(UserError, match=rf"^here: .*{named}") as caught:
         from_mapping(Outer, mapping, "here")
     assert "\n" not in str(caught.value)

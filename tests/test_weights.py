@@ -55,9 +55,7 @@ def test_the_supernet_computes_what_the_extracted_network_computes(
 @pytest.mark.parametrize("norm", ["batch", "group"])
 @given(st.data())
 @runs(15)
-def test_the_tiny_supernet_computes_what_the_extracted_network_computes(
-    norm: Norm, data: st.DataObject
-) -> None:
+def test_the_tiny_supernet_computes_what_the_extracted_network_computes(norm: Norm, data: st.DataObject) -> None:
     space = _with_norm("mobilenet-tiny", norm)
     _check_forward(space, data.draw(architectures(space)))
 
@@ -65,9 +63,7 @@ def test_the_tiny_supernet_computes_what_the_extracted_network_computes(
 @pytest.mark.parametrize("norm", ["batch", "group"])
 @given(st.data())
 @runs(6)
-def test_the_cifar_supernet_computes_what_the_extracted_network_computes(
-    norm: Norm, data: st.DataObject
-) -> None:
+def test_the_cifar_supernet_computes_what_the_extracted_network_computes(norm: Norm, data: st.DataObject) -> None:
     space = _with_norm("mobilenet-cifar", norm)
     _check_forward(space, data.draw(architectures(space)))
 
@@ -75,9 +71,7 @@ def test_the_cifar_supernet_computes_what_the_extracted_network_computes(
 @pytest.mark.parametrize("norm", ["batch", "group"])
 @given(st.data())
 @runs(2)
-def test_the_imagenet_supernet_computes_what_the_extracted_network_computes(
-    norm: Norm, data: st.DataObject
-) -> None:
+def test_the_imagenet_supernet_computes_what_the_extracted_network_computes(norm: Norm, data: st.DataObject) -> None:
     space = _with_norm("mobilenet-imagenet", norm)
     _check_forward(space, data.draw(architectures(space)))
 
@@ -112,9 +106,7 @@ def test_every_owned_entry_of_a_layer_gets_a_gradient() -> None:
     space = dataclasses.replace(tiny_space(), norm="group")
     architecture = decode(space, smallest_genes(space))
     tensors = {name: tensor.requires_grad_() for name, tensor in _random_tensors(space).items()}
-    torch.autograd.backward(
-        forward(space, tensors, architecture, _images(space, architecture)).square().sum()
-    )
+    torch.autograd.backward(forward(space, tensors, architecture, _images(space, architecture)).square().sum())
     for name, index in slices(space, architecture).items():
         gradient = tensors[name].grad
         assert gradient is not None

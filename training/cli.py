@@ -55,7 +55,7 @@ def _parser() -> CommandParser:
 
 def _resume_argument(arguments: Sequence[str]) -> Path | None:
     """Return the value of ``--resume``, which decides the defaults of all other options."""
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for argument, following in zip(arguments, [*arguments, ""][1:], strict=True):
         if argument == "--resume" and following:
             return Path(following)
         if argument.startswith("--resume="):
