@@ -36,7 +36,8 @@ class ExchangeMutation(Mutation):
         trades = random_state.random((len(x), 1)) < self.trade
         moved = np.where(trades, self._traded(x, random_state), self._changed(problem, x, random_state))
         # pymoo keeps bounds and individuals as floats.
-        return np.clip(moved, problem.xl, problem.xu).astype(np.int64)
+        clipped: NDArray[np.int64] = np.clip(moved, problem.xl, problem.xu).astype(np.int64)
+        return clipped
 
     def _traded(self, x: NDArray[np.int64], random: np.random.Generator) -> NDArray[np.int64]:
         up, down = random.integers(len(self.units), size=(2, len(x)))

@@ -163,7 +163,8 @@ def encode(space: SearchSpace, architecture: Architecture) -> IntArray:
             inner = f"{where}.blocks[{b}]"
             genes[layout.kernel[s, b]] = _index(space, f"{inner}.kernel", block.kernel, space.kernels)
             genes[layout.expand[s, b]] = _index(space, f"{inner}.expand", block.expand, space.expands)
-    return canonical(space, genes)[0]
+    vector: IntArray = canonical(space, genes)[0]
+    return vector
 
 
 def encode_all(space: SearchSpace, architectures: Sequence[Architecture]) -> IntArray:

@@ -105,7 +105,7 @@ class MobileNetLayout:
     def block_key(self, c_in: IntArray, c_out: IntArray, expand: NDArray[np.float64]) -> IntArray:
         """Return the hidden channels, 0 for ratio 1: without an expand layer the block is another one."""
         del c_out
-        return _mobilenet_mid(c_in, expand) * (expand != 1)
+        return np.where(expand == 1, 0, _mobilenet_mid(c_in, expand))
 
     def stem(self, walk: Walk, space: SearchSpace, image: Size, width: IntArray) -> Size:
         """Write the stem convolution and the fixed first block (kernel 3, expand 1, ReLU)."""

@@ -7,7 +7,8 @@ from strategies import tiny_space
 
 from cache.entries import Entry, make_entries
 from cache.limits import Limits
-from cache.nsga2 import Nsga2Settings, ladder, solve_nsga2
+from cache.nsga2 import Nsga2Settings, solve_nsga2
+from cache.sampling import ladder
 from fitness.score import score
 from supernet.errors import BudgetError, UserError
 from supernet.genes import canonical, gene_layout, smallest_genes
