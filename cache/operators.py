@@ -41,7 +41,8 @@ class ExchangeMutation(Mutation):
 
     def _traded(self, x: NDArray[np.int64], random: np.random.Generator) -> NDArray[np.int64]:
         up, down = random.integers(len(self.units), size=(2, len(x)))
-        return x + self.units[up] - self.units[down]
+        traded: NDArray[np.int64] = x + self.units[up] - self.units[down]
+        return traded
 
     def _changed(
         self, problem: ArchitectureProblem, x: NDArray[np.int64], random: np.random.Generator
