@@ -11,6 +11,7 @@ from cache.nsga2 import Nsga2Settings
 from cache.plot import check_plot_path, plot_front
 from fitness.settings import load_settings
 from supernet.console import next_step, options_parser, progress_bar, run_command
+from supernet.errors import UserError
 from supernet.files import check_output
 from supernet.space import load_space
 from supernet.units import format_quantity, parse_quantity
@@ -71,6 +72,8 @@ def _run(arguments: Sequence[str]) -> None:
     check_output(output, overwrite=options.overwrite)
     if options.plot is not None:
         check_plot_path(Path(options.plot))
+        if Path(options.plot) == output:
+            raise UserError(f"--plot and --output are both {output}; name two files")
         check_output(Path(options.plot), overwrite=options.overwrite)
     check_reachable(space, limits)
     settings = Nsga2Settings(options.population, options.generations, options.seed)

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 SPACE = "mobilenet-tiny"
-BUDGETS = ("500K", "2M")
+BUDGETS = ("1M", "3M")
 CLIENTS = 10
 ROUNDS = 30
 
@@ -44,7 +44,7 @@ def main() -> None:
         f"run: {run}\nfront of the cache: {output / 'front.png'}\naccuracy over MACs: {plot}\n"
         f"subnets: {', '.join(report['output'] for report in reports)}\n"
         f"done in {time.monotonic() - started:.0f} s\n"
-        f"next: search-subnet --run {run} --flops-budget 1M --test"
+        f"next: search-subnet --run {run} --flops-budget 2M --test"
     )
 
 

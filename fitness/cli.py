@@ -57,6 +57,8 @@ def _run(arguments: Sequence[str]) -> None:
         space = space.adapted(classes=parsed.classes)
     settings = load_settings(parsed.fitness, space)
     architectures = list(read_architectures(parsed.file))
+    if not architectures:
+        raise ArchitectureError(f"{parsed.file} holds no architecture; give one as JSON, or one a line")
     genes = np.stack([_encoded(space, where, architecture) for where, architecture in architectures])
     scores = score(space, genes, settings)
     reports = [all_terms(scores, index) for index in range(len(architectures))]
@@ -77,7 +79,10 @@ def read_architectures(file: str) -> Iterator[tuple[str, Architecture]]:
         ArchitectureError: naming the line, the field and what it allows.
     """
     source = "standard input" if file == "-" else file
-    text = sys.stdin.read() if file == "-" else read_text(Path(file))
+    try:
+        text = sys.stdin.read() if file == "-" else read_text(Path(file))
+    except UnicodeDecodeError as error:
+        raise ArchitectureError(f"{source} is not UTF-8 text; give architectures as JSON") from error
     if not text.strip():
         raise ArchitectureError(f"{source} is empty; give one architecture as JSON, or one a line")
     try:

@@ -3,7 +3,7 @@
 import functools
 
 import numpy as np
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
 from supernet.architecture import Architecture
@@ -18,13 +18,18 @@ EXPANDS = (1.0, 1.25, 1.5, 2.0, 2.1, 2.5, 3.0, 4.0)
 MULTIPLIERS = (0.3, 0.5, 0.6, 0.75, 1.0)
 
 
-def runs(examples: int) -> settings:
-    """Settings of a property test: the same examples in every run, and no clock."""
+def runs(examples: int, *, shrink: bool = True) -> settings:
+    """Settings of a property test: the same examples in every run, and no clock.
+
+    Without ``shrink`` a failure reports the example as it was drawn: for tests that build large networks.
+    """
+    phases = (Phase.explicit, Phase.generate, Phase.shrink) if shrink else (Phase.explicit, Phase.generate)
     return settings(
         max_examples=examples,
         deadline=None,
         derandomize=True,
         database=None,
+        phases=phases,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )
 

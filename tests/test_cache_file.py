@@ -86,8 +86,9 @@ def test_a_number_that_is_none_is_named(path: Path, field: str, value: object) -
     _refused(path, f"{path}:3", field)
 
 
-def test_an_integer_off_by_one_is_refused(path: Path) -> None:
-    _edit(path, 2, lambda entry: entry.update(macs=entry["macs"] + 1))
+@pytest.mark.parametrize("excess", [1, 1e-4])
+def test_integers_have_no_tolerance(path: Path, excess: float) -> None:
+    _edit(path, 2, lambda entry: entry.update(macs=entry["macs"] + excess))
     _refused(path, "macs is")
 
 
@@ -218,6 +219,15 @@ def test_a_cache_that_cannot_be_written_leaves_the_old_file(path: Path) -> None:
         write_cache(path, SPACE, unwritable)
     assert path.read_text() == before
     assert os.listdir(path.parent) == [path.name]
+
+
+def test_an_old_file_is_replaced_and_not_rewritten_in_place(path: Path) -> None:
+    before = path.read_text()
+    reader = path.with_name("held-open")
+    reader.hardlink_to(path)
+    write_cache(path, SPACE, dataclasses.replace(CACHE, solver="other"))
+    assert reader.read_text() == before
+    assert json.loads(path.read_text().splitlines()[0])["solver"] == "other"
 
 
 def test_the_same_cache_is_written_with_the_same_entries(path: Path) -> None:

@@ -51,6 +51,7 @@ def test_help_shows_dashes_and_exits_with_0(capsys: pytest.CaptureFixture[str]) 
     outcome = run_main(_main, capsys, "--help")
     assert outcome.code == 0
     assert "--output-file" in outcome.out
+    assert "--dry-run [{true,false}]" in outcome.out
     assert "most MACs" in outcome.out
     assert "_file" not in outcome.out
 

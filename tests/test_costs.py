@@ -46,19 +46,19 @@ def _check_against_a_built_network(space: SearchSpace, architecture: Architectur
 
 
 @given(_preset_architectures)
-@runs(15)
+@runs(15, shrink=False)
 def test_costs_of_presets_are_those_of_the_built_network(drawn: tuple[SearchSpace, Architecture]) -> None:
     _check_against_a_built_network(*drawn)
 
 
 @given(spaces_with_architectures())
-@runs(30)
+@runs(30, shrink=False)
 def test_costs_of_user_spaces_are_those_of_the_built_network(drawn: tuple[SearchSpace, Architecture]) -> None:
     _check_against_a_built_network(*drawn)
 
 
 @given(_preset_architectures | spaces_with_architectures())
-@runs(150)
+@runs(150, shrink=False)
 def test_costs_are_those_of_the_slow_reference(drawn: tuple[SearchSpace, Architecture]) -> None:
     space, architecture = drawn
     scores = score(space, encode(space, architecture))

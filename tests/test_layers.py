@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 from reference import convolutions
 from strategies import PRESETS, preset, runs, spaces_with_architectures, tiny_space, user_spaces
 
@@ -37,11 +38,11 @@ def test_columns_of_many_architectures_are_those_of_each_alone(space: SearchSpac
             assert np.array_equal(getattr(alone, name)[:, 0], getattr(together, name)[:, index]), name
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_sides_are_halved_and_rounded_up_by_every_stride(name: str) -> None:
-    space = preset(name)
+@given(user_spaces() | st.sampled_from(PRESETS).map(preset))
+@runs(40)
+def test_sides_are_halved_and_rounded_up_by_every_stride(space: SearchSpace) -> None:
     strides = [space.stem.stride, *(spec.stride for spec in space.stages)]
-    for genes in random_genes(space, 20, np.random.default_rng(0)):
+    for genes in random_genes(space, 5, np.random.default_rng(0)):
         table, side = layer_table(space, genes), decode(space, genes).resolution
         for stage, stride in enumerate(strides):
             side = math.ceil(side / stride)

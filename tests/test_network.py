@@ -71,7 +71,7 @@ def test_logits_of_mobilenet_v3_large_are_torchvisions() -> None:
 
 
 @given(spaces_with_architectures())
-@runs(20)
+@runs(20, shrink=False)
 def test_every_architecture_maps_images_to_logits(drawn: tuple[SearchSpace, Architecture]) -> None:
     space, architecture = drawn
     network = build_network(space, architecture, device="meta")

@@ -45,7 +45,7 @@ def _with_norm(name: str, norm: Norm) -> SearchSpace:
 
 
 @given(spaces_with_architectures())
-@runs(40)
+@runs(40, shrink=False)
 def test_the_supernet_computes_what_the_extracted_network_computes(
     drawn: tuple[SearchSpace, Architecture],
 ) -> None:
@@ -54,7 +54,7 @@ def test_the_supernet_computes_what_the_extracted_network_computes(
 
 @pytest.mark.parametrize("norm", ["batch", "group"])
 @given(st.data())
-@runs(15)
+@runs(15, shrink=False)
 def test_the_tiny_supernet_computes_what_the_extracted_network_computes(norm: Norm, data: st.DataObject) -> None:
     space = _with_norm("mobilenet-tiny", norm)
     _check_forward(space, data.draw(architectures(space)))
@@ -62,7 +62,7 @@ def test_the_tiny_supernet_computes_what_the_extracted_network_computes(norm: No
 
 @pytest.mark.parametrize("norm", ["batch", "group"])
 @given(st.data())
-@runs(6)
+@runs(6, shrink=False)
 def test_the_cifar_supernet_computes_what_the_extracted_network_computes(norm: Norm, data: st.DataObject) -> None:
     space = _with_norm("mobilenet-cifar", norm)
     _check_forward(space, data.draw(architectures(space)))
@@ -70,14 +70,14 @@ def test_the_cifar_supernet_computes_what_the_extracted_network_computes(norm: N
 
 @pytest.mark.parametrize("norm", ["batch", "group"])
 @given(st.data())
-@runs(2)
+@runs(2, shrink=False)
 def test_the_imagenet_supernet_computes_what_the_extracted_network_computes(norm: Norm, data: st.DataObject) -> None:
     space = _with_norm("mobilenet-imagenet", norm)
     _check_forward(space, data.draw(architectures(space)))
 
 
 @given(spaces_with_architectures())
-@runs(20)
+@runs(20, shrink=False)
 def test_gradients_reach_the_slices_alone_and_are_those_of_the_extracted_network(
     drawn: tuple[SearchSpace, Architecture],
 ) -> None:

@@ -74,7 +74,8 @@ class WandbTracker:
     def checkpoint(self, folder: Path, aliases: Sequence[str]) -> None:
         """Log the checkpoint as an artifact."""
         artifact = self._wandb.Artifact(f"supernet-{self._run.id}", type="model")
-        artifact.add_dir(str(folder))
+        for file in sorted(folder.iterdir()):
+            artifact.add_file(str(file), name=file.name)
         self._run.log_artifact(artifact, aliases=list(aliases))
 
     def close(self) -> None:
