@@ -58,7 +58,8 @@ def _run(arguments: Sequence[str]) -> None:
     settings = load_settings(parsed.fitness, space)
     architectures = list(read_architectures(parsed.file))
     if not architectures:
-        raise ArchitectureError(f"{parsed.file} holds no architecture; give one as JSON, or one a line")
+        source = _source(parsed.file)
+        raise ArchitectureError(f"{source} holds no architecture but a cache's header; give one as JSON, or one a line")
     genes = np.stack([_encoded(space, where, architecture) for where, architecture in architectures])
     scores = score(space, genes, settings)
     reports = [all_terms(scores, index) for index in range(len(architectures))]
@@ -78,7 +79,7 @@ def read_architectures(file: str) -> Iterator[tuple[str, Architecture]]:
     Raises:
         ArchitectureError: naming the line, the field and what it allows.
     """
-    source = "standard input" if file == "-" else file
+    source = _source(file)
     try:
         text = sys.stdin.read() if file == "-" else read_text(Path(file))
     except UnicodeDecodeError as error:
@@ -101,6 +102,10 @@ def read_architectures(file: str) -> Iterator[tuple[str, Architecture]]:
         if isinstance(value, dict) and "format" in value:
             continue
         yield where, _architecture_in(value, where)
+
+
+def _source(file: str) -> str:
+    return "standard input" if file == "-" else file
 
 
 def _architecture_in(value: object, where: str) -> Architecture:

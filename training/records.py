@@ -1,9 +1,11 @@
 """What is recorded of a round."""
 
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from training.answers import Answers
 from training.evaluation import Probe
 
 
@@ -53,3 +55,38 @@ class RoundRecord:
         if not self.probes:
             return None
         return sum(probe.accuracy for probe in self.probes) / len(self.probes)
+
+
+def make_record(
+    answers: Answers,
+    trained: tuple[int, ...],
+    probes: tuple[Probe, ...],
+    *,
+    seconds: float,
+    evaluation_seconds: float,
+) -> RoundRecord:
+    """Return the record of a merged round."""
+    plan = answers.plan
+    outcome: dict[int, dict[str, Any]] = {
+        client: dataclasses.asdict(update) for client, update in answers.accepted.items()
+    }
+    for failure in answers.failures:
+        outcome[failure.task.client] = {"failure": failure.kind, "reason": failure.reason}
+    return RoundRecord(
+        round=plan.number,
+        train_loss=answers.train_loss,
+        lr=plan.learning_rate,
+        beta=plan.beta,
+        clients=tuple(
+            {"client": client, "macs": entry.macs, **outcome.get(client, {})} for client, entry in plan.assigned.items()
+        ),
+        failures=dict(Counter(failure.kind for failure in answers.failures)),
+        bytes_up=answers.bytes_up,
+        bytes_down=answers.bytes_down,
+        seconds=seconds,
+        sgd_seconds=answers.sgd_seconds,
+        overhead_share=1 - answers.sgd_seconds / seconds,
+        evaluation_seconds=evaluation_seconds,
+        probes=probes,
+        trained=trained,
+    )

@@ -8,20 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from cache.entries import Entry
-from supernet.architecture import Architecture
 from supernet.errors import UserError
 from supernet.space import SearchSpace
 from supernet.weights import Tensors, extract
 from training.aggregation import Fold, maxnet_weights
+from training.answers import Answers, RoundPlan
 from training.checkpoint import Best, RunState, checkpoint_folder, prune_checkpoints, save_checkpoint
 from training.clients import draw_clients
 from training.config import RunConfig
 from training.curriculum import Assigner
 from training.engines.protocol import Engine
 from training.evaluation import Evaluator, Probe
-from training.messages import Failure, Task, Update, check_update, tensor_bytes
+from training.messages import Task, tensor_bytes
 from training.randomness import derive_seed, numpy_stream
-from training.records import RoundRecord
+from training.records import make_record
 from training.schedules import largest_weight, learning_rate
 from training.trackers.protocol import Tracker
 
@@ -57,24 +57,6 @@ class Run:
     should_stop: Callable[[], bool] = lambda: False
 
 
-@dataclasses.dataclass
-class Answers:
-    """What came back in one round, added up as it arrived."""
-
-    fold: Fold
-    accepted: list[tuple[int, Architecture, int, float]] = dataclasses.field(default_factory=list)
-    failures: list[Failure] = dataclasses.field(default_factory=list)
-    sgd_seconds: float = 0.0
-    bytes_up: int = 0
-    bytes_down: int = 0
-
-    @property
-    def train_loss(self) -> float:
-        """Mean loss over the accepted clients, weighted by examples."""
-        examples = sum(count for _, _, count, _ in self.accepted)
-        return sum(count * loss for _, _, count, loss in self.accepted) / examples
-
-
 def train(run: Run, state: RunState, tensors: Tensors, velocity: Tensors | None) -> RunState:
     """Train until the last round or until the run is asked to stop; return the state then.
 
@@ -85,22 +67,20 @@ def train(run: Run, state: RunState, tensors: Tensors, velocity: Tensors | None)
     """
     started = time.perf_counter()
     while state.round < run.config.rounds:
-        number = state.round + 1
         # 1. Draw the clients and give each an architecture.
-        drawn = draw_clients(run.config.clients, numpy_stream(run.config.seed, "clients", number))
-        assigned = run.assigner.assign(drawn, state.counts, numpy_stream(run.config.seed, "curriculum", number))
+        plan = _plan(run, state)
         # 2. Train them, folding every update in as it arrives.
-        answers = _collect(run, number, drawn, assigned, tensors)
+        answers = _collect(run, plan, tensors)
         if not answers.accepted:
             raise UserError(_all_failed(run, state, tensors, velocity, answers))
         # 3. Merge.
         answers.fold.merge_into(tensors, velocity, run.config.server.momentum)
         seconds = time.perf_counter() - started
         # 4. Evaluate when it is due.
-        probes, evaluation_seconds = _evaluate(run, number, tensors)
+        probes, evaluation_seconds = _evaluate(run, plan.number, tensors)
         # 5. Record, then checkpoint: a killed process repeats rounds, it never skips one.
-        state = _advance(run, state, number, drawn, assigned, answers, probes)
-        record = _record(run, state, drawn, assigned, answers, probes, seconds, evaluation_seconds)
+        state = _advance(run, state, answers, probes)
+        record = make_record(answers, state.trained, probes, seconds=seconds, evaluation_seconds=evaluation_seconds)
         run.tracker.round_done(record)
         started = time.perf_counter()
         stop = run.should_stop()
@@ -110,38 +90,35 @@ def train(run: Run, state: RunState, tensors: Tensors, velocity: Tensors | None)
     return state
 
 
-def _collect(run: Run, number: int, drawn: Sequence[int], assigned: Sequence[Entry], tensors: Tensors) -> Answers:
-    config = run.config
-    beta = _beta(run, number)
-    weights = dict(zip(drawn, maxnet_weights([entry.macs for entry in assigned], beta), strict=True))
-    answers = Answers(Fold(run.space, tensors))
-    rate = learning_rate(config.client.lr_schedule, config.client.lr, number - 1, config.rounds)
+def _plan(run: Run, state: RunState) -> RoundPlan:
+    config, number = run.config, state.round + 1
+    drawn = draw_clients(config.clients, numpy_stream(config.seed, "clients", number))
+    entries = run.assigner.assign(drawn, state.counts, numpy_stream(config.seed, "curriculum", number))
+    beta = largest_weight(state.round, config.rounds, len(drawn), config.server.largest_weight)
+    return RoundPlan(
+        number=number,
+        learning_rate=learning_rate(config.client.lr_schedule, config.client.lr, state.round, config.rounds),
+        beta=beta,
+        assigned=dict(zip(drawn, entries, strict=True)),
+        weights=dict(zip(drawn, maxnet_weights([entry.macs for entry in entries], beta), strict=True)),
+    )
+
+
+def _collect(run: Run, plan: RoundPlan, tensors: Tensors) -> Answers:
+    answers = Answers(plan, Fold(run.space, tensors), by_examples=run.config.server.weight_by_examples)
 
     def tasks() -> Iterator[Task]:
-        for client, entry in zip(drawn, assigned, strict=True):
+        for client, entry in plan.assigned.items():
             sliced = extract(run.space, tensors, entry.architecture)
             answers.bytes_down += tensor_bytes(sliced)
-            seed = derive_seed(config.seed, "client", number, client)
-            yield Task(number, client, entry.architecture, sliced, config.client.epochs, rate, seed)
+            seed = derive_seed(run.config.seed, "client", plan.number, client)
+            epochs = run.config.client.epochs
+            yield Task(plan.number, client, entry.architecture, sliced, epochs, plan.learning_rate, seed)
 
     for done, answer in enumerate(run.engine.run(tasks()), 1):
-        _take(run, answers, answer, weights)
-        run.tracker.client_done(number, done, len(drawn))
+        answers.take(answer)
+        run.tracker.client_done(plan.number, done, len(plan.assigned))
     return answers
-
-
-def _take(run: Run, answers: Answers, answer: Update | Failure, weights: Mapping[int, float]) -> None:
-    failure = answer if isinstance(answer, Failure) else check_update(answer)
-    if isinstance(answer, Update):
-        answers.bytes_up += tensor_bytes(answer.tensors)
-        answers.sgd_seconds += answer.sgd_seconds
-    if failure is not None:
-        answers.failures.append(failure)
-        return
-    assert isinstance(answer, Update)  # noqa: S101 - for the type checker: what is no failure is an update
-    weight = weights[answer.task.client] * (answer.examples if run.config.server.weight_by_examples else 1)
-    answers.fold.add(answer.task.architecture, answer.tensors, weight)
-    answers.accepted.append((answer.task.client, answer.task.architecture, answer.examples, answer.loss))
 
 
 def _evaluate(run: Run, number: int, tensors: Tensors) -> tuple[tuple[Probe, ...], float]:
@@ -152,78 +129,33 @@ def _evaluate(run: Run, number: int, tensors: Tensors) -> tuple[tuple[Probe, ...
     return probes, time.perf_counter() - started
 
 
-def _advance(
-    run: Run,
-    state: RunState,
-    number: int,
-    drawn: Sequence[int],
-    assigned: Sequence[Entry],
-    answers: Answers,
-    probes: Sequence[Probe],
-) -> RunState:
+def _advance(run: Run, state: RunState, answers: Answers, probes: Sequence[Probe]) -> RunState:
     """Return the state after a round; clients that failed count as not having trained."""
-    well = {client for client, *_ in answers.accepted}
-    trained = [(client, entry) for client, entry in zip(drawn, assigned, strict=True) if client in well]
-    positions = {entry.architecture: index for index, entry in enumerate(run.entries)}
-    times = Counter(positions[entry.architecture] for _, entry in trained if entry.architecture in positions)
-    best = state.best
-    if probes:
-        accuracy = sum(probe.accuracy for probe in probes) / len(probes)
-        if best is None or accuracy > best.accuracy:
-            best = Best(number, accuracy)
-    failures = Counter(state.failures)
-    failures.update(failure.kind for failure in answers.failures)
+    plan = answers.plan
+    trained = {client: entry for client, entry in plan.assigned.items() if client in answers.accepted}
+    times = Counter(entry.architecture for entry in trained.values())
     return dataclasses.replace(
         state,
-        round=number,
+        round=plan.number,
         counts=state.counts.after(
-            [client for client, entry in trained if run.assigner.is_smallest(entry)],
-            [client for client, entry in trained if run.assigner.is_largest(entry)],
+            [client for client, entry in trained.items() if run.assigner.is_smallest(entry)],
+            [client for client, entry in trained.items() if run.assigner.is_largest(entry)],
         ),
-        trained=tuple(count + times[index] for index, count in enumerate(state.trained)),
-        failures=dict(failures),
-        best=best,
+        trained=tuple(
+            count + times[entry.architecture] for count, entry in zip(state.trained, run.entries, strict=True)
+        ),
+        failures=dict(Counter(state.failures) + Counter(failure.kind for failure in answers.failures)),
+        best=_better(state.best, plan.number, probes),
         bytes_up=state.bytes_up + answers.bytes_up,
         bytes_down=state.bytes_down + answers.bytes_down,
     )
 
 
-def _record(
-    run: Run,
-    state: RunState,
-    drawn: Sequence[int],
-    assigned: Sequence[Entry],
-    answers: Answers,
-    probes: tuple[Probe, ...],
-    seconds: float,
-    evaluation_seconds: float,
-) -> RoundRecord:
-    config = run.config
-    outcome: dict[int, dict[str, Any]] = {
-        client: {"examples": examples, "loss": loss} for client, _, examples, loss in answers.accepted
-    }
-    outcome |= {
-        failure.task.client: {"failure": failure.kind, "reason": failure.reason} for failure in answers.failures
-    }
-    return RoundRecord(
-        round=state.round,
-        train_loss=answers.train_loss,
-        lr=learning_rate(config.client.lr_schedule, config.client.lr, state.round - 1, config.rounds),
-        beta=_beta(run, state.round),
-        clients=tuple(
-            {"client": client, "macs": entry.macs, **outcome.get(client, {})}
-            for client, entry in zip(drawn, assigned, strict=True)
-        ),
-        failures=dict(Counter(failure.kind for failure in answers.failures)),
-        bytes_up=answers.bytes_up,
-        bytes_down=answers.bytes_down,
-        seconds=seconds,
-        sgd_seconds=answers.sgd_seconds,
-        overhead_share=1 - answers.sgd_seconds / seconds,
-        evaluation_seconds=evaluation_seconds,
-        probes=probes,
-        trained=state.trained,
-    )
+def _better(best: Best | None, number: int, probes: Sequence[Probe]) -> Best | None:
+    if not probes:
+        return best
+    accuracy = sum(probe.accuracy for probe in probes) / len(probes)
+    return Best(number, accuracy) if best is None or accuracy > best.accuracy else best
 
 
 def _checkpoint(run: Run, state: RunState, tensors: Tensors, velocity: Tensors | None, *, stop: bool) -> None:
@@ -246,7 +178,3 @@ def _all_failed(run: Run, state: RunState, tensors: Tensors, velocity: Tensors |
         f"{first.reason}); round {state.round} is kept in {checkpoint_folder(run.folder, state.round)}; if training "
         f"diverged, start a new run with a lower --client.lr (now {run.config.client.lr})"
     )
-
-
-def _beta(run: Run, number: int) -> float:
-    return largest_weight(number - 1, run.config.rounds, run.config.clients.per_round, run.config.server.largest_weight)

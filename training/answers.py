@@ -1,0 +1,76 @@
+"""One round in the making: what was planned, and what came back, added up as it arrives."""
+
+import dataclasses
+from collections.abc import Mapping
+
+from cache.entries import Entry
+from training.aggregation import Fold
+from training.messages import Failure, Update, check_update, tensor_bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class RoundPlan:
+    """What the server asks of one round.
+
+    Attributes:
+        number: of the round, from 1.
+        learning_rate: of the clients.
+        beta: weight β_t of the largest network.
+        assigned: the drawn clients in order, and what each trains.
+        weights: of the clients' updates.
+    """
+
+    number: int
+    learning_rate: float
+    beta: float
+    assigned: Mapping[int, Entry]
+    weights: Mapping[int, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Accepted:
+    """What is kept of a merged update: how many images it stands for, and its training loss."""
+
+    examples: int
+    loss: float
+
+
+class Answers:
+    """Folds good updates in and counts all others; holds no tensors but the fold's.
+
+    Args:
+        plan: the round.
+        fold: receives the updates.
+        by_examples: multiply every client's weight by its number of images.
+    """
+
+    def __init__(self, plan: RoundPlan, fold: Fold, *, by_examples: bool) -> None:
+        self.plan, self.fold = plan, fold
+        self._by_examples = by_examples
+        self.accepted: dict[int, Accepted] = {}
+        self.failures: list[Failure] = []
+        self.sgd_seconds = 0.0
+        self.bytes_up = 0
+        self.bytes_down = 0
+
+    def take(self, answer: Update | Failure) -> None:
+        """Check an answer and fold it in, or count why it cannot be."""
+        if isinstance(answer, Failure):
+            self.failures.append(answer)
+            return
+        self.bytes_up += tensor_bytes(answer.tensors)
+        self.sgd_seconds += answer.sgd_seconds
+        failure = check_update(answer)
+        if failure is not None:
+            self.failures.append(failure)
+            return
+        client = answer.task.client
+        weight = self.plan.weights[client] * (answer.examples if self._by_examples else 1)
+        self.fold.add(answer.task.architecture, answer.tensors, weight)
+        self.accepted[client] = Accepted(answer.examples, answer.loss)
+
+    @property
+    def train_loss(self) -> float:
+        """Mean loss over the accepted clients, weighted by examples."""
+        examples = sum(update.examples for update in self.accepted.values())
+        return sum(update.examples * update.loss for update in self.accepted.values()) / examples
