@@ -1,0 +1,1 @@
+"""Image sets as uint8 tensors: sources, batches, augmentation, splits."""

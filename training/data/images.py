@@ -1,0 +1,70 @@
+"""Image sets: everything decoded once into uint8 tensors."""
+
+import dataclasses
+import hashlib
+
+import torch
+from torch import Tensor
+
+from supernet.errors import UserError
+
+
+class DataError(UserError):
+    """Images that are missing, unreadable or do not fit together."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageSet:
+    """Images and labels in memory.
+
+    Attributes:
+        images: (N, 3, side, side) uint8.
+        labels: (N,) int64.
+        classes: class names; a label is an index into them.
+    """
+
+    images: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def subset(self, indices: Tensor) -> "ImageSet":
+        """Return the images at ``indices``."""
+        return ImageSet(self.images[indices], self.labels[indices], self.classes)
+
+    def digest(self) -> str:
+        """Return 16 hex digits that change when an image or label changes."""
+        digest = hashlib.sha256(repr((tuple(self.images.shape), self.classes)).encode())
+        digest.update(self.images.contiguous().numpy().data)
+        digest.update(self.labels.contiguous().numpy().data)
+        return digest.hexdigest()[:16]
+
+
+@dataclasses.dataclass(frozen=True)
+class Normalisation:
+    """Mean and standard deviation of every channel, of pixels scaled to 0…1."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def apply(self, images: Tensor) -> Tensor:
+        """Map uint8 images (N, C, H, W) to normalised float32."""
+        mean = torch.tensor(self.mean, device=images.device).view(1, -1, 1, 1) * 255
+        std = torch.tensor(self.std, device=images.device).view(1, -1, 1, 1) * 255
+        return (images.float() - mean) / std
+
+
+def normalisation_of(images: ImageSet) -> Normalisation:
+    """Return the statistics of every channel over all pixels of the set."""
+    counts = torch.stack(
+        [torch.bincount(images.images[:, c].flatten(), minlength=256) for c in range(images.images.shape[1])]
+    ).double()
+    values = torch.arange(256, dtype=torch.float64) / 255
+    shares = counts / counts.sum(dim=1, keepdim=True)
+    mean = (shares * values).sum(dim=1)
+    variance = (shares * (values - mean[:, None]) ** 2).sum(dim=1)
+    # A constant channel carries nothing: divide it by 1.
+    std = torch.where(variance > 0, variance.sqrt(), 1.0)
+    return Normalisation(tuple(mean.tolist()), tuple(std.tolist()))
