@@ -10,7 +10,7 @@ from training.data.augment import Augmentation, augment
 from training.data.images import ImageSet, Normalisation
 
 
-def training_batches(  # noqa: PLR0913 - all of it varies by client, task or run
+def training_batches(
     data: ImageSet,
     batch_size: int,
     resolution: int,

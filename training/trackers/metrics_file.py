@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from supernet.errors import UserError
 from supernet.files import read_text, write_text
@@ -38,6 +39,15 @@ class MetricsFile:
 
     def close(self) -> None:
         """Nothing: every line was flushed."""
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """Return the records of a metrics file as plain values.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    return [json.loads(line) for line in read_text(path).splitlines()]
 
 
 def _kept_lines(text: str, done: int) -> list[str]:

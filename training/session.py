@@ -1,0 +1,97 @@
+"""A run on the terminal: from its configuration to its last round, with what the user is told on the way."""
+
+from pathlib import Path
+
+from rich.table import Table
+
+from supernet.console import EXIT_INTERRUPTED, end_progress, next_step, print_table, progress_bar, stderr
+from supernet.units import format_bytes, format_quantity
+from training.config import RunConfig
+from training.interrupt import stop_on_interrupt
+from training.rounds import train
+from training.run_folder import METRICS, locked
+from training.setup import Prepared, assemble, new_run, resumed_run
+from training.trackers.metrics_file import MetricsFile, read_records
+from training.trackers.protocol import Tracker, Trackers
+from training.trackers.terminal import TerminalProgress
+from training.trackers.wandb import WandbTracker
+
+
+def run_session(config: RunConfig, resumed: Path | None) -> int:
+    """Start a new run, or go on with the one in the folder ``resumed``; return the exit code.
+
+    Raises:
+        UserError: whatever the user can mend.
+    """
+    prepared = _new_run(config) if resumed is None else resumed_run(resumed, config)
+    rounds, start = prepared.config.rounds, prepared.checkpoint.state.round
+    if start >= rounds:
+        stderr.print(f"{prepared.folder} is finished: {rounds} of {rounds} rounds are done")
+        _print_end(prepared.folder)
+        return 0
+    verb = "training" if resumed is None else f"resuming after round {start}"
+    stderr.print(f"{verb}: {_description(prepared)}")
+    with locked(prepared.folder), stop_on_interrupt() as stop:
+        tracker = _trackers(prepared)
+        try:
+            checkpoint = prepared.checkpoint
+            state = train(assemble(prepared, tracker, stop), checkpoint.state, checkpoint.tensors, checkpoint.velocity)
+        finally:
+            tracker.close()
+    if state.round < rounds:
+        stderr.print(f"stopped after round {state.round} of {rounds}, with a checkpoint")
+        next_step(f"train-supernet --resume {prepared.folder}")
+        return EXIT_INTERRUPTED
+    sent = f"{format_bytes(state.bytes_up)} up, {format_bytes(state.bytes_down)} down"
+    stderr.print(f"trained {rounds} rounds: {sent}, failures {dict(state.failures) or 'none'}")
+    _print_end(prepared.folder)
+    return 0
+
+
+def _new_run(config: RunConfig) -> Prepared:
+    progress = progress_bar()
+    task = progress.add_task("building the cache", total=None)
+
+    def report(generation: int, generations: int, points: int) -> None:
+        progress.start()
+        description = f"building the cache (front of {points})"
+        progress.update(task, completed=generation, total=generations, description=description)
+
+    try:
+        return new_run(config, report)
+    finally:
+        end_progress(progress)
+
+
+def _trackers(prepared: Prepared) -> Trackers:
+    tracking, folder, state = prepared.config.tracking, prepared.folder, prepared.checkpoint.state
+    trackers: list[Tracker] = [MetricsFile(folder / METRICS, state.round)]
+    if tracking.wandb != "off":
+        config = prepared.checkpoint.config
+        trackers.append(WandbTracker(folder, folder.name, tracking.project, tracking.wandb, config, state.wandb_id))
+    if tracking.progress:
+        trackers.append(TerminalProgress(prepared.config.rounds, prepared.config.clients.per_round, state.round))
+    return Trackers(trackers)
+
+
+def _description(prepared: Prepared) -> str:
+    config, entries = prepared.config, prepared.cache.entries
+    sizes = [len(members) for members in prepared.split.clients]
+    return (
+        f"{prepared.space.name} on {config.data.name} ({len(prepared.split.classes)} classes), {config.rounds} rounds "
+        f"of {config.clients.per_round} from {config.clients.count} clients ({min(sizes)} to {max(sizes)} images, "
+        f"{config.partition.scheme}), {len(entries)} cache entries of {format_quantity(entries[0].macs)} to "
+        f"{format_quantity(entries[-1].macs)} MACs, on {config.device}; run: {prepared.folder}"
+    )
+
+
+def _print_end(folder: Path) -> None:
+    last = [record for record in read_records(folder / METRICS) if record["probes"]][-1]
+    table = Table(title=f"validation accuracy after round {last['round']}")
+    for column in ("MACs", "params", "accuracy"):
+        table.add_column(column, justify="right")
+    for probe in last["probes"]:
+        table.add_row(f"{probe['macs']:,}", f"{probe['params']:,}", f"{probe['accuracy']:.1%}")
+    print_table(table)
+    middle = last["probes"][len(last["probes"]) // 2]["macs"]
+    next_step(f"search-subnet --run {folder} --flops-budget {format_quantity(middle)}")
