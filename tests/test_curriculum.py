@@ -5,9 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulation import largest, micro_entries, smallest
 
-from cache.entries import Entry
+from cache.entries import Entry, make_entries
 from supernet.errors import UserError
-from supernet.genes import encode
+from supernet.genes import encode, random_genes
+from supernet.space import load_space
 from training.clients import Capability
 from training.config import Curriculum
 from training.curriculum import Assigner, Counts
@@ -127,6 +128,15 @@ def test_no_client_is_given_more_than_it_can_run(name: Curriculum, data: st.Data
             assert client.memory is None or _memory(entry) <= client.memory
 
 
+def test_random_networks_fit_the_memory_of_their_client_too() -> None:
+    # Networks of the MACs of its entries may well need more memory than those.
+    limit = _memory(micro_entries()[2])
+    assigner, generator = _assigner("sandwich", [Capability(memory=limit)] * 6), np.random.default_rng(0)
+    drawn = [entry for _ in range(15) for entry in assigner.assign(range(6), Counts.zero(6), generator)]
+    assert max(map(_memory, drawn)) <= limit
+    assert len(set(drawn)) > 4
+
+
 def test_among_weak_clients_the_ablest_takes_the_place_of_the_largest() -> None:
     entries = micro_entries()
     clients = [Capability(macs=entries[position].macs) for position in (0, 1, 2, 3, 2)]
@@ -162,3 +172,13 @@ def test_a_client_too_weak_for_the_smallest_entry_is_an_error_that_names_it() ->
         _assigner("pareto", [Capability(), Capability(macs=40_000)])
     with pytest.raises(UserError, match=r"client 2 can run .* raise its limit"):
         _assigner("pareto", [Capability(), Capability(memory=_memory(least)), Capability(memory=_memory(least) - 1)])
+
+
+def test_under_sandwich_a_client_that_runs_only_the_smallest_entry_is_given_what_it_can_run() -> None:
+    space = load_space("mobilenet-tiny")
+    # A cache that begins above the smallest network of the space: hardly any other has just those MACs.
+    entries = make_entries(space, random_genes(space, 3, np.random.default_rng(0)), space.fitness)
+    weak = Capability(macs=entries[0].macs)
+    assigner = Assigner("sandwich", space, entries, [weak, Capability(), weak], _BATCH)
+    assigned = assigner.assign([0, 1, 2], Counts.zero(3), np.random.default_rng(0))
+    assert assigned[2].macs == entries[0].macs
