@@ -1,0 +1,184 @@
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pytest
+import torch
+from federation import MICRO
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from simulation import largest, random_architectures, random_tensors, same_bytes, smallest
+from torch import Tensor
+
+from supernet.architecture import Architecture
+from supernet.weights import Tensors, extract
+from training.aggregation import Fold, maxnet_weights
+
+Contribution = tuple[Architecture, Mapping[str, Tensor], float]
+
+
+def _constant(architecture: Architecture, value: float) -> Tensors:
+    return {name: torch.full_like(tensor, value) for name, tensor in _subnet(architecture).items()}
+
+
+def _subnet(architecture: Architecture, seed: int = 0) -> Tensors:
+    return extract(MICRO, random_tensors(seed), architecture)
+
+
+def _merged(contributions: Sequence[Contribution], tensors: Tensors) -> Tensors:
+    fold = Fold(MICRO, tensors)
+    for architecture, update, weight in contributions:
+        fold.add(architecture, update, weight)
+    result = {name: tensor.clone() for name, tensor in tensors.items()}
+    fold.merge_into(result)
+    return result
+
+
+def _slow_mean(name: str, tensor: Tensor, contributions: Sequence[Contribution]) -> Tensor:
+    """Merge one tensor entry by entry: channels are counted from the first, kernels from the centre."""
+    expected = tensor.double().clone()
+    for entry in np.ndindex(*tensor.shape):
+        total = weights = 0.0
+        for _, update, weight in contributions:
+            if name not in update:
+                continue
+            own = update[name]
+            place = [
+                position - (whole - size) // 2 if axis >= 2 else position
+                for axis, (position, whole, size) in enumerate(zip(entry, tensor.shape, own.shape, strict=True))
+            ]
+            if all(0 <= position < size for position, size in zip(place, own.shape, strict=True)):
+                total += weight * float(own[tuple(place)])
+                weights += weight
+        if weights:
+            expected[entry] = total / weights
+    return expected
+
+
+def test_one_client_of_weight_1_over_the_whole_network_is_the_identity() -> None:
+    update = random_tensors(1)
+    assert same_bytes(_merged([(largest(), update, 1.0)], random_tensors(0)), update)
+
+
+def test_where_two_clients_overlap_an_entry_is_their_weighted_mean_and_elsewhere_the_ones_own() -> None:
+    zeros = {name: torch.zeros_like(tensor) for name, tensor in random_tensors().items()}
+    result = _merged([(largest(), _constant(largest(), 1), 1.0), (smallest(), _constant(smallest(), 5), 3.0)], zeros)
+    # The smallest has 8 of 16 output and 16 of 24 input channels here: (1·1 + 3·5) / 4 = 4.
+    project = result["stages.0.0.project.conv.weight"][:, :, 0, 0]
+    assert (project[:8, :16] == 4).all()
+    assert (project[8:] == 1).all()
+    assert (project[:, 16:] == 1).all()
+    # Its 3×3 kernel is the centre of the 5×5 one.
+    ring = [[1.0] * 5, [1.0, 4.0, 4.0, 4.0, 1.0], [1.0, 4.0, 4.0, 4.0, 1.0], [1.0, 4.0, 4.0, 4.0, 1.0], [1.0] * 5]
+    assert result["stages.0.0.depthwise.conv.weight"][15, 0].tolist() == ring
+    assert (result["stages.0.0.depthwise.conv.weight"][16:] == 1).all()
+    # Its stages have one block of two.
+    assert (result["stages.1.1.project.norm.bias"] == 1).all()
+    assert (result["head.classifier.linear.bias"] == 4).all()
+
+
+def test_the_mean_of_three_clients_matches_one_computed_entry_by_entry() -> None:
+    tensors = random_tensors(9)
+    chosen = random_architectures(3, seed=4)
+    assert len(set(chosen)) == 3
+    contributions = [
+        (architecture, _subnet(architecture, seed), weight)
+        for seed, (architecture, weight) in enumerate(zip(chosen, (0.7, 0.2, 0.1), strict=True), 1)
+    ]
+    result = _merged(contributions, tensors)
+    for name, tensor in tensors.items():
+        expected = _slow_mean(name, tensor, contributions)
+        torch.testing.assert_close(result[name].double(), expected, atol=1e-6, rtol=1e-6)
+
+
+def test_entries_no_client_covers_keep_their_bytes() -> None:
+    tensors = random_tensors(0)
+    # Values a sum or a quotient would change: NaN, negative zero, the least positive number.
+    odd = torch.tensor([float("nan"), -0.0, 1e-45])
+    tensors["stages.1.1.project.norm.bias"][:3] = odd
+    tensors["head.last.norm.bias"][16:19] = odd
+    before = {name: tensor.clone() for name, tensor in tensors.items()}
+    result = _merged([(smallest(), _subnet(smallest(), 1), 0.3)], tensors)
+
+    def bits(tensor: Tensor) -> Tensor:
+        return tensor.contiguous().view(torch.int32)
+
+    own = _subnet(smallest())
+    for name, tensor in before.items():
+        if name not in own:
+            assert torch.equal(bits(result[name]), bits(tensor)), name
+    assert torch.equal(bits(result["head.last.norm.bias"][16:]), bits(before["head.last.norm.bias"][16:]))
+    assert not torch.equal(result["head.last.norm.bias"][:16], before["head.last.norm.bias"][:16])
+
+
+def test_server_momentum_moves_covered_entries_only_as_computed_by_hand() -> None:
+    tensors = {name: torch.full_like(tensor, 2.0) for name, tensor in random_tensors().items()}
+    velocity = {name: torch.full_like(tensor, 0.5) for name, tensor in tensors.items()}
+    for mean in (3.0, 5.0):
+        fold = Fold(MICRO, tensors)
+        fold.add(smallest(), _constant(smallest(), mean), 0.4)
+        fold.merge_into(tensors, velocity, momentum=0.5)
+    # v = 0.5·0.5 + (3 − 2) = 1.25, x = 3.25; then v = 0.5·1.25 + (5 − 3.25) = 2.375, x = 5.625.
+    name = "head.last.norm.weight"
+    assert velocity[name].tolist() == [2.375] * 16 + [0.5] * 16
+    assert tensors[name].tolist() == [5.625] * 16 + [2.0] * 16
+    assert (tensors["stages.0.1.expand.conv.weight"] == 2).all()
+    assert (velocity["stages.0.1.expand.conv.weight"] == 0.5).all()
+
+
+def test_without_momentum_a_velocity_of_zero_gives_the_mean() -> None:
+    update, tensors = random_tensors(1), random_tensors(0)
+    velocity = {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
+    fold = Fold(MICRO, tensors)
+    fold.add(largest(), update, 1.0)
+    fold.merge_into(tensors, velocity, momentum=0.0)
+    for name, tensor in tensors.items():
+        torch.testing.assert_close(tensor, update[name], atol=1e-6, rtol=1e-6)
+
+
+def test_the_order_of_clients_changes_the_mean_to_rounding_only() -> None:
+    contributions = [
+        (architecture, _subnet(architecture, seed), 0.1 + 0.2 * seed)
+        for seed, architecture in enumerate(random_architectures(4, seed=1))
+    ]
+    forward, backward = _merged(contributions, random_tensors(0)), _merged(contributions[::-1], random_tensors(0))
+    for name, tensor in forward.items():
+        torch.testing.assert_close(tensor, backward[name], atol=1e-6, rtol=1e-5)
+
+
+def test_a_fold_counts_updates_and_leaves_tensors_alone_until_it_is_merged() -> None:
+    tensors, update = random_tensors(0), _subnet(smallest(), 1)
+    given_away = {name: tensor.clone() for name, tensor in update.items()}
+    fold = Fold(MICRO, tensors)
+    for _ in range(2):
+        fold.add(smallest(), update, 0.5)
+    assert fold.updates == 2
+    assert same_bytes(tensors, random_tensors(0))
+    # The fold keeps sums, not the update: a client may reuse its memory.
+    for tensor in update.values():
+        tensor.zero_()
+    fold.merge_into(tensors)
+    torch.testing.assert_close(tensors["head.last.norm.bias"][:16], given_away["head.last.norm.bias"])
+
+
+@pytest.mark.parametrize(
+    ("macs", "beta", "weights"),
+    [
+        ([10, 30, 20], 0.9, [0.05, 0.9, 0.05]),
+        ([30, 10], 0.6, [0.6, 0.4]),
+        ([10, 30, 30], 0.5, [0.25, 0.5, 0.25]),
+        ([10], 0.9, [1.0]),
+    ],
+)
+def test_the_largest_network_weighs_beta_and_the_others_share_the_rest(
+    macs: list[int], beta: float, weights: list[float]
+) -> None:
+    assert maxnet_weights(macs, beta) == pytest.approx(weights)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@given(macs=st.lists(st.integers(1, 5), min_size=1, max_size=12), beta=st.floats(0.01, 0.99))
+def test_weights_are_positive_and_sum_to_1(macs: list[int], beta: float) -> None:
+    weights = maxnet_weights(macs, beta)
+    assert sum(weights) == pytest.approx(1)
+    assert min(weights) > 0
+    assert len(weights) == len(macs)

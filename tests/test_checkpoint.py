@@ -1,0 +1,229 @@
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from federation import MICRO, micro_space
+from simulation import random_tensors, same_bytes
+
+from supernet.errors import UserError
+from training.checkpoint import (
+    SERVER,
+    STATE,
+    SUPERNET,
+    Best,
+    CheckpointError,
+    RunState,
+    best_checkpoint,
+    checkpoint_folder,
+    load_checkpoint,
+    newest_checkpoint,
+    prune_checkpoints,
+    save_checkpoint,
+)
+from training.curriculum import Counts
+
+_BEST = Best(5, 0.625)
+_CONFIG = {"seed": 3, "client": {"lr": 0.1}, "clients": {"max_macs": ["1M"]}}
+
+
+def _state(number: int = 7, best: Best | None = _BEST) -> RunState:
+    return RunState(
+        round=number,
+        counts=Counts((1, 2, 0), (0, 1, 2)),
+        trained=(4, 0, 9),
+        failures={"shape": 2, "non-finite": 1},
+        best=best,
+        bytes_up=10**12,
+        bytes_down=123,
+        wandb_id="abc",
+    )
+
+
+def _save(run: Path, number: int = 7, seed: int = 0, best: Best | None = _BEST) -> Path:
+    return save_checkpoint(run, _state(number, best), _CONFIG, random_tensors(seed), None)
+
+
+def _names(run: Path) -> list[str]:
+    return sorted(path.name for path in (run / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize("state", [_state(), RunState(0, Counts.zero(2), (0,) * 3)])
+def test_tensors_velocity_state_and_configuration_come_back_as_they_were(tmp_path: Path, state: RunState) -> None:
+    tensors, velocity = random_tensors(1), random_tensors(2)
+    folder = save_checkpoint(tmp_path, state, _CONFIG, tensors, velocity)
+    found = load_checkpoint(folder, MICRO)
+    assert found.state == state
+    assert found.config == _CONFIG
+    assert same_bytes(found.tensors, tensors)
+    assert found.velocity is not None
+    assert same_bytes(found.velocity, velocity)
+    assert list(found.tensors) == list(tensors)
+
+
+def test_without_server_momentum_there_is_no_velocity(tmp_path: Path) -> None:
+    assert load_checkpoint(_save(tmp_path), MICRO).velocity is None
+
+
+def test_a_checkpoint_is_a_folder_named_after_its_round_without_pickles(tmp_path: Path) -> None:
+    folder = save_checkpoint(tmp_path, _state(120), _CONFIG, random_tensors(), random_tensors())
+    assert folder == checkpoint_folder(tmp_path, 120) == tmp_path / "checkpoints" / "round-000120"
+    assert sorted(path.name for path in folder.iterdir()) == [SERVER, STATE, SUPERNET]
+    json.loads((folder / STATE).read_text())
+    assert _names(tmp_path) == ["round-000120"]
+
+
+def test_a_checkpoint_of_the_same_round_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
+    _save(tmp_path, seed=0)
+    found = load_checkpoint(_save(tmp_path, seed=1), MICRO)
+    assert same_bytes(found.tensors, random_tensors(1))
+
+
+@pytest.mark.parametrize("name", [SUPERNET, SERVER, STATE])
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.999])
+def test_a_file_cut_short_is_an_error_that_names_the_folder_and_what_to_do(
+    tmp_path: Path, name: str, share: float
+) -> None:
+    folder = save_checkpoint(tmp_path, _state(), _CONFIG, random_tensors(), random_tensors())
+    size = (folder / name).stat().st_size
+    os.truncate(folder / name, int(share * size))
+    with pytest.raises(
+        CheckpointError, match=f"{name} is missing or cut short; remove that folder to resume"
+    ) as caught:
+        load_checkpoint(folder, MICRO)
+    assert str(folder) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [SUPERNET, STATE])
+def test_a_missing_file_is_an_error_that_names_the_folder_and_what_to_do(tmp_path: Path, name: str) -> None:
+    folder = _save(tmp_path)
+    (folder / name).unlink()
+    with pytest.raises(CheckpointError, match=f"{name} is missing or cut short; remove that folder to resume"):
+        load_checkpoint(folder, MICRO)
+
+
+@pytest.mark.parametrize("body", ["[]", "{}", '{"state": 3}', '{"version": 1, "state": {"round": 1}, "config": {}}'])
+def test_a_state_of_another_form_is_an_error_that_names_the_folder(tmp_path: Path, body: str) -> None:
+    folder = _save(tmp_path)
+    (folder / STATE).write_text(body)
+    with pytest.raises(CheckpointError, match=f"{folder} is damaged"):
+        load_checkpoint(folder, MICRO)
+
+
+def test_a_checkpoint_of_another_version_is_refused(tmp_path: Path) -> None:
+    folder = _save(tmp_path)
+    body = json.loads((folder / STATE).read_text())
+    (folder / STATE).write_text(json.dumps({**body, "version": 2}))
+    with pytest.raises(CheckpointError, match="has version 2; this program reads 1"):
+        load_checkpoint(folder, MICRO)
+
+
+def test_a_checkpoint_of_another_space_is_refused(tmp_path: Path) -> None:
+    folder = _save(tmp_path)
+    for other in (micro_space(expands=(2, 4)), micro_space(depths=(1,)), MICRO.adapted(classes=4)):
+        with pytest.raises(CheckpointError, match="holds the supernet of another space than micro"):
+            load_checkpoint(folder, other)
+
+
+_WRITE_WITH_LITTLE_ROOM = """
+import resource, sys
+from pathlib import Path
+from simulation import random_tensors
+from training.checkpoint import CheckpointError, RunState, save_checkpoint
+from training.curriculum import Counts
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
+state = RunState(2, Counts.zero(2), (0,))
+try:
+    save_checkpoint(Path(sys.argv[1]), state, {"padding": "x" * 200_000}, random_tensors(), None)
+except CheckpointError as error:
+    print(error)
+"""
+
+
+# The supernet has about 100 kB: one limit stops it half-way, the other the state that follows it.
+@pytest.mark.parametrize("limit", [50_000, 150_000])
+def test_a_write_that_fails_leaves_the_earlier_checkpoint_and_nothing_else(tmp_path: Path, limit: int) -> None:
+    _save(tmp_path, number=1)
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", _WRITE_WITH_LITTLE_ROOM, str(tmp_path), str(limit)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"cannot write checkpoint {checkpoint_folder(tmp_path, 2)}: ")
+    assert f"the last good checkpoint is {checkpoint_folder(tmp_path, 1)}; free space" in done.stdout
+    assert done.stdout.count("\n") == 1
+    assert _names(tmp_path) == ["round-000001"]
+    assert same_bytes(load_checkpoint(newest_checkpoint(tmp_path), MICRO).tensors, random_tensors())
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").write_text("a file where the folder should be")
+    with pytest.raises(CheckpointError, match=f"cannot write checkpoint {checkpoint_folder(tmp_path, 7)}"):
+        _save(tmp_path)
+
+
+def test_half_a_checkpoint_of_a_killed_process_is_no_checkpoint_and_is_cleared_away(tmp_path: Path) -> None:
+    _save(tmp_path, number=1)
+    half = tmp_path / "checkpoints" / ".round-000002.tmp"
+    half.mkdir()
+    (half / SUPERNET).write_bytes(b"half")
+    assert newest_checkpoint(tmp_path).name == "round-000001"
+    _save(tmp_path, number=2)
+    assert _names(tmp_path) == ["round-000001", "round-000002"]
+    assert same_bytes(load_checkpoint(newest_checkpoint(tmp_path), MICRO).tensors, random_tensors())
+
+
+@pytest.mark.parametrize(
+    ("keep", "best", "kept"),
+    [
+        (2, None, [9, 10]),
+        (1, Best(3, 0.5), [3, 10]),
+        (2, Best(10, 0.5), [9, 10]),
+        (3, Best(1, 0.5), [1, 8, 9, 10]),
+        (50, None, list(range(1, 11))),
+    ],
+)
+def test_pruning_keeps_the_newest_and_the_best(tmp_path: Path, keep: int, best: Best | None, kept: list[int]) -> None:
+    for number in range(1, 11):
+        checkpoint_folder(tmp_path, number).mkdir(parents=True)
+    prune_checkpoints(tmp_path, keep, best)
+    assert _names(tmp_path) == [f"round-{number:06d}" for number in kept]
+
+
+def test_the_newest_checkpoint_is_that_of_the_last_round(tmp_path: Path) -> None:
+    for number in (2, 10, 9):
+        checkpoint_folder(tmp_path, number).mkdir(parents=True)
+    assert newest_checkpoint(tmp_path) == checkpoint_folder(tmp_path, 10)
+
+
+def test_the_best_checkpoint_is_the_one_the_newest_state_names(tmp_path: Path) -> None:
+    _save(tmp_path, number=5, best=Best(5, 0.6))
+    _save(tmp_path, number=6, best=Best(5, 0.6))
+    assert best_checkpoint(tmp_path) == checkpoint_folder(tmp_path, 5)
+
+
+def test_without_an_evaluation_the_newest_checkpoint_is_the_best(tmp_path: Path) -> None:
+    for number in (1, 2):
+        _save(tmp_path, number=number, best=None)
+    assert best_checkpoint(tmp_path) == checkpoint_folder(tmp_path, 2)
+
+
+def test_a_run_without_a_checkpoint_is_an_error_of_one_line(tmp_path: Path) -> None:
+    for find in (newest_checkpoint, best_checkpoint):
+        with pytest.raises(UserError, match="has no checkpoint yet"):
+            find(tmp_path)
+
+
+def test_a_state_names_every_field(tmp_path: Path) -> None:
+    body = json.loads((_save(tmp_path) / STATE).read_text())
+    assert body["state"].keys() == {field.name for field in dataclasses.fields(RunState)}
+    assert body["state"]["counts"] == {"smallest": [1, 2, 0], "largest": [0, 1, 2]}

@@ -1,0 +1,190 @@
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from supernet.errors import UserError
+from supernet.typed_yaml import from_mapping, read_yaml_mapping
+from training.clients import ClientsConfig
+from training.config import (
+    CheckpointConfig,
+    ClientConfig,
+    DataConfig,
+    EvaluationConfig,
+    RunConfig,
+    ServerConfig,
+    TrackingConfig,
+    changed_field,
+    config_to_mapping,
+    write_config,
+)
+from training.partition import PartitionConfig
+
+#: No field has its default value.
+_OTHER = RunConfig(
+    space="mobilenet-cifar",
+    output="somewhere/else",
+    cache="cache.jsonl",
+    fitness="fitness.yaml",
+    rounds=7,
+    seed=11,
+    curriculum="sandwich",
+    device="cuda:1",
+    data=DataConfig("imagefolder", "images", True, 0.25, 3, False, 5),
+    partition=PartitionConfig("shard", 0.3, 4, 5),
+    clients=ClientsConfig(30, 10, ("60M", "180M"), ("64M",)),
+    client=ClientConfig(2, 32, 0.025, "step", 0.5, 1e-4, 1.0, 0.1),
+    server=ServerConfig(0.75, True, 0.9),
+    evaluation=EvaluationConfig(3, 4, 512, 64),
+    checkpoint=CheckpointConfig(5, 6),
+    tracking=TrackingConfig("offline", "mine", False),
+)
+
+
+def _nested(name: str, value: object) -> dict[str, Any]:
+    *groups, field = name.split(".")
+    mapping: dict[str, Any] = {field: value}
+    for group in reversed(groups):
+        mapping = {group: mapping}
+    return mapping
+
+
+def _changed(name: str, value: object) -> dict[str, Any]:
+    """Return the mapping of the other configuration with one field replaced."""
+    mapping = config_to_mapping(_OTHER)
+    *groups, field = name.split(".")
+    inner = mapping
+    for group in groups:
+        inner = inner[group]
+    assert field in inner
+    inner[field] = value
+    return mapping
+
+
+def test_every_field_of_the_test_differs_from_its_default() -> None:
+    ours, defaults = config_to_mapping(_OTHER), config_to_mapping(RunConfig())
+    for name, value in ours.items():
+        for field, inner in value.items() if isinstance(value, dict) else [(name, value)]:
+            default = defaults[name][field] if isinstance(value, dict) else defaults[name]
+            assert inner != default, f"{name}.{field}"
+
+
+@pytest.mark.parametrize("config", [RunConfig(), _OTHER])
+def test_a_configuration_comes_back_from_its_file_as_it_was(tmp_path: Path, config: RunConfig) -> None:
+    path = tmp_path / "config.yaml"
+    write_config(path, config)
+    assert from_mapping(RunConfig, read_yaml_mapping(path), str(path)) == config
+
+
+def test_the_file_names_every_field_in_their_order() -> None:
+    mapping = config_to_mapping(_OTHER)
+    assert list(mapping) == [field.name for field in dataclasses.fields(RunConfig)]
+    assert list(mapping["client"]) == [field.name for field in dataclasses.fields(ClientConfig)]
+    assert mapping["clients"]["max_macs"] == ["60M", "180M"]
+
+
+def test_an_equal_configuration_has_no_changed_field() -> None:
+    assert changed_field(config_to_mapping(_OTHER), config_to_mapping(_OTHER)) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("rounds", 7, 8),
+        ("seed", 11, 0),
+        ("device", "cuda:1", "cpu"),
+        ("client.lr", 0.025, 0.03),
+        ("clients.max_macs", ["60M", "180M"], ["60M"]),
+        ("data.name", "imagefolder", "digits"),
+        ("data.crop", 3, None),
+        ("partition.alpha", 0.3, 0.4),
+        ("server.momentum", 0.9, 0.0),
+        ("evaluation.every", 3, 4),
+    ],
+)
+def test_a_changed_field_is_named_with_its_old_and_new_value(name: str, old: object, new: object) -> None:
+    assert changed_field(config_to_mapping(_OTHER), _changed(name, new)) == (name, old, new)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("output", "moved"),
+        ("data.root", "/elsewhere"),
+        ("data.download", False),
+        ("checkpoint.every", 1),
+        ("checkpoint.keep", 9),
+        ("tracking.wandb", "off"),
+        ("tracking.project", "another"),
+        ("tracking.progress", True),
+    ],
+)
+def test_where_things_are_and_what_is_reported_may_change(name: str, value: object) -> None:
+    assert changed_field(config_to_mapping(_OTHER), _changed(name, value)) is None
+
+
+def test_a_field_that_is_new_or_gone_counts_as_changed() -> None:
+    without = config_to_mapping(_OTHER)
+    del without["client"]["clip"]
+    assert changed_field(without, config_to_mapping(_OTHER)) == ("client.clip", None, 1.0)
+    assert changed_field(config_to_mapping(_OTHER), without) == ("client.clip", 1.0, None)
+
+
+_BAD_VALUES: list[tuple[str, object]] = [
+    ("rounds", 0),
+    ("rounds", "many"),
+    ("seed", -1),
+    ("curriculum", "random"),
+    ("client.epochs", 0),
+    ("client.batch_size", 1),
+    ("client.lr", 0.0),
+    ("client.lr", float("nan")),
+    ("client.lr_schedule", "linear"),
+    ("client.momentum", 1.0),
+    ("client.momentum", -0.1),
+    ("client.weight_decay", -1e-4),
+    ("client.clip", -1.0),
+    ("client.clip", float("nan")),
+    ("client.label_smoothing", 1.0),
+    ("server.largest_weight", 0.0),
+    ("server.largest_weight", 1.0),
+    ("server.momentum", 1.0),
+    ("evaluation.every", 0),
+    ("evaluation.probes", 1),
+    ("evaluation.calibration_images", 1),
+    ("evaluation.batch_size", 1),
+    ("checkpoint.every", 0),
+    ("checkpoint.keep", 0),
+    ("clients.count", 0),
+    ("clients.per_round", 21),
+    ("clients.max_macs", ["lots"]),
+    ("partition.alpha", 0.0),
+    ("partition.scheme", "random"),
+    ("tracking.wandb", "sometimes"),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), _BAD_VALUES)
+def test_a_bad_value_in_a_file_is_an_error_of_one_line_that_names_the_field(name: str, value: object) -> None:
+    with pytest.raises(UserError) as caught:
+        from_mapping(RunConfig, _nested(name, value), "config.yaml")
+    message = str(caught.value)
+    assert "\n" not in message
+    assert name.rsplit(".", 1)[-1] in message or str(value).strip("[]'") in message
+
+
+@pytest.mark.parametrize("name", ["roundz", "client.lrr"])
+def test_an_unknown_field_in_a_file_is_an_error_of_one_line_that_names_it(name: str) -> None:
+    with pytest.raises(UserError, match=name.rsplit(".", maxsplit=1)[-1]) as caught:
+        from_mapping(RunConfig, _nested(name, 1), "config.yaml")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_message_says_what_is_allowed() -> None:
+    with pytest.raises(UserError, match=r"client\.batch_size is 1; it must be at least 2"):
+        ClientConfig(batch_size=1)
+    with pytest.raises(UserError, match=r"client\.lr is -1; it must be positive"):
+        ClientConfig(lr=-1)
+    with pytest.raises(UserError, match=r"server\.largest_weight is 1\.5; it must be between 0 and 1"):
+        ServerConfig(largest_weight=1.5)

@@ -1,0 +1,184 @@
+import numpy as np
+import pytest
+from federation import MICRO
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from simulation import largest, micro_entries, smallest
+
+from cache.entries import Entry, make_entries
+from supernet.errors import UserError
+from supernet.genes import encode, random_genes
+from supernet.space import load_space
+from training.clients import Capability
+from training.config import Curriculum
+from training.curriculum import Assigner, Counts
+
+_BATCH = 8
+_CURRICULA: tuple[Curriculum, ...] = ("pareto", "sandwich")
+
+
+def _assigner(name: Curriculum = "pareto", clients: list[Capability] | None = None) -> Assigner:
+    return Assigner(name, MICRO, micro_entries(), clients or [Capability()] * 6, _BATCH)
+
+
+def _memory(entry: Entry) -> int:
+    return 4 * entry.params + _BATCH * entry.activation_bytes
+
+
+def test_counts_start_at_zero_and_go_up_for_the_clients_named() -> None:
+    counts = Counts.zero(3)
+    assert counts == Counts((0, 0, 0), (0, 0, 0))
+    assert counts.after([1], [2, 0]).after([1], []) == Counts((0, 2, 0), (1, 0, 1))
+    assert counts == Counts.zero(3)
+
+
+def test_the_cache_begins_with_the_smallest_network_and_ends_with_the_largest() -> None:
+    entries, assigner = micro_entries(), _assigner()
+    assert entries[0].architecture == smallest()
+    assert entries[-1].architecture == largest()
+    assert [assigner.is_smallest(entry) for entry in entries] == [True] + [False] * (len(entries) - 1)
+    assert [assigner.is_largest(entry) for entry in entries] == [False] * (len(entries) - 1) + [True]
+
+
+@pytest.mark.parametrize("name", _CURRICULA)
+@settings(max_examples=50, deadline=None, derandomize=True, database=None)
+@given(data=st.data())
+def test_those_who_had_the_smallest_and_the_largest_least_often_get_them(name: Curriculum, data: st.DataObject) -> None:
+    some = st.lists(st.integers(0, 4), min_size=6, max_size=6).map(tuple)
+    counts = Counts(data.draw(some), data.draw(some))
+    drawn = data.draw(st.permutations(range(6)))[: data.draw(st.integers(2, 6))]
+    assigner = _assigner(name)
+    assigned = dict(zip(drawn, assigner.assign(drawn, counts, np.random.default_rng(0)), strict=True))
+    least = min(counts.smallest[client] for client in drawn)
+    (small,) = [client for client in drawn if counts.smallest[client] == least][:1]
+    assert assigner.is_smallest(assigned[small])
+    rest = [client for client in drawn if client != small]
+    least = min(counts.largest[client] for client in rest)
+    (large,) = [client for client in rest if counts.largest[client] == least][:1]
+    assert assigner.is_largest(assigned[large])
+
+
+def test_over_many_rounds_every_client_has_the_smallest_and_the_largest_about_equally_often() -> None:
+    entries = micro_entries()
+    # A cache of two leaves nothing to chance: a third client would draw one of them, so two train a round.
+    assigner = Assigner("pareto", MICRO, (entries[0], entries[-1]), [Capability()] * 6, _BATCH)
+    generator, counts, drawn_times = np.random.default_rng(0), Counts.zero(6), np.zeros(6, dtype=int)
+    for _ in range(300):
+        drawn = [int(client) for client in generator.choice(6, 2, replace=False)]
+        small, large = (assigner.assign(drawn, counts, generator).index(entry) for entry in (entries[0], entries[-1]))
+        counts = counts.after([drawn[small]], [drawn[large]])
+        drawn_times[drawn] += 1
+    assert sum(counts.smallest) == sum(counts.largest) == 300
+    assert max(counts.smallest) - min(counts.smallest) <= 3
+    # Whoever is not given the smallest of two is given the largest.
+    assert counts.largest == tuple(drawn_times - counts.smallest)
+
+
+@pytest.mark.parametrize("name", _CURRICULA)
+def test_when_all_clients_train_every_round_each_is_given_the_smallest_and_the_largest_in_turn(
+    name: Curriculum,
+) -> None:
+    assigner, counts, generator = _assigner(name), Counts.zero(6), np.random.default_rng(0)
+    for _ in range(60):
+        drawn = [int(client) for client in generator.permutation(6)]
+        assigned = assigner.assign(drawn, counts, generator)
+        # Others may draw the smallest or the largest by chance; the turns are those with the least counts.
+        small = min(drawn, key=lambda client: counts.smallest[client])
+        large = min((client for client in drawn if client != small), key=lambda client: counts.largest[client])
+        assert assigner.is_smallest(assigned[drawn.index(small)])
+        assert assigner.is_largest(assigned[drawn.index(large)])
+        counts = counts.after([small], [large])
+        assert max(counts.smallest) - min(counts.smallest) <= 1
+        # Whose turn it is may be taken by the smallest: the largest comes a round later then.
+        assert max(counts.largest) - min(counts.largest) <= 2
+
+
+def test_pareto_draws_cache_entries_only_and_all_of_them() -> None:
+    assigner, generator = _assigner(), np.random.default_rng(0)
+    drawn = [entry for _ in range(80) for entry in assigner.assign(range(6), Counts.zero(6), generator)[2:]]
+    assert set(drawn) == set(micro_entries())
+    times = [drawn.count(entry) for entry in micro_entries()]
+    assert min(times) > 320 / len(times) * 0.6
+
+
+def test_sandwich_draws_from_the_space_within_the_macs_of_the_cache() -> None:
+    assigner, generator, entries = _assigner("sandwich"), np.random.default_rng(0), micro_entries()
+    drawn = [entry for _ in range(10) for entry in assigner.assign(range(6), Counts.zero(6), generator)[2:]]
+    assert all(entries[0].macs <= entry.macs <= entries[-1].macs for entry in drawn)
+    for entry in drawn:
+        encode(MICRO, entry.architecture)
+    assert len(set(drawn) - set(entries)) > 10
+
+
+@pytest.mark.parametrize("name", _CURRICULA)
+@settings(max_examples=40, deadline=None, derandomize=True, database=None)
+@given(data=st.data())
+def test_no_client_is_given_more_than_it_can_run(name: Curriculum, data: st.DataObject) -> None:
+    entries = micro_entries()
+    macs = st.none() | st.integers(entries[0].macs, entries[-1].macs)
+    memory = st.none() | st.integers(_memory(entries[0]), max(map(_memory, entries)))
+    clients = data.draw(st.lists(st.builds(Capability, macs, memory), min_size=2, max_size=5))
+    assigner = _assigner(name, clients)
+    drawn = list(range(len(clients)))
+    for seed in range(3):
+        assigned = assigner.assign(drawn, Counts.zero(len(clients)), np.random.default_rng(seed))
+        assert assigned[0] == entries[0] or assigned.count(entries[0]) > 0
+        for client, entry in zip(clients, assigned, strict=True):
+            assert client.macs is None or entry.macs <= client.macs
+            assert client.memory is None or _memory(entry) <= client.memory
+
+
+def test_random_networks_fit_the_memory_of_their_client_too() -> None:
+    # Networks of the MACs of its entries may well need more memory than those.
+    limit = _memory(micro_entries()[2])
+    assigner, generator = _assigner("sandwich", [Capability(memory=limit)] * 6), np.random.default_rng(0)
+    drawn = [entry for _ in range(15) for entry in assigner.assign(range(6), Counts.zero(6), generator)]
+    assert max(map(_memory, drawn)) <= limit
+    assert len(set(drawn)) > 4
+
+
+def test_among_weak_clients_the_ablest_takes_the_place_of_the_largest() -> None:
+    entries = micro_entries()
+    clients = [Capability(macs=entries[position].macs) for position in (0, 1, 2, 3, 2)]
+    assigner = _assigner("pareto", clients)
+    assigned = assigner.assign([0, 1, 2, 3, 4], Counts.zero(5), np.random.default_rng(0))
+    assert assigned[0] == entries[0]
+    assert assigned[3] == entries[3]
+    # Whoever is ablest among the drawn: here the two of the third entry, the one with fewer turns.
+    counts = Counts((0,) * 5, (0, 0, 1, 0, 0))
+    assigned = assigner.assign([0, 2, 4], counts, np.random.default_rng(0))
+    assert assigned[2] == entries[2]
+
+
+def test_a_single_client_draws_freely() -> None:
+    generator, assigner = np.random.default_rng(0), _assigner()
+    drawn = {assigner.assign([2], Counts.zero(6), generator)[0] for _ in range(100)}
+    assert drawn == set(micro_entries())
+
+
+@pytest.mark.parametrize("name", _CURRICULA)
+def test_the_draw_is_the_generators(name: Curriculum) -> None:
+    assigner = _assigner(name)
+    first, again, other = (assigner.assign(range(6), Counts.zero(6), np.random.default_rng(seed)) for seed in (0, 0, 1))
+    assert first == again
+    assert first != other
+
+
+def test_a_client_too_weak_for_the_smallest_entry_is_an_error_that_names_it() -> None:
+    least = micro_entries()[0]
+    with pytest.raises(
+        UserError, match=r"client 1 can run 40K MACs, less than the smallest cache entry \(40,416 MACs\)"
+    ):
+        _assigner("pareto", [Capability(), Capability(macs=40_000)])
+    with pytest.raises(UserError, match=r"client 2 can run .* raise its limit"):
+        _assigner("pareto", [Capability(), Capability(memory=_memory(least)), Capability(memory=_memory(least) - 1)])
+
+
+def test_under_sandwich_a_client_that_runs_only_the_smallest_entry_is_given_what_it_can_run() -> None:
+    space = load_space("mobilenet-tiny")
+    # A cache that begins above the smallest network of the space: hardly any other has just those MACs.
+    entries = make_entries(space, random_genes(space, 3, np.random.default_rng(0)), space.fitness)
+    weak = Capability(macs=entries[0].macs)
+    assigner = Assigner("sandwich", space, entries, [weak, Capability(), weak], _BATCH)
+    assigned = assigner.assign([0, 1, 2], Counts.zero(3), np.random.default_rng(0))
+    assert assigned[2].macs == entries[0].macs

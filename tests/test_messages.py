@@ -1,0 +1,104 @@
+import dataclasses
+from collections.abc import Callable
+
+import pytest
+import torch
+from federation import MICRO
+from simulation import micro_task, random_tensors, smallest
+
+from supernet.weights import Tensors, extract
+from training.messages import FailureKind, Update, check_update, tensor_bytes
+
+_WEIGHT = "stages.0.0.depthwise.conv.weight"
+_BIAS = "head.classifier.linear.bias"
+
+
+def _update(**fields: object) -> Update:
+    task = micro_task(smallest(), client=3)
+    good = Update(task, extract(MICRO, random_tensors(1), smallest()), 10, 1.5, 0.1)
+    return dataclasses.replace(good, **fields)  # type: ignore[arg-type]
+
+
+def _nan(tensors: Tensors) -> None:
+    tensors[_WEIGHT][3, 0, 1, 1] = float("nan")
+
+
+def _infinite(tensors: Tensors) -> None:
+    tensors[_BIAS][0] = float("-inf")
+
+
+def _shape(tensors: Tensors) -> None:
+    tensors[_WEIGHT] = torch.zeros(16, 1, 5, 5)
+
+
+def _transposed(tensors: Tensors) -> None:
+    tensors["head.hidden.linear.weight"] = torch.zeros(16, 16, 1)
+
+
+def _dtype(tensors: Tensors) -> None:
+    tensors[_BIAS] = tensors[_BIAS].double()
+
+
+def _missing(tensors: Tensors) -> None:
+    del tensors[_WEIGHT]
+
+
+def _extra(tensors: Tensors) -> None:
+    tensors["stages.0.1.depthwise.conv.weight"] = torch.zeros(1)
+
+
+def test_a_good_update_passes() -> None:
+    assert check_update(_update()) is None
+
+
+def test_an_update_in_another_memory_layout_passes() -> None:
+    tensors = {
+        name: tensor.to(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
+        for name, tensor in _update().tensors.items()
+    }
+    assert check_update(_update(tensors=tensors)) is None
+
+
+@pytest.mark.parametrize(
+    ("spoil", "kind", "reason"),
+    [
+        (_nan, "non-finite", f"{_WEIGHT} holds NaN or infinity"),
+        (_infinite, "non-finite", f"{_BIAS} holds NaN or infinity"),
+        (_shape, "shape", f"{_WEIGHT} has shape (16, 1, 5, 5) instead of (16, 1, 3, 3)"),
+        (_transposed, "shape", "head.hidden.linear.weight has shape (16, 16, 1) instead of (16, 16)"),
+        (_dtype, "dtype", f"{_BIAS} has type torch.float64 instead of torch.float32"),
+        (_missing, "names", f"tensor {_WEIGHT} is missing or was not asked for"),
+        (_extra, "names", "tensor stages.0.1.depthwise.conv.weight is missing or was not asked for"),
+    ],
+)
+def test_a_spoiled_tensor_is_a_failure_of_its_kind_that_names_it(
+    spoil: Callable[[Tensors], None], kind: FailureKind, reason: str
+) -> None:
+    update = _update()
+    tensors = dict(update.tensors)
+    spoil(tensors)
+    failure = check_update(dataclasses.replace(update, tensors=tensors))
+    assert failure is not None
+    assert (failure.kind, failure.reason) == (kind, reason)
+    assert failure.task is update.task
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind", "reason"),
+    [
+        ({"examples": 0}, "examples", "it reports 0 examples"),
+        ({"examples": -5}, "examples", "it reports -5 examples"),
+        ({"loss": float("nan")}, "non-finite", "its training loss is nan"),
+        ({"loss": float("inf")}, "non-finite", "its training loss is inf"),
+    ],
+)
+def test_a_spoiled_number_is_a_failure_of_its_kind(fields: dict[str, object], kind: FailureKind, reason: str) -> None:
+    failure = check_update(_update(**fields))
+    assert failure is not None
+    assert (failure.kind, failure.reason) == (kind, reason)
+
+
+def test_the_bytes_of_tensors_are_those_of_their_values() -> None:
+    assert tensor_bytes({"a": torch.zeros(3, 5), "b": torch.zeros(7, dtype=torch.float64)}) == 3 * 5 * 4 + 7 * 8
+    # A view counts what it shows, not the memory behind it.
+    assert tensor_bytes({"a": torch.zeros(10, 10)[:2, :3]}) == 2 * 3 * 4

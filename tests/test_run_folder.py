@@ -1,0 +1,203 @@
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from federation import MICRO, NORMALISATION, micro_cache
+
+from supernet.errors import UserError
+from training.config import RunConfig
+from training.run_folder import (
+    CACHE,
+    CONFIG,
+    SPACE,
+    SPLIT,
+    RunError,
+    Split,
+    check_new_run,
+    check_run,
+    create_run,
+    locked,
+    read_run_cache,
+    read_run_config,
+    read_space,
+    read_split,
+)
+
+_SPLIT = Split("0123456789abcdef", ("a", "b"), [4, 9], [[0, 1], [2, 3, 5]], NORMALISATION)
+_FILES = (CONFIG, SPACE, CACHE, SPLIT)
+
+
+def _first_checkpoint(into: Path) -> None:
+    (into / "checkpoints" / "round-000000").mkdir(parents=True)
+
+
+def _create(folder: Path) -> RunConfig:
+    config = RunConfig(space="micro.yaml", output=str(folder), seed=5)
+    create_run(folder, config, MICRO, micro_cache(), _SPLIT, _first_checkpoint)
+    return config
+
+
+def test_a_new_run_holds_everything_that_is_read_back_from_it(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "mine"
+    config = _create(folder)
+    check_run(folder)
+    assert read_run_config(folder) == config
+    assert read_space(folder) == MICRO
+    found, written = read_run_cache(folder, MICRO), micro_cache()
+    assert [entry.architecture for entry in found.entries] == [entry.architecture for entry in written.entries]
+    assert (found.fitness, found.solver) == (written.fitness, written.solver)
+    assert read_split(folder) == _SPLIT
+    assert (folder / "checkpoints" / "round-000000").is_dir()
+    assert [path.name for path in folder.parent.iterdir()] == ["mine"]
+
+
+def test_an_empty_folder_becomes_the_run(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    _create(folder)
+    check_run(folder)
+
+
+@pytest.mark.parametrize("error", [UserError("the disk is full"), OSError(28, "No space left"), KeyboardInterrupt()])
+def test_a_run_that_cannot_be_completed_leaves_nothing(tmp_path: Path, error: BaseException) -> None:
+    folder = tmp_path / "run"
+
+    def fail(into: Path) -> None:
+        _first_checkpoint(into)
+        raise error
+
+    with pytest.raises((UserError, KeyboardInterrupt)):
+        create_run(folder, RunConfig(), MICRO, micro_cache(), _SPLIT, fail)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_process_left_is_cleared_away(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    left = tmp_path / ".run.tmp"
+    left.mkdir()
+    (left / "junk").write_text("half a run")
+    _create(folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert not (folder / "junk").exists()
+
+
+def test_an_output_below_a_file_is_an_error_of_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot write .*file") as caught:
+        _create(tmp_path / "file" / "run")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_output_below_a_file_is_refused_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError):
+        check_new_run(tmp_path / "file" / "run")
+
+
+def test_a_new_or_empty_folder_is_free(tmp_path: Path) -> None:
+    check_new_run(tmp_path / "new")
+    check_new_run(tmp_path)
+
+
+def test_a_folder_that_holds_a_run_offers_to_resume_it(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    _create(folder)
+    with pytest.raises(RunError, match=f"already holds a run; go on with: train-supernet --resume {folder},"):
+        check_new_run(folder)
+
+
+def test_other_peoples_files_are_never_written_over(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("")
+    for taken in (tmp_path, tmp_path / "thesis.tex"):
+        with pytest.raises(RunError, match="exists and is not an empty folder; choose another --output"):
+            check_new_run(taken)
+
+
+@pytest.mark.parametrize("name", _FILES)
+def test_a_folder_that_lacks_a_file_of_a_run_is_refused_and_the_file_named(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "run"
+    _create(folder)
+    (folder / name).unlink()
+    with pytest.raises(RunError, match=f"holds no run: {folder / name} is missing"):
+        check_run(folder)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"digest": "x"}', '{"normalisation": []}'])
+def test_a_damaged_split_is_an_error_that_names_the_file(tmp_path: Path, text: str) -> None:
+    (tmp_path / SPLIT).write_text(text)
+    with pytest.raises(RunError, match=f"{tmp_path / SPLIT} is damaged"):
+        read_split(tmp_path)
+
+
+@pytest.mark.parametrize("name", [CONFIG, SPACE])
+@pytest.mark.parametrize("text", ["", "a: [", "- 1", "name: 3", "unknown_field: 1"])
+def test_a_damaged_configuration_or_space_is_an_error_of_one_line_that_names_it(
+    tmp_path: Path, name: str, text: str
+) -> None:
+    (tmp_path / name).write_text(text)
+    read = read_run_config if name == CONFIG else read_space
+    with pytest.raises(UserError, match=str(tmp_path / name)) as caught:
+        read(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_cache_of_another_space_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    _create(folder)
+    with pytest.raises(UserError, match="micro"):
+        read_run_cache(folder, MICRO.adapted(classes=3))
+
+
+def test_files_are_plain_yaml_and_json(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    _create(folder)
+    assert yaml.safe_load((folder / CONFIG).read_text())["seed"] == 5
+    assert yaml.safe_load((folder / SPACE).read_text())["name"] == "micro"
+    split = json.loads((folder / SPLIT).read_text())
+    assert split.keys() == {field.name for field in dataclasses.fields(Split)}
+
+
+_HOLD = """
+import sys
+from pathlib import Path
+from training.run_folder import locked
+
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_two_processes_never_write_one_run(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(
+        [sys.executable, "-c", _HOLD, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=environment,
+        text=True,
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(RunError, match=f"another process is training {tmp_path}"), locked(tmp_path):
+            pass
+        other.kill()
+        other.wait()
+    # A killed process has lost it.
+    with locked(tmp_path):
+        pass
+
+
+def test_a_lock_is_free_again_after_the_run(tmp_path: Path) -> None:
+    for _ in range(2):
+        with locked(tmp_path):
+            pass
+    with pytest.raises(ValueError, match="broken"), locked(tmp_path):
+        raise ValueError("broken")
+    with locked(tmp_path):
+        pass

@@ -1,0 +1,71 @@
+import dataclasses
+
+import pytest
+
+from supernet import console
+from training.evaluation import Probe
+from training.records import RoundRecord
+from training.trackers.terminal import TerminalProgress
+
+_QUIET = RoundRecord(
+    round=4,
+    train_loss=1.2345,
+    lr=0.1,
+    beta=0.9,
+    clients=(),
+    failures={},
+    bytes_up=1,
+    bytes_down=1,
+    seconds=12.34,
+    sgd_seconds=12.0,
+    overhead_share=0.0276,
+    evaluation_seconds=0.0,
+    probes=(),
+    trained=(),
+)
+_EVALUATED = dataclasses.replace(_QUIET, probes=(Probe(35_300_000, 1, 0.5), Probe(179_700_000, 1, 0.625)))
+
+
+def test_an_evaluated_round_is_one_line_with_loss_time_overhead_and_accuracies(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    progress = TerminalProgress(rounds=10, clients_per_round=2, done=3)
+    progress.round_done(_EVALUATED)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == (
+        "round 4/10: loss 1.234, 12.3 s, 2.8% of it not SGD; validation accuracy by MACs: 35.3M 50.0%  179.7M 62.5%\n"
+    )
+
+
+def test_a_round_without_evaluation_and_failures_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = TerminalProgress(rounds=10, clients_per_round=2, done=0)
+    progress.client_done(1, 1, 2)
+    progress.round_done(_QUIET)
+    assert capsys.readouterr().err == ""
+
+
+def test_failures_are_printed_by_kind(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = TerminalProgress(rounds=10, clients_per_round=2, done=0)
+    progress.round_done(dataclasses.replace(_QUIET, failures={"shape": 2, "non-finite": 1}))
+    assert capsys.readouterr().err == "round 4: 2 failed (shape)\nround 4: 1 failed (non-finite)\n"
+
+
+def test_where_there_is_no_terminal_closing_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    TerminalProgress(rounds=10, clients_per_round=2, done=0).close()
+    assert capsys.readouterr().err == ""
+
+
+def test_on_a_terminal_the_bar_counts_the_clients_of_all_rounds(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(console.stderr, "_force_terminal", True)
+    monkeypatch.setattr(console.stderr, "_width", 100, raising=False)
+    progress = TerminalProgress(rounds=10, clients_per_round=4, done=3)
+    progress.client_done(4, 3, 4)
+    progress.round_done(_EVALUATED)
+    progress.close()
+    shown = capsys.readouterr().err
+    assert "round 4/10" in shown
+    assert "15/40" in shown
+    assert "62.5%" in shown
