@@ -65,6 +65,15 @@ def check_output(path: Path, *, overwrite: bool) -> None:
         raise UserError(f"{path} is a folder; name a file in it")
     if path.exists() and not overwrite:
         raise UserError(f"{path} exists; pass --overwrite to replace it, or choose another output")
+    check_writable(path)
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a path that cannot be created.
+
+    Raises:
+        UserError: the nearest folder above it that exists cannot be written.
+    """
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise UserError(f"cannot write {path}: {folder} is not a folder you may write to")

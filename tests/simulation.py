@@ -143,7 +143,7 @@ def simulated_run(folder: Path, config: RunConfig | None = None, **fields: Any) 
         space=MICRO,
         entries=entries,
         probes=choose_probes(entries, config.evaluation.probes),
-        assigner=Assigner(config.curriculum, MICRO, entries, capabilities(config.clients), config.client.batch_size),
+        assigner=Assigner(config.curriculum, MICRO, entries, capabilities(config.clients), config.client.batch),
         engine=InProcessEngine(data, parts, recipe),
         evaluator=Evaluator(
             MICRO, data.subset(torch.arange(16)), held_out, NORMALISATION, config.evaluation.batch_size

@@ -232,7 +232,7 @@ def test_the_training_loss_is_the_mean_over_clients_weighted_by_their_images(tmp
 def test_one_client_with_the_largest_network_replaces_the_supernet(tmp_path: Path) -> None:
     config = short_config(rounds=1, clients=ClientsConfig(count=3, per_round=1))
     largest = micro_entries()[-1:]
-    assigner = Assigner("pareto", MICRO, largest, [Capability()] * 3, config.client.batch_size)
+    assigner = Assigner("pareto", MICRO, largest, [Capability()] * 3, config.client.batch)
     run, engine = spoiled_run(tmp_path, _good, config)
     run = dataclasses.replace(run, assigner=assigner, entries=largest)
     _, tensors = _train(run)

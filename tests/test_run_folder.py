@@ -95,7 +95,7 @@ def test_an_output_below_a_file_is_an_error_of_one_line(tmp_path: Path) -> None:
 
 def test_an_output_below_a_file_is_refused_before_any_work(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunError):
+    with pytest.raises(UserError, match="not a folder you may write to"):
         check_new_run(tmp_path / "file" / "run")
 
 

@@ -179,7 +179,9 @@ def _read_state(folder: Path) -> tuple[RunState, Mapping[str, Any]]:
         if body["version"] != VERSION:
             raise CheckpointError(f"{folder} has version {body['version']}; this program reads {VERSION}")
         return RunState(**fields), body["config"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except CheckpointError:
+        raise
+    except (UserError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise CheckpointError(_damaged(folder, STATE)) from error
 
 

@@ -28,8 +28,8 @@ class Recipe:
 def train_client(task: Task, data: ImageSet, recipe: Recipe) -> Update:
     """Train ``task``'s subnet on ``data`` and return its tensors.
 
-    The task's tensors are trained in place when they are on the data's device. Deterministic for one
-    machine, device and number of threads: every draw comes from the task's seed.
+    The task's tensors are the client's own and may be overwritten. Deterministic for one machine, device and
+    number of threads: every draw comes from the task's seed.
     """
     config, device = recipe.config, data.images.device
     tensors = {name: tensor.to(device) for name, tensor in task.tensors.items()}
@@ -44,7 +44,7 @@ def train_client(task: Task, data: ImageSet, recipe: Recipe) -> Update:
         losses = []
         for images, labels in training_batches(
             data,
-            config.batch_size,
+            config.batch,
             task.architecture.resolution,
             recipe.augmentation,
             recipe.normalisation,

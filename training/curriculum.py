@@ -13,7 +13,7 @@ import numpy as np
 from cache.entries import Entry, make_entries
 from cache.limits import Limits
 from cache.sampling import draw_within
-from supernet.errors import UserError
+from supernet.errors import BudgetError, UserError
 from supernet.genes import encode
 from supernet.space import SearchSpace
 from training.clients import Capability
@@ -111,10 +111,13 @@ class Assigner:
         return runnable[int(generator.integers(len(runnable)))]
 
     def _draw_from_space(self, client: int, generator: np.random.Generator) -> Entry:
-        """Draw within the MACs of the client's entries; the smallest entry if no draw fits its memory."""
+        """Draw within the MACs of the client's entries; the smallest entry if no draw is one it can run."""
         limits = Limits(macs=self._runnable[client][-1].macs, min_macs=self._entries[0].macs)
         for _ in range(_MOST_DRAWS):
-            architecture = draw_within(self._space, limits, generator)
+            try:
+                architecture = draw_within(self._space, limits, generator)
+            except BudgetError:
+                break
             (entry,) = make_entries(self._space, encode(self._space, architecture)[None], self._space.fitness)
             if self._runs(self._clients[client], entry):
                 return entry

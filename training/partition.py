@@ -60,7 +60,7 @@ def partition(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             parts = _split(np.asarray(labels)[order], clients, config, batch_size, seed)
-    except ValueError as error:
+    except (ValueError, IndexError, ZeroDivisionError) as error:
         raise PartitionError(
             f"cannot split {len(labels):,} images over {clients} clients by {config.scheme} with at least one batch "
             f"of {batch_size} each; {_remedy(config)}"

@@ -13,7 +13,7 @@ import yaml
 
 from cache.file import Cache, read_cache, write_cache
 from supernet.errors import UserError
-from supernet.files import read_text, write_text
+from supernet.files import check_writable, read_text, write_text
 from supernet.space import SearchSpace, space_from_mapping, space_to_mapping
 from supernet.typed_yaml import from_mapping, read_yaml_mapping
 from training.config import RunConfig, write_config
@@ -83,7 +83,8 @@ def check_new_run(folder: Path) -> None:
     """Refuse an output folder that is taken.
 
     Raises:
-        RunError: it holds a run (offers ``--resume``), is not empty, or cannot be written.
+        RunError: it holds a run (offers ``--resume``), or is not empty.
+        UserError: it cannot be written.
     """
     if (folder / CONFIG).exists():
         raise RunError(
@@ -91,6 +92,7 @@ def check_new_run(folder: Path) -> None:
         )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(f"{folder} exists and is not an empty folder; choose another --output")
+    check_writable(folder)
 
 
 def check_run(folder: Path) -> None:

@@ -86,7 +86,11 @@ def _description(prepared: Prepared) -> str:
 
 
 def _print_end(folder: Path) -> None:
-    last = [record for record in read_records(folder / METRICS) if record["probes"]][-1]
+    evaluated = [record for record in read_records(folder / METRICS) if record["probes"]]
+    if not evaluated:
+        next_step(f"search-subnet --run {folder} --flops-budget 60M")
+        return
+    last = evaluated[-1]
     table = Table(title=f"validation accuracy after round {last['round']}")
     for column in ("MACs", "params", "accuracy"):
         table.add_column(column, justify="right")

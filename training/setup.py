@@ -84,8 +84,8 @@ def new_run(config: RunConfig, report: Report) -> Prepared:
     check_new_run(folder)
     device = resolve_device(config.device)
     space = load_space(config.space)
-    data_config = with_augmentation(config.data, space.resolutions[-1])
-    config = dataclasses.replace(config, output=str(folder), device=str(device), data=data_config)
+    config = with_data_defaults(config, space.resolutions[-1])
+    config = dataclasses.replace(config, output=str(folder), device=str(device))
     data = _load_training_images(config, space)
     space = space.adapted(classes=len(data.classes))
     split = _split(config, data)
@@ -175,17 +175,18 @@ def make_assigner(config: RunConfig, space: SearchSpace, cache: Cache) -> Assign
     Raises:
         UserError: a client cannot run the smallest network of the cache.
     """
-    return Assigner(config.curriculum, space, cache.entries, capabilities(config.clients), config.client.batch_size)
+    return Assigner(config.curriculum, space, cache.entries, capabilities(config.clients), config.client.batch)
 
 
-def with_augmentation(data: DataConfig, side: int) -> DataConfig:
-    """Return ``data`` with the data set's own augmentation where none was chosen.
+def with_data_defaults(config: RunConfig, side: int) -> RunConfig:
+    """Return ``config`` with the data set's own augmentation and batch size where none was chosen.
 
     Raises:
         DataError: there is no such data set.
         UserError: an augmentation is larger than the image.
     """
-    own = source(data.name).augmentation(side)
+    data, origin = config.data, source(config.data.name)
+    own = origin.augmentation(side)
     filled = dataclasses.replace(
         data,
         crop=own.crop if data.crop is None else data.crop,
@@ -195,7 +196,8 @@ def with_augmentation(data: DataConfig, side: int) -> DataConfig:
     for name in ("crop", "cutout"):
         if not 0 <= getattr(filled, name) <= side:
             raise UserError(f"data.{name} is {getattr(filled, name)}; images have {side} pixels a side")
-    return filled
+    batch_size = origin.batch_size if config.client.batch_size is None else config.client.batch_size
+    return dataclasses.replace(config, data=filled, client=dataclasses.replace(config.client, batch_size=batch_size))
 
 
 def _augmentation(data: DataConfig) -> Augmentation:
@@ -213,7 +215,7 @@ def _split(config: RunConfig, data: ImageSet) -> Split:
         data.labels[training].tolist(),
         config.clients.count,
         config.partition,
-        config.client.batch_size,
+        config.client.batch,
         numpy_stream(config.seed, "partition"),
     )
     clients = [training[part].tolist() for part in parts]

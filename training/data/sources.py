@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the library's own convention
 
 from supernet.errors import unknown_name
+from training.config import DEFAULT_BATCH
 from training.data.augment import Augmentation
 from training.data.images import DataError, ImageSet
 
@@ -23,13 +24,14 @@ _DIGITS_TEST_EVERY = 5
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """One kind of data: how a split is loaded, and the augmentation that suits it.
+    """One kind of data: how a split is loaded, and the augmentation and batch size that suit it.
 
     ``load(root, split, side, download)`` returns the ``train`` or ``test`` images as squares of ``side``.
     """
 
     load: Callable[[Path, str, int, bool], ImageSet]
     augmentation: Callable[[int], Augmentation]
+    batch_size: int = DEFAULT_BATCH
 
 
 def load_images(name: str, root: str, split: str, side: int, *, download: bool = False) -> ImageSet:
@@ -136,14 +138,23 @@ def _decode(path: Path, side: int) -> NDArray[np.uint8]:
 
     try:
         with Image.open(path) as image:
-            rgb = image.convert("RGB")
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+            rgb = _to_8_bits(image).convert("RGB")
+    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"cannot decode {path}: {error}; repair or remove it") from error
     if rgb.size != (side, side):
         short = min(rgb.size)
         left, top = (rgb.width - short) // 2, (rgb.height - short) // 2
         rgb = rgb.resize((side, side), Image.Resampling.BICUBIC, box=(left, top, left + short, top + short))
     return np.asarray(rgb)
+
+
+def _to_8_bits(image: Any) -> Any:
+    """Return a 16-bit grey image with 8 bits; Pillow's own conversion would clip it to white."""
+    from PIL import Image  # noqa: PLC0415
+
+    if not image.mode.startswith("I"):
+        return image
+    return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
 
 
 def _resize(images: Tensor, side: int) -> Tensor:
@@ -164,9 +175,10 @@ def _cifar(name: str) -> Source:
     return Source(lambda *args: _load_cifar(name, *args), _natural)
 
 
-#: Every data set by name. Mirrored digits are other digits, so they are moved by a pixel in eight only.
+#: Every data set by name. Mirrored digits are other digits, so they are moved by a pixel in eight only; there are
+#: 1,433 of them to train with, too few for large batches on many clients.
 SOURCES: Mapping[str, Source] = {
-    "digits": Source(_load_digits, lambda side: Augmentation(crop=side // 8)),
+    "digits": Source(_load_digits, lambda side: Augmentation(crop=side // 8), batch_size=16),
     "cifar10": _cifar("CIFAR10"),
     "cifar100": _cifar("CIFAR100"),
     "imagefolder": Source(_load_folder, _natural),

@@ -85,8 +85,9 @@ class WandbTracker:
             stderr.print(f"wandb ran offline; upload it with: wandb sync {self._folder}/wandb/offline-run-*")
 
     def _histogram(self, trained: Sequence[int]) -> Any:
-        edges = np.arange(len(trained) + 1)
-        return self._wandb.Histogram(np_histogram=(np.asarray(trained), edges))
+        positions = np.arange(len(trained))
+        bins = min(len(trained), self._wandb.Histogram.MAX_LENGTH)
+        return self._wandb.Histogram(np_histogram=np.histogram(positions, bins=bins, weights=trained))
 
     def _pareto_plot(self, record: RoundRecord) -> dict[str, Any]:
         rows = [[probe.macs / 1e6, probe.params / 1e6, probe.accuracy] for probe in record.probes]
