@@ -27,7 +27,7 @@ from training.engines.protocol import Engine
 from training.evaluation import Evaluator, choose_probes
 from training.messages import Failure, Task, Update
 from training.records import RoundRecord
-from training.rounds import Run
+from training.rounds import Run, train
 
 #: Images of every simulated client: two batches of 8 and an incomplete one.
 IMAGES_A_CLIENT = 20
@@ -176,3 +176,21 @@ def recorder(run: Run) -> Recorder:
 
 def same_bytes(first: Tensors, second: Tensors) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def train_run(run: Run) -> tuple[RunState, Tensors]:
+    start = fresh_start(run)
+    return train(run, *start), start.tensors
+
+
+def checkpoint_names(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "checkpoints").iterdir())
+
+
+def unspoiled(update: Update) -> Update:
+    return update
+
+
+def entry_of(update: Update) -> Entry:
+    (entry,) = [entry for entry in micro_entries() if entry.architecture == update.task.architecture]
+    return entry

@@ -1,7 +1,7 @@
 import dataclasses
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,38 +11,31 @@ import torch
 from federation import MICRO
 from simulation import (
     Recorder,
+    checkpoint_names,
+    entry_of,
     fresh_start,
     micro_entries,
     recorder,
     same_bytes,
     short_config,
     simulated_run,
-    smallest,
     spoiled_run,
+    train_run,
+    unspoiled,
 )
 
-from supernet.errors import UserError
 from supernet.slices import tensor_shapes
 from supernet.weights import Tensors
-from training.checkpoint import RunState, load_checkpoint, newest_checkpoint
+from training.checkpoint import load_checkpoint, newest_checkpoint
 from training.clients import Capability, ClientsConfig
-from training.config import CheckpointConfig, RunConfig, ServerConfig
+from training.config import CheckpointConfig, ServerConfig
 from training.curriculum import Assigner
 from training.messages import Failure, Task, Update
 from training.records import RoundRecord
-from training.rounds import Run, train
+from training.rounds import train
 from training.schedules import largest_weight, learning_rate
 
 _BIAS = "head.classifier.linear.bias"
-
-
-def _train(run: Run) -> tuple[RunState, Tensors]:
-    start = fresh_start(run)
-    return train(run, *start), start.tensors
-
-
-def _checkpoints(folder: Path) -> list[str]:
-    return sorted(path.name for path in (folder / "checkpoints").iterdir())
 
 
 def _without_times(record: RoundRecord) -> dict[str, Any]:
@@ -52,27 +45,9 @@ def _without_times(record: RoundRecord) -> dict[str, Any]:
     return fields
 
 
-def _good(update: Update) -> Update:
-    return update
-
-
-def _nan(update: Update) -> Update:
-    tensors = {name: tensor.clone() for name, tensor in update.tensors.items()}
-    tensors[_BIAS][3] = float("nan")
-    return dataclasses.replace(update, tensors=tensors)
-
-
-def _misshapen(update: Update) -> Update:
-    return dataclasses.replace(update, tensors={**update.tensors, _BIAS: torch.zeros(11)})
-
-
-def _failed(update: Update) -> Failure:
-    return Failure(update.task, "error", "its battery is empty")
-
-
 def test_every_round_is_recorded_and_the_state_adds_them_up(tmp_path: Path) -> None:
     run = simulated_run(tmp_path)
-    state, _ = _train(run)
+    state, _ = train_run(run)
     told = recorder(run)
     assert [record.round for record in told.records] == [1, 2, 3]
     assert told.clients == [(number, done, 3) for number in (1, 2, 3) for done in (1, 2, 3)]
@@ -90,7 +65,7 @@ def test_every_round_is_recorded_and_the_state_adds_them_up(tmp_path: Path) -> N
 
 def test_records_hold_the_rate_and_the_weight_of_their_round(tmp_path: Path) -> None:
     run = simulated_run(tmp_path)
-    _train(run)
+    train_run(run)
     for index, record in enumerate(recorder(run).records):
         assert record.lr == learning_rate("cosine", 0.05, index, 3)
         assert record.beta == largest_weight(index, 3, 3, 0.9)
@@ -98,8 +73,8 @@ def test_records_hold_the_rate_and_the_weight_of_their_round(tmp_path: Path) -> 
 
 
 def test_tasks_carry_the_rate_of_the_round_and_a_seed_of_their_own(tmp_path: Path) -> None:
-    run, engine = spoiled_run(tmp_path, _good)
-    _train(run)
+    run, engine = spoiled_run(tmp_path, unspoiled)
+    train_run(run)
     tasks = [update.task for update in engine.updates]
     assert [task.round for task in tasks] == [1] * 3 + [2] * 3 + [3] * 3
     assert len({task.seed for task in tasks}) == 9
@@ -111,7 +86,7 @@ def test_two_runs_of_one_seed_give_the_same_bytes_and_another_seed_others(tmp_pa
     ended = []
     for seed in (0, 0, 1):
         run = simulated_run(tmp_path, short_config(seed=seed, curriculum=curriculum))
-        state, tensors = _train(run)
+        state, tensors = train_run(run)
         ended.append((state, tensors, [_without_times(record) for record in recorder(run).records]))
     (state, tensors, records), (state_again, tensors_again, records_again), (_, other, _) = ended
     assert same_bytes(tensors, tensors_again)
@@ -132,7 +107,7 @@ def test_global_generators_play_no_part(tmp_path: Path) -> None:
     seed()
     undisturbed = drawn()
     seed()
-    _train(simulated_run(tmp_path))
+    train_run(simulated_run(tmp_path))
     assert drawn() == undisturbed
 
 
@@ -145,9 +120,9 @@ def test_a_resumed_run_ends_with_the_bytes_of_one_never_interrupted(
 ) -> None:
     config = short_config(**changes)
     whole = simulated_run(tmp_path / "whole", config)
-    state, tensors = _train(whole)
+    state, tensors = train_run(whole)
     answers = iter([False] * (stop_after - 1) + [True])
-    _train(simulated_run(tmp_path / "parts", config, should_stop=lambda: next(answers)))
+    train_run(simulated_run(tmp_path / "parts", config, should_stop=lambda: next(answers)))
     checkpoint = load_checkpoint(newest_checkpoint(tmp_path / "parts"), MICRO)
     assert checkpoint.state.round == stop_after
     second = simulated_run(tmp_path / "parts", config)
@@ -161,7 +136,7 @@ def test_a_resumed_run_ends_with_the_bytes_of_one_never_interrupted(
 def test_a_run_asked_to_stop_ends_at_the_edge_of_the_round_with_a_checkpoint(tmp_path: Path) -> None:
     config = short_config(checkpoint=CheckpointConfig(every=50))
     run = simulated_run(tmp_path, config, should_stop=lambda: True)
-    state, tensors = _train(run)
+    state, tensors = train_run(run)
     assert state.round == 1
     assert [record.round for record in recorder(run).records] == [1]
     found = load_checkpoint(newest_checkpoint(tmp_path), MICRO)
@@ -179,8 +154,8 @@ def test_a_finished_run_trains_no_further(tmp_path: Path) -> None:
 
 
 def test_bytes_are_those_of_the_slices_sent_and_answered(tmp_path: Path) -> None:
-    run, engine = spoiled_run(tmp_path, _good)
-    _train(run)
+    run, engine = spoiled_run(tmp_path, unspoiled)
+    train_run(run)
     for record in recorder(run).records:
         updates = [update for update in engine.updates if update.task.round == record.round]
         sizes = [
@@ -197,7 +172,7 @@ def test_overhead_is_the_share_of_the_round_that_is_not_local_training(tmp_path:
         return dataclasses.replace(update, sgd_seconds=0.001 * (update.task.client + 1))
 
     run, engine = spoiled_run(tmp_path, measured)
-    _train(run)
+    train_run(run)
     for record in recorder(run).records:
         clients = [update.task.client for update in engine.updates if update.task.round == record.round]
         assert record.sgd_seconds == pytest.approx(sum(0.001 * (client + 1) for client in clients))
@@ -205,8 +180,8 @@ def test_overhead_is_the_share_of_the_round_that_is_not_local_training(tmp_path:
 
 
 def test_time_in_a_round_is_local_training_and_less_than_a_whole_overhead(tmp_path: Path) -> None:
-    run, engine = spoiled_run(tmp_path, _good)
-    _train(run)
+    run, engine = spoiled_run(tmp_path, unspoiled)
+    train_run(run)
     for record in recorder(run).records:
         updates = [update for update in engine.updates if update.task.round == record.round]
         assert record.sgd_seconds == pytest.approx(sum(update.sgd_seconds for update in updates))
@@ -219,7 +194,7 @@ def test_the_training_loss_is_the_mean_over_clients_weighted_by_their_images(tmp
         return dataclasses.replace(update, examples=client + 1, loss=10.0 * client)
 
     run, engine = spoiled_run(tmp_path, told)
-    _train(run)
+    train_run(run)
     for record in recorder(run).records:
         clients = [update.task.client for update in engine.updates if update.task.round == record.round]
         mean = sum((client + 1) * 10.0 * client for client in clients) / sum(client + 1 for client in clients)
@@ -233,9 +208,9 @@ def test_one_client_with_the_largest_network_replaces_the_supernet(tmp_path: Pat
     config = short_config(rounds=1, clients=ClientsConfig(count=3, per_round=1))
     largest = micro_entries()[-1:]
     assigner = Assigner("pareto", MICRO, largest, [Capability()] * 3, config.client.batch)
-    run, engine = spoiled_run(tmp_path, _good, config)
+    run, engine = spoiled_run(tmp_path, unspoiled, config)
     run = dataclasses.replace(run, assigner=assigner, entries=largest)
-    _, tensors = _train(run)
+    _, tensors = train_run(run)
     (update,) = engine.updates
     assert same_bytes(tensors, dict(update.tensors))
 
@@ -247,8 +222,8 @@ def test_updates_are_merged_with_the_weights_of_the_round(tmp_path: Path, by_exa
 
     config = short_config(rounds=1, server=ServerConfig(0.7, weight_by_examples=by_examples))
     run, engine = spoiled_run(tmp_path, told, config)
-    _, tensors = _train(run)
-    largest = [update for update in engine.updates if run.assigner.is_largest(_entry(update))]
+    _, tensors = train_run(run)
+    largest = [update for update in engine.updates if run.assigner.is_largest(entry_of(update))]
     weights = [
         (0.7 if update is largest[0] else 0.15) * (update.task.client + 1 if by_examples else 1)
         for update in engine.updates
@@ -258,11 +233,6 @@ def test_updates_are_merged_with_the_weights_of_the_round(tmp_path: Path, by_exa
         weight * update.tensors[_BIAS].double() for weight, update in zip(weights, engine.updates, strict=True)
     ) / sum(weights)
     torch.testing.assert_close(tensors[_BIAS].double(), expected, atol=1e-6, rtol=1e-5)
-
-
-def _entry(update: Update) -> Any:
-    (entry,) = [entry for entry in micro_entries() if entry.architecture == update.task.architecture]
-    return entry
 
 
 class _Reversed:
@@ -278,9 +248,9 @@ class _Reversed:
 def test_answers_may_come_in_any_order(tmp_path: Path) -> None:
     config = short_config(rounds=1)
     run = simulated_run(tmp_path, config)
-    _, tensors = _train(run)
+    _, tensors = train_run(run)
     backwards = dataclasses.replace(run, engine=_Reversed(run.engine), tracker=Recorder())
-    _, other = _train(backwards)
+    _, other = train_run(backwards)
     for name, tensor in tensors.items():
         torch.testing.assert_close(tensor, other[name], atol=1e-6, rtol=1e-5)
     assert [c["client"] for c in recorder(run).records[0].clients] == [
@@ -288,110 +258,9 @@ def test_answers_may_come_in_any_order(tmp_path: Path) -> None:
     ]
 
 
-def _busy_config(**changes: Any) -> RunConfig:
-    return short_config(clients=ClientsConfig(count=5, per_round=5), **changes)
-
-
-def _spoil_three(update: Update) -> Update | Failure:
-    """Spoil the updates of clients 0, 1 and 2, each in its own way."""
-    spoils: list[Callable[[Update], Update | Failure]] = [_nan, _misshapen, _failed, _good, _good]
-    return spoils[update.task.client](update)
-
-
-def test_all_clients_are_sent_bytes_and_those_without_an_answer_send_none(tmp_path: Path) -> None:
-    def silent(update: Update) -> Update | Failure:
-        return _failed(update) if update.task.client < 3 else update
-
-    run, engine = spoiled_run(tmp_path, silent, _busy_config())
-    _train(run)
-    for record in recorder(run).records:
-        sizes = {
-            update.task.client: sum(tensor.nbytes for tensor in update.task.tensors.values())
-            for update in engine.updates
-            if update.task.round == record.round
-        }
-        assert record.bytes_down == sum(sizes.values())
-        assert record.bytes_up == sizes[3] + sizes[4]
-
-
-def test_failures_are_counted_by_kind_and_the_run_goes_on(tmp_path: Path) -> None:
-    run, _ = spoiled_run(tmp_path, _spoil_three, _busy_config())
-    state, tensors = _train(run)
-    assert state.round == 3
-    assert state.failures == {"non-finite": 3, "shape": 3, "error": 3}
-    assert load_checkpoint(newest_checkpoint(tmp_path), MICRO).state.failures == state.failures
-    for record in recorder(run).records:
-        assert record.failures == {"non-finite": 1, "shape": 1, "error": 1}
-        told = {client["client"]: client for client in record.clients}
-        assert {client: told[client].get("failure") for client in told} == {
-            0: "non-finite", 1: "shape", 2: "error", 3: None, 4: None,
-        }  # fmt: skip
-        assert told[0]["reason"] == f"{_BIAS} holds NaN or infinity"
-        assert told[2]["reason"] == "its battery is empty"
-        assert {"examples", "loss"} <= told[3].keys()
-        assert "loss" not in told[0]
-        assert np.isfinite(record.train_loss)
-    assert recorder(run).clients[-1] == (3, 5, 5)
-    assert all(tensor.isfinite().all() for tensor in tensors.values())
-
-
-def test_failed_clients_do_not_count_as_trained(tmp_path: Path) -> None:
-    run, engine = spoiled_run(tmp_path, _spoil_three, _busy_config())
-    state, _ = _train(run)
-    for counts in (state.counts.smallest, state.counts.largest):
-        assert counts[:3] == (0, 0, 0)
-    well = Counter(_entry(update).macs for update in engine.updates if update.task.client > 2)
-    assert state.trained == tuple(well[entry.macs] for entry in micro_entries())
-
-
-def test_failed_updates_have_no_part_in_the_merge(tmp_path: Path) -> None:
-    run, engine = spoiled_run(tmp_path, _spoil_three, _busy_config(rounds=1))
-    start = fresh_start(run)
-    before = {name: tensor.clone() for name, tensor in start.tensors.items()}
-    train(run, *start)
-    merged = [update for update in engine.updates if update.task.client > 2]
-    # The weights of those who failed are missing; the mean is over the others' weights.
-    low = torch.stack([update.tensors[_BIAS] for update in merged]).amin(dim=0)
-    high = torch.stack([update.tensors[_BIAS] for update in merged]).amax(dim=0)
-    assert ((low - 1e-6 <= start.tensors[_BIAS]) & (start.tensors[_BIAS] <= high + 1e-6)).all()
-    untouched = [name for name in before if not any(name in update.tensors for update in merged)]
-    assert all(torch.equal(start.tensors[name], before[name]) for name in untouched)
-
-
-def test_when_the_smallest_network_always_fails_nobody_has_had_it(tmp_path: Path) -> None:
-    run, _ = spoiled_run(tmp_path, lambda update: _failed(update) if update.task.architecture == smallest() else update)
-    state, _ = _train(run)
-    assert state.counts.smallest == (0,) * 5
-    assert state.trained[0] == 0
-    assert sum(state.counts.largest) >= 3
-    assert state.failures["error"] >= 3
-
-
-@pytest.mark.parametrize(("every", "failing"), [(1, 2), (50, 2), (50, 1)])
-def test_when_every_client_fails_the_run_ends_with_the_last_good_round_kept(
-    tmp_path: Path, every: int, failing: int
-) -> None:
-    config = short_config(checkpoint=CheckpointConfig(every=every))
-    run, _ = spoiled_run(tmp_path, lambda u: _nan(u) if u.task.round == failing else u, config)
-    start = fresh_start(run)
-    with pytest.raises(UserError, match=f"all 3 clients of round {failing} failed") as caught:
-        train(run, *start)
-    message = str(caught.value)
-    assert "\n" not in message
-    assert f"{_BIAS} holds NaN or infinity" in message
-    assert "--client.lr (now 0.05)" in message
-    folder = newest_checkpoint(tmp_path)
-    assert str(folder) in message
-    found = load_checkpoint(folder, MICRO)
-    assert found.state.round == failing - 1
-    assert same_bytes(found.tensors, start.tensors)
-    assert all(tensor.isfinite().all() for tensor in found.tensors.values())
-    assert [record.round for record in recorder(run).records] == list(range(1, failing))
-
-
 def test_probes_are_evaluated_when_due_and_after_the_last_round(tmp_path: Path) -> None:
     run = simulated_run(tmp_path)
-    state, tensors = _train(run)
+    state, tensors = train_run(run)
     first, second, third = recorder(run).records
     assert first.probes == ()
     assert first.evaluation_seconds == 0
@@ -416,10 +285,10 @@ def test_the_best_round_is_the_first_of_the_highest_accuracy_and_is_kept(tmp_pat
             return [Probe(1, 1, next(accuracies))]
 
     run = simulated_run(tmp_path, config, evaluator=Scripted())
-    state, _ = _train(run)
+    state, _ = train_run(run)
     assert state.best is not None
     assert (state.best.round, state.best.accuracy) == (4, 0.75)
-    assert _checkpoints(tmp_path) == ["round-000004", "round-000008"]
+    assert checkpoint_names(tmp_path) == ["round-000004", "round-000008"]
     assert recorder(run).checkpoints == [
         ("round-000002", ["best"]), ("round-000004", ["best"]), ("round-000008", ["final"]),
     ]  # fmt: skip
@@ -429,8 +298,8 @@ def test_checkpoints_are_written_as_often_as_asked_for_and_after_the_last_round(
     config = short_config(rounds=5, checkpoint=CheckpointConfig(every=2, keep=50))
     config = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, every=50))
     run = simulated_run(tmp_path, config)
-    state, tensors = _train(run)
-    assert _checkpoints(tmp_path) == ["round-000002", "round-000004", "round-000005"]
+    state, tensors = train_run(run)
+    assert checkpoint_names(tmp_path) == ["round-000002", "round-000004", "round-000005"]
     assert recorder(run).checkpoints == [("round-000005", ["best", "final"])]
     found = load_checkpoint(newest_checkpoint(tmp_path), MICRO)
     assert found.state == state
@@ -444,5 +313,5 @@ def test_a_record_is_told_before_its_checkpoint_is_written(tmp_path: Path) -> No
             seen.append((tmp_path / "checkpoints" / f"round-{record.round:06d}").exists())
 
     seen: list[bool] = []
-    _train(simulated_run(tmp_path, tracker=Looking()))
+    train_run(simulated_run(tmp_path, tracker=Looking()))
     assert seen == [False, False, False]
