@@ -13,10 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the library's own convention
 
+from supernet.console import end_progress, progress_bar
 from supernet.errors import unknown_name
 from training.config import DEFAULT_BATCH
 from training.data.augment import Augmentation
 from training.data.images import DataError, ImageSet
+
+#: Files that take long enough to read for a progress bar.
+_MANY_FILES = 5000
 
 #: Every fifth digit of each class is test data.
 _DIGITS_TEST_EVERY = 5
@@ -95,10 +99,24 @@ def _load_folder(root: Path, split: str, side: int, download: bool) -> ImageSet:
         raise DataError(f"{root / 'train'} lacks the class {unknown[0]!r}, which {root / 'test'} has")
     files = _image_files(root / split, classes)
     _check_memory(len(files), side)
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        pixels = list(pool.map(lambda file: _decode(file[0], side), files))
-    images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous()
-    return ImageSet(images, torch.tensor([label for _, label in files]), classes)
+    images = torch.from_numpy(np.stack(_decode_all([path for path, _ in files], side)))
+    return ImageSet(images.permute(0, 3, 1, 2).contiguous(), torch.tensor([label for _, label in files]), classes)
+
+
+def _decode_all(paths: list[Path], side: int) -> list[NDArray[np.uint8]]:
+    progress = progress_bar()
+    task = progress.add_task("reading images", total=len(paths))
+    if len(paths) >= _MANY_FILES:
+        progress.start()
+    pixels = []
+    try:
+        with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+            for decoded in pool.map(lambda path: _decode(path, side), paths):
+                pixels.append(decoded)
+                progress.advance(task)
+    finally:
+        end_progress(progress)
+    return pixels
 
 
 def _classes(folder: Path) -> tuple[str, ...]:
