@@ -11,14 +11,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from fitness.costs import macs, parameters, peak_activation_bytes
 from supernet.genes import as_genes, choices
-from supernet.layers import LayerTable, layer_table
+from supernet.layers import LayerTable, table_of
 from supernet.layouts import IntArray
 from supernet.space import FitnessSettings, SearchSpace, check_fitness
 
 FloatArray = NDArray[np.float64]
 
 #: Architectures worked on at a time: their columns stay in the processor's cache.
-_CHUNK = 512
+_CHUNK = 1024
 
 
 class Scores(NamedTuple):
@@ -56,7 +56,8 @@ def score(space: SearchSpace, genes: ArrayLike, settings: FitnessSettings | None
 
 
 def _score_chunk(space: SearchSpace, genes: IntArray, settings: FitnessSettings) -> Scores:
-    table, chosen = layer_table(space, genes), choices(space, genes)
+    chosen = choices(space, genes)
+    table = table_of(space, chosen)
     rows = _scored_rows(table, len(space.stages))
     active = table.active[rows]
     log_widths = np.log(np.where(active, table.fan_in[rows], 1))
