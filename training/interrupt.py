@@ -21,19 +21,17 @@ class StopRequest:
 
 @contextmanager
 def stop_on_interrupt() -> Iterator[StopRequest]:
-    """Turn the first SIGINT or SIGTERM into a stop request; the next one interrupts as usual."""
+    """Turn the first SIGINT or SIGTERM into a stop request; the next one ends the program at once."""
     request = StopRequest()
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.getsignal(number) for number in numbers}
 
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
     def ask(number: int, frame: FrameType | None) -> None:
         del number, frame
         request.asked = True
-        restore()
+        # Not what was there before: a shell starts background jobs with interrupts ignored.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         stderr.print("stopping at the end of this round; interrupt again to stop at once")
 
     for number in numbers:
@@ -41,4 +39,5 @@ def stop_on_interrupt() -> Iterator[StopRequest]:
     try:
         yield request
     finally:
-        restore()
+        for number, handler in before.items():
+            signal.signal(number, handler)
