@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 SPACE = "mobilenet-tiny"
-BUDGETS = ("1M", "3M")
+BUDGETS = ("1M", "4M")
 CLIENTS = 10
 ROUNDS = 30
 
@@ -35,7 +35,7 @@ def main() -> None:
     run_command("train-supernet", "--space", SPACE, "--cache", str(cache), "--output", str(run),
                 "--data.name", "digits", "--partition.scheme", "dirichlet", "--partition.alpha", "0.3",
                 "--clients.count", str(CLIENTS), "--clients.per-round", "5", "--rounds", str(ROUNDS),
-                "--client.epochs", "2", "--client.batch-size", "16", "--evaluation.every", "5")  # fmt: skip
+                "--client.epochs", "2", "--client.lr", "0.05", "--evaluation.every", "10")  # fmt: skip
     reports = [search(run, budget, output / f"subnet-{budget}") for budget in BUDGETS]
     plot = output / "accuracy.png"
     plot_accuracy(plot, run, reports)

@@ -22,8 +22,8 @@ def _run(arguments: Sequence[str]) -> int:
         parser.default_config_files = [str(resumed / "config.yaml")]
     values = parser.instantiate(parser.parse(arguments)).as_dict()
     config = RunConfig(**{name: values[name] for name in RunConfig.__dataclass_fields__})
-    # Threads that spin while they wait make a run many times slower beside any other busy process.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # OpenMP threads that spin for long while they wait make a run many times slower beside any other busy process.
+    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     # torch is imported here, so that --help and mistyped options answer at once.
     from training.session import run_session  # noqa: PLC0415
 
