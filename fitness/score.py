@@ -18,7 +18,7 @@ from supernet.space import FitnessSettings, SearchSpace, check_fitness
 FloatArray = NDArray[np.float64]
 
 #: Architectures worked on at a time: their columns stay in the processor's cache.
-_CHUNK = 512
+_CHUNK = 1024
 
 
 class Scores(NamedTuple):
