@@ -13,6 +13,7 @@ from cache.entries import Entry
 from cache.file import entry_to_json
 from cache.limits import COST_NAMES, Limits
 from fitness.settings import load_settings
+from search.architecture_file import save_architecture
 from search.searcher import DEFAULT_SETTINGS, search
 from supernet.console import next_step, options_parser, print_table, run_command
 from supernet.errors import BudgetError, UserError
@@ -70,8 +71,6 @@ def _run(arguments: Sequence[str]) -> None:
     if options.run is not None:
         report = _trained(options, space, entry, report, output)
     elif output is not None:
-        from search.subnet import save_architecture  # noqa: PLC0415 - imports torch
-
         save_architecture(output, entry.architecture)
     if output is not None:
         report["output"] = str(output)
@@ -105,7 +104,7 @@ def _subject(options: Options) -> tuple[SearchSpace, FitnessSettings, tuple[Entr
     if (options.space is None) == (options.run is None):
         raise UserError("give either --space NAME (architecture only) or --run FOLDER (trained subnet)")
     if options.run is not None:
-        if options.test and options.classes is not None:
+        if options.classes is not None:
             raise UserError("--classes goes with --space; a run has the classes of its images")
         return _of_run(Path(options.run), options.fitness)
     if options.test:

@@ -10,15 +10,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from search.architecture_file import save_architecture
 from supernet.architecture import Architecture, architecture_from_json
 from supernet.errors import UserError
-from supernet.files import replacing, write_text
+from supernet.files import replacing
 from supernet.space import SearchSpace, space_from_mapping, space_to_mapping
 from supernet.weights import network_with
 from training.data.images import Normalisation
 
 WEIGHTS = "subnet.safetensors"
-ARCHITECTURE = "architecture.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,15 +38,6 @@ class SubnetInfo:
     classes: tuple[str, ...]
     normalisation: Normalisation
     report: Mapping[str, Any]
-
-
-def save_architecture(folder: Path, architecture: Architecture) -> None:
-    """Write ``architecture.json``.
-
-    Raises:
-        UserError: the folder cannot be written.
-    """
-    write_text(folder / ARCHITECTURE, json.dumps(architecture.to_json(), indent=2) + "\n")
 
 
 def save_subnet(folder: Path, network: nn.Module, info: SubnetInfo) -> None:

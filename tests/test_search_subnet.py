@@ -123,6 +123,7 @@ def test_the_newest_checkpoint_can_be_asked_for(command: Command, run: Path) -> 
         (("--space", "mobilenet-tiny", "--params-budget", "10"), "no network of mobilenet-tiny has at most 10 parame"),
         (("--space", "mobilenet-tiny", "--flops-budget", "1M", "--test"), "--test needs trained weights"),
         (("--run", "nowhere", "--flops-budget", "60M"), "nowhere holds no run"),
+        (("--run", "nowhere", "--flops-budget", "60M", "--classes", "3"), "--classes goes with --space"),
         (("--space", "mobilenet-tiny", "--flops-budget", "1M", "--seed", "-1"), "seed is -1"),
         (("--space", "mobilenet-tiny", "--flops-budget", "1M", "--fitness", "no.yaml"), "cannot read no.yaml"),
     ],

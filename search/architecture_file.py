@@ -1,0 +1,18 @@
+"""``architecture.json``: a found architecture as a file. No torch."""
+
+import json
+from pathlib import Path
+
+from supernet.architecture import Architecture
+from supernet.files import write_text
+
+ARCHITECTURE = "architecture.json"
+
+
+def save_architecture(folder: Path, architecture: Architecture) -> None:
+    """Write ``architecture.json`` into ``folder``.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    write_text(folder / ARCHITECTURE, json.dumps(architecture.to_json(), indent=2) + "\n")
