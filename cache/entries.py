@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fitness.score import Scores, score
+from fitness.report import costs_and_fitness
+from fitness.score import score
 from supernet.architecture import Architecture
 from supernet.genes import canonical, decode
 from supernet.layouts import IntArray
@@ -40,19 +41,8 @@ def make_entries(space: SearchSpace, genes: IntArray, settings: FitnessSettings)
     if not len(genes):
         return []
     scores = score(space, canonical(space, genes), settings)
-    entries = [_entry(decode(space, vector), scores, index) for index, vector in enumerate(genes)]
+    entries = [Entry(decode(space, vector), **costs_and_fitness(scores, index)) for index, vector in enumerate(genes)]
     return sorted(entries, key=lambda entry: (entry.macs, entry.fitness))
-
-
-def _entry(architecture: Architecture, scores: Scores, index: int) -> Entry:
-    return Entry(
-        architecture=architecture,
-        macs=int(scores.macs[index]),
-        params=int(scores.params[index]),
-        activation_bytes=int(scores.activation_bytes[index]),
-        fitness=float(scores.fitness[index]),
-        rho=float(scores.rho[index]),
-    )
 
 
 def non_dominated(macs: NDArray[Any], fitness: NDArray[np.float64]) -> IntArray:

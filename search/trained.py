@@ -9,13 +9,12 @@ from torch import nn
 
 from cache.entries import Entry
 from search.subnet import SubnetInfo
-from supernet.errors import UserError
 from supernet.space import SearchSpace
 from training.checkpoint import best_checkpoint, load_checkpoint, newest_checkpoint
 from training.data.images import ImageSet
 from training.data.sources import load_images
 from training.run_folder import read_run_config, read_split
-from training.setup import make_evaluator
+from training.setup import make_evaluator, training_images_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,13 +45,10 @@ def extract_trained(
     config, split = read_run_config(folder), read_split(folder)
     checkpoint_path = best_checkpoint(folder) if which == "best" else newest_checkpoint(folder)
     checkpoint = load_checkpoint(checkpoint_path, space)
-    side = space.resolutions[-1]
-    training = load_images(config.data.name, config.data.root, "train", side)
-    if training.digest() != split.digest:
-        raise UserError(f"the images in {config.data.root} are not those {folder} was trained on; restore them")
+    training = training_images_of(folder, config, space, split)
     held_out: dict[str, ImageSet] = {"validation": training.subset(torch.tensor(split.validation))}
     if test:
-        held_out["test"] = load_images(config.data.name, config.data.root, "test", side)
+        held_out["test"] = load_images(config.data.name, config.data.root, "test", space.resolutions[-1])
     evaluator = make_evaluator(config, space, split, training, held_out["validation"])
     network = evaluator.subnet(checkpoint.tensors, entry.architecture)
     accuracies = {

@@ -31,15 +31,17 @@ def start(name: str, *arguments: object, cwd: Path) -> subprocess.Popen[str]:
     )
 
 
-def finish(name: str, *arguments: object, cwd: Path, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-    """Run a console script outside the repository to its end."""
+def finish(
+    name: str, *arguments: object, cwd: Path, before: Callable[[], None] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a console script outside the repository to its end; ``before`` runs in its process first."""
     return subprocess.run(
         [script(name), *map(str, arguments)],
         cwd=cwd,
         env=ENVIRONMENT,
         text=True,
         capture_output=True,
-        input=stdin,
+        preexec_fn=before,
         timeout=PATIENCE,
         check=False,
     )

@@ -4,12 +4,11 @@ import dataclasses
 import os
 import resource
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
 from federation import arguments_of, micro_config, read_metrics
-from processes import ENVIRONMENT, PATIENCE, finish, script, start, wait_until
+from processes import PATIENCE, finish, start, wait_until
 
 from training.config import CheckpointConfig, RunConfig, ServerConfig
 
@@ -105,16 +104,7 @@ def test_a_checkpoint_that_does_not_fit_on_the_disk_leaves_the_last_good_one(tmp
         # The kernel refuses longer files with an error, as a full disk does; Python ignores the signal.
         resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, size // 2))
 
-    failed = subprocess.run(
-        [script("train-supernet"), "--resume", str(run)],
-        cwd=tmp_path,
-        env=ENVIRONMENT,
-        text=True,
-        capture_output=True,
-        timeout=PATIENCE,
-        check=False,
-        preexec_fn=limit_file_size,
-    )
+    failed = finish("train-supernet", "--resume", run, cwd=tmp_path, before=limit_file_size)
     assert failed.returncode == 2
     assert "Traceback" not in failed.stderr
     last = failed.stderr.strip().splitlines()[-1]

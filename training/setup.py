@@ -90,6 +90,7 @@ def new_run(config: RunConfig, report: Report) -> Prepared:
     space = space.adapted(classes=len(data.classes))
     split = _split(config, data)
     cache = _cache(config, space, report)
+    # Refuses clients that are too weak for the cache, before anything is written.
     make_assigner(config, space, cache)
     state = RunState(
         round=0,
@@ -128,9 +129,7 @@ def resumed_run(folder: Path, config: RunConfig) -> Prepared:
         )
     device = resolve_device(config.device)
     split = read_split(folder)
-    data = _load_training_images(config, space)
-    if data.digest() != split.digest or data.classes != split.classes:
-        raise UserError(f"the images in {config.data.root} are not those {folder} was started with; restore them")
+    data = training_images_of(folder, config, space, split)
     cache = read_run_cache(folder, space)
     return _on_device(Prepared(folder, config, space, cache, data, split, checkpoint), device)
 
@@ -202,6 +201,18 @@ def with_data_defaults(config: RunConfig, side: int) -> RunConfig:
 
 def _augmentation(data: DataConfig) -> Augmentation:
     return Augmentation(crop=data.crop or 0, flip=bool(data.flip), cutout=data.cutout or 0)
+
+
+def training_images_of(folder: Path, config: RunConfig, space: SearchSpace, split: Split) -> ImageSet:
+    """Return the training images of the run in ``folder``.
+
+    Raises:
+        UserError: they are missing, or are not those the run was started with.
+    """
+    data = _load_training_images(config, space)
+    if data.digest() != split.digest or data.classes != split.classes:
+        raise UserError(f"the images in {config.data.root} are not those {folder} was started with; restore them")
+    return data
 
 
 def _load_training_images(config: RunConfig, space: SearchSpace) -> ImageSet:
