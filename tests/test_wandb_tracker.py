@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import wandb
 from wandb.proto import wandb_internal_pb2
 
 from training.config import RunConfig, config_to_mapping
@@ -63,6 +64,14 @@ def _messages(path: Path) -> Iterator[Any]:
             message = b""
 
 
+def _finished_log(run: Path) -> list[Any]:
+    """Return the records of the finished offline run in a folder."""
+    # finish() returns before wandb's service has written the log; tearing the service down waits for it.
+    wandb.teardown()
+    (log,) = run.glob("wandb/offline-run-*/run-*.wandb")
+    return list(_messages(log))
+
+
 def _values(items: Any) -> dict[str, Any]:
     return {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in items}
 
@@ -85,9 +94,8 @@ def test_an_offline_run_holds_configuration_curves_plot_and_checkpoint(
     tracker.close()
     assert f"wandb sync {run}/wandb/offline-run-*" in capfd.readouterr().err
 
-    (log,) = run.glob("wandb/offline-run-*/run-abc123.wandb")
-    messages = list(_messages(log))
-    (started,) = [message.run for message in messages if message.WhichOneof("record_type") == "run"][:1]
+    messages = _finished_log(run)
+    started = next(message.run for message in messages if message.WhichOneof("record_type") == "run")
     assert (started.run_id, started.display_name, started.project) == ("abc123", "mine", "fedpareto-tests")
     recorded = {item.key: json.loads(item.value_json) for item in started.config.update}
     assert {name: recorded[name] for name in config} == config
@@ -137,6 +145,5 @@ def test_the_histogram_of_a_large_cache_is_logged_too(monkeypatch: pytest.Monkey
         tracker.round_done(_record(1, trained=tuple(range(600)), evaluated=False))
     finally:
         tracker.close()
-    (log,) = tmp_path.glob("wandb/offline-run-*/run-large.wandb")
-    (history,) = [_values(message.history.item) for message in _messages(log) if message.HasField("history")]
+    (history,) = [_values(message.history.item) for message in _finished_log(tmp_path) if message.HasField("history")]
     assert sum(history["curriculum/entries_trained.values"]) == sum(range(600))

@@ -26,7 +26,7 @@ class WandbTracker:
     """
 
     def __init__(
-        self, folder: Path, name: str, project: str, mode: Mode, config: Mapping[str, Any], run_id: str | None | None
+        self, folder: Path, name: str, project: str, mode: Mode, config: Mapping[str, Any], run_id: str | None
     ) -> None:
         # A second of import that runs without wandb do not pay for.
         import wandb  # noqa: PLC0415
