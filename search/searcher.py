@@ -36,7 +36,7 @@ def search(
     Raises:
         BudgetError: no network of the space meets the limits, or none was found that also has ``ρ ≤ ρ0``.
     """
-    broad = search_front(space, fitness, limits, settings, _best_first(space, limits, known))
+    broad = search_front(space, fitness, limits, settings, _best_first(space, fitness, limits, known))
     # Where limits other than MACs bind, the optimum has fewer MACs than the budget: look below what was found.
     least = round(_NARROW * broad.objectives[-1, 1])
     narrow = search_front(space, fitness, dataclasses.replace(limits, min_macs=least), settings, broad.genes[::-1])
@@ -44,11 +44,14 @@ def search(
     return entry
 
 
-def _best_first(space: SearchSpace, limits: Limits, known: Sequence[Entry]) -> NDArray[np.int64]:
+def _best_first(
+    space: SearchSpace, fitness: FitnessSettings, limits: Limits, known: Sequence[Entry]
+) -> NDArray[np.int64]:
     """Return the genes of known entries: within limits before outside, fitter before less fit."""
     genes = encode_all(space, [entry.architecture for entry in known])
     if not len(genes):
         return genes
-    excess = limits.violations(score(space, genes)).max(axis=0, initial=0.0)
-    fitness = np.array([entry.fitness for entry in known])
-    return genes[np.lexsort((-fitness, np.maximum(excess, 0)))]
+    # The entries' own fitness may be of other weights than those asked for.
+    scores = score(space, genes, fitness)
+    excess = limits.violations(scores).max(axis=0, initial=0.0)
+    return genes[np.lexsort((-scores.fitness, np.maximum(excess, 0)))]

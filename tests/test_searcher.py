@@ -7,11 +7,11 @@ from federation import MICRO, micro_space
 
 from cache.entries import make_entries
 from cache.limits import Limits
-from cache.nsga2 import Nsga2Settings
+from cache.nsga2 import Nsga2Settings, solve_nsga2
 from fitness.score import Scores, score
 from search.searcher import search
 from supernet.errors import BudgetError
-from supernet.genes import gene_layout
+from supernet.genes import encode, gene_layout
 from supernet.layouts import IntArray
 from supernet.space import FitnessSettings, load_space
 
@@ -55,6 +55,18 @@ def test_the_search_never_returns_less_than_the_best_it_was_given() -> None:
     hardly = Nsga2Settings(population=10, generations=1)
     assert search(space, space.fitness, limits, settings=hardly).fitness < strong.fitness
     assert search(space, space.fitness, limits, [strong], hardly).fitness >= strong.fitness
+
+
+def test_known_entries_are_ranked_by_the_weights_searched_for_and_not_by_their_own() -> None:
+    space, limits = load_space("mobilenet-cifar"), Limits(macs=60_000_000)
+    other = dataclasses.replace(space.fitness, entropy_weights=(1.0, 0.0, 0.0, 0.0, 0.0))
+    settings, hardly = Nsga2Settings(population=50, generations=20), Nsga2Settings(population=10, generations=1)
+    strong = search(space, other, limits, settings=settings)
+    entries = solve_nsga2(space, space.fitness, limits, 10, settings)
+    entries += make_entries(space, encode(space, strong.architecture)[None], space.fitness)
+    assert sum(entry.fitness > entries[-1].fitness for entry in entries) > hardly.population // 2
+    assert search(space, other, limits, settings=hardly).fitness < strong.fitness
+    assert search(space, other, limits, entries, hardly).fitness >= strong.fitness
 
 
 def test_known_entries_beyond_the_limits_do_no_harm() -> None:
