@@ -10,18 +10,23 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 import time
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
 from fitness.score import score
 from supernet.genes import decode, largest_genes, random_genes
 from supernet.space import SearchSpace, load_space
+from supernet.weights import extract, initial_tensors
+from training.aggregation import Fold
 
 SPACES = ("mobilenet-cifar", "mobilenet-tiny")
 CLIENTS = (4, 16, 64)
@@ -95,8 +100,6 @@ def fitness_rates(space: SearchSpace, count: int = 40_000) -> tuple[float, float
 
 def round_overhead(name: str, images: int, rounds: int) -> tuple[float, float, float]:
     """Return seconds outside SGD, seconds in all, and their ratio, over rounds of a real run on noise."""
-    import tempfile  # noqa: PLC0415
-
     with tempfile.TemporaryDirectory() as folder:
         records = _train_on_noise(Path(folder), name, images, rounds)
     total = sum(record["seconds"] for record in records)
@@ -105,8 +108,6 @@ def round_overhead(name: str, images: int, rounds: int) -> tuple[float, float, f
 
 
 def _train_on_noise(folder: Path, name: str, images: int, rounds: int) -> list[dict[str, Any]]:
-    from PIL import Image  # noqa: PLC0415
-
     generator = np.random.default_rng(0)
     side = load_space(name).resolutions[-1]
     for split, count in (("train", 4 * images // 2 * 10 // 8), ("test", 2)):
@@ -132,11 +133,6 @@ def server_memory(clients: int) -> dict[str, int]:
 
     Every client sends the largest network, one after another, as the in-process engine does.
     """
-    import torch  # noqa: PLC0415
-
-    from supernet.weights import extract, initial_tensors  # noqa: PLC0415
-    from training.aggregation import Fold  # noqa: PLC0415
-
     space = load_space("mobilenet-cifar")
     architecture = decode(space, largest_genes(space))
     torch.zeros(1 << 20).add_(1)

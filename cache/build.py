@@ -2,10 +2,9 @@
 
 import dataclasses
 
-from cache.entries import Entry
 from cache.file import Cache
 from cache.limits import Limits
-from cache.nsga2 import Nsga2Settings, Report, solve_nsga2
+from cache.nsga2 import Nsga2Settings, Report, solve_nsga2, unreported
 from supernet.errors import BudgetError
 from supernet.space import FitnessSettings, SearchSpace
 
@@ -16,7 +15,7 @@ def build_cache(
     limits: Limits,
     entries: int,
     settings: Nsga2Settings,
-    report: Report = lambda generation, generations, points: None,
+    report: Report = unreported,
 ) -> Cache:
     """Return a cache of at most ``entries`` entries spread over the MACs within ``limits``.
 
@@ -25,7 +24,7 @@ def build_cache(
     """
     if entries < 2:
         raise BudgetError(f"a cache of {entries} entries is too small; ask for at least 2")
-    found: list[Entry] = solve_nsga2(space, fitness, limits, entries, settings, report)
+    found = solve_nsga2(space, fitness, limits, entries, settings, report)
     solver_settings = {
         **dataclasses.asdict(settings),
         "limits": dataclasses.asdict(limits),

@@ -60,9 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run(arguments: Sequence[str]) -> None:
     parser = options_parser(PROG, "Search the architectures of highest fitness over a range of MACs.", Options)
     options = parser.parse(arguments)
-    space = load_space(options.space)
-    if options.classes is not None:
-        space = space.adapted(classes=options.classes)
+    space = load_space(options.space, options.classes)
     fitness = load_settings(options.fitness, space)
     limits = Limits(
         macs=None if options.flops_max is None else parse_quantity(options.flops_max),

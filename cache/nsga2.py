@@ -27,6 +27,10 @@ from supernet.units import format_quantity
 Report = Callable[[int, int, int], None]
 
 
+def unreported(generation: int, generations: int, points: int) -> None:
+    """Report nothing."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Nsga2Settings:
     """How long and how wide NSGA-II searches.
@@ -53,7 +57,7 @@ def solve_nsga2(
     limits: Limits,
     entries: int,
     settings: Nsga2Settings,
-    report: Report = lambda generation, generations, points: None,
+    report: Report = unreported,
 ) -> list[Entry]:
     """Return at most ``entries`` architectures of high fitness, spread evenly over the MACs within limits.
 
@@ -88,7 +92,7 @@ def search_front(
     limits: Limits,
     settings: Nsga2Settings,
     known: IntArray | None = None,
-    report: Report = lambda generation, generations, points: None,
+    report: Report = unreported,
 ) -> Front:
     """Return the front NSGA-II finds within ``limits`` and ``ρ ≤ ρ0``; at least one point.
 

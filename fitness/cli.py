@@ -52,9 +52,7 @@ def _run(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("file", nargs="?", default="-", help="JSON or JSON Lines file; - reads standard input")
     parsed = parser.parse(arguments)
-    space = load_space(parsed.space)
-    if parsed.classes is not None:
-        space = space.adapted(classes=parsed.classes)
+    space = load_space(parsed.space, parsed.classes)
     settings = load_settings(parsed.fitness, space)
     architectures = list(read_architectures(parsed.file))
     if not architectures:

@@ -109,9 +109,7 @@ def _subject(options: Options) -> tuple[SearchSpace, FitnessSettings, tuple[Entr
         return _of_run(Path(options.run), options.fitness)
     if options.test:
         raise UserError("--test needs trained weights: give --run FOLDER instead of --space")
-    space = load_space(str(options.space))
-    if options.classes is not None:
-        space = space.adapted(classes=options.classes)
+    space = load_space(str(options.space), options.classes)
     return space, load_settings(options.fitness, space), ()
 
 

@@ -37,7 +37,7 @@ def extract_trained(
     """Extract ``entry``'s subnet from a run's checkpoint, calibrate it and measure its accuracy.
 
     ``report`` is completed by the checkpoint, ``validation_accuracy`` and, with ``test``, ``test_accuracy``.
-    Accuracy is measured on the CPU or GPU the images are loaded to; here the CPU.
+    Everything runs on the CPU.
 
     Raises:
         UserError: the run has no whole checkpoint, or its images are missing or changed.

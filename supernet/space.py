@@ -232,12 +232,17 @@ def preset_names() -> list[str]:
     return sorted(Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
-def load_space(name: str) -> SearchSpace:
-    """Return a preset by name, or the space of a YAML file by path.
+def load_space(name: str, classes: int | None = None) -> SearchSpace:
+    """Return a preset by name, or the space of a YAML file by path, with its own or another number of classes.
 
     Raises:
         SpaceError: there is no such preset or file, or the file describes no space.
     """
+    space = _find_space(name)
+    return space if classes is None else space.adapted(classes=classes)
+
+
+def _find_space(name: str) -> SearchSpace:
     path = Path(name)
     if name in preset_names():
         with resources.as_file(resources.files("supernet.presets") / f"{name}.yaml") as preset:

@@ -1,6 +1,7 @@
 """One round in the making: what was planned, and what came back, added up as it arrives."""
 
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping
 
 from cache.entries import Entry
@@ -68,6 +69,11 @@ class Answers:
         weight = self.plan.weights[client] * (answer.examples if self._by_examples else 1)
         self.fold.add(answer.task.architecture, answer.tensors, weight)
         self.accepted[client] = Accepted(answer.examples, answer.loss)
+
+    @property
+    def failed_by_kind(self) -> Counter[str]:
+        """How many answers of each kind of failure there were."""
+        return Counter(failure.kind for failure in self.failures)
 
     @property
     def train_loss(self) -> float:

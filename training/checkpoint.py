@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from supernet.errors import UserError
-from supernet.files import read_text, sync
+from supernet.files import read_text, replacing_folder
 from supernet.slices import supernet_architecture, tensor_shapes
 from supernet.space import SearchSpace
 from supernet.weights import Tensors
@@ -97,22 +97,15 @@ def save_checkpoint(
             stays behind and earlier ones are untouched.
     """
     folder = checkpoint_folder(run, state.round)
-    temporary = folder.with_name(f".{folder.name}.tmp")
+    body = {"version": VERSION, "state": dataclasses.asdict(state), "config": config}
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        save_file(dict(tensors), temporary / SUPERNET)
-        if velocity is not None:
-            save_file(dict(velocity), temporary / SERVER)
-        body = {"version": VERSION, "state": dataclasses.asdict(state), "config": config}
-        (temporary / STATE).write_text(json.dumps(body), encoding="utf-8")
-        for file in temporary.iterdir():
-            sync(file)
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary.rename(folder)
-        sync(folder.parent)
+        with replacing_folder(folder) as temporary:
+            save_file(dict(tensors), temporary / SUPERNET)
+            if velocity is not None:
+                save_file(dict(velocity), temporary / SERVER)
+            (temporary / STATE).write_text(json.dumps(body), encoding="utf-8")
+            shutil.rmtree(folder, ignore_errors=True)
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(_cannot_write(run, folder, error)) from error
     return folder
 

@@ -23,6 +23,11 @@ class Probe:
     accuracy: float
 
 
+def mean_accuracy(probes: Sequence[Probe]) -> float:
+    """Return the mean accuracy of one or more probes."""
+    return sum(probe.accuracy for probe in probes) / len(probes)
+
+
 @dataclasses.dataclass(frozen=True)
 class Evaluator:
     """Evaluates subnets on fixed images.

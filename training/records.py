@@ -1,12 +1,11 @@
 """What is recorded of a round."""
 
 import dataclasses
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from training.answers import Answers
-from training.evaluation import Probe
+from training.evaluation import Probe, mean_accuracy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,9 +51,7 @@ class RoundRecord:
     @property
     def mean_accuracy(self) -> float | None:
         """Mean validation accuracy of the probes, or None without evaluation."""
-        if not self.probes:
-            return None
-        return sum(probe.accuracy for probe in self.probes) / len(self.probes)
+        return mean_accuracy(self.probes) if self.probes else None
 
 
 def make_record(
@@ -80,7 +77,7 @@ def make_record(
         clients=tuple(
             {"client": client, "macs": entry.macs, **outcome.get(client, {})} for client, entry in plan.assigned.items()
         ),
-        failures=dict(Counter(failure.kind for failure in answers.failures)),
+        failures=dict(answers.failed_by_kind),
         bytes_up=answers.bytes_up,
         bytes_down=answers.bytes_down,
         seconds=seconds,

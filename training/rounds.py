@@ -18,7 +18,7 @@ from training.clients import draw_clients
 from training.config import RunConfig
 from training.curriculum import Assigner
 from training.engines.protocol import Engine
-from training.evaluation import Evaluator, Probe
+from training.evaluation import Evaluator, Probe, mean_accuracy
 from training.messages import Task, tensor_bytes
 from training.randomness import derive_seed, numpy_stream
 from training.records import make_record
@@ -144,7 +144,7 @@ def _advance(run: Run, state: RunState, answers: Answers, probes: Sequence[Probe
         trained=tuple(
             count + times[entry.architecture] for count, entry in zip(state.trained, run.entries, strict=True)
         ),
-        failures=dict(Counter(state.failures) + Counter(failure.kind for failure in answers.failures)),
+        failures=dict(Counter(state.failures) + answers.failed_by_kind),
         best=_better(state.best, plan.number, probes),
         bytes_up=state.bytes_up + answers.bytes_up,
         bytes_down=state.bytes_down + answers.bytes_down,
@@ -154,7 +154,7 @@ def _advance(run: Run, state: RunState, answers: Answers, probes: Sequence[Probe
 def _better(best: Best | None, number: int, probes: Sequence[Probe]) -> Best | None:
     if not probes:
         return best
-    accuracy = sum(probe.accuracy for probe in probes) / len(probes)
+    accuracy = mean_accuracy(probes)
     return Best(number, accuracy) if best is None or accuracy > best.accuracy else best
 
 

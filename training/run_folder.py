@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import fcntl
 import json
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import yaml
 
 from cache.file import Cache, read_cache, write_cache
 from supernet.errors import UserError
-from supernet.files import check_writable, read_text, write_text
+from supernet.files import check_writable, read_text, replacing_folder, write_text
 from supernet.space import SearchSpace, space_from_mapping, space_to_mapping
 from supernet.typed_yaml import from_mapping, read_yaml_mapping
 from training.config import RunConfig, write_config
@@ -62,21 +61,15 @@ def create_run(
     Raises:
         UserError: the folder cannot be written.
     """
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
     try:
-        write_config(temporary / CONFIG, config)
-        write_text(temporary / SPACE, yaml.safe_dump(space_to_mapping(space), sort_keys=False))
-        write_cache(temporary / CACHE, space, cache)
-        write_text(temporary / SPLIT, json.dumps(dataclasses.asdict(split)))
-        first_checkpoint(temporary)
-        if folder.exists():
-            folder.rmdir()
-        temporary.rename(folder)
+        with replacing_folder(folder) as temporary:
+            write_config(temporary / CONFIG, config)
+            write_text(temporary / SPACE, yaml.safe_dump(space_to_mapping(space), sort_keys=False))
+            write_cache(temporary / CACHE, space, cache)
+            write_text(temporary / SPLIT, json.dumps(dataclasses.asdict(split)))
+            first_checkpoint(temporary)
     except OSError as error:
         raise RunError(f"cannot write {folder}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def check_new_run(folder: Path) -> None:
