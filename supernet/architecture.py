@@ -8,7 +8,7 @@ from typing import Any
 from supernet.errors import ArchitectureError, unknown_name
 
 #: The fields of a block that vary in each family, in the order its JSON prints them.
-BLOCK_FIELDS: Mapping[str, tuple[str, ...]] = {"mobilenet": ("kernel", "expand")}
+BLOCK_FIELDS: Mapping[str, tuple[str, ...]] = {"mobilenet": ("kernel", "expand"), "resnet": ("expand",)}
 
 
 @dataclasses.dataclass(frozen=True)

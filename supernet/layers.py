@@ -18,7 +18,7 @@ from supernet.layouts import LAYOUTS, BlockChoice, Column, IntArray, Kind, Layer
 from supernet.space import SearchSpace
 
 #: Kinds of rows that hold weights.
-WEIGHTED: tuple[Kind, ...] = ("conv", "squeeze", "excite", "linear")
+WEIGHTED: tuple[Kind, ...] = ("conv", "shortcut", "squeeze", "excite", "linear")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +145,7 @@ def _write_stage(writer: _TableWriter, space: SearchSpace, s: int, size: Size, c
     writer.stage = s + 1
     for b in range(space.max_depth):
         choice = BlockChoice(chosen.width[s], chosen.kernel[s, b], chosen.expand[s, b], chosen.active[s, b])
-        size = layout.block(writer, f"stages.{s}.{b}", spec, size, choice, spec.stride if b == 0 else 1)
+        size = layout.block(writer, f"stages.{s}.{b}", spec, size, choice, first=b == 0)
     return size
 
 

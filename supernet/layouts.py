@@ -17,10 +17,11 @@ Column = IntArray | int
 
 #: What a row does with its input ``x``:
 #: ``conv``      x = act(norm(conv(x)));
+#: ``shortcut``  shortcut = norm(conv(averages of stride×stride pixels of the block's input));
 #: ``squeeze``   gate = relu(conv(mean(x)));    ``excite``  x = x · hard_sigmoid(conv(gate));
-#: ``add``       x = x + the block's input;
+#: ``add``       x = act(x + shortcut), the block's input where it has no shortcut row;
 #: ``pool``      x = mean over all pixels;      ``linear``  x = x·W + b.
-Kind = Literal["conv", "squeeze", "excite", "add", "pool", "linear"]
+Kind = Literal["conv", "shortcut", "squeeze", "excite", "add", "pool", "linear"]
 
 
 class Layer(NamedTuple):
@@ -89,8 +90,8 @@ class Layout(Protocol):
     def stem(self, walk: Walk, space: SearchSpace, image: Size, width: IntArray) -> Size:
         """Write the stem; return the size of its output."""
 
-    def block(self, walk: Walk, name: str, spec: StageSpec, before: Size, choice: BlockChoice, stride: int) -> Size:
-        """Write one block; return the size of its output."""
+    def block(self, walk: Walk, name: str, spec: StageSpec, before: Size, choice: BlockChoice, *, first: bool) -> Size:
+        """Write one block, of a stage the ``first`` or a later one; return the size of its output."""
 
 
 def round8_columns(values: NDArray[np.float64]) -> IntArray:
@@ -117,9 +118,9 @@ class MobileNetLayout:
         inner = walk.row(Layer("fixed.project", "conv", norm=True), inner, width, held=after.elements)
         return walk.row(Layer("fixed.add", "add"), inner, width, held=after.elements)
 
-    def block(self, walk: Walk, name: str, spec: StageSpec, before: Size, choice: BlockChoice, stride: int) -> Size:
+    def block(self, walk: Walk, name: str, spec: StageSpec, before: Size, choice: BlockChoice, *, first: bool) -> Size:
         """Write one inverted residual; it skips iff its stride is 1 and its input is as wide as its output."""
-        active = choice.active
+        active, stride = choice.active, spec.stride if first else 1
         mid = _mobilenet_mid(np.asarray(before.channels), choice.expand)
         skips = active & (before.channels == choice.width) & (stride == 1)
         held = np.where(skips, before.elements, 0)
@@ -150,8 +151,37 @@ def _mobilenet_mid(c_in: IntArray, expand: NDArray[np.float64]) -> IntArray:
     return np.where(expand == 1, c_in, round8_columns(np.rint(c_in * expand)))
 
 
+class ResNetLayout:
+    """DeepFedNAS's ResNet: two 3×3 convolutions; the first block of a stage projects its shortcut."""
+
+    def block_key(self, c_in: IntArray, c_out: IntArray, expand: NDArray[np.float64]) -> IntArray:
+        """Return the hidden channels, round8(c_out·expand)."""
+        del c_in
+        return round8_columns(c_out * expand)
+
+    def stem(self, walk: Walk, space: SearchSpace, image: Size, width: IntArray) -> Size:
+        """Write the stem convolution."""
+        spec = space.stem
+        return walk.row(Layer("stem.entry", "conv", spec.stride, spec.activation, norm=True), image, width, kernel=3)
+
+    def block(self, walk: Walk, name: str, spec: StageSpec, before: Size, choice: BlockChoice, *, first: bool) -> Size:
+        """Write one block; the first of a stage projects its shortcut, whatever its stride."""
+        active, stride = choice.active, spec.stride if first else 1
+        mid = round8_columns(choice.width * choice.expand)
+        added = before.elements
+        conv1 = Layer(f"{name}.conv1", "conv", stride, spec.activation, norm=True)
+        inner = walk.row(conv1, before, mid, kernel=3, active=active)
+        conv2 = Layer(f"{name}.conv2", "conv", norm=True)
+        after = walk.row(conv2, inner, choice.width, kernel=3, held=added, active=active)
+        if first:
+            shortcut = Layer(f"{name}.shortcut", "shortcut", stride, norm=True)
+            added = walk.row(shortcut, before, choice.width, held=after.elements, active=active).elements
+        walk.row(Layer(f"{name}.add", "add", 1, spec.activation), after, choice.width, held=added, active=active)
+        return after
+
+
 #: The layout of every family.
-LAYOUTS: Mapping[str, Layout] = {"mobilenet": MobileNetLayout()}
+LAYOUTS: Mapping[str, Layout] = {"mobilenet": MobileNetLayout(), "resnet": ResNetLayout()}
 
 
 def write_head(walk: Walk, space: SearchSpace, before: Size, multiplier: NDArray[np.float64]) -> None:

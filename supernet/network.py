@@ -35,6 +35,19 @@ class ConvLayer(nn.Module):
         return out
 
 
+class Shortcut(ConvLayer):
+    """Average pooling by the stride, then a convolution of stride 1 and its norm."""
+
+    def __init__(self, row: Row, norm: nn.Module | None) -> None:
+        super().__init__(row._replace(layer=row.layer._replace(stride=1)), norm)
+        # The last window of an odd side is smaller, as a strided convolution's output counts it.
+        self.pool = nn.AvgPool2d(row.layer.stride, ceil_mode=True, count_include_pad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, c_in, H, W) to (N, c_out, H/stride, W/stride)."""
+        return super().forward(self.pool(x))
+
+
 class Linear(nn.Module):
     """Linear layer on pooled features, optional activation."""
 
@@ -58,7 +71,7 @@ class Pool(nn.Module):
 
 
 class Block(nn.Module):
-    """Layers run in order; ``squeeze``/``excite`` scale the map, ``add`` adds the block's input."""
+    """Layers run in order; ``squeeze``/``excite`` scale the map, ``add`` adds the block's input or its shortcut."""
 
     def __init__(self, rows: Sequence[Row], norm: Norm, *, running_statistics: bool) -> None:
         super().__init__()
@@ -66,23 +79,24 @@ class Block(nn.Module):
         for row in rows:
             name = row.layer.name.rsplit(".", 1)[1]
             self.steps.append((row.layer.kind, name))
-            layer = _layer(row, norm, running_statistics=running_statistics)
-            if layer is not None:
-                self.add_module(name, layer)
+            self.add_module(name, _layer(row, norm, running_statistics=running_statistics))
 
     def forward(self, x: Tensor) -> Tensor:
         """Run the block on (N, c_in, H, W)."""
-        block_input = x
+        shortcut = x
         gate = x
         for kind, name in self.steps:
+            layer = self.get_submodule(name)
             if kind == "add":
-                x = x + block_input
+                x = layer(x + shortcut)
+            elif kind == "shortcut":
+                shortcut = layer(shortcut)
             elif kind == "squeeze":
-                gate = self.get_submodule(name)(x.mean((2, 3), keepdim=True))
+                gate = layer(x.mean((2, 3), keepdim=True))
             elif kind == "excite":
-                x = x * F.hardsigmoid(self.get_submodule(name)(gate))
+                x = x * F.hardsigmoid(layer(gate))
             else:
-                x = self.get_submodule(name)(x)
+                x = layer(x)
         return x
 
 
@@ -140,15 +154,15 @@ def _attach(root: nn.Module, path: str, module: nn.Module) -> None:
     root.add_module(name, module)
 
 
-def _layer(row: Row, norm: Norm, *, running_statistics: bool) -> nn.Module | None:
+def _layer(row: Row, norm: Norm, *, running_statistics: bool) -> nn.Module:
     if row.layer.kind == "add":
-        return None
+        return _activation(row.layer.activation)
     if row.layer.kind == "pool":
         return Pool()
     if row.layer.kind == "linear":
         return Linear(row)
     normed = _norm(norm, row.c_out, running_statistics=running_statistics) if row.layer.norm else None
-    return ConvLayer(row, normed)
+    return Shortcut(row, normed) if row.layer.kind == "shortcut" else ConvLayer(row, normed)
 
 
 def _norm(norm: Norm, channels: int, *, running_statistics: bool) -> nn.Module:

@@ -59,7 +59,7 @@ def row_shapes(row: Row) -> dict[str, Shape]:
     """Return the name and shape of every trainable tensor of one layer."""
     layer = row.layer
     shapes: dict[str, Shape] = {}
-    if layer.kind in ("conv", "squeeze", "excite"):
+    if layer.kind in ("conv", "shortcut", "squeeze", "excite"):
         shapes[f"{layer.name}.conv.weight"] = (row.c_out, row.c_in // row.groups, row.kernel, row.kernel)
         if layer.bias:
             shapes[f"{layer.name}.conv.bias"] = (row.c_out,)

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from supernet.errors import SpaceError, UserError, unknown_name
 from supernet.typed_yaml import from_mapping, read_yaml_mapping
 
-Family = Literal["mobilenet"]
+Family = Literal["mobilenet", "resnet"]
 Norm = Literal["batch", "group"]
 Activation = Literal["relu", "hswish"]
 
@@ -73,6 +73,7 @@ class FitnessSettings:
         effectiveness_weight: λ, on effectiveness ρ.
         width_penalty: γ, on falling stage widths V.
         max_effectiveness: ρ0.
+        cache_max_effectiveness: ρ0 of the entries of a cache, where it differs from a search's.
     """
 
     entropy: Literal["stage", "prefix"] = "stage"
@@ -81,6 +82,13 @@ class FitnessSettings:
     effectiveness_weight: float = 0.0
     width_penalty: float = 1.0
     max_effectiveness: float = 1.0
+    cache_max_effectiveness: float | None = None
+
+    def for_cache(self) -> "FitnessSettings":
+        """Return the weights a cache is built with."""
+        if self.cache_max_effectiveness is None:
+            return self
+        return dataclasses.replace(self, max_effectiveness=self.cache_max_effectiveness)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,9 +102,10 @@ class SearchSpace:
         stages: the elastic stages in order.
         resolutions: input sides in pixels, ascending.
         depths: blocks a stage may have, ascending.
-        kernels: depthwise kernel sides a block may have (odd), ascending.
-        expands: expand ratios a block may have, ascending.
+        expands: expand ratios a block may have, ascending; hidden channels over the block's input
+            (``mobilenet``, at least 1) or over its output (``resnet``, above 0).
         width_multipliers: multipliers on a stage's base width, ascending.
+        kernels: depthwise kernel sides a block may have (odd), ascending; [3] in ``resnet``.
         head: MobileNetV3's head, its widths following the last stage's multiplier; without one the
             classifier follows the last stage.
         norm: ``batch`` (batch statistics, calibrate before use) or ``group`` (groups of 8 channels).
@@ -114,9 +123,9 @@ class SearchSpace:
     stages: tuple[StageSpec, ...]
     resolutions: tuple[int, ...]
     depths: tuple[int, ...]
-    kernels: tuple[int, ...]
     expands: tuple[float, ...]
     width_multipliers: tuple[float, ...]
+    kernels: tuple[int, ...] = (3,)
     head: HeadSpec | None = None
     norm: Norm = "batch"
     classes: int = 10
@@ -170,7 +179,7 @@ def check_space(space: SearchSpace) -> None:
     _check_choices(space, "resolutions", minimum=2)
     _check_choices(space, "depths", minimum=1)
     _check_choices(space, "kernels", minimum=1)
-    _check_choices(space, "expands", minimum=1)
+    _check_family(space)
     _check_multipliers("width_multipliers", space.width_multipliers)
     _check_multipliers("stem.multipliers", space.stem.multipliers)
     if any(kernel % 2 == 0 for kernel in space.kernels):
@@ -207,9 +216,22 @@ def check_fitness(settings: FitnessSettings, stages: int) -> None:
         )
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
-        numbers = value if isinstance(value, tuple) else () if isinstance(value, str) else (value,)
-        if not all(math.isfinite(number) for number in numbers):
+        numbers = value if isinstance(value, tuple) else (value,)
+        if not all(math.isfinite(number) for number in numbers if isinstance(number, int | float)):
             raise SpaceError(f"fitness.{field.name} is {value}; it must be finite")
+
+
+def _check_family(space: SearchSpace) -> None:
+    if space.family == "mobilenet":
+        _check_choices(space, "expands", minimum=1)
+        return
+    if not space.expands or list(space.expands) != sorted(set(space.expands)) or not 0 < space.expands[0] < math.inf:
+        raise SpaceError(f"expands is {list(space.expands)}; it must list ratios above 0, ascending")
+    if space.kernels != (3,):
+        raise SpaceError(f"kernels is {list(space.kernels)}; {space.family} blocks have 3×3 kernels: leave it out")
+    for index, stage in enumerate(space.stages):
+        if stage.se:
+            raise SpaceError(f"stages[{index}].se is true; {space.family} blocks have no squeeze-excite")
 
 
 def _check_choices(space: SearchSpace, name: str, minimum: int) -> None:
