@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from pymoo.core.problem import Problem
 
 from cache.limits import Limits
-from fitness.score import score
+from fitness.score import effectiveness_bound, score
 from supernet.genes import gene_layout
 from supernet.space import FitnessSettings, SearchSpace
 
@@ -34,5 +34,5 @@ class ArchitectureProblem(Problem):
         del args, kwargs
         scores = score(self.space, x, self.settings)
         out["F"] = np.stack([-scores.fitness, scores.macs.astype(np.float64)], axis=1)
-        rho_excess = (scores.rho - self.settings.max_effectiveness)[:, None]
+        rho_excess = (scores.rho - effectiveness_bound(self.settings))[:, None]
         out["G"] = np.concatenate([rho_excess, self.limits.violations(scores).T], axis=1)

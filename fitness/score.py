@@ -9,16 +9,16 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fitness.costs import macs, parameters, peak_activation_bytes
-from supernet.genes import as_genes, choices
-from supernet.layers import LayerTable, table_of
+from fitness.blocks import FloatArray, space_parts, space_terms
+from supernet.genes import as_genes, gene_layout
 from supernet.layouts import IntArray
 from supernet.space import FitnessSettings, SearchSpace, check_fitness
 
-FloatArray = NDArray[np.float64]
-
 #: Architectures worked on at a time: their columns stay in the processor's cache.
-_CHUNK = 1024
+_CHUNK = 4096
+
+#: ρ is a function of a sum of logarithms: equal to this relative tolerance, whatever the order it is added in.
+_RHO_TOLERANCE = 1e-9
 
 
 class Scores(NamedTuple):
@@ -38,6 +38,11 @@ class Scores(NamedTuple):
     entropy: FloatArray
 
 
+def effectiveness_bound(settings: FitnessSettings) -> float:
+    """Return what ρ is compared with: ρ0 and a rounding tolerance."""
+    return settings.max_effectiveness * (1 + _RHO_TOLERANCE)
+
+
 def score(space: SearchSpace, genes: ArrayLike, settings: FitnessSettings | None = None) -> Scores:
     """Return costs and fitness of N architectures; ``genes`` is (N, genes) or one vector.
 
@@ -55,18 +60,29 @@ def score(space: SearchSpace, genes: ArrayLike, settings: FitnessSettings | None
     return Scores(*(np.concatenate(columns, axis=-1) for columns in zip(*parts, strict=True)))
 
 
+class _Sums(NamedTuple):
+    """Sums over the parts of N architectures; ``log_widths``, widths, sides and depths one row a stage."""
+
+    macs: IntArray
+    params: IntArray
+    activation_bytes: IntArray
+    layers: IntArray
+    stem_log_widths: FloatArray
+    log_widths: FloatArray
+    widths: IntArray
+    sides: IntArray
+    depths: IntArray
+
+
 def _score_chunk(space: SearchSpace, genes: IntArray, settings: FitnessSettings) -> Scores:
-    chosen = choices(space, genes)
-    table = table_of(space, chosen)
-    rows = _scored_rows(table, len(space.stages))
-    active = table.active[rows]
-    log_widths = np.log(np.where(active, table.fan_in[rows], 1))
-    entropy = _entropy(table, log_widths, table.stage[rows], chosen.width, settings.entropy)
-    layers = active.sum(axis=0)
-    rho = layers / np.exp(_sum_rows(log_widths) / layers)
-    deviation = chosen.depth - chosen.depth.sum(axis=0) / len(chosen.depth)
-    depth_regularity = np.exp(_sum_rows(deviation * deviation) / len(chosen.depth))
-    falls = np.maximum(0, chosen.width[:-1] - chosen.width[1:]).sum(axis=0).astype(np.float64)
+    sums = _sums(space, np.ascontiguousarray(genes.T))
+    rho = sums.layers / np.exp((sums.stem_log_widths + _sum_rows(sums.log_widths)) / sums.layers)
+    deviation = sums.depths - sums.depths.sum(axis=0) / len(sums.depths)
+    depth_regularity = np.exp(_sum_rows(deviation * deviation) / len(sums.depths))
+    falls = np.maximum(0, sums.widths[:-1] - sums.widths[1:]).sum(axis=0).astype(np.float64)
+    # H_j = ln(r_j²·c_j)·Σ ln w, over the stage's own blocks or over all blocks up to it.
+    over = sums.log_widths.cumsum(axis=0) if settings.entropy == "prefix" else sums.log_widths
+    entropy = np.log(sums.sides * sums.sides * sums.widths) * over
     alphas = np.broadcast_to(np.asarray(settings.entropy_weights), (len(space.stages),))
     fitness = (
         _sum_rows(alphas[:, None] * entropy)
@@ -75,11 +91,11 @@ def _score_chunk(space: SearchSpace, genes: IntArray, settings: FitnessSettings)
         - settings.width_penalty * falls
     )
     return Scores(
-        macs=macs(table),
-        params=parameters(table),
-        activation_bytes=peak_activation_bytes(table),
+        macs=sums.macs,
+        params=sums.params,
+        activation_bytes=sums.activation_bytes,
         fitness=fitness,
-        feasible=rho <= settings.max_effectiveness,
+        feasible=rho <= effectiveness_bound(settings),
         rho=rho,
         depth_regularity=depth_regularity,
         width_violation=falls,
@@ -87,9 +103,31 @@ def _score_chunk(space: SearchSpace, genes: IntArray, settings: FitnessSettings)
     )
 
 
-def _scored_rows(table: LayerTable, stages: int) -> IntArray:
-    """Return the rows of the scored convolutions: those of stem and stages, not the head's."""
-    return np.flatnonzero((table.kind == "conv") & (table.stage <= stages))
+def _sums(space: SearchSpace, columns: IntArray) -> _Sums:
+    """Return the sums over the parts of N architectures; ``columns`` is (genes, N)."""
+    parts, terms, layout = space_parts(space), space_terms(space), gene_layout(space)
+    depths = np.asarray(space.depths)[columns[layout.depth]]
+    stem, head = parts.stem.index(columns), parts.head.index(columns)
+    macs = terms.stem.macs[stem] + terms.head.macs[head]
+    params = terms.stem.params[stem] + terms.head.params[head]
+    peak = np.maximum(terms.stem.activation_bytes[stem], terms.head.activation_bytes[head])
+    layers = terms.stem.layers[stem]
+    log_widths = np.zeros(depths.shape)
+    sides = np.empty_like(depths)
+    for s, slots in enumerate(parts.blocks):
+        for b, (part, table) in enumerate(zip(slots, terms.blocks[s], strict=True)):
+            index = part.index(columns)
+            if b == 0:
+                sides[s] = table.side[index]
+            elif b >= space.depths[0]:
+                index = np.where(depths[s] > b, index, part.choices)
+            macs += table.macs[index]
+            params += table.params[index]
+            layers += table.layers[index]
+            log_widths[s] += table.log_widths[index]
+            np.maximum(peak, table.activation_bytes[index], out=peak)
+    widths = np.stack([np.asarray(list(w))[g] for w, g in zip(space.width_choices, columns[layout.width], strict=True)])
+    return _Sums(macs, params, peak, layers, terms.stem.log_widths[stem], log_widths, widths, sides, depths)
 
 
 def _sum_rows(rows: FloatArray) -> FloatArray:
@@ -98,14 +136,3 @@ def _sum_rows(rows: FloatArray) -> FloatArray:
     for row in rows:
         total += row
     return total
-
-
-def _entropy(table: LayerTable, log_widths: FloatArray, stage: IntArray, widths: IntArray, form: str) -> FloatArray:
-    """Return ``H_j = ln(r_j²·c_j)·Σ ln w`` of every stage, shape (stages, N)."""
-    stages = range(1, len(widths) + 1)
-    sums = np.stack([_sum_rows(log_widths[stage == j]) for j in stages])
-    sides = np.stack([table.h_out[np.flatnonzero(table.stage == j)[-1]] for j in stages])
-    if form == "prefix":
-        sums = sums.cumsum(axis=0)
-    entropy: FloatArray = np.log(sides * sides * widths) * sums
-    return entropy

@@ -6,7 +6,7 @@ is laid out (``supernet.layouts`` writes the rows).
 
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -69,6 +69,12 @@ class LayerTable:
         """Weights of every active layer, 0 where it is inactive or has none, shape (layers, N)."""
         weighted = np.isin(self.kind, WEIGHTED)[:, None] & self.active
         return self.fan_in * self.c_out * weighted
+
+    def rows(self, indices: Sequence[int]) -> "LayerTable":
+        """Return the table of some of its rows."""
+        kept = list(indices)
+        columns = [getattr(self, field.name)[kept] for field in dataclasses.fields(self)[1:]]
+        return LayerTable(tuple(self.layers[index] for index in kept), *columns)
 
 
 class Row(NamedTuple):

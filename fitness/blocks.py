@@ -1,0 +1,165 @@
+"""What each part of a network contributes: every choice of a stem, a block or a head, once.
+
+The layers of a block depend on its stage, on whether it is the stage's first, and on a few genes: resolution,
+input width, output width, kernel and expand ratio. So the costs and the fitness of any architecture are sums
+over small tables, one a part, which are read off the layer table here.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fitness.costs import macs, parameters, peak_activation_bytes
+from supernet.genes import gene_layout, largest_genes
+from supernet.layers import LayerTable, layer_table
+from supernet.layouts import IntArray
+from supernet.space import SearchSpace
+
+FloatArray = NDArray[np.float64]
+T = TypeVar("T")
+U = TypeVar("U")
+
+#: A figure of each of N choices, read off their layers: shape (N,).
+Figure = Callable[[LayerTable], NDArray[Any]]
+
+#: Kinds of layers whose widths the fitness scores, in stem and stages.
+_SCORED = ("conv", "shortcut")
+
+#: Choices looked up in the layer table at a time.
+_CHUNK = 4096
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts(Generic[T]):
+    """Something of each part of a space's networks; ``blocks`` holds it for each stage and block slot."""
+
+    stem: T
+    blocks: tuple[tuple[T, ...], ...]
+    head: T
+
+    def map(self, function: Callable[[T], U]) -> "Parts[U]":
+        """Return what ``function`` makes of each."""
+        blocks = tuple(tuple(function(slot) for slot in slots) for slots in self.blocks)
+        return Parts(function(self.stem), blocks, function(self.head))
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """The genes that decide the layers of a part, and its rows in the space's layer table.
+
+    Attributes:
+        rows: the rows.
+        axes: positions of the genes. A stem: resolution and stem width. A stage's first block: resolution,
+            input width, output width, kernel, expand. A later block, whose input is as wide as its output:
+            the same without input width. A head: resolution and last width.
+        shape: number of choices of each gene.
+    """
+
+    rows: tuple[int, ...]
+    axes: tuple[int, ...]
+    shape: tuple[int, ...]
+
+    @property
+    def choices(self) -> int:
+        """Number of choices of all genes together."""
+        return math.prod(self.shape)
+
+    def index(self, columns: IntArray) -> IntArray:
+        """Return which of the part's choices N gene vectors make, shape (N,); ``columns`` is (genes, N)."""
+        index: IntArray = columns[self.axes[0]]
+        for axis, size in zip(self.axes[1:], self.shape[1:], strict=True):
+            index = index * size + columns[axis]
+        return index
+
+
+class Terms(NamedTuple):
+    """What each choice of a part adds to the sums, arrays of shape (choices + 1,): the last is an absent block.
+
+    ``layers`` and ``log_widths`` are the number of scored convolutions and the sum of ``ln w`` over them;
+    ``activation_bytes`` is the part's own peak, and ``side`` its output's, in pixels.
+    """
+
+    macs: IntArray
+    params: IntArray
+    activation_bytes: IntArray
+    layers: IntArray
+    log_widths: FloatArray
+    side: IntArray
+
+
+@functools.lru_cache(maxsize=16)
+def space_parts(space: SearchSpace) -> Parts[Part]:
+    """Return the parts of a space."""
+    genes = gene_layout(space)
+    table = layer_table(space, largest_genes(space))
+    widths = [genes.stem, *map(int, genes.width)]
+
+    def part(rows: Iterable[int], *axes: int) -> Part:
+        positions = (genes.resolution, *axes)
+        return Part(tuple(rows), positions, tuple(int(genes.sizes[axis]) for axis in positions))
+
+    def block(s: int, b: int) -> Part:
+        rows = [row for row, layer in enumerate(table.layers) if layer.block == f"stages.{s}.{b}"]
+        inputs = [widths[s]] if b == 0 else []
+        return part(rows, *inputs, widths[s + 1], int(genes.kernel[s, b]), int(genes.expand[s, b]))
+
+    stages = range(len(space.stages))
+    return Parts(
+        part(np.flatnonzero(table.stage == 0), genes.stem),
+        tuple(tuple(block(s, b) for b in range(space.max_depth)) for s in stages),
+        part(np.flatnonzero(table.stage == len(stages) + 1), widths[-1]),
+    )
+
+
+def tabulate(space: SearchSpace, figures: Sequence[Figure]) -> Parts[tuple[NDArray[Any], ...]]:
+    """Return the figures of every choice of every part, each of shape (choices,)."""
+    parts = space_parts(space)
+
+    def table(part: Part) -> tuple[NDArray[Any], ...]:
+        return _figures(space, part, figures)
+
+    # The layers of all later blocks of a stage are the same functions of their genes.
+    tables = [[table(slot) for slot in slots[:2]] for slots in parts.blocks]
+    blocks = tuple(tuple(pair[min(b, 1)] for b in range(space.max_depth)) for pair in tables)
+    return Parts(table(parts.stem), blocks, table(parts.head))
+
+
+@functools.lru_cache(maxsize=16)
+def space_terms(space: SearchSpace) -> Parts[Terms]:
+    """Return the terms of every choice of every part of a space."""
+    stages = len(space.stages)
+
+    def scored(table: LayerTable) -> NDArray[np.bool_]:
+        return (np.isin(table.kind, _SCORED) & (table.stage <= stages))[:, None] & table.active
+
+    figures: tuple[Figure, ...] = (
+        macs,
+        parameters,
+        peak_activation_bytes,
+        lambda table: scored(table).sum(axis=0),
+        lambda table: np.log(np.where(scored(table), table.fan_in, 1)).sum(axis=0),
+        lambda table: table.h_out[-1],
+    )
+
+    def terms(columns: tuple[NDArray[Any], ...]) -> Terms:
+        return Terms(*(np.append(column, column.dtype.type(0)) for column in columns))
+
+    return tabulate(space, figures).map(terms)
+
+
+def _figures(space: SearchSpace, part: Part, figures: Sequence[Figure]) -> tuple[NDArray[Any], ...]:
+    # All block slots are active in the largest network.
+    base = largest_genes(space)
+    chunks = []
+    for start in range(0, part.choices, _CHUNK):
+        numbers = np.arange(start, min(start + _CHUNK, part.choices))
+        genes = np.tile(base, (len(numbers), 1))
+        genes[:, part.axes] = np.stack(np.unravel_index(numbers, part.shape), axis=1)
+        table = layer_table(space, genes).rows(part.rows)
+        chunks.append([figure(table) for figure in figures])
+    return tuple(np.concatenate(columns) for columns in zip(*chunks, strict=True))
