@@ -1,0 +1,117 @@
+"""Additive costs, and a space's networks of one resolution as stages of block choices."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fitness.blocks import FloatArray, Part, Parts, space_parts, space_terms
+from supernet.layouts import IntArray
+from supernet.space import FitnessSettings, SearchSpace
+
+
+class AdditiveCost(NamedTuple):
+    """A cost that is a sum over the parts of a network, and the most a network may have.
+
+    Attributes:
+        name: what messages call it.
+        parts: the cost of every choice of every part, arrays of shape (choices,).
+        limit: the most a network may have.
+    """
+
+    name: str
+    parts: Parts[FloatArray]
+    limit: float = math.inf
+
+
+def count_cost(space: SearchSpace, name: str, limit: float = math.inf) -> AdditiveCost:
+    """Return ``macs`` or ``params`` as an additive cost."""
+    parts = space_terms(space).map(lambda terms: getattr(terms, name)[:-1].astype(float))
+    return AdditiveCost(name, parts, limit)
+
+
+class Options(NamedTuple):
+    """Choices of one block: (…, n) arrays over kernel·expands + expand, behind axes of widths.
+
+    ``costs`` has the costs as its first axis; ``log_widths`` are sums of ``ln w`` over the scored layers, of
+    which there are ``layers``.
+    """
+
+    costs: FloatArray
+    log_widths: FloatArray
+    layers: IntArray
+
+    def between(self, *widths: int) -> list[tuple["Options", IntArray]]:
+        """Return the options at given widths and their numbers, apart by their number of layers."""
+        costs = np.stack([cost[widths] for cost in self.costs])
+        log_widths, layers = self.log_widths[widths], self.layers[widths]
+        groups = [np.flatnonzero(layers == count) for count in np.unique(layers)]
+        return [(Options(costs[:, group], log_widths[group], layers[group]), group) for group in groups]
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """A stage of the networks of one resolution.
+
+    Attributes:
+        first: options of its first block, (input widths, output widths, n).
+        later: options of a later block, (output widths, n); None where stages have one block.
+        weights: what entropy gains for each unit of ``ln w``, α·ln(r²·c), by output width.
+        falls: γ·max(0, c_in − c_out), (input widths, output widths); 0 in the first stage.
+    """
+
+    first: Options
+    later: Options | None
+    weights: FloatArray
+    falls: FloatArray
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """All networks of one resolution.
+
+    Attributes:
+        stem: options of the stem, (stem widths,).
+        stages: the stages.
+        head: costs of the head, (costs, last widths).
+    """
+
+    stem: Options
+    stages: tuple[Stage, ...]
+    head: FloatArray
+
+
+def plan_of(space: SearchSpace, settings: FitnessSettings, costs: Sequence[AdditiveCost], resolution: int) -> Plan:
+    """Return the networks of the space's resolution number ``resolution``."""
+    parts, terms = space_parts(space), space_terms(space)
+    alphas = np.broadcast_to(np.asarray(settings.entropy_weights), (len(space.stages),))
+    widths = [np.array(list(choices)) for choices in (space.stem_choices, *space.width_choices)]
+
+    def options(part: Part, s: int | None = None, b: int = 0) -> Options:
+        """Return a part's figures at the resolution; a block's kernels and expands are one axis."""
+        found = terms.stem if s is None else terms.blocks[s][b]
+        shape = part.shape[1:] if s is None else (*part.shape[1:-2], -1)
+        paid = [cost.parts.stem if s is None else cost.parts.blocks[s][b] for cost in costs]
+        return Options(
+            np.stack([_at(part, values, resolution).reshape(shape) for values in paid]),
+            _at(part, found.log_widths[:-1], resolution).reshape(shape),
+            _at(part, found.layers[:-1], resolution).reshape(shape),
+        )
+
+    stages = []
+    for s, slots in enumerate(parts.blocks):
+        side = _at(slots[0], terms.blocks[s][0].side[:-1], resolution)[0, :, 0, 0]
+        falls = np.maximum(0, widths[s][:, None] - widths[s + 1]) * settings.width_penalty * (s > 0)
+        weights = alphas[s] * np.log(side * side * widths[s + 1])
+        later = options(slots[1], s, 1) if len(slots) > 1 else None
+        stages.append(Stage(options(slots[0], s), later, weights, falls))
+    head = np.stack([_at(parts.head, cost.parts.head, resolution) for cost in costs])
+    return Plan(options(parts.stem), tuple(stages), head)
+
+
+def _at(part: Part, values: NDArray[Any], resolution: int) -> NDArray[Any]:
+    chosen: NDArray[Any] = values.reshape(part.shape)[resolution]
+    return chosen

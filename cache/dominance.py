@@ -1,0 +1,128 @@
+"""Which of many points no other one dominates, in numpy alone.
+
+A point dominates another if it is at least as good in every coordinate; of equal points one stays.
+"""
+
+import functools
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from supernet.layouts import IntArray
+
+FloatArray = NDArray[np.float64]
+
+#: Points compared with the kept ones at a time.
+_CHUNK = 256
+
+#: Whether one of a chunk's points is before another.
+_BEFORE = np.triu(np.ones((_CHUNK, _CHUNK), dtype=np.bool_), 1)
+
+#: Sums of coordinates whose leaders thin out points of many coordinates.
+_SUMS = 8
+
+
+def front(cost: NDArray[Any], value: FloatArray) -> IntArray:
+    """Return the indices of the points no other point dominates, by ascending cost and value.
+
+    Less cost and more value are better.
+    """
+    order: IntArray = np.lexsort((-value, cost))
+    return order[_rises(value[order])]
+
+
+def non_dominated(points: FloatArray) -> IntArray:
+    """Return the indices of the non-dominated of N points; in each of (coordinates, N) more is better."""
+    order = np.argsort(-points[0], kind="stable")
+    # Most points fall to a leader so far, found in one pass; the few that stay are compared in full.
+    for merit in _merits(points[1:]):
+        order = _without_led(points[1:], merit, order)
+    order = order[np.lexsort(-points[::-1, order])]
+    others = points[1:, order]
+    if len(others) == 0:
+        best: IntArray = order[:1]
+        return best
+    if len(others) == 1:
+        return order[_rises(others[0])]
+    return order[_staircase(others) if len(others) == 2 else _compared(others)]
+
+
+def _rises(values: FloatArray) -> NDArray[np.bool_]:
+    """Return where a sequence exceeds everything before it."""
+    before = np.concatenate([[-np.inf], np.maximum.accumulate(values)[:-1]])
+    rises: NDArray[np.bool_] = values > before
+    return rises
+
+
+def _merits(points: FloatArray) -> list[FloatArray]:
+    """Return what leaders are chosen by: each coordinate, and sums of them if there are many."""
+    merits = list(points)
+    if len(points) > 2:
+        span = np.ptp(points, axis=1)
+        merits += list(_mixtures(len(points)) @ (points / np.where(span > 0, span, 1)[:, None]))
+    return merits
+
+
+@functools.cache
+def _mixtures(coordinates: int) -> FloatArray:
+    return np.random.default_rng(0).dirichlet(np.ones(coordinates), size=_SUMS)
+
+
+def _without_led(points: FloatArray, merit: FloatArray, order: IntArray) -> IntArray:
+    """Return ``order`` without the points that are dominated by the one of most merit before them."""
+    if len(order) < 2:
+        return order
+    points, merit = points[:, order], merit[order]
+    leads = np.where(merit >= np.maximum.accumulate(merit), np.arange(len(order)), 0)
+    leader = np.maximum.accumulate(leads)[:-1]
+    led = (points[:, 1:] <= points[:, leader]).all(axis=0)
+    kept: IntArray = order[np.concatenate([[True], ~led])]
+    return kept
+
+
+def _staircase(points: FloatArray) -> IntArray:
+    """Return the indices of (2, N) points that none before them dominates."""
+    # The outline of the kept points: first coordinates rise, second ones fall.
+    first, second = np.array([np.inf]), np.array([-np.inf])
+    kept = []
+    for start in range(0, points.shape[1], _CHUNK):
+        chunk = points[:, start : start + _CHUNK]
+        alive = np.flatnonzero(second[np.searchsorted(first, chunk[0])] < chunk[1])
+        alive = alive[_undominated(chunk[:, alive])]
+        kept.append(start + alive)
+        u = np.concatenate([first, chunk[0, alive]])
+        v = np.concatenate([second, chunk[1, alive]])
+        order = np.lexsort((-v, -u))
+        outline = order[_rises(v[order]) | (u[order] == np.inf)][::-1]
+        first, second = u[outline], v[outline]
+    return np.concatenate(kept)
+
+
+def _compared(points: FloatArray) -> IntArray:
+    """Return the indices of (coordinates, N) points that none before them dominates, comparing them in full."""
+    kept: list[IntArray] = []
+    best: list[FloatArray] = []
+    for start in range(0, points.shape[1], _CHUNK):
+        index = np.arange(start, min(start + _CHUNK, points.shape[1]))
+        for block in best:
+            index = index[~_dominates(block, points[:, index]).any(axis=0)]
+        index = index[_undominated(points[:, index])]
+        kept.append(index)
+        best.append(points[:, index])
+    return np.concatenate(kept)
+
+
+def _undominated(points: FloatArray) -> NDArray[np.bool_]:
+    """Return which of at most a chunk of points none before them dominates."""
+    count = points.shape[1]
+    dominated: NDArray[np.bool_] = np.any(_dominates(points, points) & _BEFORE[:count, :count], axis=0)
+    return np.logical_not(dominated)
+
+
+def _dominates(points: FloatArray, others: FloatArray) -> NDArray[np.bool_]:
+    """Return (points, others): whether a point is at least as good in every coordinate."""
+    result: NDArray[np.bool_] = np.greater_equal.outer(points[0], others[0])
+    for mine, theirs in zip(points[1:], others[1:], strict=True):
+        result &= np.greater_equal.outer(mine, theirs)
+    return result

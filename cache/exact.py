@@ -1,0 +1,228 @@
+"""The exact solver: dynamic programming over stages and blocks, with pruning that is safe for every completion.
+
+A partial network is a label: its costs, the entropy it has gained and its sum P of ``ln w``. Labels of one state,
+which is an output width, a number L of scored layers, and the sum and the sum of squares of the depths, have the
+same completions, and a label goes where another of its state does no worse with any of them:
+
+- Entropy is additive, and ``Q`` and the final L are the same for both.
+- ``λ·ρ = λ·L·exp(−P/L)`` changes by ``−λ·exp(−P/L)`` for each unit of P. Over all completions that slope lies
+  between two bounds, so entropy plus a lower and entropy plus an upper multiple of P compare both ways.
+- ``ρ ≤ ρ0`` is ``P ≥ L·ln(L/ρ0)``: where a completion may fail it, more P is better.
+- Where one best network is wanted, what cannot reach a network already known goes too (``cache.relaxation``).
+
+What is returned has the greatest fitness up to rounding, about 1e-12 of it.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from cache.additive import AdditiveCost, Plan, plan_of
+from cache.dominance import front
+from cache.labels import Labels, State, Trail, Way, grown, joined
+from cache.pruning import ROUNDING, Target, kept, places_of
+from fitness.blocks import FloatArray
+from fitness.score import effectiveness_bound
+from supernet.errors import UserError
+from supernet.genes import canonical
+from supernet.layouts import IntArray
+from supernet.space import FitnessSettings, SearchSpace
+from supernet.units import format_bytes
+
+#: Called with (steps done, steps in all, labels kept).
+Report = Callable[[int, int, int], None]
+
+#: Most memory the arrays of a solve may take, in bytes.
+MEMORY = 3 * 2**29
+
+#: Labels a state keeps in the rough pass that finds a network to beat.
+_BEAM = 50
+
+#: Arrays of candidates' size that live at once while a state is pruned.
+_COPIES = 4
+
+
+def unreported(done: int, steps: int, labels: int) -> None:
+    """Report nothing."""
+
+
+class SpaceTooLargeError(UserError):
+    """A space whose exact solution takes more memory than is allowed."""
+
+
+class _Found(NamedTuple):
+    """Complete networks: genes (N, genes), first cost and fitness (N,)."""
+
+    genes: IntArray
+    cost: FloatArray
+    fitness: FloatArray
+
+
+def solve_front(
+    space: SearchSpace,
+    settings: FitnessSettings,
+    costs: Sequence[AdditiveCost],
+    report: Report = unreported,
+    memory: int = MEMORY,
+) -> IntArray:
+    """Return (N, genes): for every value of the first cost, the network of highest fitness with no more of it.
+
+    In canonical form, by ascending cost; empty if no network meets the limits and ``ρ ≤ ρ0``.
+
+    Raises:
+        SpaceTooLargeError: it takes more than ``memory`` bytes.
+    """
+    target = Target(settings, _limits(costs), sweep=True)
+    found = _solve(space, costs, target, report, memory)
+    return canonical(space, found.genes[front(found.cost, found.fitness)])
+
+
+def solve_best(
+    space: SearchSpace,
+    settings: FitnessSettings,
+    costs: Sequence[AdditiveCost],
+    report: Report = unreported,
+    memory: int = MEMORY,
+) -> IntArray:
+    """Return (1, genes): the network of highest fitness within the limits of all costs; (0, genes) if none is.
+
+    A rough pass finds a good network; the exact one then drops whatever cannot reach it.
+
+    Raises:
+        SpaceTooLargeError: it takes more than ``memory`` bytes.
+    """
+    rough = Target(settings, _limits(costs), sweep=False, beam=_BEAM)
+    best = float(_solve(space, costs, rough, unreported, memory).fitness.max(initial=-math.inf))
+    beat = best - ROUNDING * abs(best) if math.isfinite(best) else best
+    found = _solve(space, costs, Target(settings, rough.limits, sweep=False, beat=beat), report, memory)
+    order = np.lexsort((found.cost, -found.fitness))
+    return canonical(space, found.genes[order[:1]])
+
+
+def _limits(costs: Sequence[AdditiveCost]) -> FloatArray:
+    return np.array([cost.limit for cost in costs])
+
+
+def _solve(space: SearchSpace, costs: Sequence[AdditiveCost], target: Target, report: Report, memory: int) -> _Found:
+    steps = len(space.stages) * space.max_depth
+    found = []
+    for r in range(len(space.resolutions)):
+
+        def step(done: int, labels: int, before: int = r * steps) -> None:
+            report(before + done, steps * len(space.resolutions), labels)
+
+        plan = plan_of(space, target.settings, costs, r)
+        found.append(_Growth(space, plan, target, r, memory).complete(step))
+    return _Found(*(np.concatenate(columns) for columns in zip(*found, strict=True)))
+
+
+class _Growth:
+    """The networks of one resolution, grown from the stem block by block."""
+
+    def __init__(self, space: SearchSpace, plan: Plan, target: Target, resolution: int, memory: int) -> None:
+        self.space, self.plan, self.target, self.memory = space, plan, target, memory
+        self.places = places_of(plan, space.depths, target)
+        self.trail = Trail(space, resolution)
+        #: ρ counts the stem and entropy does not, so where that sums over all blocks the stem is kept apart.
+        self.apart = target.settings.entropy == "prefix"
+
+    def complete(self, step: Callable[[int, int], None]) -> _Found:
+        """Return the complete networks that may be best; ``step`` is told each step and the labels kept so far."""
+        states = self._stems()
+        for s, place in enumerate(self.places.before[:-1]):
+            if s > 0:
+                states = {
+                    state: labels.take(kept(self.target, place, state, labels)) for state, labels in states.items()
+                }
+            states = self._after_stage(s, states, step)
+        cost, fitness, record = self._finished(states)
+        index = front(cost, fitness) if self.target.sweep else np.lexsort((cost, -fitness))[:1]
+        return _Found(self.trail.genes(record[index]), cost[index], fitness[index])
+
+    def _stems(self) -> dict[State, Labels]:
+        stem = self.plan.stem
+        states = {}
+        for width, layers in enumerate(stem.layers):
+            log_width = stem.log_widths[[width]]
+            state = State(width, int(layers), 0, 0, float(log_width[0]) if self.apart else 0.0)
+            counted = np.zeros(1) if self.apart else log_width
+            number = np.array([width])
+            states[state] = Labels(stem.costs[:, number], np.zeros(1), counted, number)
+        return states
+
+    def _after_stage(
+        self, s: int, states: Mapping[State, Labels], step: Callable[[int, int], None]
+    ) -> dict[State, Labels]:
+        """Return the labels of every state after stage ``s``."""
+        depths = self.space.depths
+        ways = self._first_blocks(s, states)
+        ends: defaultdict[State, list[Labels]] = defaultdict(list)
+        for d in range(depths[-1]):
+            there = {}
+            for state, into in ways.items():
+                self._check_memory(into)
+                labels = grown(into)
+                labels = labels.take(kept(self.target, self.places.inside[s][d], state, labels))
+                if len(labels.record):
+                    there[state] = self.trail.record((s, d, state.width), into, labels)
+                    if d + 1 in depths:
+                        ends[state.finished(d + 1)].append(there[state])
+            ways = self._later_blocks(s, there)
+            step(s * depths[-1] + d + 1, self.trail.length)
+        return {state: joined(parts) for state, parts in ends.items()}
+
+    def _first_blocks(self, s: int, states: Mapping[State, Labels]) -> dict[State, list[Way]]:
+        """Return the ways into the first block of stage ``s``, by the states they lead to."""
+        stage = self.plan.stages[s]
+        ways: defaultdict[State, list[Way]] = defaultdict(list)
+        for state, labels in states.items():
+            for width, weight in enumerate(stage.weights):
+                offset = np.full(len(labels.record), -stage.falls[state.width, width])
+                if self.apart:
+                    offset += weight * labels.log_widths
+                for options, choice in stage.first.between(state.width, width):
+                    into = state._replace(width=width, layers=state.layers + int(options.layers[0]))
+                    ways[into].append(Way(labels, options, choice, offset, float(weight)))
+        return ways
+
+    def _later_blocks(self, s: int, states: Mapping[State, Labels]) -> dict[State, list[Way]]:
+        """Return the ways into one more block of stage ``s``, by the states they lead to."""
+        stage = self.plan.stages[s]
+        ways: defaultdict[State, list[Way]] = defaultdict(list)
+        if stage.later is None:
+            return ways
+        for state, labels in states.items():
+            offset = np.zeros(len(labels.record))
+            for options, choice in stage.later.between(state.width):
+                into = state._replace(layers=state.layers + int(options.layers[0]))
+                ways[into].append(Way(labels, options, choice, offset, float(stage.weights[state.width])))
+        return ways
+
+    def _finished(self, states: Mapping[State, Labels]) -> tuple[FloatArray, FloatArray, IntArray]:
+        """Return first cost, fitness and record of the complete networks with ``ρ ≤ ρ0``."""
+        settings, stages = self.target.settings, len(self.plan.stages)
+        costs, values, records = [np.empty(0)], [np.empty(0)], [np.empty(0, dtype=np.int64)]
+        for state, labels in states.items():
+            rho = state.layers * np.exp(-(state.stem + labels.log_widths) / state.layers)
+            irregularity = math.exp(state.squares / stages - (state.depths / stages) ** 2)
+            fitness = labels.entropy - settings.depth_penalty * irregularity + settings.effectiveness_weight * rho
+            feasible = rho <= effectiveness_bound(settings)
+            costs.append((labels.costs[0] + self.plan.head[0, state.width])[feasible])
+            values.append(fitness[feasible])
+            records.append(labels.record[feasible])
+        return np.concatenate(costs), np.concatenate(values), np.concatenate(records)
+
+    def _check_memory(self, ways: Sequence[Way]) -> None:
+        """Refuse what would need more memory than allowed."""
+        columns = len(self.plan.head) + 4
+        candidates = sum(way.size for way in ways)
+        # A record takes two 4-byte numbers on the trail and its label's columns.
+        needed = 8 * (_COPIES * columns * candidates + (1 + columns) * self.trail.length)
+        if needed > self.memory:
+            raise SpaceTooLargeError(
+                f"{self.space.name} is too large to solve exactly within {format_bytes(self.memory)} of memory; "
+                f"use the nsga2 solver, or fewer choices"
+            )
