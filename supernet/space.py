@@ -225,7 +225,8 @@ def _check_family(space: SearchSpace) -> None:
     if space.family == "mobilenet":
         _check_choices(space, "expands", minimum=1)
         return
-    if not space.expands or list(space.expands) != sorted(set(space.expands)) or not 0 < space.expands[0] < math.inf:
+    positive = all(0 < ratio < math.inf for ratio in space.expands)
+    if not space.expands or not positive or list(space.expands) != sorted(set(space.expands)):
         raise SpaceError(f"expands is {list(space.expands)}; it must list ratios above 0, ascending")
     if space.kernels != (3,):
         raise SpaceError(f"kernels is {list(space.kernels)}; {space.family} blocks have 3×3 kernels: leave it out")

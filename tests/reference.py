@@ -1,4 +1,4 @@
-"""A slow, plain account of what a MobileNet architecture is made of: shares no code with the product.
+"""A slow, plain account of what an architecture of each family is made of: shares no code with the product.
 
 Written from the design's text alone: loops over an ``Architecture``, one ``Conv`` for every convolution.
 """
@@ -8,8 +8,8 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from supernet.architecture import Architecture
-from supernet.space import FitnessSettings, SearchSpace
+from supernet.architecture import Architecture, Block
+from supernet.space import FitnessSettings, SearchSpace, StageSpec
 
 
 class Conv(NamedTuple):
@@ -29,6 +29,26 @@ class Conv(NamedTuple):
         return self.c_in * self.kernel**2 // self.groups
 
 
+class Place(NamedTuple):
+    """A block with the map it is given: ``c_in`` channels, ``side`` pixels."""
+
+    stage: int
+    first: bool
+    spec: StageSpec
+    block: Block
+    c_in: int
+    c_out: int
+    side: int
+
+    @property
+    def stride(self) -> int:
+        return self.spec.stride if self.first else 1
+
+    @property
+    def side_out(self) -> int:
+        return math.ceil(self.side / self.stride)
+
+
 class Fitness(NamedTuple):
     fitness: float
     rho: float
@@ -46,25 +66,46 @@ def round8(value: float) -> int:
 def convolutions(space: SearchSpace, architecture: Architecture) -> Iterator[Conv]:
     """Yield every layer that has weights."""
     side = math.ceil(architecture.resolution / space.stem.stride)
+    stem = architecture.stem_width
+    yield Conv(0, space.in_channels, stem, 3, 1, side, norm=True, bias=False)
+    if space.family == "mobilenet":
+        yield Conv(0, stem, stem, 3, stem, side, norm=True, bias=False)
+        yield Conv(0, stem, stem, 1, 1, side, norm=True, bias=False)
+    for place in _places(space, architecture):
+        yield from _resnet_block(place) if space.family == "resnet" else _mobilenet_block(place)
+    yield from _head(space, place.c_out, place.side_out)
+
+
+def _places(space: SearchSpace, architecture: Architecture) -> Iterator[Place]:
+    """Yield every block in the order they run."""
+    side = math.ceil(architecture.resolution / space.stem.stride)
     c_in = architecture.stem_width
-    yield Conv(0, space.in_channels, c_in, 3, 1, side, norm=True, bias=False)
-    yield Conv(0, c_in, c_in, 3, c_in, side, norm=True, bias=False)
-    yield Conv(0, c_in, c_in, 1, 1, side, norm=True, bias=False)
     for number, (spec, stage) in enumerate(zip(space.stages, architecture.stages, strict=True), 1):
         for index, block in enumerate(stage.blocks):
-            stride = spec.stride if index == 0 else 1
-            mid = round8(round(c_in * block.expand))
-            if mid != c_in:
-                yield Conv(number, c_in, mid, 1, 1, side, norm=True, bias=False)
-            side = math.ceil(side / stride)
-            yield Conv(number, mid, mid, block.kernel, mid, side, norm=True, bias=False)
-            if spec.se:
-                squeezed = round8(mid / 4)
-                yield Conv(-1, mid, squeezed, 1, 1, 1, norm=False, bias=True)
-                yield Conv(-1, squeezed, mid, 1, 1, 1, norm=False, bias=True)
-            yield Conv(number, mid, stage.width, 1, 1, side, norm=True, bias=False)
-            c_in = stage.width
-    yield from _head(space, c_in, side)
+            place = Place(number, index == 0, spec, block, c_in, stage.width, side)
+            yield place
+            side, c_in = place.side_out, place.c_out
+
+
+def _mobilenet_block(place: Place) -> Iterator[Conv]:
+    c_in, side, number = place.c_in, place.side_out, place.stage
+    mid = round8(round(c_in * place.block.expand))
+    if mid != c_in:
+        yield Conv(number, c_in, mid, 1, 1, place.side, norm=True, bias=False)
+    yield Conv(number, mid, mid, place.block.kernel, mid, side, norm=True, bias=False)
+    if place.spec.se:
+        squeezed = round8(mid / 4)
+        yield Conv(-1, mid, squeezed, 1, 1, 1, norm=False, bias=True)
+        yield Conv(-1, squeezed, mid, 1, 1, 1, norm=False, bias=True)
+    yield Conv(number, mid, place.c_out, 1, 1, side, norm=True, bias=False)
+
+
+def _resnet_block(place: Place) -> Iterator[Conv]:
+    side, mid = place.side_out, round8(place.c_out * place.block.expand)
+    yield Conv(place.stage, place.c_in, mid, 3, 1, side, norm=True, bias=False)
+    yield Conv(place.stage, mid, place.c_out, 3, 1, side, norm=True, bias=False)
+    if place.first:
+        yield Conv(place.stage, place.c_in, place.c_out, 1, 1, side, norm=True, bias=False)
 
 
 def _head(space: SearchSpace, c_in: int, side: int) -> Iterator[Conv]:
@@ -119,29 +160,11 @@ def _live_elements(space: SearchSpace, architecture: Architecture) -> Iterator[i
     side = math.ceil(architecture.resolution / space.stem.stride)
     stem = architecture.stem_width * side**2
     yield space.in_channels * architecture.resolution**2 + stem
-    yield 3 * stem  # at the fixed block's projection and addition: its input, a map and a map it makes
-    c_in = architecture.stem_width
-    for spec, stage in zip(space.stages, architecture.stages, strict=True):
-        for index, block in enumerate(stage.blocks):
-            stride = spec.stride if index == 0 else 1
-            mid = round8(round(c_in * block.expand))
-            entry, wide = c_in * side**2, mid * side**2
-            waiting = entry if stride == 1 and c_in == stage.width else 0
-            if mid != c_in:
-                yield entry + wide
-                yield waiting + wide + mid * math.ceil(side / stride) ** 2
-            side = math.ceil(side / stride)
-            scaled, out = mid * side**2, stage.width * side**2
-            if mid == c_in:
-                yield entry + scaled
-            if spec.se:
-                squeezed = round8(mid / 4)
-                yield waiting + scaled + squeezed
-                yield waiting + 2 * scaled + squeezed + mid
-            yield waiting + scaled + out
-            if waiting:
-                yield waiting + 2 * out
-            c_in = stage.width
+    if space.family == "mobilenet":
+        yield 3 * stem  # at the fixed block's projection and addition: its input, a map and a map it makes
+    for place in _places(space, architecture):
+        yield from _live_in_resnet_block(place) if space.family == "resnet" else _live_in_mobilenet_block(place)
+    c_in, side = place.c_out, place.side_out
     *_, last = _head(space, c_in, side)
     if space.head is not None:
         conv, hidden, _ = _head(space, c_in, side)
@@ -151,3 +174,34 @@ def _live_elements(space: SearchSpace, architecture: Architecture) -> Iterator[i
     else:
         yield c_in * side**2 + c_in
     yield last.c_in + last.c_out
+
+
+def _live_in_mobilenet_block(place: Place) -> Iterator[int]:
+    c_in, side = place.c_in, place.side_out
+    mid = round8(round(c_in * place.block.expand))
+    entry, wide = c_in * place.side**2, mid * place.side**2
+    waiting = entry if place.stride == 1 and c_in == place.c_out else 0
+    scaled, out = mid * side**2, place.c_out * side**2
+    if mid != c_in:
+        yield entry + wide
+        yield waiting + wide + scaled
+    else:
+        yield entry + scaled
+    if place.spec.se:
+        squeezed = round8(mid / 4)
+        yield waiting + scaled + squeezed
+        yield waiting + 2 * scaled + squeezed + mid
+    yield waiting + scaled + out
+    if waiting:
+        yield waiting + 2 * out
+
+
+def _live_in_resnet_block(place: Place) -> Iterator[int]:
+    entry = place.c_in * place.side**2
+    mid = round8(place.c_out * place.block.expand) * place.side_out**2
+    out = place.c_out * place.side_out**2
+    yield entry + mid
+    yield entry + mid + out  # the block's input waits for the shortcut
+    if place.first:
+        yield entry + out + out  # what the convolutions made waits while the shortcut is made of the input
+    yield out + out + out  # both summands, one of them the input where it is not projected, and the sum

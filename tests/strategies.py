@@ -1,6 +1,8 @@
 """Search spaces, gene vectors and architectures for hypothesis, and the settings all property tests share."""
 
+import dataclasses
 import functools
+from typing import Any
 
 import numpy as np
 from hypothesis import HealthCheck, Phase, settings
@@ -11,10 +13,13 @@ from supernet.genes import decode, gene_layout
 from supernet.layouts import IntArray
 from supernet.space import HeadSpec, SearchSpace, StageSpec, StemSpec, load_space
 
-PRESETS = ("mobilenet-cifar", "mobilenet-imagenet", "mobilenet-tiny")
+MOBILENETS = ("mobilenet-cifar", "mobilenet-imagenet", "mobilenet-tiny")
+PRESETS = (*MOBILENETS, "resnet-cifar")
 
 #: Ratios whose hidden widths collide on narrow inputs: 8·1.25, 8·1.5 and 8·2 are all 16.
 EXPANDS = (1.0, 1.25, 1.5, 2.0, 2.1, 2.5, 3.0, 4.0)
+#: Ratios of ResNet blocks, whose hidden widths collide on narrow outputs: 40·0.1, 40·0.14 and 40·0.25 are all 8.
+RESNET_EXPANDS = (0.1, 0.14, 0.25, 0.5, 1.0, 1.5)
 MULTIPLIERS = (0.3, 0.5, 0.6, 0.75, 1.0)
 
 
@@ -43,6 +48,13 @@ def tiny_space() -> SearchSpace:
     return preset("mobilenet-tiny")
 
 
+def narrow_resnet() -> SearchSpace:
+    """The resnet-cifar preset with an eighth of the channels of its stages: 1.1 million parameters."""
+    space = preset("resnet-cifar")
+    stages = tuple(dataclasses.replace(stage, width=stage.width // 8) for stage in space.stages)
+    return dataclasses.replace(space, name="narrow", stages=stages)
+
+
 def gene_vectors(space: SearchSpace) -> st.SearchStrategy[IntArray]:
     """Gene vectors of ``space``, not canonical ones in particular."""
     genes = st.tuples(*(st.integers(0, int(size) - 1) for size in gene_layout(space).sizes))
@@ -66,28 +78,47 @@ def _some_integers(values: tuple[int, ...], *, most: int = 2) -> st.SearchStrate
 _widths = st.sampled_from((8, 16, 24, 32, 40))
 _strides = st.sampled_from((1, 2))
 _activations = st.sampled_from(("relu", "hswish"))
-_stages = st.builds(StageSpec, width=_widths, stride=_strides, activation=_activations, se=st.booleans())
 
 
 def user_spaces() -> st.SearchStrategy[SearchSpace]:
     """Small spaces a user might write: narrow, with colliding choices, any norm, with and without a head."""
+    return _mobilenet_spaces() | _resnet_spaces()
+
+
+def _mobilenet_spaces() -> st.SearchStrategy[SearchSpace]:
+    return _spaces(
+        family=st.just("mobilenet"),
+        stages=_stages(se=st.booleans()),
+        kernels=_some_integers((1, 3, 5, 7)),
+        expands=_some(EXPANDS),
+    )
+
+
+def _resnet_spaces() -> st.SearchStrategy[SearchSpace]:
+    return _spaces(family=st.just("resnet"), stages=_stages(), expands=_some(RESNET_EXPANDS))
+
+
+def _stages(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[StageSpec, ...]]:
+    stage = st.builds(StageSpec, width=_widths, stride=_strides, activation=_activations, **fields)
+    return st.lists(stage, min_size=1, max_size=3).map(tuple)
+
+
+def _spaces(**of_family: st.SearchStrategy[Any]) -> st.SearchStrategy[SearchSpace]:
+    """Spaces of one family: what any family may choose, beside the given strategies of its own fields."""
     return st.builds(
         SearchSpace,
         name=st.just("user"),
-        family=st.just("mobilenet"),
         stem=st.builds(
             StemSpec, width=_widths, stride=_strides, activation=_activations, multipliers=_some(MULTIPLIERS)
         ),
-        stages=st.lists(_stages, min_size=1, max_size=3).map(tuple),
         resolutions=_some_integers((8, 9, 12, 16)),
         depths=_some_integers((1, 2, 3)),
-        kernels=_some_integers((1, 3, 5, 7)),
-        expands=_some(EXPANDS),
         width_multipliers=_some(MULTIPLIERS),
         head=st.none() | st.builds(HeadSpec, conv=_widths, hidden=_widths),
         norm=st.sampled_from(("batch", "group")),
         classes=st.integers(2, 11),
         in_channels=st.integers(1, 3),
+        **of_family,
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import PRESETS, architectures, preset, runs, spaces_with_architectures
+from strategies import MOBILENETS, architectures, preset, runs, spaces_with_architectures
 
 from supernet.architecture import (
     Architecture,
@@ -26,9 +26,22 @@ SMALL_JSON: dict[str, Any] = {
     "stages": [{"width": 24, "blocks": [{"kernel": 5, "expand": 4}, {"kernel": 3, "expand": 2.5}]}],
 }
 
+RESNET = Architecture("resnet", 32, 64, (Stage(128, (Block(0.18), Block(0.1))), Stage(304, (Block(1.0),))))
+RESNET_JSON: dict[str, Any] = {
+    "family": "resnet",
+    "resolution": 32,
+    "stem_width": 64,
+    "stages": [
+        {"width": 128, "blocks": [{"expand": 0.18}, {"expand": 0.1}]},
+        {"width": 304, "blocks": [{"expand": 1}]},
+    ],
+}
 
-def test_the_json_form_is_that_of_the_design() -> None:
-    assert str(SMALL) == json.dumps(SMALL_JSON)
+
+@pytest.mark.parametrize(("architecture", "expected"), [(SMALL, SMALL_JSON), (RESNET, RESNET_JSON)])
+def test_the_json_form_is_that_of_the_design(architecture: Architecture, expected: dict[str, Any]) -> None:
+    assert str(architecture) == json.dumps(expected)
+    assert architecture_from_json(expected) == architecture
 
 
 def test_whole_expand_ratios_print_as_integers() -> None:
@@ -43,9 +56,9 @@ def test_an_architecture_survives_its_json(drawn: tuple[SearchSpace, Architectur
     assert architecture_from_text(str(architecture), "test") == architecture
 
 
-@given(st.sampled_from(PRESETS).flatmap(lambda name: architectures(preset(name))))
+@given(st.sampled_from(MOBILENETS).flatmap(lambda name: architectures(preset(name))))
 @runs(40)
-def test_a_presets_architecture_prints_whole_numbers_alone(architecture: Architecture) -> None:
+def test_a_mobilenet_presets_architecture_prints_whole_numbers_alone(architecture: Architecture) -> None:
     assert "." not in str(architecture)
     again = architecture_from_json(json.loads(str(architecture)))
     assert (again, hash(again)) == (architecture, hash(architecture))
@@ -78,7 +91,7 @@ def _changed(path: str, value: object) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("family", "vgg", "unknown family 'vgg'; valid: mobilenet"),
+        ("family", "vgg", "unknown family 'vgg'; valid: mobilenet, resnet"),
         ("family", 3, "unknown family '3'"),
         ("family", ..., "architecture lacks the field 'family'"),
         ("resolution", 16.0, "resolution must be an integer, found 16.0"),
@@ -100,6 +113,25 @@ def test_a_bad_field_is_named_with_what_is_allowed(path: str, value: object, mes
     with pytest.raises(ArchitectureError, match=re.escape(message)) as caught:
         architecture_from_json(_changed(path, value))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        ({"expand": 0.1, "kernel": 3}, "stages[0].blocks[0] has an unknown field 'kernel'; allowed: expand"),
+        ({"kernel": 3}, "stages[0].blocks[0] lacks the field 'expand'; it has: kernel"),
+        ({"expand": "0.1"}, "stages[0].blocks[0].expand must be a number, found '0.1'"),
+        ({"expand": -0.1}, "stages[0].blocks[0].expand is -0.1; it must be positive"),
+    ],
+)
+def test_a_resnet_block_is_its_expand_ratio_alone(block: dict[str, Any], message: str) -> None:
+    with pytest.raises(ArchitectureError, match=re.escape(message)):
+        architecture_from_json({**RESNET_JSON, "stages": [{"width": 128, "blocks": [block]}]})
+
+
+def test_architectures_of_two_families_are_never_equal() -> None:
+    stages = (Stage(24, (Block(2.0),)),)
+    assert Architecture("resnet", 16, 8, stages) != Architecture("mobilenet", 16, 8, stages)
 
 
 @pytest.mark.parametrize("value", [None, 3, "x", [SMALL_JSON]])

@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 import torch
 from hypothesis import given
@@ -33,6 +35,20 @@ _SPACE = SearchSpace(
     classes=5,
 )
 _HAND = Architecture("mobilenet", 8, 8, (Stage(8, (Block(2.0, 3),)),))
+
+#: Another: 9×9 images, 8 channels, a block of 8 and 16 channels that leaves 5×5, and one without a projection.
+_RESNET_SPACE = SearchSpace(
+    name="hand",
+    family="resnet",
+    stem=StemSpec(8),
+    stages=(StageSpec(16, stride=2),),
+    resolutions=(9,),
+    depths=(2,),
+    expands=(0.5,),
+    width_multipliers=(1.0,),
+    classes=5,
+)
+_RESNET_HAND = Architecture("resnet", 9, 8, (Stage(16, (Block(0.5), Block(0.5))),))
 
 
 def _check_against_a_built_network(space: SearchSpace, architecture: Architecture) -> None:
@@ -83,6 +99,29 @@ def test_peak_memory_of_a_small_network_worked_out_by_hand() -> None:
     expected = 4 * (8 * 64 + 2 * 16 * 64 + 8 + 16)
     assert peak_activation_bytes(table).tolist() == [expected]
     assert peak_activation_bytes(table, batch=3).tolist() == [3 * expected]
+
+
+def test_costs_of_a_small_resnet_worked_out_by_hand() -> None:
+    table = layer_table(_RESNET_SPACE, encode(_RESNET_SPACE, _RESNET_HAND))
+    stem = 27 * 8
+    first = 72 * 8 + 72 * 16 + 8 * 16
+    second = 144 * 8 + 72 * 16
+    norms = 2 * (8 + 8 + 16 + 16 + 8 + 16)
+    assert macs(table).tolist() == [81 * stem + 25 * (first + second) + 16 * 5]
+    assert parameters(table).tolist() == [stem + first + second + norms + 16 * 5 + 5]
+
+
+def test_peak_memory_of_a_small_resnet_worked_out_by_hand() -> None:
+    # The worst moment projects the shortcut: the block's input (8·81) is read, what the convolutions made
+    # (16·25) waits, and the projection (16·25) is written.
+    table = layer_table(_RESNET_SPACE, encode(_RESNET_SPACE, _RESNET_HAND))
+    assert peak_activation_bytes(table).tolist() == [4 * (8 * 81 + 2 * 16 * 25)]
+
+
+def test_peak_memory_of_an_unstrided_resnet_is_both_summands_and_their_sum() -> None:
+    space = dataclasses.replace(_RESNET_SPACE, stages=(StageSpec(16),))
+    table = layer_table(space, encode(space, _RESNET_HAND))
+    assert peak_activation_bytes(table).tolist() == [4 * 3 * 16 * 81]
 
 
 @pytest.mark.parametrize(

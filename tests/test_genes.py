@@ -222,5 +222,26 @@ def test_an_architecture_outside_the_space_names_the_field_and_what_is_allowed(
         encode(tiny_space(), _outside(**changes))
 
 
+def test_an_architecture_of_another_family_is_outside_the_space() -> None:
+    with pytest.raises(ArchitectureError, match="family is resnet; allowed: mobilenet"):
+        encode(tiny_space(), _outside(family="resnet"))
+
+
+def test_a_resnet_block_has_the_kernel_of_its_family() -> None:
+    space = preset("resnet-cifar")
+    good = decode(space, smallest_genes(space))
+    stages = (Stage(good.stages[0].width, (Block(0.1, kernel=5),)), *good.stages[1:])
+    with pytest.raises(ArchitectureError, match=r"stages\[0\]\.blocks\[0\]\.kernel is 5; allowed: 3"):
+        encode(space, dataclasses.replace(good, stages=stages))
+
+
+def test_colliding_ratios_of_a_resnet_block_depend_on_its_output() -> None:
+    # 0.1 and 0.14 both make 8 channels of 48 and 16 of 104, but 24 and 32 of 208.
+    space = preset("resnet-cifar")
+    stages = tuple(Stage(width, (Block(0.14),)) for width in (48, 208, 104, 208))
+    decoded = decode(space, encode(space, Architecture("resnet", 32, 64, stages)))
+    assert [stage.blocks[0].expand for stage in decoded.stages] == [0.1, 0.14, 0.1, 0.14]
+
+
 def test_no_architectures_are_no_genes() -> None:
     assert encode_all(tiny_space(), []).shape == (0, len(gene_layout(tiny_space()).sizes))

@@ -66,18 +66,30 @@ def test_names_are_unique_and_stages_are_numbered_from_the_stem_to_the_head() ->
 
 @given(spaces_with_architectures())
 @runs(60)
-def test_a_block_skips_exactly_when_its_input_has_the_shape_of_its_output(
+def test_a_block_skips_when_its_input_has_the_shape_of_its_output_and_every_resnet_block_does(
     drawn: tuple[SearchSpace, Architecture],
 ) -> None:
     space, architecture = drawn
     skips = {row.layer.block for row in architecture_rows(space, architecture) if row.layer.kind == "add"}
-    expected, before = {"fixed"}, architecture.stem_width
+    resnet = space.family == "resnet"
+    expected, before = set() if resnet else {"fixed"}, architecture.stem_width
     for s, (spec, stage) in enumerate(zip(space.stages, architecture.stages, strict=True)):
         for b in range(len(stage.blocks)):
-            if before == stage.width and (b > 0 or spec.stride == 1):
+            if resnet or (before == stage.width and (b > 0 or spec.stride == 1)):
                 expected.add(f"stages.{s}.{b}")
             before = stage.width
     assert skips == expected
+
+
+@given(spaces_with_architectures())
+@runs(60)
+def test_the_first_block_of_every_resnet_stage_projects_its_shortcut_and_no_other_block(
+    drawn: tuple[SearchSpace, Architecture],
+) -> None:
+    space, architecture = drawn
+    projected = [row.layer.name for row in architecture_rows(space, architecture) if row.layer.kind == "shortcut"]
+    stages = len(space.stages) if space.family == "resnet" else 0
+    assert projected == [f"stages.{s}.0.shortcut" for s in range(stages)]
 
 
 @given(spaces_with_architectures())
@@ -92,8 +104,10 @@ def test_squeeze_excite_strides_and_activations_are_those_of_the_stage(
             continue
         spec, kind = space.stages[int(path[1])], path[3]
         assert spec.se or kind not in ("squeeze", "excite")
-        assert row.layer.stride == (spec.stride if kind == "depthwise" and path[2] == "0" else 1)
-        expected = {"expand": spec.activation, "depthwise": spec.activation, "squeeze": "relu"}
+        strided = kind in ("depthwise", "conv1", "shortcut") and path[2] == "0"
+        assert row.layer.stride == (spec.stride if strided else 1)
+        activated = ("conv1", "add") if space.family == "resnet" else ("expand", "depthwise")
+        expected = dict.fromkeys(activated, spec.activation) | {"squeeze": "relu"}
         assert row.layer.activation == expected.get(kind)
 
 

@@ -11,7 +11,7 @@ from strategies import PRESETS, gene_vectors, preset, runs, spaces_with_genes, t
 from fitness.score import score
 from supernet.architecture import Architecture, Block, Stage
 from supernet.errors import ArchitectureError, SpaceError
-from supernet.genes import decode, encode, gene_layout, largest_genes, random_genes
+from supernet.genes import decode, encode, gene_layout, largest_genes, random_genes, smallest_genes
 from supernet.layouts import IntArray
 from supernet.space import FitnessSettings, SearchSpace
 
@@ -51,6 +51,24 @@ _PINNED = [
             (80, [(7, 4), (5, 6)]),
         ],
         (26860032, 778434, 1052.1546636677972, 0.806846801110075),
+    ),
+]
+
+#: Published rows of resnet-cifar: ratios by stage width, then MACs, parameters, F and ρ. The first ratio of
+#: the last stage of the last row is printed elsewhere as .1; all four figures are those of .14 (with .1 the
+#: MACs are 549,857,280).
+_PINNED_RESNETS = [
+    (
+        [(128, (0.18, 0.1, 0.1)), (256, (0.18, 0.14, 0.1)), (512, (0.14, 0.14, 0.1)), (1024, (0.1, 0.1, 0.1))],
+        (458237952, 8176266, 2027.0289647202164, 0.04059449960189332),
+    ),
+    (
+        [(128, (0.18, 0.1, 0.14)), (256, (0.14, 0.14, 0.14)), (512, (0.18, 0.14, 0.1)), (1024, (0.14, 0.1, 0.1))],
+        (508372992, 8959786, 2039.7564763019825, 0.03875197662581634),
+    ),
+    (
+        [(128, (0.18, 0.14, 0.18)), (304, (0.14, 0.1, 0.1)), (512, (0.18, 0.14, 0.14)), (1024, (0.14, 0.1, 0.14))],
+        (558704640, 10008218, 2060.2693219862485, 0.03695433340039978),
     ),
 ]
 
@@ -100,6 +118,26 @@ def test_scores_of_pinned_architectures(
     assert (scores.macs[0], scores.params[0]) == (macs, params)
     assert scores.fitness[0] == pytest.approx(fitness, rel=1e-12)
     assert scores.rho[0] == pytest.approx(rho, rel=1e-12)
+
+
+@pytest.mark.parametrize(("stages", "expected"), _PINNED_RESNETS)
+def test_scores_of_published_resnets(
+    stages: list[tuple[int, tuple[float, ...]]], expected: tuple[int, int, float, float]
+) -> None:
+    blocks = tuple(Stage(width, tuple(Block(ratio) for ratio in ratios)) for width, ratios in stages)
+    space = preset("resnet-cifar")
+    scores = score(space, encode(space, Architecture("resnet", 32, 64, blocks)))
+    macs, params, fitness, rho = expected
+    assert (scores.macs[0], scores.params[0]) == (macs, params)
+    assert scores.fitness[0] == pytest.approx(fitness, rel=1e-9)
+    assert scores.rho[0] == pytest.approx(rho, rel=1e-9)
+
+
+def test_resnet_cifar_ranges_over_the_published_costs() -> None:
+    space = preset("resnet-cifar")
+    least, most = score(space, smallest_genes(space)), score(space, largest_genes(space))
+    assert (least.macs[0], most.macs[0]) == (7545888, 3403370496)
+    assert (least.params[0], most.params[0]) == (128706, 71726538)
 
 
 @pytest.mark.parametrize("name", PRESETS)

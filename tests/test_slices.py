@@ -102,6 +102,39 @@ def test_slices_of_a_network_worked_out_by_hand() -> None:
     )
 
 
+def test_slices_of_a_resnet_worked_out_by_hand() -> None:
+    space = SearchSpace(
+        name="hand",
+        family="resnet",
+        stem=StemSpec(16, multipliers=(0.5, 1.0)),
+        stages=(StageSpec(32, stride=2),),
+        resolutions=(8,),
+        depths=(1, 2),
+        expands=(0.5, 1.0),
+        width_multipliers=(0.5, 1.0),
+        classes=5,
+    )
+    architecture = Architecture("resnet", 8, 8, (Stage(16, (Block(0.5), Block(1.0))),))
+    eight, sixteen, three, one, five = (slice(0, size) for size in (8, 16, 3, 1, 5))
+    expected = {
+        "stem.entry.conv.weight": (eight, three, three, three),
+        "stages.0.0.conv1.conv.weight": (eight, eight, three, three),
+        "stages.0.0.conv2.conv.weight": (sixteen, eight, three, three),
+        "stages.0.0.shortcut.conv.weight": (sixteen, eight, one, one),
+        "stages.0.1.conv1.conv.weight": (sixteen, sixteen, three, three),
+        "stages.0.1.conv2.conv.weight": (sixteen, sixteen, three, three),
+        "head.classifier.linear.weight": (five, sixteen),
+        "head.classifier.linear.bias": (five,),
+    }
+    for name, (channels, *_) in list(expected.items())[:-2]:
+        norm = name.replace("conv.weight", "norm")
+        expected[f"{norm}.weight"] = expected[f"{norm}.bias"] = (channels,)
+    assert dict(slices(space, architecture)) == expected
+    whole = tensor_shapes(space, supernet_architecture(space))
+    assert whole["stages.0.0.shortcut.conv.weight"] == (32, 16, 1, 1)
+    assert whole["stages.0.1.conv1.conv.weight"] == (32, 32, 3, 3)
+
+
 def test_tensors_of_equal_width_spaces_do_not_depend_on_the_norm() -> None:
     space = tiny_space()
     group = dataclasses.replace(space, norm="group")

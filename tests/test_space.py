@@ -39,7 +39,7 @@ GOOD: dict[str, Any] = {
 #: Field changes (None removes the field) and what the one-line error must name.
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"kernel_sizes": [3]}, "kernel_sizes"),
-    ({"kernels": None}, "kernels"),
+    ({"expands": None}, "expands"),
     ({"stem": None}, "stem"),
     ({"depths": 2}, "depths"),
     ({"depths": [1.5]}, "depths"),
@@ -72,6 +72,31 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"fitness": {"entropy": "sum"}}, r"fitness\.entropy"),
     ({"fitness": {"entropy_weights": [1.0, 2.0, 3.0]}}, r"fitness\.entropy_weights"),
     ({"fitness": {"depth_penalty": float("nan")}}, r"fitness\.depth_penalty"),
+    ({"fitness": {"cache_max_effectiveness": float("inf")}}, r"fitness\.cache_max_effectiveness"),
+    ({"fitness": {"cache_max_effectiveness": "low"}}, r"fitness\.cache_max_effectiveness"),
+]
+
+#: A ResNet space in the same form: changes of ``GOOD``.
+RESNET: dict[str, Any] = {
+    "family": "resnet",
+    "stages": [{"width": 24}, {"width": 48, "stride": 2, "activation": "hswish"}],
+    "kernels": None,
+    "expands": [0.1, 0.5, 1.5],
+}
+
+#: The same of ``RESNET``.
+BAD_RESNET: list[tuple[dict[str, Any], str]] = [
+    ({"kernels": [5]}, r"kernels is \[5\]; resnet blocks have 3×3 kernels: leave it out"),
+    ({"kernels": [3, 5]}, r"kernels is \[3, 5\]; resnet blocks"),
+    ({"stages": [{"width": 24}, {"width": 48, "se": True}]}, r"stages\[1\]\.se is true; resnet blocks"),
+    ({"expands": None}, "expands"),
+    ({"expands": []}, r"expands is \[\]; it must list ratios above 0"),
+    ({"expands": [0, 0.5]}, "expands .* ratios above 0"),
+    ({"expands": [-0.5, 0.5]}, "expands .* ratios above 0"),
+    ({"expands": [0.5, 0.1]}, "expands .* ascending"),
+    ({"expands": [0.5, 0.5]}, "expands .* ascending"),
+    ({"expands": [0.5, float("inf")]}, "expands is .*inf"),
+    ({"expands": [0.5, float("nan")]}, "expands is .*nan"),
 ]
 
 
@@ -128,6 +153,39 @@ def test_a_bad_space_file_is_one_line_that_names_the_field(tmp_path: Path, chang
     assert "\n" not in message
 
 
+def test_a_resnet_space_is_read_from_a_yaml_file(tmp_path: Path) -> None:
+    space = load_space(str(_written(tmp_path, RESNET)))
+    assert (space.family, space.expands) == ("resnet", (0.1, 0.5, 1.5))
+    assert space.kernels == (3,)
+    assert load_space(str(_written(tmp_path, {**RESNET, "kernels": [3]}))) == space
+
+
+@pytest.mark.parametrize(("changes", "named"), BAD_RESNET, ids=[named for _, named in BAD_RESNET])
+def test_a_resnet_space_refuses_what_its_blocks_cannot_be(tmp_path: Path, changes: dict[str, Any], named: str) -> None:
+    path = _written(tmp_path, {**RESNET, **changes})
+    with pytest.raises(SpaceError, match=named) as caught:
+        load_space(str(path))
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_mobilenet_space_that_names_no_kernels_has_kernels_of_3(tmp_path: Path) -> None:
+    assert load_space(str(_written(tmp_path, {"kernels": None}))).kernels == (3,)
+
+
+def test_a_cache_is_built_with_its_own_bound_on_effectiveness() -> None:
+    search = FitnessSettings(depth_penalty=3.0, max_effectiveness=2.0, cache_max_effectiveness=0.51)
+    cache = search.for_cache()
+    assert cache.max_effectiveness == 0.51
+    assert dataclasses.replace(cache, max_effectiveness=2.0) == search
+    assert cache.for_cache() == cache
+
+
+def test_a_cache_is_built_with_the_bound_of_a_search_unless_it_has_its_own() -> None:
+    settings = FitnessSettings(depth_penalty=3.0, max_effectiveness=2.0)
+    assert settings.for_cache() == settings
+
+
 @pytest.mark.parametrize("section", [None, 3])
 def test_a_fitness_section_that_is_no_mapping_is_an_error_that_names_it(tmp_path: Path, section: int | None) -> None:
     path = tmp_path / "mine.yaml"
@@ -166,6 +224,11 @@ def test_a_space_survives_its_mapping(space: SearchSpace) -> None:
 
 
 @pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_survives_its_mapping_with_its_fitness(name: str) -> None:
+    assert space_from_mapping(space_to_mapping(preset(name)), "test") == preset(name)
+
+
+@pytest.mark.parametrize("name", PRESETS)
 def test_adapting_changes_the_classes_alone(name: str) -> None:
     adapted = preset(name).adapted(classes=37)
     assert adapted.classes == 37
@@ -192,6 +255,11 @@ def test_the_fingerprint_ignores_name_and_fitness_and_nothing_else() -> None:
     ]
     prints = {dataclasses.replace(space, **fields).fingerprint for fields in changed}
     assert len(prints | {space.fingerprint}) == len(changed) + 1
+
+
+def test_the_same_choices_in_another_family_are_another_space(tmp_path: Path) -> None:
+    resnet = load_space(str(_written(tmp_path, {**RESNET, "expands": [1, 2]})))
+    assert dataclasses.replace(resnet, family="mobilenet").fingerprint != resnet.fingerprint
 
 
 def test_equal_spaces_have_equal_fingerprints() -> None:

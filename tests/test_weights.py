@@ -1,12 +1,13 @@
 import dataclasses
 import math
+from operator import attrgetter
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import architectures, preset, runs, spaces_with_architectures, tiny_space
+from strategies import architectures, narrow_resnet, preset, runs, spaces_with_architectures, tiny_space
 
 from supernet.architecture import Architecture
 from supernet.genes import decode, random_genes, smallest_genes
@@ -44,6 +45,10 @@ def _with_norm(name: str, norm: Norm) -> SearchSpace:
     return dataclasses.replace(preset(name), norm=norm)
 
 
+def _narrow_resnet(norm: Norm) -> SearchSpace:
+    return dataclasses.replace(narrow_resnet(), norm=norm)
+
+
 @given(spaces_with_architectures())
 @runs(40, shrink=False)
 def test_the_supernet_computes_what_the_extracted_network_computes(
@@ -73,6 +78,14 @@ def test_the_cifar_supernet_computes_what_the_extracted_network_computes(norm: N
 @runs(2, shrink=False)
 def test_the_imagenet_supernet_computes_what_the_extracted_network_computes(norm: Norm, data: st.DataObject) -> None:
     space = _with_norm("mobilenet-imagenet", norm)
+    _check_forward(space, data.draw(architectures(space)))
+
+
+@pytest.mark.parametrize("norm", ["batch", "group"])
+@given(st.data())
+@runs(10, shrink=False)
+def test_a_resnet_supernet_computes_what_the_extracted_network_computes(norm: Norm, data: st.DataObject) -> None:
+    space = _narrow_resnet(norm)
     _check_forward(space, data.draw(architectures(space)))
 
 
@@ -125,9 +138,9 @@ def test_initial_tensors_come_from_the_generator_alone() -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
-@pytest.mark.parametrize("name", ["mobilenet-cifar", "mobilenet-tiny"])
-def test_initial_tensors_are_those_of_the_largest_network_whatever_the_norm(name: str) -> None:
-    space, group = preset(name), _with_norm(name, "group")
+@pytest.mark.parametrize("space", [preset("mobilenet-cifar"), tiny_space(), narrow_resnet()], ids=attrgetter("name"))
+def test_initial_tensors_are_those_of_the_largest_network_whatever_the_norm(space: SearchSpace) -> None:
+    group = dataclasses.replace(space, norm="group")
     shapes = {key: tuple(t.shape) for key, t in initial_tensors(space, torch.Generator()).items()}
     assert shapes == dict(tensor_shapes(space, supernet_architecture(space)))
     assert shapes == {key: tuple(t.shape) for key, t in initial_tensors(group, torch.Generator()).items()}
@@ -149,8 +162,9 @@ def _check_initialisation(space: SearchSpace) -> None:
             assert abs(float(tensor.mean())) < 5 * expected / math.sqrt(tensor.numel())
 
 
-def test_initial_tensors_have_the_documented_distributions() -> None:
-    _check_initialisation(preset("mobilenet-cifar"))
+@pytest.mark.parametrize("space", [preset("mobilenet-cifar"), narrow_resnet()], ids=attrgetter("name"))
+def test_initial_tensors_have_the_documented_distributions(space: SearchSpace) -> None:
+    _check_initialisation(space)
 
 
 def test_a_stem_for_grey_images_is_initialised_like_any_other() -> None:
