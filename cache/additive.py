@@ -9,22 +9,40 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fitness.blocks import FloatArray, Part, Parts, space_parts, space_terms
+from supernet.genes import gene_layout
 from supernet.layouts import IntArray
 from supernet.space import FitnessSettings, SearchSpace
 
 
-class AdditiveCost(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class AdditiveCost:
     """A cost that is a sum over the parts of a network, and the most a network may have.
 
     Attributes:
         name: what messages call it.
         parts: the cost of every choice of every part, arrays of shape (choices,).
         limit: the most a network may have.
+        unit: of the cost; empty for counts.
     """
 
     name: str
     parts: Parts[FloatArray]
     limit: float = math.inf
+    unit: str = ""
+
+    def words(self) -> str:
+        """Return the limit as people say it, e.g. ``at most 5 ms latency``."""
+        return f"at most {self.limit:.6g} {self.unit} {self.name}".replace("  ", " ")
+
+    def of(self, space: SearchSpace, genes: IntArray) -> FloatArray:
+        """Return the cost of N architectures, (N,); ``genes`` is (N, genes)."""
+        parts, columns = space_parts(space), np.ascontiguousarray(genes.T)
+        depths = np.asarray(space.depths)[columns[gene_layout(space).depth]]
+        total = self.parts.stem[parts.stem.index(columns)] + self.parts.head[parts.head.index(columns)]
+        for s, slots in enumerate(parts.blocks):
+            for b, part in enumerate(slots):
+                total = total + np.where(depths[s] > b, self.parts.blocks[s][b][part.index(columns)], 0.0)
+        return total
 
 
 def count_cost(space: SearchSpace, name: str, limit: float = math.inf) -> AdditiveCost:

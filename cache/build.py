@@ -1,12 +1,39 @@
 """Building a cache: one call from a space and limits to verified entries."""
 
 import dataclasses
+from typing import Literal
 
+from cache.entries import Entry, make_entries, spread
+from cache.exact import SpaceTooLargeError
 from cache.file import Cache
+from cache.frontier import Frontier
+from cache.kept import find_frontier
 from cache.limits import Limits
-from cache.nsga2 import Nsga2Settings, Report, solve_nsga2, unreported
-from supernet.errors import BudgetError
+from cache.nsga2 import Nsga2Settings, solve_nsga2
+from cache.progress import SILENT, Listener
+from supernet.errors import BudgetError, UserError
 from supernet.space import FitnessSettings, SearchSpace
+
+Solver = Literal["nsga2", "exact"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """How the entries of a cache are found.
+
+    Attributes:
+        solver: ``exact`` takes them off the frontier; ``nsga2`` searches, from the frontier if it can be computed.
+        cold: let NSGA-II search on its own; the frontier then only says how far it stayed behind.
+        nsga2: how long and how wide NSGA-II searches.
+    """
+
+    solver: Solver = "nsga2"
+    cold: bool = False
+    nsga2: Nsga2Settings = dataclasses.field(default_factory=Nsga2Settings)
+
+    def __post_init__(self) -> None:
+        if self.solver == "exact" and self.cold:
+            raise UserError("a cold start is one of the nsga2 solver; leave out --cold, or choose --solver nsga2")
 
 
 def build_cache(
@@ -14,20 +41,50 @@ def build_cache(
     fitness: FitnessSettings,
     limits: Limits,
     entries: int,
-    settings: Nsga2Settings,
-    report: Report = unreported,
+    method: Method | None = None,
+    listener: Listener = SILENT,
 ) -> Cache:
-    """Return a cache of at most ``entries`` entries spread over the MACs within ``limits``.
+    """Return a cache of at most ``entries`` entries spread over the MACs within ``limits`` on MACs.
+
+    It is found by the default method when none is given.
 
     Raises:
         BudgetError: fewer than 2 entries asked for, or no network meets the limits.
+        SpaceTooLargeError: the exact solver is asked for and the space is too large for it.
     """
     if entries < 2:
         raise BudgetError(f"a cache of {entries} entries is too small; ask for at least 2")
-    found = solve_nsga2(space, fitness, limits, entries, settings, report)
+    method, weights = method or Method(), fitness.for_cache()
+    frontier = _frontier(space, weights, method, listener)
+    within = None if frontier is None else frontier.within(limits.min_macs, limits.macs)
+    if method.solver == "exact" and within is not None:
+        found = _off_the_frontier(within, limits, entries)
+    else:
+        start = None if method.cold or within is None else within.genes
+        found = solve_nsga2(space, weights, limits, entries, method.nsga2, start, listener)
+    gaps = None if frontier is None else frontier.gaps([e.macs for e in found], [e.fitness for e in found])
     solver_settings = {
-        **dataclasses.asdict(settings),
-        "limits": dataclasses.asdict(limits),
+        **(dataclasses.asdict(method.nsga2) | {"cold": method.cold} if method.solver == "nsga2" else {}),
+        "limits": {"macs": limits.macs, "min_macs": limits.min_macs},
         "entries": entries,
     }
-    return Cache(tuple(found), fitness, "nsga2", solver_settings)
+    return Cache(tuple(found), fitness, method.solver, solver_settings, None if gaps is None else tuple(gaps.tolist()))
+
+
+def _frontier(space: SearchSpace, weights: FitnessSettings, method: Method, listener: Listener) -> Frontier | None:
+    try:
+        return find_frontier(space, weights, listener)
+    except SpaceTooLargeError as error:
+        if method.solver == "exact":
+            raise SpaceTooLargeError(f"{error}; use --solver nsga2, or fewer choices") from error
+        listener.remark(f"{error}; NSGA-II starts cold, and how far it stays behind the optimum is not known")
+        return None
+
+
+def _off_the_frontier(frontier: Frontier, limits: Limits, entries: int) -> list[Entry]:
+    if not len(frontier.macs):
+        raise BudgetError(
+            f"no best network of {frontier.space.name} has {limits.words()} and effectiveness ρ ≤ "
+            f"{frontier.fitness.max_effectiveness:g}; widen the range of MACs"
+        )
+    return make_entries(frontier.space, frontier.genes[spread(frontier.macs, entries)], frontier.fitness)

@@ -4,13 +4,17 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from cache.build import build_cache
+from cache.build import Method, Solver, build_cache
+from cache.entries import Entry
 from cache.file import Cache, write_cache
+from cache.frontier import ROUNDING
+from cache.kept import find_frontier
 from cache.limits import Limits, check_reachable
 from cache.nsga2 import Nsga2Settings
-from cache.plot import check_plot_path, plot_front
+from cache.plot import Fronts, check_plot_path, plot_fronts
+from cache.progress import shown_on
 from fitness.settings import load_settings
-from supernet.console import next_step, options_parser, progress_bar, run_command
+from supernet.console import end_progress, next_step, options_parser, progress_bar, run_command
 from supernet.errors import UserError
 from supernet.files import check_output
 from supernet.space import load_space
@@ -31,6 +35,8 @@ class Options:
         flops_max: most MACs of an entry, e.g. 180M; the largest feasible network's when left out.
         classes: outputs of the classifier; the space's own when left out.
         fitness: YAML file of fitness weights; the space's own when left out.
+        solver: nsga2 searches, from the exact frontier unless told to start cold; exact takes entries off it.
+        cold: let NSGA-II search without the frontier, which then only says how far it stayed behind.
         population: individuals a generation of NSGA-II.
         generations: generations of NSGA-II.
         seed: seed of the search.
@@ -45,6 +51,8 @@ class Options:
     flops_max: str | None = None
     classes: int | None = None
     fitness: str | None = None
+    solver: Solver = "nsga2"
+    cold: bool = False
     population: int = 200
     generations: int = 200
     seed: int = 0
@@ -74,17 +82,17 @@ def _run(arguments: Sequence[str]) -> None:
             raise UserError(f"--plot and --output are both {output}; name two files")
         check_output(Path(options.plot), overwrite=options.overwrite)
     check_reachable(space, limits)
-    settings = Nsga2Settings(options.population, options.generations, options.seed)
-    with progress_bar() as progress:
-        task = progress.add_task("searching", total=settings.generations)
-
-        def report(generation: int, generations: int, points: int) -> None:
-            progress.update(task, completed=generation, total=generations, description=f"front of {points}")
-
-        cache = build_cache(space, fitness, limits, options.entries, settings, report)
+    nsga2 = Nsga2Settings(options.population, options.generations, options.seed)
+    method = Method(options.solver, options.cold, nsga2)
+    progress = progress_bar()
+    try:
+        cache = build_cache(space, fitness, limits, options.entries, method, shown_on(progress))
+    finally:
+        end_progress(progress)
     write_cache(output, space, cache)
     if options.plot is not None:
-        plot_front(Path(options.plot), space, cache.entries)
+        frontier = None if cache.gaps is None else find_frontier(space, fitness.for_cache())
+        plot_fronts(Path(options.plot), space, Fronts(frontier, entries=cache.entries))
     _print_summary(options.space, output, cache, options.entries)
 
 
@@ -96,4 +104,18 @@ def _print_summary(space_name: str, output: Path, cache: Cache, asked: int) -> N
     )
     if len(cache.entries) < asked:
         print(f"the front within these limits has only {len(cache.entries)} architectures, not {asked}")
+    if cache.gaps is not None:
+        print(_gaps(cache.entries, cache.gaps))
     next_step(f"train-supernet --space {space_name} --cache {output}")
+
+
+def _gaps(entries: Sequence[Entry], gaps: Sequence[float]) -> str:
+    """Return how far the entries are from the optima, as a sentence."""
+    shares = [gap / max(1.0, abs(entry.fitness + gap)) for entry, gap in zip(entries, gaps, strict=True)]
+    optimal = sum(share <= ROUNDING for share in shares)
+    proven = f"{optimal} of {len(gaps)} entries have the highest fitness at their MACs, by proof"
+    if optimal == len(gaps):
+        return f"optimality gap: 0; {proven}"
+    worst = max(range(len(gaps)), key=shares.__getitem__)
+    where = f"{gaps[worst]:.3f} at {format_quantity(entries[worst].macs)} MACs"
+    return f"optimality gap: at most {shares[worst]:.3%} ({where}); {proven}"

@@ -23,7 +23,7 @@ _BEFORE = np.triu(np.ones((_CHUNK, _CHUNK), dtype=np.bool_), 1)
 _SUMS = 8
 
 
-def front(cost: NDArray[Any], value: FloatArray) -> IntArray:
+def pareto_front(cost: NDArray[Any], value: FloatArray) -> IntArray:
     """Return the indices of the points no other point dominates, by ascending cost and value.
 
     Less cost and more value are better.

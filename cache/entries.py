@@ -2,10 +2,8 @@
 
 import dataclasses
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fitness.report import costs_and_fitness
 from fitness.score import score
@@ -43,16 +41,6 @@ def make_entries(space: SearchSpace, genes: IntArray, settings: FitnessSettings)
     scores = score(space, canonical(space, genes), settings)
     entries = [Entry(decode(space, vector), **costs_and_fitness(scores, index)) for index, vector in enumerate(genes)]
     return sorted(entries, key=lambda entry: (entry.macs, entry.fitness))
-
-
-def non_dominated(macs: NDArray[Any], fitness: NDArray[np.float64]) -> IntArray:
-    """Return the indices of the points no other point dominates, by ascending MACs.
-
-    Of points with equal MACs and fitness one is kept.
-    """
-    order = np.lexsort((-fitness, macs))
-    best_before = np.concatenate([[-np.inf], np.maximum.accumulate(fitness[order])[:-1]])
-    return order[fitness[order] > best_before]
 
 
 def spread(macs: IntArray, count: int) -> IntArray:

@@ -21,8 +21,9 @@ from typing import NamedTuple
 import numpy as np
 
 from cache.additive import AdditiveCost, Plan, plan_of
-from cache.dominance import front
+from cache.dominance import pareto_front
 from cache.labels import Labels, State, Trail, Way, grown, joined
+from cache.progress import SILENT, Listener
 from cache.pruning import ROUNDING, Target, kept, places_of
 from fitness.blocks import FloatArray
 from fitness.score import effectiveness_bound
@@ -32,9 +33,6 @@ from supernet.layouts import IntArray
 from supernet.space import FitnessSettings, SearchSpace
 from supernet.units import format_bytes
 
-#: Called with (steps done, steps in all, labels kept).
-Report = Callable[[int, int, int], None]
-
 #: Most memory the arrays of a solve may take, in bytes.
 MEMORY = 3 * 2**29
 
@@ -43,10 +41,6 @@ _BEAM = 50
 
 #: Arrays of candidates' size that live at once while a state is pruned.
 _COPIES = 4
-
-
-def unreported(done: int, steps: int, labels: int) -> None:
-    """Report nothing."""
 
 
 class SpaceTooLargeError(UserError):
@@ -65,7 +59,7 @@ def solve_front(
     space: SearchSpace,
     settings: FitnessSettings,
     costs: Sequence[AdditiveCost],
-    report: Report = unreported,
+    listener: Listener = SILENT,
     memory: int = MEMORY,
 ) -> IntArray:
     """Return (N, genes): for every value of the first cost, the network of highest fitness with no more of it.
@@ -76,15 +70,15 @@ def solve_front(
         SpaceTooLargeError: it takes more than ``memory`` bytes.
     """
     target = Target(settings, _limits(costs), sweep=True)
-    found = _solve(space, costs, target, report, memory)
-    return canonical(space, found.genes[front(found.cost, found.fitness)])
+    found = _solve(space, costs, target, listener, memory)
+    return canonical(space, found.genes[pareto_front(found.cost, found.fitness)])
 
 
 def solve_best(
     space: SearchSpace,
     settings: FitnessSettings,
     costs: Sequence[AdditiveCost],
-    report: Report = unreported,
+    listener: Listener = SILENT,
     memory: int = MEMORY,
 ) -> IntArray:
     """Return (1, genes): the network of highest fitness within the limits of all costs; (0, genes) if none is.
@@ -95,9 +89,9 @@ def solve_best(
         SpaceTooLargeError: it takes more than ``memory`` bytes.
     """
     rough = Target(settings, _limits(costs), sweep=False, beam=_BEAM)
-    best = float(_solve(space, costs, rough, unreported, memory).fitness.max(initial=-math.inf))
+    best = float(_solve(space, costs, rough, SILENT, memory).fitness.max(initial=-math.inf))
     beat = best - ROUNDING * abs(best) if math.isfinite(best) else best
-    found = _solve(space, costs, Target(settings, rough.limits, sweep=False, beat=beat), report, memory)
+    found = _solve(space, costs, Target(settings, rough.limits, sweep=False, beat=beat), listener, memory)
     order = np.lexsort((found.cost, -found.fitness))
     return canonical(space, found.genes[order[:1]])
 
@@ -106,13 +100,15 @@ def _limits(costs: Sequence[AdditiveCost]) -> FloatArray:
     return np.array([cost.limit for cost in costs])
 
 
-def _solve(space: SearchSpace, costs: Sequence[AdditiveCost], target: Target, report: Report, memory: int) -> _Found:
+def _solve(
+    space: SearchSpace, costs: Sequence[AdditiveCost], target: Target, listener: Listener, memory: int
+) -> _Found:
     steps = len(space.stages) * space.max_depth
     found = []
     for r in range(len(space.resolutions)):
 
         def step(done: int, labels: int, before: int = r * steps) -> None:
-            report(before + done, steps * len(space.resolutions), labels)
+            listener.report(f"solving, {labels:,} labels", before + done, steps * len(space.resolutions))
 
         plan = plan_of(space, target.settings, costs, r)
         found.append(_Growth(space, plan, target, r, memory).complete(step))
@@ -139,7 +135,7 @@ class _Growth:
                 }
             states = self._after_stage(s, states, step)
         cost, fitness, record = self._finished(states)
-        index = front(cost, fitness) if self.target.sweep else np.lexsort((cost, -fitness))[:1]
+        index = pareto_front(cost, fitness) if self.target.sweep else np.lexsort((cost, -fitness))[:1]
         return _Found(self.trail.genes(record[index]), cost[index], fitness[index])
 
     def _stems(self) -> dict[State, Labels]:
@@ -223,6 +219,5 @@ class _Growth:
         needed = 8 * (_COPIES * columns * candidates + (1 + columns) * self.trail.length)
         if needed > self.memory:
             raise SpaceTooLargeError(
-                f"{self.space.name} is too large to solve exactly within {format_bytes(self.memory)} of memory; "
-                f"use the nsga2 solver, or fewer choices"
+                f"{self.space.name} is too large to be solved exactly within {format_bytes(self.memory)} of memory"
             )

@@ -37,12 +37,14 @@ class Cache:
         fitness: weights the fitness was computed with.
         solver: name of the solver.
         solver_settings: its settings, as JSON values.
+        gaps: by how much the optimum at each entry's MACs is fitter, where that is known.
     """
 
     entries: tuple[Entry, ...]
     fitness: FitnessSettings
     solver: str
     solver_settings: Mapping[str, Any]
+    gaps: tuple[float, ...] | None = None
 
 
 def write_cache(path: Path, space: SearchSpace, cache: Cache) -> None:
@@ -79,7 +81,7 @@ def read_cache(path: Path, space: SearchSpace) -> Cache:
     )
     if list(entries) != sorted(entries, key=lambda entry: entry.macs):
         raise CacheError(f"{path}: the entries are not ordered by MACs; the file was altered, build it anew")
-    return Cache(entries, settings, str(header["solver"]), header["solver_settings"])
+    return Cache(entries, settings, str(header["solver"]), header["solver_settings"], _check_gaps(path, header))
 
 
 def entry_to_json(entry: Entry) -> dict[str, Any]:
@@ -99,6 +101,7 @@ def _header(space: SearchSpace, cache: Cache) -> dict[str, Any]:
         "solver": cache.solver,
         "solver_settings": dict(cache.solver_settings),
         "entries": len(cache.entries),
+        "gaps": None if cache.gaps is None else list(cache.gaps),
         "libraries": {name: metadata.version(name) for name in ("fedpareto", "numpy", "pymoo")},
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
@@ -143,6 +146,16 @@ def _check_settings(path: Path, header: dict[str, Any], space: SearchSpace) -> F
     except UserError as error:
         raise CacheError(f"{path}:1: {error}") from error
     return settings
+
+
+def _check_gaps(path: Path, header: dict[str, Any]) -> tuple[float, ...] | None:
+    gaps = header.get("gaps")
+    if gaps is None:
+        return None
+    numbers = isinstance(gaps, list) and all(isinstance(gap, int | float) and gap >= 0 for gap in gaps)
+    if not numbers or len(gaps) != header["entries"]:
+        raise CacheError(f"{path}:1: gaps must be one number of at least 0 for each entry; build it anew")
+    return tuple(gaps)
 
 
 def _check_entry(where: str, value: dict[str, Any], space: SearchSpace, settings: FitnessSettings) -> Entry:

@@ -7,18 +7,20 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.additive import AdditiveCost, count_cost
 from fitness.score import Scores, score
 from supernet.errors import BudgetError
 from supernet.genes import largest_genes, smallest_genes
+from supernet.layouts import IntArray
 from supernet.space import SearchSpace
 from supernet.units import format_quantity
 
-#: What each limited cost is called in messages.
+#: What each counted cost is called in messages.
 COST_NAMES = {"macs": "MACs", "params": "parameters"}
 
 
 class Bound(NamedTuple):
-    """One bound on one cost: ``sign·(cost − value) ≤ 0``; sign 1 is an upper bound, −1 a lower one."""
+    """One bound on one counted cost: ``sign·(cost − value) ≤ 0``; sign 1 is an upper bound, −1 a lower one."""
 
     cost: str
     value: int
@@ -33,14 +35,16 @@ class Limits:
         macs: most multiply–accumulates of one image.
         params: most parameters.
         min_macs: least multiply–accumulates.
+        extras: other additive costs with their limits, such as a latency table.
     """
 
     macs: int | None = None
     params: int | None = None
     min_macs: int | None = None
+    extras: tuple[AdditiveCost, ...] = ()
 
     def bounds(self) -> Iterator[Bound]:
-        """Yield the bounds that are set."""
+        """Yield the bounds on counted costs that are set."""
         if self.macs is not None:
             yield Bound("macs", self.macs, 1)
         if self.params is not None:
@@ -48,18 +52,40 @@ class Limits:
         if self.min_macs is not None:
             yield Bound("macs", self.min_macs, -1)
 
-    def violations(self, scores: Scores) -> NDArray[np.float64]:
-        """Return the relative excess over every bound, shape (bounds, N); at most 0 where it is met."""
+    def words(self) -> str:
+        """Return the bounds as people say them; "any costs" without one."""
+        counted = [
+            f"{'at most' if bound.sign > 0 else 'at least'} {format_quantity(bound.value)} {COST_NAMES[bound.cost]}"
+            for bound in self.bounds()
+        ]
+        return " and ".join([*counted, *(extra.words() for extra in self.extras)]) or "any costs"
+
+    def additive(self, space: SearchSpace) -> list[AdditiveCost]:
+        """Return the upper bounds as additive costs, MACs first."""
+        counted = [count_cost(space, bound.cost, bound.value) for bound in self.bounds() if bound.sign > 0]
+        return [*counted, *self.extras]
+
+    def violations(self, space: SearchSpace, genes: IntArray, scores: Scores) -> NDArray[np.float64]:
+        """Return the relative excess over every bound, shape (bounds, N); at most 0 where it is met.
+
+        ``scores`` are those of ``genes``, (N, genes).
+        """
         # Floats: a user's bound may be beyond any 64-bit integer.
         rows = [bound.sign * (getattr(scores, bound.cost) - float(bound.value)) for bound in self.bounds()]
         rows = [row / bound.value for row, bound in zip(rows, self.bounds(), strict=True)]
+        rows += [extra.of(space, genes) / extra.limit - 1 for extra in self.extras]
         return np.stack(rows) if rows else np.empty((0, len(scores.macs)))
+
+    @property
+    def count(self) -> int:
+        """Number of bounds."""
+        return len(list(self.bounds())) + len(self.extras)
 
 
 def check_reachable(space: SearchSpace, limits: Limits) -> None:
-    """Refuse limits that no network of the space meets.
+    """Refuse bounds on counted costs that no network of the space meets.
 
-    The network with every choice at its least has the least of every cost, so one look decides each upper
+    The network with every choice at its least has the least of every count, so one look decides each upper
     bound, and the largest network decides a lower one.
 
     Raises:

@@ -4,31 +4,28 @@ Deb et al., "A fast and elitist multiobjective genetic algorithm: NSGA-II" (2002
 """
 
 import dataclasses
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from pymoo.algorithms.moo.nsga2 import NSGA2
-from pymoo.core.population import Population
 from pymoo.operators.crossover.ux import UniformCrossover
 
-from cache.entries import Entry, make_entries, non_dominated, spread
-from cache.limits import COST_NAMES, Limits, check_reachable
+from cache.dominance import pareto_front
+from cache.entries import Entry, make_entries, spread
+from cache.limits import Limits, check_reachable
+from cache.local_search import neighbours, trades
 from cache.operators import ExchangeMutation
 from cache.problem import ArchitectureProblem
+from cache.progress import SILENT, Listener
 from cache.sampling import ladder
 from supernet.errors import BudgetError, UserError
 from supernet.layouts import IntArray
 from supernet.space import FitnessSettings, SearchSpace
 from supernet.units import format_quantity
 
-#: Called after each generation with (generation, generations, points on the front).
-Report = Callable[[int, int, int], None]
-
-
-def unreported(generation: int, generations: int, points: int) -> None:
-    """Report nothing."""
+#: Rounds of local search at most, and networks each looks at.
+_POLISHES, _POLISHED = 20, 500_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,16 +54,21 @@ def solve_nsga2(
     limits: Limits,
     entries: int,
     settings: Nsga2Settings,
-    report: Report = unreported,
+    known: IntArray | None = None,
+    listener: Listener = SILENT,
 ) -> list[Entry]:
     """Return at most ``entries`` architectures of high fitness, spread evenly over the MACs within limits.
+
+    It starts from ``known`` gene vectors (N, genes), none of which is lost to a worse one; without any, it ends
+    with a local search from what it found.
 
     Raises:
         BudgetError: no network of the space meets the limits, or none was found that also has ``ρ ≤ ρ0``.
     """
-    front = search_front(space, fitness, limits, settings, report=report)
-    chosen = spread(front.objectives[:, 1].astype(np.int64), entries)
-    return make_entries(space, front.genes[chosen], fitness)
+    front = search_front(space, fitness, limits, settings, known, listener)
+    if known is None:
+        front = _polished(ArchitectureProblem(space, fitness, limits), front, listener)
+    return make_entries(space, front.spread(entries), fitness)
 
 
 class Front(NamedTuple):
@@ -75,15 +77,15 @@ class Front(NamedTuple):
     genes: IntArray
     objectives: NDArray[np.float64]
 
-    def merged(self, population: Population) -> "Front":
-        """Return the front of these points and the feasible ones of a pymoo population."""
-        feasible = population[population.get("feas")]
-        if not len(feasible):
-            return self
-        genes = np.concatenate([self.genes, feasible.get("X")])
-        objectives = np.concatenate([self.objectives, feasible.get("F")])
-        kept = non_dominated(objectives[:, 1], -objectives[:, 0])
+    def merged(self, genes: IntArray, objectives: NDArray[np.float64]) -> "Front":
+        """Return the front of these points and other feasible ones."""
+        genes, objectives = np.concatenate([self.genes, genes]), np.concatenate([self.objectives, objectives])
+        kept = pareto_front(objectives[:, 1], -objectives[:, 0])
         return Front(genes[kept], objectives[kept])
+
+    def spread(self, count: int) -> IntArray:
+        """Return the genes of at most ``count`` points, spread evenly over the MACs."""
+        return self.genes[spread(self.objectives[:, 1].astype(np.int64), count)]
 
 
 def search_front(
@@ -92,20 +94,36 @@ def search_front(
     limits: Limits,
     settings: Nsga2Settings,
     known: IntArray | None = None,
-    report: Report = unreported,
+    listener: Listener = SILENT,
 ) -> Front:
     """Return the front NSGA-II finds within ``limits`` and ``ρ ≤ ρ0``; at least one point.
 
-    ``known`` gene vectors (N, genes) are in the first generation, most promising first.
+    ``known`` gene vectors (N, genes), most promising first, are in the first generation as far as there is room.
 
     Raises:
         BudgetError: no network of the space meets the limits, or none was found that also has ``ρ ≤ ρ0``.
     """
     check_reachable(space, limits)
-    front = _evolve(space, fitness, limits, settings, known, report)
+    front = _evolve(space, fitness, limits, settings, known, listener)
     if not len(front.genes):
-        smallest = _evolve(space, fitness, Limits(), settings, known, report)
+        smallest = _evolve(space, fitness, Limits(), settings, known, listener)
         raise BudgetError(_nothing_feasible(space, fitness, limits, smallest.objectives[:1, 1]))
+    return front
+
+
+def _polished(problem: ArchitectureProblem, front: Front, listener: Listener) -> Front:
+    """Return the front with what is one trade away from its points, until that adds nothing."""
+    moves = trades(problem.space)
+    tried: set[bytes] = set()
+    for done in range(_POLISHES):
+        listener.report(f"local search, front of {len(front.genes)}", done, _POLISHES)
+        untried = [genes for genes in front.genes if genes.tobytes() not in tried]
+        points = [untried[index] for index in spread(np.arange(len(untried)), _POLISHED // len(moves))]
+        if not points:
+            break
+        tried.update(genes.tobytes() for genes in points)
+        front = front.merged(*problem.feasible(neighbours(problem.space, np.stack(points), moves)))
+    listener.report(f"local search, front of {len(front.genes)}", _POLISHES, _POLISHES)
     return front
 
 
@@ -115,7 +133,7 @@ def _evolve(
     limits: Limits,
     settings: Nsga2Settings,
     known: IntArray | None,
-    report: Report,
+    listener: Listener,
 ) -> Front:
     problem = ArchitectureProblem(space, fitness, limits)
     start = ladder(space, settings.population, np.random.default_rng(settings.seed))
@@ -132,10 +150,14 @@ def _evolve(
     )
     algorithm.setup(problem, termination=("n_gen", settings.generations), seed=settings.seed, verbose=False)
     front = Front(np.empty((0, problem.n_var), dtype=np.int64), np.empty((0, 2)))
+    if known is not None and len(known):
+        front = front.merged(*problem.feasible(known))
     for generation in range(1, settings.generations + 1):
         algorithm.next()
-        front = front.merged(algorithm.pop)
-        report(generation, settings.generations, len(front.genes))
+        feasible = algorithm.pop[algorithm.pop.get("feas")]
+        if len(feasible):
+            front = front.merged(feasible.get("X"), feasible.get("F"))
+        listener.report(f"front of {len(front.genes)}", generation, settings.generations)
     return front
 
 
@@ -146,12 +168,8 @@ def _nothing_feasible(
 
     ``smallest`` holds the least MACs found with ``ρ ≤ ρ0``, or nothing.
     """
-    asked = " and ".join(
-        f"{'at most' if bound.sign > 0 else 'at least'} {format_quantity(bound.value)} {COST_NAMES[bound.cost]}"
-        for bound in limits.bounds()
-    )
     found = f"the smallest found has {format_quantity(smallest[0])} MACs; " if len(smallest) else ""
     return (
-        f"no network of {space.name} found with {asked or 'any costs'} and effectiveness ρ ≤ "
+        f"no network of {space.name} found with {limits.words()} and effectiveness ρ ≤ "
         f"{fitness.max_effectiveness}; {found}raise the budget, or max_effectiveness in a fitness.yaml"
     )

@@ -22,7 +22,7 @@ class ExchangeMutation(Mutation):
 
     def __init__(self, space: SearchSpace, trade: float = 0.5, redraw: float = 0.25) -> None:
         super().__init__()
-        self.units, self.trade, self.redraw = _units(space), trade, redraw
+        self.units, self.trade, self.redraw = exchange_units(space), trade, redraw
 
     def _do(
         self,
@@ -54,7 +54,7 @@ class ExchangeMutation(Mutation):
         return np.where(changed, np.where(random.random(x.shape) < self.redraw, drawn, stepped), x)
 
 
-def _units(space: SearchSpace) -> IntArray:
+def exchange_units(space: SearchSpace) -> IntArray:
     """Return (units, genes): 1 where a gene belongs to the unit. Genes with one choice are in none."""
     layout = gene_layout(space)
     free = layout.sizes > 1

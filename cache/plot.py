@@ -1,12 +1,17 @@
 """Plots of Pareto fronts."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from cache.entries import Entry
+from cache.frontier import Frontier
 from supernet.errors import UserError
 from supernet.files import replacing
 from supernet.space import SearchSpace
+from supernet.units import format_quantity
 
 #: Formats a plot may have, by file suffix.
 SUFFIXES = (".png", ".svg", ".pdf")
@@ -22,24 +27,56 @@ def check_plot_path(path: Path) -> None:
         raise UserError(f"cannot plot to {path}; allowed suffixes: {', '.join(SUFFIXES)}")
 
 
-def plot_front(path: Path, space: SearchSpace, entries: Sequence[Entry]) -> None:
-    """Draw fitness over MACs of the entries, coloured by parameters.
+@dataclasses.dataclass(frozen=True)
+class Fronts:
+    """What is drawn: fitness over MACs.
+
+    Attributes:
+        frontier: the exact frontier, if it is known.
+        searched: MACs and fitness of the points a genetic search found on its own.
+        entries: entries of a cache.
+        chosen: the architecture that was asked for.
+        budget: the most MACs that were allowed.
+    """
+
+    frontier: Frontier | None
+    searched: tuple[Sequence[float], Sequence[float]] | None = None
+    entries: Sequence[Entry] = ()
+    chosen: Entry | None = None
+    budget: float | None = None
+
+
+def plot_fronts(path: Path, space: SearchSpace, fronts: Fronts) -> None:
+    """Draw fitness over MACs.
 
     Raises:
         UserError: the file cannot be written.
     """
     from matplotlib.figure import Figure  # noqa: PLC0415 - a second of import only plots pay for
 
-    figure = Figure(figsize=(7.5, 4.5), layout="constrained", dpi=150)
+    figure = Figure(figsize=(8, 5), layout="constrained", dpi=150)
     axes = figure.add_subplot()
-    macs = [entry.macs / 1e6 for entry in entries]
-    fitness = [entry.fitness for entry in entries]
-    axes.plot(macs, fitness, color="0.8", zorder=1)
-    points = axes.scatter(macs, fitness, c=[entry.params / 1e6 for entry in entries], cmap="viridis", s=28, zorder=2)
-    figure.colorbar(points, ax=axes, label="parameters (M)")
+    if fronts.frontier is not None:
+        macs, fitness = fronts.frontier.macs / 1e6, fronts.frontier.values
+        axes.step(macs, fitness, where="post", color="tab:blue", label=f"exact frontier ({len(macs):,} networks)")
+    if fronts.searched is not None:
+        found, reached = fronts.searched
+        label = f"NSGA-II on its own ({len(found):,})"
+        axes.scatter(np.asarray(found) / 1e6, reached, s=9, color="tab:orange", zorder=2, label=label)
+    if fronts.entries:
+        x, y = zip(*((entry.macs / 1e6, entry.fitness) for entry in fronts.entries), strict=True)
+        label = f"cache ({len(x)} entries)"
+        axes.scatter(x, y, s=30, facecolor="none", edgecolor="black", lw=0.8, zorder=3, label=label)
+    if fronts.budget is not None:
+        axes.axvline(fronts.budget / 1e6, color="0.5", ls="--", lw=1, label=f"budget {format_quantity(fronts.budget)}")
+    if fronts.chosen is not None:
+        chosen = fronts.chosen
+        label = f"chosen: {format_quantity(chosen.macs)} MACs, fitness {chosen.fitness:.1f}"
+        axes.scatter([chosen.macs / 1e6], [chosen.fitness], marker="*", s=220, color="tab:red", zorder=4, label=label)
     axes.set_xlabel("MACs of one image (M)")
     axes.set_ylabel("fitness F")
-    axes.set_title(f"Pareto cache of {space.name}: {len(entries)} entries")
+    axes.set_title(f"Fitness over MACs in {space.name}")
     axes.grid(alpha=0.3)
+    axes.legend(loc="lower right")
     with replacing(path) as temporary:
         figure.savefig(temporary, format=path.suffix[1:])

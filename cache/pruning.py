@@ -92,7 +92,7 @@ def places_of(plan: Plan, depths: tuple[int, ...], target: Target) -> Places:
     if target.settings.entropy == "prefix":
         # A stage's ln w counts in every later stage too.
         slopes[:-1] = weights[::-1].cumsum(axis=0)[::-1]
-        top_slope = float(slopes[0, 1])
+        top_slope = float(slopes[:-1, 1].max())
     relaxation = None if target.sweep else tightest(plan, depths, slopes[1:, 1], target.limits)
 
     def place(found: Ahead, s: int, d: int | None) -> Place:

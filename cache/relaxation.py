@@ -6,7 +6,6 @@ Everett, "Generalized Lagrange multiplier method for solving problems of optimum
 import dataclasses
 
 import numpy as np
-from scipy.optimize import minimize
 
 from cache.additive import Options, Plan
 from fitness.blocks import FloatArray
@@ -60,6 +59,8 @@ def tightest(plan: Plan, depths: tuple[int, ...], later_weights: FloatArray, lim
 
     Any prices give a valid bound; costs without a limit have none.
     """
+    from scipy.optimize import minimize  # noqa: PLC0415 - frontiers that are kept do without
+
     limited = np.flatnonzero(np.isfinite(limits))
     free = relax(plan, depths, later_weights, np.zeros(len(limits)))
     scale = abs(free.start(plan)) / np.where(limits > 0, limits, 1)

@@ -38,7 +38,7 @@ def draw_within(space: SearchSpace, limits: Limits, generator: np.random.Generat
     """
     for _ in range(_MOST_BATCHES):
         genes = ladder(space, _BATCH, generator)
-        within = np.flatnonzero((limits.violations(score(space, genes)) <= 0).all(axis=0))
+        within = np.flatnonzero((limits.violations(space, genes, score(space, genes)) <= 0).all(axis=0))
         if len(within):
             return decode(space, genes[generator.choice(within)])
     raise BudgetError(f"no random network of {space.name} lies within {limits}; widen the range of MACs")

@@ -6,7 +6,10 @@ import re
 from supernet.errors import BudgetError
 
 _SCALES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "B": 10**9, "T": 10**12}
-_QUANTITY = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*([KMGBT]?)\s*", re.IGNORECASE)
+_MILLISECONDS = {"s": 1e3, "ms": 1.0, "us": 1e-3, "µs": 1e-3}
+_NUMBER = r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)"
+_QUANTITY = re.compile(rf"\s*{_NUMBER}\s*([KMGBT]?)\s*", re.IGNORECASE)
+_DURATION = re.compile(rf"\s*{_NUMBER}\s*(s|ms|us|µs)\s*")
 
 
 def parse_quantity(text: str) -> int:
@@ -23,6 +26,22 @@ def parse_quantity(text: str) -> int:
     if not math.isfinite(value) or value < 1:
         raise BudgetError(f"{text!r} is not a positive number; write it like 60M, 1.2G or 6e7")
     return round(value)
+
+
+def parse_milliseconds(text: str) -> float:
+    """Read a duration such as ``5ms``, ``0.8s`` or ``300us`` in milliseconds.
+
+    Raises:
+        BudgetError: the text is no duration, or not positive.
+    """
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise BudgetError(f"cannot read {text!r} as a duration; write it like 5ms, 0.8s or 300us")
+    number, unit = match.groups()
+    value = float(number) * _MILLISECONDS[unit]
+    if not math.isfinite(value) or value <= 0:
+        raise BudgetError(f"{text!r} is not a positive duration; write it like 5ms, 0.8s or 300us")
+    return value
 
 
 def format_quantity(value: float) -> str:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from rich.table import Table
 
+from cache.progress import shown_on
 from supernet.console import EXIT_INTERRUPTED, end_progress, next_step, print_table, progress_bar, stderr
 from supernet.units import format_bytes, format_quantity
 from training.config import RunConfig
@@ -50,15 +51,8 @@ def run_session(config: RunConfig, resumed: Path | None) -> int:
 
 def _new_run(config: RunConfig) -> Prepared:
     progress = progress_bar()
-    task = progress.add_task("building the cache", total=None)
-
-    def report(generation: int, generations: int, points: int) -> None:
-        progress.start()
-        description = f"building the cache (front of {points})"
-        progress.update(task, completed=generation, total=generations, description=description)
-
     try:
-        return new_run(config, report)
+        return new_run(config, shown_on(progress))
     finally:
         end_progress(progress)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from cache.build import build_cache
 from cache.file import Cache, read_cache
 from cache.limits import Limits
-from cache.nsga2 import Nsga2Settings, Report
+from cache.progress import Listener
 from fitness.settings import load_settings
 from supernet.errors import UserError
 from supernet.space import SearchSpace, load_space
@@ -74,8 +74,8 @@ def run_folder(config: RunConfig) -> Path:
     return Path(config.output or f"runs/{Path(config.space).stem}-{config.data.name}-seed{config.seed}")
 
 
-def new_run(config: RunConfig, report: Report) -> Prepared:
-    """Check everything, then create the folder of a new run; ``report`` follows the building of a cache.
+def new_run(config: RunConfig, listener: Listener) -> Prepared:
+    """Check everything, then create the folder of a new run; ``listener`` follows the building of a cache.
 
     Raises:
         UserError: whatever the user can mend; nothing has been written then.
@@ -89,7 +89,7 @@ def new_run(config: RunConfig, report: Report) -> Prepared:
     data = _load_training_images(config, space)
     space = space.adapted(classes=len(data.classes))
     split = _split(config, data)
-    cache = _cache(config, space, report)
+    cache = _cache(config, space, listener)
     # Refuses clients that are too weak for the cache, before anything is written.
     make_assigner(config, space, cache)
     state = RunState(
@@ -233,11 +233,11 @@ def _split(config: RunConfig, data: ImageSet) -> Split:
     return Split(data.digest(), data.classes, validation.tolist(), clients, normalisation_of(data.subset(training)))
 
 
-def _cache(config: RunConfig, space: SearchSpace, report: Report) -> Cache:
+def _cache(config: RunConfig, space: SearchSpace, listener: Listener) -> Cache:
     if config.cache is not None:
         return read_cache(Path(config.cache), space)
     fitness = load_settings(config.fitness, space)
-    return build_cache(space, fitness, Limits(), CACHE_ENTRIES, Nsga2Settings(), report)
+    return build_cache(space, fitness, Limits(), CACHE_ENTRIES, listener=listener)
 
 
 def _zero_velocity(config: RunConfig, tensors: Tensors) -> Tensors | None:

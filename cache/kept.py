@@ -1,0 +1,105 @@
+"""Frontiers kept in the user's cache directory, so that the second search of a space need not compute one."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import platformdirs
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from cache.frontier import Frontier, exact_frontier, frontier_of
+from cache.progress import SILENT, Listener
+from supernet.errors import ArchitectureError, UserError
+from supernet.files import replacing
+from supernet.space import FitnessSettings, SearchSpace
+
+#: Names the folder frontiers are kept in, instead of the platform's.
+VARIABLE = "FEDPARETO_CACHE_DIR"
+
+VERSION = 1
+
+#: Fitness recomputed on another machine's arithmetic is equal to this relative tolerance.
+_RELATIVE = 1e-9
+
+
+class KeptFrontierError(UserError):
+    """A kept frontier that is damaged or of another version."""
+
+
+def kept_folder() -> Path:
+    """Return the folder frontiers are kept in."""
+    return Path(os.environ.get(VARIABLE) or platformdirs.user_cache_path("fedpareto")) / "frontiers"
+
+
+def kept_path(space: SearchSpace, fitness: FitnessSettings) -> Path:
+    """Return where the frontier of a space and of given weights is kept: spaces and weights share no file."""
+    identity = json.dumps([space.fingerprint, _weights(fitness)], sort_keys=True)
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
+    return kept_folder() / f"{re.sub(r'[^A-Za-z0-9._-]', '-', space.name)[:60]}-{digest}.safetensors"
+
+
+def find_frontier(space: SearchSpace, fitness: FitnessSettings, listener: Listener = SILENT) -> Frontier:
+    """Return the kept frontier, or compute and keep it; ``listener`` is told if a kept one is of no use.
+
+    Two processes may do so at once: files are replaced whole.
+
+    Raises:
+        SpaceTooLargeError: the space is too large to be solved.
+    """
+    path = kept_path(space, fitness)
+    if path.exists():
+        try:
+            return read_frontier(path, space, fitness)
+        except KeptFrontierError as error:
+            listener.remark(f"{error}; computing it again")
+    frontier = exact_frontier(space, fitness, listener=listener)
+    try:
+        write_frontier(path, frontier)
+    except UserError as error:
+        listener.remark(f"{error}; the frontier is not kept (choose a folder with {VARIABLE})")
+    return frontier
+
+
+def write_frontier(path: Path, frontier: Frontier) -> None:
+    """Write a frontier, whole or not at all.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    metadata = {"format": "fedpareto-frontier", "version": str(VERSION), "space": frontier.space.name}
+    arrays = {"genes": frontier.genes.astype(np.uint16), "macs": frontier.macs, "fitness": frontier.values}
+    with replacing(path) as temporary:
+        save_file(arrays, temporary, metadata)
+
+
+def read_frontier(path: Path, space: SearchSpace, fitness: FitnessSettings) -> Frontier:
+    """Read a kept frontier, scoring its networks again.
+
+    Raises:
+        KeptFrontierError: it is cut short, of another version, or its figures are not those of its networks.
+    """
+    try:
+        with safe_open(path, "numpy") as file:
+            version = (file.metadata() or {}).get("version")
+            if version != str(VERSION):
+                raise KeptFrontierError(f"the kept frontier {path} is of version {version}, not {VERSION}")
+            genes, macs, values = (file.get_tensor(name) for name in ("genes", "macs", "fitness"))
+        frontier = frontier_of(space, fitness, genes.astype(np.int64))
+    except (OSError, SafetensorError, ArchitectureError) as error:
+        raise KeptFrontierError(f"the kept frontier {path} is damaged ({error})") from error
+    same = np.array_equal(frontier.macs, macs) and np.allclose(frontier.values, values, rtol=_RELATIVE, atol=0)
+    if not same:
+        raise KeptFrontierError(f"the kept frontier {path} has figures that are not those of its networks")
+    return frontier
+
+
+def _weights(fitness: FitnessSettings) -> dict[str, object]:
+    """Return the weights the frontier depends on."""
+    weights = dataclasses.asdict(fitness)
+    del weights["cache_max_effectiveness"]
+    return weights

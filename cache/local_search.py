@@ -1,0 +1,28 @@
+"""Pareto local search: what a front lacks is often one trade away from a point it has.
+
+Paquete, Chiarandini and Stützle, "Pareto local optimum sets in the biobjective traveling salesman problem" (2004).
+"""
+
+import numpy as np
+
+from cache.operators import exchange_units
+from supernet.genes import gene_layout
+from supernet.layouts import IntArray
+from supernet.space import SearchSpace
+
+
+def trades(space: SearchSpace) -> IntArray:
+    """Return (moves, genes): each unit a step up or down, and each unit a step up for another a step down.
+
+    Choices are ordered by cost, so a trade moves capacity and leaves MACs about where they were.
+    """
+    steps = np.concatenate([exchange_units(space), np.zeros((1, len(gene_layout(space).sizes)), dtype=np.int64)])
+    moves = (steps[:, None] - steps[None, :]).reshape(-1, steps.shape[1])
+    return np.unique(moves[moves.any(axis=1)], axis=0)
+
+
+def neighbours(space: SearchSpace, genes: IntArray, moves: IntArray) -> IntArray:
+    """Return the vectors one move away from any of (N, genes); moves stop at the first and last choice."""
+    moved = (genes[:, None] + moves[None, :]).reshape(-1, genes.shape[1])
+    clipped: IntArray = np.clip(moved, 0, gene_layout(space).sizes - 1)
+    return clipped

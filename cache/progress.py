@@ -1,0 +1,39 @@
+"""Who is told how far long work has come, and of what it had to do otherwise than asked."""
+
+import dataclasses
+from collections.abc import Callable
+
+from rich.progress import Progress
+
+from supernet.console import stderr
+
+
+def _ignore(*args: object) -> None:
+    del args
+
+
+@dataclasses.dataclass(frozen=True)
+class Listener:
+    """Called by long work.
+
+    Attributes:
+        report: with what is done, the steps done and the steps in all.
+        remark: with a sentence the user should know.
+    """
+
+    report: Callable[[str, int, int], None] = _ignore
+    remark: Callable[[str], None] = _ignore
+
+
+SILENT = Listener()
+
+
+def shown_on(progress: Progress) -> Listener:
+    """Return a listener that shows work as one bar of a display, started when there is any, and remarks above it."""
+    task = progress.add_task("", total=None)
+
+    def report(what: str, done: int, total: int) -> None:
+        progress.start()
+        progress.update(task, description=what, completed=done, total=total)
+
+    return Listener(report, stderr.print)
