@@ -5,16 +5,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cache.entries import Entry
 from cache.frontier import Frontier
 from supernet.errors import UserError
 from supernet.files import replacing
+from supernet.layouts import IntArray
 from supernet.space import SearchSpace
 from supernet.units import format_quantity
 
 #: Formats a plot may have, by file suffix.
 SUFFIXES = (".png", ".svg", ".pdf")
+
+#: A larger ratio of MACs is drawn over a logarithmic axis.
+_WIDE = 30
 
 
 def check_plot_path(path: Path) -> None:
@@ -40,7 +45,7 @@ class Fronts:
     """
 
     frontier: Frontier | None
-    searched: tuple[Sequence[float], Sequence[float]] | None = None
+    searched: tuple[IntArray, NDArray[np.float64]] | None = None
     entries: Sequence[Entry] = ()
     chosen: Entry | None = None
     budget: float | None = None
@@ -62,7 +67,7 @@ def plot_fronts(path: Path, space: SearchSpace, fronts: Fronts) -> None:
     if fronts.searched is not None:
         found, reached = fronts.searched
         label = f"NSGA-II on its own ({len(found):,})"
-        axes.scatter(np.asarray(found) / 1e6, reached, s=9, color="tab:orange", zorder=2, label=label)
+        axes.scatter(found / 1e6, reached, s=9, color="tab:orange", zorder=2, label=label)
     if fronts.entries:
         x, y = zip(*((entry.macs / 1e6, entry.fitness) for entry in fronts.entries), strict=True)
         label = f"cache ({len(x)} entries)"
@@ -73,6 +78,8 @@ def plot_fronts(path: Path, space: SearchSpace, fronts: Fronts) -> None:
         chosen = fronts.chosen
         label = f"chosen: {format_quantity(chosen.macs)} MACs, fitness {chosen.fitness:.1f}"
         axes.scatter([chosen.macs / 1e6], [chosen.fitness], marker="*", s=220, color="tab:red", zorder=4, label=label)
+    if fronts.frontier is not None and fronts.frontier.macs[-1] > _WIDE * fronts.frontier.macs[0]:
+        axes.set_xscale("log")
     axes.set_xlabel("MACs of one image (M)")
     axes.set_ylabel("fitness F")
     axes.set_title(f"Fitness over MACs in {space.name}")

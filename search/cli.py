@@ -2,23 +2,27 @@
 
 import dataclasses
 import json
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from rich.table import Table
-
 from cache.entries import Entry
-from cache.file import entry_to_json
-from cache.limits import COST_NAMES, Limits
+from cache.limits import Limits
+from cache.plot import check_plot_path
+from cache.progress import Listener, shown_on
 from fitness.settings import load_settings
 from search.architecture_file import save_architecture
-from search.searcher import DEFAULT_SETTINGS, search
-from supernet.console import next_step, options_parser, print_table, run_command
+from search.latency_table import read_latency
+from search.plot import plot_search
+from search.report import print_report, search_report
+from search.searcher import Answer, search, search_cheapest
+from supernet.console import end_progress, next_step, options_parser, progress_bar, run_command
 from supernet.errors import BudgetError, UserError
+from supernet.files import check_output
 from supernet.space import FitnessSettings, SearchSpace, load_space
-from supernet.units import parse_quantity
+from supernet.units import parse_milliseconds, parse_quantity
 
 PROG = "search-subnet"
 
@@ -30,6 +34,9 @@ class Options:
     Attributes:
         flops_budget: most MACs (multiply-accumulates of one image), e.g. 60M, 1.2G or 6e7.
         params_budget: most parameters, e.g. 2M.
+        latency_budget: most milliseconds by a latency table, e.g. 5ms.
+        latency_table: JSON file of a device's milliseconds for every block of the space.
+        min_fitness: look for the fewest MACs that reach this fitness, not for the highest fitness.
         space: preset name or YAML file of a search space; or give a run.
         run: folder of a trained run, whose subnet is extracted, calibrated and evaluated.
         checkpoint: which checkpoint of the run to use, best by validation or newest.
@@ -37,12 +44,16 @@ class Options:
         fitness: YAML file of fitness weights; those of the run's cache or of the space when left out.
         classes: outputs of the classifier, with a space; its own when left out.
         output: folder for architecture.json and, with a run, subnet.safetensors.
-        seed: seed of the search.
+        plot: draw frontier, genetic search, cache and choice to this .png, .svg or .pdf file.
+        seed: seed of a genetic search.
         json: print one JSON object instead of a table.
     """
 
     flops_budget: str | None = None
     params_budget: str | None = None
+    latency_budget: str | None = None
+    latency_table: str | None = None
+    min_fitness: float | None = None
     space: str | None = None
     run: str | None = None
     checkpoint: Literal["best", "newest"] = "best"
@@ -50,6 +61,7 @@ class Options:
     fitness: str | None = None
     classes: int | None = None
     output: str | None = None
+    plot: str | None = None
     seed: int = 0
     json: bool = False
 
@@ -62,32 +74,68 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run(arguments: Sequence[str]) -> None:
     parser = options_parser(PROG, "Find the architecture of highest fitness within limits, without training.", Options)
     options = Options(**parser.parse(arguments).as_dict())
-    limits = _limits(options)
+    counted = _counted_limits(options)
     output = _output(options)
+    if options.plot is not None:
+        check_plot_path(Path(options.plot))
+        check_output(Path(options.plot), overwrite=False)
     space, fitness, known = _subject(options)
-    started = time.perf_counter()
-    entry = search(space, fitness, limits, known, dataclasses.replace(DEFAULT_SETTINGS, seed=options.seed))
-    report = _report(options, space, limits, entry, time.perf_counter() - started)
+    limits = _limits(options, space, counted)
+    progress = progress_bar()
+    try:
+        started = time.perf_counter()
+        listener = shown_on(progress)
+        answer = _search(options, space, fitness, limits, known, listener)
+        report = search_report(space, options.run, limits, options.min_fitness, answer, time.perf_counter() - started)
+        if options.plot is not None:
+            plot_search(Path(options.plot), space, fitness, limits, answer, known, listener)
+    finally:
+        end_progress(progress)
     if options.run is not None:
-        report = _trained(options, space, entry, report, output)
+        report = _trained(options, space, answer.entry, report, output)
     elif output is not None:
-        save_architecture(output, entry.architecture)
+        save_architecture(output, answer.entry.architecture)
     if output is not None:
         report["output"] = str(output)
     if options.json:
         print(json.dumps(report))
     else:
-        _print_report(report)
+        print_report(report)
     next_step(_next(options, output))
 
 
-def _limits(options: Options) -> Limits:
-    if options.flops_budget is None and options.params_budget is None:
-        raise BudgetError("give a limit: --flops-budget 60M, --params-budget 2M, or both")
+def _counted_limits(options: Options) -> Limits:
+    if (options.latency_budget is None) != (options.latency_table is None):
+        raise BudgetError("--latency-budget and --latency-table go together; give both or neither")
+    given = (options.flops_budget, options.params_budget, options.latency_budget, options.min_fitness)
+    if all(limit is None for limit in given):
+        raise BudgetError("give a limit: --flops-budget 60M, --params-budget 2M, both, or --min-fitness 2000")
+    if options.min_fitness is not None and not math.isfinite(options.min_fitness):
+        raise BudgetError(f"--min-fitness is {options.min_fitness}; it must be a finite number")
     return Limits(
         macs=None if options.flops_budget is None else parse_quantity(options.flops_budget),
         params=None if options.params_budget is None else parse_quantity(options.params_budget),
     )
+
+
+def _limits(options: Options, space: SearchSpace, counted: Limits) -> Limits:
+    if options.latency_budget is None:
+        return counted
+    limit = parse_milliseconds(options.latency_budget)
+    return dataclasses.replace(counted, extras=(read_latency(Path(str(options.latency_table)), space, limit),))
+
+
+def _search(
+    options: Options,
+    space: SearchSpace,
+    fitness: FitnessSettings,
+    limits: Limits,
+    known: Sequence[Entry],
+    listener: Listener,
+) -> Answer:
+    if options.min_fitness is None:
+        return search(space, fitness, limits, known, options.seed, listener)
+    return search_cheapest(space, fitness, options.min_fitness, limits, listener)
 
 
 def _output(options: Options) -> Path | None:
@@ -123,19 +171,6 @@ def _of_run(folder: Path, fitness: str | None) -> tuple[SearchSpace, FitnessSett
     return space, settings, cache.entries
 
 
-def _report(options: Options, space: SearchSpace, limits: Limits, entry: Entry, seconds: float) -> dict[str, Any]:
-    return {
-        "space": space.name,
-        "run": options.run,
-        "limits": {bound.cost: bound.value for bound in limits.bounds()},
-        **entry_to_json(entry),
-        "slack": {bound.cost: bound.value - getattr(entry, bound.cost) for bound in limits.bounds()},
-        "solver": "nsga2",
-        "certified": False,
-        "search_seconds": round(seconds, 4),
-    }
-
-
 def _trained(
     options: Options, space: SearchSpace, entry: Entry, report: dict[str, Any], output: Path | None
 ) -> dict[str, Any]:
@@ -149,31 +184,12 @@ def _trained(
     return dict(subnet.info.report)
 
 
-def _print_report(report: dict[str, Any]) -> None:
-    table = Table(title=f"the fittest subnet of {report['space']} within the limits")
-    for column in ("", "value", "limit", "slack"):
-        table.add_column(column, justify="left" if not column else "right")
-    for cost, name in COST_NAMES.items():
-        limit, slack = report["limits"].get(cost), report["slack"].get(cost)
-        table.add_row(
-            name,
-            f"{report[cost]:,}",
-            "" if limit is None else f"{limit:,}",
-            "" if slack is None else f"{slack:,}",
-        )
-    table.add_row("fitness", f"{report['fitness']:.3f}", "", "")
-    for split in ("validation", "test"):
-        if f"{split}_accuracy" in report:
-            table.add_row(f"{split} accuracy", f"{report[f'{split}_accuracy']:.2%}", "", "")
-    print_table(table)
-    print(json.dumps(report["architecture"]))
-
-
 def _next(options: Options, output: Path | None) -> str:
     if options.run is None:
         return f"train-supernet --space {options.space}"
     if output is None:
-        budget = options.flops_budget or options.params_budget
-        name = "--flops-budget" if options.flops_budget else "--params-budget"
-        return f"search-subnet --run {options.run} {name} {budget} --test --output subnet"
+        names = ("flops_budget", "params_budget", "latency_budget", "latency_table", "min_fitness")
+        given = [(name, value) for name in names if (value := getattr(options, name)) is not None]
+        limits = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in given)
+        return f"search-subnet --run {options.run} {limits} --test --output subnet"
     return f"""python -c "from search.subnet import load_subnet; print(load_subnet('{output}'))\""""

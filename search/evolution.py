@@ -3,10 +3,12 @@
 import dataclasses
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cache.entries import Entry, make_entries
 from cache.limits import Limits
 from cache.nsga2 import Nsga2Settings, search_front
+from cache.progress import SILENT, Listener
 from fitness.score import score
 from supernet.layouts import IntArray
 from supernet.space import FitnessSettings, SearchSpace
@@ -40,6 +42,14 @@ def evolve(
     narrow = search_front(space, fitness, dataclasses.replace(limits, min_macs=least), settings, broad.genes[::-1])
     (entry,) = make_entries(space, narrow.genes[-1:], fitness)
     return entry
+
+
+def front_alone(
+    space: SearchSpace, fitness: FitnessSettings, listener: Listener = SILENT
+) -> tuple[IntArray, NDArray[np.float64]]:
+    """Return MACs and fitness of the front that NSGA-II finds without any known network."""
+    front = search_front(space, fitness, Limits(), DEFAULT_SETTINGS, listener=listener)
+    return front.objectives[:, 1].astype(np.int64), -front.objectives[:, 0]
 
 
 def _best_first(

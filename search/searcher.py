@@ -8,14 +8,16 @@ import numpy as np
 
 from cache.entries import Entry, make_entries
 from cache.exact import SpaceTooLargeError, solve_best
-from cache.frontier import ROUNDING, Frontier
+from cache.frontier import ROUNDING, Frontier, exact_frontier
 from cache.infeasible import refusal
 from cache.kept import find_frontier
 from cache.limits import Limits
 from cache.progress import SILENT, Listener
 from fitness.score import score
+from supernet.errors import BudgetError
 from supernet.genes import encode_all
 from supernet.space import FitnessSettings, SearchSpace
+from supernet.units import format_quantity
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +80,43 @@ def search(
         start = start if frontier is None else np.concatenate([frontier.genes, start])
         settings = dataclasses.replace(DEFAULT_SETTINGS, seed=seed)
         return Answer(evolve(space, fitness, limits, start, settings), "nsga2", frontier)
+
+
+def search_cheapest(
+    space: SearchSpace, fitness: FitnessSettings, least: float, limits: Limits, listener: Listener = SILENT
+) -> Answer:
+    """Return the architecture of fewest MACs with at least a given fitness, within upper ``limits``, proven to be so.
+
+    Raises:
+        BudgetError: no network within the limits is so fit, or there are limits on more than one cost beside MACs.
+        SpaceTooLargeError: the space is too large to be solved.
+    """
+    others = [cost for cost in limits.additive(space) if cost.name != "macs"]
+    if len(others) > 1:
+        raise BudgetError("the least fitness goes with one limit beside MACs; leave out the others")
+    try:
+        frontier = find_frontier(space, fitness, listener)
+        within = exact_frontier(space, fitness, others[0], listener) if others else frontier
+    except SpaceTooLargeError as error:
+        raise SpaceTooLargeError(f"{error}; search for the highest fitness within a budget instead") from error
+    if not len(within.macs):
+        raise refusal(space, fitness, limits)
+    index = within.cheapest_reaching(least)
+    if index is None:
+        limited = f" with {others[0].words()}" if others else ""
+        raise BudgetError(
+            f"no network of {space.name}{limited} has a fitness of {least:g}; the highest is {within.values[-1]:.1f}"
+        )
+    entry = within.entry(index)
+    if limits.macs is not None and entry.macs > limits.macs:
+        best = within.best_within(limits.macs)
+        raise BudgetError(
+            f"fitness {least:g} takes at least {entry.macs:,} MACs ({format_quantity(entry.macs)}), more than the "
+            f"{limits.macs:,} allowed"
+            + ("" if best is None else f", within which the highest is {within.values[best]:.1f}")
+            + f"; the nearest network is {entry.architecture}"
+        )
+    return Answer(entry, "exact", frontier)
 
 
 def search_exactly(frontier: Frontier, limits: Limits, listener: Listener = SILENT) -> Entry:
