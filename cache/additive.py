@@ -12,6 +12,13 @@ from fitness.blocks import FloatArray, Part, Parts, space_parts, space_terms
 from supernet.genes import gene_layout
 from supernet.layouts import IntArray
 from supernet.space import FitnessSettings, SearchSpace
+from supernet.units import format_quantity
+
+#: What each counted cost is called in messages.
+COST_NAMES = {"macs": "MACs", "params": "parameters"}
+
+#: A cost is a sum of uneven figures: equal to its limit, relative to it, is within it.
+_ROUNDING = 1e-12
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -31,8 +38,15 @@ class AdditiveCost:
     unit: str = ""
 
     def words(self) -> str:
-        """Return the limit as people say it, e.g. ``at most 5 ms latency``."""
+        """Return the limit as people say it, e.g. ``at most 5 ms latency`` or ``at most 2M parameters``."""
+        if self.name in COST_NAMES:
+            return f"at most {format_quantity(self.limit)} {COST_NAMES[self.name]}"
         return f"at most {self.limit:.6g} {self.unit} {self.name}".replace("  ", " ")
+
+    @property
+    def most(self) -> float:
+        """The limit with what rounding may add to a sum."""
+        return self.limit * (1 + _ROUNDING)
 
     def of(self, space: SearchSpace, genes: IntArray) -> FloatArray:
         """Return the cost of N architectures, (N,); ``genes`` is (N, genes)."""

@@ -97,7 +97,7 @@ def solve_best(
 
 
 def _limits(costs: Sequence[AdditiveCost]) -> FloatArray:
-    return np.array([cost.limit for cost in costs])
+    return np.array([cost.most for cost in costs])
 
 
 def _solve(

@@ -4,9 +4,9 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from cache.additive import AdditiveCost, count_cost
+from cache.additive import COST_NAMES, AdditiveCost, count_cost
 from cache.exact import solve_front
-from cache.limits import COST_NAMES, Limits, check_reachable
+from cache.limits import Limits, check_reachable
 from supernet.errors import BudgetError
 from supernet.genes import decode
 from supernet.layouts import IntArray

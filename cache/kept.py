@@ -5,10 +5,13 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import platformdirs
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
@@ -52,7 +55,7 @@ def find_frontier(space: SearchSpace, fitness: FitnessSettings, listener: Listen
         SpaceTooLargeError: the space is too large to be solved.
     """
     path = kept_path(space, fitness)
-    if path.exists():
+    if os.path.exists(path):
         try:
             return read_frontier(path, space, fitness)
         except KeptFrontierError as error:
@@ -71,8 +74,8 @@ def write_frontier(path: Path, frontier: Frontier) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    metadata = {"format": "fedpareto-frontier", "version": str(VERSION), "space": frontier.space.name}
     arrays = {"genes": frontier.genes.astype(np.uint16), "macs": frontier.macs, "fitness": frontier.values}
+    metadata = {"version": str(VERSION), "space": frontier.space.name, "digest": _digest(arrays)}
     with replacing(path) as temporary:
         save_file(arrays, temporary, metadata)
 
@@ -85,17 +88,29 @@ def read_frontier(path: Path, space: SearchSpace, fitness: FitnessSettings) -> F
     """
     try:
         with safe_open(path, "numpy") as file:
-            version = (file.metadata() or {}).get("version")
+            metadata = file.metadata() or {}
+            version = metadata.get("version")
             if version != str(VERSION):
                 raise KeptFrontierError(f"the kept frontier {path} is of version {version}, not {VERSION}")
-            genes, macs, values = (file.get_tensor(name) for name in ("genes", "macs", "fitness"))
-        frontier = frontier_of(space, fitness, genes.astype(np.int64))
-    except (OSError, SafetensorError, ArchitectureError) as error:
+            arrays = {name: file.get_tensor(name) for name in ("genes", "macs", "fitness")}
+        if metadata.get("digest") != _digest(arrays):
+            raise KeptFrontierError(f"the kept frontier {path} is damaged (its digest does not fit)")
+        frontier = frontier_of(space, fitness, arrays["genes"].astype(np.int64))
+    except (OSError, SafetensorError, ArchitectureError, TypeError) as error:
         raise KeptFrontierError(f"the kept frontier {path} is damaged ({error})") from error
-    same = np.array_equal(frontier.macs, macs) and np.allclose(frontier.values, values, rtol=_RELATIVE, atol=0)
-    if not same:
+    if len(frontier.macs) != len(arrays["macs"]) or not (
+        np.array_equal(frontier.macs, arrays["macs"])
+        and np.allclose(frontier.values, arrays["fitness"], rtol=_RELATIVE, atol=0)
+    ):
         raise KeptFrontierError(f"the kept frontier {path} has figures that are not those of its networks")
     return frontier
+
+
+def _digest(arrays: Mapping[str, NDArray[Any]]) -> str:
+    digest = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype} {array.shape}".encode() + array.tobytes())
+    return digest.hexdigest()
 
 
 def _weights(fitness: FitnessSettings) -> dict[str, object]:

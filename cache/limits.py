@@ -7,16 +7,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.additive import AdditiveCost, count_cost
+from cache.additive import COST_NAMES, AdditiveCost, count_cost
 from fitness.score import Scores, score
 from supernet.errors import BudgetError
 from supernet.genes import largest_genes, smallest_genes
 from supernet.layouts import IntArray
 from supernet.space import SearchSpace
 from supernet.units import format_quantity
-
-#: What each counted cost is called in messages.
-COST_NAMES = {"macs": "MACs", "params": "parameters"}
 
 
 class Bound(NamedTuple):
@@ -73,7 +70,7 @@ class Limits:
         # Floats: a user's bound may be beyond any 64-bit integer.
         rows = [bound.sign * (getattr(scores, bound.cost) - float(bound.value)) for bound in self.bounds()]
         rows = [row / bound.value for row, bound in zip(rows, self.bounds(), strict=True)]
-        rows += [extra.of(space, genes) / extra.limit - 1 for extra in self.extras]
+        rows += [extra.of(space, genes) / extra.most - 1 for extra in self.extras]
         return np.stack(rows) if rows else np.empty((0, len(scores.macs)))
 
     @property

@@ -63,6 +63,8 @@ def tightest(plan: Plan, depths: tuple[int, ...], later_weights: FloatArray, lim
 
     limited = np.flatnonzero(np.isfinite(limits))
     free = relax(plan, depths, later_weights, np.zeros(len(limits)))
+    if not len(limited):
+        return free
     scale = abs(free.start(plan)) / np.where(limits > 0, limits, 1)
 
     def at(logarithms: FloatArray) -> Relaxation:

@@ -5,9 +5,10 @@ from typing import Any
 
 from rich.table import Table
 
+from cache.additive import COST_NAMES
 from cache.entries import Entry
 from cache.file import entry_to_json
-from cache.limits import COST_NAMES, Limits
+from cache.limits import Limits
 from search.searcher import Answer
 from supernet.console import print_table
 from supernet.genes import encode
