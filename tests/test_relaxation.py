@@ -65,7 +65,7 @@ def test_without_prices_and_prefixes_the_bound_is_the_highest_entropy(case: Case
 
 @given(cases(most=4000), st.data())
 @runs(60)
-def test_the_tightest_bound_holds_and_is_no_worse_than_none(case: Case, data: st.DataObject) -> None:
+def test_the_tightest_bound_holds_for_every_network_within_the_limits(case: Case, data: st.DataObject) -> None:
     costs = [count_cost(case.space, "macs"), count_cost(case.space, "params"), data.draw(tables(case.space))]
     plan, here = plan_of(case.space, case.weights, costs, 0), case.genes[:, 0] == 0
     paid = np.stack([cost.of(case.space, case.genes[here]) for cost in costs])
@@ -95,7 +95,7 @@ def test_the_tightest_bound_of_mobilenet_tiny_is_far_below_that_without_prices()
     assert bound < 0.8 * free
 
 
-@pytest.mark.parametrize("limit", [1.0, 0.0, 1e-300])
+@pytest.mark.parametrize("limit", [1.0, 0.0, 1e-6])
 def test_limits_that_no_network_meets_have_finite_prices(limit: float) -> None:
     space = tiny_space()
     costs = [count_cost(space, "macs"), count_cost(space, "params")]
