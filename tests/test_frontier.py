@@ -137,7 +137,7 @@ def test_a_space_without_a_feasible_network_has_an_empty_frontier() -> None:
 
 def test_a_certificate_says_what_is_proven(frontier: Frontier) -> None:
     assert frontier.certificate() == (
-        "of all networks of mobilenet-tiny (1.2e+11 gene vectors) with effectiveness ρ ≤ 1.0, none has at most the "
+        "of all networks of mobilenet-tiny (1.5e+10 gene vectors) with effectiveness ρ ≤ 1.0, none has at most the "
         f"MACs of one of these {len(frontier.macs)} and a higher fitness (to 1e-12)"
     )
     extra = dataclasses.replace(frontier, extra="at most 5 ms latency")

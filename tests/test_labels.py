@@ -102,7 +102,7 @@ def test_a_trail_leads_back_to_the_choices_made() -> None:
     third = _grow(trail, (1, 1, 0), second, [2, 3], np.array([0, 3]))  # the first with 2, the other with 3
     last = _grow(trail, (2, 0, 2), joined([second, third]), [1], np.arange(4))
     assert trail.length == len(space.stem_choices) + 2 + 2 + 2 + 4
-    narrow, wide = list(space.stem_choices)[0], list(space.stem_choices)[-1]
+    narrow, *_, wide = [*space.stem_choices, *space.stem_choices]
 
     def network(stem: int, *later: Block) -> Architecture:
         widths = [list(choices) for choices in space.width_choices]
