@@ -174,7 +174,7 @@ def _swapped(arrays: Arrays) -> Arrays:
 _ALTERED: list[tuple[str, Callable[[Arrays], Arrays]]] = [
     ("macs", lambda arrays: _change(arrays, "macs", 3, 1)),
     ("fitness", lambda arrays: _change(arrays, "fitness", -1, 1e-4)),
-    ("genes", lambda arrays: arrays | {"genes": np.roll(arrays["genes"], 1, axis=0)}),
+    ("genes", lambda arrays: arrays | {"genes": np.concatenate([arrays["genes"][:-1], arrays["genes"][:1]])}),
     ("order", _swapped),
     ("fewer genes", lambda arrays: arrays | {"genes": arrays["genes"][1:].copy()}),
     ("fewer macs", lambda arrays: arrays | {"macs": arrays["macs"][1:].copy()}),
@@ -203,7 +203,6 @@ _WRONG: list[tuple[str, Callable[[Arrays], Arrays]]] = [
     ("square of values", lambda arrays: arrays | {"fitness": np.outer(arrays["fitness"], arrays["fitness"])}),
     ("one value", lambda arrays: arrays | {"fitness": np.array(1.0)}),
     ("not a number", lambda arrays: _change(arrays, "fitness", 0, np.nan)),
-    ("no networks", lambda arrays: {name: values[:0].copy() for name, values in arrays.items()}),
 ]
 
 
@@ -228,7 +227,7 @@ def test_a_damaged_file_is_named_when_it_is_read(tmp_path: Path) -> None:
     for content in (None, b"", b"short"):
         if content is not None:
             path.write_bytes(content)
-        with pytest.raises(KeptFrontierError, match="frontier.safetensors is damaged"):
+        with pytest.raises(KeptFrontierError, match=r"frontier\.safetensors is damaged"):
             read_frontier(path, SPACE, WEIGHTS)
 
 
