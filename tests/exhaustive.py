@@ -39,7 +39,7 @@ class Case(NamedTuple):
 def all_genes(space: SearchSpace) -> IntArray:
     """Every gene vector of a space, (N, genes)."""
     sizes = gene_layout(space).sizes
-    return np.indices(sizes).reshape(len(sizes), -1).T
+    return np.indices(sizes.tolist()).reshape(len(sizes), -1).T
 
 
 def narrowed(space: SearchSpace, most: int) -> SearchSpace:
@@ -103,7 +103,8 @@ def tables(space: SearchSpace) -> st.SearchStrategy[AdditiveCost]:
         def values(terms: Terms) -> FloatArray:
             # Choices of the same layers, as of two expand ratios with one hidden width, cost the same.
             _, same = np.unique(np.stack(terms)[:, :-1], axis=1, return_inverse=True)
-            return generator.integers(0, 60, size=same.max() + 1)[same.ravel()] / 8
+            eighths: FloatArray = generator.integers(0, 60, size=same.max() + 1)[same.ravel()] / 8
+            return eighths
 
         return AdditiveCost("energy", shared(space_terms(space).map(values)), unit="mJ")
 

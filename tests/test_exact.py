@@ -30,7 +30,8 @@ _PUBLISHED = [
 def _within(case: Case, costs: Sequence[AdditiveCost]) -> NDArray[np.bool_]:
     """Which gene vectors have ρ ≤ ρ0 and meet all limits."""
     meets = [cost.of(case.space, case.genes) <= cost.limit for cost in costs]
-    return np.all([case.scores.feasible, *meets], axis=0)
+    within: NDArray[np.bool_] = np.all([case.scores.feasible, *meets], axis=0)
+    return within
 
 
 def _best_at(budgets: FloatArray, cost: FloatArray, fitness: FloatArray) -> FloatArray:

@@ -3,6 +3,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import platformdirs
@@ -21,7 +22,7 @@ from supernet.space import FitnessSettings
 SPACE = dataclasses.replace(tiny_space(), resolutions=(8,), depths=(1, 2), kernels=(3,))
 WEIGHTS = FitnessSettings(effectiveness_weight=3.0, max_effectiveness=2.0)
 METADATA = {"format": "fedpareto-frontier", "version": "1", "space": SPACE.name}
-Arrays = dict[str, NDArray[np.generic]]
+Arrays = dict[str, NDArray[Any]]
 
 
 @pytest.fixture(autouse=True)
@@ -196,11 +197,11 @@ _WRONG: list[tuple[str, Callable[[Arrays], Arrays]]] = [
     ("no fitness", lambda arrays: {name: values for name, values in arrays.items() if name != "fitness"}),
     ("nothing", lambda arrays: {}),
     ("columns", lambda arrays: arrays | {"genes": arrays["genes"][:, 1:].copy()}),
-    ("range", lambda arrays: arrays | {"genes": arrays["genes"] + np.uint16(9)}),
+    ("range", lambda arrays: arrays | {"genes": (arrays["genes"] + 9).astype(np.uint16)}),
     ("cube", lambda arrays: arrays | {"genes": arrays["genes"][None].copy()}),
     ("scalar", lambda arrays: arrays | {"genes": np.array(3)}),
     ("fewer values", lambda arrays: arrays | {"fitness": arrays["fitness"][1:].copy()}),
-    ("square of values", lambda arrays: arrays | {"fitness": np.outer(arrays["fitness"], arrays["fitness"])}),
+    ("square of values", lambda arrays: arrays | {"fitness": np.tile(arrays["fitness"], (len(arrays["fitness"]), 1))}),
     ("one value", lambda arrays: arrays | {"fitness": np.array(1.0)}),
     ("not a number", lambda arrays: _change(arrays, "fitness", 0, np.nan)),
 ]
@@ -257,6 +258,7 @@ def test_a_folder_in_place_of_the_file_is_no_obstacle(expected: Frontier) -> Non
 _BUILD = """
 import sys, time
 from pathlib import Path
+from typing import Any
 from cache.kept import find_frontier, kept_path
 from supernet.space import load_space
 space = load_space("mobilenet-tiny")

@@ -1,7 +1,10 @@
+from typing import NamedTuple
+
 import numpy as np
 from exhaustive import all_genes, small_spaces, tables, weights_of
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from strategies import runs, tiny_space
 
 from cache.additive import AdditiveCost, Options, Plan, count_cost, plan_of
@@ -10,6 +13,17 @@ from fitness.blocks import FloatArray
 from supernet.genes import gene_layout
 from supernet.layouts import IntArray
 from supernet.space import SearchSpace
+
+
+class Added(NamedTuple):
+    """What N networks add: costs (costs, N), log-widths and numbers of layers (N,)."""
+
+    costs: FloatArray
+    log_widths: FloatArray
+    layers: IntArray
+
+    def take(self, where: NDArray[np.bool_]) -> "Added":
+        return Added(self.costs[:, where], self.log_widths[where], self.layers[where])
 
 
 class Growth:
@@ -22,37 +36,35 @@ class Growth:
         self.depths = np.asarray(space.depths)[genes[:, layout.depth]]
         self.choices = genes[:, layout.kernel] * len(space.expands) + genes[:, layout.expand]
 
-    def block(self, s: int, b: int) -> tuple[FloatArray, FloatArray, IntArray]:
+    def block(self, s: int, b: int) -> Added:
         """Costs, log-widths and layers of block b of stage s, 0 where the network has none."""
         stage, has = self.plan.stages[s], self.depths[:, s] > b
         options: Options | None = stage.first if b == 0 else stage.later
         assert options is not None
-        at = (self.widths[:, s + 1], self.choices[:, s, b])
-        if b == 0:
-            at = (self.widths[:, s], *at)
+        inputs = (self.widths[:, s],) if b == 0 else ()
+        at = (*inputs, self.widths[:, s + 1], self.choices[:, s, b])
         costs = np.stack([cost[at] for cost in options.costs])
-        return costs * has, options.log_widths[at] * has, options.layers[at] * has
+        return Added(costs * has, options.log_widths[at] * has, options.layers[at] * has)
 
-    def ahead(self, s: int, b: int) -> tuple[FloatArray, FloatArray, IntArray]:
+    def ahead(self, s: int, b: int) -> Added:
         """What every network adds from block b of stage s on, head included."""
         head = self.plan.head[:, self.widths[:, -1]]
-        costs, log_widths, layers = head, np.zeros(len(self.widths)), np.zeros(len(self.widths), dtype=np.int64)
+        total = Added(head, np.zeros(len(self.widths)), np.zeros(len(self.widths), dtype=np.int64))
         for stage in range(s, len(self.space.stages)):
             for block in range(b if stage == s else 0, self.space.max_depth):
-                more = self.block(stage, block)
-                costs, log_widths, layers = costs + more[0], log_widths + more[1], layers + more[2]
-        return costs, log_widths, layers
+                total = Added(*(one + more for one, more in zip(total, self.block(stage, block), strict=True)))
+        return total
 
 
-def _check(outlook: Outlook, costs: FloatArray, log_widths: FloatArray, layers: IntArray) -> None:
+def _check(outlook: Outlook, added: Added) -> None:
     """Check that an outlook is the bounds of what networks add, no wider and no narrower."""
-    assert outlook.layers.tolist() == sorted(set(layers.tolist()))
+    assert outlook.layers.tolist() == sorted(set(added.layers.tolist()))
     for count, low, high in zip(outlook.layers, outlook.low, outlook.high, strict=True):
-        added = log_widths[layers == count]
-        assert abs(added.min() - low) <= 1e-9
-        assert abs(added.max() - high) <= 1e-9
-    assert np.allclose(outlook.least, costs.min(axis=1), rtol=1e-12)
-    assert np.allclose(outlook.most, costs.max(axis=1), rtol=1e-12)
+        log_widths = added.log_widths[added.layers == count]
+        assert abs(log_widths.min() - low) <= 1e-9
+        assert abs(log_widths.max() - high) <= 1e-9
+    assert np.allclose(outlook.least, added.costs.min(axis=1), rtol=1e-12)
+    assert np.allclose(outlook.most, added.costs.max(axis=1), rtol=1e-12)
 
 
 @given(small_spaces(most=3000), st.data())
@@ -68,12 +80,12 @@ def test_bounds_are_those_of_all_completions(space: SearchSpace, data: st.DataOb
         added = growth.ahead(s, 0)
         for width, outlook in enumerate(horizon.before[s].outlooks):
             here = growth.widths[:, s] == width
-            _check(outlook, *(column[..., here] for column in added))
+            _check(outlook, added.take(here))
         for d, place in enumerate(horizon.inside[s]):
             added = growth.ahead(s, d + 1)
             for width, outlook in enumerate(place.outlooks):
                 here = (growth.widths[:, s + 1] == width) & (growth.depths[:, s] > d)
-                _check(outlook, *(column[..., here] for column in added))
+                _check(outlook, added.take(here))
     for outlook, paid in zip(horizon.before[-1].outlooks, plan.head.T, strict=True):
         assert (outlook.layers.tolist(), outlook.low.tolist(), outlook.high.tolist()) == ([0], [0.0], [0.0])
         assert outlook.least.tolist() == outlook.most.tolist() == paid.tolist()
