@@ -1,7 +1,9 @@
 """Spaces small enough to list every network of, what to score them with, and the costs they are limited by."""
 
 import dataclasses
+import functools
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -96,19 +98,29 @@ def quantile(values: NDArray[np.number]) -> st.SearchStrategy[float]:
 
 def tables(space: SearchSpace) -> st.SearchStrategy[AdditiveCost]:
     """Costs that have nothing to do with MACs: eighths, whose sums are exact in any order."""
+    return st.integers(0, 1000).map(
+        lambda seed: _table(space, functools.partial(_eighths, np.random.default_rng(seed)))
+    )
 
-    def table(seed: int) -> AdditiveCost:
-        generator = np.random.default_rng(seed)
 
-        def values(terms: Terms) -> FloatArray:
-            # Choices of the same layers, as of two expand ratios with one hidden width, cost the same.
-            _, same = np.unique(np.stack(terms)[:, :-1], axis=1, return_inverse=True)
-            eighths: FloatArray = generator.integers(0, 60, size=same.max() + 1)[same.ravel()] / 8
-            return eighths
+def uneven(space: SearchSpace) -> AdditiveCost:
+    """A cost of figures with many digits, as measured ones are."""
+    return _table(space, np.random.default_rng(0).random)
 
-        return AdditiveCost("energy", shared(space_terms(space).map(values)), unit="mJ")
 
-    return st.integers(0, 1000).map(table)
+def _eighths(generator: np.random.Generator, count: int) -> FloatArray:
+    return generator.integers(0, 60, size=count) / 8
+
+
+def _table(space: SearchSpace, draw: Callable[[int], FloatArray]) -> AdditiveCost:
+    """A cost with a drawn figure for each choice of a part, the same for choices of the same layers."""
+
+    def values(terms: Terms) -> FloatArray:
+        # Two expand ratios with one hidden width are the same block.
+        _, same = np.unique(np.stack(terms)[:, :-1], axis=1, return_inverse=True)
+        return draw(int(same.max()) + 1)[same.ravel()]
+
+    return AdditiveCost("energy", shared(space_terms(space).map(values)), unit="mJ")
 
 
 def shared(parts: Parts[FloatArray]) -> Parts[FloatArray]:

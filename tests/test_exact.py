@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
-from exhaustive import Case, cases, limited, quantile, tables
+from exhaustive import Case, cases, limited, quantile, tables, uneven
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -214,3 +214,15 @@ def test_the_optima_of_resnet_cifar_exceed_the_published_networks(
     space = resnet_frontier.space
     genes: IntArray = solve_best(space, space.fitness, [count_cost(space, "macs", budget)])
     assert score(space, genes).fitness[0] == pytest.approx(optimum, rel=1e-12)
+
+
+def test_a_network_exactly_at_a_limit_on_uneven_figures_is_within_it() -> None:
+    # Sums of such figures differ in their last bits with the order they are added in.
+    space = dataclasses.replace(tiny_space(), resolutions=(8,))
+    table = uneven(space)
+    front = solve_front(space, space.fitness, [table])
+    for cost, fitness in zip(table.of(space, front), score(space, front).fitness, strict=True):
+        limit = limited(table, float(cost))
+        found = solve_best(space, space.fitness, [limit])
+        assert score(space, found).fitness.tolist() == pytest.approx([fitness], rel=1e-12)
+        assert len(solve_front(space, space.fitness, [count_cost(space, "macs"), limit])) > 0

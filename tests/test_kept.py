@@ -201,7 +201,7 @@ _WRONG: list[tuple[str, Callable[[Arrays], Arrays]]] = [
     ("cube", lambda arrays: arrays | {"genes": arrays["genes"][None].copy()}),
     ("scalar", lambda arrays: arrays | {"genes": np.array(3)}),
     ("fewer values", lambda arrays: arrays | {"fitness": arrays["fitness"][1:].copy()}),
-    ("square of values", lambda arrays: arrays | {"fitness": np.tile(arrays["fitness"], (len(arrays["fitness"]), 1))}),
+    ("square of values", lambda arrays: arrays | {"fitness": np.outer(arrays["fitness"], arrays["fitness"])}),
     ("one value", lambda arrays: arrays | {"fitness": np.array(1.0)}),
     ("not a number", lambda arrays: _change(arrays, "fitness", 0, np.nan)),
 ]

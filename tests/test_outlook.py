@@ -22,6 +22,9 @@ class Added(NamedTuple):
     log_widths: FloatArray
     layers: IntArray
 
+    def plus(self, more: "Added") -> "Added":
+        return Added(self.costs + more.costs, self.log_widths + more.log_widths, self.layers + more.layers)
+
     def take(self, where: NDArray[np.bool_]) -> "Added":
         return Added(self.costs[:, where], self.log_widths[where], self.layers[where])
 
@@ -52,7 +55,7 @@ class Growth:
         total = Added(head, np.zeros(len(self.widths)), np.zeros(len(self.widths), dtype=np.int64))
         for stage in range(s, len(self.space.stages)):
             for block in range(b if stage == s else 0, self.space.max_depth):
-                total = Added(*(one + more for one, more in zip(total, self.block(stage, block), strict=True)))
+                total = total.plus(self.block(stage, block))
         return total
 
 
