@@ -4,19 +4,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from strategies import runs, tiny_space
 
-from cache.entries import make_entries, non_dominated, spread
+from cache.entries import make_entries, spread
 from fitness.score import score
 from supernet.genes import decode, encode_all, gene_layout, random_genes
 from supernet.space import FitnessSettings
 
-_points = st.lists(st.tuples(st.integers(1, 12), st.integers(-6, 6)), min_size=1, max_size=30)
 _fronts = st.lists(st.integers(1, 10_000), min_size=2, max_size=60, unique=True).map(
     lambda macs: np.array(sorted(macs))
 )
-
-
-def _columns(points: list[tuple[int, int]]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    return np.array([macs for macs, _ in points]), np.array([float(value) for _, value in points])
 
 
 def test_entries_are_scored_architectures_by_ascending_macs() -> None:
@@ -33,29 +28,6 @@ def test_entries_are_scored_architectures_by_ascending_macs() -> None:
 def test_no_genes_are_no_entries() -> None:
     genes = np.empty((0, len(gene_layout(tiny_space()).sizes)), dtype=np.int64)
     assert make_entries(tiny_space(), genes, FitnessSettings()) == []
-
-
-@given(_points)
-@runs(200)
-def test_the_front_holds_every_point_no_other_beats_and_no_twin(points: list[tuple[int, int]]) -> None:
-    macs, fitness = _columns(points)
-    kept = non_dominated(macs, fitness)
-    beaten = {
-        (m, f)
-        for m, f in points
-        if any(other_m <= m and other_f >= f and (other_m, other_f) != (m, f) for other_m, other_f in points)
-    }
-    front = [(int(macs[i]), int(fitness[i])) for i in kept]
-    assert front == sorted(set(points) - beaten)
-
-
-def test_the_front_of_a_known_set() -> None:
-    macs, fitness = _columns([(5, 1), (1, 0), (3, 2), (3, 1), (4, 2), (6, 3)])
-    assert non_dominated(macs, fitness).tolist() == [1, 2, 5]
-
-
-def test_the_front_of_nothing_is_nothing() -> None:
-    assert non_dominated(np.empty(0), np.empty(0)).tolist() == []
 
 
 @given(_fronts, st.integers(2, 40))

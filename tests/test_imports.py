@@ -6,9 +6,11 @@ import pytest
 NUMPY_ONLY = [
     *(f"supernet.{name}" for name in ("errors", "files", "units", "typed_yaml", "space", "architecture")),
     *(f"supernet.{name}" for name in ("layouts", "genes", "layers", "slices", "console")),
-    *(f"fitness.{name}" for name in ("costs", "score", "report", "settings", "cli")),
+    *(f"fitness.{name}" for name in ("blocks", "costs", "score", "report", "settings", "cli")),
     *(f"cache.{name}" for name in ("entries", "limits", "problem", "operators", "nsga2", "build", "file")),
-    *(f"cache.{name}" for name in ("plot", "cli")),
+    *(f"cache.{name}" for name in ("plot", "cli", "sampling", "local_search", "progress")),
+    *(f"cache.{name}" for name in ("additive", "dominance", "labels", "outlook", "relaxation", "pruning", "exact")),
+    *(f"cache.{name}" for name in ("frontier", "kept", "infeasible")),
 ]
 
 
@@ -27,6 +29,11 @@ def _first_to_load(modules: list[str], unwanted: list[str]) -> str:
 
 def test_nothing_but_networks_and_weights_needs_torch() -> None:
     assert _first_to_load(NUMPY_ONLY, ["torch", "torchvision"]) == ""
+
+
+@pytest.mark.parametrize("module", ["search.searcher", "search.cli", "cache.kept", "cache.exact", "cache.infeasible"])
+def test_the_exact_search_starts_without_heavy_libraries(module: str) -> None:
+    assert _first_to_load([module], ["torch", "pymoo", "scipy", "matplotlib"]) == ""
 
 
 def test_a_space_needs_no_numpy() -> None:

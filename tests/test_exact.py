@@ -1,0 +1,228 @@
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+from exhaustive import Case, cases, limited, quantile, tables, uneven
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from strategies import preset, runs, tiny_space
+
+from cache.additive import AdditiveCost, count_cost
+from cache.exact import SpaceTooLargeError, solve_best, solve_front
+from cache.frontier import Frontier, exact_frontier
+from cache.progress import Listener
+from fitness.blocks import FloatArray
+from fitness.score import score
+from supernet.genes import canonical, gene_layout
+from supernet.layouts import IntArray
+
+#: MACs of the published resnet-cifar rows, their fitness, and the highest fitness within as many MACs.
+_PUBLISHED = [
+    (458_237_952, 2027.0289647202164, 2046.1020632407474, 456_189_984),
+    (508_372_992, 2039.7564763019825, 2069.54067774402, 506_862_624),
+    (558_704_640, 2060.2693219862485, 2092.33157199688, 557_218_848),
+]
+
+
+def _within(case: Case, costs: Sequence[AdditiveCost]) -> NDArray[np.bool_]:
+    """Which gene vectors have ρ ≤ ρ0 and meet all limits."""
+    meets = [cost.of(case.space, case.genes) <= cost.limit for cost in costs]
+    within: NDArray[np.bool_] = np.all([case.scores.feasible, *meets], axis=0)
+    return within
+
+
+def _best_at(budgets: FloatArray, cost: FloatArray, fitness: FloatArray) -> FloatArray:
+    """The highest fitness within each budget, −∞ where there is no network."""
+    order = np.argsort(cost, kind="stable")
+    best = np.concatenate([[-np.inf], np.maximum.accumulate(fitness[order])])
+    highest: FloatArray = best[np.searchsorted(cost[order], budgets, side="right")]
+    return highest
+
+
+def _check_front(case: Case, costs: Sequence[AdditiveCost]) -> None:
+    """Check that the solved front is that of every gene vector, as functions of the first cost."""
+    found = solve_front(case.space, case.weights, costs)
+    kept = _within(case, costs)
+    assert found.shape == (len(found), case.genes.shape[1])
+    assert (len(found) > 0) == kept.any()
+    if not kept.any():
+        return
+    assert np.array_equal(found, canonical(case.space, found))
+    scores, cost = score(case.space, found, case.weights), costs[0].of(case.space, found)
+    assert scores.feasible.all()
+    for limit in costs:
+        assert (limit.of(case.space, found) <= limit.limit).all()
+    assert (np.diff(cost) > 0).all()
+    # The solver adds the terms in another order: what it finds better may be equal when scored.
+    assert (np.diff(scores.fitness) > -case.tolerance).all()
+    every = costs[0].of(case.space, case.genes)[kept]
+    budgets = np.unique(every)
+    best = _best_at(budgets, every, case.scores.fitness[kept])
+    assert np.abs(_best_at(budgets, cost, scores.fitness) - best).max() <= case.tolerance
+
+
+def _check_best(case: Case, costs: Sequence[AdditiveCost]) -> None:
+    """Check that the best network is as fit as the best of every gene vector."""
+    found = solve_best(case.space, case.weights, costs)
+    kept = _within(case, costs)
+    if not kept.any():
+        assert found.shape == (0, case.genes.shape[1])
+        return
+    assert np.array_equal(found, canonical(case.space, found))
+    scores = score(case.space, found, case.weights)
+    assert scores.feasible.tolist() == [True]
+    for cost in costs:
+        assert cost.of(case.space, found)[0] <= cost.limit
+    assert abs(scores.fitness[0] - case.scores.fitness[kept].max()) <= case.tolerance
+
+
+@given(cases())
+@runs(120)
+def test_the_front_of_macs_is_that_of_every_network(case: Case) -> None:
+    _check_front(case, [count_cost(case.space, "macs")])
+
+
+@given(cases(), st.data())
+@runs(60)
+def test_a_limit_on_parameters_leaves_the_front_of_the_networks_within_it(case: Case, data: st.DataObject) -> None:
+    limit = data.draw(quantile(case.scores.params))
+    _check_front(case, [count_cost(case.space, "macs"), count_cost(case.space, "params", limit)])
+
+
+@given(cases(), st.data())
+@runs(60)
+def test_a_limit_on_another_table_leaves_the_front_of_the_networks_within_it(case: Case, data: st.DataObject) -> None:
+    table = data.draw(tables(case.space))
+    limit = data.draw(quantile(table.of(case.space, case.genes)))
+    _check_front(case, [count_cost(case.space, "macs"), limited(table, limit)])
+
+
+@given(cases(), st.data())
+@runs(60)
+def test_any_table_may_be_the_cost_of_the_front(case: Case, data: st.DataObject) -> None:
+    limit = data.draw(st.just(math.inf) | quantile(case.scores.macs))
+    _check_front(case, [data.draw(tables(case.space)), count_cost(case.space, "macs", limit)])
+
+
+@given(cases(), st.data())
+@runs(80)
+def test_the_best_within_a_budget_is_that_of_every_network(case: Case, data: st.DataObject) -> None:
+    limit = data.draw(quantile(case.scores.macs) | st.sampled_from((1e20, float(case.scores.macs.min() - 1))))
+    _check_best(case, [count_cost(case.space, "macs", limit)])
+
+
+@given(cases(), st.data())
+@runs(80)
+def test_the_best_within_two_limits_is_that_of_every_network(case: Case, data: st.DataObject) -> None:
+    table = data.draw(tables(case.space))
+    costs = [
+        count_cost(case.space, "macs", data.draw(quantile(case.scores.macs))),
+        data.draw(
+            quantile(case.scores.params).map(lambda limit: count_cost(case.space, "params", limit))
+            | quantile(table.of(case.space, case.genes)).map(lambda limit: limited(table, limit))
+        ),
+    ]
+    _check_best(case, costs)
+
+
+@given(cases(), st.data())
+@runs(60)
+def test_the_best_within_three_limits_is_that_of_every_network(case: Case, data: st.DataObject) -> None:
+    table = data.draw(tables(case.space))
+    costs = [
+        count_cost(case.space, "macs", data.draw(quantile(case.scores.macs))),
+        count_cost(case.space, "params", data.draw(quantile(case.scores.params))),
+        limited(table, data.draw(quantile(table.of(case.space, case.genes)))),
+    ]
+    _check_best(case, data.draw(st.permutations(costs)))
+
+
+@given(cases(most=3000))
+@runs(30)
+def test_the_best_without_limits_is_the_end_of_the_front(case: Case) -> None:
+    costs = [count_cost(case.space, "macs")]
+    best, front = solve_best(case.space, case.weights, costs), solve_front(case.space, case.weights, costs)
+    assert len(best) == min(1, len(front))
+    if len(front):
+        highest, last = score(case.space, np.concatenate([best, front[-1:]]), case.weights).fitness
+        assert abs(highest - last) <= case.tolerance
+
+
+def test_no_network_may_have_a_rho_of_nothing() -> None:
+    space = tiny_space()
+    for bound in (0.0, -1.0, 1e-6):
+        weights = dataclasses.replace(space.fitness, max_effectiveness=bound)
+        costs = [count_cost(space, "macs", 1e9)]
+        for found in (solve_front(space, weights, costs), solve_best(space, weights, costs)):
+            assert found.shape == (0, len(gene_layout(space).sizes))
+
+
+def test_a_space_too_large_for_the_memory_is_named_in_one_line() -> None:
+    space = tiny_space()
+    for solve in (solve_front, solve_best):
+        with pytest.raises(SpaceTooLargeError) as caught:
+            solve(space, space.fitness, [count_cost(space, "macs", 1e9)], memory=1000)
+        assert str(caught.value) == "mobilenet-tiny is too large to be solved exactly within 1 kB of memory"
+
+
+@pytest.mark.parametrize("solve", [solve_front, solve_best])
+def test_the_listener_counts_up_to_the_total_once(solve: Callable[..., IntArray]) -> None:
+    space = tiny_space()
+    reports: list[tuple[str, int, int]] = []
+    listener = Listener(lambda what, done, total: reports.append((what, done, total)))
+    solve(space, space.fitness, [count_cost(space, "macs", 1e9)], listener)
+    steps = len(space.resolutions) * len(space.stages) * space.max_depth
+    assert [(done, total) for _, done, total in reports] == [(done + 1, steps) for done in range(steps)]
+    assert all(what.startswith("solving, ") for what, _, _ in reports)
+
+
+@pytest.mark.parametrize(
+    ("params", "expected"),
+    [(None, (59_881_984, None, 2169.4812318234467)), (2_000_000, (59_776_512, 1_961_290, 2168.894555765436))],
+)
+def test_the_best_of_mobilenet_cifar_within_60m_macs(
+    params: int | None, expected: tuple[int, int | None, float]
+) -> None:
+    space = preset("mobilenet-cifar")
+    costs = [count_cost(space, "macs", 60_000_000)]
+    if params is not None:
+        costs.append(count_cost(space, "params", params))
+    scores = score(space, solve_best(space, space.fitness, costs))
+    assert scores.macs.tolist() == [expected[0]]
+    assert expected[1] in (None, int(scores.params[0]))
+    assert scores.fitness.tolist() == pytest.approx([expected[2]], rel=1e-12)
+
+
+@pytest.fixture(scope="session")
+def resnet_frontier() -> Frontier:
+    space = preset("resnet-cifar")
+    return exact_frontier(space, space.fitness)
+
+
+@pytest.mark.parametrize(("budget", "published", "optimum", "macs"), _PUBLISHED)
+def test_the_optima_of_resnet_cifar_exceed_the_published_networks(
+    resnet_frontier: Frontier, budget: int, published: float, optimum: float, macs: int
+) -> None:
+    index = resnet_frontier.best_within(budget)
+    assert index is not None
+    assert resnet_frontier.macs[index] == macs
+    assert resnet_frontier.values[index] == pytest.approx(optimum, rel=1e-12)
+    assert optimum > published
+    space = resnet_frontier.space
+    genes: IntArray = solve_best(space, space.fitness, [count_cost(space, "macs", budget)])
+    assert score(space, genes).fitness[0] == pytest.approx(optimum, rel=1e-12)
+
+
+def test_a_network_exactly_at_a_limit_on_uneven_figures_is_within_it() -> None:
+    # Sums of such figures differ in their last bits with the order they are added in.
+    space = dataclasses.replace(tiny_space(), resolutions=(8,))
+    table = uneven(space)
+    front = solve_front(space, space.fitness, [table])
+    for cost, fitness in zip(table.of(space, front), score(space, front).fitness, strict=True):
+        limit = limited(table, float(cost))
+        found = solve_best(space, space.fitness, [limit])
+        assert score(space, found).fitness.tolist() == pytest.approx([fitness], rel=1e-12)
+        assert len(solve_front(space, space.fitness, [count_cost(space, "macs"), limit])) > 0
