@@ -3,12 +3,12 @@
 import dataclasses
 from typing import Literal
 
-from cache.entries import Entry, make_entries, spread
+from cache.entries import make_entries, spread
 from cache.exact import SpaceTooLargeError
 from cache.file import Cache
 from cache.frontier import Frontier
 from cache.kept import find_frontier
-from cache.limits import Limits
+from cache.limits import Limits, check_reachable
 from cache.nsga2 import Nsga2Settings, solve_nsga2
 from cache.progress import SILENT, Listener
 from supernet.errors import BudgetError, UserError
@@ -56,12 +56,16 @@ def build_cache(
         raise BudgetError(f"a cache of {entries} entries is too small; ask for at least 2")
     method, weights = method or Method(), fitness.for_cache()
     frontier = _frontier(space, weights, method, listener)
-    within = None if frontier is None else frontier.within(limits.min_macs, limits.macs)
-    if method.solver == "exact" and within is not None:
-        found = _off_the_frontier(within, limits, entries)
+    if method.cold or frontier is None:
+        found = solve_nsga2(space, weights, limits, entries, method.nsga2, listener=listener)
     else:
-        start = None if method.cold or within is None else within.genes
-        found = solve_nsga2(space, weights, limits, entries, method.nsga2, start, listener)
+        within = _within(frontier, limits)
+        if method.solver == "exact":
+            found = make_entries(space, within.genes[spread(within.macs, entries)], weights)
+        else:
+            # Below its first point the frontier lies outside the limits: what is within them there is not optimal.
+            optimal = dataclasses.replace(limits, min_macs=int(within.macs[0]))
+            found = solve_nsga2(space, weights, optimal, entries, method.nsga2, within.genes, listener)
     gaps = None if frontier is None else frontier.gaps([e.macs for e in found], [e.fitness for e in found])
     solver_settings = {
         **(dataclasses.asdict(method.nsga2) | {"cold": method.cold} if method.solver == "nsga2" else {}),
@@ -81,10 +85,13 @@ def _frontier(space: SearchSpace, weights: FitnessSettings, method: Method, list
         return None
 
 
-def _off_the_frontier(frontier: Frontier, limits: Limits, entries: int) -> list[Entry]:
-    if not len(frontier.macs):
+def _within(frontier: Frontier, limits: Limits) -> Frontier:
+    """Return the part of the frontier within limits on MACs; it has a point at least."""
+    check_reachable(frontier.space, limits)
+    within = frontier.within(limits.min_macs, limits.macs)
+    if not len(within.macs):
         raise BudgetError(
             f"no best network of {frontier.space.name} has {limits.words()} and effectiveness ρ ≤ "
             f"{frontier.fitness.max_effectiveness:g}; widen the range of MACs"
         )
-    return make_entries(frontier.space, frontier.genes[spread(frontier.macs, entries)], frontier.fitness)
+    return within

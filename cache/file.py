@@ -152,7 +152,7 @@ def _check_gaps(path: Path, header: dict[str, Any]) -> tuple[float, ...] | None:
     gaps = header.get("gaps")
     if gaps is None:
         return None
-    numbers = isinstance(gaps, list) and all(isinstance(gap, int | float) and gap >= 0 for gap in gaps)
+    numbers = isinstance(gaps, list) and all(type(gap) in (int, float) and 0 <= gap < math.inf for gap in gaps)
     if not numbers or len(gaps) != header["entries"]:
         raise CacheError(f"{path}:1: gaps must be one number of at least 0 for each entry; build it anew")
     return tuple(gaps)

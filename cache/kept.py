@@ -92,7 +92,7 @@ def read_frontier(path: Path, space: SearchSpace, fitness: FitnessSettings) -> F
             version = metadata.get("version")
             if version != str(VERSION):
                 raise KeptFrontierError(f"the kept frontier {path} is of version {version}, not {VERSION}")
-            arrays = {name: file.get_tensor(name) for name in ("genes", "macs", "fitness")}
+            arrays: dict[str, NDArray[Any]] = {name: file.get_tensor(name) for name in ("genes", "macs", "fitness")}
         if metadata.get("digest") != _digest(arrays):
             raise KeptFrontierError(f"the kept frontier {path} is damaged (its digest does not fit)")
         frontier = frontier_of(space, fitness, arrays["genes"].astype(np.int64))

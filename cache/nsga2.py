@@ -114,6 +114,8 @@ def search_front(
 def _polished(problem: ArchitectureProblem, front: Front, listener: Listener) -> Front:
     """Return the front with what is one trade away from its points, until that adds nothing."""
     moves = trades(problem.space)
+    if not len(moves):
+        return front
     tried: set[bytes] = set()
     for done in range(_POLISHES):
         listener.report(f"local search, front of {len(front.genes)}", done, _POLISHES)

@@ -40,6 +40,8 @@ class ExchangeMutation(Mutation):
         return clipped
 
     def _traded(self, x: NDArray[np.int64], random: np.random.Generator) -> NDArray[np.int64]:
+        if not len(self.units):
+            return x
         up, down = random.integers(len(self.units), size=(2, len(x)))
         traded: NDArray[np.int64] = x + self.units[up] - self.units[down]
         return traded

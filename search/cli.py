@@ -76,6 +76,8 @@ def _run(arguments: Sequence[str]) -> None:
     options = Options(**parser.parse(arguments).as_dict())
     counted = _counted_limits(options)
     output = _output(options)
+    if options.seed < 0:
+        raise UserError(f"seed is {options.seed}; it must be at least 0")
     if options.plot is not None:
         check_plot_path(Path(options.plot))
         check_output(Path(options.plot), overwrite=False)

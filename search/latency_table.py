@@ -7,6 +7,7 @@ which may also be a stem or a head, is named by its layers, so that a table serv
 import itertools
 import json
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def read_latency(path: Path, space: SearchSpace, limit: float = math.inf) -> Add
         )
     for name in wanted:
         time = times[name]
-        if not isinstance(time, int | float) or isinstance(time, bool) or not 0 <= time < math.inf:
+        if not isinstance(time, int | float) or isinstance(time, bool) or not 0 <= time <= sys.float_info.max:
             raise LatencyTableError(f"{path}: the time of {name!r} is {time!r}; it must be a number of at least 0")
 
     def column(part: Names) -> FloatArray:

@@ -50,7 +50,7 @@ def test_no_networks_have_no_costs() -> None:
     [
         ("latency", "ms", 5.0, "at most 5 ms latency"),
         ("latency", "ms", 0.1234567, "at most 0.123457 ms latency"),
-        ("macs", "", 1000.0, "at most 1000 macs"),
+        ("macs", "", 1000.0, "at most 1K MACs"),
     ],
 )
 def test_a_limit_in_words(name: str, unit: str, limit: float, words: str) -> None:
