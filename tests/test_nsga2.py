@@ -1,5 +1,6 @@
 import functools
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -7,7 +8,8 @@ from strategies import tiny_space
 
 from cache.entries import Entry, make_entries
 from cache.limits import Limits
-from cache.nsga2 import Nsga2Settings, solve_nsga2
+from cache.nsga2 import Nsga2Settings, search_front, solve_nsga2
+from cache.progress import Listener
 from cache.sampling import ladder
 from fitness.score import score
 from supernet.errors import BudgetError, UserError
@@ -98,11 +100,11 @@ def test_the_same_seed_gives_the_same_entries_and_another_seed_another_search() 
 
 
 def test_progress_is_reported_after_every_generation() -> None:
-    calls: list[tuple[int, int, int]] = []
+    calls: list[tuple[str, int, int]] = []
     settings = Nsga2Settings(population=10, generations=4)
-    solve_nsga2(SMALL, WEIGHTS, Limits(), 5, settings, lambda *call: calls.append(call))
-    assert [(generation, generations) for generation, generations, _ in calls] == [(n, 4) for n in (1, 2, 3, 4)]
-    assert all(points > 0 for _, _, points in calls)
+    search_front(SMALL, WEIGHTS, Limits(), settings, listener=Listener(lambda *call: calls.append(call)))
+    assert [(done, total) for _, done, total in calls] == [(n, 4) for n in (1, 2, 3, 4)]
+    assert all(re.fullmatch(r"front of [1-9]\d*", what) for what, _, _ in calls)
 
 
 def test_a_budget_below_the_smallest_network_names_the_smallest() -> None:
