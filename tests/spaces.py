@@ -27,6 +27,19 @@ SMALL_RESNET = SearchSpace(
     fitness=FitnessSettings(effectiveness_weight=500.0, max_effectiveness=0.13),
 )
 
+#: Few genes, and so many ratios that the exact solver refuses it: 3,500² pairs of blocks.
+VAST = SearchSpace(
+    name="vast",
+    family="resnet",
+    stem=StemSpec(8),
+    stages=(StageSpec(28_000, stride=2),),
+    resolutions=(8,),
+    depths=(1, 2),
+    expands=tuple(number / 3500 for number in range(1, 3501)),
+    width_multipliers=(1.0,),
+    fitness=FitnessSettings(max_effectiveness=5.0),
+)
+
 
 class Listed(NamedTuple):
     """All gene vectors of a space with their scores."""
@@ -43,6 +56,10 @@ class Listed(NamedTuple):
         for extra in limits.extras:
             kept &= extra.of(self.space, self.genes) <= extra.limit
         return kept
+
+    def best(self, limits: Limits) -> float:
+        """Return the highest fitness within limits."""
+        return float(self.scores.fitness[self.within(limits)].max())
 
 
 @functools.cache

@@ -65,9 +65,7 @@ def test_known_networks_beyond_the_limits_do_no_harm() -> None:
 
 def test_no_known_networks_are_as_none_given() -> None:
     limits, nothing = Limits(macs=100_000), np.empty((0, len(gene_layout(SMALL).sizes)), dtype=np.int64)
-    assert evolve(SMALL, SMALL.fitness, limits, nothing, QUICK) == evolve(
-        SMALL, SMALL.fitness, limits, settings=QUICK
-    )
+    assert evolve(SMALL, SMALL.fitness, limits, nothing, QUICK) == evolve(SMALL, SMALL.fitness, limits, settings=QUICK)
 
 
 def test_the_same_seed_finds_the_same_architecture() -> None:
