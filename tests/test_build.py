@@ -3,6 +3,7 @@ import itertools
 
 import numpy as np
 import pytest
+from federation import micro_space
 from spaces import SMALL, SMALL_RESNET, VAST, listed
 from strategies import narrow_resnet, preset, tiny_space
 
@@ -120,6 +121,24 @@ def test_limits_hold_for_every_entry(solver: Solver, cold: bool, limits: Limits)
     for lower, higher in itertools.pairwise(cache.entries):
         assert lower.macs < higher.macs
         assert lower.fitness < higher.fitness
+
+
+@pytest.mark.xfail(strict=True, reason="what lies between the least MACs and the first point within is no optimum")
+def test_a_warm_cache_of_a_range_is_optimal_too() -> None:
+    space = preset("mobilenet-cifar")
+    macs = find_frontier(space, space.fitness).macs
+    for point in (len(macs) // 4, len(macs) // 2):
+        cache = _build(space, limits=Limits(min_macs=int(macs[point]) + 1))
+        assert cache.gaps == pytest.approx([0.0] * 20, abs=1e-9)
+
+
+@pytest.mark.xfail(strict=True, reason="operators choose among the genes that are free, and there is none")
+@pytest.mark.parametrize("cold", [False, True])
+def test_a_space_of_one_network_has_a_cache_of_it(cold: bool) -> None:
+    rigid = micro_space(name="rigid", depths=(1,), kernels=(3,), expands=(2,), width_multipliers=(1.0,))
+    cache = _build(rigid, cold=cold)
+    assert len(cache.entries) == 1
+    assert cache.gaps == (0.0,)
 
 
 def test_a_range_without_a_point_of_the_frontier_is_refused() -> None:

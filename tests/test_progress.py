@@ -27,10 +27,11 @@ def test_work_is_one_bar_that_starts_with_the_first_report() -> None:
     drawn = io.StringIO()
     progress = Progress(console=Console(file=drawn, force_terminal=False, width=120))
     listener = shown_on(progress)
-    assert not progress.live.is_started
+    started = [progress.live.is_started]
     listener.report("solving", 3, 12)
     listener.report("front of 7", 5, 10)
-    assert progress.live.is_started
+    started.append(progress.live.is_started)
+    assert started == [False, True]
     (task,) = progress.tasks
     assert (task.description, task.completed, task.total) == ("front of 7", 5, 10)
     end_progress(progress)
