@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from cache.build import build_cache
+from cache.build import Method, build_cache
 from cache.file import Cache, write_cache
 from cache.limits import Limits
 from cache.nsga2 import Nsga2Settings
@@ -53,7 +53,8 @@ def micro_recipe(space: SearchSpace = MICRO, **client: Any) -> Recipe:
 
 
 def micro_cache(space: SearchSpace = MICRO, entries: int = 6) -> Cache:
-    return build_cache(space, space.fitness, Limits(), entries, Nsga2Settings(population=20, generations=10))
+    method = Method(nsga2=Nsga2Settings(population=20, generations=10))
+    return build_cache(space, space.fitness, Limits(), entries, method)
 
 
 def write_space(folder: Path, space: SearchSpace = MICRO) -> Path:

@@ -4,16 +4,20 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from commands import Outcome, check_refused, run_main
-from strategies import tiny_space
+from spaces import VAST
+from strategies import narrow_resnet, tiny_space
 
 from cache.cli import main
 from cache.file import read_cache
+from cache.kept import find_frontier
 from fitness.score import score
 from supernet.genes import smallest_genes
-from supernet.space import preset_names, space_to_mapping
+from supernet.space import SearchSpace, preset_names, space_to_mapping
+from supernet.units import format_quantity
 
 QUICK = ("--population", "20", "--generations", "3", "--entries", "5")
 SPACE = tiny_space()
@@ -37,13 +41,23 @@ class Command:
         assert {path: path.read_bytes() for path in self.folder.rglob("*") if path.is_file()} == before
         return error
 
+    def write_space(self, space: SearchSpace) -> Path:
+        path = self.folder / f"{space.name}.yaml"
+        path.write_text(json.dumps(space_to_mapping(space)))
+        return path
+
+    def header(self) -> dict[str, Any]:
+        header: dict[str, Any] = json.loads(self.output.read_text().splitlines()[0])
+        return header
+
     def entries(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.output.read_text().splitlines()[1:]]
 
 
 def _without_progress(outcome: Outcome) -> Outcome:
     lines = outcome.err.splitlines(keepends=True)
-    kept = [line for line in lines if line.strip() and not re.match(r"(searching|front of \d+) ", line)]
+    progress = re.compile(r"(solving, [\d,]+ labels|(local search, )?front of \d+) ")
+    kept = [line for line in lines if line.strip() and not progress.match(line)]
     return outcome._replace(err="".join(kept))
 
 
@@ -65,19 +79,106 @@ def test_a_cache_is_built_and_reported(command: Command) -> None:
 
 
 def test_the_same_seed_builds_the_same_entries(command: Command) -> None:
-    command("--seed", "3")
-    first = command.entries()
-    command("--seed", "3", "--overwrite")
-    assert command.entries() == first
-    command("--seed", "4", "--overwrite")
-    assert command.entries() != first
+    built, path = [], command.write_space(VAST)
+    for seed in ("3", "3", "4"):
+        assert command("--seed", seed, "--overwrite", space=path).code == 0
+        built.append(command.entries())
+    first, same, other = built
+    assert same == first
+    assert other != first
+
+
+def test_a_cache_is_optimal_unless_told_to_start_cold(command: Command) -> None:
+    frontier = find_frontier(SPACE, SPACE.fitness)
+    optima = dict(zip(frontier.macs.tolist(), frontier.values.tolist(), strict=True))
+    for solver in ((), ("--solver", "nsga2"), ("--solver", "exact")):
+        outcome = command(*solver, "--overwrite")
+        assert outcome.code == 0
+        words = "optimality gap: 0; 5 of 5 entries have the highest fitness at their MACs, by proof"
+        assert words in outcome.out.splitlines()
+        assert command.header()["gaps"] == pytest.approx([0.0] * 5, abs=1e-9)
+        assert command.header()["solver"] == (solver or ("", "nsga2"))[1]
+        for entry in command.entries():
+            assert entry["fitness"] == pytest.approx(optima[entry["macs"]], rel=1e-12)
+
+
+def test_a_cold_cache_says_how_far_it_stayed_behind(command: Command) -> None:
+    path = command.write_space(narrow_resnet())
+    outcome = command("--cold", "--entries", "60", "--population", "10", "--generations", "1", space=path)
+    assert outcome.code == 0
+    gaps, entries = command.header()["gaps"], command.entries()
+    assert command.header()["solver_settings"]["cold"] is True
+    assert len(gaps) == len(entries) == 60
+    assert min(gaps) >= 0
+    worst = max(range(60), key=lambda index: gaps[index] / (entries[index]["fitness"] + gaps[index]))
+    share = gaps[worst] / (entries[worst]["fitness"] + gaps[worst])
+    assert 0 < share < 0.01
+    where = format_quantity(entries[worst]["macs"])
+    optimal = sum(gap < 1e-9 for gap in gaps)
+    assert optimal < 60
+    assert outcome.out.splitlines()[-1] == (
+        f"optimality gap: at most {share:.3%} ({gaps[worst]:.3f} at {where} MACs); "
+        f"{optimal} of 60 entries have the highest fitness at their MACs, by proof"
+    )
+    assert read_cache(command.output, narrow_resnet()).gaps == tuple(gaps)
+
+
+def test_a_space_too_large_for_the_exact_solver_is_searched_with_a_remark(command: Command) -> None:
+    outcome = command(space=command.write_space(VAST))
+    assert outcome.code == 0
+    assert "vast is too large to be solved exactly within" in outcome.err
+    assert "NSGA-II starts cold" in outcome.err
+    assert "optimality gap" not in outcome.out
+    assert command.header()["gaps"] is None
+    assert len(command.entries()) == 5
+
+
+def test_a_space_too_large_for_the_solver_asked_for_offers_the_other(command: Command) -> None:
+    error = command.error("--solver", "exact", space=command.write_space(VAST))
+    assert "vast is too large to be solved exactly within" in error
+    assert "use --solver nsga2" in error
+
+
+def test_a_range_without_a_best_network_is_refused(command: Command) -> None:
+    macs = find_frontier(SPACE, SPACE.fitness).macs
+    widest = int(np.argmax(np.diff(macs)))
+    limits = ("--flops-min", macs[widest] + 1, "--flops-max", macs[widest + 1] - 1)
+    assert "no best network of mobilenet-tiny has" in command.error("--solver", "exact", *limits)
+
+
+def test_the_bound_of_a_cache_is_in_its_weights_and_holds_for_its_entries(command: Command) -> None:
+    weights = command.folder / "fitness.yaml"
+    weights.write_text("effectiveness_weight: 1.0\nmax_effectiveness: 1.0\ncache_max_effectiveness: 0.7\n")
+    command("--fitness", weights)
+    assert command.header()["fitness"]["max_effectiveness"] == 1.0
+    assert command.header()["fitness"]["cache_max_effectiveness"] == 0.7
+    assert max(entry["rho"] for entry in command.entries()) <= 0.7
+    assert len(read_cache(command.output, SPACE).entries) == 5
+
+
+def test_a_second_cache_of_a_space_reads_the_kept_frontier(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = command.folder / "kept"
+    monkeypatch.setenv("FEDPARETO_CACHE_DIR", str(kept))
+    assert "solving, " in command("--solver", "exact").err
+    assert len(list((kept / "frontiers").iterdir())) == 1
+    assert "solving, " not in command("--solver", "exact", "--overwrite").err
+
+
+def test_a_frontier_that_cannot_be_kept_is_a_remark(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    (command.folder / "file").write_text("")
+    monkeypatch.setenv("FEDPARETO_CACHE_DIR", str(command.folder / "file"))
+    outcome = command("--solver", "exact")
+    assert outcome.code == 0
+    assert "the frontier is not kept (choose a folder with FEDPARETO_CACHE_DIR)" in outcome.err
+    assert len(command.entries()) == 5
 
 
 def test_limits_hold_for_every_entry(command: Command) -> None:
-    assert command("--flops-min", "0.5M", "--flops-max", "2M").code == 0
-    macs = [entry["macs"] for entry in command.entries()]
-    assert len(macs) == 5
-    assert 500_000 <= min(macs) <= max(macs) <= 2_000_000
+    for how in ((), ("--cold",), ("--solver", "exact")):
+        assert command("--flops-min", "0.5M", "--flops-max", "2M", "--overwrite", *how).code == 0
+        macs = [entry["macs"] for entry in command.entries()]
+        assert len(macs) == 5
+        assert 500_000 <= min(macs) <= max(macs) <= 2_000_000
 
 
 def test_a_limit_beyond_every_network_changes_nothing(command: Command) -> None:
@@ -110,7 +211,18 @@ def test_a_users_space_is_read_from_its_file(command: Command) -> None:
 
 def test_a_plot_is_drawn_beside_the_cache(command: Command) -> None:
     assert command("--plot", command.folder / "front.svg").code == 0
-    assert (command.folder / "front.svg").read_bytes().startswith(b"<?xml")
+    drawn = (command.folder / "front.svg").read_text()
+    assert drawn.startswith("<?xml")
+    frontier = find_frontier(SPACE, SPACE.fitness)
+    assert f"<!-- exact frontier ({len(frontier.macs)} networks) -->" in drawn
+    assert "<!-- cache (5 entries) -->" in drawn
+
+
+def test_the_plot_of_a_space_too_large_shows_its_entries(command: Command) -> None:
+    assert command("--plot", command.folder / "front.svg", space=command.write_space(VAST)).code == 0
+    drawn = (command.folder / "front.svg").read_text()
+    assert "exact frontier" not in drawn
+    assert "<!-- cache (5 entries) -->" in drawn
 
 
 def test_an_existing_output_is_kept_unless_overwritten(command: Command) -> None:
@@ -159,6 +271,8 @@ _LEAST = int(score(SPACE, smallest_genes(SPACE)).macs[0])
         (["--population", "5"], ["population is 5; it must be at least 10"]),
         (["--population", "-5"], ["population is -5"]),
         (["--generations", "0"], ["generations is 0; it must be at least 1"]),
+        (["--solver", "exact", "--cold"], ["leave out --cold, or choose --solver nsga2"]),
+        (["--solver", "best"], ["solver", "nsga2", "exact"]),
         (["--entries", "1"], ["1 entries is too small; ask for at least 2"]),
         (["--seed", "-1"], ["seed is -1"]),
         (["--population", "ten"], ["population"]),

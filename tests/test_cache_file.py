@@ -137,6 +137,40 @@ def test_solver_settings_that_are_no_mapping_are_refused(path: Path) -> None:
     _refused(path, "solver_settings")
 
 
+@pytest.mark.parametrize("gaps", [None, (0.0, 0.5, 0.0, 1e-13, 12.25, 3.0)])
+def test_gaps_survive_the_file(path: Path, gaps: tuple[float, ...] | None) -> None:
+    cache = dataclasses.replace(CACHE, gaps=gaps)
+    write_cache(path, SPACE, cache)
+    assert json.loads(path.read_text().splitlines()[0])["gaps"] == (None if gaps is None else list(gaps))
+    assert read_cache(path, SPACE) == cache
+
+
+def test_a_file_from_before_there_were_gaps_has_none(path: Path) -> None:
+    _edit(path, 1, lambda header: header.pop("gaps"))
+    assert read_cache(path, SPACE).gaps is None
+
+
+@pytest.mark.parametrize(
+    "gaps",
+    [
+        [0.0] * 5,
+        [0.0] * 7,
+        [],
+        [0.0, 0.0, -1e-9, 0.0, 0.0, 0.0],
+        [0.0, 0.0, float("nan"), 0.0, 0.0, 0.0],
+        [0.0, 0.0, "none", 0.0, 0.0, 0.0],
+        [0.0, 0.0, None, 0.0, 0.0, 0.0],
+        "small",
+        0.0,
+        {"2": 0.0},
+    ],
+    ids=str,
+)
+def test_altered_gaps_are_refused(path: Path, gaps: object) -> None:
+    _edit(path, 1, lambda header: header.update(gaps=gaps))
+    _refused(path, f"{path}:1", "gaps must be one number of at least 0 for each entry")
+
+
 def test_a_cache_of_another_space_names_both(path: Path) -> None:
     other = dataclasses.replace(SPACE, name="mine", kernels=(3, 5, 7))
     with pytest.raises(CacheError, match=r"cache of mobilenet-tiny .* not of mine with 10 classes"):

@@ -1,5 +1,6 @@
 import functools
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -7,11 +8,12 @@ from strategies import tiny_space
 
 from cache.entries import Entry, make_entries
 from cache.limits import Limits
-from cache.nsga2 import Nsga2Settings, solve_nsga2
+from cache.nsga2 import Nsga2Settings, search_front, solve_nsga2
+from cache.progress import Listener
 from cache.sampling import ladder
 from fitness.score import score
 from supernet.errors import BudgetError, UserError
-from supernet.genes import canonical, gene_layout, smallest_genes
+from supernet.genes import canonical, encode, gene_layout, smallest_genes
 from supernet.space import FitnessSettings, SearchSpace, StageSpec, StemSpec
 
 #: A space of 3,200 networks: small enough to list them all.
@@ -98,11 +100,11 @@ def test_the_same_seed_gives_the_same_entries_and_another_seed_another_search() 
 
 
 def test_progress_is_reported_after_every_generation() -> None:
-    calls: list[tuple[int, int, int]] = []
+    calls: list[tuple[str, int, int]] = []
     settings = Nsga2Settings(population=10, generations=4)
-    solve_nsga2(SMALL, WEIGHTS, Limits(), 5, settings, lambda *call: calls.append(call))
-    assert [(generation, generations) for generation, generations, _ in calls] == [(n, 4) for n in (1, 2, 3, 4)]
-    assert all(points > 0 for _, _, points in calls)
+    search_front(SMALL, WEIGHTS, Limits(), settings, listener=Listener(lambda *call: calls.append(call)))
+    assert [(done, total) for _, done, total in calls] == [(n, 4) for n in (1, 2, 3, 4)]
+    assert all(re.fullmatch(r"front of [1-9]\d*", what) for what, _, _ in calls)
 
 
 def test_a_budget_below_the_smallest_network_names_the_smallest() -> None:
@@ -124,6 +126,37 @@ def test_a_bound_no_network_meets_is_an_error_that_says_so() -> None:
     weights = FitnessSettings(max_effectiveness=0.01)
     with pytest.raises(BudgetError, match=r"any costs and effectiveness ρ ≤ 0\.01; raise"):
         solve_nsga2(SMALL, weights, Limits(), 5, Nsga2Settings(population=10, generations=2))
+
+
+@pytest.mark.parametrize("limits", _CASES, ids=str)
+def test_no_known_network_is_lost_to_a_worse_one(limits: Limits) -> None:
+    known = np.stack([encode(SMALL, entry.architecture) for entry in _everything()])
+    entries = solve_nsga2(SMALL, WEIGHTS, limits, 1000, Nsga2Settings(population=10, generations=1), known)
+    assert [(entry.macs, entry.fitness) for entry in entries] == _front(limits)
+
+
+def test_known_networks_that_break_the_limits_or_the_bound_are_not_among_the_entries() -> None:
+    sizes = gene_layout(SMALL).sizes
+    known = np.stack(np.unravel_index(np.arange(0, np.prod(sizes), 7), sizes), axis=1)
+    limits = Limits(macs=150_000, params=9_000)
+    entries = solve_nsga2(SMALL, WEIGHTS, limits, 1000, Nsga2Settings(population=10, generations=1), known)
+    assert max(entry.macs for entry in entries) <= 150_000
+    assert max(entry.params for entry in entries) <= 9_000
+    assert max(entry.rho for entry in entries) <= WEIGHTS.max_effectiveness
+
+
+def test_a_search_without_known_networks_ends_with_a_local_search() -> None:
+    calls: list[str] = []
+    settings = Nsga2Settings(population=10, generations=1)
+    listener = Listener(lambda what, *_: calls.append(what))
+    entries = solve_nsga2(SMALL, WEIGHTS, Limits(), 1000, settings, listener=listener)
+    found = search_front(SMALL, WEIGHTS, Limits(), settings)
+    assert calls[0].startswith("front of ")
+    assert calls[-1] == f"local search, front of {len(entries)}"
+    best = {entry.macs: entry.fitness for entry in entries}
+    for fitness, macs in zip(-found.objectives[:, 0], found.objectives[:, 1], strict=True):
+        assert max(value for cost, value in best.items() if cost <= macs) >= fitness
+    assert len(entries) > len(found.genes)
 
 
 @pytest.mark.parametrize("fields", [{"population": 9}, {"generations": 0}, {"seed": -1}])

@@ -1,4 +1,5 @@
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -6,35 +7,55 @@ import pytest
 from strategies import tiny_space
 
 from cache.entries import make_entries
-from cache.plot import SUFFIXES, check_plot_path, plot_front
+from cache.kept import find_frontier
+from cache.plot import SUFFIXES, Fronts, check_plot_path, plot_fronts
 from supernet.errors import UserError
 from supernet.genes import random_genes
+from supernet.units import format_quantity
 
 _STARTS = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}
-_ENTRIES = make_entries(tiny_space(), random_genes(tiny_space(), 5, np.random.default_rng(0)), tiny_space().fitness)
+_SPACE = tiny_space()
+_FRONTIER = find_frontier(_SPACE, _SPACE.fitness)
+_ENTRIES = make_entries(_SPACE, random_genes(_SPACE, 5, np.random.default_rng(0)), _SPACE.fitness)
+
+
+def _drawn(path: Path, fronts: Fronts) -> list[str]:
+    """Draw as SVG and return its texts: matplotlib notes those of its glyphs in comments."""
+    plot_fronts(path, _SPACE, fronts)
+    return re.findall("<!-- (.*) -->", path.read_text())
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_front_is_drawn_in_the_format_of_the_suffix(tmp_path: Path, suffix: str) -> None:
+def test_fronts_are_drawn_in_the_format_of_the_suffix(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"front{suffix}"
     check_plot_path(path)
-    plot_front(path, tiny_space(), _ENTRIES)
+    plot_fronts(path, _SPACE, Fronts(_FRONTIER, entries=_ENTRIES))
     assert path.read_bytes().startswith(_STARTS[suffix])
+    assert path.stat().st_size > 5000
     assert os.listdir(tmp_path) == [path.name]
 
 
-def test_a_plot_names_the_space_and_its_axes(tmp_path: Path) -> None:
-    path = tmp_path / "front.svg"
-    plot_front(path, tiny_space(), _ENTRIES)
-    drawn = path.read_text()
-    # matplotlib notes the text of its glyphs in comments.
+def test_a_plot_names_the_space_its_axes_and_all_that_is_drawn(tmp_path: Path) -> None:
+    chosen = _FRONTIER.entry(7)
+    searched = (_FRONTIER.macs[::2], _FRONTIER.values[::2] - 1)
+    texts = _drawn(tmp_path / "front.svg", Fronts(_FRONTIER, searched, _ENTRIES, chosen, 345_600))
     for words in (
-        "Pareto cache of mobilenet-tiny: 5 entries",
+        "Fitness over MACs in mobilenet-tiny",
         "MACs of one image (M)",
         "fitness F",
-        "parameters (M)",
+        f"exact frontier ({len(_FRONTIER.macs)} networks)",
+        f"NSGA-II on its own ({len(searched[0])})",
+        "cache (5 entries)",
+        "budget 345.6K",
+        f"chosen: {format_quantity(chosen.macs)} MACs, fitness {chosen.fitness:.1f}",
     ):
-        assert f"<!-- {words} -->" in drawn
+        assert words in texts
+
+
+def test_only_what_is_known_is_in_the_legend(tmp_path: Path) -> None:
+    texts = _drawn(tmp_path / "front.svg", Fronts(None, entries=_ENTRIES))
+    assert "cache (5 entries)" in texts
+    assert not [text for text in texts if text.startswith(("exact", "NSGA-II", "budget", "chosen"))]
 
 
 @pytest.mark.parametrize("name", ["front", "front.jpg", "front.txt"])
@@ -46,4 +67,4 @@ def test_another_suffix_names_the_allowed_ones(name: str) -> None:
 def test_a_plot_that_cannot_be_written_is_a_user_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write"):
-        plot_front(tmp_path / "file" / "front.svg", tiny_space(), _ENTRIES)
+        plot_fronts(tmp_path / "file" / "front.svg", _SPACE, Fronts(_FRONTIER))

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from strategies import runs
 
 from supernet.errors import BudgetError
-from supernet.units import format_bytes, format_quantity, parse_quantity
+from supernet.units import format_bytes, format_quantity, parse_milliseconds, parse_quantity
 
 
 @pytest.mark.parametrize(
@@ -36,6 +36,35 @@ def test_what_is_no_number_is_refused_with_an_example(text: str) -> None:
 def test_what_is_not_a_positive_count_is_refused(text: str) -> None:
     with pytest.raises(BudgetError, match="not a positive number"):
         parse_quantity(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("5ms", 5.0),
+        ("0.005s", 5.0),
+        ("5000us", 5.0),
+        ("5000µs", 5.0),
+        (" 5 ms ", 5.0),
+        ("+.5ms", 0.5),
+        ("2e-3s", 2.0),
+        ("1.25us", 0.00125),
+    ],
+)
+def test_durations_are_read_in_milliseconds(text: str, expected: float) -> None:
+    assert parse_milliseconds(text) == pytest.approx(expected, rel=1e-15)
+
+
+@pytest.mark.parametrize("text", ["", "5", "ms", "abc", "5min", "5 m s", "5MS", "1,5ms", "nan ms", "infs"])
+def test_what_is_no_duration_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(BudgetError, match=r"cannot read .* as a duration; write it like 5ms, 0\.8s or 300us"):
+        parse_milliseconds(text)
+
+
+@pytest.mark.parametrize("text", ["0ms", "-5ms", "-0s", "1e999s", "1e-400us"])
+def test_what_is_not_a_positive_duration_is_refused(text: str) -> None:
+    with pytest.raises(BudgetError, match="is not a positive duration"):
+        parse_milliseconds(text)
 
 
 @given(st.integers(1, 2**53))
