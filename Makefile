@@ -1,10 +1,11 @@
-# make demo: the main job on bundled images.  make test: every check.  make bench: the speed tables.
+# make demo: the main job on bundled images.  make test: every check.
+# make bench: speed of rounds and fitness.  make bench-search: how good and how fast the search is.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := $(shell find supernet fitness cache training search -name '*.py' -o -name '*.yaml')
 
-.PHONY: demo test bench clean
+.PHONY: demo test bench bench-search clean
 
 demo: $(VENV)/installed
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python examples/demo.py
@@ -17,6 +18,9 @@ test: $(VENV)/installed-dev
 
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/speed.py
+
+bench-search: $(VENV)/installed
+	$(BIN)/python benchmarks/search_quality.py
 
 # The packages are installed as copies: what is tested is what a user gets.
 $(VENV)/installed: pyproject.toml $(SOURCES) | $(VENV)/bin/python

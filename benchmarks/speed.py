@@ -29,6 +29,7 @@ from supernet.weights import extract, initial_tensors
 from training.aggregation import Fold
 
 SPACES = ("mobilenet-cifar", "mobilenet-tiny")
+SCORED = ("resnet-cifar", *SPACES)
 CLIENTS = (4, 16, 64)
 
 
@@ -42,10 +43,10 @@ def main() -> None:
     if options.server_memory:
         print(json.dumps(server_memory(options.server_memory)))
         return
-    table = Table(title=machine())
+    table = Table(title=machine("fedpareto", "torch", "numpy"))
     for column in ("what", "measured", "bar"):
         table.add_column(column)
-    for name in SPACES:
+    for name in SCORED:
         vectorised, single = fitness_rates(load_space(name))
         table.add_row(
             f"cost + fitness, {name}, one core",
@@ -70,14 +71,14 @@ def main() -> None:
     Console(width=130).print(table)
 
 
-def machine() -> str:
-    """Return what was measured on."""
+def machine(*packages: str) -> str:
+    """Return what was measured on, and the versions of ``packages``."""
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
         model = names[0] if names else model
-    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("fedpareto", "torch", "numpy"))
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in packages)
     return f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}"
 
 

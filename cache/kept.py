@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import platformdirs
-from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
@@ -92,7 +91,7 @@ def read_frontier(path: Path, space: SearchSpace, fitness: FitnessSettings) -> F
             version = metadata.get("version")
             if version != str(VERSION):
                 raise KeptFrontierError(f"the kept frontier {path} is of version {version}, not {VERSION}")
-            arrays: dict[str, NDArray[Any]] = {name: file.get_tensor(name) for name in ("genes", "macs", "fitness")}
+            arrays = {name: file.get_tensor(name) for name in ("genes", "macs", "fitness")}
         if metadata.get("digest") != _digest(arrays):
             raise KeptFrontierError(f"the kept frontier {path} is damaged (its digest does not fit)")
         frontier = frontier_of(space, fitness, arrays["genes"].astype(np.int64))
@@ -106,7 +105,7 @@ def read_frontier(path: Path, space: SearchSpace, fitness: FitnessSettings) -> F
     return frontier
 
 
-def _digest(arrays: Mapping[str, NDArray[Any]]) -> str:
+def _digest(arrays: Mapping[str, Any]) -> str:
     digest = hashlib.sha256()
     for name, array in sorted(arrays.items()):
         digest.update(f"{name} {array.dtype} {array.shape}".encode() + array.tobytes())

@@ -126,7 +126,6 @@ def test_limits_hold_for_every_entry(solver: Solver, cold: bool, limits: Limits)
         assert lower.fitness < higher.fitness
 
 
-@pytest.mark.xfail(strict=True, reason="what lies between the least MACs and the first point within is no optimum")
 def test_a_warm_cache_of_a_range_is_optimal_too() -> None:
     space = preset("mobilenet-cifar")
     macs = find_frontier(space, space.fitness).macs
@@ -135,7 +134,6 @@ def test_a_warm_cache_of_a_range_is_optimal_too() -> None:
         assert cache.gaps == pytest.approx([0.0] * 20, abs=1e-9)
 
 
-@pytest.mark.xfail(strict=True, reason="operators choose among the genes that are free, and there is none")
 @pytest.mark.parametrize("cold", [False, True])
 def test_a_space_of_one_network_has_a_cache_of_it(cold: bool) -> None:
     rigid = micro_space(name="rigid", depths=(1,), kernels=(3,), expands=(2,), width_multipliers=(1.0,))

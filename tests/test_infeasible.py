@@ -10,10 +10,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from strategies import runs, tiny_space
 
-from cache.additive import AdditiveCost, count_cost
+from cache.additive import COST_NAMES, AdditiveCost, count_cost
 from cache.exact import SpaceTooLargeError, solve_front
 from cache.infeasible import refusal
-from cache.limits import COST_NAMES, Limits
+from cache.limits import Limits
 from fitness.score import score
 from supernet.architecture import Architecture
 from supernet.genes import decode, smallest_genes

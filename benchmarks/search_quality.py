@@ -1,0 +1,127 @@
+"""How good and how fast the search is: prints one table, with the machine and versions it was measured on.
+
+Rows: published architectures beside the optimum at their MACs, the exact frontier's time and memory, the
+genetic search on its own beside it, and `search-subnet` in a fresh process with a kept frontier.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from speed import machine
+
+from cache.additive import count_cost
+from cache.exact import solve_best
+from cache.frontier import exact_frontier
+from cache.kept import VARIABLE
+from fitness.cli import read_architectures
+from fitness.score import score
+from supernet.genes import encode
+from supernet.space import load_space
+from supernet.units import format_quantity
+
+BIN = Path(sys.executable).parent
+PUBLISHED = Path(__file__).parent.parent / "examples/deepfednas.jsonl"
+BARS = {"resnet-cifar": "6 s, 2 GiB", "mobilenet-cifar": "2 s, 2 GiB"}
+LIMITED = {"resnet-cifar": (500_000_000, 8_000_000), "mobilenet-cifar": (60_000_000, 2_000_000)}
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--frontier", help=argparse.SUPPRESS)
+    parser.add_argument("--searches", type=int, default=7, help="searches in fresh processes, whose median is printed")
+    options = parser.parse_args()
+    if options.frontier:
+        print(json.dumps(frontier_cost(options.frontier)))
+        return
+    table = Table(title=machine("fedpareto", "numpy", "pymoo"))
+    for column in ("what", "measured", "bar"):
+        table.add_column(column)
+    for published, optimum in published_rows():
+        table.add_row("published network, resnet-cifar", published, "the optimum")
+        table.add_row("  the optimum at its MACs", optimum, "")
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, VARIABLE: folder}
+        for name, bar in BARS.items():
+            command = [sys.executable, __file__, "--frontier", name]
+            cost = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+            measured = f"{cost['seconds']:.2f} s for {cost['points']:,} networks, {cost['megabytes']:.0f} MB peak"
+            table.add_row(f"exact frontier, {name}", measured, bar)
+            table.add_row(f"search under two limits, {name}", f"{cost['limited']:.2f} s", "")
+        for name in BARS:
+            table.add_row(f"NSGA-II on its own, {name}", cold_gap(name, Path(folder), environment), "1 %, 60 s")
+        for name in BARS:
+            seconds = fresh_search(name, options.searches, environment)
+            table.add_row(f"search-subnet, fresh process, {name}", f"{seconds:.2f} s (median)", "1 s")
+    Console(width=140).print(table)
+
+
+def published_rows() -> list[tuple[str, str]]:
+    """Return each published network and the optimum at its MACs, in words."""
+    space = load_space("resnet-cifar")
+    frontier = exact_frontier(space, space.fitness)
+    rows = []
+    for _, architecture in read_architectures(str(PUBLISHED)):
+        scores = score(space, encode(space, architecture))
+        macs, fitness = int(scores.macs[0]), float(scores.fitness[0])
+        index = frontier.best_within(macs)
+        if index is None:
+            raise RuntimeError("the frontier has nothing within the MACs of a network of its space")
+        gap = frontier.values[index] - fitness
+        published = f"{macs:,} MACs, {scores.params[0]:,} parameters, F {fitness:.4f}, ρ {scores.rho[0]:.6f}"
+        optimum = f"{frontier.macs[index]:,} MACs, F {frontier.values[index]:.4f}: {gap:.1f} more ({gap / fitness:.1%})"
+        rows.append((published, optimum))
+    return rows
+
+
+def frontier_cost(name: str) -> dict[str, float]:
+    """Return seconds, peak memory and points of the frontier, and seconds of a search under two limits."""
+    space = load_space(name)
+    started = time.perf_counter()
+    frontier = exact_frontier(space, space.fitness)
+    seconds = time.perf_counter() - started
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+    started = time.perf_counter()
+    costs = [count_cost(space, cost, limit) for cost, limit in zip(("macs", "params"), LIMITED[name], strict=True)]
+    solve_best(space, space.fitness, costs)
+    limited = time.perf_counter() - started
+    return {"seconds": seconds, "megabytes": peak, "points": len(frontier.macs), "limited": limited}
+
+
+def cold_gap(name: str, folder: Path, environment: dict[str, str]) -> str:
+    """Return what ``build-cache --cold`` reaches, in words."""
+    output = folder / f"{name}.jsonl"
+    command = [str(BIN / "build-cache"), "--space", name, "--cold", "--output", str(output)]
+    subprocess.run([*command[:3], "--solver", "exact", "--output", f"{output}.exact"], check=True, env=environment,
+                   capture_output=True)  # fmt: skip
+    started = time.perf_counter()
+    done = subprocess.run(command, check=True, env=environment, capture_output=True, text=True)
+    seconds = time.perf_counter() - started
+    (gap,) = [line for line in done.stdout.splitlines() if line.startswith("optimality gap")]
+    return f"{seconds:.1f} s; {gap}"
+
+
+def fresh_search(name: str, searches: int, environment: dict[str, str]) -> float:
+    """Return the median seconds of a search in a fresh process, the frontier being kept."""
+    budget = format_quantity(LIMITED[name][0])
+    command = [str(BIN / "search-subnet"), "--space", name, "--flops-budget", budget, "--json"]
+    times = []
+    for _ in range(searches + 1):
+        started = time.perf_counter()
+        subprocess.run(command, check=True, env=environment, capture_output=True)
+        times.append(time.perf_counter() - started)
+    return statistics.median(times[1:])
+
+
+if __name__ == "__main__":
+    main()
