@@ -15,9 +15,9 @@ import tempfile
 import time
 from pathlib import Path
 
+from machine import machine
 from rich.console import Console
 from rich.table import Table
-from speed import machine
 
 from cache.additive import count_cost
 from cache.exact import solve_best

@@ -6,18 +6,16 @@ SGD, and the server's peak memory for more and more clients. Ratios are taken wi
 
 import argparse
 import json
-import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from machine import machine
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
@@ -69,17 +67,6 @@ def main() -> None:
             "4x",
         )
     Console(width=130).print(table)
-
-
-def machine(*packages: str) -> str:
-    """Return what was measured on, and the versions of ``packages``."""
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        model = names[0] if names else model
-    versions = ", ".join(f"{name} {metadata.version(name)}" for name in packages)
-    return f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}"
 
 
 def fitness_rates(space: SearchSpace, count: int = 40_000) -> tuple[float, float]:

@@ -130,11 +130,7 @@ def layer_table(space: SearchSpace, genes: ArrayLike) -> LayerTable:
     Raises:
         ArchitectureError: the genes do not fit the space.
     """
-    return table_of(space, choices(space, genes))
-
-
-def table_of(space: SearchSpace, chosen: Choices) -> LayerTable:
-    """Return the layers of the N architectures whose values ``chosen`` holds."""
+    chosen = choices(space, genes)
     writer = _TableWriter()
     layout = LAYOUTS[space.family]
     image = Size(space.in_channels, chosen.resolution)

@@ -2,10 +2,12 @@
 
 import math
 import re
+import sys
+from collections.abc import Mapping
 
 from supernet.errors import BudgetError
 
-_SCALES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "B": 10**9, "T": 10**12}
+_SCALES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9, "t": 10**12}
 _MILLISECONDS = {"s": 1e3, "ms": 1.0, "us": 1e-3, "µs": 1e-3}
 _NUMBER = r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)"
 _QUANTITY = re.compile(rf"\s*{_NUMBER}\s*([KMGBT]?)\s*", re.IGNORECASE)
@@ -18,14 +20,7 @@ def parse_quantity(text: str) -> int:
     Raises:
         BudgetError: the text is no number, or not positive.
     """
-    match = _QUANTITY.fullmatch(text)
-    if match is None:
-        raise BudgetError(f"cannot read {text!r} as a number; write it like 60M, 1.2G or 6e7")
-    number, suffix = match.groups()
-    value = float(number) * _SCALES[suffix.upper()]
-    if not math.isfinite(value) or value < 1:
-        raise BudgetError(f"{text!r} is not a positive number; write it like 60M, 1.2G or 6e7")
-    return round(value)
+    return round(_parse(text, _QUANTITY, _SCALES, 1, "number; write it like 60M, 1.2G or 6e7"))
 
 
 def parse_milliseconds(text: str) -> float:
@@ -34,13 +29,17 @@ def parse_milliseconds(text: str) -> float:
     Raises:
         BudgetError: the text is no duration, or not positive.
     """
-    match = _DURATION.fullmatch(text)
+    return _parse(text, _DURATION, _MILLISECONDS, sys.float_info.min, "duration; write it like 5ms, 0.8s or 300us")
+
+
+def _parse(text: str, pattern: re.Pattern[str], scales: Mapping[str, float], least: float, what: str) -> float:
+    match = pattern.fullmatch(text)
     if match is None:
-        raise BudgetError(f"cannot read {text!r} as a duration; write it like 5ms, 0.8s or 300us")
+        raise BudgetError(f"cannot read {text!r} as a {what}")
     number, unit = match.groups()
-    value = float(number) * _MILLISECONDS[unit]
-    if not math.isfinite(value) or value <= 0:
-        raise BudgetError(f"{text!r} is not a positive duration; write it like 5ms, 0.8s or 300us")
+    value = float(number) * scales[unit.lower()]
+    if not least <= value < math.inf:
+        raise BudgetError(f"{text!r} is not a positive {what}")
     return value
 
 
