@@ -14,6 +14,7 @@ from cache.frontier import ROUNDING, Frontier, exact_frontier, frontier_of
 from fitness.score import score
 from supernet.genes import canonical, gene_layout, random_genes
 from supernet.space import FitnessSettings
+from supernet.units import format_quantity
 
 SPACE = tiny_space()
 NO_GENES = np.empty((0, len(gene_layout(SPACE).sizes)), dtype=np.int64)
@@ -148,7 +149,7 @@ def test_a_certificate_says_what_is_proven(frontier: Frontier) -> None:
 def test_a_frontier_under_another_limit_says_so_and_is_within_it(frontier: Frontier) -> None:
     limit = float(np.median(score(SPACE, frontier.genes).params))
     found = exact_frontier(SPACE, SPACE.fitness, count_cost(SPACE, "params", limit))
-    assert found.extra == f"at most {limit:.6g} params"
+    assert found.extra == f"at most {format_quantity(limit)} parameters"
     assert (score(SPACE, found.genes).params <= limit).all()
     assert len(found.macs) > 0
     assert found.values[-1] < frontier.values[-1]
