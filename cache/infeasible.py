@@ -40,7 +40,7 @@ def refusal(space: SearchSpace, fitness: FitnessSettings, limits: Limits) -> Bud
         binding = costs[number]
         name = COST_NAMES.get(binding.name, binding.name)
         return BudgetError(
-            f"{asked}; {name} bind: the nearest network has {_amount(binding, needed)}, {decode(space, genes[0])}"
+            f"{asked}; the limit on {name} binds: the nearest network has {_amount(binding, needed)}, {decode(space, genes[0])}"
         )
     genes = _least(space, fitness, count_cost(space, "macs"), [])
     if not len(genes):

@@ -80,7 +80,9 @@ def _run(arguments: Sequence[str]) -> None:
         raise UserError(f"seed is {options.seed}; it must be at least 0")
     if options.plot is not None:
         check_plot_path(Path(options.plot))
-        check_output(Path(options.plot), overwrite=False)
+        if Path(options.plot).exists():
+            raise UserError(f"{options.plot} exists; choose another --plot, or remove it")
+        check_output(Path(options.plot), overwrite=True)
     space, fitness, known = _subject(options)
     limits = _limits(options, space, counted)
     progress = progress_bar()

@@ -52,7 +52,7 @@ def print_report(report: dict[str, Any]) -> None:
     for cost, name in {**COST_NAMES, "latency": "latency (ms)"}.items():
         if cost in report:
             limit, slack = report["limits"].get(cost), report["slack"].get(cost)
-            table.add_row(name, *("" if value is None else f"{value:,}" for value in (report[cost], limit, slack)))
+            table.add_row(name, *map(_amount, (report[cost], limit, slack)))
     table.add_row("fitness", f"{report['fitness']:.3f}", f"{report['limits'].get('min_fitness', '')}", "")
     for split in ("validation", "test"):
         if f"{split}_accuracy" in report:
@@ -60,6 +60,12 @@ def print_report(report: dict[str, Any]) -> None:
     print_table(table)
     print(_standing(report))
     print(json.dumps(report["architecture"]))
+
+
+def _amount(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
 
 
 def _standing(report: dict[str, Any]) -> str:

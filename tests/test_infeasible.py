@@ -54,7 +54,9 @@ def _check_named(case: Case, limits: Limits) -> None:
     if min(shares) == math.inf:
         assert "bind" not in message
         return
-    match = re.fullmatch(r"(?P<asked>.*); (?P<name>\w+) bind: the nearest network has (?P<amount>.*)", message)
+    match = re.fullmatch(
+        r"(?P<asked>.*); the limit on (?P<name>\w+) binds: the nearest network has (?P<amount>.*)", message
+    )
     assert match is not None
     names = [COST_NAMES.get(cost.name, cost.name) for cost in costs]
     number = names.index(match["name"])
@@ -144,7 +146,7 @@ def test_the_nearest_network_is_the_answer_to_the_limit_raised_to_it() -> None:
     cheapest = solve_front(SPACE, weights, [count_cost(SPACE, "macs")])[:1]
     macs = int(score(SPACE, cheapest).macs[0])
     message = str(refusal(SPACE, weights, Limits(macs=macs - 1)))
-    assert f"MACs bind: the nearest network has {macs:,} (" in message
+    assert f"MACs binds: the nearest network has {macs:,} (" in message
     assert len(solve_front(SPACE, weights, [count_cost(SPACE, "macs", macs)])) == 1
     assert len(solve_front(SPACE, weights, [count_cost(SPACE, "macs", macs - 1)])) == 0
     assert not isinstance(refusal(SPACE, weights, Limits(macs=macs - 1)), SpaceTooLargeError)

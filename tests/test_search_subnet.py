@@ -199,7 +199,7 @@ def test_limits_that_contradict_each_other_are_one_line_with_the_nearest_network
     within = listed(SMALL).within(Limits(macs=48_000))
     least = cost.of(SMALL, listed(SMALL).genes)[within].min()
     assert "no network of small has at most 48K MACs and at most 2.1 ms latency and effectiveness ρ ≤ 1" in error
-    assert f"; latency bind: the nearest network has {least:.6g} ms, {{" in error
+    assert f"; the limit on latency binds: the nearest network has {least:.6g} ms, {{" in error
     nearest = encode(SMALL, architecture_from_json(json.loads(error[error.index("{") :])))[None]
     assert cost.of(SMALL, nearest)[0] == pytest.approx(least)
     assert score(SMALL, nearest).macs[0] <= 48_000

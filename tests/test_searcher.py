@@ -205,7 +205,7 @@ def test_limits_that_contradict_each_other_name_one_and_the_nearest_network(spac
     needed_macs = everything.scores.macs[feasible & (times <= fastest)].min()
     needed_time = times[feasible & (everything.scores.macs <= macs)].min()
     binds = "MACs" if needed_macs / macs <= needed_time / fastest else "latency"
-    assert f"; {binds} bind: the nearest network has " in message
+    assert f"; the limit on {binds} binds: the nearest network has " in message
     amount = f"{needed_macs:,}" if binds == "MACs" else f"{needed_time:.6g} ms"
     assert f"the nearest network has {amount}" in message
     nearest = encode(space, architecture_from_text(message[message.index("{") :], "message"))[None]
