@@ -40,7 +40,8 @@ def refusal(space: SearchSpace, fitness: FitnessSettings, limits: Limits) -> Bud
         binding = costs[number]
         name = COST_NAMES.get(binding.name, binding.name)
         return BudgetError(
-            f"{asked}; the limit on {name} binds: the nearest network has {_amount(binding, needed)}, {decode(space, genes[0])}"
+            f"{asked}; the limit on {name} binds: the nearest network has {_amount(binding, needed)}, "
+            f"{decode(space, genes[0])}"
         )
     genes = _least(space, fitness, count_cost(space, "macs"), [])
     if not len(genes):
