@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fitness.blocks import FloatArray, Part, Parts, space_parts, space_terms
-from supernet.genes import gene_layout
+from fitness.blocks import FloatArray, Part, Parts, choices_made, space_parts, space_terms
 from supernet.layouts import IntArray
 from supernet.space import FitnessSettings, SearchSpace
 from supernet.units import format_quantity
@@ -50,12 +49,12 @@ class AdditiveCost:
 
     def of(self, space: SearchSpace, genes: IntArray) -> FloatArray:
         """Return the cost of N architectures, (N,); ``genes`` is (N, genes)."""
-        parts, columns = space_parts(space), np.ascontiguousarray(genes.T)
-        depths = np.asarray(space.depths)[columns[gene_layout(space).depth]]
-        total = self.parts.stem[parts.stem.index(columns)] + self.parts.head[parts.head.index(columns)]
-        for s, slots in enumerate(parts.blocks):
-            for b, part in enumerate(slots):
-                total = total + np.where(depths[s] > b, self.parts.blocks[s][b][part.index(columns)], 0.0)
+        made = choices_made(space, np.ascontiguousarray(genes.T))
+        total: FloatArray = self.parts.stem[made.stem] + self.parts.head[made.head]
+        for tables, slots in zip(self.parts.blocks, made.blocks, strict=True):
+            for values, index in zip(tables, slots, strict=True):
+                # An absent block, numbered after the last choice, costs nothing.
+                total = total + np.append(values, 0.0)[index]
         return total
 
 

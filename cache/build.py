@@ -54,6 +54,7 @@ def build_cache(
     """
     if entries < 2:
         raise BudgetError(f"a cache of {entries} entries is too small; ask for at least 2")
+    check_reachable(space, limits)
     method, weights = method or Method(), fitness.for_cache()
     frontier = _frontier(space, weights, method, listener)
     if method.cold or frontier is None:
@@ -87,7 +88,6 @@ def _frontier(space: SearchSpace, weights: FitnessSettings, method: Method, list
 
 def _within(frontier: Frontier, limits: Limits) -> Frontier:
     """Return the part of the frontier within limits on MACs; it has a point at least."""
-    check_reachable(frontier.space, limits)
     within = frontier.within(limits.min_macs, limits.macs)
     if not len(within.macs):
         raise BudgetError(

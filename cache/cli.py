@@ -9,12 +9,12 @@ from cache.entries import Entry
 from cache.file import Cache, write_cache
 from cache.frontier import ROUNDING
 from cache.kept import find_frontier
-from cache.limits import Limits, check_reachable
+from cache.limits import Limits
 from cache.nsga2 import Nsga2Settings
 from cache.plot import Fronts, check_plot_path, plot_fronts
-from cache.progress import shown_on
+from cache.progress import shown
 from fitness.settings import load_settings
-from supernet.console import end_progress, next_step, options_parser, progress_bar, run_command
+from supernet.console import next_step, options_parser, run_command
 from supernet.errors import UserError
 from supernet.files import check_output
 from supernet.space import load_space
@@ -81,14 +81,10 @@ def _run(arguments: Sequence[str]) -> None:
         if Path(options.plot) == output:
             raise UserError(f"--plot and --output are both {output}; name two files")
         check_output(Path(options.plot), overwrite=options.overwrite)
-    check_reachable(space, limits)
     nsga2 = Nsga2Settings(options.population, options.generations, options.seed)
     method = Method(options.solver, options.cold, nsga2)
-    progress = progress_bar()
-    try:
-        cache = build_cache(space, fitness, limits, options.entries, method, shown_on(progress))
-    finally:
-        end_progress(progress)
+    with shown() as listener:
+        cache = build_cache(space, fitness, limits, options.entries, method, listener)
     write_cache(output, space, cache)
     if options.plot is not None:
         frontier = None if cache.gaps is None else find_frontier(space, fitness.for_cache())

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fitness.blocks import FloatArray
 from supernet.layouts import IntArray
-
-FloatArray = NDArray[np.float64]
 
 #: Points compared with the kept ones at a time.
 _CHUNK = 256

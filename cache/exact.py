@@ -13,6 +13,7 @@ same completions, and a label goes where another of its state does no worse with
 What is returned has the greatest fitness up to rounding, about 1e-12 of it.
 """
 
+import dataclasses
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +25,7 @@ from cache.additive import AdditiveCost, Plan, plan_of
 from cache.dominance import pareto_front
 from cache.labels import Labels, State, Trail, Way, grown, joined
 from cache.progress import SILENT, Listener
-from cache.pruning import ROUNDING, Target, kept, places_of
+from cache.pruning import ROUNDING, Places, Target, kept, places_of
 from fitness.blocks import FloatArray
 from fitness.score import effectiveness_bound
 from supernet.errors import UserError
@@ -45,6 +46,13 @@ _COPIES = 4
 
 class SpaceTooLargeError(UserError):
     """A space whose exact solution takes more memory than is allowed."""
+
+
+class _Ground(NamedTuple):
+    """The networks of one resolution, and what is known of their completions; one for every pass over them."""
+
+    plan: Plan
+    places: Places
 
 
 class _Found(NamedTuple):
@@ -70,7 +78,7 @@ def solve_front(
         SpaceTooLargeError: it takes more than ``memory`` bytes.
     """
     target = Target(settings, _limits(costs), sweep=True)
-    found = _solve(space, costs, target, listener, memory)
+    found = _solve(space, _grounds(space, costs, target), target, listener, memory)
     return canonical(space, found.genes[pareto_front(found.cost, found.fitness)])
 
 
@@ -89,9 +97,10 @@ def solve_best(
         SpaceTooLargeError: it takes more than ``memory`` bytes.
     """
     rough = Target(settings, _limits(costs), sweep=False, beam=_BEAM)
-    best = float(_solve(space, costs, rough, SILENT, memory).fitness.max(initial=-math.inf))
-    beat = best - ROUNDING * abs(best) if math.isfinite(best) else best
-    found = _solve(space, costs, Target(settings, rough.limits, sweep=False, beat=beat), listener, memory)
+    grounds = _grounds(space, costs, rough)
+    best = float(_solve(space, grounds, rough, SILENT, memory).fitness.max(initial=-math.inf))
+    target = dataclasses.replace(rough, beam=None, beat=best - ROUNDING * abs(best))
+    found = _solve(space, grounds, target, listener, memory)
     order = np.lexsort((found.cost, -found.fitness))
     return canonical(space, found.genes[order[:1]])
 
@@ -100,27 +109,29 @@ def _limits(costs: Sequence[AdditiveCost]) -> FloatArray:
     return np.array([cost.most for cost in costs])
 
 
-def _solve(
-    space: SearchSpace, costs: Sequence[AdditiveCost], target: Target, listener: Listener, memory: int
-) -> _Found:
+def _grounds(space: SearchSpace, costs: Sequence[AdditiveCost], target: Target) -> list[_Ground]:
+    plans = [plan_of(space, target.settings, costs, r) for r in range(len(space.resolutions))]
+    return [_Ground(plan, places_of(plan, space.depths, target)) for plan in plans]
+
+
+def _solve(space: SearchSpace, grounds: Sequence[_Ground], target: Target, listener: Listener, memory: int) -> _Found:
     steps = len(space.stages) * space.max_depth
     found = []
-    for r in range(len(space.resolutions)):
+    for r, ground in enumerate(grounds):
 
         def step(done: int, labels: int, before: int = r * steps) -> None:
             listener.report(f"solving, {labels:,} labels", before + done, steps * len(space.resolutions))
 
-        plan = plan_of(space, target.settings, costs, r)
-        found.append(_Growth(space, plan, target, r, memory).complete(step))
+        found.append(_Growth(space, ground, target, r, memory).complete(step))
     return _Found(*(np.concatenate(columns) for columns in zip(*found, strict=True)))
 
 
 class _Growth:
     """The networks of one resolution, grown from the stem block by block."""
 
-    def __init__(self, space: SearchSpace, plan: Plan, target: Target, resolution: int, memory: int) -> None:
-        self.space, self.plan, self.target, self.memory = space, plan, target, memory
-        self.places = places_of(plan, space.depths, target)
+    def __init__(self, space: SearchSpace, ground: _Ground, target: Target, resolution: int, memory: int) -> None:
+        self.space, self.target, self.memory = space, target, memory
+        self.plan, self.places = ground
         self.trail = Trail(space, resolution)
         #: ρ counts the stem and entropy does not, so where that sums over all blocks the stem is kept apart.
         self.apart = target.settings.entropy == "prefix"

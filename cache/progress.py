@@ -1,11 +1,12 @@
 """Who is told how far long work has come, and of what it had to do otherwise than asked."""
 
+import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from rich.progress import Progress
 
-from supernet.console import stderr
+from supernet.console import end_progress, progress_bar, stderr
 
 
 def _ignore(*args: object) -> None:
@@ -26,6 +27,16 @@ class Listener:
 
 
 SILENT = Listener()
+
+
+@contextlib.contextmanager
+def shown() -> Iterator[Listener]:
+    """Yield a listener that shows work on a display of its own, which ends with the block."""
+    progress = progress_bar()
+    try:
+        yield shown_on(progress)
+    finally:
+        end_progress(progress)
 
 
 def shown_on(progress: Progress) -> Listener:

@@ -116,6 +116,23 @@ def space_parts(space: SearchSpace) -> Parts[Part]:
     )
 
 
+def choices_made(space: SearchSpace, columns: IntArray) -> Parts[IntArray]:
+    """Return which choice of each part N gene vectors make, arrays of shape (N,); ``columns`` is (genes, N).
+
+    The number after the last choice stands for a block that is absent.
+    """
+    parts = space_parts(space)
+    depths = np.asarray(space.depths)[columns[gene_layout(space).depth]]
+    blocks = tuple(
+        tuple(
+            slot.index(columns) if b < space.depths[0] else np.where(depth > b, slot.index(columns), slot.choices)
+            for b, slot in enumerate(slots)
+        )
+        for slots, depth in zip(parts.blocks, depths, strict=True)
+    )
+    return Parts(parts.stem.index(columns), blocks, parts.head.index(columns))
+
+
 def tabulate(space: SearchSpace, figures: Sequence[Figure]) -> Parts[tuple[NDArray[Any], ...]]:
     """Return the figures of every choice of every part, each of shape (choices,)."""
     parts = space_parts(space)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fitness.blocks import FloatArray, space_parts, space_terms
+from fitness.blocks import FloatArray, choices_made, space_terms
 from supernet.genes import as_genes, gene_layout
 from supernet.layouts import IntArray
 from supernet.space import FitnessSettings, SearchSpace, check_fitness
@@ -105,29 +105,23 @@ def _score_chunk(space: SearchSpace, genes: IntArray, settings: FitnessSettings)
 
 def _sums(space: SearchSpace, columns: IntArray) -> _Sums:
     """Return the sums over the parts of N architectures; ``columns`` is (genes, N)."""
-    parts, terms, layout = space_parts(space), space_terms(space), gene_layout(space)
+    made, terms, layout = choices_made(space, columns), space_terms(space), gene_layout(space)
     depths = np.asarray(space.depths)[columns[layout.depth]]
-    stem, head = parts.stem.index(columns), parts.head.index(columns)
-    macs = terms.stem.macs[stem] + terms.head.macs[head]
-    params = terms.stem.params[stem] + terms.head.params[head]
-    peak = np.maximum(terms.stem.activation_bytes[stem], terms.head.activation_bytes[head])
-    layers = terms.stem.layers[stem]
+    macs = terms.stem.macs[made.stem] + terms.head.macs[made.head]
+    params = terms.stem.params[made.stem] + terms.head.params[made.head]
+    peak = np.maximum(terms.stem.activation_bytes[made.stem], terms.head.activation_bytes[made.head])
+    layers = terms.stem.layers[made.stem]
     log_widths = np.zeros(depths.shape)
-    sides = np.empty_like(depths)
-    for s, slots in enumerate(parts.blocks):
-        for b, (part, table) in enumerate(zip(slots, terms.blocks[s], strict=True)):
-            index = part.index(columns)
-            if b == 0:
-                sides[s] = table.side[index]
-            elif b >= space.depths[0]:
-                index = np.where(depths[s] > b, index, part.choices)
+    for s, slots in enumerate(made.blocks):
+        for index, table in zip(slots, terms.blocks[s], strict=True):
             macs += table.macs[index]
             params += table.params[index]
             layers += table.layers[index]
             log_widths[s] += table.log_widths[index]
             np.maximum(peak, table.activation_bytes[index], out=peak)
+    sides = np.stack([tables[0].side[slots[0]] for tables, slots in zip(terms.blocks, made.blocks, strict=True)])
     widths = np.stack([np.asarray(list(w))[g] for w, g in zip(space.width_choices, columns[layout.width], strict=True)])
-    return _Sums(macs, params, peak, layers, terms.stem.log_widths[stem], log_widths, widths, sides, depths)
+    return _Sums(macs, params, peak, layers, terms.stem.log_widths[made.stem], log_widths, widths, sides, depths)
 
 
 def _sum_rows(rows: FloatArray) -> FloatArray:

@@ -11,14 +11,14 @@ from typing import Any, Literal
 from cache.entries import Entry
 from cache.limits import Limits
 from cache.plot import check_plot_path
-from cache.progress import Listener, shown_on
+from cache.progress import Listener, shown
 from fitness.settings import load_settings
 from search.architecture_file import save_architecture
 from search.latency_table import read_latency
 from search.plot import plot_search
 from search.report import print_report, search_report
 from search.searcher import Answer, search, search_cheapest
-from supernet.console import end_progress, next_step, options_parser, progress_bar, run_command
+from supernet.console import next_step, options_parser, run_command
 from supernet.errors import BudgetError, UserError
 from supernet.files import check_output
 from supernet.space import FitnessSettings, SearchSpace, load_space
@@ -80,21 +80,15 @@ def _run(arguments: Sequence[str]) -> None:
         raise UserError(f"seed is {options.seed}; it must be at least 0")
     if options.plot is not None:
         check_plot_path(Path(options.plot))
-        if Path(options.plot).exists():
-            raise UserError(f"{options.plot} exists; choose another --plot, or remove it")
-        check_output(Path(options.plot), overwrite=True)
+        check_output(Path(options.plot), overwrite=None)
     space, fitness, known = _subject(options)
     limits = _limits(options, space, counted)
-    progress = progress_bar()
-    try:
+    with shown() as listener:
         started = time.perf_counter()
-        listener = shown_on(progress)
         answer = _search(options, space, fitness, limits, known, listener)
         report = search_report(space, options.run, limits, options.min_fitness, answer, time.perf_counter() - started)
         if options.plot is not None:
             plot_search(Path(options.plot), space, fitness, limits, answer, known, listener)
-    finally:
-        end_progress(progress)
     if options.run is not None:
         report = _trained(options, space, answer.entry, report, output)
     elif output is not None:

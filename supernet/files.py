@@ -78,16 +78,18 @@ def read_text(path: Path) -> str:
         raise UserError(f"cannot read {path}: {reason}") from error
 
 
-def check_output(path: Path, *, overwrite: bool) -> None:
+def check_output(path: Path, *, overwrite: bool | None) -> None:
     """Refuse an output file that exists or cannot be written, before any work is done.
 
     Raises:
-        UserError: ``path`` exists and ``overwrite`` is false, or its folder cannot be written.
+        UserError: ``path`` exists and ``overwrite`` is false, or None where a command has no such option; or its
+            folder cannot be written.
     """
     if path.is_dir():
         raise UserError(f"{path} is a folder; name a file in it")
     if path.exists() and not overwrite:
-        raise UserError(f"{path} exists; pass --overwrite to replace it, or choose another output")
+        remedy = "remove it" if overwrite is None else "pass --overwrite to replace it"
+        raise UserError(f"{path} exists; {remedy}, or choose another output")
     check_writable(path)
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from rich.table import Table
 
-from cache.progress import shown_on
-from supernet.console import EXIT_INTERRUPTED, end_progress, next_step, print_table, progress_bar, stderr
+from cache.progress import shown
+from supernet.console import EXIT_INTERRUPTED, next_step, print_table, stderr
 from supernet.units import format_bytes, format_quantity
 from training.config import RunConfig
 from training.interrupt import stop_on_interrupt
@@ -50,11 +50,8 @@ def run_session(config: RunConfig, resumed: Path | None) -> int:
 
 
 def _new_run(config: RunConfig) -> Prepared:
-    progress = progress_bar()
-    try:
-        return new_run(config, shown_on(progress))
-    finally:
-        end_progress(progress)
+    with shown() as listener:
+        return new_run(config, listener)
 
 
 def _trackers(prepared: Prepared) -> Trackers:
