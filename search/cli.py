@@ -20,7 +20,7 @@ from search.report import print_report, search_report
 from search.searcher import Answer, search, search_cheapest
 from supernet.console import next_step, options_parser, run_command
 from supernet.errors import BudgetError, UserError
-from supernet.files import check_output
+from supernet.files import check_output, check_output_folder
 from supernet.space import FitnessSettings, SearchSpace, load_space
 from supernet.units import parse_milliseconds, parse_quantity
 
@@ -75,7 +75,9 @@ def _run(arguments: Sequence[str]) -> None:
     parser = options_parser(PROG, "Find the architecture of highest fitness within limits, without training.", Options)
     options = Options(**parser.parse(arguments).as_dict())
     counted = _counted_limits(options)
-    output = _output(options)
+    output = None if options.output is None else Path(options.output)
+    if output is not None:
+        check_output_folder(output)
     if options.seed < 0:
         raise UserError(f"seed is {options.seed}; it must be at least 0")
     if options.plot is not None:
@@ -134,15 +136,6 @@ def _search(
     if options.min_fitness is None:
         return search(space, fitness, limits, known, options.seed, listener)
     return search_cheapest(space, fitness, options.min_fitness, limits, listener)
-
-
-def _output(options: Options) -> Path | None:
-    if options.output is None:
-        return None
-    output = Path(options.output)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UserError(f"{output} exists and is not an empty folder; choose another --output")
-    return output
 
 
 def _subject(options: Options) -> tuple[SearchSpace, FitnessSettings, tuple[Entry, ...]]:

@@ -90,15 +90,21 @@ def check_output(path: Path, *, overwrite: bool | None) -> None:
     if path.exists() and not overwrite:
         remedy = "remove it" if overwrite is None else "pass --overwrite to replace it"
         raise UserError(f"{path} exists; {remedy}, or choose another output")
-    check_writable(path)
+    _check_writable(path)
 
 
-def check_writable(path: Path) -> None:
-    """Refuse a path that cannot be created.
+def check_output_folder(path: Path) -> None:
+    """Refuse an output folder that is taken or cannot be written, before any work is done.
 
     Raises:
-        UserError: the nearest folder above it that exists cannot be written.
+        UserError: ``path`` exists and is not an empty folder, or its folder cannot be written.
     """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UserError(f"{path} exists and is not an empty folder; choose another --output")
+    _check_writable(path)
+
+
+def _check_writable(path: Path) -> None:
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise UserError(f"cannot write {path}: {folder} is not a folder you may write to")

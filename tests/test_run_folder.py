@@ -114,7 +114,7 @@ def test_a_folder_that_holds_a_run_offers_to_resume_it(tmp_path: Path) -> None:
 def test_other_peoples_files_are_never_written_over(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("")
     for taken in (tmp_path, tmp_path / "thesis.tex"):
-        with pytest.raises(RunError, match="exists and is not an empty folder; choose another --output"):
+        with pytest.raises(UserError, match="exists and is not an empty folder; choose another --output"):
             check_new_run(taken)
 
 

@@ -446,6 +446,13 @@ def test_an_output_that_is_taken_is_refused_before_the_search(command: Command, 
     assert "is not an empty folder" in command.error("--run", run, "--flops-budget", "1M", "--output", output)
 
 
+def test_an_output_that_cannot_be_written_is_refused_before_the_search(command: Command) -> None:
+    (command.folder / "file").write_text("mine")
+    output = command.folder / "file" / "subnet"
+    error = command.error("--space", "not-looked-at", "--flops-budget", "1M", "--output", output)
+    assert f"{command.folder / 'file'} is not a folder you may write to" in error
+
+
 def test_a_run_with_an_altered_cache_is_refused(command: Command, run: Path) -> None:
     copy = command.folder / "run"
     shutil.copytree(run, copy)

@@ -12,7 +12,7 @@ import yaml
 
 from cache.file import Cache, read_cache, write_cache
 from supernet.errors import UserError
-from supernet.files import check_writable, read_text, replacing_folder, write_text
+from supernet.files import check_output_folder, read_text, replacing_folder, write_text
 from supernet.space import SearchSpace, space_from_mapping, space_to_mapping
 from supernet.typed_yaml import from_mapping, read_yaml_mapping
 from training.config import RunConfig, write_config
@@ -76,16 +76,14 @@ def check_new_run(folder: Path) -> None:
     """Refuse an output folder that is taken.
 
     Raises:
-        RunError: it holds a run (offers ``--resume``), or is not empty.
-        UserError: it cannot be written.
+        RunError: it holds a run (offers ``--resume``).
+        UserError: it is not empty, or cannot be written.
     """
     if (folder / CONFIG).exists():
         raise RunError(
             f"{folder} already holds a run; go on with: train-supernet --resume {folder}, or choose another --output"
         )
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RunError(f"{folder} exists and is not an empty folder; choose another --output")
-    check_writable(folder)
+    check_output_folder(folder)
 
 
 def check_run(folder: Path) -> None:
