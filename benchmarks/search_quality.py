@@ -19,12 +19,12 @@ from machine import machine
 from rich.console import Console
 from rich.table import Table
 
-from cache.additive import count_cost
-from cache.exact import solve_best
 from cache.frontier import exact_frontier
-from cache.kept import VARIABLE
+from cache.kept import VARIABLE, find_frontier
+from cache.limits import Limits
 from fitness.cli import read_architectures
 from fitness.score import score
+from search.searcher import search_cheapest, search_exactly
 from supernet.genes import encode
 from supernet.space import load_space
 from supernet.units import format_quantity
@@ -54,10 +54,12 @@ def main() -> None:
         environment = {**os.environ, VARIABLE: folder}
         for name, bar in BARS.items():
             command = [sys.executable, __file__, "--frontier", name]
-            cost = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+            done = subprocess.run(command, check=True, env=environment, capture_output=True, text=True)
+            cost = json.loads(done.stdout)
             measured = f"{cost['seconds']:.2f} s for {cost['points']:,} networks, {cost['megabytes']:.0f} MB peak"
             table.add_row(f"exact frontier, {name}", measured, bar)
-            table.add_row(f"search under two limits, {name}", f"{cost['limited']:.2f} s", "")
+            table.add_row(f"fittest network under two limits, {name}", f"{cost['fittest']:.2f} s", "")
+            table.add_row(f"smallest network so fit, one limit, {name}", f"{cost['smallest']:.2f} s", "")
         for name in BARS:
             table.add_row(f"NSGA-II on its own, {name}", cold_gap(name, Path(folder), environment), "1 %, 60 s")
         for name in BARS:
@@ -85,17 +87,26 @@ def published_rows() -> list[tuple[str, str]]:
 
 
 def frontier_cost(name: str) -> dict[str, float]:
-    """Return seconds, peak memory and points of the frontier, and seconds of a search under two limits."""
+    """Return seconds, peak memory and points of the frontier, and seconds of searches under limits beside it."""
     space = load_space(name)
     started = time.perf_counter()
     frontier = exact_frontier(space, space.fitness)
     seconds = time.perf_counter() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+    find_frontier(space, space.fitness)
+    macs, params = LIMITED[name]
     started = time.perf_counter()
-    costs = [count_cost(space, cost, limit) for cost, limit in zip(("macs", "params"), LIMITED[name], strict=True)]
-    solve_best(space, space.fitness, costs)
-    limited = time.perf_counter() - started
-    return {"seconds": seconds, "megabytes": peak, "points": len(frontier.macs), "limited": limited}
+    fittest = search_exactly(frontier, Limits(macs, params))
+    middle = time.perf_counter()
+    search_cheapest(space, space.fitness, fittest.fitness, Limits(params=params))
+    ended = time.perf_counter()
+    return {
+        "seconds": seconds,
+        "megabytes": peak,
+        "points": len(frontier.macs),
+        "fittest": middle - started,
+        "smallest": ended - middle,
+    }
 
 
 def cold_gap(name: str, folder: Path, environment: dict[str, str]) -> str:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from cache.build import Method, Solver, build_cache
 from cache.entries import Entry
+from cache.exact import EQUAL
 from cache.file import Cache, write_cache
-from cache.frontier import ROUNDING
 from cache.kept import find_frontier
 from cache.limits import Limits
 from cache.nsga2 import Nsga2Settings
@@ -108,7 +108,7 @@ def _print_summary(space_name: str, output: Path, cache: Cache, asked: int) -> N
 def _gaps(entries: Sequence[Entry], gaps: Sequence[float]) -> str:
     """Return how far the entries are from the optima, as a sentence."""
     shares = [gap / max(1.0, abs(entry.fitness + gap)) for entry, gap in zip(entries, gaps, strict=True)]
-    optimal = sum(share <= ROUNDING for share in shares)
+    optimal = sum(share <= EQUAL for share in shares)
     proven = f"{optimal} of {len(gaps)} entries have the highest fitness at their MACs, by proof"
     if optimal == len(gaps):
         return f"optimality gap: 0; {proven}"

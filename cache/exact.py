@@ -8,7 +8,7 @@ same completions, and a label goes where another of its state does no worse with
 - ``λ·ρ = λ·L·exp(−P/L)`` changes by ``−λ·exp(−P/L)`` for each unit of P. Over all completions that slope lies
   between two bounds, so entropy plus a lower and entropy plus an upper multiple of P compare both ways.
 - ``ρ ≤ ρ0`` is ``P ≥ L·ln(L/ρ0)``: where a completion may fail it, more P is better.
-- Where one best network is wanted, what cannot reach a network already known goes too (``cache.relaxation``).
+- Where one network is wanted, what cannot be as fit as it has to be goes too (``cache.relaxation``).
 
 What is returned has the greatest fitness up to rounding, about 1e-12 of it.
 """
@@ -39,6 +39,12 @@ MEMORY = 3 * 2**29
 
 #: Labels a state keeps in the rough pass that finds a network to beat.
 _BEAM = 50
+
+#: How far above the least cost that may do the limits on it are tried.
+_RAISES = (1.02, 1.05, 1.1, 1.2, 1.5, 2.5, math.inf)
+
+#: Fitness is a sum of many terms: equal to this, relative or below 1 absolute, is equal.
+EQUAL = 1e-12
 
 #: Arrays of candidates' size that live at once while a state is pruned.
 _COPIES = 4
@@ -102,6 +108,36 @@ def solve_best(
     target = dataclasses.replace(rough, beam=None, beat=best - ROUNDING * abs(best))
     found = _solve(space, grounds, target, listener, memory)
     order = np.lexsort((found.cost, -found.fitness))
+    return canonical(space, found.genes[order[:1]])
+
+
+def solve_cheapest(
+    space: SearchSpace,
+    settings: FitnessSettings,
+    costs: Sequence[AdditiveCost],
+    least: float,
+    floor: float,
+    listener: Listener = SILENT,
+    memory: int = MEMORY,
+) -> IntArray:
+    """Return (1, genes): of the networks of ``least`` fitness within all limits, the one with least of the first cost.
+
+    (0, genes) if there is none. It is known to have ``floor`` of the first cost or more. What cannot be so fit within
+    a limit on that cost is dropped, so limits not far above the floor are tried first.
+
+    Raises:
+        SpaceTooLargeError: it takes more than ``memory`` bytes.
+    """
+    least -= EQUAL * max(1.0, abs(least))
+    limit = costs[0].most
+    for raised in _RAISES:
+        lowered = min(limit, floor * raised)
+        target = Target(settings, np.array([lowered, *_limits(costs[1:])]), sweep=True, beat=least)
+        found = _solve(space, _grounds(space, costs, target), target, listener, memory)
+        reaching = np.flatnonzero(found.fitness >= least)
+        if len(reaching) or lowered == limit:
+            break
+    order = reaching[np.lexsort((-found.fitness[reaching], found.cost[reaching]))]
     return canonical(space, found.genes[order[:1]])
 
 

@@ -9,16 +9,13 @@ from numpy.typing import ArrayLike
 from cache.additive import AdditiveCost, count_cost
 from cache.dominance import pareto_front
 from cache.entries import Entry, make_entries
-from cache.exact import MEMORY, solve_front
+from cache.exact import EQUAL, MEMORY, solve_front
 from cache.progress import SILENT, Listener
 from fitness.blocks import FloatArray
 from fitness.score import score
 from supernet.genes import gene_layout
 from supernet.layouts import IntArray
 from supernet.space import FitnessSettings, SearchSpace
-
-#: Fitness is a sum of many terms: equal to this, relative or below 1 absolute, is equal.
-ROUNDING = 1e-12
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -74,7 +71,7 @@ class Frontier:
         return (
             f"of all networks of {self.space.name} ({vectors:.2g} gene vectors) with effectiveness ρ ≤ "
             f"{self.fitness.max_effectiveness}{extra}, none has at most the MACs of one of these "
-            f"{len(self.macs):,} and a higher fitness (to {ROUNDING:g})"
+            f"{len(self.macs):,} and a higher fitness (to {EQUAL:g})"
         )
 
 
@@ -91,7 +88,7 @@ def _rising(values: FloatArray) -> list[int]:
     """Return the indices of ascending values that exceed the one kept before by more than rounding."""
     kept: list[int] = []
     for index, value in enumerate(values):
-        if not kept or value - values[kept[-1]] > ROUNDING * max(1.0, abs(value)):
+        if not kept or value - values[kept[-1]] > EQUAL * max(1.0, abs(value)):
             kept.append(index)
     return kept
 

@@ -73,6 +73,10 @@ class Limits:
         rows += [extra.of(space, genes) / extra.most - 1 for extra in self.extras]
         return np.stack(rows) if rows else np.empty((0, len(scores.macs)))
 
+    def violates(self, space: SearchSpace, genes: IntArray) -> bool:
+        """Return whether any of the architectures, (N, genes), breaks any bound."""
+        return bool((self.violations(space, genes, score(space, genes)) > 0).any())
+
     @property
     def count(self) -> int:
         """Number of bounds."""

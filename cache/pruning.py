@@ -41,6 +41,11 @@ class Target:
     beam: int | None = None
     beat: float = -math.inf
 
+    @property
+    def relaxed(self) -> bool:
+        """Whether what the limits leave to gain decides what is of interest."""
+        return self.beam is not None or self.beat > -math.inf
+
 
 class Prices(NamedTuple):
     """The relaxed limits: a price for each cost (costs,), and what can still be gained by width, prices paid."""
@@ -93,7 +98,7 @@ def places_of(plan: Plan, depths: tuple[int, ...], target: Target) -> Places:
         # A stage's ln w counts in every later stage too.
         slopes[:-1] = weights[::-1].cumsum(axis=0)[::-1]
         top_slope = float(slopes[:-1, 1].max())
-    relaxation = None if target.sweep else tightest(plan, depths, slopes[1:, 1], target.limits)
+    relaxation = tightest(plan, depths, slopes[1:, 1], target.limits) if target.relaxed else None
 
     def place(found: Ahead, s: int, d: int | None) -> Place:
         prices = None

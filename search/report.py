@@ -46,7 +46,8 @@ def _better(better: Entry, than: Entry) -> dict[str, Any]:
 
 def print_report(report: dict[str, Any]) -> None:
     """Print a report for people."""
-    table = Table(title=f"the fittest subnet of {report['space']} within the limits")
+    what = "smallest subnet so fit" if "min_fitness" in report["limits"] else "fittest subnet"
+    table = Table(title=f"the {what} of {report['space']} within the limits")
     for column in ("", "value", "limit", "slack"):
         table.add_column(column, justify="left" if not column else "right")
     for cost, name in {**COST_NAMES, "latency": "latency (ms)"}.items():
@@ -77,7 +78,7 @@ def _standing(report: dict[str, Any]) -> str:
         what = "no network within the limits reaches that fitness with fewer MACs"
     better = report["next_better"]
     if better is None:
-        return f"certified: {what}, and none of the space has"
+        return f"certified: {what}; no network of the space is fitter"
     return (
         f"certified: {what}; the next better one takes {better['macs']:,} MACs and {better['params']:,} parameters "
         f"for {better['gap']:.3f} more"

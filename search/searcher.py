@@ -6,16 +6,17 @@ from typing import Literal
 
 import numpy as np
 
+from cache.additive import count_cost
 from cache.entries import Entry, make_entries
-from cache.exact import SpaceTooLargeError, solve_best
-from cache.frontier import ROUNDING, Frontier, exact_frontier
+from cache.exact import EQUAL, SpaceTooLargeError, solve_best, solve_cheapest
+from cache.frontier import Frontier
 from cache.infeasible import refusal
 from cache.kept import find_frontier
 from cache.limits import Limits
 from cache.progress import SILENT, Listener
-from fitness.score import score
 from supernet.errors import BudgetError
 from supernet.genes import encode_all
+from supernet.layouts import IntArray
 from supernet.space import FitnessSettings, SearchSpace
 from supernet.units import format_quantity
 
@@ -47,7 +48,7 @@ class Answer:
         """
         if self.frontier is None:
             return None
-        above = self.entry.fitness + ROUNDING * max(1.0, abs(self.entry.fitness))
+        above = self.entry.fitness + EQUAL * max(1.0, abs(self.entry.fitness))
         index = self.frontier.cheapest_reaching(float(np.nextafter(above, np.inf)))
         return None if index is None else self.frontier.entry(index)
 
@@ -88,35 +89,38 @@ def search_cheapest(
     """Return the architecture of fewest MACs with at least a given fitness, within upper ``limits``, proven to be so.
 
     Raises:
-        BudgetError: no network within the limits is so fit, or there are limits on more than one cost beside MACs.
+        BudgetError: no network within the limits is so fit.
         SpaceTooLargeError: the space is too large to be solved.
     """
-    others = [cost for cost in limits.additive(space) if cost.name != "macs"]
-    if len(others) > 1:
-        raise BudgetError("the least fitness goes with one limit beside MACs; leave out the others")
     try:
         frontier = find_frontier(space, fitness, listener)
-        within = exact_frontier(space, fitness, others[0], listener) if others else frontier
+        entry = _cheapest(frontier, least, dataclasses.replace(limits, macs=None), listener)
+        if limits.macs is None or entry.macs <= limits.macs:
+            return Answer(entry, "exact", frontier)
+        highest = search_exactly(frontier, limits, listener).fitness
     except SpaceTooLargeError as error:
         raise SpaceTooLargeError(f"{error}; search for the highest fitness within a budget instead") from error
-    if not len(within.macs):
-        raise refusal(space, fitness, limits)
-    index = within.cheapest_reaching(least)
-    if index is None:
-        limited = f" with {others[0].words()}" if others else ""
-        raise BudgetError(
-            f"no network of {space.name}{limited} has a fitness of {least:g}; the highest is {within.values[-1]:.1f}"
-        )
-    entry = within.entry(index)
-    if limits.macs is not None and entry.macs > limits.macs:
-        best = within.best_within(limits.macs)
-        raise BudgetError(
-            f"fitness {least:g} takes at least {entry.macs:,} MACs ({format_quantity(entry.macs)}), more than the "
-            f"{limits.macs:,} allowed"
-            + ("" if best is None else f", within which the highest is {within.values[best]:.1f}")
-            + f"; the nearest network is {entry.architecture}"
-        )
-    return Answer(entry, "exact", frontier)
+    raise BudgetError(
+        f"fitness {least:g} takes at least {entry.macs:,} MACs ({format_quantity(entry.macs)}), more than the "
+        f"{limits.macs:,} allowed, within which the highest is {highest:.1f}; the nearest network is "
+        f"{entry.architecture}"
+    )
+
+
+def _cheapest(frontier: Frontier, least: float, others: Limits, listener: Listener) -> Entry:
+    """Return the network of fewest MACs with ``least`` fitness within limits on ``others``."""
+    space, fitness = frontier.space, frontier.fitness
+    index = frontier.cheapest_reaching(least)
+    if index is not None:
+        genes, floor = frontier.genes[[index]], float(frontier.macs[index])
+        if others.violates(space, genes):
+            costs = [count_cost(space, "macs"), *others.additive(space)]
+            genes = solve_cheapest(space, fitness, costs, least, floor, listener)
+        if len(genes):
+            return _entry(frontier, genes)
+    highest = search_exactly(frontier, others, listener).fitness
+    limited = f" with {others.words()}" if others.count else ""
+    raise BudgetError(f"no network of {space.name}{limited} has a fitness of {least:g}; the highest is {highest:.1f}")
 
 
 def search_exactly(frontier: Frontier, limits: Limits, listener: Listener = SILENT) -> Entry:
@@ -133,9 +137,13 @@ def search_exactly(frontier: Frontier, limits: Limits, listener: Listener = SILE
     if index is None:
         raise refusal(space, fitness, limits)
     genes = frontier.genes[[index]]
-    if (limits.violations(space, genes, score(space, genes)) > 0).any():
+    if limits.violates(space, genes):
         genes = solve_best(space, fitness, limits.additive(space), listener)
     if not len(genes):
         raise refusal(space, fitness, limits)
-    (entry,) = make_entries(space, genes, fitness)
+    return _entry(frontier, genes)
+
+
+def _entry(frontier: Frontier, genes: IntArray) -> Entry:
+    (entry,) = make_entries(frontier.space, genes, frontier.fitness)
     return entry

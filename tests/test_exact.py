@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from strategies import preset, runs, tiny_space
 
 from cache.additive import AdditiveCost, count_cost
-from cache.exact import SpaceTooLargeError, solve_best, solve_front
+from cache.exact import SpaceTooLargeError, solve_best, solve_cheapest, solve_front
 from cache.frontier import Frontier, exact_frontier
 from cache.progress import Listener
 from fitness.blocks import FloatArray
@@ -138,6 +138,31 @@ def test_the_best_within_three_limits_is_that_of_every_network(case: Case, data:
         limited(table, data.draw(quantile(table.of(case.space, case.genes)))),
     ]
     _check_best(case, data.draw(st.permutations(costs)))
+
+
+@given(cases(), st.data())
+@runs(120)
+def test_the_cheapest_of_a_fitness_within_limits_is_that_of_every_network(case: Case, data: st.DataObject) -> None:
+    table = data.draw(tables(case.space))
+    others = [
+        count_cost(case.space, "params", data.draw(quantile(case.scores.params))),
+        limited(table, data.draw(quantile(table.of(case.space, case.genes)))),
+    ]
+    chosen = data.draw(st.sampled_from((others[:1], others[1:], others)))
+    costs = [data.draw(st.just(count_cost(case.space, "macs")) | tables(case.space)), *chosen]
+    least = data.draw(quantile(case.scores.fitness)) - data.draw(st.sampled_from((3.0, -3.0))) * case.tolerance
+    every = costs[0].of(case.space, case.genes)
+    floor = float(every[case.scores.fitness >= least].min(initial=every.max()))
+    found = solve_cheapest(case.space, case.weights, costs, least, floor)
+    reaching = _within(case, costs) & (case.scores.fitness >= least)
+    assert len(found) == int(reaching.any())
+    if len(found):
+        assert np.array_equal(found, canonical(case.space, found))
+        scores = score(case.space, found, case.weights)
+        assert scores.feasible.tolist() == [True]
+        assert scores.fitness[0] >= least - case.tolerance
+        assert all((cost.of(case.space, found) <= cost.most).all() for cost in costs)
+        assert costs[0].of(case.space, found)[0] == pytest.approx(every[reaching].min(), rel=1e-12)
 
 
 @given(cases(most=3000))

@@ -9,8 +9,8 @@ from strategies import runs, tiny_space
 
 from cache.additive import count_cost
 from cache.entries import make_entries
-from cache.exact import SpaceTooLargeError
-from cache.frontier import ROUNDING, Frontier, exact_frontier, frontier_of
+from cache.exact import EQUAL, SpaceTooLargeError
+from cache.frontier import Frontier, exact_frontier, frontier_of
 from fitness.score import score
 from supernet.genes import canonical, gene_layout, random_genes
 from supernet.space import FitnessSettings
@@ -188,6 +188,6 @@ def test_points_equal_up_to_rounding_are_one() -> None:
     level = dataclasses.replace(SPACE.fitness, entropy_weights=(1e-16,), depth_penalty=0.0, width_penalty=0.0)
     values = score(SPACE, genes, level).fitness
     assert (np.diff(values) > 0).any()
-    assert np.ptp(values) < ROUNDING
+    assert np.ptp(values) < EQUAL
     found = frontier_of(SPACE, level, genes)
     assert found.macs.tolist() == [score(SPACE, genes, level).macs.min()]

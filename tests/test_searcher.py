@@ -140,7 +140,9 @@ def test_the_cheapest_network_of_a_fitness_is_that_of_all_networks(space: Search
     scores = listed(space).scores
     latency = _limits(space, tmp_path, ("latency",), 0.4)
     params = _limits(space, tmp_path, ("params",), 0.4)
-    for limits, share in itertools.product((Limits(), Limits(macs=10**12), latency, params), (0.1, 0.5, 0.99, 1.0)):
+    both = dataclasses.replace(latency, params=params.params)
+    given = (Limits(), Limits(macs=10**12), latency, params, both)
+    for limits, share in itertools.product(given, (0.1, 0.5, 0.99, 1.0)):
         within = listed(space).within(limits)
         least = float(np.quantile(scores.fitness[within], share)) * (1 - 1e-12)
         answer = search_cheapest(space, space.fitness, least, limits)
@@ -179,12 +181,6 @@ def test_a_fitness_beyond_the_macs_allowed_names_both_and_the_nearest_network() 
     (entry,) = make_entries(SMALL, encode(SMALL, nearest)[None], SMALL.fitness)
     assert entry.macs == cheapest
     assert entry.fitness >= least
-
-
-def test_a_least_fitness_takes_one_limit_beside_macs(tmp_path: Path) -> None:
-    limits = dataclasses.replace(_limits(SMALL, tmp_path, ("latency",), 0.5), params=10_000)
-    with pytest.raises(BudgetError, match="the least fitness goes with one limit beside MACs; leave out the others"):
-        search_cheapest(SMALL, SMALL.fitness, 100.0, limits)
 
 
 @pytest.mark.parametrize("space", SPACES, ids=_IDS)
