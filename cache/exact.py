@@ -16,8 +16,9 @@ What is returned has the greatest fitness up to rounding, about 1e-12 of it.
 import dataclasses
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -25,7 +26,7 @@ from cache.additive import AdditiveCost, Plan, plan_of
 from cache.dominance import pareto_front
 from cache.labels import Labels, State, Trail, Way, grown, joined
 from cache.progress import SILENT, Listener
-from cache.pruning import ROUNDING, Places, Target, kept, places_of
+from cache.pruning import ROUNDING, Place, Places, Target, kept, places_of
 from fitness.blocks import FloatArray
 from fitness.score import effectiveness_bound
 from supernet.errors import UserError
@@ -48,6 +49,15 @@ EQUAL = 1e-12
 
 #: Arrays of candidates' size that live at once while a state is pruned.
 _COPIES = 4
+
+#: States pruned at a time. Numpy lets go of the interpreter for a part of it: more gain nothing.
+_THREADS = 2
+
+
+Made = TypeVar("Made")
+
+#: ``map``, or that of an executor.
+Each = Callable[[Callable[[State], Labels], Iterable[State]], Iterator[Labels]]
 
 
 class SpaceTooLargeError(UserError):
@@ -153,20 +163,34 @@ def _grounds(space: SearchSpace, costs: Sequence[AdditiveCost], target: Target) 
 def _solve(space: SearchSpace, grounds: Sequence[_Ground], target: Target, listener: Listener, memory: int) -> _Found:
     steps = len(space.stages) * space.max_depth
     found = []
-    for r, ground in enumerate(grounds):
+    executor = ThreadPoolExecutor(_THREADS)
+    # The few labels a relaxation leaves gain nothing from threads.
+    each = map if target.relaxed else executor.map
+    try:
+        for r, ground in enumerate(grounds):
 
-        def step(done: int, labels: int, before: int = r * steps) -> None:
-            listener.report(f"solving, {labels:,} labels", before + done, steps * len(space.resolutions))
+            def step(done: int, labels: int, before: int = r * steps) -> None:
+                listener.report(f"solving, {labels:,} labels", before + done, steps * len(space.resolutions))
 
-        found.append(_Growth(space, ground, target, r, memory).complete(step))
+            found.append(_Growth(space, ground, target, r, memory, each).complete(step))
+    finally:
+        executor.shutdown(cancel_futures=True)
     return _Found(*(np.concatenate(columns) for columns in zip(*found, strict=True)))
 
 
 class _Growth:
     """The networks of one resolution, grown from the stem block by block."""
 
-    def __init__(self, space: SearchSpace, ground: _Ground, target: Target, resolution: int, memory: int) -> None:
-        self.space, self.target, self.memory = space, target, memory
+    def __init__(
+        self,
+        space: SearchSpace,
+        ground: _Ground,
+        target: Target,
+        resolution: int,
+        memory: int,
+        each: Each,
+    ) -> None:
+        self.space, self.target, self.memory, self.each = space, target, memory, each
         self.plan, self.places = ground
         self.trail = Trail(space, resolution)
         #: ρ counts the stem and entropy does not, so where that sums over all blocks the stem is kept apart.
@@ -177,9 +201,7 @@ class _Growth:
         states = self._stems()
         for s, place in enumerate(self.places.before[:-1]):
             if s > 0:
-                states = {
-                    state: labels.take(kept(self.target, place, state, labels)) for state, labels in states.items()
-                }
+                states = self._pruned(place, states, lambda labels: labels)
             states = self._after_stage(s, states, step)
         cost, fitness, record = self._finished(states)
         index = pareto_front(cost, fitness) if self.target.sweep else np.lexsort((cost, -fitness))[:1]
@@ -204,18 +226,25 @@ class _Growth:
         ways = self._first_blocks(s, states)
         ends: defaultdict[State, list[Labels]] = defaultdict(list)
         for d in range(depths[-1]):
+            self._check_memory(ways.values())
             there = {}
-            for state, into in ways.items():
-                self._check_memory(into)
-                labels = grown(into)
-                labels = labels.take(kept(self.target, self.places.inside[s][d], state, labels))
+            for state, labels in self._pruned(self.places.inside[s][d], ways, grown).items():
                 if len(labels.record):
-                    there[state] = self.trail.record((s, d, state.width), into, labels)
+                    there[state] = self.trail.record((s, d, state.width), ways[state], labels)
                     if d + 1 in depths:
                         ends[state.finished(d + 1)].append(there[state])
             ways = self._later_blocks(s, there)
             step(s * depths[-1] + d + 1, self.trail.length)
         return {state: joined(parts) for state, parts in ends.items()}
+
+    def _pruned(self, place: Place, made: Mapping[State, Made], make: Callable[[Made], Labels]) -> dict[State, Labels]:
+        """Return the labels to keep of every state."""
+
+        def prune(state: State) -> Labels:
+            labels = make(made[state])
+            return labels.take(kept(self.target, place, state, labels))
+
+        return dict(zip(made, self.each(prune, made), strict=True))
 
     def _first_blocks(self, s: int, states: Mapping[State, Labels]) -> dict[State, list[Way]]:
         """Return the ways into the first block of stage ``s``, by the states they lead to."""
@@ -258,10 +287,11 @@ class _Growth:
             records.append(labels.record[feasible])
         return np.concatenate(costs), np.concatenate(values), np.concatenate(records)
 
-    def _check_memory(self, ways: Sequence[Way]) -> None:
+    def _check_memory(self, ways: Iterable[Sequence[Way]]) -> None:
         """Refuse what would need more memory than allowed."""
         columns = len(self.plan.head) + 4
-        candidates = sum(way.size for way in ways)
+        sizes = sorted(sum(way.size for way in into) for into in ways)
+        candidates = sum(sizes[-_THREADS:])
         # A record takes two 4-byte numbers on the trail and its label's columns.
         needed = 8 * (_COPIES * columns * candidates + (1 + columns) * self.trail.length)
         if needed > self.memory:
