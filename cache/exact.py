@@ -42,7 +42,7 @@ MEMORY = 3 * 2**29
 _BEAM = 50
 
 #: How far above the least cost that may do the limits on it are tried.
-_RAISES = (1.02, 1.05, 1.1, 1.2, 1.5, 2.5, math.inf)
+_RAISES = (1.02, 1.05, 1.1, 1.2, 1.5, 2.5)
 
 #: Fitness is a sum of many terms: equal to this, relative or below 1 absolute, is equal.
 EQUAL = 1e-12
@@ -140,8 +140,7 @@ def solve_cheapest(
     """
     least -= EQUAL * max(1.0, abs(least))
     limit = costs[0].most
-    for raised in _RAISES:
-        lowered = min(limit, floor * raised)
+    for lowered in (*(min(limit, floor * raised) for raised in _RAISES), limit):
         target = Target(settings, np.array([lowered, *_limits(costs[1:])]), sweep=True, beat=least)
         found = _solve(space, _grounds(space, costs, target), target, listener, memory)
         reaching = np.flatnonzero(found.fitness >= least)
