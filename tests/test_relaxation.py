@@ -115,10 +115,13 @@ def test_costs_without_a_limit_have_no_price() -> None:
     assert found.prices.tolist() == [0.0]
 
 
-@pytest.mark.parametrize("sweep", [True, False])
-def test_prices_are_used_where_one_best_network_is_wanted(sweep: bool) -> None:
+@pytest.mark.parametrize(
+    ("beam", "beat", "priced"), [(None, -math.inf, False), (50, -math.inf, True), (None, 100.0, True)]
+)
+def test_prices_are_used_where_they_drop_what_is_not_fit_enough(beam: int | None, beat: float, priced: bool) -> None:
     space = tiny_space()
     plan = plan_of(space, space.fitness, [count_cost(space, "macs")], 0)
-    places = places_of(plan, space.depths, Target(space.fitness, np.array([1e6]), sweep=sweep))
-    assert all((place.prices is None) == sweep for place in places.before)
-    assert all((place.prices is None) == sweep for stage in places.inside for place in stage)
+    target = Target(space.fitness, np.array([1e6]), sweep=True, beam=beam, beat=beat)
+    places = places_of(plan, space.depths, target)
+    assert all((place.prices is not None) == priced for place in places.before)
+    assert all((place.prices is not None) == priced for stage in places.inside for place in stage)
