@@ -57,7 +57,9 @@ def plot_fronts(path: Path, space: SearchSpace, fronts: Fronts) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    from matplotlib.figure import Figure  # noqa: PLC0415 - a second of import only plots pay for
+    # A second of imports that only plots pay for.
+    from matplotlib.figure import Figure  # noqa: PLC0415
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter  # noqa: PLC0415
 
     figure = Figure(figsize=(8, 5), layout="constrained", dpi=150)
     axes = figure.add_subplot()
@@ -80,6 +82,9 @@ def plot_fronts(path: Path, space: SearchSpace, fronts: Fronts) -> None:
         axes.scatter([chosen.macs / 1e6], [chosen.fitness], marker="*", s=220, color="tab:red", zorder=4, label=label)
     if fronts.frontier is not None and fronts.frontier.macs[-1] > _WIDE * fronts.frontier.macs[0]:
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("MACs of one image (M)")
     axes.set_ylabel("fitness F")
     axes.set_title(f"Fitness over MACs in {space.name}")
