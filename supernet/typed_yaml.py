@@ -13,6 +13,22 @@ from supernet.files import read_text
 
 T = TypeVar("T")
 
+#: A parser's message of a value that fits none of several types, and of one that does not fit its type.
+_UNION = re.compile(
+    r"Does not validate against any of the Union subtypes Subtypes: .*? Errors: (?P<expected>- Expected .*?) "
+    r"Given value type: \w+ Given value: (?P<value>.*)"
+)
+_MISTAKE = re.compile(r": (?P<expected>(?:- )?Expected an? .*?)\. Got value: (?P<value>.*)")
+
+#: What people call the types of fields.
+_KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "text",
+    "bool": "true or false",
+    "tuple": "a list, such as [1, 2]",
+}
+
 
 def read_yaml_mapping(path: Path) -> dict[str, Any]:
     """Return the mapping a YAML file holds.
@@ -56,6 +72,15 @@ def flatten(message: str) -> str:
     """Return a parser's message as one line a person can read."""
     message = re.sub(r"Problem with given class_path '[^']*':", "", message)
     message = re.sub(r'Parser key "(?:value\.)?([^"]*)":', r"\1:", message)
+    message = re.sub(r"Group '([^']*)' does not accept option '([^']*)'", r"there is no field '\1.\2'", message)
     message = re.sub(r"<class '([^']*)'>", r"\1", message)
     message = message.replace("typing.", "").replace("value.", "")
-    return re.sub(r"\s+", " ", message).strip()
+    message = re.sub(r"\s+", " ", message).strip()
+    message = _UNION.sub(lambda union: f"{union['expected']}. Got value: {union['value']}", message)
+    return _MISTAKE.sub(lambda mistake: f" is {mistake['value']}; it must be {_words(mistake['expected'])}", message)
+
+
+def _words(expected: str) -> str:
+    """Return what a parser expected as people say it."""
+    kinds = [kind for kind in re.split(r" ?- Expected an? |^Expected an? ", expected) if kind not in ("", "NoneType")]
+    return " or ".join(_KINDS.get(kind) or re.sub(r"^Literal\[(.*)\]$", r"one of \1", kind) for kind in kinds)

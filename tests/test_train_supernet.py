@@ -139,7 +139,7 @@ def test_a_finished_run_says_so_when_it_is_resumed(command: Command, run: Path) 
         (("--clients.count", 0), "clients.count is 0"),
         (("--rounds", 0), "rounds is 0; it must be at least 1"),
         (("--client.lr", -1), "client.lr is -1.0; it must be positive"),
-        (("--client.lr", "fast"), "client.lr: Expected a float. Got value: fast"),
+        (("--client.lr", "fast"), "client.lr is fast; it must be a number"),
         (("--client.batch-size", 1), "client.batch_size is 1; it must be at least 2"),
         (("--partition.alpha", 0), "partition.alpha is 0.0; it must be positive"),
         (("--partition.scheme", "by-hand"), "partition.scheme"),

@@ -1,6 +1,6 @@
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -72,4 +72,29 @@ def test_anything_but_a_mapping_is_a_one_line_error_that_names_the_file(tmp_path
 
 def test_messages_are_flattened_to_one_line() -> None:
     text = "Parser key \"value.depths\":\n  Expected a <class 'int'>. Got value: x"
-    assert flatten(text) == "depths: Expected a int. Got value: x"
+    assert flatten(text) == "depths is x; it must be a whole number"
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "message"),
+    [
+        (int | None, "few", "few; it must be a whole number"),
+        (Literal["batch", "group"], "layer", "layer; it must be one of 'batch', 'group'"),
+        (tuple[int, ...], "abc", "abc; it must be a list, such as [1, 2]"),
+        (bool, 7, "7; it must be true or false"),
+        (Literal["all"] | int, "few", "few; it must be one of 'all' or a whole number"),
+    ],
+)
+def test_a_value_of_another_type_is_named_with_what_is_allowed(kind: type, value: object, message: str) -> None:
+    cls = dataclasses.make_dataclass("Options", [("count", kind)])
+    with pytest.raises(UserError) as caught:
+        from_mapping(cls, {"count": value}, "file.yaml")
+    assert str(caught.value) == f"file.yaml: count is {message}"
+
+
+@pytest.mark.parametrize(("mapping", "name"), [({"size": 2}, "size"), ({"inner": {"size": 2}}, "inner.size")])
+def test_an_unknown_field_is_named(mapping: dict[str, object], name: str) -> None:
+    inner = dataclasses.make_dataclass("Inner", [("count", int, 1)])
+    cls = dataclasses.make_dataclass("Options", [("inner", inner), ("count", int, 1)])
+    with pytest.raises(UserError, match=rf"^file.yaml: there is no field '{name}'$"):
+        from_mapping(cls, mapping, "file.yaml")
