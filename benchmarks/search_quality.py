@@ -15,12 +15,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from machine import machine
+from machine import results
 from rich.console import Console
-from rich.table import Table
 
 from cache.frontier import exact_frontier
-from cache.kept import VARIABLE, find_frontier
+from cache.kept import VARIABLE, kept_path, write_frontier
 from cache.limits import Limits
 from fitness.cli import read_architectures
 from fitness.score import score
@@ -44,9 +43,7 @@ def main() -> None:
     if options.frontier:
         print(json.dumps(frontier_cost(options.frontier)))
         return
-    table = Table(title=machine("fedpareto", "numpy", "pymoo"))
-    for column in ("what", "measured", "bar"):
-        table.add_column(column)
+    table = results("fedpareto", "numpy", "pymoo")
     for published, optimum in published_rows():
         table.add_row("published network, resnet-cifar", published, "the optimum")
         table.add_row("  the optimum at its MACs", optimum, "")
@@ -93,7 +90,7 @@ def frontier_cost(name: str) -> dict[str, float]:
     frontier = exact_frontier(space, space.fitness)
     seconds = time.perf_counter() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
-    find_frontier(space, space.fitness)
+    write_frontier(kept_path(space, space.fitness), frontier)
     macs, params = LIMITED[name]
     started = time.perf_counter()
     fittest = search_exactly(frontier, Limits(macs, params))

@@ -15,10 +15,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from machine import machine
+from machine import results
 from PIL import Image
 from rich.console import Console
-from rich.table import Table
 
 from fitness.score import score
 from supernet.genes import decode, largest_genes, random_genes
@@ -41,9 +40,7 @@ def main() -> None:
     if options.server_memory:
         print(json.dumps(server_memory(options.server_memory)))
         return
-    table = Table(title=machine("fedpareto", "torch", "numpy"))
-    for column in ("what", "measured", "bar"):
-        table.add_column(column)
+    table = results("fedpareto", "torch", "numpy")
     for name in SCORED:
         vectorised, single = fitness_rates(load_space(name))
         table.add_row(

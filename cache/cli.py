@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cache.build import Method, Solver, build_cache
-from cache.entries import Entry
+from cache.entries import CACHE_ENTRIES, Entry
 from cache.exact import EQUAL
 from cache.file import Cache, write_cache
 from cache.kept import find_frontier
@@ -46,7 +46,7 @@ class Options:
 
     space: str
     output: str
-    entries: int = 60
+    entries: int = CACHE_ENTRIES
     flops_min: str | None = None
     flops_max: str | None = None
     classes: int | None = None

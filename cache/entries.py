@@ -12,6 +12,9 @@ from supernet.genes import canonical, decode
 from supernet.layouts import IntArray
 from supernet.space import FitnessSettings, SearchSpace
 
+#: Entries of a cache where nobody says how many.
+CACHE_ENTRIES = 60
+
 
 @dataclasses.dataclass(frozen=True)
 class Entry:

@@ -25,6 +25,7 @@ import numpy as np
 from cache.additive import AdditiveCost, Plan, plan_of
 from cache.dominance import pareto_front
 from cache.labels import Labels, State, Trail, Way, grown, joined
+from cache.outlook import Horizon, look_ahead
 from cache.progress import SILENT, Listener
 from cache.pruning import ROUNDING, Place, Places, Target, kept, places_of
 from fitness.blocks import FloatArray
@@ -47,6 +48,7 @@ _RAISES = (1.02, 1.05, 1.1, 1.2, 1.5, 2.5)
 #: Fitness is a sum of many terms: equal to this, relative or below 1 absolute, is equal.
 EQUAL = 1e-12
 
+
 #: Arrays of candidates' size that live at once while a state is pruned.
 _COPIES = 4
 
@@ -64,6 +66,13 @@ class SpaceTooLargeError(UserError):
     """A space whose exact solution takes more memory than is allowed."""
 
 
+class _Survey(NamedTuple):
+    """The networks of one resolution, and what their completions may add, whatever is searched for."""
+
+    plan: Plan
+    horizon: Horizon
+
+
 class _Ground(NamedTuple):
     """The networks of one resolution, and what is known of their completions; one for every pass over them."""
 
@@ -77,6 +86,11 @@ class _Found(NamedTuple):
     genes: IntArray
     cost: FloatArray
     fitness: FloatArray
+
+
+def rounding(fitness: float) -> float:
+    """Return how far apart sums of the same terms in another order, of about this fitness, may be."""
+    return EQUAL * max(1.0, abs(fitness))
 
 
 def solve_front(
@@ -94,7 +108,7 @@ def solve_front(
         SpaceTooLargeError: it takes more than ``memory`` bytes.
     """
     target = Target(settings, _limits(costs), sweep=True)
-    found = _solve(space, _grounds(space, costs, target), target, listener, memory)
+    found = _solve(space, _grounds(space, _surveys(space, settings, costs), target), target, listener, memory)
     return canonical(space, found.genes[pareto_front(found.cost, found.fitness)])
 
 
@@ -113,7 +127,7 @@ def solve_best(
         SpaceTooLargeError: it takes more than ``memory`` bytes.
     """
     rough = Target(settings, _limits(costs), sweep=False, beam=_BEAM)
-    grounds = _grounds(space, costs, rough)
+    grounds = _grounds(space, _surveys(space, settings, costs), rough)
     best = float(_solve(space, grounds, rough, SILENT, memory).fitness.max(initial=-math.inf))
     target = dataclasses.replace(rough, beam=None, beat=best - ROUNDING * abs(best))
     found = _solve(space, grounds, target, listener, memory)
@@ -138,11 +152,11 @@ def solve_cheapest(
     Raises:
         SpaceTooLargeError: it takes more than ``memory`` bytes.
     """
-    least -= EQUAL * max(1.0, abs(least))
-    limit = costs[0].most
+    least -= rounding(least)
+    limit, surveys = costs[0].most, _surveys(space, settings, costs)
     for lowered in (*(min(limit, floor * raised) for raised in _RAISES), limit):
         target = Target(settings, np.array([lowered, *_limits(costs[1:])]), sweep=True, beat=least)
-        found = _solve(space, _grounds(space, costs, target), target, listener, memory)
+        found = _solve(space, _grounds(space, surveys, target), target, listener, memory)
         reaching = np.flatnonzero(found.fitness >= least)
         if len(reaching) or lowered == limit:
             break
@@ -154,9 +168,13 @@ def _limits(costs: Sequence[AdditiveCost]) -> FloatArray:
     return np.array([cost.most for cost in costs])
 
 
-def _grounds(space: SearchSpace, costs: Sequence[AdditiveCost], target: Target) -> list[_Ground]:
-    plans = [plan_of(space, target.settings, costs, r) for r in range(len(space.resolutions))]
-    return [_Ground(plan, places_of(plan, space.depths, target)) for plan in plans]
+def _surveys(space: SearchSpace, settings: FitnessSettings, costs: Sequence[AdditiveCost]) -> list[_Survey]:
+    plans = [plan_of(space, settings, costs, r) for r in range(len(space.resolutions))]
+    return [_Survey(plan, look_ahead(plan, space.depths)) for plan in plans]
+
+
+def _grounds(space: SearchSpace, surveys: Sequence[_Survey], target: Target) -> list[_Ground]:
+    return [_Ground(plan, places_of(plan, horizon, space.depths, target)) for plan, horizon in surveys]
 
 
 def _solve(space: SearchSpace, grounds: Sequence[_Ground], target: Target, listener: Listener, memory: int) -> _Found:

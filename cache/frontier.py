@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from cache.additive import AdditiveCost, count_cost
 from cache.dominance import pareto_front
 from cache.entries import Entry, make_entries
-from cache.exact import EQUAL, MEMORY, solve_front
+from cache.exact import EQUAL, MEMORY, rounding, solve_front
 from cache.progress import SILENT, Listener
 from fitness.blocks import FloatArray
 from fitness.score import score
@@ -88,7 +88,7 @@ def _rising(values: FloatArray) -> list[int]:
     """Return the indices of ascending values that exceed the one kept before by more than rounding."""
     kept: list[int] = []
     for index, value in enumerate(values):
-        if not kept or value - values[kept[-1]] > EQUAL * max(1.0, abs(value)):
+        if not kept or value - values[kept[-1]] > rounding(value):
             kept.append(index)
     return kept
 

@@ -9,7 +9,7 @@ import numpy as np
 from cache.additive import Plan
 from cache.dominance import non_dominated
 from cache.labels import Labels, State
-from cache.outlook import Ahead, Outlook, look_ahead
+from cache.outlook import Ahead, Horizon, Outlook
 from cache.relaxation import tightest
 from fitness.blocks import FloatArray
 from fitness.score import effectiveness_bound
@@ -88,9 +88,8 @@ class _Final(NamedTuple):
     high: FloatArray
 
 
-def places_of(plan: Plan, depths: tuple[int, ...], target: Target) -> Places:
+def places_of(plan: Plan, horizon: Horizon, depths: tuple[int, ...], target: Target) -> Places:
     """Return the places of the networks of one resolution whose stages have one of ``depths`` blocks."""
-    ahead = look_ahead(plan, depths)
     weights = np.array([(stage.weights.min(), stage.weights.max()) for stage in plan.stages])
     slopes = np.zeros((len(plan.stages) + 1, 2))
     top_slope = float(weights[:, 1].max())
@@ -107,8 +106,8 @@ def places_of(plan: Plan, depths: tuple[int, ...], target: Target) -> Places:
         return Place(found, slopes[s if d is None else s + 1], top_slope, len(plan.stages), prices)
 
     return Places(
-        tuple(tuple(place(found, s, d) for d, found in enumerate(stage)) for s, stage in enumerate(ahead.inside)),
-        tuple(place(found, s, None) for s, found in enumerate(ahead.before)),
+        tuple(tuple(place(found, s, d) for d, found in enumerate(stage)) for s, stage in enumerate(horizon.inside)),
+        tuple(place(found, s, None) for s, found in enumerate(horizon.before)),
     )
 
 

@@ -3,15 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from cache.entries import Entry, make_entries, spread
+from cache.entries import CACHE_ENTRIES, Entry, make_entries, spread
 from cache.limits import Limits
 from cache.plot import Fronts, plot_fronts
 from cache.progress import Listener
 from search.searcher import Answer
 from supernet.space import FitnessSettings, SearchSpace
-
-#: Entries drawn where there is no cache: those build-cache takes.
-_ENTRIES = 60
 
 
 def plot_search(
@@ -32,6 +29,6 @@ def plot_search(
 
     frontier = answer.frontier
     if not known and frontier is not None:
-        known = make_entries(space, frontier.genes[spread(frontier.macs, _ENTRIES)], fitness)
+        known = make_entries(space, frontier.genes[spread(frontier.macs, CACHE_ENTRIES)], fitness)
     searched = front_alone(space, fitness, listener)
     plot_fronts(path, space, Fronts(frontier, searched, known, answer.entry, limits.macs))

@@ -8,7 +8,7 @@ import numpy as np
 
 from cache.additive import count_cost
 from cache.entries import Entry, make_entries
-from cache.exact import EQUAL, SpaceTooLargeError, solve_best, solve_cheapest
+from cache.exact import SpaceTooLargeError, rounding, solve_best, solve_cheapest
 from cache.frontier import Frontier
 from cache.infeasible import refusal
 from cache.kept import find_frontier
@@ -48,7 +48,7 @@ class Answer:
         """
         if self.frontier is None:
             return None
-        above = self.entry.fitness + EQUAL * max(1.0, abs(self.entry.fitness))
+        above = self.entry.fitness + rounding(self.entry.fitness)
         index = self.frontier.cheapest_reaching(float(np.nextafter(above, np.inf)))
         return None if index is None else self.frontier.entry(index)
 
@@ -70,7 +70,7 @@ def search(
     Raises:
         BudgetError: no network meets the limits; it names the limit that binds and the nearest network.
     """
-    frontier, start = None, encode_all(space, [entry.architecture for entry in known])
+    frontier = None
     try:
         frontier = find_frontier(space, fitness, listener)
         return Answer(search_exactly(frontier, limits, listener), "exact", frontier)
@@ -78,6 +78,7 @@ def search(
         from search.evolution import DEFAULT_SETTINGS, evolve  # noqa: PLC0415 - the exact search does without pymoo
 
         listener.remark(f"{error}; searching with NSGA-II, without a certificate")
+        start = encode_all(space, [entry.architecture for entry in known])
         start = start if frontier is None else np.concatenate([frontier.genes, start])
         settings = dataclasses.replace(DEFAULT_SETTINGS, seed=seed)
         return Answer(evolve(space, fitness, limits, start, settings), "nsga2", frontier)

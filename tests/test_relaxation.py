@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from strategies import runs, tiny_space
 
 from cache.additive import Plan, count_cost, plan_of
+from cache.outlook import look_ahead
 from cache.pruning import Target, places_of
 from cache.relaxation import relax, tightest
 from fitness.blocks import FloatArray
@@ -122,6 +123,6 @@ def test_prices_are_used_where_they_drop_what_is_not_fit_enough(beam: int | None
     space = tiny_space()
     plan = plan_of(space, space.fitness, [count_cost(space, "macs")], 0)
     target = Target(space.fitness, np.array([1e6]), sweep=True, beam=beam, beat=beat)
-    places = places_of(plan, space.depths, target)
+    places = places_of(plan, look_ahead(plan, space.depths), space.depths, target)
     assert all((place.prices is not None) == priced for place in places.before)
     assert all((place.prices is not None) == priced for stage in places.inside for place in stage)

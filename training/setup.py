@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cache.build import build_cache
+from cache.entries import CACHE_ENTRIES
 from cache.file import Cache, read_cache
 from cache.limits import Limits
 from cache.progress import Listener
@@ -41,9 +42,6 @@ from training.run_folder import (
     read_split,
 )
 from training.trackers.protocol import Tracker
-
-#: Entries of the cache a run builds for itself.
-CACHE_ENTRIES = 60
 
 
 @dataclasses.dataclass(frozen=True)
