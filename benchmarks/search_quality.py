@@ -15,16 +15,17 @@ import tempfile
 import time
 from pathlib import Path
 
-from machine import results
+from results import results
 from rich.console import Console
 
 from cache.frontier import exact_frontier
-from cache.kept import VARIABLE, kept_path, write_frontier
+from cache.kept import kept_path, write_frontier
 from cache.limits import Limits
 from fitness.cli import read_architectures
 from fitness.score import score
 from search.searcher import search_cheapest, search_exactly
 from supernet.genes import encode
+from supernet.kept import VARIABLE
 from supernet.space import load_space
 from supernet.units import format_quantity
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from machine import results
 from PIL import Image
+from results import results
 from rich.console import Console
 
 from fitness.score import score

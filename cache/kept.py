@@ -4,13 +4,11 @@ import dataclasses
 import hashlib
 import json
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import platformdirs
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
@@ -18,10 +16,8 @@ from cache.frontier import Frontier, exact_frontier, frontier_of
 from cache.progress import SILENT, Listener
 from supernet.errors import ArchitectureError, UserError
 from supernet.files import replacing
+from supernet.kept import VARIABLE, kept_file
 from supernet.space import FitnessSettings, SearchSpace
-
-#: Names the folder frontiers are kept in, instead of the platform's.
-VARIABLE = "FEDPARETO_CACHE_DIR"
 
 VERSION = 1
 
@@ -33,16 +29,11 @@ class KeptFrontierError(UserError):
     """A kept frontier that is damaged or of another version."""
 
 
-def kept_folder() -> Path:
-    """Return the folder frontiers are kept in."""
-    return Path(os.environ.get(VARIABLE) or platformdirs.user_cache_path("fedpareto")) / "frontiers"
-
-
 def kept_path(space: SearchSpace, fitness: FitnessSettings) -> Path:
     """Return where the frontier of a space and of given weights is kept: spaces and weights share no file."""
     identity = json.dumps([space.fingerprint, _weights(fitness)], sort_keys=True)
     digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
-    return kept_folder() / f"{re.sub(r'[^A-Za-z0-9._-]', '-', space.name)[:60]}-{digest}.safetensors"
+    return kept_file("frontiers", space.name, digest, ".safetensors")
 
 
 def find_frontier(space: SearchSpace, fitness: FitnessSettings, listener: Listener = SILENT) -> Frontier:

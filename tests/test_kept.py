@@ -15,8 +15,9 @@ from strategies import preset, tiny_space
 
 import cache.kept
 from cache.frontier import Frontier, exact_frontier
-from cache.kept import KeptFrontierError, find_frontier, kept_folder, kept_path, read_frontier, write_frontier
+from cache.kept import KeptFrontierError, find_frontier, kept_path, read_frontier, write_frontier
 from cache.progress import Listener
+from supernet.kept import kept_folder
 from supernet.space import FitnessSettings
 
 SPACE = dataclasses.replace(tiny_space(), resolutions=(8,), depths=(1, 2), kernels=(3,))
@@ -115,9 +116,9 @@ def test_a_file_is_in_the_folder_whatever_the_spaces_name(folder: Path, name: st
 def test_the_folder_is_the_platforms_without_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FEDPARETO_CACHE_DIR")
     default = Path(platformdirs.user_cache_path("fedpareto")) / "frontiers"
-    assert kept_folder() == default
+    assert kept_folder("frontiers") == default
     monkeypatch.setenv("FEDPARETO_CACHE_DIR", "")
-    assert kept_folder() == default
+    assert kept_folder("frontiers") == default
     assert kept_path(SPACE, WEIGHTS).parent == default
 
 

@@ -1,14 +1,18 @@
 """Aggregation: a weighted mean over the clients whose slice covers an entry, as a streaming fold."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from supernet.architecture import Architecture
 from supernet.slices import Slices, slices
 from supernet.space import SearchSpace
 from supernet.weights import Tensors
+
+_Bounds = tuple[tuple[int, int], ...]
 
 
 def maxnet_weights(macs: Sequence[int], beta: float) -> list[float]:
@@ -27,21 +31,28 @@ def maxnet_weights(macs: Sequence[int], beta: float) -> list[float]:
 class Fold:
     """Weighted sums of updates; one update is added at a time and can be forgotten.
 
-    Holds one copy of the supernet's tensors, whatever the number of clients: weights are summed by distinct
-    slice and spread over entries only while a tensor is merged.
+    Holds one copy of the supernet's tensors, whatever the number of clients, and keeps it for the next round.
+    Weights are summed by distinct slice and laid over each other only while a tensor is merged.
     """
 
     def __init__(self, space: SearchSpace, tensors: Mapping[str, Tensor]) -> None:
         self._space = space
-        self._sums = {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
+        # What a sum holds before its first weight is left over from the last round.
+        self._sums = {name: torch.empty_like(tensor) for name, tensor in tensors.items()}
         # Keyed by the slices' bounds: slices cannot be hashed in every supported Python.
-        self._weights: dict[str, dict[tuple[tuple[int, int], ...], float]] = {name: {} for name in tensors}
+        self._weights: dict[str, dict[_Bounds, float]] = {name: {} for name in tensors}
         self.updates = 0
 
     def add(self, architecture: Architecture, tensors: Mapping[str, Tensor], weight: float) -> None:
         """Add one client's ``tensors``, which belong to ``architecture``, with ``weight`` > 0."""
         for name, index in slices(self._space, architecture).items():
-            self._sums[name][index].add_(tensors[name].to(self._sums[name].device), alpha=weight)
+            sums, tensor = self._sums[name], tensors[name].to(self._sums[name].device)
+            if self._weights[name]:
+                sums[index].add_(tensor, alpha=weight)
+            elif tensor.shape == sums.shape:
+                torch.mul(tensor, weight, out=sums)
+            else:
+                sums.zero_()[index].add_(tensor, alpha=weight)
             bounds = tuple((part.start, part.stop) for part in index)
             self._weights[name][bounds] = self._weights[name].get(bounds, 0.0) + weight
         self.updates += 1
@@ -50,22 +61,50 @@ class Fold:
         """Replace every covered entry of ``tensors`` by the mean; untouched entries keep their bytes.
 
         With ``velocity`` the server keeps momentum on covered entries (FedAvgM, Hsu et al. 2019):
-        v ← momentum·v + (mean − x), x ← x + v. Ends the fold.
+        v ← momentum·v + (mean − x), x ← x + v. The fold is empty afterwards.
         """
         for name, tensor in tensors.items():
-            cover = torch.zeros_like(tensor)
-            for bounds, weight in self._weights[name].items():
-                cover[_as_slices(bounds)] += weight
-            covered = cover > 0
-            mean = self._sums.pop(name).div_(cover)
-            if velocity is None:
-                torch.where(covered, mean, tensor, out=tensor)
-                continue
-            step = torch.where(covered, mean - tensor, 0.0)
-            moved = velocity[name] * momentum + step
-            velocity[name].copy_(torch.where(covered, moved, velocity[name]))
-            tensor.copy_(torch.where(covered, tensor + moved, tensor))
+            sums = self._sums[name]
+            for part, cover in _parts(self._weights[name], tensor.device):
+                if velocity is None:
+                    torch.div(sums[part], cover, out=tensor[part])
+                    continue
+                step = sums[part].div_(cover).sub_(tensor[part])
+                tensor[part] += velocity[name][part].mul_(momentum).add_(step)
+            self._weights[name].clear()
+        self.updates = 0
 
 
-def _as_slices(bounds: tuple[tuple[int, int], ...]) -> Slices:
-    return tuple(slice(start, stop) for start, stop in bounds)
+def _parts(weights: Mapping[_Bounds, float], device: torch.device) -> Iterator[tuple[Slices, Tensor]]:
+    """Cut what overlapping slices cover into parts; yield each with the sums of weights that lie on it.
+
+    Parts are bands of the first axis, as wide as the cover is the same along it: long runs of memory. A band whose
+    cover has holes (a wide slice with a small kernel, a narrow one with a large) is cut into cells.
+    """
+    if not weights:
+        return
+    edges = [sorted({edge for part in axis for edge in part}) for axis in zip(*weights, strict=True)]
+    grid = np.zeros([len(axis) - 1 for axis in edges], dtype=np.float32)
+    for bounds, weight in weights.items():
+        covered = (
+            slice(axis.index(start), axis.index(stop)) for axis, (start, stop) in zip(edges, bounds, strict=True)
+        )
+        grid[tuple(covered)] += weight
+    for row in range(len(grid)):
+        for box in ((slice(row, row + 1), *box) for box in _boxes(grid[row] > 0)):
+            cover = grid[box]
+            for axis, chosen in enumerate(box[1:], 1):
+                cover = np.repeat(cover, np.diff(edges[axis])[chosen], axis=axis)
+            part = tuple(slice(axis[one.start], axis[one.stop]) for axis, one in zip(edges, box, strict=True))
+            yield part, torch.from_numpy(cover).to(device)
+
+
+def _boxes(covered: NDArray[np.bool_]) -> list[Slices]:
+    """Return boxes that make up the covered cells: their bounding box if it has no hole, else every cell."""
+    places = np.argwhere(covered)
+    if not len(places):
+        return []
+    box = tuple(slice(int(low), int(high) + 1) for low, high in zip(places.min(0), places.max(0), strict=True))
+    if covered[box].all():
+        return [box]
+    return [tuple(slice(int(at), int(at) + 1) for at in place) for place in places]

@@ -1,6 +1,7 @@
 """One round in the making: what was planned, and what came back, added up as it arrives."""
 
 import dataclasses
+import math
 from collections import Counter
 from collections.abc import Mapping
 
@@ -50,7 +51,7 @@ class Answers:
         self._by_examples = by_examples
         self.accepted: dict[int, Accepted] = {}
         self.failures: list[Failure] = []
-        self.sgd_seconds = 0.0
+        self._sgd: list[tuple[float, float]] = []
         self.bytes_up = 0
         self.bytes_down = 0
 
@@ -60,7 +61,7 @@ class Answers:
             self.failures.append(answer)
             return
         self.bytes_up += tensor_bytes(answer.tensors)
-        self.sgd_seconds += answer.sgd_seconds
+        self._sgd.append((answer.started, answer.started + answer.sgd_seconds))
         failure = check_update(answer)
         if failure is not None:
             self.failures.append(failure)
@@ -69,6 +70,15 @@ class Answers:
         weight = self.plan.weights[client] * (answer.examples if self._by_examples else 1)
         self.fold.add(answer.task.architecture, answer.tensors, weight)
         self.accepted[client] = Accepted(answer.examples, answer.loss)
+
+    @property
+    def sgd_seconds(self) -> float:
+        """Time in which at least one client was in its local epochs."""
+        total, end = 0.0, -math.inf
+        for start, stop in sorted(self._sgd):
+            total += max(0.0, stop - max(start, end))
+            end = max(end, stop)
+        return total
 
     @property
     def failed_by_kind(self) -> Counter[str]:

@@ -100,9 +100,9 @@ def save_checkpoint(
     body = {"version": VERSION, "state": dataclasses.asdict(state), "config": config}
     try:
         with replacing_folder(folder) as temporary:
-            save_file(dict(tensors), temporary / SUPERNET)
+            save_file(_contiguous(tensors), temporary / SUPERNET)
             if velocity is not None:
-                save_file(dict(velocity), temporary / SERVER)
+                save_file(_contiguous(velocity), temporary / SERVER)
             (temporary / STATE).write_text(json.dumps(body), encoding="utf-8")
             shutil.rmtree(folder, ignore_errors=True)
     except (OSError, SafetensorError) as error:
@@ -156,6 +156,10 @@ def load_checkpoint(folder: Path, space: SearchSpace) -> Checkpoint:
     tensors = _read_tensors(folder, SUPERNET, space)
     velocity = _read_tensors(folder, SERVER, space) if (folder / SERVER).exists() else None
     return Checkpoint(state, config, tensors, velocity)
+
+
+def _contiguous(tensors: Mapping[str, Tensor]) -> Tensors:
+    return {name: tensor.contiguous() for name, tensor in tensors.items()}
 
 
 def _folders(run: Path) -> list[Path]:

@@ -2,17 +2,30 @@
 
 import dataclasses
 import time
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import CancelledError
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from supernet.architecture import Architecture
+from supernet.slices import tensor_shapes
 from supernet.space import SearchSpace
-from supernet.weights import network_with
+from supernet.weights import Tensors, network_with
+from training.buffers import Buffers
 from training.config import ClientConfig
 from training.data.augment import Augmentation
-from training.data.batches import training_batches
+from training.data.batches import Batches
 from training.data.images import ImageSet, Normalisation
+from training.execution import Profile
+from training.memory import out_of_memory
 from training.messages import Task, Update
+from training.step import CudaRecorder, EagerStep, Recorder, ReplayedStep, Step
+
+#: Networks a trainer keeps built; a cache of 60 entries fits.
+_KEPT_NETWORKS = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,45 +38,105 @@ class Recipe:
     normalisation: Normalisation
 
 
-def train_client(task: Task, data: ImageSet, recipe: Recipe) -> Update:
-    """Train ``task``'s subnet on ``data`` and return its tensors.
+@dataclasses.dataclass(frozen=True)
+class _Built:
+    """One architecture's network on a trainer's memory."""
 
-    The task's tensors are the client's own and may be overwritten. Deterministic for one machine, device and
-    number of threads: every draw comes from the task's seed.
+    weights: Tensors
+    momentum: Tensors
+    optimizer: torch.optim.SGD
+    step: Step
+
+
+class LocalTrainer:
+    """Trains clients one after another, in memory that the next one reuses.
+
+    Args:
+        recipe: the local training.
+        profile: how it is computed.
+        device: where.
+        recorder: records steps that are replayed; CUDA graphs when left out.
     """
-    config, device = recipe.config, data.images.device
-    tensors = {name: tensor.to(device) for name, tensor in task.tensors.items()}
-    # oneDNN and cuDNN run small convolutions faster with the channels last.
-    network = network_with(recipe.space, task.architecture, tensors).to(memory_format=torch.channels_last).train()
-    optimizer = make_optimizer(network, config, task.learning_rate)
-    criterion = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
-    generator = torch.Generator().manual_seed(task.seed)
-    loss = 0.0
-    started = time.perf_counter()
-    for _ in range(task.epochs):
-        losses = []
-        for images, labels in training_batches(
-            data,
-            config.batch,
-            task.architecture.resolution,
-            recipe.augmentation,
-            recipe.normalisation,
-            generator,
-        ):
-            optimizer.zero_grad(set_to_none=True)
-            batch_loss = criterion(network(images), labels)
-            batch_loss.backward()
-            if config.clip:
-                nn.utils.clip_grad_norm_(network.parameters(), config.clip)
-            optimizer.step()
-            losses.append(batch_loss.detach())
-        loss = torch.stack(losses).mean().item()
-    seconds = time.perf_counter() - started
-    trained = {name: parameter.detach() for name, parameter in network.named_parameters()}
-    return Update(task, trained, len(data), loss, seconds)
+
+    def __init__(
+        self, recipe: Recipe, profile: Profile, device: torch.device, recorder: Recorder | None = None
+    ) -> None:
+        self._recipe, self._profile, self._device = recipe, profile, device
+        layout = profile.torch_format
+        self._weights = Buffers(recipe.space, device, layout)
+        self._momentum = Buffers(recipe.space, device, layout)
+        self._batches = Batches(
+            recipe.config.batch, recipe.augmentation, recipe.normalisation, recipe.space.classes, layout
+        )
+        self._built: OrderedDict[Architecture, _Built] = OrderedDict()
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._recorder = CudaRecorder(self._stream) if recorder is None and self._stream is not None else recorder
+
+    def train(self, task: Task, data: ImageSet, cancelled: Callable[[], bool] = lambda: False) -> Update:
+        """Train ``task``'s subnet on ``data`` and return its tensors, which the next call overwrites.
+
+        Deterministic for one machine, device and profile: every draw comes from the task's seed. ``cancelled`` is
+        asked before every step.
+
+        Raises:
+            OutOfMemoryError: the network and its batch do not fit.
+            CancelledError: it was cancelled.
+        """
+        with out_of_memory(task.architecture, self._recipe.config.batch, self._device), self._on_stream():
+            return self._train(task, data, cancelled)
+
+    def _train(self, task: Task, data: ImageSet, cancelled: Callable[[], bool]) -> Update:
+        built = self._network(task.architecture)
+        _fill(built, task)
+        generator = torch.Generator().manual_seed(task.seed)
+        loss = 0.0
+        started = time.monotonic()
+        for _ in range(task.epochs):
+            losses = []
+            for images, labels in self._batches.epoch(data, task.architecture.resolution, generator):
+                if cancelled():
+                    raise CancelledError
+                losses.append(built.step(images, labels))
+            # Reading the loss waits for the device: the time is that of all steps.
+            loss = torch.stack(losses).mean().item()
+        return Update(task, built.weights, len(data), loss, started, time.monotonic() - started)
+
+    def _on_stream(self) -> AbstractContextManager[object]:
+        if self._stream is None:
+            return nullcontext()
+        # The server's tensors were written, and the last update was read, on the default stream.
+        self._stream.wait_stream(torch.cuda.default_stream(self._device))
+        return torch.cuda.stream(self._stream)
+
+    def _network(self, architecture: Architecture) -> _Built:
+        built = self._built.pop(architecture, None) or self._build(architecture)
+        self._built[architecture] = built
+        if len(self._built) > _KEPT_NETWORKS:
+            self._built.popitem(last=False)
+        return built
+
+    def _build(self, architecture: Architecture) -> _Built:
+        recipe, profile = self._recipe, self._profile
+        shapes = tensor_shapes(recipe.space, architecture)
+        weights = self._weights.views(shapes)
+        network = network_with(recipe.space, architecture, weights).train()
+        momentum = self._momentum.views(shapes) if recipe.config.momentum else {}
+        # A graph reads the learning rate where it was at its recording.
+        rate = torch.zeros((), device=self._device) if profile.graphs else 0.0
+        optimizer = make_optimizer(network, recipe.config, rate, fused=profile.fused)
+        for name, parameter in network.named_parameters():
+            if momentum:
+                optimizer.state[parameter]["momentum_buffer"] = momentum[name]
+        step: Step = EagerStep(network, optimizer, recipe.config, profile, self._device)
+        if profile.graphs:
+            assert self._recorder is not None, "graphs need a GPU"
+            step = ReplayedStep(step, *self._batches.empty(architecture.resolution, self._device), self._recorder)
+        return _Built(weights, momentum, optimizer, step)
 
 
-def make_optimizer(network: nn.Module, config: ClientConfig, lr: float) -> torch.optim.SGD:
+def make_optimizer(
+    network: nn.Module, config: ClientConfig, lr: float | Tensor, *, fused: bool = False
+) -> torch.optim.SGD:
     """Return SGD with weight decay on weights of two or more dimensions only."""
     weights = [parameter for parameter in network.parameters() if parameter.ndim > 1]
     rest = [parameter for parameter in network.parameters() if parameter.ndim <= 1]
@@ -71,4 +144,18 @@ def make_optimizer(network: nn.Module, config: ClientConfig, lr: float) -> torch
         {"params": weights, "weight_decay": config.weight_decay},
         {"params": rest, "weight_decay": 0.0},
     ]
-    return torch.optim.SGD(groups, lr=lr, momentum=config.momentum)
+    return torch.optim.SGD(groups, lr=lr, momentum=config.momentum, fused=fused or None)
+
+
+def _fill(built: _Built, task: Task) -> None:
+    """Overwrite all that the client before has left."""
+    for name, tensor in task.tensors.items():
+        built.weights[name].copy_(tensor)
+    for tensor in built.momentum.values():
+        tensor.zero_()
+    for group in built.optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(task.learning_rate)
+        else:
+            group["lr"] = task.learning_rate
+    built.step.begin()

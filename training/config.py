@@ -10,6 +10,7 @@ import yaml
 from supernet.errors import UserError
 from supernet.files import write_text
 from training.clients import ClientsConfig
+from training.execution import ExecutionConfig, PrecisionChoice
 from training.partition import PartitionConfig
 from training.schedules import LearningRateSchedule
 
@@ -18,8 +19,11 @@ DEFAULT_BATCH = 64
 
 Curriculum = Literal["pareto", "sandwich"]
 
-#: What may change when a run is resumed: where things are and what is reported, never what is computed.
+#: What may change when a run is resumed: where things are and what is reported.
 RESUME_MAY_CHANGE = ("output", "data.root", "data.download", "checkpoint.", "tracking.")
+
+#: What may change besides for the sake of another machine or a full memory; the user is told that bytes differ.
+RESUME_MAY_ADAPT = ("device", "precision", "execution.", "client.batch_size", "evaluation.batch_size")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +38,10 @@ class DataConfig:
         crop: pixels of padding of the random crop; the data set's own when left out.
         flip: mirror images; the data set's own when left out.
         cutout: side in pixels of the square cut out; none when left out.
+        randaugment: operations of RandAugment on each image; 0 for none.
+        magnitude: of RandAugment's operations, 0 to 30.
+        mixup: alpha of Mixup; 0 for none.
+        cutmix: alpha of CutMix; 0 for none.
     """
 
     name: str = "digits"
@@ -43,6 +51,17 @@ class DataConfig:
     crop: int | None = None
     flip: bool | None = None
     cutout: int | None = None
+    randaugment: int = 0
+    magnitude: int = 9
+    mixup: float = 0.0
+    cutmix: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("randaugment", "mixup", "cutmix"):
+            if not getattr(self, name) >= 0:
+                raise UserError(f"data.{name} is {getattr(self, name)}; it must not be negative (0 for none)")
+        if not 0 <= self.magnitude <= 30:
+            raise UserError(f"data.magnitude is {self.magnitude}; it must be from 0 to 30")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,6 +196,8 @@ class RunConfig:
         seed: of every random draw of the run.
         curriculum: pareto (draws from the cache) or sandwich (random networks in the same MACs range).
         device: auto, cpu, cuda or cuda:N.
+        precision: fp32, tf32, bf16 or fp16, or auto: the fastest of those that keep the accuracy (all but fp16,
+            which older GPUs are measured with in place of bf16).
         data: the images.
         partition: how they are spread over the clients.
         clients: the federation.
@@ -185,6 +206,7 @@ class RunConfig:
         evaluation: probes on validation images.
         checkpoint: what is kept to resume from.
         tracking: where the run is reported.
+        execution: how clients' steps run; what is left out is chosen by measurement.
     """
 
     space: str = "mobilenet-tiny"
@@ -195,6 +217,7 @@ class RunConfig:
     seed: int = 0
     curriculum: Curriculum = "pareto"
     device: str = "auto"
+    precision: PrecisionChoice = "auto"
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     partition: PartitionConfig = dataclasses.field(default_factory=PartitionConfig)
     clients: ClientsConfig = dataclasses.field(default_factory=ClientsConfig)
@@ -203,6 +226,7 @@ class RunConfig:
     evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
     tracking: TrackingConfig = dataclasses.field(default_factory=TrackingConfig)
+    execution: ExecutionConfig = dataclasses.field(default_factory=ExecutionConfig)
 
     def __post_init__(self) -> None:
         if self.rounds < 1:
@@ -221,13 +245,14 @@ def write_config(path: Path, config: RunConfig) -> None:
     write_text(path, yaml.safe_dump(config_to_mapping(config), sort_keys=False))
 
 
-def changed_field(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
-    """Return the first (field, old, new) that a resumed run may not change, or None."""
+def changed_fields(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Return every (field, old, new) that differs and is not one that any resumed run may change."""
     old, new = dict(_flatten(before)), dict(_flatten(after))
-    for name in sorted(old.keys() | new.keys()):
-        if not name.startswith(RESUME_MAY_CHANGE) and old.get(name) != new.get(name):
-            return name, old.get(name), new.get(name)
-    return None
+    return [
+        (name, old.get(name), new.get(name))
+        for name in sorted(old.keys() | new.keys())
+        if not name.startswith(RESUME_MAY_CHANGE) and old.get(name) != new.get(name)
+    ]
 
 
 def _flatten(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

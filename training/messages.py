@@ -20,7 +20,7 @@ class Task:
         round: number of the round, from 1.
         client: index of the client.
         architecture: the subnet it trains.
-        tensors: that subnet's slices of the supernet, contiguous; the client owns them.
+        tensors: that subnet's slices of the supernet, as views of it: to be copied, never written.
         epochs: passes over the client's data.
         learning_rate: of this round.
         seed: of all the client's draws in this round.
@@ -41,16 +41,19 @@ class Update:
 
     Attributes:
         task: what it was asked.
-        tensors: the trained slices, with the task's names and shapes.
+        tensors: the trained slices, with the task's names and shapes; the engine may reuse their memory once
+            it is asked for the next answer.
         examples: images it holds.
         loss: mean training loss of its last epoch.
-        sgd_seconds: time spent in its local epochs.
+        started: when its local epochs began, in seconds of the server's monotonic clock.
+        sgd_seconds: time spent in them.
     """
 
     task: Task
     tensors: Mapping[str, Tensor]
     examples: int
     loss: float
+    started: float
     sgd_seconds: float
 
 
@@ -83,7 +86,8 @@ def _problem(update: Update) -> tuple[FailureKind, str] | None:
             return "shape", f"{name} has shape {tuple(tensor.shape)} instead of {tuple(sent.shape)}"
         if tensor.dtype != sent.dtype:
             return "dtype", f"{name} has type {tensor.dtype} instead of {sent.dtype}"
-        if not tensor.isfinite().all():
+        # One pass that is much faster than isfinite; a sum of finite values may still be too large.
+        if not tensor.sum().isfinite() and not tensor.isfinite().all():
             return "non-finite", f"{name} holds NaN or infinity"
     return None
 

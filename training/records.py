@@ -22,8 +22,8 @@ class RoundRecord:
         bytes_up: bytes of tensors the clients sent.
         bytes_down: bytes of tensors the clients were sent.
         seconds: wall time of the round with its checkpoint, without evaluation.
-        sgd_seconds: time the clients spent in their local epochs.
-        overhead_share: share of ``seconds`` that is not local training.
+        sgd_seconds: time in which at least one client was in its local epochs.
+        overhead_share: share of ``seconds`` in which no client trained.
         evaluation_seconds: time of this round's evaluation; 0 if there was none.
         probes: validation accuracy of the probes; empty if there was no evaluation.
         trained: how often every cache entry has been trained so far.

@@ -10,15 +10,18 @@ from typing import Any
 from cache.entries import Entry
 from supernet.errors import UserError
 from supernet.space import SearchSpace
-from supernet.weights import Tensors, extract
+from supernet.units import format_quantity
+from supernet.weights import Tensors, views
 from training.aggregation import Fold, maxnet_weights
 from training.answers import Answers, RoundPlan
-from training.checkpoint import Best, RunState, checkpoint_folder, prune_checkpoints, save_checkpoint
+from training.checkpoint import Best, RunState, checkpoint_folder, save_checkpoint
+from training.checkpoint_writer import CheckpointWriter
 from training.clients import draw_clients
 from training.config import RunConfig
 from training.curriculum import Assigner
 from training.engines.protocol import Engine
 from training.evaluation import Evaluator, Probe, mean_accuracy
+from training.memory import OutOfMemoryError
 from training.messages import Task, tensor_bytes
 from training.randomness import derive_seed, numpy_stream
 from training.records import make_record
@@ -66,27 +69,33 @@ def train(run: Run, state: RunState, tensors: Tensors, velocity: Tensors | None)
         UserError: every client of a round failed, or a file cannot be written; the last checkpoint is whole.
     """
     started = time.perf_counter()
-    while state.round < run.config.rounds:
-        # 1. Draw the clients and give each an architecture.
-        plan = _plan(run, state)
-        # 2. Train them, folding every update in as it arrives.
-        answers = _collect(run, plan, tensors)
-        if not answers.accepted:
-            raise UserError(_all_failed(run, state, tensors, velocity, answers))
-        # 3. Merge.
-        answers.fold.merge_into(tensors, velocity, run.config.server.momentum)
-        seconds = time.perf_counter() - started
-        # 4. Evaluate when it is due.
-        probes, evaluation_seconds = _evaluate(run, plan.number, tensors)
-        # 5. Record, then checkpoint: a killed process repeats rounds, it never skips one.
-        state = _advance(run, state, answers, probes)
-        record = make_record(answers, state.trained, probes, seconds=seconds, evaluation_seconds=evaluation_seconds)
-        run.tracker.round_done(record)
-        started = time.perf_counter()
-        stop = run.should_stop()
-        _checkpoint(run, state, tensors, velocity, stop=stop)
-        if stop:
-            break
+    fold = Fold(run.space, tensors)
+    with CheckpointWriter(run.folder, run.config_mapping, run.config.checkpoint.keep, run.tracker) as writer:
+        while state.round < run.config.rounds:
+            # 1. Draw the clients and give each an architecture.
+            plan = _plan(run, state)
+            # 2. Train them, folding every update in as it arrives.
+            try:
+                answers = _collect(run, plan, tensors, fold)
+            except OutOfMemoryError as error:
+                raise UserError(_out_of_memory(run, state, tensors, velocity, plan, error)) from error
+            if not answers.accepted:
+                raise UserError(_all_failed(run, state, tensors, velocity, answers))
+            # 3. Merge, once the last checkpoint is written: it reads the same tensors.
+            writer.finish()
+            fold.merge_into(tensors, velocity, run.config.server.momentum)
+            seconds = time.perf_counter() - started
+            # 4. Evaluate when it is due.
+            probes, evaluation_seconds = _evaluate(run, plan.number, tensors)
+            # 5. Record, then checkpoint: a killed process repeats rounds, it never skips one.
+            state = _advance(run, state, answers, probes)
+            record = make_record(answers, state.trained, probes, seconds=seconds, evaluation_seconds=evaluation_seconds)
+            run.tracker.round_done(record)
+            started = time.perf_counter()
+            stop = run.should_stop()
+            _checkpoint(run, writer, state, tensors, velocity, stop=stop)
+            if stop:
+                break
     return state
 
 
@@ -104,12 +113,14 @@ def _plan(run: Run, state: RunState) -> RoundPlan:
     )
 
 
-def _collect(run: Run, plan: RoundPlan, tensors: Tensors) -> Answers:
-    answers = Answers(plan, Fold(run.space, tensors), by_examples=run.config.server.weight_by_examples)
+def _collect(run: Run, plan: RoundPlan, tensors: Tensors, fold: Fold) -> Answers:
+    answers = Answers(plan, fold, by_examples=run.config.server.weight_by_examples)
+    # The longest first, so that clients that train at once also end at about the same time.
+    order = sorted(plan.assigned.items(), key=lambda item: -item[1].macs)
 
     def tasks() -> Iterator[Task]:
-        for client, entry in plan.assigned.items():
-            sliced = extract(run.space, tensors, entry.architecture)
+        for client, entry in order:
+            sliced = views(run.space, tensors, entry.architecture)
             answers.bytes_down += tensor_bytes(sliced)
             seed = derive_seed(run.config.seed, "client", plan.number, client)
             epochs = run.config.client.epochs
@@ -158,23 +169,41 @@ def _better(best: Best | None, number: int, probes: Sequence[Probe]) -> Best | N
     return Best(number, accuracy) if best is None or accuracy > best.accuracy else best
 
 
-def _checkpoint(run: Run, state: RunState, tensors: Tensors, velocity: Tensors | None, *, stop: bool) -> None:
+def _checkpoint(
+    run: Run, writer: CheckpointWriter, state: RunState, tensors: Tensors, velocity: Tensors | None, *, stop: bool
+) -> None:
     last = state.round == run.config.rounds
     best = state.best is not None and state.best.round == state.round
-    if not (last or stop or best or state.round % run.config.checkpoint.every == 0):
-        return
-    folder = save_checkpoint(run.folder, state, run.config_mapping, tensors, velocity)
-    prune_checkpoints(run.folder, run.config.checkpoint.keep, state.best)
-    if best or last:
-        run.tracker.checkpoint(folder, [name for name, yes in (("best", best), ("final", last)) if yes])
+    if last or stop or best or state.round % run.config.checkpoint.every == 0:
+        writer.start(state, tensors, velocity, [name for name, yes in (("best", best), ("final", last)) if yes])
 
 
 def _all_failed(run: Run, state: RunState, tensors: Tensors, velocity: Tensors | None, answers: Answers) -> str:
-    if not checkpoint_folder(run.folder, state.round).exists():
-        save_checkpoint(run.folder, state, run.config_mapping, tensors, velocity)
     first = answers.failures[0]
     return (
         f"all {len(answers.failures)} clients of round {state.round + 1} failed (client {first.task.client}: "
-        f"{first.reason}); round {state.round} is kept in {checkpoint_folder(run.folder, state.round)}; if training "
+        f"{first.reason}); {_kept(run, state, tensors, velocity)}; if training "
         f"diverged, start a new run with a lower --client.lr (now {run.config.client.lr})"
     )
+
+
+def _out_of_memory(
+    run: Run, state: RunState, tensors: Tensors, velocity: Tensors | None, plan: RoundPlan, error: OutOfMemoryError
+) -> str:
+    (entry, *_) = [entry for entry in plan.assigned.values() if entry.architecture == error.architecture]
+    smaller = max(2, error.batch_size // 2)
+    return (
+        f"out of memory on {error.device}: the network of {format_quantity(entry.macs)} MACs and "
+        f"{format_quantity(entry.params)} parameters at batch {error.batch_size}, with "
+        f"{run.config.execution.workers or 1} trained at once; {_kept(run, state, tensors, velocity)}; go on with the "
+        f"next smaller batch: train-supernet --resume {run.folder} --client.batch-size {smaller}, or with "
+        "--execution.workers 1"
+    )
+
+
+def _kept(run: Run, state: RunState, tensors: Tensors, velocity: Tensors | None) -> str:
+    """Make sure that the last whole round has a checkpoint; return the words that say where."""
+    folder = checkpoint_folder(run.folder, state.round)
+    if not folder.exists():
+        save_checkpoint(run.folder, state, run.config_mapping, tensors, velocity)
+    return f"round {state.round} is kept in {folder}"

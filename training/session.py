@@ -7,6 +7,7 @@ from rich.table import Table
 from cache.progress import shown
 from supernet.console import EXIT_INTERRUPTED, next_step, print_table, stderr
 from supernet.units import format_bytes, format_quantity
+from training.allocator import keep_freed_memory
 from training.config import RunConfig
 from training.interrupt import stop_on_interrupt
 from training.rounds import train
@@ -24,7 +25,10 @@ def run_session(config: RunConfig, resumed: Path | None) -> int:
     Raises:
         UserError: whatever the user can mend.
     """
-    prepared = _new_run(config) if resumed is None else resumed_run(resumed, config)
+    # Before torch starts threads of its own.
+    keep_freed_memory()
+    with shown() as listener:
+        prepared = new_run(config, listener) if resumed is None else resumed_run(resumed, config, listener)
     rounds, start = prepared.config.rounds, prepared.checkpoint.state.round
     if start >= rounds:
         stderr.print(f"{prepared.folder} is finished: {rounds} of {rounds} rounds are done")
@@ -47,11 +51,6 @@ def run_session(config: RunConfig, resumed: Path | None) -> int:
     stderr.print(f"trained {rounds} rounds: {sent}, failures {dict(state.failures) or 'none'}")
     _print_end(prepared.folder)
     return 0
-
-
-def _new_run(config: RunConfig) -> Prepared:
-    with shown() as listener:
-        return new_run(config, listener)
 
 
 def _trackers(prepared: Prepared) -> Trackers:

@@ -2,8 +2,9 @@
 
 import dataclasses
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from supernet.weights import Tensors, initial_tensors
 from training.checkpoint import Checkpoint, RunState, load_checkpoint, newest_checkpoint, save_checkpoint
 from training.client import Recipe
 from training.clients import capabilities
-from training.config import DataConfig, RunConfig, changed_field, config_to_mapping
+from training.config import RESUME_MAY_ADAPT, DataConfig, RunConfig, changed_fields, config_to_mapping
 from training.curriculum import Assigner, Counts
 from training.data.augment import Augmentation
 from training.data.images import ImageSet, normalisation_of
@@ -29,6 +30,7 @@ from training.data.split import validation_split
 from training.devices import resolve_device
 from training.engines.in_process import InProcessEngine
 from training.evaluation import Evaluator, choose_probes
+from training.execution import Profile, apply_to_torch
 from training.partition import partition
 from training.randomness import numpy_stream, torch_stream
 from training.rounds import Run
@@ -42,6 +44,7 @@ from training.run_folder import (
     read_split,
 )
 from training.trackers.protocol import Tracker
+from training.tuning import choose_profile
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +59,7 @@ class Prepared:
         data: the training images, validation included, on the training device.
         split: which image went where.
         checkpoint: where training starts.
+        profile: how local training is computed.
     """
 
     folder: Path
@@ -65,6 +69,7 @@ class Prepared:
     data: ImageSet
     split: Split
     checkpoint: Checkpoint
+    profile: Profile
 
 
 def run_folder(config: RunConfig) -> Path:
@@ -90,6 +95,7 @@ def new_run(config: RunConfig, listener: Listener) -> Prepared:
     cache = _cache(config, space, listener)
     # Refuses clients that are too weak for the cache, before anything is written.
     make_assigner(config, space, cache)
+    config, profile = _with_profile(config, space, cache, split, device, listener)
     state = RunState(
         round=0,
         counts=Counts.zero(config.clients.count),
@@ -105,11 +111,11 @@ def new_run(config: RunConfig, listener: Listener) -> Prepared:
 
     create_run(folder, config, space, cache, split, first_checkpoint)
     checkpoint = Checkpoint(state, mapping, tensors, velocity)
-    return _on_device(Prepared(folder, config, space, cache, data, split, checkpoint), device)
+    return _on_device(Prepared(folder, config, space, cache, data, split, checkpoint, profile), device)
 
 
-def resumed_run(folder: Path, config: RunConfig) -> Prepared:
-    """Read a run's folder and its newest checkpoint.
+def resumed_run(folder: Path, config: RunConfig, listener: Listener) -> Prepared:
+    """Read a run's folder and its newest checkpoint; ``listener`` is told of what the bytes now differ by.
 
     Raises:
         UserError: the folder holds no run, a file is damaged, the configuration or the images changed.
@@ -118,18 +124,13 @@ def resumed_run(folder: Path, config: RunConfig) -> Prepared:
     space = read_space(folder)
     checkpoint = load_checkpoint(newest_checkpoint(folder), space)
     config = dataclasses.replace(config, output=str(folder))
-    changed = changed_field(checkpoint.config, config_to_mapping(config))
-    if changed is not None:
-        name, old, new = changed
-        raise UserError(
-            f"{name} is {new}, but {folder} was trained with {old}; a resumed run keeps its configuration: drop the "
-            "change, or start a new run with another --output"
-        )
+    _check_changes(folder, config, changed_fields(checkpoint.config, config_to_mapping(config)), listener)
     device = resolve_device(config.device)
     split = read_split(folder)
     data = training_images_of(folder, config, space, split)
     cache = read_run_cache(folder, space)
-    return _on_device(Prepared(folder, config, space, cache, data, split, checkpoint), device)
+    config, profile = _with_profile(config, space, cache, split, device, listener)
+    return _on_device(Prepared(folder, config, space, cache, data, split, checkpoint, profile), device)
 
 
 def assemble(prepared: Prepared, tracker: Tracker, should_stop: Callable[[], bool]) -> Run:
@@ -139,7 +140,8 @@ def assemble(prepared: Prepared, tracker: Tracker, should_stop: Callable[[], boo
         UserError: a client cannot run the smallest network of the cache.
     """
     config, split, data = prepared.config, prepared.split, prepared.data
-    recipe = Recipe(prepared.space, config.client, _augmentation(config.data), split.normalisation)
+    apply_to_torch(prepared.profile)
+    recipe = _recipe(config, prepared.space, split)
     members = [torch.tensor(indices) for indices in split.clients]
     return Run(
         folder=prepared.folder,
@@ -149,7 +151,7 @@ def assemble(prepared: Prepared, tracker: Tracker, should_stop: Callable[[], boo
         entries=prepared.cache.entries,
         probes=choose_probes(prepared.cache.entries, config.evaluation.probes),
         assigner=make_assigner(config, prepared.space, prepared.cache),
-        engine=InProcessEngine(data, members, recipe),
+        engine=InProcessEngine(data, members, recipe, prepared.profile),
         evaluator=make_evaluator(config, prepared.space, split, data, data.subset(torch.tensor(split.validation))),
         tracker=tracker,
         should_stop=should_stop,
@@ -198,7 +200,48 @@ def with_data_defaults(config: RunConfig, side: int) -> RunConfig:
 
 
 def _augmentation(data: DataConfig) -> Augmentation:
-    return Augmentation(crop=data.crop or 0, flip=bool(data.flip), cutout=data.cutout or 0)
+    return Augmentation(
+        crop=data.crop or 0,
+        flip=bool(data.flip),
+        cutout=data.cutout or 0,
+        randaugment=data.randaugment,
+        magnitude=data.magnitude,
+        mixup=data.mixup,
+        cutmix=data.cutmix,
+    )
+
+
+def _recipe(config: RunConfig, space: SearchSpace, split: Split) -> Recipe:
+    return Recipe(space, config.client, _augmentation(config.data), split.normalisation)
+
+
+def _with_profile(
+    config: RunConfig, space: SearchSpace, cache: Cache, split: Split, device: torch.device, listener: Listener
+) -> tuple[RunConfig, Profile]:
+    """Return the configuration with nothing left out of how local training is computed, and the same as a profile."""
+    recipe = _recipe(config, space, split)
+    choice = choose_profile(config.precision, config.execution, recipe, cache.entries, device, listener)
+    listener.remark(f"clients train {choice.profile}: {choice.reason}")
+    profile = choice.profile
+    return dataclasses.replace(config, precision=profile.precision, execution=profile.chosen()), profile
+
+
+def _check_changes(
+    folder: Path, config: RunConfig, changes: Sequence[tuple[str, Any, Any]], listener: Listener
+) -> None:
+    """Refuse what a resumed run may not change; tell of what it may and what makes its bytes differ."""
+    for name, old, new in changes:
+        if not name.startswith(RESUME_MAY_ADAPT):
+            raise UserError(
+                f"{name} is {new}, but {folder} was trained with {old}; a resumed run keeps its configuration: drop the "
+                "change, or start a new run with another --output"
+            )
+        if name == "client.batch_size" and config.client.batch > old:
+            raise UserError(
+                f"client.batch_size is {new}, but {folder} was trained with {old} and its clients may hold no more "
+                "images; a resumed run may only lower it"
+            )
+        listener.remark(f"{name} is {new} from here on; it was {old}: the run ends with other bytes")
 
 
 def training_images_of(folder: Path, config: RunConfig, space: SearchSpace, split: Split) -> ImageSet:
@@ -245,8 +288,14 @@ def _zero_velocity(config: RunConfig, tensors: Tensors) -> Tensors | None:
 
 
 def _on_device(prepared: Prepared, device: torch.device) -> Prepared:
+    # The supernet has the layout of the clients' networks: slices are copied and added up in long runs.
+    layout = prepared.profile.torch_format
+
     def move(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {name: tensor.to(device) for name, tensor in tensors.items()}
+        return {
+            name: tensor.to(device, memory_format=layout if tensor.ndim == 4 else torch.preserve_format)
+            for name, tensor in tensors.items()
+        }
 
     data, checkpoint = prepared.data, prepared.checkpoint
     return dataclasses.replace(

@@ -1,5 +1,6 @@
 """Batches ready for a network: augmented, normalised, at the architecture's resolution."""
 
+import dataclasses
 from collections.abc import Iterator
 
 import torch
@@ -8,25 +9,49 @@ from torch.nn import functional as F  # noqa: N812 - the library's own conventio
 
 from training.data.augment import Augmentation, augment
 from training.data.images import ImageSet, Normalisation
+from training.data.mix import mix
 
 
-def training_batches(
-    data: ImageSet,
-    batch_size: int,
-    resolution: int,
-    augmentation: Augmentation,
-    normalisation: Normalisation,
-    generator: torch.Generator,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield one epoch of (images, labels) in random order; the images that fill no batch are left out.
+@dataclasses.dataclass(frozen=True)
+class Batches:
+    """How training batches are made.
 
-    Images are float32 (batch, 3, resolution, resolution), labels int64 (batch,).
+    Attributes:
+        size: images a batch.
+        augmentation: random changes of the images.
+        normalisation: of the pixels.
+        classes: of the labels.
+        memory_format: of the batches.
     """
-    order = torch.randperm(len(data), generator=generator).to(data.images.device)
-    for start in range(0, len(data) - batch_size + 1, batch_size):
-        chosen = order[start : start + batch_size]
-        images = augment(data.images[chosen], augmentation, generator)
-        yield prepare(images, resolution, normalisation), data.labels[chosen]
+
+    size: int
+    augmentation: Augmentation
+    normalisation: Normalisation
+    classes: int
+    memory_format: torch.memory_format = torch.channels_last
+
+    def epoch(self, data: ImageSet, resolution: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield one epoch of (images, labels) in random order; the images that fill no batch are left out.
+
+        Images are float32 (size, 3, resolution, resolution), labels int64 (size,), or with mixup or cutmix the
+        float32 shares of the classes (size, classes). All is computed where the data are.
+        """
+        order = torch.randperm(len(data), generator=generator).to(data.images.device)
+        for start in range(0, len(data) - self.size + 1, self.size):
+            chosen = order[start : start + self.size]
+            images = augment(data.images[chosen], self.augmentation, generator)
+            prepared = prepare(images, resolution, self.normalisation, self.memory_format)
+            labels = data.labels[chosen]
+            if self.augmentation.mixes:
+                prepared, labels = mix(prepared, labels, self.classes, self.augmentation, generator)
+            yield prepared, labels
+
+    def empty(self, resolution: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return memory of one batch, all zero: images and labels as ``epoch`` yields them."""
+        images = torch.zeros(self.size, 3, resolution, resolution, device=device)
+        shape = (self.size, self.classes) if self.augmentation.mixes else (self.size,)
+        dtype = torch.float32 if self.augmentation.mixes else torch.int64
+        return images.to(memory_format=self.memory_format), torch.zeros(shape, dtype=dtype, device=device)
 
 
 def plain_batches(
@@ -38,9 +63,14 @@ def plain_batches(
         yield prepare(images, resolution, normalisation), data.labels[start : start + batch_size]
 
 
-def prepare(images: Tensor, resolution: int, normalisation: Normalisation) -> Tensor:
-    """Normalise uint8 images (N, 3, side, side) and resize them to ``resolution``; channels last in memory."""
-    pixels = normalisation.apply(images.contiguous(memory_format=torch.channels_last))
+def prepare(
+    images: Tensor,
+    resolution: int,
+    normalisation: Normalisation,
+    memory_format: torch.memory_format = torch.channels_last,
+) -> Tensor:
+    """Normalise uint8 images (N, 3, side, side) and resize them to ``resolution``; float32 in ``memory_format``."""
+    pixels = normalisation.apply(images.contiguous(memory_format=memory_format))
     if pixels.shape[-1] != resolution:
         pixels = F.interpolate(pixels, size=(resolution, resolution), mode="bilinear", antialias=True)
     return pixels

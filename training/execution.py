@@ -1,0 +1,133 @@
+"""How local training runs on a device: precision, memory format, optimizer, clients at once.
+
+Nothing here changes what a round is, only how fast its arithmetic goes and, for most settings, its last bits.
+"""
+
+import dataclasses
+from typing import TYPE_CHECKING, Literal, cast
+
+from supernet.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
+PrecisionChoice = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
+MemoryFormat = Literal["channels_last", "contiguous"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ExecutionConfig:
+    """How clients' steps run. What is left out is chosen by measurement at the start of a run.
+
+    Attributes:
+        memory_format: channels_last or contiguous.
+        fused: one kernel for the whole optimizer step.
+        compiled: torch.compile every architecture; takes about a minute each, so never chosen unasked.
+        graphs: replay a step as one CUDA graph an architecture; GPUs only, not with fp16.
+        workers: clients trained at once; the machine's threads are shared among them.
+        threads: CPU threads of each worker; all threads divided by the workers when left out.
+    """
+
+    memory_format: MemoryFormat | None = None
+    fused: bool | None = None
+    compiled: bool = False
+    graphs: bool | None = None
+    workers: int | None = None
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("workers", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"execution.{name} is {value}; it must be at least 1")
+        if self.compiled and self.graphs:
+            raise UserError("execution.compiled and execution.graphs exclude each other; choose one")
+
+
+@dataclasses.dataclass(frozen=True)
+class Profile:
+    """A complete choice of how local training runs; the fields are those of ``ExecutionConfig``.
+
+    For one device the same profile gives the same bytes. ``workers`` alone changes none; every other field may
+    change last bits.
+    """
+
+    precision: Precision = "fp32"
+    memory_format: MemoryFormat = "channels_last"
+    fused: bool = True
+    compiled: bool = False
+    graphs: bool = False
+    workers: int = 1
+    threads: int = 1
+
+    def __str__(self) -> str:
+        parts = [self.memory_format.replace("_", "-"), self.precision]
+        parts += [name for name in ("compiled", "graphs") if getattr(self, name)]
+        parts += [] if self.fused else ["optimizer not fused"]
+        clients = "1 client" if self.workers == 1 else f"{self.workers} clients"
+        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+        return f"{' '.join(parts)}, {clients} at a time on {threads}{'' if self.workers == 1 else ' each'}"
+
+    @property
+    def torch_format(self) -> "torch.memory_format":
+        """The memory format as torch's value."""
+        import torch  # noqa: PLC0415
+
+        return torch.channels_last if self.memory_format == "channels_last" else torch.contiguous_format
+
+    def chosen(self) -> ExecutionConfig:
+        """Return the same as a configuration with nothing left out."""
+        names = [field.name for field in dataclasses.fields(ExecutionConfig)]
+        return ExecutionConfig(**{name: getattr(self, name) for name in names})
+
+
+def possible_precisions(device: "torch.device") -> list[Precision]:
+    """Return what a device can compute in, fp32 first."""
+    import torch  # noqa: PLC0415 - this module is read before torch is needed
+
+    possible = {"fp32": True}
+    if device.type == "cuda":
+        capability = torch.cuda.get_device_capability(device)
+        possible |= {"tf32": capability >= (8, 0), "bf16": capability >= (8, 0), "fp16": capability >= (5, 3)}
+    elif torch.backends.mkldnn.is_available():
+        # oneDNN's own answers; torch has no public ones.
+        mkldnn = torch.ops.mkldnn
+        possible |= {"bf16": mkldnn._is_mkldnn_bf16_supported(), "fp16": mkldnn._is_mkldnn_fp16_supported()}
+    return [cast("Precision", name) for name, yes in possible.items() if yes]
+
+
+def check_possible(device: "torch.device", precision: PrecisionChoice, config: ExecutionConfig) -> None:
+    """Refuse what a device cannot do.
+
+    Raises:
+        UserError: the precision or CUDA graphs are not possible; the message lists what is.
+    """
+    possible = possible_precisions(device)
+    if precision not in ("auto", *possible):
+        raise UserError(
+            f"precision {precision} is not possible on {device}; it can do: {', '.join(possible)} (or auto)"
+        )
+    if config.graphs and device.type != "cuda":
+        raise UserError(f"execution.graphs needs a GPU and the device is {device}; leave it out")
+    if config.graphs and precision == "fp16":
+        raise UserError(
+            "execution.graphs is not possible with fp16, whose gradient scaler decides on the CPU; use bf16"
+        )
+
+
+def complete_profile(precision: PrecisionChoice, config: ExecutionConfig) -> Profile | None:
+    """Return the profile of a configuration that leaves nothing out, else None."""
+    values = dataclasses.asdict(config)
+    if precision == "auto" or None in values.values():
+        return None
+    return Profile(precision=precision, **values)
+
+
+def apply_to_torch(profile: Profile) -> None:
+    """Set what torch keeps for the whole process: tf32 or full precision, and the same kernels in every run."""
+    import torch  # noqa: PLC0415
+
+    torch.backends.cuda.matmul.allow_tf32 = profile.precision == "tf32"
+    torch.backends.cudnn.allow_tf32 = profile.precision == "tf32"
+    torch.backends.cudnn.deterministic = True

@@ -1,0 +1,42 @@
+"""Out of memory, told apart from other errors: which network at which batch did not fit."""
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+
+from supernet.architecture import Architecture
+
+#: What torch's CPU allocator and oneDNN say; they raise plain RuntimeErrors.
+_PHRASES = ("can't allocate memory", "could not allocate", "could not create a memory object")
+
+
+class OutOfMemoryError(Exception):
+    """A network and its batch do not fit on a device.
+
+    Attributes:
+        architecture: the network.
+        batch_size: images of a batch.
+        device: where they did not fit.
+    """
+
+    def __init__(self, architecture: Architecture, batch_size: int, device: torch.device) -> None:
+        super().__init__(f"out of memory on {device} at batch {batch_size}")
+        self.architecture, self.batch_size, self.device = architecture, batch_size, device
+
+
+@contextlib.contextmanager
+def out_of_memory(architecture: Architecture, batch_size: int, device: torch.device) -> Iterator[None]:
+    """Turn the errors of a full memory into one that names the network and the batch.
+
+    Raises:
+        OutOfMemoryError: memory ran out inside.
+    """
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise OutOfMemoryError(architecture, batch_size, device) from error
+    except RuntimeError as error:
+        if any(phrase in str(error) for phrase in _PHRASES):
+            raise OutOfMemoryError(architecture, batch_size, device) from error
+        raise

@@ -1,0 +1,134 @@
+"""One step of SGD: forward, backward, clip, update; eagerly, or replayed as a graph."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from training.config import ClientConfig
+from training.execution import Profile
+
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+#: Steps on a side stream before a capture, as torch's notes on CUDA graphs ask for.
+_WARM_UP_STEPS = 3
+
+
+class Step(Protocol):
+    """Trains on one batch."""
+
+    def begin(self) -> None:
+        """Forget everything of the client before."""
+
+    def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Take one step on images (N, 3, side, side) and labels (N,) or (N, classes); return the mean loss."""
+
+
+class EagerStep:
+    """A step whose operations run one after another.
+
+    Args:
+        network: the network, its parameters those of the optimizer.
+        optimizer: updates them.
+        config: label smoothing and clipping.
+        profile: precision, and whether the network is compiled.
+        device: where all of it is.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        config: ClientConfig,
+        profile: Profile,
+        device: torch.device,
+    ) -> None:
+        self._network = network
+        self._run: Callable[[Tensor], Tensor] = _compiled(network) if profile.compiled else network
+        self._optimizer = optimizer
+        self._clip = config.clip
+        self._criterion = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
+        self._device = device.type
+        self._dtype = _AUTOCAST.get(profile.precision)
+        self._scaled = profile.precision == "fp16"
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget everything of the client before."""
+        self._scaler = torch.amp.GradScaler(self._device, enabled=self._scaled)
+
+    def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Take one step; return the mean loss."""
+        self._optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(self._device, dtype=self._dtype, enabled=self._dtype is not None):
+            loss: Tensor = self._criterion(self._run(images), labels)
+        self._scaler.scale(loss).backward()
+        if self._clip:
+            self._scaler.unscale_(self._optimizer)
+            nn.utils.clip_grad_norm_(self._network.parameters(), self._clip)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        return loss.detach()
+
+
+class Recorder(Protocol):
+    """Records work on a device once, to be replayed at once."""
+
+    def record(self, work: Callable[[], Tensor]) -> tuple[Tensor, Callable[[], object]]:
+        """Run and record ``work``; return its result, which every call of the second value computes anew."""
+
+
+class CudaRecorder:
+    """Records CUDA graphs on one stream; all of them share their scratch memory, since one runs at a time."""
+
+    def __init__(self, stream: torch.cuda.Stream) -> None:
+        self._stream = stream
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def record(self, work: Callable[[], Tensor]) -> tuple[Tensor, Callable[[], object]]:
+        """Capture ``work`` as a CUDA graph after it has run a few times."""
+        for _ in range(_WARM_UP_STEPS):
+            work()
+        self._stream.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        # Other workers go on using the device meanwhile.
+        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+            result = work()
+        return result, graph.replay
+
+
+class ReplayedStep:
+    """A step recorded once for batches of one shape; a batch is copied in, then the record is replayed.
+
+    Recording trains on the given tensors: whoever made the step fills weights and momentum afterwards.
+
+    Args:
+        step: what is recorded.
+        images: memory of a batch of images.
+        labels: memory of a batch of labels.
+        recorder: records.
+    """
+
+    def __init__(self, step: Step, images: Tensor, labels: Tensor, recorder: Recorder) -> None:
+        self._step, self._images, self._labels = step, images, labels
+        self._loss, self._replay = recorder.record(lambda: step(images, labels))
+
+    def begin(self) -> None:
+        """Forget everything of the client before."""
+        self._step.begin()
+
+    def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Take one step; return the mean loss."""
+        self._images.copy_(images)
+        self._labels.copy_(labels)
+        self._replay()
+        return self._loss.clone()
+
+
+def _compiled(network: nn.Module) -> Callable[[Tensor], Tensor]:
+    # Every architecture is one more version of the same code, which dynamo would give up on after eight.
+    torch._dynamo.config.recompile_limit = 1 << 20
+    torch._dynamo.config.accumulated_recompile_limit = 1 << 20
+    run: Callable[[Tensor], Tensor] = torch.compile(network, dynamic=False)
+    return run

@@ -1,0 +1,298 @@
+"""The execution profile of a run: measured on this machine, kept for the next run of the same space."""
+
+import dataclasses
+import hashlib
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cache.entries import Entry
+from cache.progress import Listener
+from supernet.errors import UserError
+from supernet.files import read_text, write_text
+from supernet.kept import kept_file
+from supernet.machine import machine
+from supernet.units import format_quantity
+from supernet.weights import Tensors, initial_tensors, views
+from training.client import Recipe
+from training.data.images import ImageSet
+from training.engines.in_process import InProcessEngine
+from training.execution import (
+    ExecutionConfig,
+    PrecisionChoice,
+    Profile,
+    check_possible,
+    complete_profile,
+    possible_precisions,
+)
+from training.memory import OutOfMemoryError
+from training.messages import Task
+
+#: A setting replaces the default only if it is faster by this factor: less is noise.
+_WORTH = 1.03
+
+#: A setting this much slower than the best is not measured again.
+_HOPELESS = 1.3
+
+#: A measured step takes about this many seconds, or has the least batch.
+_STEP_SECONDS = 0.4
+_LEAST_BATCH = 8
+
+#: How often a setting is measured; the fastest counts.
+_REPEATS = 3
+
+#: Most clients at once that are tried on a GPU.
+_GPU_WORKERS = 8
+
+_VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """A profile and why it was chosen, in words."""
+
+    profile: Profile
+    reason: str
+
+
+def choose_profile(
+    precision: PrecisionChoice,
+    config: ExecutionConfig,
+    recipe: Recipe,
+    entries: Sequence[Entry],
+    device: torch.device,
+    listener: Listener,
+) -> Choice:
+    """Return the fastest profile within what the user has set, from measurements of this or an earlier run.
+
+    Steps of one representative architecture are timed: the entry nearest to the geometric mean of the smallest and
+    the largest MACs, with a batch small enough for a step to be short. In turn: precision and memory format, CUDA
+    graphs, the fused optimizer, clients at once.
+
+    Raises:
+        UserError: the device cannot do what was asked, or not even a small batch fits.
+    """
+    check_possible(device, precision, config)
+    threads = torch.get_num_threads()
+    if config.workers is not None and config.threads is None:
+        config = dataclasses.replace(config, threads=max(1, threads // config.workers))
+    asked = complete_profile(precision, config)
+    if asked is not None:
+        return Choice(asked, "as configured")
+    entry = _representative(entries)
+    identity = _identity(precision, config, recipe, entry, device)
+    path = kept_file("profiles", recipe.space.name, _digest(identity), ".json")
+    kept = _read(path, identity)
+    if kept is not None:
+        return kept
+    choice = _measure(precision, config, _sized(recipe, entry, device), listener)
+    try:
+        write_text(path, json.dumps({**identity, "profile": dataclasses.asdict(choice.profile), "why": choice.reason}))
+    except UserError as error:
+        listener.remark(f"{error}; the profile is not kept")
+    return choice
+
+
+@dataclasses.dataclass(frozen=True)
+class _Bench:
+    """Times steps of one architecture; images are noise."""
+
+    recipe: Recipe
+    entry: Entry
+    device: torch.device
+    tensors: Tensors
+
+    def rate(self, engine: InProcessEngine, workers: int) -> float:
+        """Return images a second of one step on each of ``workers`` clients."""
+        sliced = views(self.recipe.space, self.tensors, self.entry.architecture)
+        tasks = [Task(1, client, self.entry.architecture, sliced, 1, 0.01, client) for client in range(workers)]
+        started = time.perf_counter()
+        for _ in engine.run(tasks):
+            pass
+        return workers * self.recipe.config.batch / (time.perf_counter() - started)
+
+    def engine(self, profile: Profile) -> InProcessEngine:
+        """Return an engine whose clients hold one batch each."""
+        batch, space = self.recipe.config.batch, self.recipe.space
+        side = space.resolutions[-1]
+        generator = torch.Generator().manual_seed(0)
+        images = torch.randint(256, (batch, 3, side, side), dtype=torch.uint8, generator=generator).to(self.device)
+        data = ImageSet(images, torch.arange(batch, device=self.device) % space.classes, ())
+        members = [torch.arange(batch, device=self.device)] * profile.workers
+        return InProcessEngine(data, members, self.recipe, profile)
+
+
+def _sized(recipe: Recipe, entry: Entry, device: torch.device) -> _Bench:
+    """Return a bench whose batch makes a step short."""
+    drawn = initial_tensors(recipe.space, torch.Generator().manual_seed(0))
+    tensors = {name: tensor.to(device) for name, tensor in drawn.items()}
+
+    def bench(batch: int) -> _Bench:
+        config = dataclasses.replace(recipe.config, batch_size=batch, epochs=1)
+        return _Bench(dataclasses.replace(recipe, config=config), entry, device, tensors)
+
+    least = bench(min(_LEAST_BATCH, recipe.config.batch))
+    try:
+        engine = least.engine(Profile(threads=torch.get_num_threads()))
+        rate = max(least.rate(engine, 1) for _ in range(2))
+    except OutOfMemoryError as error:
+        raise UserError(
+            f"out of memory on {device}: even a batch of {error.batch_size} of the network of "
+            f"{format_quantity(entry.macs)} MACs does not fit; use a smaller space, or another --device"
+        ) from error
+    return bench(max(least.recipe.config.batch, min(recipe.config.batch, int(rate * _STEP_SECONDS))))
+
+
+def _measure(precision: PrecisionChoice, config: ExecutionConfig, bench: _Bench, listener: Listener) -> Choice:
+    best = _default(precision, config)
+    rates: dict[Profile, float] = {}
+    stages = (_precisions, _formats, _graphs, _optimizers, _workers)
+    for done, stage in enumerate(stages):
+        listener.report("measuring how to train", done, len(stages))
+        others = list(stage(best, precision, config, bench.device))
+        if not others:
+            continue
+        measured = _rates([best, *others], bench, listener)
+        fastest = max(measured, key=lambda profile: measured[profile])
+        best = fastest if measured[fastest] > _WORTH * measured[best] else best
+        rates |= measured
+    listener.report("measuring how to train", len(stages), len(stages))
+    if not rates.get(best, 1.0):
+        raise UserError(f"nothing trains on {bench.device}: {best} fails; try another --device or --precision")
+    return Choice(best, _reason(best, rates, bench))
+
+
+def _default(precision: PrecisionChoice, config: ExecutionConfig) -> Profile:
+    return Profile(
+        precision="fp32" if precision == "auto" else precision,
+        memory_format=config.memory_format or "channels_last",
+        fused=config.fused is not False,
+        compiled=config.compiled,
+        graphs=config.graphs is True,
+        workers=config.workers or 1,
+        threads=config.threads or torch.get_num_threads(),
+    )
+
+
+def _rates(candidates: Sequence[Profile], bench: _Bench, listener: Listener) -> dict[Profile, float]:
+    """Return images a second of every profile, measured in turns; 0 for what fails."""
+    engines: dict[Profile, InProcessEngine] = {}
+    rates = dict.fromkeys(candidates, 0.0)
+    for repeat in range(_REPEATS + 1):
+        for profile in candidates:
+            if repeat and (profile not in engines or rates[profile] * _HOPELESS < max(rates.values())):
+                continue
+            try:
+                engine = engines[profile] if repeat else bench.engine(profile)
+                rate = bench.rate(engine, profile.workers)
+            except (OutOfMemoryError, RuntimeError) as error:
+                # What a device lacks shows as a RuntimeError of some kernel.
+                listener.remark(f"{profile}: not possible here ({str(error).splitlines()[0]})")
+                engines.pop(profile, None)
+                rates[profile] = 0.0
+                continue
+            engines[profile] = engine
+            # The first step builds kernels; it only shows what is hopeless.
+            rates[profile] = rate if repeat <= 1 else max(rate, rates[profile])
+    return rates
+
+
+def _precisions(
+    best: Profile, precision: PrecisionChoice, config: ExecutionConfig, device: torch.device
+) -> Iterator[Profile]:
+    del config
+    possible = possible_precisions(device)
+    for name in possible if precision == "auto" else ():
+        # fp16 needs its gradients scaled: only where there is no bf16.
+        if name != best.precision and not (name == "fp16" and "bf16" in possible):
+            yield dataclasses.replace(best, precision=name)
+
+
+def _formats(
+    best: Profile, precision: PrecisionChoice, config: ExecutionConfig, device: torch.device
+) -> Iterator[Profile]:
+    del precision, device
+    if config.memory_format is None:
+        yield dataclasses.replace(best, memory_format="contiguous")
+
+
+def _graphs(
+    best: Profile, precision: PrecisionChoice, config: ExecutionConfig, device: torch.device
+) -> Iterator[Profile]:
+    del precision
+    if config.graphs is None and device.type == "cuda" and best.precision != "fp16" and not best.compiled:
+        yield dataclasses.replace(best, graphs=True)
+
+
+def _optimizers(
+    best: Profile, precision: PrecisionChoice, config: ExecutionConfig, device: torch.device
+) -> Iterator[Profile]:
+    del precision, device
+    if config.fused is None:
+        yield dataclasses.replace(best, fused=False)
+
+
+def _workers(
+    best: Profile, precision: PrecisionChoice, config: ExecutionConfig, device: torch.device
+) -> Iterator[Profile]:
+    del precision
+    threads = torch.get_num_threads()
+    most = _GPU_WORKERS if device.type == "cuda" else threads
+    if config.workers is None:
+        for workers in (2**power for power in range(1, int(math.log2(most)) + 1)):
+            yield dataclasses.replace(best, workers=workers, threads=config.threads or max(1, threads // workers))
+
+
+def _reason(best: Profile, rates: Mapping[Profile, float], bench: _Bench) -> str:
+    if not rates:
+        return "there is nothing to choose from"
+    others = sorted((rate, str(profile)) for profile, rate in rates.items() if profile != best)
+    measured = "; ".join(f"{text}: {rate:.0f}" if rate else f"{text}: fails" for rate, text in reversed(others))
+    return (
+        f"{rates[best]:.0f} images/s of a network of {format_quantity(bench.entry.macs)} MACs, measured at batch "
+        f"{bench.recipe.config.batch}{f' ({measured})' if measured else ''}"
+    )
+
+
+def _representative(entries: Sequence[Entry]) -> Entry:
+    middle = math.sqrt(entries[0].macs * entries[-1].macs)
+    return min(entries, key=lambda entry: abs(math.log(entry.macs / middle)))
+
+
+def _identity(
+    precision: PrecisionChoice, config: ExecutionConfig, recipe: Recipe, entry: Entry, device: torch.device
+) -> dict[str, Any]:
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    return {
+        "version": _VERSION,
+        "machine": machine(),
+        "gpu": gpu,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "space": recipe.space.fingerprint,
+        "macs": entry.macs,
+        "batch": recipe.config.batch,
+        "asked": {"precision": precision, **dataclasses.asdict(config)},
+    }
+
+
+def _digest(identity: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _read(path: Path, identity: Mapping[str, Any]) -> Choice | None:
+    """Return the choice kept in a file; None if there is none, or it is damaged: measuring again takes seconds."""
+    if not path.exists():
+        return None
+    try:
+        body = json.loads(read_text(path))
+        if {name: body[name] for name in identity} != identity:
+            return None
+        return Choice(Profile(**body["profile"]), f"{body['why']}; measured before, kept in {path}")
+    except (UserError, ValueError, KeyError, TypeError):
+        return None
