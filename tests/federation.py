@@ -17,6 +17,7 @@ from training.clients import ClientsConfig
 from training.config import CheckpointConfig, ClientConfig, DataConfig, EvaluationConfig, RunConfig, TrackingConfig
 from training.data.augment import Augmentation
 from training.data.images import ImageSet, Normalisation
+from training.execution import Profile
 from training.partition import PartitionConfig
 
 #: Two narrow stages at 8×8: a training step takes a few milliseconds.
@@ -80,6 +81,8 @@ def micro_config(folder: Path, **changes: Any) -> RunConfig:
         cache=str(cache),
         rounds=3,
         device="cpu",
+        precision="fp32",
+        execution=Profile().chosen(),
         data=DataConfig(name="digits"),
         partition=PartitionConfig(alpha=1.0),
         clients=ClientsConfig(count=6, per_round=3),

@@ -17,14 +17,16 @@ from supernet.slices import supernet_architecture
 from supernet.space import SearchSpace
 from supernet.weights import Tensors, extract, initial_tensors
 from training.checkpoint import RunState
-from training.client import Recipe
+from training.client import LocalTrainer, Recipe
 from training.clients import ClientsConfig, capabilities
 from training.config import CheckpointConfig, ClientConfig, EvaluationConfig, RunConfig, config_to_mapping
 from training.curriculum import Assigner, Counts
 from training.data.augment import Augmentation
+from training.data.images import ImageSet
 from training.engines.in_process import InProcessEngine
 from training.engines.protocol import Engine
 from training.evaluation import Evaluator, choose_probes
+from training.execution import Profile
 from training.messages import Failure, Task, Update
 from training.records import RoundRecord
 from training.rounds import Run, train
@@ -68,6 +70,11 @@ def micro_task(
     return Task(architecture=architecture, tensors=sliced, **chosen)
 
 
+def train_client(task: Task, data: ImageSet, recipe: Recipe, profile: Profile | None = None) -> Update:
+    """Train one client with memory of its own."""
+    return LocalTrainer(recipe, profile or Profile(), torch.device("cpu")).train(task, data)
+
+
 @functools.cache
 def micro_entries() -> tuple[Entry, ...]:
     return micro_cache().entries
@@ -95,6 +102,11 @@ class Recorder:
         self.closed += 1
 
 
+def own_memory(update: Update) -> Update:
+    """Return an update that outlives the engine's reuse of its memory."""
+    return dataclasses.replace(update, tensors={name: tensor.clone() for name, tensor in update.tensors.items()})
+
+
 class SpoilingEngine:
     """Trains as another engine does, then passes every update through ``spoil``; remembers the true updates."""
 
@@ -105,8 +117,8 @@ class SpoilingEngine:
     def run(self, tasks: Iterable[Task]) -> Iterator[Update | Failure]:
         for answer in self._inner.run(tasks):
             assert isinstance(answer, Update)
-            self.updates.append(answer)
-            yield self._spoil(answer)
+            self.updates.append(own_memory(answer))
+            yield self._spoil(self.updates[-1])
 
 
 class Start(NamedTuple):
@@ -144,7 +156,7 @@ def simulated_run(folder: Path, config: RunConfig | None = None, **fields: Any) 
         entries=entries,
         probes=choose_probes(entries, config.evaluation.probes),
         assigner=Assigner(config.curriculum, MICRO, entries, capabilities(config.clients), config.client.batch),
-        engine=InProcessEngine(data, parts, recipe),
+        engine=InProcessEngine(data, parts, recipe, Profile()),
         evaluator=Evaluator(
             MICRO, data.subset(torch.arange(16)), held_out, NORMALISATION, config.evaluation.batch_size
         ),

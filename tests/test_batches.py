@@ -2,7 +2,7 @@ import torch
 from federation import NORMALISATION
 
 from training.data.augment import Augmentation
-from training.data.batches import plain_batches, prepare, training_batches
+from training.data.batches import Batches, plain_batches, prepare
 from training.data.images import ImageSet, Normalisation
 
 _RAW = Normalisation((0.0,) * 3, (1.0,) * 3)
@@ -16,7 +16,7 @@ def _numbered(count: int, side: int = 4) -> ImageSet:
 
 def _epoch(data: ImageSet, size: int, generator: torch.Generator) -> list[tuple[list[int], list[int]]]:
     """Return the numbers of the images, and the labels, of every batch."""
-    batches = training_batches(data, size, 4, Augmentation(), _RAW, generator)
+    batches = Batches(size, Augmentation(), _RAW, 10).epoch(data, 4, generator)
     return [((images[:, 0, 0, 0] * 255).round().int().tolist(), labels.tolist()) for images, labels in batches]
 
 
@@ -49,7 +49,7 @@ def test_epochs_of_one_generator_differ_and_repeat_with_their_seed() -> None:
 
 def test_training_batches_are_augmented() -> None:
     white = ImageSet(torch.full((8, 3, 4, 4), 255, dtype=torch.uint8), torch.zeros(8).long(), ())
-    ((images, _),) = training_batches(white, 8, 4, Augmentation(cutout=2), _RAW, _generator())
+    ((images, _),) = Batches(8, Augmentation(cutout=2), _RAW, 10).epoch(white, 4, _generator())
     assert (images == 0).flatten(1).any(dim=1).all()
 
 

@@ -3,15 +3,15 @@ import dataclasses
 import pytest
 import torch
 from federation import MICRO, NORMALISATION, micro_recipe, micro_space, random_images
-from simulation import largest, micro_task, random_architectures, random_tensors, same_bytes, smallest
+from simulation import largest, micro_task, random_architectures, random_tensors, same_bytes, smallest, train_client
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from supernet.slices import slices
 from supernet.weights import Tensors, extract, forward, network_with
-from training.client import Recipe, train_client
+from training.client import Recipe
 from training.data.augment import Augmentation
-from training.data.batches import training_batches
+from training.data.batches import Batches
 from training.data.images import ImageSet
 from training.messages import Task, Update
 
@@ -39,11 +39,8 @@ def _norm(tensors: Tensors) -> float:
 
 def _batches(task: Task, data: ImageSet, recipe: Recipe) -> list[tuple[Tensor, Tensor]]:
     generator = torch.Generator().manual_seed(task.seed)
-    return [
-        batch
-        for _ in range(task.epochs)
-        for batch in training_batches(data, 8, 8, recipe.augmentation, NORMALISATION, generator)
-    ]
+    batches = Batches(8, recipe.augmentation, NORMALISATION, 4)
+    return [batch for _ in range(task.epochs) for batch in batches.epoch(data, 8, generator)]
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others() -> None:

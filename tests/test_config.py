@@ -15,10 +15,11 @@ from training.config import (
     RunConfig,
     ServerConfig,
     TrackingConfig,
-    changed_field,
+    changed_fields,
     config_to_mapping,
     write_config,
 )
+from training.execution import ExecutionConfig
 from training.partition import PartitionConfig
 
 #: No field has its default value.
@@ -31,7 +32,8 @@ _OTHER = RunConfig(
     seed=11,
     curriculum="sandwich",
     device="cuda:1",
-    data=DataConfig("imagefolder", "images", True, 0.25, 3, False, 5),
+    precision="bf16",
+    data=DataConfig("imagefolder", "images", True, 0.25, 3, False, 5, 2, 7, 0.2, 1.0),
     partition=PartitionConfig("shard", 0.3, 4, 5),
     clients=ClientsConfig(30, 10, ("60M", "180M"), ("64M",)),
     client=ClientConfig(2, 32, 0.025, "step", 0.5, 1e-4, 1.0, 0.1),
@@ -39,6 +41,7 @@ _OTHER = RunConfig(
     evaluation=EvaluationConfig(3, 4, 512, 64),
     checkpoint=CheckpointConfig(5, 6),
     tracking=TrackingConfig("offline", "mine", False),
+    execution=ExecutionConfig("contiguous", False, True, False, 3, 2),
 )
 
 
@@ -85,7 +88,7 @@ def test_the_file_names_every_field_in_their_order() -> None:
 
 
 def test_an_equal_configuration_has_no_changed_field() -> None:
-    assert changed_field(config_to_mapping(_OTHER), config_to_mapping(_OTHER)) is None
+    assert changed_fields(config_to_mapping(_OTHER), config_to_mapping(_OTHER)) == []
 
 
 @pytest.mark.parametrize(
@@ -104,7 +107,7 @@ def test_an_equal_configuration_has_no_changed_field() -> None:
     ],
 )
 def test_a_changed_field_is_named_with_its_old_and_new_value(name: str, old: object, new: object) -> None:
-    assert changed_field(config_to_mapping(_OTHER), _changed(name, new)) == (name, old, new)
+    assert changed_fields(config_to_mapping(_OTHER), _changed(name, new)) == [(name, old, new)]
 
 
 @pytest.mark.parametrize(
@@ -121,14 +124,14 @@ def test_a_changed_field_is_named_with_its_old_and_new_value(name: str, old: obj
     ],
 )
 def test_where_things_are_and_what_is_reported_may_change(name: str, value: object) -> None:
-    assert changed_field(config_to_mapping(_OTHER), _changed(name, value)) is None
+    assert changed_fields(config_to_mapping(_OTHER), _changed(name, value)) == []
 
 
 def test_a_field_that_is_new_or_gone_counts_as_changed() -> None:
     without = config_to_mapping(_OTHER)
     del without["client"]["clip"]
-    assert changed_field(without, config_to_mapping(_OTHER)) == ("client.clip", None, 1.0)
-    assert changed_field(config_to_mapping(_OTHER), without) == ("client.clip", 1.0, None)
+    assert changed_fields(without, config_to_mapping(_OTHER)) == [("client.clip", None, 1.0)]
+    assert changed_fields(config_to_mapping(_OTHER), without) == [("client.clip", 1.0, None)]
 
 
 _BAD_VALUES: list[tuple[str, object]] = [

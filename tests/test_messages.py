@@ -15,7 +15,7 @@ _BIAS = "head.classifier.linear.bias"
 
 def _update(**fields: object) -> Update:
     task = micro_task(smallest(), client=3)
-    good = Update(task, extract(MICRO, random_tensors(1), smallest()), 10, 1.5, 0.1)
+    good = Update(task, extract(MICRO, random_tensors(1), smallest()), 10, 1.5, 0.0, 0.1)
     return dataclasses.replace(good, **fields)  # type: ignore[arg-type]
 
 

@@ -15,6 +15,7 @@ from simulation import (
     entry_of,
     fresh_start,
     micro_entries,
+    own_memory,
     recorder,
     same_bytes,
     short_config,
@@ -242,7 +243,7 @@ class _Reversed:
         self._inner = inner
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Update | Failure]:
-        yield from list(self._inner.run(tasks))[::-1]
+        yield from [own_memory(update) for update in self._inner.run(tasks)][::-1]
 
 
 def test_answers_may_come_in_any_order(tmp_path: Path) -> None:

@@ -86,10 +86,8 @@ def _parts(weights: Mapping[_Bounds, float], device: torch.device) -> Iterator[t
     edges = [sorted({edge for part in axis for edge in part}) for axis in zip(*weights, strict=True)]
     grid = np.zeros([len(axis) - 1 for axis in edges], dtype=np.float32)
     for bounds, weight in weights.items():
-        covered = (
-            slice(axis.index(start), axis.index(stop)) for axis, (start, stop) in zip(edges, bounds, strict=True)
-        )
-        grid[tuple(covered)] += weight
+        places = zip(edges, bounds, strict=True)
+        grid[tuple(slice(axis.index(start), axis.index(stop)) for axis, (start, stop) in places)] += weight
     for row in range(len(grid)):
         for box in ((slice(row, row + 1), *box) for box in _boxes(grid[row] > 0)):
             cover = grid[box]

@@ -69,7 +69,7 @@ class LocalTrainer:
             recipe.config.batch, recipe.augmentation, recipe.normalisation, recipe.space.classes, layout
         )
         self._built: OrderedDict[Architecture, _Built] = OrderedDict()
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._stream = _stream(device)
         self._recorder = CudaRecorder(self._stream) if recorder is None and self._stream is not None else recorder
 
     def train(self, task: Task, data: ImageSet, cancelled: Callable[[], bool] = lambda: False) -> Update:
@@ -129,9 +129,16 @@ class LocalTrainer:
                 optimizer.state[parameter]["momentum_buffer"] = momentum[name]
         step: Step = EagerStep(network, optimizer, recipe.config, profile, self._device)
         if profile.graphs:
-            assert self._recorder is not None, "graphs need a GPU"
+            if self._recorder is None:
+                raise ValueError(f"graphs are recorded on a GPU, not on {self._device}")
             step = ReplayedStep(step, *self._batches.empty(architecture.resolution, self._device), self._recorder)
         return _Built(weights, momentum, optimizer, step)
+
+
+def _stream(device: torch.device) -> torch.cuda.Stream | None:
+    if device.type != "cuda":
+        return None
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 def make_optimizer(

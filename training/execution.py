@@ -90,7 +90,7 @@ def possible_precisions(device: "torch.device") -> list[Precision]:
     if device.type == "cuda":
         capability = torch.cuda.get_device_capability(device)
         possible |= {"tf32": capability >= (8, 0), "bf16": capability >= (8, 0), "fp16": capability >= (5, 3)}
-    elif torch.backends.mkldnn.is_available():
+    elif torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         # oneDNN's own answers; torch has no public ones.
         mkldnn = torch.ops.mkldnn
         possible |= {"bf16": mkldnn._is_mkldnn_bf16_supported(), "fp16": mkldnn._is_mkldnn_fp16_supported()}
@@ -106,7 +106,7 @@ def check_possible(device: "torch.device", precision: PrecisionChoice, config: E
     possible = possible_precisions(device)
     if precision not in ("auto", *possible):
         raise UserError(
-            f"precision {precision} is not possible on {device}; it can do: {', '.join(possible)} (or auto)"
+            f"precision {precision} is not possible on {device}; it can do: {', '.join(possible)} (or say auto)"
         )
     if config.graphs and device.type != "cuda":
         raise UserError(f"execution.graphs needs a GPU and the device is {device}; leave it out")

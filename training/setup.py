@@ -233,8 +233,8 @@ def _check_changes(
     for name, old, new in changes:
         if not name.startswith(RESUME_MAY_ADAPT):
             raise UserError(
-                f"{name} is {new}, but {folder} was trained with {old}; a resumed run keeps its configuration: drop the "
-                "change, or start a new run with another --output"
+                f"{name} is {new}, but {folder} was trained with {old}; a resumed run keeps its configuration: drop "
+                "the change, or start a new run with another --output"
             )
         if name == "client.batch_size" and config.client.batch > old:
             raise UserError(

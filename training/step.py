@@ -63,7 +63,7 @@ class EagerStep:
         self._optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self._device, dtype=self._dtype, enabled=self._dtype is not None):
             loss: Tensor = self._criterion(self._run(images), labels)
-        self._scaler.scale(loss).backward()
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         if self._clip:
             self._scaler.unscale_(self._optimizer)
             nn.utils.clip_grad_norm_(self._network.parameters(), self._clip)

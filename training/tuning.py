@@ -36,11 +36,11 @@ from training.messages import Task
 #: A setting replaces the default only if it is faster by this factor: less is noise.
 _WORTH = 1.03
 
-#: A setting this much slower than the best is not measured again.
-_HOPELESS = 1.3
+#: A setting this much slower than the best is not measured again: by its first step, which builds kernels, or a later.
+_HOPELESS_FIRST, _HOPELESS = 4.0, 1.2
 
 #: A measured step takes about this many seconds, or has the least batch.
-_STEP_SECONDS = 0.4
+_STEP_SECONDS = 0.25
 _LEAST_BATCH = 8
 
 #: How often a setting is measured; the fastest counts.
@@ -185,7 +185,8 @@ def _rates(candidates: Sequence[Profile], bench: _Bench, listener: Listener) -> 
     rates = dict.fromkeys(candidates, 0.0)
     for repeat in range(_REPEATS + 1):
         for profile in candidates:
-            if repeat and (profile not in engines or rates[profile] * _HOPELESS < max(rates.values())):
+            slack = _HOPELESS_FIRST if repeat == 1 else _HOPELESS
+            if repeat and (profile not in engines or rates[profile] * slack < max(rates.values())):
                 continue
             try:
                 engine = engines[profile] if repeat else bench.engine(profile)
@@ -197,8 +198,7 @@ def _rates(candidates: Sequence[Profile], bench: _Bench, listener: Listener) -> 
                 rates[profile] = 0.0
                 continue
             engines[profile] = engine
-            # The first step builds kernels; it only shows what is hopeless.
-            rates[profile] = rate if repeat <= 1 else max(rate, rates[profile])
+            rates[profile] = max(rate, rates[profile])
     return rates
 
 

@@ -81,7 +81,7 @@ def rand_augment(images: Tensor, operations: int, magnitude: int, generator: tor
 
     transform = v2.RandAugment(operations, magnitude)
     with drawing_from(generator):
-        return torch.cat([transform(group) for group in images.split(_GROUP)])
+        return torch.cat([transform(group) for group in torch.split(images, _GROUP)])
 
 
 def random_cutout(images: Tensor, side: int, generator: torch.Generator) -> Tensor:

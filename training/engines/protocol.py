@@ -14,4 +14,4 @@ class Engine(Protocol):
     """
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Update | Failure]:
-        """Yield one answer for every task, in any order."""
+        """Yield one answer for every task, in any order; its tensors hold until the next one is asked for."""
