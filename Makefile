@@ -17,7 +17,8 @@ test: $(VENV)/installed-dev
 	$(BIN)/pytest
 
 bench: $(VENV)/installed
-	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/scoring.py
+	$(BIN)/python benchmarks/training_speed.py
 
 bench-search: $(VENV)/installed
 	$(BIN)/python benchmarks/search_quality.py

@@ -79,11 +79,11 @@ def _split(
     labels: np.ndarray[Any, Any], clients: int, config: PartitionConfig, batch_size: int, seed: int
 ) -> list[list[int]]:
     # A library of several seconds of import; only runs pay for it.
-    from datasets import Dataset  # noqa: PLC0415
+    from training.partition_rows import LabelRows  # noqa: PLC0415
 
     partitioner = _partitioner(config, clients, batch_size, seed)
-    partitioner.dataset = Dataset.from_dict({"label": labels.tolist(), "position": list(range(len(labels)))})
-    return [list(partitioner.load_partition(client)["position"]) for client in range(clients)]
+    partitioner.dataset = LabelRows.of(labels.tolist())
+    return [partitioner.load_partition(client) for client in range(clients)]
 
 
 def _partitioner(config: PartitionConfig, clients: int, batch_size: int, seed: int) -> Any:

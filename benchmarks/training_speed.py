@@ -1,0 +1,292 @@
+"""Speed and memory of training: prints one table, with the machine and versions it was measured on.
+
+Local training of a cache's smallest, middle and largest network beside a plain loop (eager, contiguous, fp32,
+transforms image by image in a DataLoader), alternating in one process on the same images; whole rounds of the
+command; aggregation; the server's memory; and a simulation of ever more clients.
+"""
+
+import argparse
+import dataclasses
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from memory import peak_memory, reset_peak
+from plain_loop import PlainLoop
+from results import results
+from rich.console import Console
+from rich.table import Table
+from runs import train, write_noise
+
+from cache.build import build_cache
+from cache.entries import CACHE_ENTRIES, Entry
+from cache.limits import Limits
+from cache.progress import SILENT
+from supernet.genes import decode, largest_genes
+from supernet.space import SearchSpace, load_space
+from supernet.units import format_quantity
+from supernet.weights import Tensors, initial_tensors, views
+from training.aggregation import Fold
+from training.allocator import keep_freed_memory
+from training.answers import Answers, RoundPlan
+from training.checkpoint import RunState, save_checkpoint
+from training.client import Recipe
+from training.config import ClientConfig
+from training.curriculum import Counts
+from training.data.augment import Augmentation
+from training.data.images import ImageSet, Normalisation
+from training.engines.in_process import InProcessEngine
+from training.execution import ExecutionConfig, Profile, apply_to_torch
+from training.messages import Task
+from training.tuning import choose_profile
+
+SPACES = ("mobilenet-cifar", "resnet-cifar")
+BARS = {"mobilenet-cifar": "1.4x", "resnet-cifar": "2.5x at the smallest, with bf16 instructions"}
+AUGMENTATION = Augmentation(crop=4, flip=True)
+NORMALISATION = Normalisation((0.49, 0.48, 0.45), (0.25, 0.24, 0.26))
+#: A measured pass of the plain loop takes about this long, or is one batch.
+PASS_SECONDS = 3.0
+MEMORY_CLIENTS = (4, 64)
+SIMULATED_CLIENTS = (100, 10_000)
+SIMULATED_IMAGES = 30_000
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=2, help="passes of each kind; the fastest counts")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
+    parser.add_argument("--server-memory", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.server_memory:
+        print(json.dumps(server_memory(options.server_memory)))
+        return
+    device = torch.device(options.device)
+    keep_freed_memory()
+    table = results("fedpareto", "torch", "torchvision")
+    for name in SPACES:
+        space = load_space(name)
+        entries = build_cache(space, space.fitness, Limits(), CACHE_ENTRIES).entries
+        local_training(table, space, entries, device, options.repeats)
+        if name == "resnet-cifar":
+            aggregation(table, space, entries, device)
+    if device.type == "cpu":
+        rounds(table)
+        memory(table)
+        simulation(table)
+    Console(width=150).print(table)
+
+
+def local_training(
+    table: Table, space: SearchSpace, entries: tuple[Entry, ...], device: torch.device, repeats: int
+) -> None:
+    """Add a row for the smallest, middle and largest entry."""
+    recipe = Recipe(space, ClientConfig(epochs=1), AUGMENTATION, NORMALISATION)
+    profile = choose_profile("auto", ExecutionConfig(), recipe, entries, device, SILENT).profile
+    apply_to_torch(profile)
+    peak = matmul_peak(profile, device)
+    table.add_row(f"{space.name}: profile", f"{profile}; a large matrix product: {peak / 1e9:,.0f} GFLOP/s", "")
+    tensors = {
+        key: tensor.to(device, memory_format=profile.torch_format if tensor.ndim == 4 else torch.preserve_format)
+        for key, tensor in initial_tensors(space, torch.Generator().manual_seed(0)).items()
+    }
+    chosen = {"smallest": entries[0], "middle": entries[len(entries) // 2], "largest": entries[-1]}
+    for label, entry in chosen.items():
+        plain, ours = Plain(entry, recipe, device), Ours(entry, recipe, profile, tensors, device)
+        steps = max(1, int(PASS_SECONDS * plain.rate(1) / recipe.config.batch))
+        ours.run(1)
+        rates, passes = [], []
+        for _ in range(repeats):
+            rates.append(plain.rate(steps))
+            passes.append(ours.run(steps))
+        best = max(passes, key=lambda one: one.rate)
+        table.add_row(
+            f"{space.name}, {label} ({format_quantity(entry.macs)} MACs): images/s",
+            f"{best.rate:,.1f} beside {max(rates):,.1f}: {best.rate / max(rates):.2f}x; "
+            f"{best.outside:.1%} outside SGD; {best.rate * entry.macs * 6 / peak:.0%} of the matrix product's speed; {best.peak / 1e6:,.0f} MB more",
+            "5x" if device.type == "cuda" else BARS[space.name],
+        )
+
+
+class Plain:
+    """The plain loop on one client after another."""
+
+    def __init__(self, entry: Entry, recipe: Recipe, device: torch.device) -> None:
+        self._loop = PlainLoop(entry.architecture, recipe, device)
+        self._batch = recipe.config.batch
+
+    def rate(self, steps: int) -> float:
+        """Return images a second over ``steps`` steps."""
+        data = noise(steps * self._batch, torch.device("cpu"))
+        started = time.perf_counter()
+        self._loop.train(data)
+        return len(data) / (time.perf_counter() - started)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pass:
+    """Images a second of a round in miniature, its share outside SGD, and bytes of memory at its peak."""
+
+    rate: float
+    outside: float
+    peak: int
+
+
+class Ours:
+    """Rounds of as many clients as train at once: extraction, local training, checks, fold and merge."""
+
+    def __init__(self, entry: Entry, recipe: Recipe, profile: Profile, tensors: Tensors, device: torch.device) -> None:
+        self._entry, self._recipe, self._profile, self._tensors = entry, recipe, profile, tensors
+        self._device = device
+
+    def run(self, steps: int) -> Pass:
+        """Run a round of ``steps`` steps a client."""
+        clients, size = self._profile.workers, steps * self._recipe.config.batch
+        data = noise(clients * size, self._device)
+        members = list(torch.arange(len(data), device=self._device).view(clients, size))
+        engine = InProcessEngine(data, members, self._recipe, self._profile)
+        # Networks are built, and graphs recorded, once in thousands of rounds.
+        for _ in engine.run(self._tasks()):
+            pass
+        fold = Fold(self._recipe.space, self._tensors)
+        before = reset_peak(self._device)
+        started = time.perf_counter()
+        answers = Answers(_plan(clients, self._entry), fold, by_examples=False)
+        for answer in engine.run(self._tasks()):
+            answers.take(answer)
+        fold.merge_into({name: tensor.clone() for name, tensor in self._tensors.items()})
+        seconds = time.perf_counter() - started
+        return Pass(len(data) / seconds, 1 - answers.sgd_seconds / seconds, peak_memory(self._device) - before)
+
+    def _tasks(self) -> Iterator[Task]:
+        architecture = self._entry.architecture
+        for client in range(self._profile.workers):
+            sliced = views(self._recipe.space, self._tensors, architecture)
+            yield Task(1, client, architecture, sliced, 1, 0.01, client)
+
+
+def _plan(clients: int, entry: Entry) -> RoundPlan:
+    drawn = range(clients)
+    return RoundPlan(1, 0.01, 0.5, dict.fromkeys(drawn, entry), dict.fromkeys(drawn, 1 / clients))
+
+
+def noise(count: int, device: torch.device, side: int = 32) -> ImageSet:
+    """Return random images of 10 classes."""
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(256, (count, 3, side, side), dtype=torch.uint8, generator=generator)
+    return ImageSet(pixels.to(device), (torch.arange(count) % 10).to(device), tuple("0123456789"))
+
+
+def matmul_peak(profile: Profile, device: torch.device) -> float:
+    """Return the FLOP/s of a large matrix product in the profile's precision: what the machine can do at best."""
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(profile.precision, torch.float32)
+    side = 8192 if device.type == "cuda" else 2048
+    a, best = torch.randn(side, side, device=device).to(dtype), float("inf")
+    for _ in range(4):
+        started = time.perf_counter()
+        (a @ a).flatten()[0].item()
+        best = min(best, time.perf_counter() - started)
+    return 2 * side**3 / best
+
+
+def aggregation(table: Table, space: SearchSpace, entries: tuple[Entry, ...], device: torch.device) -> None:
+    """Add the row of one round's aggregation: the smallest, the largest and six drawn entries."""
+    tensors = {
+        name: tensor.to(device).to(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor.to(device)
+        for name, tensor in initial_tensors(space, torch.Generator().manual_seed(0)).items()
+    }
+    drawn = np.random.default_rng(0).integers(len(entries), size=6)
+    chosen = sorted([entries[0], entries[-1], *(entries[i] for i in drawn)], key=lambda entry: -entry.macs)
+    updates = [
+        {name: view.clone() for name, view in views(space, tensors, entry.architecture).items()} for entry in chosen
+    ]
+    fold, best = Fold(space, tensors), float("inf")
+    for _ in range(5):
+        started = time.perf_counter()
+        for entry, update in zip(chosen, updates, strict=True):
+            fold.add(entry.architecture, update, 1 / 8)
+        fold.merge_into(tensors)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        best = min(best, time.perf_counter() - started)
+    params = sum(entry.params for entry in chosen)
+    table.add_row(
+        f"aggregation of 8 clients, {space.name} ({format_quantity(params)} values)", f"{best:.2f} s", "0.3 s"
+    )
+
+
+def rounds(table: Table) -> None:
+    """Add a row for whole rounds of the command in both spaces."""
+    for name, images, count in (("mobilenet-cifar", 256, 2), ("resnet-cifar", 128, 1)):
+        with tempfile.TemporaryDirectory() as folder:
+            write_noise(Path(folder) / "images", 4 * images * 10 // 8, 32)
+            options = {"--clients.count": 4, "--clients.per-round": 4, "--client.batch-size": 64, "--rounds": count}
+            records = train(Path(folder), "run", name, options).records
+        seconds = sum(record["seconds"] for record in records)
+        outside = seconds - sum(record["sgd_seconds"] for record in records)
+        table.add_row(
+            f"round outside SGD, {name}, 4 clients x {images} images x 1 epoch",
+            f"{outside / seconds:.1%} ({outside:.2f} s of {seconds:.1f} s)",
+            "5 %",
+        )
+
+
+def memory(table: Table) -> None:
+    """Add the rows of the server's memory, each from a process of its own."""
+    for clients in MEMORY_CLIENTS:
+        command = [sys.executable, __file__, "--server-memory", str(clients)]
+        result = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        table.add_row(
+            f"server memory, mobilenet-cifar, {clients} clients and a checkpoint",
+            f"{result['peak'] / result['supernet']:.2f}x the supernet's {result['supernet'] / 1e6:.1f} MB",
+            "4x",
+        )
+
+
+def server_memory(clients: int) -> dict[str, int]:
+    """Return the supernet's bytes and the server's peak above its start, over one round of ``clients``.
+
+    Every client sends the largest network, while a checkpoint is written. The memory the clients train in is
+    theirs, not the server's.
+    """
+    space = load_space("mobilenet-cifar")
+    architecture = decode(space, largest_genes(space))
+    update = {name: tensor + 1 for name, tensor in initial_tensors(space, torch.Generator().manual_seed(1)).items()}
+    start = reset_peak(torch.device("cpu"))
+    tensors = initial_tensors(space, torch.Generator().manual_seed(0))
+    fold = Fold(space, tensors)
+    for _ in range(clients):
+        fold.add(architecture, update, 1.0)
+    with tempfile.TemporaryDirectory() as folder:
+        save_checkpoint(Path(folder), RunState(1, Counts.zero(1), (1,)), {}, tensors, None)
+    fold.merge_into(tensors)
+    peak = peak_memory(torch.device("cpu")) - start
+    return {"peak": peak, "supernet": sum(tensor.nbytes for tensor in tensors.values())}
+
+
+def simulation(table: Table) -> None:
+    """Add a row for every number of registered clients: 100 a round on the same images."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_noise(Path(folder) / "images", SIMULATED_IMAGES, 16)
+        for clients in SIMULATED_CLIENTS:
+            # However few images a client holds, it takes one step.
+            batch = SIMULATED_IMAGES * 8 // 10 // clients
+            options = {"--clients.count": clients, "--clients.per-round": 100, "--client.batch-size": batch}
+            run = train(Path(folder), f"run-{clients}", "mobilenet-tiny", {**options, "--rounds": 1})
+            training = sum(record["seconds"] + record["evaluation_seconds"] for record in run.records)
+            table.add_row(
+                f"simulation of {clients:,} clients, 100 a round",
+                f"{run.seconds - training:.1f} s beside the rounds, with reading {SIMULATED_IMAGES:,} images; "
+                f"{run.peak / 1e6:,.0f} MB at most",
+                "10 s, constant memory",
+            )
+
+
+if __name__ == "__main__":
+    main()
