@@ -98,18 +98,18 @@ def local_training(
     }
     chosen = {"smallest": entries[0], "middle": entries[len(entries) // 2], "largest": entries[-1]}
     for label, entry in chosen.items():
-        plain, ours = Plain(entry, recipe, device), Ours(entry, recipe, profile, tensors, device)
+        plain = Plain(entry, recipe, device)
         steps = max(1, int(PASS_SECONDS * plain.rate(1) / recipe.config.batch))
-        ours.run(1)
+        ours = Ours(entry, recipe, profile, tensors, steps)
         rates, passes = [], []
         for _ in range(repeats):
             rates.append(plain.rate(steps))
-            passes.append(ours.run(steps))
+            passes.append(ours.run())
         best = max(passes, key=lambda one: one.rate)
         table.add_row(
             f"{space.name}, {label} ({format_quantity(entry.macs)} MACs): images/s",
-            f"{best.rate:,.1f} beside {max(rates):,.1f}: {best.rate / max(rates):.2f}x; "
-            f"{best.outside:.1%} outside SGD; {best.rate * entry.macs * 6 / peak:.0%} of the matrix product's speed; {best.peak / 1e6:,.0f} MB more",
+            f"{best.rate:,.1f} beside {max(rates):,.1f}: {best.rate / max(rates):.2f}x; {best.outside:.1%} not SGD; "
+            f"{best.rate * entry.macs * 6 / peak:.0%} of the product's FLOP/s; {best.peak / 1e6:,.0f} MB",
             "5x" if device.type == "cuda" else BARS[space.name],
         )
 
@@ -141,39 +141,36 @@ class Pass:
 class Ours:
     """Rounds of as many clients as train at once: extraction, local training, checks, fold and merge."""
 
-    def __init__(self, entry: Entry, recipe: Recipe, profile: Profile, tensors: Tensors, device: torch.device) -> None:
-        self._entry, self._recipe, self._profile, self._tensors = entry, recipe, profile, tensors
-        self._device = device
-
-    def run(self, steps: int) -> Pass:
-        """Run a round of ``steps`` steps a client."""
-        clients, size = self._profile.workers, steps * self._recipe.config.batch
-        data = noise(clients * size, self._device)
-        members = list(torch.arange(len(data), device=self._device).view(clients, size))
-        engine = InProcessEngine(data, members, self._recipe, self._profile)
+    def __init__(self, entry: Entry, recipe: Recipe, profile: Profile, tensors: Tensors, steps: int) -> None:
+        self._entry, self._space, self._tensors = entry, recipe.space, tensors
+        self._clients, size = profile.workers, steps * recipe.config.batch
+        self._device = next(iter(tensors.values())).device
+        data = noise(self._clients * size, self._device)
+        members = list(torch.arange(len(data), device=self._device).view(self._clients, size))
+        self._images, self._fold = len(data), Fold(self._space, tensors)
+        self._before = reset_peak(self._device)
+        self._engine = InProcessEngine(data, members, recipe, profile)
         # Networks are built, and graphs recorded, once in thousands of rounds.
-        for _ in engine.run(self._tasks()):
-            pass
-        fold = Fold(self._recipe.space, self._tensors)
-        before = reset_peak(self._device)
+        self.run()
+
+    def run(self) -> Pass:
+        """Run one round."""
         started = time.perf_counter()
-        answers = Answers(_plan(clients, self._entry), fold, by_examples=False)
-        for answer in engine.run(self._tasks()):
+        weights = dict.fromkeys(range(self._clients), 1 / self._clients)
+        plan = RoundPlan(1, 0.01, 0.5, dict.fromkeys(weights, self._entry), weights)
+        answers = Answers(plan, self._fold, by_examples=False)
+        for answer in self._engine.run(self._tasks()):
             answers.take(answer)
-        fold.merge_into({name: tensor.clone() for name, tensor in self._tensors.items()})
+        self._fold.merge_into(self._tensors)
         seconds = time.perf_counter() - started
-        return Pass(len(data) / seconds, 1 - answers.sgd_seconds / seconds, peak_memory(self._device) - before)
+        peak = peak_memory(self._device) - self._before
+        return Pass(self._images / seconds, 1 - answers.sgd_seconds / seconds, peak)
 
     def _tasks(self) -> Iterator[Task]:
         architecture = self._entry.architecture
-        for client in range(self._profile.workers):
-            sliced = views(self._recipe.space, self._tensors, architecture)
+        for client in range(self._clients):
+            sliced = views(self._space, self._tensors, architecture)
             yield Task(1, client, architecture, sliced, 1, 0.01, client)
-
-
-def _plan(clients: int, entry: Entry) -> RoundPlan:
-    drawn = range(clients)
-    return RoundPlan(1, 0.01, 0.5, dict.fromkeys(drawn, entry), dict.fromkeys(drawn, 1 / clients))
 
 
 def noise(count: int, device: torch.device, side: int = 32) -> ImageSet:

@@ -12,6 +12,7 @@ from supernet.space import SearchSpace
 from supernet.weights import extract, network_with
 from training.data.batches import plain_batches
 from training.data.images import ImageSet, Normalisation
+from training.memory import out_of_memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,15 +67,16 @@ class Evaluator:
         return int(correct) / len(self.held_out)
 
     def probe(self, tensors: Mapping[str, Tensor], entries: Sequence[Entry]) -> list[Probe]:
-        """Return the accuracy of every entry's subnet."""
-        return [
-            Probe(
-                entry.macs,
-                entry.params,
-                self.accuracy(self.subnet(tensors, entry.architecture), entry.architecture.resolution),
-            )
-            for entry in entries
-        ]
+        """Return the accuracy of every entry's subnet.
+
+        Raises:
+            OutOfMemoryError: a network and its batch do not fit.
+        """
+        return [Probe(entry.macs, entry.params, self._accuracy_of(tensors, entry.architecture)) for entry in entries]
+
+    def _accuracy_of(self, tensors: Mapping[str, Tensor], architecture: Architecture) -> float:
+        with out_of_memory(architecture, self.batch_size, self.held_out.images.device):
+            return self.accuracy(self.subnet(tensors, architecture), architecture.resolution)
 
 
 def calibrate(network: nn.Module, batches: Iterable[Tensor]) -> nn.Module:

@@ -24,6 +24,11 @@ class OutOfMemoryError(Exception):
         super().__init__(f"out of memory on {device} at batch {batch_size}")
         self.architecture, self.batch_size, self.device = architecture, batch_size, device
 
+    @property
+    def next_smaller(self) -> int:
+        """The batch to try next; two images are the least a batch norm can do with."""
+        return max(2, self.batch_size // 2)
+
 
 @contextlib.contextmanager
 def out_of_memory(architecture: Architecture, batch_size: int, device: torch.device) -> Iterator[None]:

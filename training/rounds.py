@@ -3,7 +3,7 @@
 import dataclasses
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +136,14 @@ def _evaluate(run: Run, number: int, tensors: Tensors) -> tuple[tuple[Probe, ...
     if number % run.config.evaluation.every and number != run.config.rounds:
         return (), 0.0
     started = time.perf_counter()
-    probes = tuple(run.evaluator.probe(tensors, run.probes))
+    try:
+        probes = tuple(run.evaluator.probe(tensors, run.probes))
+    except OutOfMemoryError as error:
+        raise UserError(
+            f"out of memory on {error.device}: evaluating {_described(run.probes, error)}; go on from the last "
+            f"checkpoint with the next smaller batch: train-supernet --resume {run.folder} --evaluation.batch-size "
+            f"{error.next_smaller}"
+        ) from error
     return probes, time.perf_counter() - started
 
 
@@ -190,15 +197,20 @@ def _all_failed(run: Run, state: RunState, tensors: Tensors, velocity: Tensors |
 def _out_of_memory(
     run: Run, state: RunState, tensors: Tensors, velocity: Tensors | None, plan: RoundPlan, error: OutOfMemoryError
 ) -> str:
-    (entry, *_) = [entry for entry in plan.assigned.values() if entry.architecture == error.architecture]
-    smaller = max(2, error.batch_size // 2)
+    workers = run.config.execution.workers or 1
+    at_once = f" with {workers} clients at once" if workers > 1 else ""
+    fewer = ", or with --execution.workers 1" if workers > 1 else ""
     return (
-        f"out of memory on {error.device}: the network of {format_quantity(entry.macs)} MACs and "
-        f"{format_quantity(entry.params)} parameters at batch {error.batch_size}, with "
-        f"{run.config.execution.workers or 1} trained at once; {_kept(run, state, tensors, velocity)}; go on with the "
-        f"next smaller batch: train-supernet --resume {run.folder} --client.batch-size {smaller}, or with "
-        "--execution.workers 1"
+        f"out of memory on {error.device}: training {_described(plan.assigned.values(), error)}{at_once}; "
+        f"{_kept(run, state, tensors, velocity)}; go on with the next smaller batch: "
+        f"train-supernet --resume {run.folder} --client.batch-size {error.next_smaller}{fewer}"
     )
+
+
+def _described(entries: Iterable[Entry], error: OutOfMemoryError) -> str:
+    (entry, *_) = [entry for entry in entries if entry.architecture == error.architecture]
+    costs = f"{format_quantity(entry.macs)} MACs and {format_quantity(entry.params)} parameters"
+    return f"the network of {costs} at batch {error.batch_size}"
 
 
 def _kept(run: Run, state: RunState, tensors: Tensors, velocity: Tensors | None) -> str:
