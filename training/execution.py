@@ -41,6 +41,8 @@ class ExecutionConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"execution.{name} is {value}; it must be at least 1")
+        if self.graphs and self.fused is False:
+            raise UserError("execution.graphs needs the fused optimizer; leave execution.fused out")
         if self.compiled and self.graphs:
             raise UserError("execution.compiled and execution.graphs exclude each other; choose one")
 

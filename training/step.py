@@ -1,5 +1,6 @@
 """One step of SGD: forward, backward, clip, update; eagerly, or replayed as a graph."""
 
+import threading
 from collections.abc import Callable
 from typing import Protocol
 
@@ -13,6 +14,9 @@ _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 #: Steps on a side stream before a capture, as torch's notes on CUDA graphs ask for.
 _WARM_UP_STEPS = 3
+
+# A process captures one graph at a time, and to begin waits for the whole device.
+_CAPTURE = threading.Lock()
 
 
 class Step(Protocol):
@@ -90,10 +94,12 @@ class CudaRecorder:
         """Capture ``work`` as a CUDA graph after it has run a few times."""
         for _ in range(_WARM_UP_STEPS):
             work()
-        self._stream.synchronize()
         graph = torch.cuda.CUDAGraph()
-        # Other workers go on using the device meanwhile.
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+        # Other workers go on using the device meanwhile, but do not capture.
+        with (
+            _CAPTURE,
+            torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"),
+        ):
             result = work()
         return result, graph.replay
 

@@ -233,7 +233,8 @@ def _optimizers(
     best: Profile, precision: PrecisionChoice, config: ExecutionConfig, device: torch.device
 ) -> Iterator[Profile]:
     del precision, device
-    if config.fused is None:
+    # Only the fused optimizer reads its learning rate on the device, as a graph must.
+    if config.fused is None and not best.graphs:
         yield dataclasses.replace(best, fused=False)
 
 
