@@ -1,9 +1,11 @@
+import pytest
 import torch
-from federation import NORMALISATION
+from federation import NORMALISATION, random_images
 
 from training.data.augment import Augmentation
 from training.data.batches import Batches, plain_batches, prepare
 from training.data.images import ImageSet, Normalisation
+from training.data.mix import mix
 
 _RAW = Normalisation((0.0,) * 3, (1.0,) * 3)
 
@@ -53,6 +55,57 @@ def test_training_batches_are_augmented() -> None:
     assert (images == 0).flatten(1).any(dim=1).all()
 
 
+_MIXING = Augmentation(crop=1, flip=True, mixup=0.3, cutmix=1.0)
+_LAYOUTS = (torch.channels_last, torch.contiguous_format)
+
+
+def test_with_mixing_labels_are_the_shares_of_the_classes() -> None:
+    batches = list(Batches(6, _MIXING, NORMALISATION, 4).epoch(random_images(20), 8, _generator()))
+    assert len(batches) == 3
+    for _, shares in batches:
+        assert (shares.dtype, shares.shape) == (torch.float32, (6, 4))
+        torch.testing.assert_close(shares.sum(dim=1), torch.ones(6))
+    # Some image has a share of two classes: labels were really mixed.
+    assert any(((shares > 0).sum(dim=1) == 2).any() for _, shares in batches)
+
+
+def test_a_batch_is_mixed_after_it_is_normalised_and_resized() -> None:
+    data, generator = random_images(6), _generator()
+    order = torch.randperm(6, generator=generator)
+    expected = mix(
+        prepare(data.images[order], 6, NORMALISATION), data.labels[order], 4, Augmentation(mixup=1.0), generator
+    )
+    (batch,) = Batches(6, Augmentation(mixup=1.0), NORMALISATION, 4).epoch(data, 6, _generator())
+    assert torch.equal(batch[0], expected[0])
+    assert torch.equal(batch[1], expected[1])
+
+
+@pytest.mark.parametrize("augmentation", [Augmentation(), Augmentation(crop=1, randaugment=1), _MIXING])
+@pytest.mark.parametrize("layout", _LAYOUTS)
+@pytest.mark.parametrize("resolution", [8, 6])
+def test_memory_of_a_batch_is_like_the_batches_of_an_epoch(
+    augmentation: Augmentation, layout: torch.memory_format, resolution: int
+) -> None:
+    batches = Batches(5, augmentation, NORMALISATION, 4, layout)
+    empty = batches.empty(resolution, torch.device("cpu"))
+    epoch = list(batches.epoch(random_images(10), resolution, _generator()))
+    assert len(epoch) == 2
+    assert all(tensor.device.type == "cpu" and not tensor.any() for tensor in empty)
+    for batch in epoch:
+        assert batch[0].is_contiguous(memory_format=layout)
+        for tensor, memory in zip(batch, empty, strict=True):
+            assert (memory.shape, memory.dtype, memory.stride()) == (tensor.shape, tensor.dtype, tensor.stride())
+
+
+def test_the_memory_format_changes_no_value_of_a_batch() -> None:
+    first, second = (
+        next(Batches(5, _MIXING, NORMALISATION, 4, layout).epoch(random_images(10), 8, _generator()))
+        for layout in _LAYOUTS
+    )
+    assert torch.equal(first[0], second[0])
+    assert torch.equal(first[1], second[1])
+
+
 def test_plain_batches_hold_every_image_in_order_the_last_batch_smaller() -> None:
     batches = list(plain_batches(_numbered(10), 4, 4, _RAW))
     assert [len(labels) for _, labels in batches] == [4, 4, 2]
@@ -77,3 +130,8 @@ def test_prepared_images_have_the_resolution_of_the_architecture() -> None:
 def test_prepared_images_lie_channels_last_in_memory() -> None:
     prepared = prepare(_numbered(4, side=5).images, 5, NORMALISATION)
     assert prepared.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_prepared_images_lie_contiguous_in_memory_if_asked() -> None:
+    for resolution in (5, 7):
+        assert prepare(_numbered(4, side=5).images, resolution, NORMALISATION, torch.contiguous_format).is_contiguous()

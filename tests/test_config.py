@@ -8,6 +8,8 @@ from supernet.errors import UserError
 from supernet.typed_yaml import from_mapping, read_yaml_mapping
 from training.clients import ClientsConfig
 from training.config import (
+    RESUME_MAY_ADAPT,
+    RESUME_MAY_CHANGE,
     CheckpointConfig,
     ClientConfig,
     DataConfig,
@@ -104,6 +106,13 @@ def test_an_equal_configuration_has_no_changed_field() -> None:
         ("partition.alpha", 0.3, 0.4),
         ("server.momentum", 0.9, 0.0),
         ("evaluation.every", 3, 4),
+        ("evaluation.batch_size", 64, 32),
+        ("precision", "bf16", "auto"),
+        ("client.batch_size", 32, 16),
+        ("data.mixup", 0.2, 0.0),
+        ("data.magnitude", 7, 9),
+        ("execution.memory_format", "contiguous", None),
+        ("execution.workers", 3, 4),
     ],
 )
 def test_a_changed_field_is_named_with_its_old_and_new_value(name: str, old: object, new: object) -> None:
@@ -125,6 +134,29 @@ def test_a_changed_field_is_named_with_its_old_and_new_value(name: str, old: obj
 )
 def test_where_things_are_and_what_is_reported_may_change(name: str, value: object) -> None:
     assert changed_fields(config_to_mapping(_OTHER), _changed(name, value)) == []
+
+
+def test_what_a_resumed_run_may_adapt_is_where_and_how_it_is_computed() -> None:
+    fields = [f"{name}.{field}" if field else name for name, field in _fields(config_to_mapping(_OTHER))]
+    adapted = [name for name in fields if name.startswith(RESUME_MAY_ADAPT)]
+    assert adapted == [
+        "device",
+        "precision",
+        "client.batch_size",
+        "evaluation.batch_size",
+        "execution.memory_format",
+        "execution.fused",
+        "execution.compiled",
+        "execution.graphs",
+        "execution.workers",
+        "execution.threads",
+    ]
+    assert not [name for name in adapted if name.startswith(RESUME_MAY_CHANGE)]
+
+
+def _fields(mapping: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the groups and fields of a configuration; the field is empty where there is no group."""
+    return [(name, field) for name, value in mapping.items() for field in (value if isinstance(value, dict) else [""])]
 
 
 def test_a_field_that_is_new_or_gone_counts_as_changed() -> None:
@@ -165,6 +197,19 @@ _BAD_VALUES: list[tuple[str, object]] = [
     ("partition.alpha", 0.0),
     ("partition.scheme", "random"),
     ("tracking.wandb", "sometimes"),
+    ("data.randaugment", -1),
+    ("data.randaugment", 1.5),
+    ("data.magnitude", -1),
+    ("data.magnitude", 31),
+    ("data.mixup", -0.1),
+    ("data.mixup", float("nan")),
+    ("data.cutmix", -0.1),
+    ("data.cutmix", float("nan")),
+    ("precision", "fp8"),
+    ("execution.memory_format", "channels_first"),
+    ("execution.workers", 0),
+    ("execution.threads", 0),
+    ("execution.fused", "maybe"),
 ]
 
 
@@ -191,3 +236,12 @@ def test_the_message_says_what_is_allowed() -> None:
         ClientConfig(lr=-1)
     with pytest.raises(UserError, match=r"server\.largest_weight is 1\.5; it must be between 0 and 1"):
         ServerConfig(largest_weight=1.5)
+    with pytest.raises(UserError, match=r"data\.mixup is -0\.1; it must not be negative \(0 for none\)"):
+        DataConfig(mixup=-0.1)
+    with pytest.raises(UserError, match=r"data\.magnitude is 31; it must be from 0 to 30"):
+        DataConfig(magnitude=31)
+
+
+def test_the_least_and_the_most_of_an_augmentation_are_allowed() -> None:
+    DataConfig(randaugment=0, magnitude=0, mixup=0.0, cutmix=0.0)
+    DataConfig(randaugment=14, magnitude=30, mixup=0.1, cutmix=2.0)

@@ -217,6 +217,14 @@ def test_a_resume_may_change_where_it_is_reported(command: Command, run: Path) -
     assert command.resume("--tracking.project", "elsewhere", "--checkpoint.keep", 5).code == 0
 
 
+def test_a_resume_may_adapt_to_another_machine_and_is_told_that_bytes_differ(command: Command, run: Path) -> None:
+    outcome = command.resume("--client.batch-size", 8, "--execution.threads", 2)
+    assert outcome.code == 0
+    assert "client.batch_size is 8 from here on; it was 16: the run ends with other bytes\n" in outcome.err
+    assert "execution.threads is 2 from here on; it was 1: the run ends with other bytes\n" in outcome.err
+    assert "a resumed run may only lower it" in command.resume_error("--client.batch-size", 17)
+
+
 def test_a_moved_run_can_be_resumed(command: Command, run: Path) -> None:
     moved = run.rename(command.folder / "moved")
     assert run_main(main, command.capsys, "--resume", moved).code == 0
