@@ -19,8 +19,8 @@ DEFAULT_BATCH = 64
 
 Curriculum = Literal["pareto", "sandwich"]
 
-#: What may change when a run is resumed: where things are and what is reported.
-RESUME_MAY_CHANGE = ("output", "data.root", "data.download", "checkpoint.", "tracking.")
+#: What may change when a run is resumed: where things are, what is reported, how many clients train at once.
+RESUME_MAY_CHANGE = ("output", "data.root", "data.download", "checkpoint.", "tracking.", "execution.workers")
 
 #: What may change besides for the sake of another machine or a full memory; the user is told that bytes differ.
 RESUME_MAY_ADAPT = ("device", "precision", "execution.", "client.batch_size", "evaluation.batch_size")

@@ -63,6 +63,10 @@ class Profile:
     workers: int = 1
     threads: int = 1
 
+    def __post_init__(self) -> None:
+        # The same rules as for what a user asks for.
+        self.chosen()
+
     def __str__(self) -> str:
         parts = [self.memory_format.replace("_", "-"), self.precision]
         parts += [name for name in ("compiled", "graphs") if getattr(self, name)]
@@ -111,7 +115,7 @@ def check_possible(device: "torch.device", precision: PrecisionChoice, config: E
             f"precision {precision} is not possible on {device}; it can do: {', '.join(possible)} (or say auto)"
         )
     if config.graphs and device.type != "cuda":
-        raise UserError(f"execution.graphs needs a GPU and the device is {device}; leave it out")
+        raise UserError(f"execution.graphs needs a GPU and the device is {device}; say --execution.graphs false")
     if config.graphs and precision == "fp16":
         raise UserError(
             "execution.graphs is not possible with fp16, whose gradient scaler decides on the CPU; use bf16"

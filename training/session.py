@@ -8,10 +8,10 @@ from cache.progress import shown
 from supernet.console import EXIT_INTERRUPTED, next_step, print_table, stderr
 from supernet.units import format_bytes, format_quantity
 from training.allocator import keep_freed_memory
-from training.config import RunConfig
+from training.config import RunConfig, write_config
 from training.interrupt import stop_on_interrupt
 from training.rounds import train
-from training.run_folder import METRICS, locked
+from training.run_folder import CONFIG, METRICS, locked
 from training.setup import Prepared, assemble, new_run, resumed_run
 from training.trackers.metrics_file import MetricsFile, read_records
 from training.trackers.protocol import Tracker, Trackers
@@ -37,6 +37,8 @@ def run_session(config: RunConfig, resumed: Path | None) -> int:
     verb = "training" if resumed is None else f"resuming after round {start}"
     stderr.print(f"{verb}: {_description(prepared)}")
     with locked(prepared.folder), stop_on_interrupt() as stop:
+        # What was changed for another machine holds for the next resume too.
+        write_config(prepared.folder / CONFIG, prepared.config)
         tracker = _trackers(prepared)
         try:
             checkpoint = prepared.checkpoint

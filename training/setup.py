@@ -124,12 +124,15 @@ def resumed_run(folder: Path, config: RunConfig, listener: Listener) -> Prepared
     space = read_space(folder)
     checkpoint = load_checkpoint(newest_checkpoint(folder), space)
     config = dataclasses.replace(config, output=str(folder))
-    _check_changes(folder, config, changed_fields(checkpoint.config, config_to_mapping(config)), listener)
+    _refuse_changes(folder, config, changed_fields(checkpoint.config, config_to_mapping(config)))
     device = resolve_device(config.device)
+    config = dataclasses.replace(config, device=str(device))
     split = read_split(folder)
     data = training_images_of(folder, config, space, split)
     cache = read_run_cache(folder, space)
     config, profile = _with_profile(config, space, cache, split, device, listener)
+    for name, old, new in changed_fields(checkpoint.config, config_to_mapping(config)):
+        listener.remark(f"{name} is {new} from here on; it was {old}: the run ends with other bytes")
     return _on_device(Prepared(folder, config, space, cache, data, split, checkpoint, profile), device)
 
 
@@ -226,10 +229,8 @@ def _with_profile(
     return dataclasses.replace(config, precision=profile.precision, execution=profile.chosen()), profile
 
 
-def _check_changes(
-    folder: Path, config: RunConfig, changes: Sequence[tuple[str, Any, Any]], listener: Listener
-) -> None:
-    """Refuse what a resumed run may not change; tell of what it may and what makes its bytes differ."""
+def _refuse_changes(folder: Path, config: RunConfig, changes: Sequence[tuple[str, Any, Any]]) -> None:
+    """Refuse what a resumed run may not change."""
     for name, old, new in changes:
         if not name.startswith(RESUME_MAY_ADAPT):
             raise UserError(
@@ -241,7 +242,6 @@ def _check_changes(
                 f"client.batch_size is {new}, but {folder} was trained with {old} and its clients may hold no more "
                 "images; a resumed run may only lower it"
             )
-        listener.remark(f"{name} is {new} from here on; it was {old}: the run ends with other bytes")
 
 
 def training_images_of(folder: Path, config: RunConfig, space: SearchSpace, split: Split) -> ImageSet:

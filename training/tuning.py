@@ -17,6 +17,7 @@ from supernet.errors import UserError
 from supernet.files import read_text, write_text
 from supernet.kept import kept_file
 from supernet.machine import machine
+from supernet.typed_yaml import from_mapping
 from supernet.units import format_quantity
 from supernet.weights import Tensors, initial_tensors, views
 from training.client import Recipe
@@ -193,7 +194,8 @@ def _rates(candidates: Sequence[Profile], bench: _Bench, listener: Listener) -> 
                 rate = bench.rate(engine, profile.workers)
             except (OutOfMemoryError, RuntimeError) as error:
                 # What a device lacks shows as a RuntimeError of some kernel.
-                listener.remark(f"{profile}: not possible here ({str(error).splitlines()[0]})")
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                listener.remark(f"{profile}: not possible here ({reason})")
                 engines.pop(profile, None)
                 rates[profile] = 0.0
                 continue
@@ -208,8 +210,9 @@ def _precisions(
     del config
     possible = possible_precisions(device)
     for name in possible if precision == "auto" else ():
-        # fp16 needs its gradients scaled: only where there is no bf16.
-        if name != best.precision and not (name == "fp16" and "bf16" in possible):
+        # fp16 needs its gradients scaled, which no graph can: only where there is no bf16.
+        unwanted = name == "fp16" and ("bf16" in possible or best.graphs)
+        if name != best.precision and not unwanted:
             yield dataclasses.replace(best, precision=name)
 
 
@@ -288,12 +291,12 @@ def _digest(identity: Mapping[str, Any]) -> str:
 
 def _read(path: Path, identity: Mapping[str, Any]) -> Choice | None:
     """Return the choice kept in a file; None if there is none, or it is damaged: measuring again takes seconds."""
-    if not path.exists():
-        return None
     try:
         body = json.loads(read_text(path))
-        if {name: body[name] for name in identity} != identity:
+        complete = body["profile"].keys() == {field.name for field in dataclasses.fields(Profile)}
+        if not complete or {name: body[name] for name in identity} != identity:
             return None
-        return Choice(Profile(**body["profile"]), f"{body['why']}; measured before, kept in {path}")
-    except (UserError, ValueError, KeyError, TypeError):
+        profile = from_mapping(Profile, body["profile"], str(path))
+        return Choice(profile, f"{body['why']}; measured before, kept in {path}")
+    except (UserError, AttributeError, ValueError, KeyError, TypeError):
         return None
