@@ -4,7 +4,7 @@ import ctypes
 import sys
 
 # Names and numbers of glibc's mallopt (malloc.h).
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -2, -3, -8
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 _LARGEST = 2**31 - 1
 
 
@@ -13,6 +13,7 @@ def keep_freed_memory() -> bool:
 
     A training step frees and asks for the same hundreds of megabytes again. By default glibc returns such blocks
     to the system, which fills them with zeros page by page for the next step: up to a fifth of the time of a step.
+    Peak memory grows by a few percent.
     Call it before other threads start.
     """
     if not sys.platform.startswith("linux"):
@@ -20,7 +21,7 @@ def keep_freed_memory() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
-    settings = ((_MMAP_THRESHOLD, 1 << 30), (_TRIM_THRESHOLD, _LARGEST), (_TOP_PAD, 64 << 20), (_ARENA_MAX, 1))
+    settings = ((_MMAP_THRESHOLD, 1 << 30), (_TRIM_THRESHOLD, _LARGEST), (_ARENA_MAX, 1))
     # Each is worth having without the others.
     taken = [bool(mallopt(name, value)) for name, value in settings]
     return all(taken)

@@ -99,6 +99,8 @@ class LocalTrainer:
                 losses.append(built.step(images, labels))
             # Reading the loss waits for the device: the time is that of all steps.
             loss = torch.stack(losses).mean().item()
+        # Many networks stay built; none may keep the memory of its gradients.
+        built.optimizer.zero_grad(set_to_none=True)
         return Update(task, built.weights, len(data), loss, started, time.monotonic() - started)
 
     def _on_stream(self) -> AbstractContextManager[object]:

@@ -24,10 +24,11 @@ class OutOfMemoryError(Exception):
         super().__init__(f"out of memory on {device} at batch {batch_size}")
         self.architecture, self.batch_size, self.device = architecture, batch_size, device
 
-    @property
-    def next_smaller(self) -> int:
-        """The batch to try next; two images are the least a batch norm can do with."""
-        return max(2, self.batch_size // 2)
+    def advice(self, option: str) -> str:
+        """Return the option that asks for the next smaller batch, or what else helps where there is none."""
+        if self.batch_size < 4:
+            return " on a device with more memory (--device)"
+        return f" --{option} {self.batch_size // 2}"
 
 
 @contextlib.contextmanager

@@ -78,11 +78,13 @@ def train(run: Run, state: RunState, tensors: Tensors, velocity: Tensors | None)
             try:
                 answers = _collect(run, plan, tensors, fold)
             except OutOfMemoryError as error:
+                writer.finish()
                 raise UserError(_out_of_memory(run, state, tensors, velocity, plan, error)) from error
+            # The last checkpoint reads the tensors that are about to change.
+            writer.finish()
             if not answers.accepted:
                 raise UserError(_all_failed(run, state, tensors, velocity, answers))
-            # 3. Merge, once the last checkpoint is written: it reads the same tensors.
-            writer.finish()
+            # 3. Merge.
             fold.merge_into(tensors, velocity, run.config.server.momentum)
             seconds = time.perf_counter() - started
             # 4. Evaluate when it is due.
@@ -141,8 +143,7 @@ def _evaluate(run: Run, number: int, tensors: Tensors) -> tuple[tuple[Probe, ...
     except OutOfMemoryError as error:
         raise UserError(
             f"out of memory on {error.device}: evaluating {_described(run.probes, error)}; go on from the last "
-            f"checkpoint with the next smaller batch: train-supernet --resume {run.folder} --evaluation.batch-size "
-            f"{error.next_smaller}"
+            f"checkpoint: train-supernet --resume {run.folder}{error.advice('evaluation.batch-size')}"
         ) from error
     return probes, time.perf_counter() - started
 
@@ -202,8 +203,8 @@ def _out_of_memory(
     fewer = ", or with --execution.workers 1" if workers > 1 else ""
     return (
         f"out of memory on {error.device}: training {_described(plan.assigned.values(), error)}{at_once}; "
-        f"{_kept(run, state, tensors, velocity)}; go on with the next smaller batch: "
-        f"train-supernet --resume {run.folder} --client.batch-size {error.next_smaller}{fewer}"
+        f"{_kept(run, state, tensors, velocity)}; go on with: "
+        f"train-supernet --resume {run.folder}{error.advice('client.batch-size')}{fewer}"
     )
 
 

@@ -64,6 +64,8 @@ class InProcessEngine:
             finally:
                 # Whatever ended the round early: nobody waits for the clients that still train.
                 cancel.set()
+                # What a worker set for itself would also be the default of every later thread.
+                torch.set_num_threads(torch.get_num_threads())
 
     def _images(self, task: Task) -> ImageSet:
         return self._data.subset(self._partition[task.client])
