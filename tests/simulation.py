@@ -140,7 +140,9 @@ def short_config(**changes: Any) -> RunConfig:
     return dataclasses.replace(config, **changes)
 
 
-def simulated_run(folder: Path, config: RunConfig | None = None, **fields: Any) -> Run:
+def simulated_run(
+    folder: Path, config: RunConfig | None = None, *, profile: Profile | None = None, **fields: Any
+) -> Run:
     """Return a run of random images in equal parts; ``fields`` replace those of the run."""
     config = config or short_config()
     entries = micro_entries()
@@ -156,7 +158,7 @@ def simulated_run(folder: Path, config: RunConfig | None = None, **fields: Any) 
         entries=entries,
         probes=choose_probes(entries, config.evaluation.probes),
         assigner=Assigner(config.curriculum, MICRO, entries, capabilities(config.clients), config.client.batch),
-        engine=InProcessEngine(data, parts, recipe, Profile()),
+        engine=InProcessEngine(data, parts, recipe, profile or Profile()),
         evaluator=Evaluator(
             MICRO, data.subset(torch.arange(16)), held_out, NORMALISATION, config.evaluation.batch_size
         ),

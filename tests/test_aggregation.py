@@ -7,11 +7,13 @@ from federation import MICRO
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulation import largest, random_architectures, random_tensors, same_bytes, smallest
+from strategies import architectures, runs
 from torch import Tensor
 
 from supernet.architecture import Architecture
+from supernet.space import SearchSpace, StageSpec, StemSpec
 from supernet.weights import Tensors, extract
-from training.aggregation import Fold, maxnet_weights
+from training.aggregation import Fold, _parts, maxnet_weights
 
 Contribution = tuple[Architecture, Mapping[str, Tensor], float]
 
@@ -24,8 +26,8 @@ def _subnet(architecture: Architecture, seed: int = 0) -> Tensors:
     return extract(MICRO, random_tensors(seed), architecture)
 
 
-def _merged(contributions: Sequence[Contribution], tensors: Tensors) -> Tensors:
-    fold = Fold(MICRO, tensors)
+def _merged(contributions: Sequence[Contribution], tensors: Tensors, space: SearchSpace = MICRO) -> Tensors:
+    fold = Fold(space, tensors)
     for architecture, update, weight in contributions:
         fold.add(architecture, update, weight)
     result = {name: tensor.clone() for name, tensor in tensors.items()}
@@ -182,3 +184,164 @@ def test_weights_are_positive_and_sum_to_1(macs: list[int], beta: float) -> None
     assert sum(weights) == pytest.approx(1)
     assert min(weights) > 0
     assert len(weights) == len(macs)
+
+
+#: Blocks whose hidden and output widths change apart: the slices of three clients leave holes in a tensor.
+_NARROW_RESNET = SearchSpace(
+    name="narrow-resnet",
+    family="resnet",
+    stem=StemSpec(8, multipliers=(0.5, 1.0)),
+    stages=(StageSpec(8), StageSpec(16, stride=2)),
+    resolutions=(8,),
+    depths=(1, 2),
+    expands=(0.5, 1.0),
+    width_multipliers=(0.5, 1.0),
+)
+
+
+def _contributions(space: SearchSpace, most: int = 4) -> st.SearchStrategy[list[Contribution]]:
+    """Random networks with random values and weights, some of them alike."""
+
+    def contribution(architecture: Architecture, seed: int, weight: float) -> Contribution:
+        return architecture, extract(space, random_tensors(seed, space), architecture), weight
+
+    one = st.builds(contribution, architectures(space), st.integers(1, 5), st.floats(0.01, 1.0))
+    return st.lists(one, min_size=1, max_size=most)
+
+
+def _spaces_with_contributions() -> st.SearchStrategy[tuple[SearchSpace, list[Contribution]]]:
+    spaces = st.sampled_from((MICRO, _NARROW_RESNET))
+    return spaces.flatmap(lambda space: st.tuples(st.just(space), _contributions(space)))
+
+
+@runs(6, shrink=False)
+@given(drawn=_spaces_with_contributions())
+def test_the_mean_of_any_clients_matches_one_computed_entry_by_entry(
+    drawn: tuple[SearchSpace, list[Contribution]],
+) -> None:
+    space, contributions = drawn
+    tensors = random_tensors(9, space)
+    result = _merged(contributions, tensors, space)
+    for name, tensor in tensors.items():
+        expected = _slow_mean(name, tensor, contributions)
+        torch.testing.assert_close(result[name].double(), expected, atol=1e-6, rtol=1e-5)
+
+
+@runs(20, shrink=False)
+@given(drawn=_spaces_with_contributions(), data=st.data())
+def test_any_order_gives_the_same_values_and_the_same_order_the_same_bytes(
+    drawn: tuple[SearchSpace, list[Contribution]], data: st.DataObject
+) -> None:
+    space, contributions = drawn
+    tensors = random_tensors(0, space)
+    result = _merged(contributions, tensors, space)
+    assert same_bytes(_merged(contributions, tensors, space), result)
+    other = _merged(data.draw(st.permutations(contributions)), tensors, space)
+    for name, tensor in result.items():
+        torch.testing.assert_close(other[name], tensor, atol=1e-6, rtol=1e-5)
+
+
+def _channels_last(tensors: Mapping[str, Tensor]) -> Tensors:
+    return {
+        name: tensor.to(memory_format=torch.channels_last, copy=True) if tensor.ndim == 4 else tensor.clone()
+        for name, tensor in tensors.items()
+    }
+
+
+@runs(10, shrink=False)
+@given(drawn=_spaces_with_contributions())
+def test_supernets_and_updates_of_either_memory_format_merge_to_the_same_values(
+    drawn: tuple[SearchSpace, list[Contribution]],
+) -> None:
+    space, contributions = drawn
+    plain = random_tensors(0, space)
+    expected = _merged(contributions, plain, space)
+    turned = [(architecture, _channels_last(update), weight) for architecture, update, weight in contributions]
+    for supernet, updates in ((_channels_last(plain), contributions), (plain, turned), (_channels_last(plain), turned)):
+        for name, tensor in _merged(updates, supernet, space).items():
+            torch.testing.assert_close(tensor, expected[name], atol=1e-7, rtol=1e-6)
+
+
+def test_merging_keeps_the_memory_and_the_format_of_the_supernet() -> None:
+    tensors = _channels_last(random_tensors(0))
+    places = {name: tensor.data_ptr() for name, tensor in tensors.items()}
+    fold = Fold(MICRO, tensors)
+    for architecture in (largest(), smallest()):
+        fold.add(architecture, _subnet(architecture, 1), 0.5)
+    fold.merge_into(tensors)
+    assert {name: tensor.data_ptr() for name, tensor in tensors.items()} == places
+    assert all(
+        tensor.is_contiguous(memory_format=torch.channels_last) for tensor in tensors.values() if tensor.ndim == 4
+    )
+
+
+def _rounds(space: SearchSpace) -> list[list[Contribution]]:
+    """Return rounds that cover all of the supernet, then less and less of it, then all again; one leaves infinities."""
+    some = random_architectures(6, seed=2, space=space)
+    networks = [[largest(space), *some[:2]], some[2:5], [smallest(space), some[5]], [smallest(space)], [largest(space)]]
+    rounds: list[list[Contribution]] = [
+        [
+            (architecture, extract(space, random_tensors(10 * number + place, space), architecture), 0.3 + 0.1 * place)
+            for place, architecture in enumerate(chosen, 1)
+        ]
+        for number, chosen in enumerate(networks, 1)
+    ]
+    large = {name: torch.full_like(tensor, 3e38) for name, tensor in rounds[0][0][1].items()}
+    # Sums of this round overflow; nothing of them may be seen in the next.
+    rounds.insert(1, [(largest(space), large, 1.0), (largest(space), large, 1.0)])
+    return rounds
+
+
+@pytest.mark.parametrize("momentum", [None, 0.0, 0.5])
+@pytest.mark.parametrize("space", [MICRO, _NARROW_RESNET], ids=lambda space: space.name)
+def test_a_fold_of_many_rounds_gives_in_each_the_bytes_of_a_fresh_one(
+    space: SearchSpace, momentum: float | None
+) -> None:
+    kept = Fold(space, random_tensors(0, space))
+    for contributions in _rounds(space):
+        # Every round starts from finite values again: what differs can only come from the fold.
+        ends = []
+        for fold in (kept, Fold(space, random_tensors(0, space))):
+            tensors = random_tensors(0, space)
+            velocity = None if momentum is None else random_tensors(99, space)
+            for architecture, update, weight in contributions:
+                fold.add(architecture, update, weight)
+            assert fold.updates == len(contributions)
+            fold.merge_into(tensors, velocity, momentum or 0.0)
+            assert fold.updates == 0
+            ends.append((tensors, velocity or {}))
+        (tensors, velocity), (fresh_tensors, fresh_velocity) = ends
+        assert same_bytes(tensors, fresh_tensors)
+        assert same_bytes(velocity, fresh_velocity)
+
+
+def test_an_empty_fold_changes_nothing_whatever_it_held_before() -> None:
+    tensors = random_tensors(0)
+    fold = Fold(MICRO, tensors)
+    fold.add(largest(), random_tensors(1), 1.0)
+    fold.merge_into(tensors)
+    velocity = random_tensors(2)
+    fold.merge_into(tensors)
+    fold.merge_into(tensors, velocity, 0.5)
+    assert same_bytes(tensors, random_tensors(1))
+    assert same_bytes(velocity, random_tensors(2))
+
+
+_edges = st.integers(0, 4).flatmap(lambda start: st.tuples(st.just(start), st.integers(start + 1, 5)))
+
+
+@settings(max_examples=50, deadline=None, derandomize=True, database=None)
+@given(boxes=st.dictionaries(st.tuples(_edges, _edges, _edges), st.integers(1, 9).map(float), max_size=4))
+def test_parts_lie_apart_and_hold_the_sums_of_the_weights_wherever_there_is_any(
+    boxes: dict[tuple[tuple[int, int], ...], float],
+) -> None:
+    # The slices of today's networks leave no holes in a band; boxes anywhere do.
+    expected, cover, times = (np.zeros((5, 5, 5)) for _ in range(3))
+    for bounds, weight in boxes.items():
+        expected[tuple(slice(*edges) for edges in bounds)] += weight
+    for part, weights in _parts(boxes, torch.device("cpu")):
+        assert weights.shape == (1, *cover[part].shape[1:])
+        cover[part] = weights.numpy()
+        times[part] += 1
+    assert (cover == expected).all()
+    assert (times == (expected > 0)).all()

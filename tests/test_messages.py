@@ -4,7 +4,11 @@ from collections.abc import Callable
 import pytest
 import torch
 from federation import MICRO
+from hypothesis import given
+from hypothesis import strategies as st
 from simulation import micro_task, random_tensors, smallest
+from strategies import runs
+from torch import Tensor
 
 from supernet.weights import Tensors, extract
 from training.messages import FailureKind, Update, check_update, tensor_bytes
@@ -81,6 +85,46 @@ def test_a_spoiled_tensor_is_a_failure_of_its_kind_that_names_it(
     assert failure is not None
     assert (failure.kind, failure.reason) == (kind, reason)
     assert failure.task is update.task
+
+
+@runs(60)
+@given(data=st.data(), value=st.sampled_from([float("nan"), float("inf"), float("-inf")]), large=st.booleans())
+def test_a_single_nan_or_infinity_is_found_wherever_it_is(data: st.DataObject, value: float, large: bool) -> None:
+    update = _update()
+    name = data.draw(st.sampled_from(sorted(update.tensors)))
+    # Beside values whose sum overflows by itself it is found too.
+    tensors = {name: _alternating(tensor) for name, tensor in update.tensors.items()} if large else update.tensors
+    spoiled = tensors[name].clone()
+    spoiled.view(-1)[data.draw(st.integers(0, spoiled.numel() - 1))] = value
+    failure = check_update(dataclasses.replace(update, tensors={**tensors, name: spoiled}))
+    assert failure is not None
+    assert (failure.kind, failure.reason) == ("non-finite", f"{name} holds NaN or infinity")
+
+
+def _alternating(tensor: Tensor) -> Tensor:
+    """Return values of 3e38 in halves of either sign: their partial sums overflow both ways."""
+    values = torch.full((tensor.numel(),), 3e38)
+    values[tensor.numel() // 2 :] = -3e38
+    return values.view(tensor.shape)
+
+
+def _positive(tensor: Tensor) -> Tensor:
+    return torch.full_like(tensor, 3e38)
+
+
+@pytest.mark.parametrize("make", [_positive, _alternating])
+def test_finite_values_whose_sum_overflows_pass(make: Callable[[Tensor], Tensor]) -> None:
+    tensors = {name: make(tensor) for name, tensor in _update().tensors.items()}
+    assert not all(tensor.sum().isfinite() for tensor in map(_positive, tensors.values()))
+    assert check_update(_update(tensors=tensors)) is None
+
+
+def test_infinities_that_cancel_out_are_found() -> None:
+    tensors = dict(_update().tensors)
+    tensors[_BIAS] = torch.tensor([float("inf"), float("-inf")] * (len(tensors[_BIAS]) // 2))
+    failure = check_update(_update(tensors=tensors))
+    assert failure is not None
+    assert failure.kind == "non-finite"
 
 
 @pytest.mark.parametrize(
