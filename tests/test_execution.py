@@ -195,3 +195,10 @@ def test_tf32_is_allowed_for_tf32_alone_and_kernels_are_always_deterministic() -
     assert applied("tf32") == (True, True, True)
     assert applied("bf16") == (False, False, True)
     assert applied("fp16") == (False, False, True)
+
+
+def test_graphs_need_the_fused_optimizer() -> None:
+    with pytest.raises(UserError, match=r"^execution\.graphs needs the fused optimizer"):
+        ExecutionConfig(graphs=True, fused=False)
+    with pytest.raises(UserError, match=r"^execution\.graphs needs the fused optimizer"):
+        Profile(graphs=True, fused=False)

@@ -170,7 +170,9 @@ def test_bytes_are_those_of_the_slices_sent_and_answered(tmp_path: Path) -> None
 
 def test_overhead_is_the_share_of_the_round_that_is_not_local_training(tmp_path: Path) -> None:
     def measured(update: Update) -> Update:
-        return dataclasses.replace(update, sgd_seconds=0.001 * (update.task.client + 1))
+        # One after another, however long they really took.
+        started, seconds = float(update.task.client), 0.001 * (update.task.client + 1)
+        return dataclasses.replace(update, started=started, sgd_seconds=seconds)
 
     run, engine = spoiled_run(tmp_path, measured)
     train_run(run)
