@@ -112,7 +112,7 @@ def test_an_equal_configuration_has_no_changed_field() -> None:
         ("data.mixup", 0.2, 0.0),
         ("data.magnitude", 7, 9),
         ("execution.memory_format", "contiguous", None),
-        ("execution.workers", 3, 4),
+        ("execution.threads", 2, 4),
     ],
 )
 def test_a_changed_field_is_named_with_its_old_and_new_value(name: str, old: object, new: object) -> None:
@@ -130,6 +130,7 @@ def test_a_changed_field_is_named_with_its_old_and_new_value(name: str, old: obj
         ("tracking.wandb", "off"),
         ("tracking.project", "another"),
         ("tracking.progress", True),
+        ("execution.workers", 1),
     ],
 )
 def test_where_things_are_and_what_is_reported_may_change(name: str, value: object) -> None:
@@ -148,7 +149,6 @@ def test_what_a_resumed_run_may_adapt_is_where_and_how_it_is_computed() -> None:
         "execution.fused",
         "execution.compiled",
         "execution.graphs",
-        "execution.workers",
         "execution.threads",
     ]
     assert not [name for name in adapted if name.startswith(RESUME_MAY_CHANGE)]

@@ -23,7 +23,13 @@ Curriculum = Literal["pareto", "sandwich"]
 RESUME_MAY_CHANGE = ("output", "data.root", "data.download", "checkpoint.", "tracking.", "execution.workers")
 
 #: What may change besides for the sake of another machine or a full memory; the user is told that bytes differ.
-RESUME_MAY_ADAPT = ("device", "precision", "execution.", "client.batch_size", "evaluation.batch_size")
+RESUME_MAY_ADAPT = (
+    "device",
+    "precision",
+    *(f"execution.{name}" for name in ("memory_format", "fused", "compiled", "graphs", "threads")),
+    "client.batch_size",
+    "evaluation.batch_size",
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -44,7 +44,7 @@ from training.run_folder import (
     read_split,
 )
 from training.trackers.protocol import Tracker
-from training.tuning import choose_profile
+from training.tuning import Choice, choose_profile
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +95,7 @@ def new_run(config: RunConfig, listener: Listener) -> Prepared:
     cache = _cache(config, space, listener)
     # Refuses clients that are too weak for the cache, before anything is written.
     make_assigner(config, space, cache)
-    config, profile = _with_profile(config, space, cache, split, device, listener)
+    config, choice = _with_profile(config, space, cache, split, device, listener)
     state = RunState(
         round=0,
         counts=Counts.zero(config.clients.count),
@@ -110,8 +110,9 @@ def new_run(config: RunConfig, listener: Listener) -> Prepared:
         return save_checkpoint(into, state, mapping, tensors, velocity)
 
     create_run(folder, config, space, cache, split, first_checkpoint)
+    listener.remark(str(choice))
     checkpoint = Checkpoint(state, mapping, tensors, velocity)
-    return _on_device(Prepared(folder, config, space, cache, data, split, checkpoint, profile), device)
+    return _on_device(Prepared(folder, config, space, cache, data, split, checkpoint, choice.profile), device)
 
 
 def resumed_run(folder: Path, config: RunConfig, listener: Listener) -> Prepared:
@@ -130,10 +131,11 @@ def resumed_run(folder: Path, config: RunConfig, listener: Listener) -> Prepared
     split = read_split(folder)
     data = training_images_of(folder, config, space, split)
     cache = read_run_cache(folder, space)
-    config, profile = _with_profile(config, space, cache, split, device, listener)
+    config, choice = _with_profile(config, space, cache, split, device, listener)
+    listener.remark(str(choice))
     for name, old, new in changed_fields(checkpoint.config, config_to_mapping(config)):
         listener.remark(f"{name} is {new} from here on; it was {old}: the run ends with other bytes")
-    return _on_device(Prepared(folder, config, space, cache, data, split, checkpoint, profile), device)
+    return _on_device(Prepared(folder, config, space, cache, data, split, checkpoint, choice.profile), device)
 
 
 def assemble(prepared: Prepared, tracker: Tracker, should_stop: Callable[[], bool]) -> Run:
@@ -220,13 +222,12 @@ def _recipe(config: RunConfig, space: SearchSpace, split: Split) -> Recipe:
 
 def _with_profile(
     config: RunConfig, space: SearchSpace, cache: Cache, split: Split, device: torch.device, listener: Listener
-) -> tuple[RunConfig, Profile]:
-    """Return the configuration with nothing left out of how local training is computed, and the same as a profile."""
+) -> tuple[RunConfig, Choice]:
+    """Return the configuration with nothing left out of how local training is computed, and why it is so."""
     recipe = _recipe(config, space, split)
     choice = choose_profile(config.precision, config.execution, recipe, cache.entries, device, listener)
-    listener.remark(f"clients train {choice.profile}: {choice.reason}")
-    profile = choice.profile
-    return dataclasses.replace(config, precision=profile.precision, execution=profile.chosen()), profile
+    precision, execution = choice.profile.precision, choice.profile.chosen()
+    return dataclasses.replace(config, precision=precision, execution=execution), choice
 
 
 def _refuse_changes(folder: Path, config: RunConfig, changes: Sequence[tuple[str, Any, Any]]) -> None:

@@ -60,6 +60,9 @@ class Choice:
     profile: Profile
     reason: str
 
+    def __str__(self) -> str:
+        return f"clients train {self.profile}: {self.reason}"
+
 
 def choose_profile(
     precision: PrecisionChoice,
