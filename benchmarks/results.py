@@ -4,13 +4,18 @@ from importlib import metadata
 
 from rich.table import Table
 
+from supernet.console import stderr
 from supernet.machine import machine
 
 
-def results(*packages: str) -> Table:
-    """Return an empty table of measurements and their bars, titled with the machine and versions of ``packages``."""
-    versions = ", ".join(f"{name} {metadata.version(name)}" for name in packages)
-    table = Table(title=f"{machine()}, {versions}")
-    for column in ("what", "measured", "bar"):
-        table.add_column(column)
-    return table
+class Results(Table):
+    """A table of measurements and their bars; shows every row on standard error as it is measured."""
+
+    def __init__(self, *packages: str) -> None:
+        versions = ", ".join(f"{name} {metadata.version(name)}" for name in packages)
+        super().__init__("what", "measured", "bar", title=f"{machine()}, {versions}")
+
+    def add(self, what: str, measured: str, bar: str) -> None:
+        """Add a row."""
+        self.add_row(what, measured, bar)
+        stderr.print(f"{what}: {measured}")

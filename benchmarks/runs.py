@@ -41,7 +41,8 @@ def train(folder: Path, output: str, space: str, options: Mapping[str, object]) 
     fixed = {
         "--space": space, "--output": folder / output, "--data.name": "imagefolder",
         "--data.root": folder / "images", "--partition.scheme": "iid", "--client.epochs": 1,
-        "--evaluation.every": options["--rounds"], "--tracking.wandb": "off",
+        "--evaluation.every": options["--rounds"], "--evaluation.probes": 2,
+        "--evaluation.calibration-images": 64, "--tracking.wandb": "off",
     }  # fmt: skip
     script = str(Path(sys.executable).with_name("train-supernet"))
     command = [script, *(str(part) for pair in {**fixed, **options}.items() for part in pair)]

@@ -4,7 +4,7 @@ import argparse
 import time
 
 import numpy as np
-from results import results
+from results import Results
 from rich.console import Console
 
 from fitness.score import score
@@ -17,10 +17,10 @@ SPACES = ("resnet-cifar", "mobilenet-cifar", "mobilenet-tiny")
 def main() -> None:
     """Measure and print."""
     argparse.ArgumentParser(description=__doc__).parse_args()
-    table = results("fedpareto", "numpy")
+    table = Results("fedpareto", "numpy")
     for name in SPACES:
         vectorised, single = fitness_rates(load_space(name))
-        table.add_row(
+        table.add(
             f"cost + fitness, {name}, one core",
             f"{vectorised:,.0f} architectures/s, {vectorised / single:,.0f}x one at a time ({single:,.0f}/s)",
             "300,000/s (on resnet-cifar)",

@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from results import results
+from results import Results
 from rich.console import Console
 
 from cache.frontier import exact_frontier
@@ -44,10 +44,10 @@ def main() -> None:
     if options.frontier:
         print(json.dumps(frontier_cost(options.frontier)))
         return
-    table = results("fedpareto", "numpy", "pymoo")
+    table = Results("fedpareto", "numpy", "pymoo")
     for published, optimum in published_rows():
-        table.add_row("published network, resnet-cifar", published, "the optimum")
-        table.add_row("  the optimum at its MACs", optimum, "")
+        table.add("published network, resnet-cifar", published, "the optimum")
+        table.add("  the optimum at its MACs", optimum, "")
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, VARIABLE: folder}
         for name, bar in BARS.items():
@@ -55,14 +55,14 @@ def main() -> None:
             done = subprocess.run(command, check=True, env=environment, capture_output=True, text=True)
             cost = json.loads(done.stdout)
             measured = f"{cost['seconds']:.2f} s for {cost['points']:,} networks, {cost['megabytes']:.0f} MB peak"
-            table.add_row(f"exact frontier, {name}", measured, bar)
-            table.add_row(f"fittest network under two limits, {name}", f"{cost['fittest']:.2f} s", "")
-            table.add_row(f"smallest network so fit, one limit, {name}", f"{cost['smallest']:.2f} s", "")
+            table.add(f"exact frontier, {name}", measured, bar)
+            table.add(f"fittest network under two limits, {name}", f"{cost['fittest']:.2f} s", "")
+            table.add(f"smallest network so fit, one limit, {name}", f"{cost['smallest']:.2f} s", "")
         for name in BARS:
-            table.add_row(f"NSGA-II on its own, {name}", cold_gap(name, Path(folder), environment), "1 %, 60 s")
+            table.add(f"NSGA-II on its own, {name}", cold_gap(name, Path(folder), environment), "1 %, 60 s")
         for name in BARS:
             seconds = fresh_search(name, options.searches, environment)
-            table.add_row(f"search-subnet, fresh process, {name}", f"{seconds:.2f} s (median)", "1 s")
+            table.add(f"search-subnet, fresh process, {name}", f"{seconds:.2f} s (median)", "1 s")
     Console(width=140).print(table)
 
 

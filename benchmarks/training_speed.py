@@ -19,9 +19,8 @@ import numpy as np
 import torch
 from memory import peak_memory, reset_peak
 from plain_loop import PlainLoop
-from results import results
+from results import Results
 from rich.console import Console
-from rich.table import Table
 from runs import train, write_noise
 
 from cache.build import build_cache
@@ -69,7 +68,7 @@ def main() -> None:
         return
     device = torch.device(options.device)
     keep_freed_memory()
-    table = results("fedpareto", "torch", "torchvision")
+    table = Results("fedpareto", "torch", "torchvision")
     for name in SPACES:
         space = load_space(name)
         entries = build_cache(space, space.fitness, Limits(), CACHE_ENTRIES).entries
@@ -84,14 +83,14 @@ def main() -> None:
 
 
 def local_training(
-    table: Table, space: SearchSpace, entries: tuple[Entry, ...], device: torch.device, repeats: int
+    table: Results, space: SearchSpace, entries: tuple[Entry, ...], device: torch.device, repeats: int
 ) -> None:
     """Add a row for the smallest, middle and largest entry."""
     recipe = Recipe(space, ClientConfig(epochs=1), AUGMENTATION, NORMALISATION)
     profile = choose_profile("auto", ExecutionConfig(), recipe, entries, device, SILENT).profile
     apply_to_torch(profile)
     peak = matmul_peak(profile, device)
-    table.add_row(f"{space.name}: profile", f"{profile}; a large matrix product: {peak / 1e9:,.0f} GFLOP/s", "")
+    table.add(f"{space.name}: profile", f"{profile}; a large matrix product: {peak / 1e9:,.0f} GFLOP/s", "")
     tensors = {
         key: tensor.to(device, memory_format=profile.torch_format if tensor.ndim == 4 else torch.preserve_format)
         for key, tensor in initial_tensors(space, torch.Generator().manual_seed(0)).items()
@@ -106,10 +105,10 @@ def local_training(
             rates.append(plain.rate(steps))
             passes.append(ours.run())
         best = max(passes, key=lambda one: one.rate)
-        table.add_row(
+        table.add(
             f"{space.name}, {label} ({format_quantity(entry.macs)} MACs): images/s",
             f"{best.rate:,.1f} beside {max(rates):,.1f}: {best.rate / max(rates):.2f}x; {best.outside:.1%} not SGD; "
-            f"{best.rate * entry.macs * 6 / peak:.0%} of the product's FLOP/s; {best.peak / 1e6:,.0f} MB",
+            f"{best.rate * entry.macs * 6 / peak:.0%} of the product's FLOP/s; {best.peak / 1e6:,.0f} MB at most",
             "5x" if device.type == "cuda" else BARS[space.name],
         )
 
@@ -131,7 +130,7 @@ class Plain:
 
 @dataclasses.dataclass(frozen=True)
 class Pass:
-    """Images a second of a round in miniature, its share outside SGD, and bytes of memory at its peak."""
+    """Images a second of a round in miniature, its share outside SGD, and the process's bytes of memory at their peak."""
 
     rate: float
     outside: float
@@ -148,7 +147,7 @@ class Ours:
         data = noise(self._clients * size, self._device)
         members = list(torch.arange(len(data), device=self._device).view(self._clients, size))
         self._images, self._fold = len(data), Fold(self._space, tensors)
-        self._before = reset_peak(self._device)
+        reset_peak(self._device)
         self._engine = InProcessEngine(data, members, recipe, profile)
         # Networks are built, and graphs recorded, once in thousands of rounds.
         self.run()
@@ -163,8 +162,7 @@ class Ours:
             answers.take(answer)
         self._fold.merge_into(self._tensors)
         seconds = time.perf_counter() - started
-        peak = peak_memory(self._device) - self._before
-        return Pass(self._images / seconds, 1 - answers.sgd_seconds / seconds, peak)
+        return Pass(self._images / seconds, 1 - answers.sgd_seconds / seconds, peak_memory(self._device))
 
     def _tasks(self) -> Iterator[Task]:
         architecture = self._entry.architecture
@@ -192,7 +190,7 @@ def matmul_peak(profile: Profile, device: torch.device) -> float:
     return 2 * side**3 / best
 
 
-def aggregation(table: Table, space: SearchSpace, entries: tuple[Entry, ...], device: torch.device) -> None:
+def aggregation(table: Results, space: SearchSpace, entries: tuple[Entry, ...], device: torch.device) -> None:
     """Add the row of one round's aggregation: the smallest, the largest and six drawn entries."""
     tensors = {
         name: tensor.to(device).to(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor.to(device)
@@ -213,12 +211,10 @@ def aggregation(table: Table, space: SearchSpace, entries: tuple[Entry, ...], de
             torch.cuda.synchronize(device)
         best = min(best, time.perf_counter() - started)
     params = sum(entry.params for entry in chosen)
-    table.add_row(
-        f"aggregation of 8 clients, {space.name} ({format_quantity(params)} values)", f"{best:.2f} s", "0.3 s"
-    )
+    table.add(f"aggregation of 8 clients, {space.name} ({format_quantity(params)} values)", f"{best:.2f} s", "0.3 s")
 
 
-def rounds(table: Table) -> None:
+def rounds(table: Results) -> None:
     """Add a row for whole rounds of the command in both spaces."""
     for name, images, count in (("mobilenet-cifar", 256, 2), ("resnet-cifar", 128, 1)):
         with tempfile.TemporaryDirectory() as folder:
@@ -227,19 +223,19 @@ def rounds(table: Table) -> None:
             records = train(Path(folder), "run", name, options).records
         seconds = sum(record["seconds"] for record in records)
         outside = seconds - sum(record["sgd_seconds"] for record in records)
-        table.add_row(
+        table.add(
             f"round outside SGD, {name}, 4 clients x {images} images x 1 epoch",
             f"{outside / seconds:.1%} ({outside:.2f} s of {seconds:.1f} s)",
             "5 %",
         )
 
 
-def memory(table: Table) -> None:
+def memory(table: Results) -> None:
     """Add the rows of the server's memory, each from a process of its own."""
     for clients in MEMORY_CLIENTS:
         command = [sys.executable, __file__, "--server-memory", str(clients)]
         result = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-        table.add_row(
+        table.add(
             f"server memory, mobilenet-cifar, {clients} clients and a checkpoint",
             f"{result['peak'] / result['supernet']:.2f}x the supernet's {result['supernet'] / 1e6:.1f} MB",
             "4x",
@@ -267,7 +263,7 @@ def server_memory(clients: int) -> dict[str, int]:
     return {"peak": peak, "supernet": sum(tensor.nbytes for tensor in tensors.values())}
 
 
-def simulation(table: Table) -> None:
+def simulation(table: Results) -> None:
     """Add a row for every number of registered clients: 100 a round on the same images."""
     with tempfile.TemporaryDirectory() as folder:
         write_noise(Path(folder) / "images", SIMULATED_IMAGES, 16)
@@ -277,7 +273,7 @@ def simulation(table: Table) -> None:
             options = {"--clients.count": clients, "--clients.per-round": 100, "--client.batch-size": batch}
             run = train(Path(folder), f"run-{clients}", "mobilenet-tiny", {**options, "--rounds": 1})
             training = sum(record["seconds"] + record["evaluation_seconds"] for record in run.records)
-            table.add_row(
+            table.add(
                 f"simulation of {clients:,} clients, 100 a round",
                 f"{run.seconds - training:.1f} s beside the rounds, with reading {SIMULATED_IMAGES:,} images; "
                 f"{run.peak / 1e6:,.0f} MB at most",
