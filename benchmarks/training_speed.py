@@ -28,6 +28,7 @@ from cache.entries import CACHE_ENTRIES, Entry
 from cache.limits import Limits
 from cache.progress import SILENT
 from supernet.genes import decode, largest_genes
+from supernet.slices import tensor_shapes
 from supernet.space import SearchSpace, load_space
 from supernet.units import format_quantity
 from supernet.weights import Tensors, initial_tensors, views
@@ -130,7 +131,7 @@ class Plain:
 
 @dataclasses.dataclass(frozen=True)
 class Pass:
-    """Images a second of a round in miniature, its share outside SGD, and the process's bytes of memory at their peak."""
+    """Images a second of a round in miniature, its share outside SGD, and the bytes of the process at their peak."""
 
     rate: float
     outside: float
@@ -250,9 +251,13 @@ def server_memory(clients: int) -> dict[str, int]:
     """
     space = load_space("mobilenet-cifar")
     architecture = decode(space, largest_genes(space))
-    update = {name: tensor + 1 for name, tensor in initial_tensors(space, torch.Generator().manual_seed(1)).items()}
+    # Nothing is freed before the start, so that nothing is used again unseen.
+    update = {name: torch.ones(shape) for name, shape in tensor_shapes(space, architecture).items()}
     start = reset_peak(torch.device("cpu"))
-    tensors = initial_tensors(space, torch.Generator().manual_seed(0))
+    tensors = {
+        name: tensor.to(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
+        for name, tensor in initial_tensors(space, torch.Generator().manual_seed(0)).items()
+    }
     fold = Fold(space, tensors)
     for _ in range(clients):
         fold.add(architecture, update, 1.0)
