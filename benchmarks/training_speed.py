@@ -25,6 +25,7 @@ from runs import train, write_noise
 
 from cache.build import build_cache
 from cache.entries import CACHE_ENTRIES, Entry
+from cache.file import write_cache
 from cache.limits import Limits
 from cache.progress import SILENT
 from supernet.genes import decode, largest_genes
@@ -55,6 +56,10 @@ PASS_SECONDS = 3.0
 MEMORY_CLIENTS = (4, 64)
 SIMULATED_CLIENTS = (100, 10_000)
 SIMULATED_IMAGES = 30_000
+FIXED_PROFILE = {
+    "--precision": "fp32", "--execution.memory-format": "channels_last", "--execution.fused": "true",
+    "--execution.graphs": "false", "--execution.workers": 1,
+}  # fmt: skip
 
 
 def main() -> None:
@@ -272,11 +277,16 @@ def simulation(table: Results) -> None:
     """Add a row for every number of registered clients: 100 a round on the same images."""
     with tempfile.TemporaryDirectory() as folder:
         write_noise(Path(folder) / "images", SIMULATED_IMAGES, 16)
+        space, cache = load_space("mobilenet-tiny").adapted(classes=2), Path(folder) / "cache.jsonl"
+        write_cache(cache, space, build_cache(space, space.fitness, Limits(), CACHE_ENTRIES))
         for clients in SIMULATED_CLIENTS:
             # However few images a client holds, it takes one step.
             batch = SIMULATED_IMAGES * 8 // 10 // clients
-            options = {"--clients.count": clients, "--clients.per-round": 100, "--client.batch-size": batch}
-            run = train(Path(folder), f"run-{clients}", "mobilenet-tiny", {**options, "--rounds": 1})
+            options = {
+                "--cache": cache, "--clients.count": clients, "--clients.per-round": 100,
+                "--client.batch-size": batch, "--rounds": 1, **FIXED_PROFILE,
+            }  # fmt: skip
+            run = train(Path(folder), f"run-{clients}", "mobilenet-tiny", options)
             training = sum(record["seconds"] + record["evaluation_seconds"] for record in run.records)
             table.add(
                 f"simulation of {clients:,} clients, 100 a round",
