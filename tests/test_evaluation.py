@@ -7,9 +7,10 @@ from simulation import largest, micro_entries, random_tensors, smallest
 from torch import Tensor, nn
 
 from supernet.weights import extract, network_with
+from training.calibration import calibrate
 from training.data.batches import prepare
 from training.data.images import ImageSet
-from training.evaluation import Evaluator, calibrate, choose_probes
+from training.evaluation import Evaluator, choose_probes
 
 
 def _evaluator(calibration: int = 20, batch_size: int = 8, held_out: ImageSet | None = None) -> Evaluator:

@@ -1,7 +1,7 @@
 """Evaluation of subnets: calibration of BatchNorm, then accuracy."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from cache.entries import Entry
 from supernet.architecture import Architecture
 from supernet.space import SearchSpace
-from supernet.weights import extract, network_with
+from training.calibration import blank_network, calibrate
 from training.data.batches import plain_batches
 from training.data.images import ImageSet, Normalisation
 from training.memory import out_of_memory
@@ -49,14 +49,16 @@ class Evaluator:
 
     def subnet(self, tensors: Mapping[str, Tensor], architecture: Architecture) -> nn.Module:
         """Return the calibrated subnet of supernet ``tensors``, in evaluation mode."""
-        network = network_with(
-            self.space, architecture, extract(self.space, tensors, architecture), running_statistics=True
-        ).to(memory_format=torch.channels_last)
+        network = blank_network(self.space, tensors, architecture)
+        return calibrate(network, self.calibration_batches(architecture.resolution))
+
+    def calibration_batches(self, resolution: int) -> Iterator[Tensor]:
+        """Yield the images that calibrate, normalised, in batches of one size."""
         # Statistics of a short last batch would weigh as much as a full one's.
         size = min(self.batch_size, len(self.calibration))
         whole = self.calibration.subset(torch.arange(len(self.calibration) // size * size))
-        images = (batch for batch, _ in plain_batches(whole, size, architecture.resolution, self.normalisation))
-        return calibrate(network, images)
+        for images, _ in plain_batches(whole, size, resolution, self.normalisation):
+            yield images
 
     def accuracy(self, network: nn.Module, resolution: int) -> float:
         """Return the share of held-out images that ``network`` classifies rightly."""
@@ -77,22 +79,6 @@ class Evaluator:
     def _accuracy_of(self, tensors: Mapping[str, Tensor], architecture: Architecture) -> float:
         with out_of_memory(architecture, self.batch_size, self.held_out.images.device):
             return self.accuracy(self.subnet(tensors, architecture), architecture.resolution)
-
-
-def calibrate(network: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
-    """Set the running statistics of ``network`` to their mean over ``batches``; return it in evaluation mode.
-
-    The batches are normalised images (N, C, H, W). Networks of GroupNorm have no statistics and run nothing.
-    """
-    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
-    for norm in norms:
-        norm.reset_running_stats()
-    if norms:
-        network.train()
-        with torch.no_grad():
-            for images in batches:
-                network(images)
-    return network.eval()
 
 
 def choose_probes(entries: Sequence[Entry], count: int) -> list[Entry]:

@@ -58,10 +58,46 @@ class Update:
 
 
 @dataclasses.dataclass(frozen=True)
+class CalibrationTask:
+    """The work of one client when a subnet is calibrated.
+
+    Attributes:
+        client: index of the client.
+        architecture: the subnet.
+        tensors: its slices of the supernet, never written.
+        batches: of its images it is to run, as far as it has so many.
+        batch_size: images a batch.
+        seed: of the draw of the images.
+    """
+
+    client: int
+    architecture: Architecture
+    tensors: Mapping[str, Tensor]
+    batches: int
+    batch_size: int
+    seed: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Statistics:
+    """Sums of BatchNorm's statistics over some batches; all that a client reports.
+
+    Attributes:
+        sums: for every running mean and variance, by name, the float64 sum over the batches; shapes (channels,).
+        batches: how many.
+        images: in all of them.
+    """
+
+    sums: Mapping[str, Tensor]
+    batches: int
+    images: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Failure:
     """A client that gave no usable answer, and why."""
 
-    task: Task
+    task: Task | CalibrationTask
     kind: FailureKind
     reason: str
 

@@ -8,10 +8,11 @@ from threading import Event
 import torch
 from torch import Tensor
 
+from training.calibration import client_statistics
 from training.client import LocalTrainer, Recipe
 from training.data.images import ImageSet
 from training.execution import Profile
-from training.messages import Failure, Task, Update
+from training.messages import CalibrationTask, Failure, Statistics, Task, Update
 
 
 class InProcessEngine:
@@ -28,7 +29,7 @@ class InProcessEngine:
     """
 
     def __init__(self, data: ImageSet, partition: Sequence[Tensor], recipe: Recipe, profile: Profile) -> None:
-        self._data, self._partition, self._profile = data, partition, profile
+        self._data, self._partition, self._recipe, self._profile = data, partition, recipe, profile
         # One more than there are workers: it is filled while another's update waits to be merged.
         count = 1 if profile.workers == 1 else profile.workers + 1
         self._trainers = [LocalTrainer(recipe, profile, data.images.device) for _ in range(count)]
@@ -42,7 +43,7 @@ class InProcessEngine:
         torch.set_num_threads(self._profile.threads)
         try:
             for task in tasks:
-                yield self._trainers[0].train(task, self._images(task))
+                yield self._trainers[0].train(task, self._images(task.client))
         finally:
             torch.set_num_threads(before)
 
@@ -58,7 +59,9 @@ class InProcessEngine:
                         yield answer.result()
                         idle.append(trainer)
                     trainer = idle.pop()
-                    started.append((trainer, pool.submit(trainer.train, task, self._images(task), cancel.is_set)))
+                    started.append(
+                        (trainer, pool.submit(trainer.train, task, self._images(task.client), cancel.is_set))
+                    )
                 for _, answer in started:
                     yield answer.result()
             finally:
@@ -67,5 +70,10 @@ class InProcessEngine:
                 # What a worker set for itself would also be the default of every later thread.
                 torch.set_num_threads(torch.get_num_threads())
 
-    def _images(self, task: Task) -> ImageSet:
-        return self._data.subset(self._partition[task.client])
+    def calibrate(self, tasks: Iterable[CalibrationTask]) -> Iterator[Statistics | Failure]:
+        """Yield the statistics of every task's client, in the order of the tasks."""
+        for task in tasks:
+            yield client_statistics(self._recipe.space, task, self._images(task.client), self._recipe.normalisation)
+
+    def _images(self, client: int) -> ImageSet:
+        return self._data.subset(self._partition[client])

@@ -1,0 +1,170 @@
+"""Calibration: the statistics of BatchNorm, measured over batches wherever those are, and combined exactly.
+
+A BatchNorm's statistics are the means, over batches, of the batches' mean and unbiased variance. So sums over batches
+and their number are all a client has to report: what the server adds up is what one pass over all batches gives, and no
+image leaves a client.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from supernet.architecture import Architecture
+from supernet.errors import UserError
+from supernet.space import SearchSpace
+from supernet.weights import Tensors, extract, network_with
+from training.data.batches import plain_batches
+from training.data.images import ImageSet, Normalisation
+from training.messages import CalibrationTask, Failure, Statistics
+from training.randomness import derive_seed, numpy_stream
+
+
+def calibrate(network: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
+    """Set the statistics of ``network``'s BatchNorms to those of ``batches``; return it in evaluation mode.
+
+    The batches are normalised images (N, C, H, W). Networks of GroupNorm have no statistics and run nothing.
+    """
+    return with_statistics(network, statistics_of(network, batches))
+
+
+def statistics_of(network: nn.Module, batches: Iterable[Tensor]) -> Statistics:
+    """Return the statistics of ``network``'s BatchNorms over ``batches``, which are those of its own, too, afterwards.
+
+    Summed in float64: the order of batches is lost in the rounding to float32.
+    """
+    norms = _norms(network)
+    sums: dict[str, Tensor] = {}
+    count = images = 0
+    network.train()
+    for norm in norms.values():
+        # The running statistics are those of the last batch alone.
+        norm.momentum = 1.0
+    with torch.no_grad():
+        for batch in batches if norms else ():
+            network(batch)
+            for name, buffer in _buffers(norms):
+                sums[name] = sums.get(name, 0) + buffer.double()
+            count, images = count + 1, images + len(batch)
+    return Statistics(sums, count, images)
+
+
+def combined(parts: Iterable[Statistics]) -> Statistics:
+    """Return the statistics over all the parts' batches."""
+    sums: dict[str, Tensor] = {}
+    batches = images = 0
+    for part in parts:
+        for name, tensor in part.sums.items():
+            sums[name] = sums.get(name, 0) + tensor
+        batches, images = batches + part.batches, images + part.images
+    return Statistics(sums, batches, images)
+
+
+def with_statistics(network: nn.Module, statistics: Statistics) -> nn.Module:
+    """Give ``network``'s BatchNorms these statistics; return it in evaluation mode.
+
+    Without any batch they are mean 0 and variance 1.
+
+    Raises:
+        ValueError: the statistics are those of another network.
+    """
+    norms = _norms(network)
+    for norm in norms.values():
+        norm.reset_running_stats()
+    if statistics.batches:
+        buffers = dict(_buffers(norms))
+        if buffers.keys() != statistics.sums.keys():
+            raise ValueError("the statistics are those of another network")
+        for name, buffer in buffers.items():
+            buffer.copy_(statistics.sums[name] / statistics.batches)
+        for norm in norms.values():
+            if norm.num_batches_tracked is not None:
+                norm.num_batches_tracked.fill_(statistics.batches)
+    return network.eval()
+
+
+def blank_network(space: SearchSpace, tensors: Mapping[str, Tensor], architecture: Architecture) -> nn.Module:
+    """Return the subnet of supernet ``tensors``, its weights copied, with statistics yet to be set.
+
+    Raises:
+        ArchitectureError: the architecture is not in the space.
+    """
+    own = extract(space, tensors, architecture)
+    return network_with(space, architecture, own, running_statistics=True).to(memory_format=torch.channels_last)
+
+
+@dataclasses.dataclass(frozen=True)
+class CalibrationPlan:
+    """How many batches of which clients calibrate a subnet.
+
+    Attributes:
+        clients: those asked.
+        batches: of each.
+        batch_size: images a batch; a client with fewer makes one batch of what it has.
+        seed: of the run.
+    """
+
+    clients: Sequence[int]
+    batches: int
+    batch_size: int
+    seed: int
+
+    def tasks(self, architecture: Architecture, tensors: Tensors) -> Iterator[CalibrationTask]:
+        """Yield the task of every client; ``tensors`` are the subnet's slices."""
+        for client in self.clients:
+            seed = derive_seed(self.seed, "calibration", client)
+            yield CalibrationTask(client, architecture, tensors, self.batches, self.batch_size, seed)
+
+
+def plan_calibration(clients: int, images: int, batch_size: int, seed: int) -> CalibrationPlan:
+    """Spread about ``images`` evenly over ``clients``; where those are more than batches, a fixed draw of them is asked."""
+    wanted = max(1, images // batch_size)
+    if clients <= wanted:
+        return CalibrationPlan(range(clients), -(-wanted // clients), batch_size, seed)
+    drawn = numpy_stream(seed, "calibration", "clients").choice(clients, size=wanted, replace=False)
+    return CalibrationPlan(sorted(map(int, drawn)), 1, batch_size, seed)
+
+
+def client_statistics(
+    space: SearchSpace, task: CalibrationTask, data: ImageSet, normalisation: Normalisation
+) -> Statistics:
+    """Return a client's contribution: the statistics over batches of its own images, not augmented."""
+    generator = torch.Generator().manual_seed(task.seed)
+    size = min(task.batch_size, len(data))
+    count = min(task.batches, len(data) // size)
+    chosen = torch.randperm(len(data), generator=generator)[: count * size].to(data.labels.device)
+    network = network_with(space, task.architecture, dict(task.tensors), running_statistics=True)
+    batches = plain_batches(data.subset(chosen), size, task.architecture.resolution, normalisation)
+    return statistics_of(network.to(memory_format=torch.channels_last), (images for images, _ in batches))
+
+
+def gather(answers: Iterable[Statistics | Failure]) -> Statistics:
+    """Return the statistics of all clients that answered.
+
+    Raises:
+        UserError: none did.
+    """
+    good: list[Statistics] = []
+    failures: list[Failure] = []
+    for answer in answers:
+        if isinstance(answer, Failure):
+            failures.append(answer)
+        else:
+            good.append(answer)
+    if not good:
+        raise UserError(
+            f"no client could calibrate the subnet (client {failures[0].task.client}: {failures[0].reason})"
+        )
+    return combined(good)
+
+
+def _norms(network: nn.Module) -> dict[str, nn.BatchNorm2d]:
+    return {name: module for name, module in network.named_modules() if isinstance(module, nn.BatchNorm2d)}
+
+
+def _buffers(norms: Mapping[str, nn.BatchNorm2d]) -> Iterator[tuple[str, Tensor]]:
+    """Yield the running means and variances with their names."""
+    for name, norm in norms.items():
+        for kind in ("running_mean", "running_var"):
+            yield f"{name}.{kind}", norm.get_buffer(kind)
