@@ -1,8 +1,10 @@
 """Additive costs, and a space's networks of one resolution as stages of block choices."""
 
+import abc
 import dataclasses
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +13,7 @@ from numpy.typing import NDArray
 from fitness.blocks import FloatArray, Part, Parts, choices_made, space_parts, space_terms
 from supernet.layouts import IntArray
 from supernet.space import FitnessSettings, SearchSpace
-from supernet.units import format_quantity
+from supernet.units import format_bytes, format_quantity
 
 #: What each counted cost is called in messages.
 COST_NAMES = {"macs": "MACs", "params": "parameters"}
@@ -21,8 +23,8 @@ _ROUNDING = 1e-12
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class AdditiveCost:
-    """A cost that is a sum over the parts of a network, and the most a network may have.
+class LimitedCost(abc.ABC):
+    """A cost made up from the parts of a network, and the most a network may have.
 
     Attributes:
         name: what messages call it.
@@ -36,32 +38,78 @@ class AdditiveCost:
     limit: float = math.inf
     unit: str = ""
 
+    @abc.abstractmethod
+    def of(self, space: SearchSpace, genes: IntArray) -> FloatArray:
+        """Return the cost of N architectures, (N,); ``genes`` is (N, genes)."""
+
+    @abc.abstractmethod
+    def additive(self) -> "AdditiveCost":
+        """Return an additive cost whose limit the same architectures are within."""
+
     def words(self) -> str:
         """Return the limit as people say it, e.g. ``at most 5 ms latency`` or ``at most 2M parameters``."""
-        if self.name in COST_NAMES:
-            return f"at most {format_quantity(self.limit)} {COST_NAMES[self.name]}"
-        return f"at most {self.limit:.6g} {self.unit} {self.name}".replace("  ", " ")
+        return f"at most {self.amount(self.limit)} {COST_NAMES.get(self.name, self.name)}"
+
+    def amount(self, value: float, *, exact: bool = False) -> str:
+        """Return a value of the cost with its unit; an ``exact`` one has all digits of a count."""
+        if self.unit in ("", "B"):
+            short = format_bytes(value) if self.unit else format_quantity(value)
+            return f"{math.ceil(value):,} ({short})" if exact else short
+        return f"{value:.6g} {self.unit}"
 
     @property
     def most(self) -> float:
         """The limit with what rounding may add to a sum."""
         return self.limit * (1 + _ROUNDING)
 
-    def of(self, space: SearchSpace, genes: IntArray) -> FloatArray:
-        """Return the cost of N architectures, (N,); ``genes`` is (N, genes)."""
+    def _paid(self, space: SearchSpace, genes: IntArray) -> Iterator[FloatArray]:
+        """Yield what N architectures pay for each part, (N,); an absent block costs nothing."""
         made = choices_made(space, np.ascontiguousarray(genes.T))
-        total: FloatArray = self.parts.stem[made.stem] + self.parts.head[made.head]
+        yield self.parts.stem[made.stem]
+        yield self.parts.head[made.head]
         for tables, slots in zip(self.parts.blocks, made.blocks, strict=True):
             for values, index in zip(tables, slots, strict=True):
-                # An absent block, numbered after the last choice, costs nothing.
-                total = total + np.append(values, 0.0)[index]
+                # An absent block is numbered after the last choice.
+                yield np.append(values, 0.0)[index]
+
+
+class AdditiveCost(LimitedCost):
+    """A cost that is the sum over the parts of a network, such as MACs or a latency table."""
+
+    def of(self, space: SearchSpace, genes: IntArray) -> FloatArray:
+        """Return the cost of N architectures, (N,); ``genes`` is (N, genes)."""
+        total: FloatArray = functools.reduce(np.add, self._paid(space, genes))
         return total
+
+    def additive(self) -> "AdditiveCost":
+        """Return the cost itself."""
+        return self
+
+
+class PeakCost(LimitedCost):
+    """A cost that is the largest over the parts of a network, such as the memory of its feature maps."""
+
+    def of(self, space: SearchSpace, genes: IntArray) -> FloatArray:
+        """Return the cost of N architectures, (N,); ``genes`` is (N, genes)."""
+        peak: FloatArray = functools.reduce(np.maximum, self._paid(space, genes))
+        return peak
+
+    def additive(self) -> AdditiveCost:
+        """Return the number of parts beyond the limit: below one half where all are within."""
+        beyond = self.parts.map(lambda values: (values > self.most).astype(float))
+        return AdditiveCost(f"parts beyond {self.name}", beyond, 0.5)
 
 
 def count_cost(space: SearchSpace, name: str, limit: float = math.inf) -> AdditiveCost:
     """Return ``macs`` or ``params`` as an additive cost."""
     parts = space_terms(space).map(lambda terms: getattr(terms, name)[:-1].astype(float))
     return AdditiveCost(name, parts, limit)
+
+
+def memory_cost(space: SearchSpace, batch: int = 1, limit: float = math.inf) -> PeakCost:
+    """Return the peak memory of fp32 feature maps of ``batch`` images, in bytes."""
+    parts = space_terms(space).map(lambda terms: terms.activation_bytes[:-1].astype(float) * batch)
+    return PeakCost("memory", parts, limit, "B")
 
 
 class Options(NamedTuple):

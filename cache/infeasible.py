@@ -1,17 +1,19 @@
 """Why no network meets some limits: the limit that binds, and the network that comes nearest."""
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Sequence
 
-from cache.additive import COST_NAMES, AdditiveCost, count_cost
+import numpy as np
+
+from cache.additive import COST_NAMES, AdditiveCost, LimitedCost, PeakCost, count_cost
 from cache.exact import solve_front
 from cache.limits import Limits, check_reachable
 from supernet.errors import BudgetError
 from supernet.genes import decode
 from supernet.layouts import IntArray
 from supernet.space import FitnessSettings, SearchSpace
-from supernet.units import format_quantity
 
 
 def refusal(space: SearchSpace, fitness: FitnessSettings, limits: Limits) -> BudgetError:
@@ -28,10 +30,11 @@ def refusal(space: SearchSpace, fitness: FitnessSettings, limits: Limits) -> Bud
     except BudgetError as error:
         return error
     asked = f"no network of {space.name} has {limits.words()} and effectiveness ρ ≤ {fitness.max_effectiveness:g}"
-    costs = limits.additive(space)
+    costs = limits.costs(space)
     ways = []
     for number, cost in enumerate(costs):
-        genes = _least(space, fitness, cost, [*costs[:number], *costs[number + 1 :]])
+        others = [other.additive() for other in (*costs[:number], *costs[number + 1 :])]
+        genes = _least(space, fitness, cost, others)
         if len(genes):
             needed = float(cost.of(space, genes)[0])
             ways.append((needed / cost.limit, number, needed, genes))
@@ -40,7 +43,7 @@ def refusal(space: SearchSpace, fitness: FitnessSettings, limits: Limits) -> Bud
         binding = costs[number]
         name = COST_NAMES.get(binding.name, binding.name)
         return BudgetError(
-            f"{asked}; the limit on {name} binds: the nearest network has {_amount(binding, needed)}, "
+            f"{asked}; the limit on {name} binds: the nearest network has {binding.amount(needed, exact=True)}, "
             f"{decode(space, genes[0])}"
         )
     genes = _least(space, fitness, count_cost(space, "macs"), [])
@@ -49,18 +52,35 @@ def refusal(space: SearchSpace, fitness: FitnessSettings, limits: Limits) -> Bud
     return BudgetError(f"{asked}, nor with one of the limits lifted; the smallest network is {decode(space, genes[0])}")
 
 
-def _least(
-    space: SearchSpace, fitness: FitnessSettings, cost: AdditiveCost, others: Sequence[AdditiveCost]
-) -> IntArray:
+def _least(space: SearchSpace, fitness: FitnessSettings, cost: LimitedCost, others: Sequence[AdditiveCost]) -> IntArray:
     """Return (1, genes): the network with the least of ``cost`` within the limits of the others; (0, genes) if none."""
     # Where all networks are equally fit, the front is the cheapest one.
     indifferent = dataclasses.replace(
         fitness, entropy_weights=(0.0,), depth_penalty=0.0, effectiveness_weight=0.0, width_penalty=0.0
     )
-    return solve_front(space, indifferent, [dataclasses.replace(cost, limit=math.inf), *others])
+    if isinstance(cost, PeakCost):
+        return _lowest_peak(space, indifferent, cost, others)
+    return solve_front(space, indifferent, [dataclasses.replace(cost.additive(), limit=math.inf), *others])
 
 
-def _amount(cost: AdditiveCost, value: float) -> str:
-    if cost.name in COST_NAMES:
-        return f"{int(value):,} ({format_quantity(value)})"
-    return f"{value:.6g} {cost.unit}".rstrip()
+def _lowest_peak(
+    space: SearchSpace, indifferent: FitnessSettings, cost: PeakCost, others: Sequence[AdditiveCost]
+) -> IntArray:
+    """Return what ``_least`` does, by bisection over all peaks a part may have."""
+    parts = (cost.parts.stem, *itertools.chain.from_iterable(cost.parts.blocks), cost.parts.head)
+    peaks = np.unique(np.concatenate(parts))
+    macs = count_cost(space, "macs")
+
+    def within(peak: float) -> IntArray:
+        return solve_front(space, indifferent, [macs, *others, dataclasses.replace(cost, limit=peak).additive()])
+
+    below, above = -1, len(peaks) - 1
+    found = within(float(peaks[above]))
+    while len(found) and above - below > 1:
+        middle = (below + above) // 2
+        genes = within(float(peaks[middle]))
+        if len(genes):
+            above, found = middle, genes
+        else:
+            below = middle
+    return found[:1]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.additive import COST_NAMES, AdditiveCost, count_cost
+from cache.additive import COST_NAMES, AdditiveCost, LimitedCost, count_cost
 from fitness.score import Scores, score
 from supernet.errors import BudgetError
 from supernet.genes import largest_genes, smallest_genes
@@ -32,13 +32,13 @@ class Limits:
         macs: most multiply–accumulates of one image.
         params: most parameters.
         min_macs: least multiply–accumulates.
-        extras: other additive costs with their limits, such as a latency table.
+        extras: other costs with their limits, such as a latency table or the memory of feature maps.
     """
 
     macs: int | None = None
     params: int | None = None
     min_macs: int | None = None
-    extras: tuple[AdditiveCost, ...] = ()
+    extras: tuple[LimitedCost, ...] = ()
 
     def bounds(self) -> Iterator[Bound]:
         """Yield the bounds on counted costs that are set."""
@@ -57,10 +57,14 @@ class Limits:
         ]
         return " and ".join([*counted, *(extra.words() for extra in self.extras)]) or "any costs"
 
-    def additive(self, space: SearchSpace) -> list[AdditiveCost]:
-        """Return the upper bounds as additive costs, MACs first."""
+    def costs(self, space: SearchSpace) -> list[LimitedCost]:
+        """Return the costs that have upper bounds, MACs first."""
         counted = [count_cost(space, bound.cost, bound.value) for bound in self.bounds() if bound.sign > 0]
         return [*counted, *self.extras]
+
+    def additive(self, space: SearchSpace) -> list[AdditiveCost]:
+        """Return the upper bounds as additive costs, MACs first."""
+        return [cost.additive() for cost in self.costs(space)]
 
     def violations(self, space: SearchSpace, genes: IntArray, scores: Scores) -> NDArray[np.float64]:
         """Return the relative excess over every bound, shape (bounds, N); at most 0 where it is met.

@@ -1,4 +1,4 @@
-"""Quantities as people write them: ``60M``, ``1.2G``, ``6e7``."""
+"""Quantities as people write them: ``60M``, ``1.2G``, ``4MB``, ``5ms``."""
 
 import math
 import re
@@ -9,8 +9,15 @@ from supernet.errors import BudgetError
 
 _SCALES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9, "t": 10**12}
 _MILLISECONDS = {"s": 1e3, "ms": 1.0, "us": 1e-3, "µs": 1e-3}
+_BYTES = {
+    f"{prefix}{'i' if base == 1024 else ''}": base**power
+    for base in (1000, 1024)
+    for power, prefix in enumerate(("", "k", "m", "g"))
+    if prefix or base == 1000
+}
 _NUMBER = r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)"
 _QUANTITY = re.compile(rf"\s*{_NUMBER}\s*([KMGBT]?)\s*", re.IGNORECASE)
+_SIZE = re.compile(rf"\s*{_NUMBER}\s*((?:[KMG]i?)?)B?\s*", re.IGNORECASE)
 _DURATION = re.compile(rf"\s*{_NUMBER}\s*(s|ms|us|µs)\s*")
 
 
@@ -21,6 +28,15 @@ def parse_quantity(text: str) -> int:
         BudgetError: the text is no number, or not positive.
     """
     return round(_parse(text, _QUANTITY, _SCALES, 1, "number; write it like 60M, 1.2G or 6e7"))
+
+
+def parse_bytes(text: str) -> int:
+    """Read a positive size such as ``4MB``, ``500 kB`` or ``2MiB`` in bytes.
+
+    Raises:
+        BudgetError: the text is no size, or not positive.
+    """
+    return round(_parse(text, _SIZE, _BYTES, 1, "size; write it like 4MB, 500kB or 2MiB"))
 
 
 def parse_milliseconds(text: str) -> float:

@@ -118,7 +118,7 @@ class CalibrationPlan:
 
 
 def plan_calibration(clients: int, images: int, batch_size: int, seed: int) -> CalibrationPlan:
-    """Spread about ``images`` evenly over ``clients``; where those are more than batches, a fixed draw of them is asked."""
+    """Spread about ``images`` evenly over the clients; of more clients than batches a fixed draw is asked."""
     wanted = max(1, images // batch_size)
     if clients <= wanted:
         return CalibrationPlan(range(clients), -(-wanted // clients), batch_size, seed)
