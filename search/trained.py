@@ -1,6 +1,7 @@
-"""Subnets of a trained run: extracted, calibrated, evaluated."""
+"""Subnets of a trained run: extracted, fine-tuned if asked for, calibrated, evaluated."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,13 +9,51 @@ import torch
 from torch import nn
 
 from cache.entries import Entry
+from cache.progress import SILENT, Listener
 from search.subnet import SubnetInfo
+from supernet.architecture import Architecture
+from supernet.errors import UserError
 from supernet.space import SearchSpace
-from training.checkpoint import best_checkpoint, load_checkpoint, newest_checkpoint
+from supernet.weights import Tensors, views
+from training.calibration import (
+    blank_network,
+    gather,
+    plan_calibration,
+    statistics_of,
+    with_statistics,
+)
+from training.checkpoint import Checkpoint, best_checkpoint, load_checkpoint, newest_checkpoint
+from training.config import RunConfig
 from training.data.images import ImageSet
 from training.data.sources import load_images
-from training.run_folder import read_run_config, read_split
-from training.setup import make_evaluator, training_images_of
+from training.engines.in_process import InProcessEngine
+from training.evaluation import Evaluator
+from training.execution import Profile
+from training.federation import able_clients, make_engine, make_evaluator, training_images_of
+from training.finetune import FineTuning, fine_tune
+from training.run_folder import Split, read_run_config, read_split
+
+Calibration = Literal["pooled", "federated", "none"]
+
+#: A subnet that has been trained is tuned at this share of the run's first learning rate.
+_FINETUNE_RATE = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class Extraction:
+    """What is done to a subnet.
+
+    Attributes:
+        calibration: ``pooled`` over a draw of the clients' images, ``federated`` by the clients, or ``none``.
+        finetune_epochs: local epochs of every client on the subnet, one a round.
+        finetune_lr: learning rate of the first; a tenth of the run's when None.
+        test: whether to measure accuracy on the test images, too.
+    """
+
+    calibration: Calibration = "pooled"
+    finetune_epochs: int = 0
+    finetune_lr: float | None = None
+    test: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,38 +64,112 @@ class TrainedSubnet:
     info: SubnetInfo
 
 
-def extract_trained(
-    folder: Path,
-    space: SearchSpace,
-    entry: Entry,
-    which: Literal["best", "newest"],
-    *,
-    test: bool,
-    report: dict[str, Any],
-) -> TrainedSubnet:
-    """Extract ``entry``'s subnet from a run's checkpoint, calibrate it and measure its accuracy.
+@dataclasses.dataclass(frozen=True)
+class TrainedRun:
+    """A run's supernet and federation, read once for any number of subnets. Everything runs on the CPU.
 
-    ``report`` is completed by the checkpoint, ``validation_accuracy`` and, with ``test``, ``test_accuracy``.
-    Everything runs on the CPU.
+    Attributes:
+        folder: of the run.
+        config: its configuration.
+        space: its search space.
+        split: which image went where.
+        checkpoint: the supernet.
+        checkpoint_path: its folder.
+        training: the training images.
+        evaluator: measures on the validation images, calibrates with a draw of the clients'.
+    """
+
+    folder: Path
+    config: RunConfig
+    space: SearchSpace
+    split: Split
+    checkpoint: Checkpoint
+    checkpoint_path: Path
+    training: ImageSet
+    evaluator: Evaluator
+
+    def extract(
+        self, entry: Entry, extraction: Extraction, report: Mapping[str, Any], listener: Listener = SILENT
+    ) -> TrainedSubnet:
+        """Return ``entry``'s subnet with a completed ``report``.
+
+        Raises:
+            UserError: all clients failed, or the test images are missing.
+        """
+        architecture, tensors = entry.architecture, self.checkpoint.tensors
+        full = {**report, "checkpoint": str(self.checkpoint_path), "round": self.checkpoint.state.round}
+        if extraction.finetune_epochs:
+            tensors, full["finetune"] = self._fine_tuned(entry, extraction, listener)
+        network, full["calibration"] = self._calibrated(tensors, architecture, extraction.calibration)
+        if extraction.finetune_epochs:
+            full["finetune"]["after"] = self._accuracies(network, architecture, extraction)
+        full |= self._accuracies(network, architecture, extraction)
+        info = SubnetInfo(self.space, architecture, self.split.classes, self.split.normalisation, full)
+        return TrainedSubnet(network, info)
+
+    def _accuracies(self, network: nn.Module, architecture: Architecture, extraction: Extraction) -> dict[str, float]:
+        accuracies = {"validation_accuracy": self.evaluator.accuracy(network, architecture.resolution)}
+        if extraction.test:
+            data = self.config.data
+            images = load_images(data.name, data.root, "test", self.space.resolutions[-1])
+            evaluator = dataclasses.replace(self.evaluator, held_out=images)
+            accuracies["test_accuracy"] = evaluator.accuracy(network, architecture.resolution)
+        return accuracies
+
+    def _calibrated(
+        self, tensors: Tensors, architecture: Architecture, method: Calibration
+    ) -> tuple[nn.Module, dict[str, Any]]:
+        """Return the calibrated network, and how it was calibrated."""
+        network = blank_network(self.space, tensors, architecture)
+        if method == "none" or self.space.norm == "group":
+            return network.eval(), {"method": "none"}
+        if method == "pooled":
+            statistics = statistics_of(network, self.evaluator.calibration_batches(architecture.resolution))
+            clients = len(self.split.clients)
+        else:
+            images, batch = self.config.evaluation.calibration_images, self.config.client.batch
+            plan = plan_calibration(len(self.split.clients), images, batch, self.config.seed)
+            tasks = plan.tasks(architecture, views(self.space, tensors, architecture))
+            statistics, clients = gather(self._engine().calibrate(tasks)), len(plan.clients)
+        counts = {"clients": clients, "batches": statistics.batches, "images": statistics.images}
+        return with_statistics(network, statistics), {"method": method, **counts}
+
+    def _fine_tuned(self, entry: Entry, extraction: Extraction, listener: Listener) -> tuple[Tensors, dict[str, Any]]:
+        """Return the supernet with ``entry``'s slices fine-tuned, and what the subnet reached before."""
+        before, _ = self._calibrated(self.checkpoint.tensors, entry.architecture, extraction.calibration)
+        lr = extraction.finetune_lr
+        tuning = FineTuning(
+            epochs=extraction.finetune_epochs,
+            lr=_FINETUNE_RATE * self.config.client.lr if lr is None else lr,
+            clients=able_clients(self.config, entry),
+            seed=self.config.seed,
+        )
+        if not tuning.clients:
+            raise UserError("no client of the federation can run this subnet; search one within their limits")
+        tensors = {name: tensor.clone() for name, tensor in self.checkpoint.tensors.items()}
+        fine_tune(self.space, tensors, entry.architecture, self._engine(), tuning, listener)
+        return tensors, {
+            "epochs": tuning.epochs,
+            "lr": tuning.lr,
+            "clients": len(tuning.clients),
+            "before": self._accuracies(before, entry.architecture, extraction),
+        }
+
+    def _engine(self) -> InProcessEngine:
+        profile = Profile(threads=torch.get_num_threads())
+        return make_engine(self.config, self.space, self.split, self.training, profile)
+
+
+def open_run(folder: Path, space: SearchSpace, which: Literal["best", "newest"]) -> TrainedRun:
+    """Read a run's checkpoint and images.
 
     Raises:
         UserError: the run has no whole checkpoint, or its images are missing or changed.
     """
     config, split = read_run_config(folder), read_split(folder)
-    checkpoint_path = best_checkpoint(folder) if which == "best" else newest_checkpoint(folder)
-    checkpoint = load_checkpoint(checkpoint_path, space)
+    path = best_checkpoint(folder) if which == "best" else newest_checkpoint(folder)
+    checkpoint = load_checkpoint(path, space)
     training = training_images_of(folder, config, space, split)
-    held_out: dict[str, ImageSet] = {"validation": training.subset(torch.tensor(split.validation))}
-    if test:
-        held_out["test"] = load_images(config.data.name, config.data.root, "test", space.resolutions[-1])
-    evaluator = make_evaluator(config, space, split, training, held_out["validation"])
-    network = evaluator.subnet(checkpoint.tensors, entry.architecture)
-    accuracies = {
-        f"{name}_accuracy": dataclasses.replace(evaluator, held_out=images).accuracy(
-            network, entry.architecture.resolution
-        )
-        for name, images in held_out.items()
-    }
-    full = {**report, "checkpoint": str(checkpoint_path), "round": checkpoint.state.round, **accuracies}
-    info = SubnetInfo(space, entry.architecture, split.classes, split.normalisation, full)
-    return TrainedSubnet(network, info)
+    validation = training.subset(torch.tensor(split.validation))
+    evaluator = make_evaluator(config, space, split, training, validation)
+    return TrainedRun(folder, config, space, split, checkpoint, path, training, evaluator)

@@ -124,5 +124,9 @@ class Assigner:
         return self._entries[0]
 
     def _runs(self, capability: Capability, entry: Entry) -> bool:
-        memory = 4 * entry.params + self._batch_size * entry.activation_bytes
-        return capability.runs(entry.macs, memory)
+        return capability.runs(entry.macs, training_memory(entry, self._batch_size))
+
+
+def training_memory(entry: Entry, batch_size: int) -> int:
+    """Return the bytes of fp32 parameters and feature maps of one batch that a client needs for ``entry``."""
+    return 4 * entry.params + batch_size * entry.activation_bytes

@@ -19,18 +19,22 @@ from supernet.errors import UserError
 from supernet.space import SearchSpace, load_space
 from supernet.weights import Tensors, initial_tensors
 from training.checkpoint import Checkpoint, RunState, load_checkpoint, newest_checkpoint, save_checkpoint
-from training.client import Recipe
-from training.clients import capabilities
-from training.config import RESUME_MAY_ADAPT, DataConfig, RunConfig, changed_fields, config_to_mapping
-from training.curriculum import Assigner, Counts
-from training.data.augment import Augmentation
+from training.config import RESUME_MAY_ADAPT, RunConfig, changed_fields, config_to_mapping
+from training.curriculum import Counts
 from training.data.images import ImageSet, normalisation_of
-from training.data.sources import load_images, source
+from training.data.sources import source
 from training.data.split import validation_split
 from training.devices import resolve_device
-from training.engines.in_process import InProcessEngine
-from training.evaluation import Evaluator, choose_probes
+from training.evaluation import choose_probes
 from training.execution import Profile, apply_to_torch
+from training.federation import (
+    load_training_images,
+    make_assigner,
+    make_engine,
+    make_evaluator,
+    recipe_of,
+    training_images_of,
+)
 from training.partition import partition
 from training.randomness import numpy_stream, torch_stream
 from training.rounds import Run
@@ -89,7 +93,7 @@ def new_run(config: RunConfig, listener: Listener) -> Prepared:
     space = load_space(config.space)
     config = with_data_defaults(config, space.resolutions[-1])
     config = dataclasses.replace(config, output=str(folder), device=str(device))
-    data = _load_training_images(config, space)
+    data = load_training_images(config, space)
     space = space.adapted(classes=len(data.classes))
     split = _split(config, data)
     cache = _cache(config, space, listener)
@@ -146,8 +150,6 @@ def assemble(prepared: Prepared, tracker: Tracker, should_stop: Callable[[], boo
     """
     config, split, data = prepared.config, prepared.split, prepared.data
     apply_to_torch(prepared.profile)
-    recipe = _recipe(config, prepared.space, split)
-    members = [torch.tensor(indices) for indices in split.clients]
     return Run(
         folder=prepared.folder,
         config=config,
@@ -156,30 +158,11 @@ def assemble(prepared: Prepared, tracker: Tracker, should_stop: Callable[[], boo
         entries=prepared.cache.entries,
         probes=choose_probes(prepared.cache.entries, config.evaluation.probes),
         assigner=make_assigner(config, prepared.space, prepared.cache),
-        engine=InProcessEngine(data, members, recipe, prepared.profile),
+        engine=make_engine(config, prepared.space, split, data, prepared.profile),
         evaluator=make_evaluator(config, prepared.space, split, data, data.subset(torch.tensor(split.validation))),
         tracker=tracker,
         should_stop=should_stop,
     )
-
-
-def make_evaluator(
-    config: RunConfig, space: SearchSpace, split: Split, training: ImageSet, held_out: ImageSet
-) -> Evaluator:
-    """Return an evaluator on ``held_out`` images, calibrated with a fixed draw of the clients' images."""
-    pool = torch.tensor([index for members in split.clients for index in members])
-    order = torch.randperm(len(pool), generator=torch_stream(config.seed, "calibration"))
-    chosen = pool[order[: config.evaluation.calibration_images]]
-    return Evaluator(space, training.subset(chosen), held_out, split.normalisation, config.evaluation.batch_size)
-
-
-def make_assigner(config: RunConfig, space: SearchSpace, cache: Cache) -> Assigner:
-    """Return the curriculum of a run.
-
-    Raises:
-        UserError: a client cannot run the smallest network of the cache.
-    """
-    return Assigner(config.curriculum, space, cache.entries, capabilities(config.clients), config.client.batch)
 
 
 def with_data_defaults(config: RunConfig, side: int) -> RunConfig:
@@ -204,27 +187,11 @@ def with_data_defaults(config: RunConfig, side: int) -> RunConfig:
     return dataclasses.replace(config, data=filled, client=dataclasses.replace(config.client, batch_size=batch_size))
 
 
-def _augmentation(data: DataConfig) -> Augmentation:
-    return Augmentation(
-        crop=data.crop or 0,
-        flip=bool(data.flip),
-        cutout=data.cutout or 0,
-        randaugment=data.randaugment,
-        magnitude=data.magnitude,
-        mixup=data.mixup,
-        cutmix=data.cutmix,
-    )
-
-
-def _recipe(config: RunConfig, space: SearchSpace, split: Split) -> Recipe:
-    return Recipe(space, config.client, _augmentation(config.data), split.normalisation)
-
-
 def _with_profile(
     config: RunConfig, space: SearchSpace, cache: Cache, split: Split, device: torch.device, listener: Listener
 ) -> tuple[RunConfig, Choice]:
     """Return the configuration with nothing left out of how local training is computed, and why it is so."""
-    recipe = _recipe(config, space, split)
+    recipe = recipe_of(config, space, split)
     choice = choose_profile(config.precision, config.execution, recipe, cache.entries, device, listener)
     precision, execution = choice.profile.precision, choice.profile.chosen()
     return dataclasses.replace(config, precision=precision, execution=execution), choice
@@ -243,23 +210,6 @@ def _refuse_changes(folder: Path, config: RunConfig, changes: Sequence[tuple[str
                 f"client.batch_size is {new}, but {folder} was trained with {old} and its clients may hold no more "
                 "images; a resumed run may only lower it"
             )
-
-
-def training_images_of(folder: Path, config: RunConfig, space: SearchSpace, split: Split) -> ImageSet:
-    """Return the training images of the run in ``folder``.
-
-    Raises:
-        UserError: they are missing, or are not those the run was started with.
-    """
-    data = _load_training_images(config, space)
-    if data.digest() != split.digest or data.classes != split.classes:
-        raise UserError(f"the images in {config.data.root} are not those {folder} was started with; restore them")
-    return data
-
-
-def _load_training_images(config: RunConfig, space: SearchSpace) -> ImageSet:
-    data = config.data
-    return load_images(data.name, data.root, "train", space.resolutions[-1], download=data.download)
 
 
 def _split(config: RunConfig, data: ImageSet) -> Split:

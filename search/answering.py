@@ -1,0 +1,79 @@
+"""From budgets to an answer and its report. No torch."""
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cache.limits import Limits
+from cache.progress import Listener
+from search.budgets import Budgets, limits_of
+from search.latency.table import table_summary
+from search.report import search_report
+from search.searcher import Answer, search, search_cheapest
+from search.subject import Subject
+from supernet.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Answered:
+    """What was found for some budgets.
+
+    Attributes:
+        budgets: as they were given.
+        limits: what they stand for.
+        answer: the architecture.
+        report: costs, fitness, slack and origin, as ``--json`` prints them.
+    """
+
+    budgets: Budgets
+    limits: Limits
+    answer: Answer
+    report: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Refused:
+    """Budgets that no network meets, or whose files are of no use."""
+
+    budgets: Budgets
+    reason: str
+
+
+def answer_targets(
+    subject: Subject, targets: Mapping[str, Budgets], seed: int, listener: Listener
+) -> dict[str, Answered | Refused]:
+    """Return the answer for every named target; one that has none does not stop the others."""
+    answers: dict[str, Answered | Refused] = {}
+    for done, (name, budgets) in enumerate(targets.items()):
+        listener.report(f"target {name}", done, len(targets))
+        try:
+            answers[name] = answer_budgets(subject, budgets, seed, Listener(remark=listener.remark))
+        except UserError as error:
+            answers[name] = Refused(budgets, str(error))
+    listener.report("targets", len(targets), len(targets))
+    return answers
+
+
+def answer_budgets(subject: Subject, budgets: Budgets, seed: int, listener: Listener) -> Answered:
+    """Return the fittest architecture within budgets, or the smallest that is as fit as they ask.
+
+    Raises:
+        UserError: no network meets them, or a table does not fit.
+    """
+    limits = limits_of(budgets, subject.space)
+    started = time.perf_counter()
+    answer = _search(subject, budgets, limits, seed, listener)
+    seconds = time.perf_counter() - started
+    run = None if subject.run is None else str(subject.run)
+    report = search_report(subject.space, run, limits, budgets.min_fitness, answer, seconds)
+    if budgets.latency_table is not None:
+        report["latency_table"] = table_summary(Path(budgets.latency_table))
+    return Answered(budgets, limits, answer, report)
+
+
+def _search(subject: Subject, budgets: Budgets, limits: Limits, seed: int, listener: Listener) -> Answer:
+    if budgets.min_fitness is None:
+        return search(subject.space, subject.fitness, limits, subject.known, seed, listener)
+    return search_cheapest(subject.space, subject.fitness, budgets.min_fitness, limits, listener)

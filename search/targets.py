@@ -1,0 +1,80 @@
+"""Many devices in one call: a YAML file of named budgets, and one answer for each."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from search.budgets import Budgets, check_budgets
+from search.report import COSTS, figure
+from supernet.console import print_table
+from supernet.errors import UserError
+from supernet.space import SearchSpace
+from supernet.typed_yaml import from_mapping, read_yaml_mapping
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+#: Columns of the table: keys of a report, and what people call them.
+_COLUMNS = {**COSTS, "fitness": "fitness", "validation_accuracy": "validation", "test_accuracy": "test"}
+
+
+def read_targets(path: Path) -> dict[str, Budgets]:
+    """Read named budgets: a mapping of names to mappings of budget options, such as ``flops_budget: 60M``.
+
+    Raises:
+        UserError: the file is no such mapping, a name is no plain file name, or a budget cannot be read.
+    """
+    targets = {}
+    for name, fields in read_yaml_mapping(path).items():
+        source = f"{path}: {name}"
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise UserError(f"{source} is no name of a target; use letters, digits, '.', '_' and '-'")
+        if not isinstance(fields, Mapping):
+            raise UserError(f"{source} must hold a mapping of budgets such as flops_budget: 60M, found {fields!r}")
+        # YAML reads 60000000 and 2e6 as numbers, which are as good as text.
+        spelled = {str(field).replace("-", "_"): _text(str(field), value) for field, value in fields.items()}
+        targets[name] = from_mapping(Budgets, spelled, source)
+        try:
+            check_budgets(targets[name])
+        except UserError as error:
+            raise UserError(f"{source}: {error}") from error
+    if not targets:
+        raise UserError(f"{path} holds no target; write one like phone: {{flops_budget: 60M}}")
+    return targets
+
+
+def print_targets(space: SearchSpace, reports: Mapping[str, Mapping[str, Any]], seconds: float) -> None:
+    """Print one row a target, each figure beside its limit, and how long all of them took."""
+    found = [report for report in reports.values() if "refused" not in report]
+    columns = {key: title for key, title in _COLUMNS.items() if any(key in report for report in found)}
+    table = Table(title=f"subnets of {space.name} for {len(reports)} targets")
+    for title in ("target", *columns.values(), "certified"):
+        table.add_column(title, justify="left" if title == "target" else "right")
+    for name, report in reports.items():
+        if "refused" in report:
+            table.add_row(name, *[""] * len(columns), "no network")
+        else:
+            cells = [_cell(report, key) for key in columns]
+            table.add_row(name, *cells, "yes" if report["certified"] else "no")
+    print_table(table)
+    searched = sum(report["search_seconds"] for report in found)
+    print(f"{len(found)} of {len(reports)} targets answered; {searched:.2f} s of search, {seconds:.2f} s in all")
+
+
+def refused_line(reports: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """Return the sentence about targets without an answer; None if there are none."""
+    reasons = [f"{name}: {report['refused']}" for name, report in reports.items() if "refused" in report]
+    return f"{len(reasons)} of {len(reports)} targets have no answer: {'; '.join(reasons)}" if reasons else None
+
+
+def _cell(report: Mapping[str, Any], key: str) -> str:
+    limit = report["limits"].get("min_fitness" if key == "fitness" else key)
+    sign = "≥" if key == "fitness" else "≤"
+    return figure(key, report.get(key)) + ("" if limit is None else f" {sign} {figure(key, limit)}")
+
+
+def _text(field: str, value: Any) -> Any:
+    numeric = field.endswith("_budget") and isinstance(value, int | float) and not isinstance(value, bool)
+    return f"{value!r}" if numeric else value

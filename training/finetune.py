@@ -1,0 +1,71 @@
+"""Federated fine-tuning of one subnet: plain federated averaging on its slices of the supernet."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+from cache.progress import SILENT, Listener
+from supernet.architecture import Architecture
+from supernet.errors import UserError
+from supernet.space import SearchSpace
+from supernet.weights import Tensors, views
+from training.aggregation import Fold
+from training.engines.protocol import Engine
+from training.messages import Failure, Task, check_update
+from training.randomness import derive_seed
+from training.schedules import learning_rate
+
+
+@dataclasses.dataclass(frozen=True)
+class FineTuning:
+    """How a subnet is fine-tuned.
+
+    Attributes:
+        epochs: rounds in which every client trains one local epoch.
+        lr: learning rate of the first; it falls on a cosine.
+        clients: those that train.
+        seed: of the run.
+    """
+
+    epochs: int
+    lr: float
+    clients: Sequence[int]
+    seed: int
+
+
+def fine_tune(
+    space: SearchSpace,
+    tensors: Tensors,
+    architecture: Architecture,
+    engine: Engine,
+    tuning: FineTuning,
+    listener: Listener = SILENT,
+) -> None:
+    """Train the slices of ``tensors`` that ``architecture`` owns, in place; the rest keeps its bytes.
+
+    Clients weigh as many as their images (FedAvg, McMahan et al. 2017); one that fails is left out of its round.
+
+    Raises:
+        UserError: all clients of a round failed.
+        OutOfMemoryError: the subnet and its batch do not fit.
+    """
+    fold, clients = Fold(space, tensors), tuning.clients
+    for epoch in range(tuning.epochs):
+        rate = learning_rate("cosine", tuning.lr, epoch, tuning.epochs)
+        sliced = views(space, tensors, architecture)
+
+        def tasks(epoch: int = epoch, rate: float = rate, sliced: Tensors = sliced) -> Iterator[Task]:
+            for client in clients:
+                seed = derive_seed(tuning.seed, "fine-tune", epoch, client)
+                yield Task(epoch + 1, client, architecture, sliced, 1, rate, seed)
+
+        failure: Failure | None = None
+        for done, answer in enumerate(engine.run(tasks()), 1):
+            problem = answer if isinstance(answer, Failure) else check_update(answer)
+            failure = failure or problem
+            if problem is None and not isinstance(answer, Failure):
+                fold.add(architecture, answer.tensors, answer.examples)
+            listener.report("fine-tuning", epoch * len(clients) + done, tuning.epochs * len(clients))
+        if not fold.updates:
+            reason = f" (client {failure.task.client}: {failure.reason})" if failure else ""
+            raise UserError(f"all clients failed in fine-tuning{reason}; use a lower --finetune-lr (now {tuning.lr:g})")
+        fold.merge_into(tensors)
