@@ -59,7 +59,7 @@ def print_report(report: dict[str, Any]) -> None:
         if f"{split}_accuracy" in report:
             table.add_row(f"{split} accuracy", f"{report[f'{split}_accuracy']:.2%}", "", "")
     print_table(table)
-    print(_standing(report))
+    print(standing(report))
     print(json.dumps(report["architecture"]))
 
 
@@ -69,7 +69,7 @@ def _amount(value: float | None) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
 
 
-def _standing(report: dict[str, Any]) -> str:
+def standing(report: dict[str, Any]) -> str:
     """Return how good the answer is, in one sentence."""
     if not report["certified"]:
         return "found by a genetic search: good, but not certified"
