@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-SOURCES := $(shell find supernet fitness cache training search -name '*.py' -o -name '*.yaml')
+SOURCES := $(shell find supernet fitness cache training search -name '*.py' -o -name '*.yaml' -o -name '*.jinja')
 
 .PHONY: demo test bench bench-search clean
 

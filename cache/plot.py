@@ -1,8 +1,12 @@
 """Plots of Pareto fronts."""
 
 import dataclasses
+import html
+import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +18,9 @@ from supernet.files import replacing
 from supernet.layouts import IntArray
 from supernet.space import SearchSpace
 from supernet.units import format_quantity
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 #: Formats a plot may have, by file suffix.
 SUFFIXES = (".png", ".svg", ".pdf")
@@ -57,6 +64,31 @@ def plot_fronts(path: Path, space: SearchSpace, fronts: Fronts) -> None:
     Raises:
         UserError: the file cannot be written.
     """
+    figure = _drawn(space, fronts)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format=path.suffix[1:])
+
+
+def fronts_svg(space: SearchSpace, fronts: Fronts, label: str) -> str:
+    """Return the same picture as an ``<svg>`` element for a page, the same every time.
+
+    It is as wide as what it stands in, and says ``label`` to those who do not see it.
+    """
+    import matplotlib as mpl  # noqa: PLC0415 - as below
+
+    written = io.StringIO()
+    figure = _drawn(space, fronts)
+    # Without a salt the ids, and with a date the picture, would be others every time.
+    with mpl.rc_context({"svg.hashsalt": "fronts"}):
+        figure.savefig(written, format="svg", metadata={"Title": label, "Date": None})
+    _, start, rest = written.getvalue().partition("<svg ")
+    tag, end, content = rest.partition(">")
+    tag = re.sub(r'\b(width|height)="[^"]*" ?', "", tag)
+    content = re.sub(r"<metadata>.*?</metadata>", "", content, count=1, flags=re.DOTALL)
+    return f'{start}role="img" aria-label="{html.escape(label)}" {tag}{end}{content}'
+
+
+def _drawn(space: SearchSpace, fronts: Fronts) -> "Figure":
     # A second of imports that only plots pay for.
     from matplotlib.figure import Figure  # noqa: PLC0415
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter  # noqa: PLC0415
@@ -87,8 +119,8 @@ def plot_fronts(path: Path, space: SearchSpace, fronts: Fronts) -> None:
         axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("MACs of one image (M)")
     axes.set_ylabel("fitness F")
-    axes.set_title(f"Fitness over MACs in {space.name}")
+    # A name is no formula, whatever dollars it has.
+    axes.set_title(f"Fitness over MACs in {space.name}", parse_math=False)
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format=path.suffix[1:])
+    return figure

@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import re
 from pathlib import Path
@@ -8,7 +9,7 @@ from strategies import tiny_space
 
 from cache.entries import make_entries
 from cache.kept import find_frontier
-from cache.plot import SUFFIXES, Fronts, check_plot_path, plot_fronts
+from cache.plot import SUFFIXES, Fronts, check_plot_path, fronts_svg, plot_fronts
 from supernet.errors import UserError
 from supernet.genes import random_genes
 from supernet.units import format_quantity
@@ -56,6 +57,25 @@ def test_only_what_is_known_is_in_the_legend(tmp_path: Path) -> None:
     texts = _drawn(tmp_path / "front.svg", Fronts(None, entries=_ENTRIES))
     assert "cache (5 entries)" in texts
     assert not [text for text in texts if text.startswith(("exact", "NSGA-II", "budget", "chosen"))]
+
+
+def test_a_page_gets_the_same_picture_as_an_element_without_a_size_or_a_date(tmp_path: Path) -> None:
+    fronts = Fronts(_FRONTIER, entries=_ENTRIES, chosen=_FRONTIER.entry(7))
+    svg = fronts_svg(_SPACE, fronts, 'the "front" of <it>')
+    assert svg == fronts_svg(_SPACE, fronts, 'the "front" of <it>')
+    label = "the &quot;front&quot; of &lt;it&gt;"
+    assert svg.startswith(f'<svg role="img" aria-label="{label}" ')
+    assert ' viewBox="0 0 576 360" ' in svg
+    assert not re.search("<svg [^>]*(width|height)=", svg)
+    assert '<title>the "front" of &lt;it&gt;</title>' in svg
+    assert re.findall("<!-- (.*) -->", svg) == _drawn(tmp_path / "front.svg", fronts)
+    assert "metadata" not in svg
+
+
+def test_dollars_in_the_name_of_a_space_are_no_formula(tmp_path: Path) -> None:
+    space = dataclasses.replace(_SPACE, name=r"$\no{formula$")
+    plot_fronts(tmp_path / "front.svg", space, Fronts(_FRONTIER))
+    assert r"Fitness over MACs in $\no{formula$" in (tmp_path / "front.svg").read_text()
 
 
 @pytest.mark.parametrize("name", ["front", "front.jpg", "front.txt"])
