@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from strategies import runs
 
 from supernet.errors import BudgetError
-from supernet.units import format_bytes, format_quantity, parse_milliseconds, parse_quantity
+from supernet.units import format_bytes, format_quantity, parse_bytes, parse_milliseconds, parse_quantity
 
 
 @pytest.mark.parametrize(
@@ -97,3 +97,35 @@ def test_sizes_are_printed_in_decimal_units(value: float, expected: str) -> None
 @pytest.mark.parametrize("value", [999_600, 999_999, 999_999_999, 5e12])
 def test_sizes_near_the_next_unit_are_printed_without_an_exponent(value: float) -> None:
     assert "e" not in format_bytes(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("4MB", 4_000_000),
+        ("500kB", 500_000),
+        ("500 KB", 500_000),
+        ("2MiB", 2 * 2**20),
+        ("64M", 64_000_000),
+        ("1.5GB", 1_500_000_000),
+        ("3KiB", 3072),
+        ("1GiB", 2**30),
+        ("700", 700),
+        ("700B", 700),
+        ("2e6", 2_000_000),
+    ],
+)
+def test_sizes_are_read_in_bytes(text: str, expected: int) -> None:
+    assert parse_bytes(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "MB", "4 MB s", "4TB", "4iB", "four", "nan", "4mm", "-"])
+def test_what_is_no_size_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(BudgetError, match=r"cannot read .* as a size; write it like 4MB, 500kB or 2MiB"):
+        parse_bytes(text)
+
+
+@pytest.mark.parametrize("text", ["0", "-3MB", "0.0001kB", "1e999"])
+def test_what_is_no_positive_size_is_refused(text: str) -> None:
+    with pytest.raises(BudgetError, match="not a positive size"):
+        parse_bytes(text)

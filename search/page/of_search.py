@@ -1,0 +1,40 @@
+"""The page about one search: its layers, its frontier, and the commands that lead to the same."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cache.additive import AdditiveCost
+from search.answering import Answered
+from search.page.layers import layer_lines
+from search.page.page import Page, write_page
+from search.plot import fronts_of
+from search.subject import Subject
+
+
+def write_search_page(
+    path: Path, subject: Subject, answered: Answered, report: Mapping[str, Any], command: str
+) -> None:
+    """Write the page about an answer, whose ``report`` may have been completed since.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    latency = [cost for cost in answered.limits.extras if cost.name == "latency" and isinstance(cost, AdditiveCost)]
+    lines = layer_lines(subject.space, answered.answer.entry.architecture, *latency)
+    write_page(
+        path, Page(report, lines, fronts_of(subject, answered), subject.space, _commands(subject, report, command))
+    )
+
+
+def _commands(subject: Subject, report: Mapping[str, Any], command: str) -> list[str]:
+    table = report.get("latency_table", {})
+    commands = []
+    if "runtime" in table:
+        commands.append(
+            f"profile-device {subject.option} --output {table['file']} --runtime {table['runtime']} "
+            f"--threads {table['threads']} --batch {table['batch']}"
+        )
+    if subject.run is not None:
+        commands.append(f"train-supernet --config {subject.run / 'config.yaml'}")
+    return [*commands, command]
