@@ -32,7 +32,7 @@ $(VENV)/installed: pyproject.toml $(SOURCES) | $(VENV)/bin/python
 
 $(VENV)/installed-dev: pyproject.toml $(SOURCES) | $(VENV)/bin/python
 	rm -rf build
-	$(BIN)/pip install --quiet '.[dev]'
+	$(BIN)/pip install --quiet '.[dev,export]'
 	rm -rf build
 	touch $@ $(VENV)/installed
 

@@ -36,13 +36,17 @@ def main() -> None:
                 "--data.name", "digits", "--partition.scheme", "dirichlet", "--partition.alpha", "0.3",
                 "--clients.count", str(CLIENTS), "--clients.per-round", "5", "--rounds", str(ROUNDS),
                 "--client.epochs", "2", "--client.lr", "0.05", "--evaluation.every", "10")  # fmt: skip
-    reports = [search(run, budget, output / f"subnet-{budget}") for budget in BUDGETS]
+    pages = [output / f"report-{budget}.html" for budget in BUDGETS]
+    reports = [
+        search(run, budget, output / f"subnet-{budget}", page) for budget, page in zip(BUDGETS, pages, strict=True)
+    ]
     plot = output / "accuracy.png"
     plot_accuracy(plot, run, reports)
     print_summary(reports)
     Console(highlight=False, soft_wrap=True).print(
         f"run: {run}\nfront of the cache: {output / 'front.png'}\naccuracy over MACs: {plot}\n"
         f"subnets: {', '.join(report['output'] for report in reports)}\n"
+        f"pages about them: {', '.join(map(str, pages.values()))}\n"
         f"done in {time.monotonic() - started:.0f} s\n"
         f"next: search-subnet --run {run} --flops-budget 2M --test"
     )
@@ -57,10 +61,10 @@ def run_command(*command: str, capture: bool = False) -> str:
     return done.stdout or ""
 
 
-def search(run: Path, budget: str, output: Path) -> dict[str, Any]:
-    """Search the run's subnet for a budget and return the command's JSON."""
+def search(run: Path, budget: str, output: Path, page: Path) -> dict[str, Any]:
+    """Search the run's subnet for a budget, write a page about it, and return the command's JSON."""
     text = run_command("search-subnet", "--run", str(run), "--flops-budget", budget, "--test",
-                       "--output", str(output), "--json", capture=True)  # fmt: skip
+                       "--output", str(output), "--report", str(page), "--json", capture=True)  # fmt: skip
     report: dict[str, Any] = json.loads(text)
     return report
 
