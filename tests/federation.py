@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from cache.build import Method, build_cache
@@ -101,6 +102,16 @@ def arguments_of(config: RunConfig) -> list[str]:
 
     write_config(path, config)
     return ["--config", str(path)]
+
+
+def finished_run(folder: Path, **changes: Any) -> Path:
+    """Train a run as the command does; return its folder."""
+    from training.cli import main
+
+    with pytest.raises(SystemExit) as caught:
+        main(arguments_of(micro_config(folder, **changes)))
+    assert caught.value.code == 0
+    return folder / "run"
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:

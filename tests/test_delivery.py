@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from commands import Outcome, check_refused, run_main
-from federation import arguments_of, micro_config, micro_space
+from federation import finished_run, micro_space
 from latency import random_times
 from search.latency.table import Conditions, LatencyTable, write_latency_table
 
@@ -19,7 +19,6 @@ from search.cli import main
 from search.subnet import load_subnet, read_subnet_info
 from supernet.machine import machine
 from supernet.space import SearchSpace, space_to_mapping
-from training.cli import main as train_main
 from training.data.batches import prepare
 from training.data.sources import load_images
 from training.run_folder import read_space
@@ -27,17 +26,10 @@ from training.run_folder import read_space
 BUDGET = ("--flops-budget", "100K")
 
 
-def _trained(folder: Path, **changes: Any) -> Path:
-    with pytest.raises(SystemExit) as caught:
-        train_main(arguments_of(micro_config(folder, **changes)))
-    assert caught.value.code == 0
-    return folder / "run"
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run on the digits, long enough to be better than chance."""
-    return _trained(tmp_path_factory.mktemp("run"), rounds=12)
+    return finished_run(tmp_path_factory.mktemp("run"), rounds=12)
 
 
 class Command:

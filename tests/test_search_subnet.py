@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from commands import Outcome, check_refused, run_main
-from federation import MICRO, arguments_of, micro_config, write_micro
+from federation import MICRO, finished_run, write_micro
 from latency import random_times, write_table
 from processes import PATIENCE
 from spaces import SMALL, SMALL_RESNET, VAST, listed
@@ -27,7 +27,6 @@ from supernet.architecture import architecture_from_json
 from supernet.genes import encode
 from supernet.space import SearchSpace, load_space, space_to_mapping
 from supernet.units import format_quantity
-from training.cli import main as train_main
 from training.data.batches import plain_batches
 from training.data.sources import load_images
 from training.run_folder import read_space
@@ -76,11 +75,7 @@ def command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run on the digits, long enough to be better than chance."""
-    folder = tmp_path_factory.mktemp("run")
-    with pytest.raises(SystemExit) as caught:
-        train_main(arguments_of(micro_config(folder, rounds=12)))
-    assert caught.value.code == 0
-    return folder / "run"
+    return finished_run(tmp_path_factory.mktemp("run"), rounds=12)
 
 
 def test_a_space_is_searched_without_a_run(command: Command) -> None:
