@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 from commands import Outcome, check_refused, run_main
-from federation import MICRO, arguments_of, micro_config, read_metrics, write_micro
+from federation import MICRO, arguments_of, finished_run, micro_config, read_metrics, write_micro
 from PIL import Image
 
 from training.cli import main
@@ -53,12 +53,7 @@ def command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run."""
-    folder = tmp_path_factory.mktemp("finished")
-    config = micro_config(folder, rounds=2)
-    with pytest.raises(SystemExit) as caught:
-        main(arguments_of(config))
-    assert caught.value.code == 0
-    return folder / "run"
+    return finished_run(tmp_path_factory.mktemp("finished"), rounds=2)
 
 
 @pytest.fixture
