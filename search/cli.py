@@ -14,7 +14,7 @@ from cache.plot import check_plot_path
 from cache.progress import Listener, shown
 from fitness.settings import load_settings
 from search.architecture_file import save_architecture
-from search.latency_table import read_latency
+from search.latency.table import read_latency
 from search.plot import plot_search
 from search.report import print_report, search_report
 from search.searcher import Answer, search, search_cheapest
