@@ -146,6 +146,14 @@ def tabulate(space: SearchSpace, figures: Sequence[Figure]) -> Parts[tuple[NDArr
     return Parts(table(parts.stem), blocks, table(parts.head))
 
 
+def choice_layers(space: SearchSpace, part: Part, numbers: IntArray) -> LayerTable:
+    """Return the layers of N choices of a part, given by their numbers, (N,)."""
+    # All block slots are active in the largest network.
+    genes = np.tile(largest_genes(space), (len(numbers), 1))
+    genes[:, part.axes] = np.stack(np.unravel_index(numbers, part.shape), axis=1)
+    return layer_table(space, genes).rows(part.rows)
+
+
 @functools.lru_cache(maxsize=16)
 def space_terms(space: SearchSpace) -> Parts[Terms]:
     """Return the terms of every choice of every part of a space."""
@@ -170,13 +178,8 @@ def space_terms(space: SearchSpace) -> Parts[Terms]:
 
 
 def _figures(space: SearchSpace, part: Part, figures: Sequence[Figure]) -> tuple[NDArray[Any], ...]:
-    # All block slots are active in the largest network.
-    base = largest_genes(space)
     chunks = []
     for start in range(0, part.choices, _CHUNK):
-        numbers = np.arange(start, min(start + _CHUNK, part.choices))
-        genes = np.tile(base, (len(numbers), 1))
-        genes[:, part.axes] = np.stack(np.unravel_index(numbers, part.shape), axis=1)
-        table = layer_table(space, genes).rows(part.rows)
+        table = choice_layers(space, part, np.arange(start, min(start + _CHUNK, part.choices)))
         chunks.append([figure(table) for figure in figures])
     return tuple(np.concatenate(columns) for columns in zip(*chunks, strict=True))

@@ -66,8 +66,10 @@ def to_onnx(
     return _without_traces(exported.model_proto)
 
 
-def open_session(model: "onnx.ModelProto | bytes", threads: int) -> "onnxruntime.InferenceSession":
-    """Return a session that runs ``model`` on ``threads`` threads of the CPU."""
+def open_session(
+    model: "onnx.ModelProto | bytes", threads: int, providers: Sequence[str] = ("CPUExecutionProvider",)
+) -> "onnxruntime.InferenceSession":
+    """Return a session that runs ``model`` on the first of ``providers`` that can, with ``threads`` CPU threads."""
     import onnxruntime  # noqa: PLC0415 - an extra
 
     options = onnxruntime.SessionOptions()
@@ -76,7 +78,7 @@ def open_session(model: "onnx.ModelProto | bytes", threads: int) -> "onnxruntime
     # Its warnings are about the insides of models.
     options.log_severity_level = 3
     content = model if isinstance(model, bytes) else model.SerializeToString()
-    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(content, options, providers=list(providers))
 
 
 def _without_traces(model: "onnx.ModelProto") -> "onnx.ModelProto":

@@ -152,17 +152,21 @@ def _write_stage(writer: _TableWriter, space: SearchSpace, s: int, size: Size, c
 
 
 def architecture_rows(space: SearchSpace, architecture: Architecture) -> Iterator[Row]:
-    """Yield the active layers of one architecture in the order they run.
+    """Return the active layers of one architecture in the order they run.
 
     Raises:
         ArchitectureError: the architecture is not in the space.
     """
-    table = layer_table(space, encode(space, architecture))
-    for index in np.flatnonzero(table.active[:, 0]):
+    return active_rows(layer_table(space, encode(space, architecture)))
+
+
+def active_rows(table: LayerTable, number: int = 0) -> Iterator[Row]:
+    """Yield the active layers of one of a table's architectures in the order they run."""
+    for index in np.flatnonzero(table.active[:, number]):
         yield Row(
             layer=table.layers[index],
-            c_in=int(table.c_in[index, 0]),
-            c_out=int(table.c_out[index, 0]),
-            kernel=int(table.kernel[index, 0]),
-            groups=int(table.groups[index, 0]),
+            c_in=int(table.c_in[index, number]),
+            c_out=int(table.c_out[index, number]),
+            kernel=int(table.kernel[index, number]),
+            groups=int(table.groups[index, number]),
         )

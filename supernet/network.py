@@ -1,6 +1,6 @@
 """Networks: plain ``nn.Module`` objects built from the rows of the layer table."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 
 import torch
@@ -108,10 +108,10 @@ class Network(nn.Module):
 
     def __init__(self, space: SearchSpace, architecture: Architecture, *, running_statistics: bool = False) -> None:
         super().__init__()
-        self.paths: list[str] = []
-        for path, rows in groupby(architecture_rows(space, architecture), key=lambda row: row.layer.block):
-            self.paths.append(path)
-            block = Block(list(rows), space.norm, running_statistics=running_statistics)
+        rows = architecture_rows(space, architecture)
+        blocks = build_blocks(rows, space.norm, running_statistics=running_statistics)
+        self.paths = list(blocks)
+        for path, block in blocks.items():
             _attach(self, path, block)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -142,6 +142,12 @@ def build_network(
     """
     with torch.device(device if device is not None else "cpu"):
         return Network(space, architecture, running_statistics=running_statistics)
+
+
+def build_blocks(rows: Iterable[Row], norm: Norm, *, running_statistics: bool = False) -> dict[str, Block]:
+    """Return the blocks that rows of the layer table make, by their paths, in the order they run."""
+    grouped = groupby(rows, key=lambda row: row.layer.block)
+    return {path: Block(list(layers), norm, running_statistics=running_statistics) for path, layers in grouped}
 
 
 def _attach(root: nn.Module, path: str, module: nn.Module) -> None:

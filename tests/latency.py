@@ -1,20 +1,17 @@
 """Latency tables of no device in particular."""
 
-import itertools
 import json
 from pathlib import Path
 
 import numpy as np
 
-from search.latency_table import block_names
+from search.latency.names import block_names, distinct_names
 from supernet.space import SearchSpace
 
 
 def names_of(space: SearchSpace) -> list[str]:
     """Return the name of every block of a space, stems and heads included, each once."""
-    names = block_names(space)
-    parts = (names.stem, *itertools.chain.from_iterable(names.blocks), names.head)
-    return sorted({str(name) for part in parts for name in part})
+    return distinct_names(block_names(space))
 
 
 def random_times(space: SearchSpace, seed: int = 0) -> dict[str, float]:

@@ -10,7 +10,8 @@ from spaces import SMALL, SMALL_RESNET, listed
 from strategies import PRESETS, preset
 
 from fitness.blocks import tabulate
-from search.latency_table import LatencyTableError, block_names, read_latency
+from search.latency.names import block_names
+from search.latency.table import LatencyTableError, read_latency
 from supernet.errors import UserError
 from supernet.genes import random_genes
 from supernet.layers import LayerTable, layer_table

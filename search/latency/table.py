@@ -1,0 +1,255 @@
+"""Latency tables: a device's milliseconds for every block of a space, as an additive cost.
+
+A JSON file ``{"format": "fedpareto-latency-table", "version": 1, "blocks": {BLOCK: MILLISECONDS, …}}``, where blocks
+are named by their layers (``search.latency.names``). A table written by hand holds no more. ``profile-device`` adds
+``measured`` (what was measured where), ``spread`` (each block's interval and runs) and, after a validation on whole
+networks, ``validation`` and perhaps ``correction``.
+"""
+
+import dataclasses
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from cache.additive import AdditiveCost
+from fitness.blocks import FloatArray
+from search.latency.names import Names, block_names, distinct_names
+from supernet.errors import UserError
+from supernet.files import read_text, write_text
+from supernet.space import SearchSpace
+
+FORMAT = "fedpareto-latency-table"
+VERSION = 1
+
+T = TypeVar("T")
+
+
+class LatencyTableError(UserError):
+    """A latency table that cannot be read, does not fit its use, lacks a block, or has a time below 0."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Conditions:
+    """What was measured, where and how.
+
+    Attributes:
+        space: name of the search space.
+        machine: processor, its cores, and Python.
+        device: ``cpu`` or the GPU's name.
+        runtime: ``torch`` or ``onnxruntime``.
+        threads: CPU threads.
+        batch: images a run.
+        clock: ``wall``, or ``processor``: time of the thread that computes, not counting what others take of its core.
+        versions: of the packages that decide how fast it is.
+        interval: half the width aimed at of the confidence interval of a median, relative to it.
+        confidence: level of the intervals.
+        created: when the measurement began, ISO 8601.
+    """
+
+    space: str
+    machine: str
+    device: str
+    runtime: str
+    threads: int
+    batch: int
+    clock: str
+    versions: dict[str, str]
+    interval: float
+    confidence: float
+    created: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Correction:
+    """What turns a network's sum over blocks into its time: ``factor`` times the sum, plus ``offset_ms``."""
+
+    factor: float
+    offset_ms: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Validation:
+    """How well a table predicts whole networks that were measured.
+
+    Attributes:
+        networks: how many.
+        mean_absolute_percentage_error: of the table as it is used, in percent; with a correction, of networks that
+            it was not fitted on.
+        rank_correlation: Spearman's, between predicted and measured times; no correction changes it.
+        uncorrected_percentage_error: the same error without a correction.
+        corrected_percentage_error: the same error with one, whether or not the table has kept it.
+        predicted_ms: each network's time by the sum over its blocks.
+        measured_ms: each network's time by the stopwatch.
+    """
+
+    networks: int
+    mean_absolute_percentage_error: float
+    rank_correlation: float
+    uncorrected_percentage_error: float
+    corrected_percentage_error: float
+    predicted_ms: tuple[float, ...]
+    measured_ms: tuple[float, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class LatencyTable:
+    """Milliseconds of blocks by name, as the file has them.
+
+    Attributes:
+        blocks: milliseconds by name; checked where a space needs them (``latency_cost``).
+        measured: what was measured; None in a table written by hand.
+        spread: lower and upper end of a block's interval in milliseconds, and its runs.
+        references: milliseconds of the reference network in each group of blocks; ``blocks`` are as if it had always
+            taken the median of them.
+        correction: applied to every sum, where there is one.
+        validation: how well the table predicts whole networks.
+    """
+
+    blocks: dict[str, Any]
+    measured: Conditions | None = None
+    spread: dict[str, tuple[float, float, int]] = dataclasses.field(default_factory=dict)
+    references: tuple[float, ...] = ()
+    correction: Correction | None = None
+    validation: Validation | None = None
+
+
+def read_table(path: Path) -> LatencyTable:
+    """Read a latency table.
+
+    Raises:
+        LatencyTableError: the file is no table, or a field beside ``blocks`` is malformed.
+        UserError: the file cannot be read.
+    """
+    try:
+        content = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise LatencyTableError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise LatencyTableError(f'{path} is not a latency table: it lacks "format": "{FORMAT}"')
+    if content.get("version") != VERSION:
+        raise LatencyTableError(f"{path} has version {content.get('version')}; this program reads {VERSION}")
+    times, spread = content.get("blocks"), content.get("spread", {})
+    if not isinstance(times, dict):
+        raise LatencyTableError(f"{path}: blocks must be an object of names and milliseconds, found {times!r:.60}")
+    try:
+        return LatencyTable(
+            times,
+            _part(Conditions, content.get("measured")),
+            {name: (float(low), float(high), int(runs)) for name, (low, high, runs) in spread.items()},
+            tuple(map(float, content.get("references", ()))),
+            _part(Correction, content.get("correction")),
+            _part(Validation, content.get("validation")),
+        )
+    except (AttributeError, TypeError, ValueError) as error:
+        raise LatencyTableError(f"{path} is damaged: {error}") from error
+
+
+def write_latency_table(path: Path, table: LatencyTable) -> None:
+    """Write a latency table, whole or not at all.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    fields = {name: value for name, value in dataclasses.asdict(table).items() if value}
+    write_text(path, json.dumps({"format": FORMAT, "version": VERSION, "blocks": {}, **fields}, indent=1) + "\n")
+
+
+def latency_cost(
+    table: LatencyTable, space: SearchSpace, limit: float = math.inf, *, source: object = "the latency table"
+) -> AdditiveCost:
+    """Return the latency of the space's networks as an additive cost in milliseconds, at most ``limit``.
+
+    A correction's factor goes to every block and its offset to the stem, of which every network has one.
+
+    Args:
+        table: the times.
+        space: the search space.
+        limit: most milliseconds of a network.
+        source: what errors call the table, such as its path.
+
+    Raises:
+        LatencyTableError: the table lacks a block of the space, or a time is no number of at least 0.
+    """
+    names, times = block_names(space), table.blocks
+    wanted = distinct_names(names)
+    _check_times(table, space, wanted, source)
+    correction = table.correction or Correction(1.0, 0.0)
+    if not (0 < correction.factor < math.inf and math.isfinite(correction.offset_ms)):
+        raise LatencyTableError(f"{source}: correction needs a factor above 0 and a finite offset, found {correction}")
+
+    def column(part: Names) -> FloatArray:
+        return np.array([times[str(name)] for name in part], dtype=np.float64) * correction.factor
+
+    parts = names.map(column)
+    stem = parts.stem + correction.offset_ms
+    if (stem < 0).any():
+        raise LatencyTableError(f"{source}: correction makes a stem's time {stem.min():.6g} ms; it must be at least 0")
+    return AdditiveCost("latency", dataclasses.replace(parts, stem=stem), limit, "ms")
+
+
+def read_latency(path: Path, space: SearchSpace, limit: float = math.inf) -> AdditiveCost:
+    """Return what ``latency_cost`` makes of the table in a file, with the errors of both steps."""
+    return latency_cost(read_table(path), space, limit, source=path)
+
+
+def check_conditions(
+    table: LatencyTable,
+    path: Path,
+    *,
+    remedy: str = "use another table, or measure one with profile-device",
+    **wanted: object,
+) -> None:
+    """Refuse a table that was measured in another way than it is to be used; one written by hand fits any use.
+
+    Args:
+        table: the table.
+        path: its file.
+        remedy: what the user can do about a difference.
+        wanted: values of fields of ``Conditions``.
+
+    Raises:
+        LatencyTableError: a field differs; the message names it with both values.
+    """
+    if table.measured is None:
+        return
+    for name, value in wanted.items():
+        found = getattr(table.measured, name)
+        if found != value:
+            raise LatencyTableError(
+                f"{name}: {path} was measured with {_shown(found)}, but {_shown(value)} is wanted here; {remedy}"
+            )
+
+
+def _check_times(table: LatencyTable, space: SearchSpace, wanted: list[str], source: object) -> None:
+    missing = [name for name in wanted if name not in table.blocks]
+    if missing:
+        other = table.measured is not None and table.measured.space != space.name
+        origin = f"space: the table was measured for {table.measured.space}, not {space.name}; " if other else ""
+        raise LatencyTableError(
+            f"{origin}{source} lacks {len(missing):,} of the {len(wanted):,} blocks of {space.name}, such as "
+            f"{missing[0]!r}; measure them on the device with profile-device --space {space.name}"
+        )
+    for name in wanted:
+        time = table.blocks[name]
+        if not isinstance(time, int | float) or isinstance(time, bool) or not 0 <= time <= sys.float_info.max:
+            raise LatencyTableError(f"{source}: the time of {name!r} is {time!r}; it must be a number of at least 0")
+
+
+def _part(cls: type[T], content: object) -> T | None:
+    if content is None:
+        return None
+    if not isinstance(content, dict):
+        raise TypeError(f"{cls.__name__.lower()} must be an object, found {content!r:.60}")
+    # Fields of a later version are none of ours.
+    names = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in content.items() if name in names})
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {item}" for name, item in value.items())
+    return str(value)
