@@ -1,7 +1,6 @@
 """ONNX models of networks and of parts of them, and onnxruntime sessions that run them."""
 
 import contextlib
-import importlib
 import io
 import warnings
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from supernet.errors import UserError
+from search.extras import require_onnx as require_onnx
 
 if TYPE_CHECKING:
     import onnx
@@ -18,21 +17,6 @@ if TYPE_CHECKING:
 
 #: What every onnxruntime of the last years reads.
 OPSET = 18
-
-_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-
-
-def require_onnx() -> None:
-    """Refuse to go on without the packages of the ``export`` extra.
-
-    Raises:
-        UserError: one is missing; it names the line that installs it.
-    """
-    for name in _PACKAGES:
-        try:
-            importlib.import_module(name)
-        except ImportError as error:
-            raise UserError(f"{name} is not installed; install it with: pip install 'fedpareto[export]'") from error
 
 
 def to_onnx(

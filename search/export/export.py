@@ -1,0 +1,94 @@
+"""Export of a subnet: folded, written, verified, and only then given its name."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from cache.progress import Listener
+from search.export.formats import write
+from search.export.metadata import metadata_of
+from search.export.settings import ExportError, ExportSettings, check_export
+from search.export.verify import HeldOut, arrays, verify
+from search.subnet import SubnetInfo
+from supernet.files import replacing
+from supernet.folding import folded
+from training.data.images import ImageSet
+
+#: Images int8 ranges are set on, and how many of them are run at once: all feature maps are kept.
+_INT8_IMAGES, _INT8_BATCH = 256, 32
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportImages:
+    """The images an export needs.
+
+    Attributes:
+        calibration: training images; int8 sets its ranges on them.
+        validation: held-out images the file is verified on.
+        batch_size: images a batch of the verification.
+    """
+
+    calibration: ImageSet
+    validation: ImageSet
+    batch_size: int
+
+
+def export_subnet(
+    path: Path,
+    network: nn.Module,
+    info: SubnetInfo,
+    images: ExportImages,
+    settings: ExportSettings,
+    listener: Listener,
+) -> dict[str, Any]:
+    """Write ``network`` to ``path``, verified in its runtime, and return the report of the export.
+
+    The file appears under its name only when it was verified; ``network`` is not changed.
+
+    Args:
+        path: the file; see ``file_name``.
+        network: calibrated, in evaluation mode, on the CPU.
+        info: what the subnet is.
+        images: for int8 ranges and for the verification.
+        settings: format, precision, and how latency is measured.
+        listener: is told of the steps.
+
+    Raises:
+        ExportError: the network is not calibrated, the settings cannot be met, or the file computes something else.
+        UserError: a package is missing, or the file cannot be written.
+    """
+    check_export(settings)
+    _check_calibrated(network, info, settings)
+    resolution = info.architecture.resolution
+    held_out = HeldOut(images.validation, info.normalisation, resolution, images.batch_size)
+    plain = folded(network).to(memory_format=torch.contiguous_format).requires_grad_(False)
+    example = torch.zeros(2, info.space.in_channels, resolution, resolution)
+    chosen = images.calibration.subset(torch.arange(min(_INT8_IMAGES, len(images.calibration))))
+    calibration = arrays(chosen, _INT8_BATCH, resolution, info.normalisation)
+    what = f"exporting {settings.format} in {settings.precision}"
+    with replacing(path) as temporary:
+        listener.report(what, 0, 2)
+        write(temporary, plain, example, metadata_of(info, settings.precision), settings, calibration)
+        listener.report("verifying the file", 1, 2)
+        report = verify(temporary, network, held_out, settings)
+        listener.report("verified", 2, 2)
+    return {
+        "format": settings.format,
+        "precision": settings.precision,
+        "file": str(path),
+        "file_bytes": path.stat().st_size,
+        **report,
+    }
+
+
+def _check_calibrated(network: nn.Module, info: SubnetInfo, settings: ExportSettings) -> None:
+    if settings.allow_uncalibrated or not any(isinstance(module, nn.BatchNorm2d) for module in network.modules()):
+        return
+    calibration = info.report.get("calibration")
+    if calibration is None or calibration["method"] == "none":
+        raise ExportError(
+            "the subnet is not calibrated: its accuracy is that of chance; calibrate it, or allow an uncalibrated export"
+        )

@@ -1,0 +1,42 @@
+"""What an exported file says about itself: everything needed to run it, and where it comes from."""
+
+import dataclasses
+import json
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from search.export.settings import Precision
+from search.subnet import SubnetInfo
+
+
+def metadata_of(info: SubnetInfo, precision: Precision = "fp32") -> dict[str, str]:
+    """Return the metadata of an exported subnet, each value JSON text; ``null`` where its report does not say.
+
+    Run and checkpoint are names, not places: a file that is handed on tells nothing about the machine it was made on.
+    """
+    report = info.report
+    values: dict[str, Any] = {
+        "architecture": json.loads(str(info.architecture)),
+        "resolution": info.architecture.resolution,
+        "space": info.space.name,
+        "classes": info.classes,
+        "normalisation": dataclasses.asdict(info.normalisation),
+        "precision": precision,
+        "fedpareto_version": _version(),
+        "run": _name(report.get("run")),
+        "checkpoint": _name(report.get("checkpoint")),
+        **{name: report.get(name) for name in ("macs", "params", "fitness", "calibration")},
+    }
+    return {name: json.dumps(value) for name, value in values.items()}
+
+
+def _name(path: object) -> str | None:
+    return None if path is None else Path(str(path)).absolute().name
+
+
+def _version() -> str | None:
+    try:
+        return metadata.version("fedpareto")
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,56 @@
+"""What to export, and what can be refused before any work is done. Does not import torch."""
+
+import dataclasses
+from typing import Literal
+
+from search.extras import require_onnx
+from supernet.errors import UserError
+
+Format = Literal["onnx", "torchscript", "exported-program"]
+Precision = Literal["fp32", "fp16", "int8"]
+
+_SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "torchscript": ".pt", "exported-program": ".pt2"}
+
+
+class ExportError(UserError):
+    """A subnet that cannot be exported, or an exported file that does not compute what the subnet computes."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportSettings:
+    """What is written, and how its latency is measured.
+
+    Attributes:
+        format: ``onnx``, ``torchscript`` or ``exported-program``.
+        precision: ``fp32``; with ``onnx`` also ``fp16`` or ``int8``.
+        threads: of the runtime.
+        batch: images a run of the latency measurement.
+        allow_uncalibrated: write a network whose BatchNorm statistics were never set.
+    """
+
+    format: Format = "onnx"
+    precision: Precision = "fp32"
+    threads: int = 1
+    batch: int = 1
+    allow_uncalibrated: bool = False
+
+
+def file_name(form: Format, precision: Precision) -> str:
+    """Return the name of the exported file: ``subnet.onnx``, ``subnet-int8.onnx``, ``subnet.pt``, …"""
+    return f"subnet{'' if precision == 'fp32' else f'-{precision}'}{_SUFFIXES[form]}"
+
+
+def check_export(settings: ExportSettings) -> None:
+    """Refuse settings that cannot be met.
+
+    Raises:
+        ExportError: the format does not come in the precision, or a count is less than 1.
+        UserError: a package of the ``export`` extra is missing.
+    """
+    if settings.format != "onnx" and settings.precision != "fp32":
+        raise ExportError(f"{settings.format} files are written in fp32 only; for {settings.precision} choose onnx")
+    for name, value in (("threads", settings.threads), ("batch", settings.batch)):
+        if value < 1:
+            raise ExportError(f"{name} is {value}; it must be at least 1")
+    if settings.format == "onnx":
+        require_onnx()

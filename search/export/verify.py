@@ -1,0 +1,130 @@
+"""Proof that an exported file computes what the network computes, on real images and in its own runtime."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from search.export.formats import Run, opened
+from search.export.onnx_file import Images
+from search.export.settings import ExportError, ExportSettings
+from search.stopwatch import Effort, measure
+from supernet.machine import machine
+from training.data.batches import plain_batches
+from training.data.images import ImageSet, Normalisation
+
+#: Largest error of an fp32 logit, relative to the largest logit. Folding and other kernels round differently:
+#: trained networks were ROUNDING apart. A wrong layer is off by far more.
+TOLERANCE = 1e-4
+
+
+def arrays(images: ImageSet, batch_size: int, resolution: int, normalisation: Normalisation) -> Iterator[Images]:
+    """Yield every image once, in order, normalised, in batches (N, C, side, side) as runtimes take them."""
+    for pixels, _ in plain_batches(images, batch_size, resolution, normalisation):
+        yield np.ascontiguousarray(pixels.numpy())
+
+
+class HeldOut(NamedTuple):
+    """Images a file is verified on, how they are normalised, and how many are run at once."""
+
+    images: ImageSet
+    normalisation: Normalisation
+    resolution: int
+    batch_size: int
+
+    def batches(self) -> Iterator[Images]:
+        """Yield normalised images: the first alone, then all in batches."""
+        first = self.images.subset(torch.arange(1))
+        for images, size in ((first, 1), (self.images, self.batch_size)):
+            yield from arrays(images, size, self.resolution, self.normalisation)
+
+
+class Comparison(NamedTuple):
+    """How far a file's outputs are from the network's.
+
+    Attributes:
+        max_abs_error: over all logits of all images; infinite if one is not finite.
+        largest_logit: of the network, in absolute value.
+        agreement: share of images for which both name the same class.
+        accuracy: of the file.
+        reference_accuracy: of the network.
+        images: number of images.
+    """
+
+    max_abs_error: float
+    largest_logit: float
+    agreement: float
+    accuracy: float
+    reference_accuracy: float
+    images: int
+
+
+def verify(path: Path, network: nn.Module, held_out: HeldOut, settings: ExportSettings) -> dict[str, Any]:
+    """Run the file at ``path`` beside the network in fp32 and return what an export reports of it.
+
+    Raises:
+        ExportError: an fp32 file's logits differ by more than ``TOLERANCE`` of the largest, or a file of any
+            precision returns values that are not finite.
+    """
+    with opened(path, settings.format, settings.threads) as file:
+        result = compare(file.run, network, held_out)
+        _refuse(result, settings)
+        latency = _latency(file.run, held_out, settings) | {"runtime": file.runtime}
+    return {
+        "max_abs_error": result.max_abs_error,
+        "top1_agreement": result.agreement,
+        "images": result.images,
+        "validation_accuracy": result.accuracy,
+        "fp32_validation_accuracy": result.reference_accuracy,
+        "latency": latency,
+    }
+
+
+def compare(run: Run, network: nn.Module, held_out: HeldOut) -> Comparison:
+    """Return how far the outputs of ``run`` are from those of ``network`` in evaluation mode."""
+    single, *batches = (_pair(run, network, images) for images in held_out.batches())
+    logits, expected = (np.concatenate(columns) for columns in zip(*batches, strict=True))
+    labels, classes, expected_classes = held_out.images.labels.numpy(), logits.argmax(axis=1), expected.argmax(axis=1)
+    return Comparison(
+        max_abs_error=max(_error(*single), _error(logits, expected)),
+        largest_logit=float(np.abs(expected).max()),
+        agreement=float((classes == expected_classes).mean()),
+        accuracy=float((classes == labels).mean()),
+        reference_accuracy=float((expected_classes == labels).mean()),
+        images=len(labels),
+    )
+
+
+def _pair(run: Run, network: nn.Module, images: Images) -> tuple[Images, Images]:
+    with torch.inference_mode():
+        expected: Images = network(torch.from_numpy(images).contiguous(memory_format=torch.channels_last)).numpy()
+    return run(images), expected
+
+
+def _error(logits: Images, expected: Images) -> float:
+    error = float(np.abs(logits - expected).max())
+    return error if np.isfinite(error) else math.inf
+
+
+def _refuse(result: Comparison, settings: ExportSettings) -> None:
+    what = f"the {settings.format} file does not compute what the subnet computes"
+    if math.isinf(result.max_abs_error):
+        raise ExportError(f"{what}: a logit is not finite; nothing is written")
+    if settings.precision == "fp32" and result.max_abs_error > TOLERANCE * result.largest_logit:
+        raise ExportError(
+            f"{what}: logits of up to {result.largest_logit:.3g} differ by {result.max_abs_error:.3g}, "
+            f"more than {TOLERANCE:g} of the largest; nothing is written"
+        )
+
+
+def _latency(run: Run, held_out: HeldOut, settings: ExportSettings) -> dict[str, Any]:
+    channels = held_out.images.images.shape[1]
+    shape = (settings.batch, channels, held_out.resolution, held_out.resolution)
+    generator = np.random.default_rng(0)
+    images = generator.standard_normal(shape, dtype=np.float32)
+    timing = measure([lambda: run(images)], Effort(), generator)[0]
+    return {**timing._asdict(), "threads": settings.threads, "batch": settings.batch, "machine": machine()}
