@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fitness.blocks import FloatArray, Part, Parts, choices_made, space_parts, space_terms
+from fitness.blocks import FloatArray, Part, Parts, choices_made, space_parts, space_terms, tabulate
+from fitness.costs import Precision, file_bytes
 from supernet.layouts import IntArray
 from supernet.space import FitnessSettings, SearchSpace
 from supernet.units import format_bytes, format_quantity
@@ -104,6 +105,12 @@ def count_cost(space: SearchSpace, name: str, limit: float = math.inf) -> Additi
     """Return ``macs`` or ``params`` as an additive cost."""
     parts = space_terms(space).map(lambda terms: getattr(terms, name)[:-1].astype(float))
     return AdditiveCost(name, parts, limit)
+
+
+def size_cost(space: SearchSpace, precision: Precision, limit: float = math.inf) -> AdditiveCost:
+    """Return an upper bound, tight to a few per cent, on the bytes of the exported ONNX file."""
+    figures = tabulate(space, [lambda table: file_bytes(table, precision)])
+    return AdditiveCost("size", figures.map(lambda columns: columns[0].astype(float)), limit, "B")
 
 
 def memory_cost(space: SearchSpace, batch: int = 1, limit: float = math.inf) -> PeakCost:

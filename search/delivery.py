@@ -8,7 +8,7 @@ from typing import Any
 from cache.progress import Listener
 from search.answering import Answered
 from search.export.export import ExportImages, export_subnet
-from search.export.settings import ExportSettings
+from search.export.settings import ExportSettings, file_name
 from search.subnet import save_subnet
 from search.trained import Extraction, TrainedRun
 
@@ -43,7 +43,8 @@ def deliver(
     report["output"] = str(output)
     if delivery.export is not None:
         images = ExportImages(run.evaluator.calibration, run.evaluator.held_out, run.config.evaluation.batch_size)
-        report["export"] = export_subnet(output, subnet.network, subnet.info, images, delivery.export, listener)
+        file = output / file_name(delivery.export.format, delivery.export.precision)
+        report["export"] = export_subnet(file, subnet.network, subnet.info, images, delivery.export, listener)
         if delivery.check_latency:
             report["export"] |= _prediction(answered, report)
     save_subnet(output, subnet.network, dataclasses.replace(subnet.info, report=report))

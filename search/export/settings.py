@@ -40,6 +40,11 @@ def file_name(form: Format, precision: Precision) -> str:
     return f"subnet{'' if precision == 'fp32' else f'-{precision}'}{_SUFFIXES[form]}"
 
 
+def runtime_of(form: Format) -> str:
+    """Return what runs a file: ``onnxruntime`` or ``torch``."""
+    return "onnxruntime" if form == "onnx" else "torch"
+
+
 def check_export(settings: ExportSettings) -> None:
     """Refuse settings that cannot be met.
 

@@ -196,6 +196,19 @@ def read_latency(path: Path, space: SearchSpace, limit: float = math.inf) -> Add
     return latency_cost(read_table(path), space, limit, source=path)
 
 
+def table_summary(path: Path) -> dict[str, Any]:
+    """Return what reports say about the table in a file: where and how it was measured, and how well it predicts."""
+    table = read_table(path)
+    summary: dict[str, Any] = {"file": str(path)}
+    if table.measured is not None:
+        names = ("machine", "device", "runtime", "threads", "batch")
+        summary |= {name: getattr(table.measured, name) for name in names}
+    if table.validation is not None:
+        names = ("networks", "mean_absolute_percentage_error", "rank_correlation")
+        summary["validation"] = {name: getattr(table.validation, name) for name in names}
+    return summary
+
+
 def check_conditions(
     table: LatencyTable,
     path: Path,
