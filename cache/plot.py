@@ -78,9 +78,9 @@ def fronts_svg(space: SearchSpace, fronts: Fronts, label: str) -> str:
 
     written = io.StringIO()
     figure = _drawn(space, fronts)
-    # Without a salt the ids, and with a date the picture, would be others every time.
+    # Without a salt the ids would be others every time, and so would the metadata, which are dated.
     with mpl.rc_context({"svg.hashsalt": "fronts"}):
-        figure.savefig(written, format="svg", metadata={"Title": label, "Date": None})
+        figure.savefig(written, format="svg", metadata={"Title": label})
     _, start, rest = written.getvalue().partition("<svg ")
     tag, end, content = rest.partition(">")
     tag = re.sub(r'\b(width|height)="[^"]*" ?', "", tag)
