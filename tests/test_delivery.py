@@ -23,7 +23,7 @@ from training.data.batches import prepare
 from training.data.sources import load_images
 from training.run_folder import read_space
 
-BUDGET = ("--flops-budget", "100K")
+BUDGET = ("--flops-budget", "1M")
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +65,7 @@ def _measured(path: Path, space: SearchSpace, **changes: Any) -> Path:
         runtime="onnxruntime",
         threads=1,
         batch=1,
+        clock="wall",
         versions={},
         interval=0.02,
         confidence=0.95,

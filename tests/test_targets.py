@@ -54,7 +54,8 @@ def test_every_target_has_the_best_network_within_its_own_limits(
         assert reports[name]["fitness"] == pytest.approx(listed(SMALL).best(limits), rel=1e-12)
         assert reports[name]["certified"] is True
         assert all(slack >= 0 for slack in reports[name]["slack"].values())
-    assert reports["gateway"]["macs"] == listed(SMALL).scores.macs[listed(SMALL).scores.fitness >= 110.5].min()
+    scores = listed(SMALL).scores
+    assert reports["gateway"]["macs"] == scores.macs[scores.feasible & (scores.fitness >= 110.5)].min()
     lines = run_main(main, capsys, "--space", space, "--targets", path).out.splitlines()
     for name, report in reports.items():
         (row,) = [line for line in lines if f" {name} " in line]
@@ -84,7 +85,7 @@ def test_a_target_without_a_network_does_not_stop_the_others(
         ("[1, 2]", "must hold a mapping of fields"),
         ("a: 60M", "targets.yaml: a must hold a mapping of budgets such as flops_budget: 60M, found '60M'"),
         ("a: {}", "targets.yaml: a: give a limit"),
-        ("a: {flops: 60M}", "there is no field 'value.flops'"),
+        ("a: {flops: 60M}", "there is no field 'flops'"),
         ("a: {flops_budget: 60X}", "targets.yaml: a: cannot read '60X' as a number"),
         ("a: {flops_budget: [60M]}", "flops_budget"),
         ("a: {size_budget: 4 lightyears}", "cannot read '4 lightyears' as a size"),

@@ -63,6 +63,11 @@ def share(value: float) -> str:
     return f"{value:.2%}"
 
 
+def percent(value: float) -> str:
+    """Return a figure that is in percent."""
+    return f"{value:.1f} %"
+
+
 def deviation(value: float) -> str:
     """Return a relative error in percent with its sign."""
     return f"{value:+.1%}"
