@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 import json
 import math
@@ -5,13 +6,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from latency import names_of, random_times, write_table
+from latency import conditions, names_of, random_times, write_table
 from spaces import SMALL, SMALL_RESNET, listed
 from strategies import PRESETS, preset
 
 from fitness.blocks import tabulate
 from search.latency.names import block_names
-from search.latency.table import LatencyTableError, read_latency
+from search.latency.table import (
+    Correction,
+    LatencyTable,
+    LatencyTableError,
+    Validation,
+    check_conditions,
+    latency_cost,
+    read_latency,
+    read_table,
+    write_latency_table,
+)
 from supernet.errors import UserError
 from supernet.genes import random_genes
 from supernet.layers import LayerTable, layer_table
@@ -153,3 +164,116 @@ def test_a_table_that_cannot_be_read_is_a_user_error(tmp_path: Path) -> None:
     (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="not UTF-8"):
         read_latency(tmp_path / "binary.json", SMALL)
+
+
+def test_a_table_is_written_and_read_back_whole(tmp_path: Path) -> None:
+    table = LatencyTable(
+        {"a": 1.5, "b": 0.0},
+        conditions(versions={"onnxruntime": "1.2", "torch": "2.9"}),
+        {"a": (1.4, 1.6, 100), "b": (0.0, 0.1, 20)},
+        (3.0, 3.5),
+        Correction(1.25, -0.125),
+        Validation(2, 1.0, 0.5, 2.0, 1.0, (1.0, 2.0), (1.5, 2.5)),
+    )
+    write_latency_table(tmp_path / "table.json", table)
+    assert read_table(tmp_path / "table.json") == table
+    content = json.loads((tmp_path / "table.json").read_text())
+    assert content["measured"] == dataclasses.asdict(conditions(versions={"onnxruntime": "1.2", "torch": "2.9"}))
+    assert set(content) - {"format", "version", "blocks"} == {
+        *("measured", "spread", "references", "correction", "validation"),
+    }
+
+
+@pytest.mark.parametrize(("factor", "offset"), [(1.25, 0.375), (0.5, 0.0), (2.0, -0.05)])
+def test_a_correction_is_of_sums_and_leaves_them_sums(tmp_path: Path, factor: float, offset: float) -> None:
+    times = random_times(SMALL)
+    plain = latency_cost(LatencyTable(times), SMALL)
+    write_latency_table(tmp_path / "t.json", LatencyTable(times, correction=Correction(factor, offset)))
+    corrected = read_latency(tmp_path / "t.json", SMALL, 7.0)
+    genes = random_genes(SMALL, 200, np.random.default_rng(0))
+    assert corrected.of(SMALL, genes) == pytest.approx(factor * plain.of(SMALL, genes) + offset, rel=1e-12)
+    assert corrected.limit == 7.0
+
+
+@pytest.mark.parametrize(
+    ("factor", "offset", "words"),
+    [
+        (1.0, -5.0, "correction makes a stem's time -"),
+        (0.0, 0.0, "correction needs a factor above 0 and a finite offset"),
+        (-1.0, 0.0, "correction needs a factor above 0"),
+        (float("nan"), 0.0, "correction needs a factor above 0"),
+        (1.0, float("inf"), "a finite offset"),
+    ],
+)
+def test_a_correction_that_makes_no_sense_is_refused(tmp_path: Path, factor: float, offset: float, words: str) -> None:
+    path = tmp_path / "t.json"
+    write_latency_table(path, LatencyTable(random_times(SMALL), correction=Correction(factor, offset)))
+    with pytest.raises(LatencyTableError, match=words) as caught:
+        read_latency(path, SMALL)
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("measured", 5),
+        ("measured", {"space": "small"}),
+        ("spread", {"a": 1}),
+        ("spread", [1]),
+        ("references", "fast"),
+        ("correction", {"factor": 1.0}),
+        ("validation", []),
+    ],
+)
+def test_a_table_with_a_malformed_field_is_damaged(tmp_path: Path, field: str, value: object) -> None:
+    path = write_table(tmp_path / "t.json", random_times(SMALL))
+    path.write_text(json.dumps({**json.loads(path.read_text()), field: value}))
+    with pytest.raises(LatencyTableError, match="is damaged: ") as caught:
+        read_table(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_table_of_another_space_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    write_latency_table(path, LatencyTable(random_times(SMALL), conditions(space="small")))
+    with pytest.raises(LatencyTableError) as caught:
+        read_latency(path, SMALL_RESNET)
+    assert str(caught.value).startswith(f"space: {path} was measured for small, not small-resnet; it lacks ")
+    assert str(caught.value).endswith("profile-device --space small-resnet")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "found"),
+    [
+        ("runtime", "onnxruntime", "torch"),
+        ("machine", "mine", "a machine"),
+        ("device", "a GPU", "cpu"),
+        ("threads", 4, "1"),
+        ("batch", 8, "1"),
+        ("versions", {"torch": "3", "onnxruntime": "2"}, "torch 2.9"),
+    ],
+)
+def test_a_table_of_other_conditions_names_the_field_that_differs(
+    tmp_path: Path, field: str, value: object, found: str
+) -> None:
+    table, path = LatencyTable({}, conditions()), tmp_path / "t.json"
+    same = {name: getattr(conditions(), name) for name in ("machine", "device", "runtime", "threads", "batch")}
+    check_conditions(table, path, **same)
+    with pytest.raises(LatencyTableError) as caught:
+        check_conditions(table, path, **{**same, field: value})  # type: ignore[arg-type]
+    wanted = "torch 3, onnxruntime 2" if field == "versions" else value
+    assert str(caught.value).startswith(
+        f"{field}: {path} was measured with {found}, but {wanted} is wanted here; use another table, or measure one"
+    )
+
+
+def test_a_table_written_by_hand_fits_any_conditions(tmp_path: Path) -> None:
+    check_conditions(LatencyTable({}), tmp_path / "t.json", runtime="onnxruntime", threads=9)
+
+
+def test_only_norms_that_stay_on_a_device_are_in_names() -> None:
+    grouped = dataclasses.replace(SMALL, norm="group")
+    batch, group = names_of(SMALL), names_of(grouped)
+    assert not any(" gn " in name for name in batch)
+    assert all(" gn " in name for name in group)
+    assert sorted(name.replace(" gn ", " ") for name in group) == batch

@@ -240,11 +240,12 @@ def check_conditions(
 def _check_times(table: LatencyTable, space: SearchSpace, wanted: list[str], source: object) -> None:
     missing = [name for name in wanted if name not in table.blocks]
     if missing:
-        other = table.measured is not None and table.measured.space != space.name
-        origin = f"space: the table was measured for {table.measured.space}, not {space.name}; " if other else ""
+        lacks = f"lacks {len(missing):,} of the {len(wanted):,} blocks of {space.name}, such as {missing[0]!r}"
+        if table.measured is not None and table.measured.space != space.name:
+            lacks = f"was measured for {table.measured.space}, not {space.name}; it {lacks}"
+            source = f"space: {source}"
         raise LatencyTableError(
-            f"{origin}{source} lacks {len(missing):,} of the {len(wanted):,} blocks of {space.name}, such as "
-            f"{missing[0]!r}; measure them on the device with profile-device --space {space.name}"
+            f"{source} {lacks}; measure them on the device with profile-device --space {space.name}"
         )
     for name in wanted:
         time = table.blocks[name]

@@ -67,16 +67,16 @@ def percentage_error(predicted: FloatArray, measured: FloatArray) -> float:
 
 
 def fit_correction(sums: FloatArray, times: FloatArray, fastest_stem: float) -> Correction:
-    """Return the factor and offset of least squared relative error that leave the fastest stem a time of at least 0."""
+    """Return the factor and offset of least squared relative error.
+
+    Where those would turn the order of networks round, or give a stem less time than none, the best factor alone.
+    """
     best = np.linalg.lstsq(np.stack([sums / times, 1 / times], axis=1), np.ones(len(sums)), rcond=None)[0]
     factor, offset = map(float, best)
-    if factor > 0 and offset >= -factor * fastest_stem:
+    if factor > 0 and factor * fastest_stem + offset >= 0:
         return Correction(factor, offset)
-    # The best that is allowed lies on a border of it: no offset, or as much as the fastest stem has.
-    return min(
-        (_proportional(sums, times, shift) for shift in (0.0, -fastest_stem)),
-        key=lambda found: float(np.sum(((found.factor * sums + found.offset_ms) / times - 1) ** 2)),
-    )
+    ratios = sums / times
+    return Correction(float(ratios.sum() / (ratios**2).sum()), 0.0)
 
 
 def spread_networks(space: SearchSpace, count: int, generator: np.random.Generator) -> IntArray:
@@ -87,13 +87,6 @@ def spread_networks(space: SearchSpace, count: int, generator: np.random.Generat
     for wanted in np.linspace(macs.min(), macs.max(), count):
         chosen.append(free.pop(int(np.argmin(np.abs(macs[free] - wanted)))))
     return drawn[generator.permutation(chosen)]
-
-
-def _proportional(sums: FloatArray, times: FloatArray, shift: float) -> Correction:
-    """Return the best factor of the shifted sums."""
-    ratios = (sums + shift) / times
-    factor = float(ratios.sum() / (ratios**2).sum())
-    return Correction(factor, factor * shift)
 
 
 def _measured(bench: Bench, genes: IntArray, listener: Listener) -> FloatArray:
