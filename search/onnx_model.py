@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from search.extras import require_onnx as require_onnx
+from search.extras import require_onnx
 
 if TYPE_CHECKING:
     import onnx
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 #: What every onnxruntime of the last years reads.
 OPSET = 18
+
+__all__ = ["OPSET", "open_session", "require_onnx", "to_onnx"]
 
 
 def to_onnx(

@@ -13,7 +13,7 @@ from search.export.metadata import metadata_of
 from search.export.settings import ExportError, ExportSettings, check_export
 from search.export.verify import HeldOut, arrays, verify
 from search.subnet import SubnetInfo
-from supernet.files import replacing
+from supernet.files import check_output, replacing
 from supernet.folding import folded
 from training.data.images import ImageSet
 
@@ -58,9 +58,10 @@ def export_subnet(
 
     Raises:
         ExportError: the network is not calibrated, the settings cannot be met, or the file computes something else.
-        UserError: a package is missing, or the file cannot be written.
+        UserError: a package is missing, or the file exists or cannot be written.
     """
     check_export(settings)
+    check_output(path, overwrite=None)
     _check_calibrated(network, info, settings)
     resolution = info.architecture.resolution
     held_out = HeldOut(images.validation, info.normalisation, resolution, images.batch_size)
@@ -90,5 +91,6 @@ def _check_calibrated(network: nn.Module, info: SubnetInfo, settings: ExportSett
     calibration = info.report.get("calibration")
     if calibration is None or calibration["method"] == "none":
         raise ExportError(
-            "the subnet is not calibrated: its accuracy is that of chance; calibrate it, or allow an uncalibrated export"
+            "the subnet is not calibrated: its accuracy is that of chance; "
+            "calibrate it, or allow an uncalibrated export"
         )

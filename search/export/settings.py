@@ -36,7 +36,7 @@ class ExportSettings:
 
 
 def file_name(form: Format, precision: Precision) -> str:
-    """Return the name of the exported file: ``subnet.onnx``, ``subnet-int8.onnx``, ``subnet.pt``, …"""
+    """Return the name of an exported file, such as ``subnet.onnx``, ``subnet-int8.onnx`` or ``subnet.pt2``."""
     return f"subnet{'' if precision == 'fp32' else f'-{precision}'}{_SUFFIXES[form]}"
 
 
