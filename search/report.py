@@ -10,6 +10,7 @@ from cache.additive import COST_NAMES, LimitedCost
 from cache.entries import Entry
 from cache.file import entry_to_json
 from cache.limits import Limits
+from search.page.figures import Form, milliseconds, number, score, share, size
 from search.searcher import Answer
 from supernet.console import print_table
 from supernet.genes import encode
@@ -18,6 +19,15 @@ from supernet.units import format_bytes
 
 #: What may be limited, and what people call it.
 COSTS = {**COST_NAMES, "size": "file size", "memory": "feature maps", "latency": "latency"}
+
+_FORMS: Mapping[str, Form] = {
+    "size": size,
+    "memory": size,
+    "latency": milliseconds,
+    "fitness": score,
+    "validation_accuracy": share,
+    "test_accuracy": share,
+}
 
 
 def search_report(
@@ -56,15 +66,7 @@ def _better(better: Entry, than: Entry) -> dict[str, Any]:
 
 def figure(key: str, value: float | None) -> str:
     """Return a figure of a report as people read it; empty without a value."""
-    if value is None:
-        return ""
-    if key in ("size", "memory"):
-        return format_bytes(value)
-    if key == "latency":
-        return f"{value:.4g} ms"
-    if key.endswith("accuracy"):
-        return f"{value:.2%}"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
+    return "" if value is None else _FORMS.get(key, number)(value)
 
 
 def print_report(report: Mapping[str, Any]) -> None:
@@ -80,7 +82,7 @@ def print_report(report: Mapping[str, Any]) -> None:
     table.add_row("fitness", f"{report['fitness']:.3f}", f"{report['limits'].get('min_fitness', '')}", "")
     for split in ("validation", "test"):
         if f"{split}_accuracy" in report:
-            table.add_row(f"{split} accuracy", figure("accuracy", report[f"{split}_accuracy"]), "", "")
+            table.add_row(f"{split} accuracy", figure(f"{split}_accuracy", report[f"{split}_accuracy"]), "", "")
     print_table(table)
     print(standing(report))
     for line in (_tuned(report), _calibrated(report), *_exported(report)):

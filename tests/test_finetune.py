@@ -25,7 +25,9 @@ TUNING = FineTuning(epochs=2, lr=0.02, clients=range(CLIENTS), seed=7)
 def _engine() -> InProcessEngine:
     """Return clients of 16, 24 and 32 images."""
     data = random_images(72)
-    return InProcessEngine(data, [torch.arange(0, 16), torch.arange(16, 40), torch.arange(40, 72)], micro_recipe(), Profile())
+    return InProcessEngine(
+        data, [torch.arange(0, 16), torch.arange(16, 40), torch.arange(40, 72)], micro_recipe(), Profile()
+    )
 
 
 class _Failing:
