@@ -43,7 +43,6 @@ def test_files_are_within_their_bound_and_close_to_it(space: SearchSpace, norm: 
         path = tmp_path / f"{precision}.onnx"
         save_onnx(path, at_precision(copy.deepcopy(model), precision, images), metadata_of(info, precision))
         size, bound = path.stat().st_size, int(file_bytes(layer_table(space, genes), norm, precision)[0])
-        print(space.name, norm, precision, size, bound, size / bound)
         assert size <= bound
         if size > 1e6:
             assert size >= filled * bound
