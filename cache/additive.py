@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fitness.blocks import FloatArray, Part, Parts, choices_made, space_parts, space_terms, tabulate
-from fitness.costs import Precision, file_bytes
+from fitness.costs import FilePrecision, file_bytes
 from supernet.layouts import IntArray
 from supernet.space import FitnessSettings, SearchSpace
 from supernet.units import format_bytes, format_quantity
@@ -107,9 +107,9 @@ def count_cost(space: SearchSpace, name: str, limit: float = math.inf) -> Additi
     return AdditiveCost(name, parts, limit)
 
 
-def size_cost(space: SearchSpace, precision: Precision, limit: float = math.inf) -> AdditiveCost:
+def size_cost(space: SearchSpace, precision: FilePrecision, limit: float = math.inf) -> AdditiveCost:
     """Return an upper bound, tight to a few per cent, on the bytes of the exported ONNX file."""
-    figures = tabulate(space, [lambda table: file_bytes(table, precision)])
+    figures = tabulate(space, [lambda table: file_bytes(table, space.norm, precision)])
     return AdditiveCost("size", figures.map(lambda columns: columns[0].astype(float)), limit, "B")
 
 

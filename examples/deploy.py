@@ -49,7 +49,7 @@ def read_image(path: Path, side: int) -> NDArray[np.uint8]:
     """Return an image as (side, side, 3) bytes."""
     try:
         if path.suffix == ".npy":
-            image = np.load(path)
+            image: NDArray[np.uint8] = np.load(path)
         elif path.suffix == ".ppm":
             image = read_ppm(path.read_bytes())
         else:

@@ -1,5 +1,7 @@
 import dataclasses
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -9,10 +11,11 @@ from reference import peak_activation_bytes as slow_peak
 from strategies import PRESETS, architectures, preset, runs, spaces_with_architectures
 from torch.utils.flop_counter import FlopCounterMode
 
-from fitness.costs import macs, parameters, peak_activation_bytes
+from fitness.blocks import choices_made, tabulate
+from fitness.costs import file_bytes, macs, parameters, peak_activation_bytes
 from fitness.score import score
 from supernet.architecture import Architecture, Block, Stage
-from supernet.genes import encode, gene_layout, largest_genes
+from supernet.genes import encode, gene_layout, largest_genes, random_genes
 from supernet.layers import layer_table
 from supernet.network import build_network
 from supernet.space import SearchSpace, StageSpec, StemSpec
@@ -153,3 +156,29 @@ def test_the_least_network_of_full_width_has_the_figures_of_the_design(
 def test_the_largest_network_has_the_figures_of_the_design(name: str, expected_macs: int, expected_params: int) -> None:
     scores = score(preset(name), largest_genes(preset(name)))
     assert (scores.macs[0], scores.params[0]) == (expected_macs, expected_params)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("norm", ["batch", "group"])
+@pytest.mark.parametrize("name", ["mobilenet-tiny", "resnet-cifar"])
+def test_file_bytes_are_a_sum_over_parts(name: str, norm: Any, precision: Any) -> None:
+    space = dataclasses.replace(preset(name), norm=norm)
+    genes = random_genes(space, 50, np.random.default_rng(0))
+    expected = file_bytes(layer_table(space, genes), norm, precision)
+    (tables, made) = tabulate(space, [lambda table: file_bytes(table, norm, precision)]), choices_made(space, genes.T)
+    total = tables.stem[0][made.stem] + tables.head[0][made.head]
+    for slots, chosen in zip(tables.blocks, made.blocks, strict=True):
+        for (values,), choice in zip(slots, chosen, strict=True):
+            total = total + np.append(values, 0)[choice]
+    assert total.tolist() == expected.tolist()
+
+
+def test_file_bytes_of_a_small_network_worked_out_by_hand() -> None:
+    table = layer_table(_RESNET_SPACE, encode(_RESNET_SPACE, _RESNET_HAND))
+    weights = 27 * 8 + 72 * 8 + 72 * 16 + 8 * 16 + 144 * 8 + 72 * 16 + 16 * 5
+    channels = 8 + 8 + 16 + 16 + 8 + 16
+    rest = 2000 + 5 * 24 + 350 * int(table.active.sum())
+    assert file_bytes(table, "batch").tolist() == [4 * (weights + channels + 5) + rest]
+    assert file_bytes(table, "batch", "fp16").tolist() == [2 * (weights + channels + 5) + rest]
+    more = (620 - 350) * int(table.active.sum())
+    assert file_bytes(table, "group").tolist() == [4 * (weights + 2 * channels + 5) + rest + more]

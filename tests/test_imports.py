@@ -33,7 +33,15 @@ def test_nothing_but_networks_and_weights_needs_torch() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["search.searcher", "search.cli", "search.page.page", "cache.kept", "cache.exact", "cache.infeasible"],
+    [
+        "search.searcher",
+        "search.cli",
+        "search.export.settings",
+        "search.page.page",
+        "cache.kept",
+        "cache.exact",
+        "cache.infeasible",
+    ],
 )
 def test_the_exact_search_starts_without_heavy_libraries(module: str) -> None:
     assert _first_to_load([module], ["torch", "pymoo", "scipy", "matplotlib", "jinja2"]) == ""

@@ -22,7 +22,7 @@ def save_torchscript(path: Path, network: nn.Module, example: Tensor, metadata: 
     with warnings.catch_warnings():
         # Deprecated by torch in favour of torch.export, and still what many devices run.
         warnings.simplefilter("ignore")
-        traced = torch.jit.freeze(torch.jit.trace(network, example))
+        traced = torch.jit.freeze(torch.jit.trace(network, example))  # type: ignore[no-untyped-call]
         torch.jit.save(traced, buffer, _extra_files={METADATA: json.dumps(dict(metadata))})
     buffer.seek(0)
     path.write_bytes(_without_debug_records(buffer))
@@ -32,7 +32,7 @@ def load_torchscript(path: Path) -> torch.nn.Module:
     """Return the module of a TorchScript file."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        module: torch.nn.Module = torch.jit.load(str(path), map_location="cpu")
+        module: torch.nn.Module = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
     return module
 
 
