@@ -160,7 +160,6 @@ def test_a_killed_measurement_goes_on_where_it_was(command: Command) -> None:
         (("--space", "mobilenet-tiny", "--interval", ".nan"), "--interval is nan; it must be above 0"),
         (("--space", "mobilenet-tiny", "--runtime", "tflite"), "runtime"),
         (("--space", "mobilenet-tiny", "--device", "tpu"), "device"),
-        (("--space", "mobilenet-tiny", "--output", "/proc/nothing/t.json"), "cannot write /proc/nothing/t.json"),
         (("--space", "mobilenet-tiny", "--output", "."), ". is a folder; name a file in it"),
     ],
 )
