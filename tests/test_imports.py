@@ -31,7 +31,18 @@ def test_nothing_but_networks_and_weights_needs_torch() -> None:
     assert _first_to_load(NUMPY_ONLY, ["torch", "torchvision"]) == ""
 
 
-@pytest.mark.parametrize("module", ["search.searcher", "search.cli", "cache.kept", "cache.exact", "cache.infeasible"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "search.searcher",
+        "search.cli",
+        "search.latency.table",
+        "search.latency.cli",
+        "cache.kept",
+        "cache.exact",
+        "cache.infeasible",
+    ],
+)
 def test_the_exact_search_starts_without_heavy_libraries(module: str) -> None:
     assert _first_to_load([module], ["torch", "pymoo", "scipy", "matplotlib"]) == ""
 
