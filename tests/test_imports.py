@@ -38,6 +38,8 @@ def test_nothing_but_networks_and_weights_needs_torch() -> None:
         "search.cli",
         "search.export.settings",
         "search.page.page",
+        "search.latency.table",
+        "search.latency.cli",
         "cache.kept",
         "cache.exact",
         "cache.infeasible",

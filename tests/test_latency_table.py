@@ -260,7 +260,7 @@ def test_a_table_of_other_conditions_names_the_field_that_differs(
     same = {name: getattr(conditions(), name) for name in ("machine", "device", "runtime", "threads", "batch")}
     check_conditions(table, path, **same)
     with pytest.raises(LatencyTableError) as caught:
-        check_conditions(table, path, **{**same, field: value})  # type: ignore[arg-type]
+        check_conditions(table, path, **{**same, field: value})
     wanted = "torch 3, onnxruntime 2" if field == "versions" else value
     assert str(caught.value).startswith(
         f"{field}: {path} was measured with {found}, but {wanted} is wanted here; use another table, or measure one"

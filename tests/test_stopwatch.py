@@ -1,3 +1,4 @@
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -64,7 +65,7 @@ def test_warm_up_runs_do_not_count() -> None:
 
 def test_calls_run_in_turns_each_in_an_order_of_its_own() -> None:
     clock, order = FakeClock(), list[int]()
-    calls: list[Callable[[], object]] = [lambda i=i: (order.append(i), clock.wait(1.0)) for i in range(5)]  # type: ignore[misc]
+    calls = [functools.partial(order.append, number) for number in range(5)]
     measure(calls, Effort(warm_up=0), _generator(), clock)
     turns = [order[start : start + 5] for start in range(0, len(order), 5)]
     assert len(turns) == 20
@@ -101,7 +102,7 @@ def test_times_relative_to_a_reference_know_no_drift_at_all() -> None:
 def test_the_reference_runs_as_long_as_any_call_does() -> None:
     clock = FakeClock()
     calls = [*_steady(clock, 3.0), _noisy(clock, 1.0, 0.3)]
-    reference_ms, (steady, noisy) = measure_against(*_steady(clock, 2.0), calls, Effort(), _generator(), clock)
+    reference_ms, (steady, noisy) = measure_against(lambda: clock.wait(2.0), calls, Effort(), _generator(), clock)
     assert reference_ms == 2.0
     assert (steady.ms, steady.runs) == (1.5, 20)
     assert noisy.runs > 20

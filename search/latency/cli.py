@@ -101,7 +101,7 @@ def _run(arguments: Sequence[str]) -> None:
 
             table = validate(bench, table, options.validate, listener)
             write_latency_table(output, table)
-    _report(table, space, output, options.interval)
+    _report(table, space, output)
     subject = f"--space {options.space}" if options.run is None else f"--run {options.run}"
     next_step(f"search-subnet {subject} --latency-table {output} --latency-budget {_typical_ms(table, space)}ms")
 
@@ -163,12 +163,10 @@ def _existing(output: Path, space: SearchSpace, conditions: Conditions) -> Laten
     return table
 
 
-def _report(table: LatencyTable, space: SearchSpace, output: Path, interval: float) -> None:
-    widths = [(high - low) / 2 / table.blocks[name] for name, (low, high, _) in table.spread.items() if high > low]
-    wide = sum(width > interval for width in widths)
-    print(f"{output}: {len(table.blocks):,} blocks of {space.name}, {table.measured.runtime if table.measured else ''}")
-    if wide:
-        print(f"{wide:,} blocks are known less well than to {interval:.1%}: by half, to {np.median(widths):.1%}")
+def _report(table: LatencyTable, space: SearchSpace, output: Path) -> None:
+    spread = {name: (high - low) / 2 for name, (low, high, _) in table.spread.items()}
+    known = float(np.median([half / table.blocks[name] for name, half in spread.items() if table.blocks[name] > 0]))
+    print(f"{output}: {len(table.blocks):,} blocks of {space.name}, half of them known to ±{known:.1%} or better")
     found = table.validation
     if found is None:
         return

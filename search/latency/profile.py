@@ -17,13 +17,12 @@ from search.latency.runtimes import Runtime
 from search.latency.table import Conditions, LatencyTable, check_conditions, read_table, write_latency_table
 from search.stopwatch import Clock, Effort, Timing, measure_against
 from supernet.architecture import Architecture
-from supernet.genes import decode, gene_layout, largest_genes
-from supernet.layers import layer_table
+from supernet.genes import decode, gene_layout
 from supernet.network import build_network
 from supernet.space import SearchSpace
 
-#: Most blocks measured in turns, about as many as a network has.
-GROUP = 25
+#: A group of blocks has no more weights than this: the memory they take stays bounded.
+_MOST_WEIGHTS = 16_000_000
 
 #: A group is measured no longer than this, however wide its intervals are.
 _SECONDS = 20.0
@@ -40,6 +39,7 @@ class Bench:
         interval: half the width aimed at of a median's confidence interval, relative to it.
         seed: of weights, inputs and orders.
         clock: what time is read from.
+        group: most blocks measured in turns, about as many as a network has.
     """
 
     space: SearchSpace
@@ -48,6 +48,7 @@ class Bench:
     interval: float
     seed: int
     clock: Clock = time.perf_counter_ns
+    group: int = 25
 
     @property
     def effort(self) -> Effort:
@@ -114,7 +115,7 @@ def profile(bench: Bench, output: Path, started: LatencyTable, listener: Listene
         listener.report("measuring blocks", total - len(missing), total)
         (reference,) = bench.runtime.calls([bench.reference()])
     while missing:
-        group, missing = _next_group(bench.space, choices, missing)
+        group, missing = _next_group(bench, choices, missing)
         calls = bench.runtime.calls(_measurables(bench, [choices[name] for name in group]))
         reference_ms, timings = measure_against(reference, calls, bench.effort, generator, bench.clock)
         stem = space_parts(bench.space).stem
@@ -129,11 +130,10 @@ def profile(bench: Bench, output: Path, started: LatencyTable, listener: Listene
     return table
 
 
-def _next_group(space: SearchSpace, choices: Mapping[str, Choice], names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the first few names and the rest: together no more weights than the largest network has."""
-    most = int(layer_table(space, largest_genes(space)).weights.sum())
-    weights = np.cumsum([choices[name].layers(space).weights.sum() for name in names[:GROUP]])
-    count = max(1, int(np.searchsorted(weights, most, side="right")))
+def _next_group(bench: Bench, choices: Mapping[str, Choice], names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the first few names and the rest: a group and what is left."""
+    weights = np.cumsum([choices[name].layers(bench.space).weights.sum() for name in names[: bench.group]])
+    count = max(1, int(np.searchsorted(weights, _MOST_WEIGHTS, side="right")))
     return list(names[:count]), list(names[count:])
 
 

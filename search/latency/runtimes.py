@@ -81,7 +81,7 @@ class TorchRuntime:
         return {"torch": str(torch.__version__)}
 
     def _call(self, measurable: Measurable) -> Call:
-        module = measurable.module.to(self.device, memory_format=torch.channels_last)
+        module = measurable.module.to(self.device).to(memory_format=torch.channels_last)
         example = measurable.example.to(self.device, memory_format=torch.channels_last)
 
         def call() -> Tensor:

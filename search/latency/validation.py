@@ -86,7 +86,8 @@ def spread_networks(space: SearchSpace, count: int, generator: np.random.Generat
     free, chosen = list(np.argsort(macs)), []
     for wanted in np.linspace(macs.min(), macs.max(), count):
         chosen.append(free.pop(int(np.argmin(np.abs(macs[free] - wanted)))))
-    return drawn[generator.permutation(chosen)]
+    networks: IntArray = drawn[generator.permutation(chosen)]
+    return networks
 
 
 def _measured(bench: Bench, genes: IntArray, listener: Listener) -> FloatArray:
