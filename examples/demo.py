@@ -36,10 +36,8 @@ def main() -> None:
                 "--data.name", "digits", "--partition.scheme", "dirichlet", "--partition.alpha", "0.3",
                 "--clients.count", str(CLIENTS), "--clients.per-round", "5", "--rounds", str(ROUNDS),
                 "--client.epochs", "2", "--client.lr", "0.05", "--evaluation.every", "10")  # fmt: skip
-    pages = [output / f"report-{budget}.html" for budget in BUDGETS]
-    reports = [
-        search(run, budget, output / f"subnet-{budget}", page) for budget, page in zip(BUDGETS, pages, strict=True)
-    ]
+    pages = {budget: output / f"report-{budget}.html" for budget in BUDGETS}
+    reports = [search(run, budget, output / f"subnet-{budget}", page) for budget, page in pages.items()]
     plot = output / "accuracy.png"
     plot_accuracy(plot, run, reports)
     print_summary(reports)

@@ -16,10 +16,10 @@ from supernet.architecture import Architecture
 from supernet.genes import decode, random_genes
 from supernet.network import build_network
 from supernet.space import SearchSpace
+from training.calibration import calibrate
 from training.data.batches import plain_batches
 from training.data.images import normalisation_of
 from training.data.sources import load_images
-from training.evaluation import calibrate
 
 CALIBRATED = {"method": "pooled", "clients": 6, "batches": 4, "images": 256}
 

@@ -27,6 +27,10 @@ VERSION = 1
 
 T = TypeVar("T")
 
+#: What reports say about a table.
+_MEASURED = ("machine", "device", "runtime", "threads", "batch")
+_VALIDATED = ("networks", "mean_absolute_percentage_error", "rank_correlation")
+
 
 class LatencyTableError(UserError):
     """A latency table that cannot be read, does not fit its use, lacks a block, or has a time below 0."""
@@ -201,11 +205,9 @@ def table_summary(path: Path) -> dict[str, Any]:
     table = read_table(path)
     summary: dict[str, Any] = {"file": str(path)}
     if table.measured is not None:
-        names = ("machine", "device", "runtime", "threads", "batch")
-        summary |= {name: getattr(table.measured, name) for name in names}
+        summary |= {name: getattr(table.measured, name) for name in _MEASURED}
     if table.validation is not None:
-        names = ("networks", "mean_absolute_percentage_error", "rank_correlation")
-        summary["validation"] = {name: getattr(table.validation, name) for name in names}
+        summary["validation"] = {name: getattr(table.validation, name) for name in _VALIDATED}
     return summary
 
 
