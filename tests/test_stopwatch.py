@@ -97,6 +97,7 @@ def test_times_relative_to_a_reference_know_no_drift_at_all() -> None:
     assert reference_ms > 1.05
     assert [timing.ms for timing in found] == pytest.approx([2.0, 0.5], rel=0.011)
     assert [timing.runs for timing in found] == [20, 20]
+    assert all(timing.interval <= 0.011 for timing in found)
 
 
 def test_the_reference_runs_as_long_as_any_call_does() -> None:
