@@ -200,7 +200,8 @@ def test_a_table_of_another_space_is_refused_by_the_search(command: Command, tmp
     other = micro_space(name="other", classes=77)
     table = _measured(tmp_path / "table.json", other)
     error = command.error("--latency-budget", "4ms", "--latency-table", table)
-    assert "space: the table was measured for other, not micro" in error
+    assert f"error: space: {table} was measured for other" in error
+    assert "blocks of micro" in error
 
 
 def test_a_run_without_a_checkpoint_is_refused(command: Command, tmp_path: Path) -> None:
