@@ -191,7 +191,7 @@ def test_a_table_of_another_machine_serves_an_export_that_is_not_compared(comman
     table = _measured(tmp_path / "table.json", read_space(command.run), machine="a Raspberry Pi 5")
     limits = ("--latency-budget", "4ms", "--latency-table", table)
     refused = command.error(*limits, "--export", "onnx", "--output", tmp_path / "subnet")
-    assert "to export without a comparison: --check-latency false" in refused
+    assert "export without a comparison: --check-latency false" in refused
     report = command.json(*limits, "--export", "onnx", "--output", tmp_path / "subnet", "--check-latency", "false")
     assert "predicted_ms" not in report["export"]
 
