@@ -7,12 +7,14 @@ from typing import Any
 
 from rich.table import Table
 
+from cache.additive import COST_NAMES
 from search.budgets import Budgets, check_budgets
 from search.report import COSTS, figure
 from supernet.console import print_table
 from supernet.errors import UserError
 from supernet.space import SearchSpace
 from supernet.typed_yaml import from_mapping, read_yaml_mapping
+from supernet.units import format_quantity
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -70,9 +72,14 @@ def refused_line(reports: Mapping[str, Mapping[str, Any]]) -> str | None:
 
 
 def _cell(report: Mapping[str, Any], key: str) -> str:
-    limit = report["limits"].get("min_fitness" if key == "fitness" else key)
-    sign = "≥" if key == "fitness" else "≤"
-    return figure(key, report.get(key)) + ("" if limit is None else f" {sign} {figure(key, limit)}")
+    """Return a figure beside its limit, short enough for many columns; JSON has all digits."""
+    sign, limit = ("≥", "min_fitness") if key == "fitness" else ("≤", key)
+    texts = [
+        format_quantity(value) if key in COST_NAMES else figure(key, value)
+        for value in (report.get(key), report["limits"].get(limit))
+        if value is not None
+    ]
+    return f" {sign} ".join(texts)
 
 
 def _text(field: str, value: Any) -> Any:

@@ -16,6 +16,7 @@ from search.cli import main
 from search.targets import read_targets
 from supernet.errors import UserError
 from supernet.space import space_to_mapping
+from supernet.units import format_quantity
 
 
 @pytest.fixture
@@ -59,7 +60,7 @@ def test_every_target_has_the_best_network_within_its_own_limits(
     lines = run_main(main, capsys, "--space", space, "--targets", path).out.splitlines()
     for name, report in reports.items():
         (row,) = [line for line in lines if f" {name} " in line]
-        assert f"{report['macs']:,}" in row
+        assert format_quantity(report["macs"]) in row
     assert lines[-1].startswith("4 of 4 targets answered; ")
 
 
