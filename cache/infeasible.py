@@ -49,7 +49,17 @@ def refusal(space: SearchSpace, fitness: FitnessSettings, limits: Limits) -> Bud
     genes = _least(space, fitness, count_cost(space, "macs"), [])
     if not len(genes):
         return BudgetError(f"{asked}, whatever its costs; raise max_effectiveness in a fitness.yaml")
-    return BudgetError(f"{asked}, nor with one of the limits lifted; the smallest network is {decode(space, genes[0])}")
+    return BudgetError(
+        f"{asked}, nor with one of the limits lifted: {_alone(space, fitness, costs)}; the smallest network is "
+        f"{decode(space, genes[0])}"
+    )
+
+
+def _alone(space: SearchSpace, fitness: FitnessSettings, costs: Sequence[LimitedCost]) -> str:
+    """Return the least of every cost that any network with ``ρ ≤ ρ0`` has, in words."""
+    least = [cost.amount(float(cost.of(space, _least(space, fitness, cost, []))[0]), exact=True) for cost in costs]
+    words = [f"{amount} {COST_NAMES.get(cost.name, cost.name)}" for amount, cost in zip(least, costs, strict=True)]
+    return f"the least there is, each by itself, is {', '.join(words)}"
 
 
 def _least(space: SearchSpace, fitness: FitnessSettings, cost: LimitedCost, others: Sequence[AdditiveCost]) -> IntArray:

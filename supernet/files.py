@@ -106,8 +106,12 @@ def check_output_folder(path: Path) -> None:
 
 def _check_writable(path: Path) -> None:
     folder = next(parent for parent in path.absolute().parents if parent.exists())
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise UserError(f"cannot write {path}: {folder} is not a folder you may write to")
+    try:
+        # Asked for by writing: what a system allows on paper is not what a file system does.
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {folder} is not a folder you may write to") from error
 
 
 def sync(path: Path) -> None:

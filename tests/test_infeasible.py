@@ -137,7 +137,8 @@ def test_where_no_single_limit_binds_the_smallest_network_is_named() -> None:
     message = str(refusal(SPACE, dataclasses.replace(SPACE.fitness, max_effectiveness=100.0), limits))
     assert limits.words() in message
     named = decode(SPACE, smallest_genes(SPACE))
-    assert message.endswith(f"nor with one of the limits lifted; the smallest network is {named}")
+    assert "nor with one of the limits lifted: the least there is, each by itself, is " in message
+    assert message.endswith(f"; the smallest network is {named}")
     assert isinstance(named, Architecture)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from spaces import SMALL, SMALL_RESNET, listed
 
-from cache.additive import memory_cost
+from cache.additive import memory_cost, size_cost
 from cache.infeasible import refusal
 from cache.limits import Limits
 from fitness.costs import peak_activation_bytes
@@ -70,3 +70,14 @@ def test_a_memory_no_network_has_names_the_least_there_is(space: SearchSpace) ->
     assert score(space, nearest).macs[0] <= macs
     with pytest.raises(BudgetError, match="the limit on memory binds"):
         search(space, space.fitness, Limits(extras=(dataclasses.replace(memory, limit=1.0),)))
+
+
+def test_limits_that_are_all_too_low_are_each_named_with_the_least_there_is() -> None:
+    everything = listed(SMALL)
+    feasible = everything.scores.feasible
+    peak = int(memory_cost(SMALL).of(SMALL, everything.genes)[feasible].min())
+    size = int(size_cost(SMALL, "int8").of(SMALL, everything.genes)[feasible].min())
+    limits = Limits(extras=(memory_cost(SMALL, limit=peak - 1), size_cost(SMALL, "int8", size - 1)))
+    message = str(refusal(SMALL, SMALL.fitness, limits))
+    assert f"nor with one of the limits lifted: the least there is, each by itself, is {peak:,} (" in message
+    assert f") memory, {size:,} (" in message
