@@ -7,7 +7,8 @@ from typing import Literal
 
 from cache.additive import memory_cost, size_cost
 from cache.limits import Limits
-from search.latency.table import check_conditions, latency_cost, read_table
+from search.latency.cost import latency_cost
+from search.latency.table import check_conditions, read_table
 from supernet.errors import BudgetError
 from supernet.space import SearchSpace
 from supernet.units import parse_bytes, parse_milliseconds, parse_quantity

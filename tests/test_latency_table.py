@@ -11,6 +11,7 @@ from spaces import SMALL, SMALL_RESNET, listed
 from strategies import PRESETS, preset
 
 from fitness.blocks import tabulate
+from search.latency.cost import latency_cost, read_latency
 from search.latency.names import block_names
 from search.latency.table import (
     Correction,
@@ -18,8 +19,6 @@ from search.latency.table import (
     LatencyTableError,
     Validation,
     check_conditions,
-    latency_cost,
-    read_latency,
     read_table,
     write_latency_table,
 )

@@ -6,7 +6,8 @@ from spaces import SMALL
 from strategies import preset
 
 from fitness.score import score
-from search.latency.table import LatencyTable, latency_cost
+from search.latency.cost import latency_cost
+from search.latency.table import LatencyTable
 from search.latency.validation import fit_correction, judged, percentage_error, spread_networks
 from supernet.genes import random_genes
 

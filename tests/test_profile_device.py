@@ -15,7 +15,8 @@ from processes import PATIENCE, wait_until
 import supernet
 from search.cli import main as search_main
 from search.latency.cli import main
-from search.latency.table import read_latency, read_table
+from search.latency.cost import read_latency
+from search.latency.table import read_table
 from supernet.genes import encode
 from supernet.machine import machine
 

@@ -21,7 +21,7 @@ from cache.kept import find_frontier
 from cache.limits import Limits
 from fitness.score import score
 from search.cli import main
-from search.latency.table import read_latency
+from search.latency.cost import read_latency
 from search.subnet import load_subnet, read_subnet_info
 from supernet.architecture import architecture_from_json
 from supernet.genes import encode

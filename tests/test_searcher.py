@@ -14,7 +14,7 @@ from cache.exact import SpaceTooLargeError
 from cache.kept import find_frontier
 from cache.limits import Limits
 from cache.progress import Listener
-from search.latency.table import read_latency
+from search.latency.cost import read_latency
 from search.searcher import Answer, search, search_cheapest
 from supernet.architecture import architecture_from_text
 from supernet.errors import BudgetError

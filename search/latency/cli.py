@@ -9,14 +9,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from cache.progress import shown
-from search.latency.table import (
-    Conditions,
-    LatencyTable,
-    check_conditions,
-    latency_cost,
-    read_table,
-    write_latency_table,
-)
+from search.latency.cost import latency_cost
+from search.latency.table import Conditions, LatencyTable, check_conditions, read_table, write_latency_table
 from supernet.console import next_step, options_parser, run_command
 from supernet.errors import UserError
 from supernet.files import check_output
