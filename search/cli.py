@@ -123,7 +123,7 @@ def _next(options: Options, subject: Subject, report: Mapping[str, Any]) -> str:
         return f"{PROG} --run {subject.run} {command_line(options)} --export onnx --output {options.output}-onnx"
     if options.export == "onnx":
         return f"python examples/deploy.py {report['export']['file']} IMAGE"
-    return f"""python -c "from search.subnet import load_subnet; print(load_subnet('{options.output}'))\""""
+    return f"{PROG} --run {subject.run} {command_line(options)} --report report.html"
 
 
 def _next_of_targets(options: Options, subject: Subject) -> str:

@@ -127,7 +127,8 @@ def _cheapest(frontier: Frontier, least: float, others: Limits, listener: Listen
 def search_exactly(frontier: Frontier, limits: Limits, listener: Listener = SILENT) -> Entry:
     """Return the fittest architecture within upper ``limits`` and ``ρ ≤ ρ0``, proven to be so.
 
-    The frontier answers at once if its point is within the limits; otherwise the space is solved under them.
+    The frontier answers at once if its point is within the limits; otherwise the space is solved under those that are
+    broken, one more as long as any is: what is fittest under some limits and within the others is fittest under all.
 
     Raises:
         BudgetError: no network meets the limits; it names the limit that binds and the nearest network.
@@ -138,10 +139,14 @@ def search_exactly(frontier: Frontier, limits: Limits, listener: Listener = SILE
     if index is None:
         raise refusal(space, fitness, limits)
     genes = frontier.genes[[index]]
-    if limits.violates(space, genes):
-        genes = solve_best(space, fitness, limits.additive(space), listener)
-    if not len(genes):
-        raise refusal(space, fitness, limits)
+    costs = limits.additive(space)
+    # The frontier's point is the fittest within the MACs, so those bind as a rule.
+    binding = [] if limits.macs is None else costs[:1]
+    while broken := [cost for cost in costs if cost not in binding and cost.of(space, genes)[0] > cost.most]:
+        binding.append(max(broken, key=lambda cost: float(cost.of(space, genes)[0]) / cost.most))
+        genes = solve_best(space, fitness, binding, listener)
+        if not len(genes):
+            raise refusal(space, fitness, limits)
     return _entry(frontier, genes)
 
 

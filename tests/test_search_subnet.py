@@ -382,7 +382,7 @@ def test_a_table_is_printed_for_people_with_the_next_command(command: Command, r
     assert outcome.code == 0
     assert "validation accuracy" in outcome.out
     assert "1,000,000" in outcome.out
-    assert f"load_subnet('{command.folder / 'subnet'}')" in outcome.err
+    assert f"next: search-subnet --run {run} --flops-budget 1M --export onnx --output " in outcome.err
 
 
 def test_the_newest_checkpoint_can_be_asked_for(command: Command, run: Path) -> None:

@@ -97,7 +97,9 @@ def _run(arguments: Sequence[str]) -> None:
             write_latency_table(output, table)
     _report(table, space, output)
     subject = f"--space {options.space}" if options.run is None else f"--run {options.run}"
-    next_step(f"search-subnet {subject} --latency-table {output} --latency-budget {_typical_ms(table, space)}ms")
+    batch = "" if options.batch == 1 else f" --batch {options.batch}"
+    budget = f"--latency-budget {_typical_ms(table, space)}ms"
+    next_step(f"search-subnet {subject} --latency-table {output} {budget}{batch}")
 
 
 def _check_numbers(options: Options) -> None:

@@ -64,8 +64,8 @@ def share(value: float) -> str:
 
 
 def percent(value: float) -> str:
-    """Return a figure that is in percent."""
-    return f"{value:.1f} %"
+    """Return a figure in percent, under a name that says so."""
+    return f"{value:.2f}"
 
 
 def deviation(value: float) -> str:

@@ -95,7 +95,7 @@ _LISTS: Mapping[str, Sequence[Row]] = {
         ("threads", "latency_table.threads", form.number),
         ("images at a time", "latency_table.batch", form.number),
         ("networks it was checked with", "latency_table.validation.networks", form.number),
-        ("mean absolute error", "latency_table.validation.mean_absolute_percentage_error", form.percent),
+        ("mean absolute error in percent", "latency_table.validation.mean_absolute_percentage_error", form.percent),
         ("rank correlation", "latency_table.validation.rank_correlation", form.number),
     ),
 }
