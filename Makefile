@@ -10,11 +10,12 @@ SOURCES := $(shell find supernet fitness cache training search -name '*.py' -o -
 demo: $(VENV)/installed
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python examples/demo.py
 
+# Two processes of one thread each: threads of two processes on two cores wait for each other.
 test: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/scoring.py
