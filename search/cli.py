@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cache.progress import Listener, shown
+from cache.progress import shown
 from search.answering import Answered, Refused, answer_budgets, answer_targets
 from search.architecture_file import save_architecture
 from search.budgets import Budgets, command_line
@@ -43,7 +43,7 @@ def _search_one(options: Options, subject: Subject, command: str) -> None:
         answered = answer_budgets(subject, options, options.seed, listener)
         if options.plot is not None:
             plot_search(Path(options.plot), subject, answered, listener)
-        report = _delivered(options, subject, {"": answered}, listener)[""]
+    report = _delivered(options, subject, {"": answered})[""]
     if options.report is not None:
         from search.page.of_search import write_search_page  # noqa: PLC0415 - only a page pays for its imports
 
@@ -60,9 +60,9 @@ def _search_targets(options: Options, subject: Subject, named: Mapping[str, Budg
     started = time.perf_counter()
     with shown() as listener:
         answers = answer_targets(subject, named, options.seed, listener)
-        seconds = time.perf_counter() - started
-        found = {name: answer for name, answer in answers.items() if isinstance(answer, Answered)}
-        delivered = _delivered(options, subject, found, listener)
+    seconds = time.perf_counter() - started
+    found = {name: answer for name, answer in answers.items() if isinstance(answer, Answered)}
+    delivered = _delivered(options, subject, found)
     reports = {
         name: {"refused": answer.reason} if isinstance(answer, Refused) else delivered[name]
         for name, answer in answers.items()
@@ -77,14 +77,12 @@ def _search_targets(options: Options, subject: Subject, named: Mapping[str, Budg
     next_step(_next_of_targets(options, subject))
 
 
-def _delivered(
-    options: Options, subject: Subject, found: Mapping[str, Answered], listener: Listener
-) -> dict[str, dict[str, Any]]:
+def _delivered(options: Options, subject: Subject, found: Mapping[str, Answered]) -> dict[str, dict[str, Any]]:
     """Write what is asked for of every answer, each in a folder of its name; return the completed reports."""
     folder = options.output_folder
     outputs = {name: None if folder is None else folder / name for name in found}
     if subject.run is not None:
-        return _of_run(options, subject, found, outputs, listener)
+        return _of_run(options, subject, found, outputs)
     reports = {}
     for name, answered in found.items():
         reports[name], output = dict(answered.report), outputs[name]
@@ -99,18 +97,19 @@ def _of_run(
     subject: Subject,
     found: Mapping[str, Answered],
     outputs: Mapping[str, Path | None],
-    listener: Listener,
 ) -> dict[str, dict[str, Any]]:
     from search.delivery import Delivery, deliver  # noqa: PLC0415 - imports torch
     from search.trained import Extraction, open_run  # noqa: PLC0415
 
-    run = open_run(Path(str(subject.run)), subject.space, options.checkpoint)
-    extraction = Extraction(options.calibration, options.finetune_epochs, options.finetune_lr, options.test)
+    run = open_run(Path(str(subject.run)), subject.space, options.checkpoint, test=options.test)
+    extraction = Extraction(options.calibration, options.finetune_epochs, options.finetune_lr)
     reports = {}
-    for name, answered in found.items():
-        export = export_settings(options, answered.budgets)
-        delivery = Delivery(extraction, export, check_latency=options.check_latency)
-        reports[name] = deliver(run, answered, delivery, outputs[name], listener)
+    # Reading the images had a display of its own.
+    with shown() as listener:
+        for name, answered in found.items():
+            export = export_settings(options, answered.budgets)
+            delivery = Delivery(extraction, export, check_latency=options.check_latency)
+            reports[name] = deliver(run, answered, delivery, outputs[name], listener)
     return reports
 
 

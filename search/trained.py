@@ -47,13 +47,11 @@ class Extraction:
         calibration: ``pooled`` over a draw of the clients' images, ``federated`` by the clients, or ``none``.
         finetune_epochs: local epochs of every client on the subnet, one a round.
         finetune_lr: learning rate of the first; a tenth of the run's when None.
-        test: whether to measure accuracy on the test images, too.
     """
 
     calibration: Calibration = "pooled"
     finetune_epochs: int = 0
     finetune_lr: float | None = None
-    test: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +75,7 @@ class TrainedRun:
         checkpoint_path: its folder.
         training: the training images.
         evaluator: measures on the validation images, calibrates with a draw of the clients'.
+        test: the test images, None if they are not to be looked at.
     """
 
     folder: Path
@@ -87,6 +86,7 @@ class TrainedRun:
     checkpoint_path: Path
     training: ImageSet
     evaluator: Evaluator
+    test: ImageSet | None
 
     def extract(
         self, entry: Entry, extraction: Extraction, report: Mapping[str, Any], listener: Listener = SILENT
@@ -94,27 +94,29 @@ class TrainedRun:
         """Return ``entry``'s subnet with a completed ``report``.
 
         Raises:
-            UserError: all clients failed, or the test images are missing.
+            UserError: all clients failed, or none can run the subnet.
         """
         architecture, tensors = entry.architecture, self.checkpoint.tensors
         full = {**report, "checkpoint": str(self.checkpoint_path), "round": self.checkpoint.state.round}
         if extraction.finetune_epochs:
             tensors, full["finetune"] = self._fine_tuned(entry, extraction, listener)
         network, full["calibration"] = self._calibrated(tensors, architecture, extraction.calibration)
+        accuracies = self._accuracies(network, architecture)
         if extraction.finetune_epochs:
-            full["finetune"]["after"] = self._accuracies(network, architecture, extraction)
-        full |= self._accuracies(network, architecture, extraction)
+            full["finetune"]["after"] = accuracies
+        full |= accuracies
         info = SubnetInfo(self.space, architecture, self.split.classes, self.split.normalisation, full)
         return TrainedSubnet(network, info)
 
-    def _accuracies(self, network: nn.Module, architecture: Architecture, extraction: Extraction) -> dict[str, float]:
-        accuracies = {"validation_accuracy": self.evaluator.accuracy(network, architecture.resolution)}
-        if extraction.test:
-            data = self.config.data
-            images = load_images(data.name, data.root, "test", self.space.resolutions[-1])
-            evaluator = dataclasses.replace(self.evaluator, held_out=images)
-            accuracies["test_accuracy"] = evaluator.accuracy(network, architecture.resolution)
-        return accuracies
+    def _accuracies(self, network: nn.Module, architecture: Architecture) -> dict[str, float]:
+        held_out = {"validation": self.evaluator.held_out, "test": self.test}
+        return {
+            f"{name}_accuracy": dataclasses.replace(self.evaluator, held_out=images).accuracy(
+                network, architecture.resolution
+            )
+            for name, images in held_out.items()
+            if images is not None
+        }
 
     def _calibrated(
         self, tensors: Tensors, architecture: Architecture, method: Calibration
@@ -152,7 +154,7 @@ class TrainedRun:
             "epochs": tuning.epochs,
             "lr": tuning.lr,
             "clients": len(tuning.clients),
-            "before": self._accuracies(before, entry.architecture, extraction),
+            "before": self._accuracies(before, entry.architecture),
         }
 
     def _engine(self) -> InProcessEngine:
@@ -160,8 +162,8 @@ class TrainedRun:
         return make_engine(self.config, self.space, self.split, self.training, profile)
 
 
-def open_run(folder: Path, space: SearchSpace, which: Literal["best", "newest"]) -> TrainedRun:
-    """Read a run's checkpoint and images.
+def open_run(folder: Path, space: SearchSpace, which: Literal["best", "newest"], *, test: bool) -> TrainedRun:
+    """Read a run's checkpoint and images, with ``test`` also the test images.
 
     Raises:
         UserError: the run has no whole checkpoint, or its images are missing or changed.
@@ -172,4 +174,7 @@ def open_run(folder: Path, space: SearchSpace, which: Literal["best", "newest"])
     training = training_images_of(folder, config, space, split)
     validation = training.subset(torch.tensor(split.validation))
     evaluator = make_evaluator(config, space, split, training, validation)
-    return TrainedRun(folder, config, space, split, checkpoint, path, training, evaluator)
+    test_images = None
+    if test:
+        test_images = load_images(config.data.name, config.data.root, "test", space.resolutions[-1])
+    return TrainedRun(folder, config, space, split, checkpoint, path, training, evaluator, test_images)
