@@ -99,7 +99,8 @@ def _tuned(report: Mapping[str, Any]) -> str | None:
         f"{name.replace('_', ' ')} {before:.2%} before, {tuned['after'][name]:.2%} after"
         for name, before in tuned["before"].items()
     )
-    return f"fine-tuned {tuned['epochs']} epochs on {tuned['clients']} clients: {accuracies}"
+    epochs = f"{tuned['epochs']} epoch{'s' if tuned['epochs'] > 1 else ''}"
+    return f"fine-tuned for {epochs} on {tuned['clients']} clients: {accuracies}"
 
 
 def _calibrated(report: Mapping[str, Any]) -> str | None:
