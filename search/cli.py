@@ -11,6 +11,7 @@ from cache.progress import shown
 from search.answering import Answered, Refused, answer_budgets, answer_targets
 from search.architecture_file import save_architecture
 from search.budgets import Budgets, command_line
+from search.export.settings import check_calibrated
 from search.options import Options, check_options, export_settings
 from search.plot import plot_search
 from search.report import print_report
@@ -101,14 +102,17 @@ def _of_run(
     from search.delivery import Delivery, deliver  # noqa: PLC0415 - imports torch
     from search.trained import Extraction, open_run  # noqa: PLC0415
 
+    exports = {name: export_settings(options, answered.budgets) for name, answered in found.items()}
+    for export in exports.values():
+        if export is not None and subject.space.norm == "batch":
+            check_calibrated(options.calibration, export)
     run = open_run(Path(str(subject.run)), subject.space, options.checkpoint, test=options.test)
     extraction = Extraction(options.calibration, options.finetune_epochs, options.finetune_lr)
     reports = {}
     # Reading the images had a display of its own.
     with shown() as listener:
         for name, answered in found.items():
-            export = export_settings(options, answered.budgets)
-            delivery = Delivery(extraction, export, check_latency=options.check_latency)
+            delivery = Delivery(extraction, exports[name], check_latency=options.check_latency)
             reports[name] = deliver(run, answered, delivery, outputs[name], listener)
     return reports
 

@@ -225,7 +225,7 @@ def test_an_uncalibrated_network_is_refused_unless_allowed(tmp_path: Path) -> No
         export_subnet(path, network, dataclasses.replace(info, report={}), images, ExportSettings(), SILENT)
     calibration = {"method": "none", "clients": 0, "batches": 0, "images": 0}
     info = dataclasses.replace(info, report={**info.report, "calibration": calibration})
-    with pytest.raises(ExportError, match="not calibrated: its accuracy is that of chance"):
+    with pytest.raises(ExportError, match="not calibrated, its accuracy is that of chance"):
         export_subnet(path, network, info, images, ExportSettings("torchscript"), SILENT)
     assert not path.exists()
     allowed = ExportSettings("torchscript", allow_uncalibrated=True)

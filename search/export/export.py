@@ -10,7 +10,7 @@ from torch import nn
 from cache.progress import Listener
 from search.export.formats import write
 from search.export.metadata import metadata_of
-from search.export.settings import ExportError, ExportSettings, check_export
+from search.export.settings import ExportSettings, check_calibrated, check_export
 from search.export.verify import HeldOut, arrays, verify
 from search.subnet import SubnetInfo
 from supernet.files import check_output, replacing
@@ -62,7 +62,8 @@ def export_subnet(
     """
     check_export(settings)
     check_output(path, overwrite=None)
-    _check_calibrated(network, info, settings)
+    if any(isinstance(module, nn.BatchNorm2d) for module in network.modules()):
+        check_calibrated(info.report.get("calibration", {}).get("method"), settings)
     resolution = info.architecture.resolution
     held_out = HeldOut(images.validation, info.normalisation, resolution, images.batch_size)
     plain = folded(network).to(memory_format=torch.contiguous_format).requires_grad_(False)
@@ -83,14 +84,3 @@ def export_subnet(
         "file_bytes": path.stat().st_size,
         **report,
     }
-
-
-def _check_calibrated(network: nn.Module, info: SubnetInfo, settings: ExportSettings) -> None:
-    if settings.allow_uncalibrated or not any(isinstance(module, nn.BatchNorm2d) for module in network.modules()):
-        return
-    calibration = info.report.get("calibration")
-    if calibration is None or calibration["method"] == "none":
-        raise ExportError(
-            "the subnet is not calibrated: its accuracy is that of chance; "
-            "calibrate it, or allow an uncalibrated export"
-        )

@@ -59,3 +59,16 @@ def check_export(settings: ExportSettings) -> None:
             raise ExportError(f"{name} is {value}; it must be at least 1")
     if settings.format == "onnx":
         require_onnx()
+
+
+def check_calibrated(method: str | None, settings: ExportSettings) -> None:
+    """Refuse to export a network whose BatchNorm was calibrated by no ``method``, unless that is allowed.
+
+    Raises:
+        ExportError: naming the options that help.
+    """
+    if method in (None, "none") and not settings.allow_uncalibrated:
+        raise ExportError(
+            "the subnet is not calibrated, its accuracy is that of chance; give --calibration pooled or federated, or "
+            "export it as it is with --allow-uncalibrated"
+        )
