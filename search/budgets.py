@@ -3,10 +3,10 @@
 import dataclasses
 import math
 from pathlib import Path
-from typing import Literal
 
 from cache.additive import memory_cost, size_cost
 from cache.limits import Limits
+from fitness.costs import FilePrecision
 from search.latency.cost import latency_cost
 from search.latency.table import check_conditions, read_table
 from supernet.errors import BudgetError
@@ -37,7 +37,7 @@ class Budgets:
     latency_budget: str | None = None
     latency_table: str | None = None
     min_fitness: float | None = None
-    precision: Literal["fp32", "fp16", "int8"] = "fp32"
+    precision: FilePrecision = "fp32"
     batch: int = 1
 
 

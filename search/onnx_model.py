@@ -9,16 +9,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from search.extras import require_onnx
-
 if TYPE_CHECKING:
     import onnx
     import onnxruntime
 
 #: What every onnxruntime of the last years reads.
 OPSET = 18
-
-__all__ = ["OPSET", "open_session", "require_onnx", "to_onnx"]
 
 
 def to_onnx(

@@ -39,19 +39,28 @@ def find_subject(space: str | None, run: str | None, classes: int | None, fitnes
     """
     if (space is None) == (run is None):
         raise UserError("give either --space NAME (architecture only) or --run FOLDER (trained subnet)")
+    found = find_space(space, run, classes)
     if run is None:
-        found = load_space(str(space), classes)
         return Subject(found, load_settings(fitness, found))
+    from training.run_folder import read_run_cache  # noqa: PLC0415 - imports torch
+
+    folder = Path(run)
+    cache = read_run_cache(folder, found)
+    settings = cache.fitness if fitness is None else load_settings(fitness, found)
+    return Subject(found, settings, cache.entries, folder)
+
+
+def find_space(space: str | None, run: str | None, classes: int | None) -> SearchSpace:
+    """Return the space of a run's folder or, without one, of a preset name or a YAML file.
+
+    Raises:
+        UserError: classes were given with a run, a file is damaged or missing.
+    """
+    if run is None:
+        return load_space(str(space), classes)
     if classes is not None:
         raise UserError("--classes goes with --space; a run has the classes of its images")
-    return _of_run(Path(run), fitness)
+    from training.run_folder import check_run, read_space  # noqa: PLC0415 - imports torch
 
-
-def _of_run(folder: Path, fitness: str | None) -> Subject:
-    from training.run_folder import check_run, read_run_cache, read_space  # noqa: PLC0415 - imports torch
-
-    check_run(folder)
-    space = read_space(folder)
-    cache = read_run_cache(folder, space)
-    settings = cache.fitness if fitness is None else load_settings(fitness, space)
-    return Subject(space, settings, cache.entries, folder)
+    check_run(Path(run))
+    return read_space(Path(run))

@@ -14,10 +14,11 @@ from federation import micro_space
 from hypothesis import given
 from strategies import architectures, runs
 
+from fitness.costs import FilePrecision
 from search.export.export import export_subnet
 from search.export.formats import opened
 from search.export.metadata import metadata_of
-from search.export.settings import ExportError, ExportSettings, Format, Precision, check_export, file_name
+from search.export.settings import ExportError, ExportSettings, Format, check_export, file_name
 from search.export.torch_files import METADATA
 from search.export.verify import TOLERANCE, HeldOut, compare, verify
 from supernet.architecture import Architecture
@@ -28,7 +29,7 @@ pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 onnxruntime = pytest.importorskip("onnxruntime")
 
-_KINDS: list[tuple[Format, Precision]] = [
+_KINDS: list[tuple[Format, FilePrecision]] = [
     ("onnx", "fp32"),
     ("onnx", "fp16"),
     ("onnx", "int8"),
@@ -52,7 +53,7 @@ _REPORTED = {
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[Format, Precision], dict[str, Any]]:
+def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[Format, FilePrecision], dict[str, Any]]:
     """Reports of one learned network in every format and precision."""
     folder = tmp_path_factory.mktemp("exported")
     reports = {}
@@ -182,7 +183,7 @@ def test_a_file_of_another_network_is_refused_and_leaves_nothing(
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_values_that_are_not_finite_are_refused(precision: Precision, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_values_that_are_not_finite_are_refused(precision: FilePrecision, monkeypatch: pytest.MonkeyPatch) -> None:
     network, info, images = learned()
     held_out = HeldOut(images.validation, info.normalisation, 8, 64)
     result = compare(lambda pixels: np.full((len(pixels), 10), np.nan, np.float32), network, held_out)

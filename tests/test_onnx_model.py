@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from search.onnx_model import OPSET, open_session, require_onnx, to_onnx
+from search.extras import require_onnx
+from search.onnx_model import OPSET, open_session, to_onnx
 from supernet.errors import UserError
 
 

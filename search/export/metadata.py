@@ -6,11 +6,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from search.export.settings import Precision
+from fitness.costs import FilePrecision
 from search.subnet import SubnetInfo
 
 
-def metadata_of(info: SubnetInfo, precision: Precision = "fp32") -> dict[str, str]:
+def metadata_of(info: SubnetInfo, precision: FilePrecision = "fp32") -> dict[str, str]:
     """Return the metadata of an exported subnet, each value JSON text; ``null`` where its report does not say.
 
     Run and checkpoint are names, not places: a file that is handed on tells nothing about the machine it was made on.

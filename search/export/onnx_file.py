@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from search.export.settings import Precision
+from fitness.costs import FilePrecision
 from search.onnx_model import to_onnx
 
 if TYPE_CHECKING:
@@ -38,7 +38,9 @@ def onnx_of(network: nn.Module, example: Tensor) -> "onnx.ModelProto":
     return model
 
 
-def at_precision(model: "onnx.ModelProto", precision: Precision, calibration: Iterable[Images]) -> "onnx.ModelProto":
+def at_precision(
+    model: "onnx.ModelProto", precision: FilePrecision, calibration: Iterable[Images]
+) -> "onnx.ModelProto":
     """Return an fp32 model at a precision; inputs and outputs stay fp32.
 
     Args:

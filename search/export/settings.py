@@ -3,11 +3,11 @@
 import dataclasses
 from typing import Literal
 
+from fitness.costs import FilePrecision
 from search.extras import require_onnx
 from supernet.errors import UserError
 
 Format = Literal["onnx", "torchscript", "exported-program"]
-Precision = Literal["fp32", "fp16", "int8"]
 
 _SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "torchscript": ".pt", "exported-program": ".pt2"}
 
@@ -29,13 +29,13 @@ class ExportSettings:
     """
 
     format: Format = "onnx"
-    precision: Precision = "fp32"
+    precision: FilePrecision = "fp32"
     threads: int = 1
     batch: int = 1
     allow_uncalibrated: bool = False
 
 
-def file_name(form: Format, precision: Precision) -> str:
+def file_name(form: Format, precision: FilePrecision) -> str:
     """Return the name of an exported file, such as ``subnet.onnx``, ``subnet-int8.onnx`` or ``subnet.pt2``."""
     return f"subnet{'' if precision == 'fp32' else f'-{precision}'}{_SUFFIXES[form]}"
 

@@ -11,12 +11,13 @@ import numpy as np
 from cache.progress import shown
 from search.latency.cost import latency_cost
 from search.latency.table import Conditions, LatencyTable, check_conditions, read_table, write_latency_table
+from search.subject import find_space
 from supernet.console import next_step, options_parser, run_command
 from supernet.errors import UserError
 from supernet.files import check_output
 from supernet.genes import random_genes
 from supernet.machine import machine
-from supernet.space import SearchSpace, load_space
+from supernet.space import SearchSpace
 
 if TYPE_CHECKING:
     import torch
@@ -76,7 +77,9 @@ def _run(arguments: Sequence[str]) -> None:
     output = Path(options.output)
     existing = options.validate is not None and output.is_file() and not options.overwrite
     check_output(output, overwrite=options.overwrite or existing)
-    space = _space(options)
+    if (options.space is None) == (options.run is None):
+        raise UserError("give either --space NAME or --run FOLDER")
+    space = find_space(options.space, options.run, options.classes)
 
     from search.latency.profile import Bench, clock_of, profile, started_table  # noqa: PLC0415 - imports torch
     from search.latency.runtimes import check_runtime, open_runtime  # noqa: PLC0415
@@ -110,19 +113,6 @@ def _check_numbers(options: Options) -> None:
         raise UserError(f"--interval is {options.interval}; it must be above 0 and below 1, such as 0.02")
     if options.validate is not None and options.validate < LEAST_VALIDATED:
         raise UserError(f"--validate is {options.validate}; it must be at least {LEAST_VALIDATED} networks")
-
-
-def _space(options: Options) -> SearchSpace:
-    if (options.space is None) == (options.run is None):
-        raise UserError("give either --space NAME or --run FOLDER")
-    if options.run is None:
-        return load_space(str(options.space), options.classes)
-    if options.classes is not None:
-        raise UserError("--classes goes with --space; a run has the classes of its images")
-    from training.run_folder import check_run, read_space  # noqa: PLC0415 - imports torch
-
-    check_run(Path(options.run))
-    return read_space(Path(options.run))
 
 
 def _conditions(

@@ -1,14 +1,16 @@
 """Runtimes: modules with examples of their inputs become calls that can be timed."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from search.extras import require_onnx
 from search.latency.parts import Measurable
-from search.onnx_model import open_session, require_onnx, to_onnx
+from search.onnx_model import open_session, to_onnx
+from search.stopwatch import Call
 from supernet.errors import UserError
 from training.devices import resolve_device
 
@@ -16,8 +18,6 @@ if TYPE_CHECKING:
     import onnx
 
 RuntimeName = Literal["torch", "onnxruntime"]
-
-Call = Callable[[], object]
 
 _CUDA = "CUDAExecutionProvider"
 
