@@ -9,7 +9,6 @@ from federation import MICRO
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from cache.progress import SILENT
 from search.export.export import ExportImages
 from search.subnet import SubnetInfo
 from supernet.architecture import Architecture
@@ -22,8 +21,6 @@ from training.data.images import normalisation_of
 from training.data.sources import load_images
 
 CALIBRATED = {"method": "pooled", "clients": 6, "batches": 4, "images": 256}
-
-__all__ = ["CALIBRATED", "SILENT", "Learned", "learned", "with_random_norms"]
 
 
 class Learned(NamedTuple):

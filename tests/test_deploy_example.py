@@ -6,9 +6,10 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
-from exports import SILENT, learned
+from exports import learned
 from processes import ENVIRONMENT
 
+from cache.progress import SILENT
 from search.export.export import export_subnet
 from search.export.settings import ExportSettings
 

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from exports import CALIBRATED, SILENT, learned, with_random_norms
+from exports import CALIBRATED, learned, with_random_norms
 from federation import micro_space
 from hypothesis import given
 from strategies import architectures, runs
 
+from cache.progress import SILENT
 from fitness.costs import FilePrecision
 from search.export.export import export_subnet
 from search.export.formats import opened
