@@ -101,20 +101,40 @@ def _of_run(
 ) -> dict[str, dict[str, Any]]:
     from search.delivery import Delivery, deliver  # noqa: PLC0415 - imports torch
     from search.trained import Extraction, open_run  # noqa: PLC0415
+    from training.flower.connection import opened_link  # noqa: PLC0415
+    from training.run_folder import read_run_config  # noqa: PLC0415
 
     exports = {name: export_settings(options, answered.budgets) for name, answered in found.items()}
     for export in exports.values():
         if export is not None and subject.space.norm == "batch":
             check_calibrated(options.calibration, export)
-    run = open_run(Path(str(subject.run)), subject.space, options.checkpoint, test=options.test)
+    config = read_run_config(Path(str(subject.run)))
+    if config.engine == "flower":
+        _refuse_without_images(options)
     extraction = Extraction(options.calibration, options.finetune_epochs, options.finetune_lr)
     reports = {}
-    # Reading the images had a display of its own.
-    with shown() as listener:
-        for name, answered in found.items():
-            delivery = Delivery(extraction, exports[name], check_latency=options.check_latency)
-            reports[name] = deliver(run, answered, delivery, outputs[name], listener)
+    with opened_link(config) as link:
+        run = open_run(Path(str(subject.run)), subject.space, options.checkpoint, link, test=options.test)
+        # Reading the images had a display of its own.
+        with shown() as listener:
+            for name, answered in found.items():
+                delivery = Delivery(extraction, exports[name], check_latency=options.check_latency)
+                reports[name] = deliver(run, answered, delivery, outputs[name], listener)
     return reports
+
+
+def _refuse_without_images(options: Options) -> None:
+    """Refuse what needs images on this machine, for a run whose images are with its clients."""
+    asked = {
+        "--test": options.test,
+        "--export": options.export,
+        "--calibration pooled": options.calibration == "pooled",
+    }
+    for option, given in asked.items():
+        if given:
+            raise UserError(
+                f"{option} needs images on this machine, and those of this run are with its clients; leave it out"
+            )
 
 
 def _next(options: Options, subject: Subject, report: Mapping[str, Any]) -> str:

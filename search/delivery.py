@@ -11,6 +11,7 @@ from search.export.export import ExportImages, export_subnet
 from search.export.settings import ExportSettings, file_name
 from search.subnet import save_subnet
 from search.trained import Extraction, TrainedRun
+from training.evaluation import Evaluator
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +42,8 @@ def deliver(
     if output is None:
         return report
     report["output"] = str(output)
-    if delivery.export is not None:
+    # Where the images are with the clients there is nothing to verify a file on; the command has refused it.
+    if delivery.export is not None and isinstance(run.evaluator, Evaluator):
         images = ExportImages(run.evaluator.calibration, run.evaluator.held_out, run.config.evaluation.batch_size)
         file = output / file_name(delivery.export.format, delivery.export.precision)
         report["export"] = export_subnet(file, subnet.network, subnet.info, images, delivery.export, listener)

@@ -25,7 +25,8 @@ class Options(Budgets):
         run: folder of a trained run, whose subnet is extracted, calibrated and evaluated.
         checkpoint: which checkpoint of the run to use, best by validation or newest.
         calibration: BatchNorm's statistics from images of the clients that the server draws (pooled), from
-            statistics that the clients measure themselves (federated), or none.
+            statistics that the clients measure themselves (federated), or none; auto is pooled, and federated where
+            the images are with the clients.
         finetune_epochs: local epochs every client trains on the subnet before it is calibrated.
         finetune_lr: learning rate of the first of them; a tenth of the run's when left out.
         test: also measure accuracy on the test images.
@@ -46,7 +47,7 @@ class Options(Budgets):
     space: str | None = None
     run: str | None = None
     checkpoint: Literal["best", "newest"] = "best"
-    calibration: Literal["pooled", "federated", "none"] = "pooled"
+    calibration: Literal["auto", "pooled", "federated", "none"] = "auto"
     finetune_epochs: int = 0
     finetune_lr: float | None = None
     test: bool = False

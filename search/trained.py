@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from cache.entries import Entry
-from cache.progress import SILENT, Listener
+from cache.progress import SILENT, Listener, shown
 from search.subnet import SubnetInfo
 from supernet.architecture import Architecture
 from supernet.errors import UserError
@@ -26,14 +26,17 @@ from training.checkpoint import Checkpoint, best_checkpoint, load_checkpoint, ne
 from training.config import RunConfig
 from training.data.images import ImageSet
 from training.data.sources import load_images
-from training.engines.in_process import InProcessEngine
+from training.engines.protocol import CalibratingEngine
 from training.evaluation import Evaluator
 from training.execution import Profile
-from training.federation import able_clients, make_engine, make_evaluator, training_images_of
+from training.federation import Federation, able_clients, simulated_again
 from training.finetune import FineTuning, fine_tune
-from training.run_folder import Split, read_run_config, read_split
+from training.flower.connection import connect
+from training.flower.evaluation import FederatedEvaluator
+from training.flower.link import Link
+from training.run_folder import read_census, read_run_config, read_split
 
-Calibration = Literal["pooled", "federated", "none"]
+Calibration = Literal["auto", "pooled", "federated", "none"]
 
 #: A subnet that has been trained is tuned at this share of the run's first learning rate.
 _FINETUNE_RATE = 0.1
@@ -44,12 +47,13 @@ class Extraction:
     """What is done to a subnet.
 
     Attributes:
-        calibration: ``pooled`` over a draw of the clients' images, ``federated`` by the clients, or ``none``.
+        calibration: ``pooled`` over a draw of the clients' images, ``federated`` by the clients, ``none``, or
+            ``auto``: pooled in a simulation, federated where the images are with the clients.
         finetune_epochs: local epochs of every client on the subnet, one a round.
         finetune_lr: learning rate of the first; a tenth of the run's when None.
     """
 
-    calibration: Calibration = "pooled"
+    calibration: Calibration = "auto"
     finetune_epochs: int = 0
     finetune_lr: float | None = None
 
@@ -64,28 +68,26 @@ class TrainedSubnet:
 
 @dataclasses.dataclass(frozen=True)
 class TrainedRun:
-    """A run's supernet and federation, read once for any number of subnets. Everything runs on the CPU.
+    """A run's supernet and federation, opened once for any number of subnets. Everything here runs on the CPU.
 
     Attributes:
         folder: of the run.
         config: its configuration.
         space: its search space.
-        split: which image went where.
+        federation: its clients, simulated or connected.
         checkpoint: the supernet.
         checkpoint_path: its folder.
-        training: the training images.
-        evaluator: measures on the validation images, calibrates with a draw of the clients'.
+        evaluator: measures on the validation images.
         test: the test images, None if they are not to be looked at.
     """
 
     folder: Path
     config: RunConfig
     space: SearchSpace
-    split: Split
+    federation: Federation
     checkpoint: Checkpoint
     checkpoint_path: Path
-    training: ImageSet
-    evaluator: Evaluator
+    evaluator: Evaluator | FederatedEvaluator
     test: ImageSet | None
 
     def extract(
@@ -105,10 +107,14 @@ class TrainedRun:
         if extraction.finetune_epochs:
             full["finetune"]["after"] = accuracies
         full |= accuracies
-        info = SubnetInfo(self.space, architecture, self.split.classes, self.split.normalisation, full)
+        split = self.federation.split
+        info = SubnetInfo(self.space, architecture, split.classes, split.normalisation, full)
         return TrainedSubnet(network, info)
 
     def _accuracies(self, network: nn.Module, architecture: Architecture) -> dict[str, float]:
+        if isinstance(self.evaluator, FederatedEvaluator):
+            measured = self.evaluator.accuracy(network, architecture)
+            return {} if measured is None else {"validation_accuracy": measured}
         held_out = {"validation": self.evaluator.held_out, "test": self.test}
         return {
             f"{name}_accuracy": dataclasses.replace(self.evaluator, held_out=images).accuracy(
@@ -125,14 +131,16 @@ class TrainedRun:
         network = blank_network(self.space, tensors, architecture)
         if method == "none" or self.space.norm == "group":
             return network.eval(), {"method": "none"}
-        if method == "pooled":
+        pooled = isinstance(self.evaluator, Evaluator) and method != "federated"
+        if isinstance(self.evaluator, Evaluator) and pooled:
             statistics = statistics_of(network, self.evaluator.calibration_batches(architecture.resolution))
-            clients = len(self.split.clients)
+            clients = self.config.clients.count
         else:
-            images, batch = self.config.evaluation.calibration_images, self.config.client.batch
-            plan = plan_calibration(len(self.split.clients), images, batch, self.config.seed)
+            engine, images, batch = self._engine(), self.config.evaluation.calibration_images, self.config.client.batch
+            plan = plan_calibration(engine.available(), images, batch, self.config.seed)
             tasks = plan.tasks(architecture, views(self.space, tensors, architecture))
-            statistics, clients = gather(self._engine().calibrate(tasks)), len(plan.clients)
+            statistics, clients = gather(engine.calibrate(tasks)), len(plan.clients)
+        method = "pooled" if pooled else "federated"
         counts = {"clients": clients, "batches": statistics.batches, "images": statistics.images}
         return with_statistics(network, statistics), {"method": method, **counts}
 
@@ -157,24 +165,29 @@ class TrainedRun:
             "before": self._accuracies(before, entry.architecture),
         }
 
-    def _engine(self) -> InProcessEngine:
-        profile = Profile(threads=torch.get_num_threads())
-        return make_engine(self.config, self.space, self.split, self.training, profile)
+    def _engine(self) -> CalibratingEngine:
+        return self.federation.engine(self.config, self.space, Profile(threads=torch.get_num_threads()))
 
 
-def open_run(folder: Path, space: SearchSpace, which: Literal["best", "newest"], *, test: bool) -> TrainedRun:
-    """Read a run's checkpoint and images, with ``test`` also the test images.
+def open_run(
+    folder: Path, space: SearchSpace, which: Literal["best", "newest"], link: Link | None, *, test: bool
+) -> TrainedRun:
+    """Read a run's checkpoint and its images, with ``test`` also the test images; or find its clients over ``link``.
 
     Raises:
-        UserError: the run has no whole checkpoint, or its images are missing or changed.
+        UserError: the run has no whole checkpoint, its images are missing or changed, or too few clients are there.
     """
-    config, split = read_run_config(folder), read_split(folder)
+    config = read_run_config(folder)
     path = best_checkpoint(folder) if which == "best" else newest_checkpoint(folder)
     checkpoint = load_checkpoint(path, space)
-    training = training_images_of(folder, config, space, split)
-    validation = training.subset(torch.tensor(split.validation))
-    evaluator = make_evaluator(config, space, split, training, validation)
+    if link is not None:
+        with shown() as listener:
+            connected = connect(link, config, space, listener, read_census(folder))
+        measured_there = connected.evaluator(config, space)
+        return TrainedRun(folder, config, space, connected, checkpoint, path, measured_there, None)
+    simulation = simulated_again(folder, config, space, read_split(folder))
     test_images = None
     if test:
         test_images = load_images(config.data.name, config.data.root, "test", space.resolutions[-1])
-    return TrainedRun(folder, config, space, split, checkpoint, path, training, evaluator, test_images)
+    evaluator = simulation.evaluator(config, space)
+    return TrainedRun(folder, config, space, simulation, checkpoint, path, evaluator, test_images)

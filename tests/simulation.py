@@ -114,6 +114,9 @@ class SpoilingEngine:
         self._inner, self._spoil = inner, spoil
         self.updates: list[Update] = []
 
+    def available(self) -> Sequence[int]:
+        return self._inner.available()
+
     def run(self, tasks: Iterable[Task]) -> Iterator[Update | Failure]:
         for answer in self._inner.run(tasks):
             assert isinstance(answer, Update)

@@ -13,7 +13,7 @@ from strategies import runs
 from supernet.weights import Tensors, extract
 from training.aggregation import Fold
 from training.answers import Accepted, Answers, RoundPlan
-from training.messages import Failure, Update
+from training.messages import Failure, Update, tensor_bytes
 
 _CLIENTS = 5
 
@@ -34,7 +34,10 @@ def _answers(*, by_examples: bool = False, tensors: Tensors | None = None) -> An
 def _update(client: int = 0, started: float = 0.0, seconds: float = 1.0, examples: int = 10) -> Update:
     architecture = micro_entries()[client % len(micro_entries())].architecture
     tensors = extract(MICRO, random_tensors(client + 1), architecture)
-    return Update(micro_task(architecture, client=client), tensors, examples, 1.0 + client, started, seconds)
+    size = tensor_bytes(tensors)
+    return Update(
+        micro_task(architecture, client=client), tensors, examples, 1.0 + client, started, seconds, size, size
+    )
 
 
 def _sgd_seconds(intervals: list[tuple[float, float]]) -> float:
@@ -85,7 +88,7 @@ def test_updates_that_cannot_be_merged_have_taken_time_and_bytes_too() -> None:
     assert answers.bytes_up == sum(sizes)
     assert [failure.task.client for failure in answers.failures] == [1, 2]
     assert answers.failed_by_kind == {"examples": 1, "error": 1}
-    assert answers.accepted == {0: Accepted(10, 1.0)}
+    assert answers.accepted == {0: Accepted(10, 1.0, *sizes[:1] * 2)}
     assert answers.fold.updates == 1
 
 

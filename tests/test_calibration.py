@@ -121,11 +121,11 @@ def test_statistics_of_another_network_are_refused() -> None:
     [(20, 1024, 32, 20, 2), (4, 64, 32, 2, 1), (1, 1000, 100, 1, 10), (10_000, 1024, 32, 32, 1), (3, 8, 16, 1, 1)],
 )
 def test_images_are_spread_over_the_clients(clients: int, images: int, batch: int, asked: int, batches: int) -> None:
-    plan = plan_calibration(clients, images, batch, seed=1)
+    plan = plan_calibration(range(clients), images, batch, seed=1)
     assert (len(plan.clients), plan.batches, plan.batch_size) == (asked, batches, batch)
     assert sorted(set(plan.clients)) == list(plan.clients)
     assert set(plan.clients) <= set(range(clients))
-    assert plan == plan_calibration(clients, images, batch, seed=1)
+    assert plan == plan_calibration(range(clients), images, batch, seed=1)
 
 
 def test_clients_that_fail_are_left_out_and_all_failing_is_an_error() -> None:

@@ -1,7 +1,7 @@
 """Fine-tuning: federated averaging on one subnet's slices, and on nothing else."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import pytest
 import torch
@@ -35,6 +35,9 @@ class _Failing:
 
     def __init__(self, *well: int) -> None:
         self.well, self.engine = well, _engine()
+
+    def available(self) -> Sequence[int]:
+        return self.engine.available()
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Update | Failure]:
         for task in tasks:

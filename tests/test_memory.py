@@ -3,7 +3,7 @@
 import dataclasses
 import threading
 import time
-from collections.abc import ItemsView, Iterable, Iterator
+from collections.abc import ItemsView, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -91,6 +91,9 @@ class _Bursting:
     def __init__(self, inner: Engine, round_number: int, answers: int) -> None:
         self._inner, self._round, self._answers = inner, round_number, answers
         self.burst: Update | None = None
+
+    def available(self) -> Sequence[int]:
+        return self._inner.available()
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Update | Failure]:
         for answered, answer in enumerate(self._inner.run(tasks)):
@@ -196,6 +199,9 @@ class _Full:
 
     def __init__(self, inner: Engine) -> None:
         self._inner = inner
+
+    def available(self) -> Sequence[int]:
+        return self._inner.available()
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Update | Failure]:
         first, *rest = tasks

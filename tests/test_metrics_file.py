@@ -21,6 +21,7 @@ def _record(number: int) -> RoundRecord:
         failures={"shape": 1},
         bytes_up=10,
         bytes_down=20,
+        bytes_whole=40,
         seconds=2.0,
         sgd_seconds=1.5,
         overhead_share=0.25,

@@ -14,6 +14,7 @@ from supernet.errors import UserError
 from training.checkpoint import load_checkpoint, newest_checkpoint
 from training.config import RunConfig
 from training.execution import Profile, possible_precisions
+from training.federation import SimulatedFederation
 from training.rounds import train
 from training.run_folder import read_run_config, read_space
 from training.setup import Prepared, assemble, new_run, resumed_run
@@ -100,7 +101,8 @@ def test_another_device_is_taken_with_a_remark(run: Path) -> None:
     prepared, remarks = _resume(run, device="auto")
     expected = "cuda" if torch.cuda.is_available() else "cpu"
     assert remarks == ([] if expected == "cpu" else [_remark("device", "cpu", "cuda:0")])
-    assert prepared.data.images.device.type == expected
+    assert isinstance(prepared.federation, SimulatedFederation)
+    assert prepared.federation.data.images.device.type == expected
     assert {tensor.device.type for tensor in prepared.checkpoint.tensors.values()} == {expected}
 
 

@@ -1,7 +1,7 @@
 import dataclasses
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from training.checkpoint import load_checkpoint, newest_checkpoint
 from training.clients import Capability, ClientsConfig
 from training.config import CheckpointConfig, ServerConfig
 from training.curriculum import Assigner
+from training.engines.protocol import Engine
 from training.messages import Failure, Task, Update
 from training.records import RoundRecord
 from training.rounds import train
@@ -241,8 +242,11 @@ def test_updates_are_merged_with_the_weights_of_the_round(tmp_path: Path, by_exa
 class _Reversed:
     """Answers in the opposite order."""
 
-    def __init__(self, inner: Any) -> None:
+    def __init__(self, inner: Engine) -> None:
         self._inner = inner
+
+    def available(self) -> Sequence[int]:
+        return self._inner.available()
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Update | Failure]:
         yield from [own_memory(update) for update in self._inner.run(tasks)][::-1]

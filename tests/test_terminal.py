@@ -16,6 +16,7 @@ _QUIET = RoundRecord(
     failures={},
     bytes_up=1,
     bytes_down=1,
+    bytes_whole=1,
     seconds=12.34,
     sgd_seconds=12.0,
     overhead_share=0.0276,

@@ -28,6 +28,7 @@ def _record(number: int, trained: tuple[int, ...] = (3, 0, 2), *, evaluated: boo
         failures={"shape": 2, "error": 1},
         bytes_up=1000 * number,
         bytes_down=2000 * number,
+        bytes_whole=5000 * number,
         seconds=2.0,
         sgd_seconds=1.9,
         overhead_share=0.05,

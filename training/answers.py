@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from cache.entries import Entry
 from training.aggregation import Fold
-from training.messages import Failure, Update, check_update, tensor_bytes
+from training.messages import Failure, Update, check_update
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,10 +31,12 @@ class RoundPlan:
 
 @dataclasses.dataclass(frozen=True)
 class Accepted:
-    """What is kept of a merged update: how many images it stands for, and its training loss."""
+    """What is kept of a merged update: how many images it stands for, its training loss, what it cost to send."""
 
     examples: int
     loss: float
+    bytes_down: int
+    bytes_up: int
 
 
 class Answers:
@@ -57,10 +59,11 @@ class Answers:
 
     def take(self, answer: Update | Failure) -> None:
         """Check an answer and fold it in, or count why it cannot be."""
+        self.bytes_down += answer.bytes_down
+        self.bytes_up += answer.bytes_up
         if isinstance(answer, Failure):
             self.failures.append(answer)
             return
-        self.bytes_up += tensor_bytes(answer.tensors)
         self._sgd.append((answer.started, answer.started + answer.sgd_seconds))
         failure = check_update(answer)
         if failure is not None:
@@ -69,7 +72,7 @@ class Answers:
         client = answer.task.client
         weight = self.plan.weights[client] * (answer.examples if self._by_examples else 1)
         self.fold.add(answer.task.architecture, answer.tensors, weight)
-        self.accepted[client] = Accepted(answer.examples, answer.loss)
+        self.accepted[client] = Accepted(answer.examples, answer.loss, answer.bytes_down, answer.bytes_up)
 
     @property
     def sgd_seconds(self) -> float:

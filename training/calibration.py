@@ -117,13 +117,13 @@ class CalibrationPlan:
             yield CalibrationTask(client, architecture, tensors, self.batches, self.batch_size, seed)
 
 
-def plan_calibration(clients: int, images: int, batch_size: int, seed: int) -> CalibrationPlan:
-    """Spread about ``images`` evenly over the clients; of more clients than batches a fixed draw is asked."""
+def plan_calibration(clients: Sequence[int], images: int, batch_size: int, seed: int) -> CalibrationPlan:
+    """Spread about ``images`` evenly over ``clients``; of more clients than batches a fixed draw is asked."""
     wanted = max(1, images // batch_size)
-    if clients <= wanted:
-        return CalibrationPlan(range(clients), -(-wanted // clients), batch_size, seed)
-    drawn = numpy_stream(seed, "calibration", "clients").choice(clients, size=wanted, replace=False)
-    return CalibrationPlan(sorted(map(int, drawn)), 1, batch_size, seed)
+    if len(clients) <= wanted:
+        return CalibrationPlan(clients, -(-wanted // len(clients)), batch_size, seed)
+    drawn = numpy_stream(seed, "calibration", "clients").choice(len(clients), size=wanted, replace=False)
+    return CalibrationPlan([clients[index] for index in sorted(drawn)], 1, batch_size, seed)
 
 
 def client_statistics(

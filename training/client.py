@@ -21,7 +21,7 @@ from training.data.batches import Batches
 from training.data.images import ImageSet, Normalisation
 from training.execution import Profile
 from training.memory import out_of_memory
-from training.messages import Task, Update
+from training.messages import Task, Update, tensor_bytes
 from training.step import CudaRecorder, EagerStep, Recorder, ReplayedStep, Step
 
 #: Networks a trainer keeps built; a cache of 60 entries fits.
@@ -101,7 +101,8 @@ class LocalTrainer:
             loss = torch.stack(losses).mean().item()
         # Many networks stay built; none may keep the memory of its gradients.
         built.optimizer.zero_grad(set_to_none=True)
-        return Update(task, built.weights, len(data), loss, started, time.monotonic() - started)
+        seconds, size = time.monotonic() - started, tensor_bytes(built.weights)
+        return Update(task, built.weights, len(data), loss, started, seconds, bytes_down=size, bytes_up=size)
 
     def _on_stream(self) -> AbstractContextManager[object]:
         if self._stream is None:

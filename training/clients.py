@@ -1,6 +1,7 @@
 """The clients of a federation: how many there are, how many train a round, and what each can run."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -74,7 +75,7 @@ def capabilities(config: ClientsConfig) -> list[Capability]:
     ]
 
 
-def draw_clients(config: ClientsConfig, generator: np.random.Generator) -> list[int]:
-    """Return the distinct clients of one round, in random order."""
-    drawn = generator.choice(config.count, size=config.per_round, replace=False)
-    return [int(client) for client in drawn]
+def draw_clients(available: Sequence[int], per_round: int, generator: np.random.Generator) -> list[int]:
+    """Return ``per_round`` distinct clients of those available, or all of them, in random order."""
+    drawn = generator.choice(len(available), size=min(per_round, len(available)), replace=False)
+    return [available[index] for index in drawn]

@@ -19,8 +19,23 @@ DEFAULT_BATCH = 64
 
 Curriculum = Literal["pareto", "sandwich"]
 
+EngineName = Literal["in-process", "flower"]
+
+WireDtype = Literal["fp32", "bf16"]
+
 #: What may change when a run is resumed: where things are, what is reported, how many clients train at once.
-RESUME_MAY_CHANGE = ("output", "data.root", "data.download", "checkpoint.", "tracking.", "execution.workers")
+RESUME_MAY_CHANGE = (
+    "output",
+    "data.root",
+    "data.download",
+    "checkpoint.",
+    "tracking.",
+    "execution.workers",
+    *(
+        f"flower.{name}"
+        for name in ("address", "root_certificates", "insecure", "patience", "deadline", "quorum", "retries")
+    ),
+)
 
 #: What may change besides for the sake of another machine or a full memory; the user is told that bytes differ.
 RESUME_MAY_ADAPT = (
@@ -29,6 +44,7 @@ RESUME_MAY_ADAPT = (
     *(f"execution.{name}" for name in ("memory_format", "fused", "compiled", "graphs", "threads")),
     "client.batch_size",
     "evaluation.batch_size",
+    "flower.wire_dtype",
 )
 
 
@@ -135,6 +151,47 @@ class ServerConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class FlowerConfig:
+    """The federation behind a SuperLink of Flower, for the engine flower.
+
+    Attributes:
+        address: host:port of the SuperLink's own API, which is for its host alone.
+        root_certificates: PEM file of the authority that signed the SuperLink's certificate.
+        insecure: speak without TLS to a SuperLink on this host.
+        min_clients: connected clients a run waits for before its first round; all when left out.
+        patience: seconds to wait for clients to connect, and for a lost SuperLink to come back.
+        deadline: seconds a client has for its answer.
+        quorum: share of a round's clients whose answers make a round.
+        retries: times those that failed are asked again when the quorum is not reached.
+        wire_dtype: type of tensors on the wire; with bf16 clients send what changed, half the bytes.
+    """
+
+    address: str = "127.0.0.1:8000"
+    root_certificates: str | None = None
+    insecure: bool = False
+    min_clients: int | None = None
+    patience: float = 300.0
+    deadline: float = 600.0
+    quorum: float = 0.5
+    retries: int = 2
+    wire_dtype: WireDtype = "fp32"
+
+    def __post_init__(self) -> None:
+        host, colon, port = self.address.rpartition(":")
+        if not (host and colon and port.isdigit() and 0 < int(port) < 1 << 16):
+            raise UserError(f"flower.address is {self.address!r}; it must be host:port, e.g. 127.0.0.1:8000")
+        for name in ("patience", "deadline"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"flower.{name} is {getattr(self, name)}; it must be positive, in seconds")
+        if not 0 < self.quorum <= 1:
+            raise UserError(f"flower.quorum is {self.quorum}; it must be above 0 and at most 1")
+        if self.retries < 0:
+            raise UserError(f"flower.retries is {self.retries}; it must not be negative")
+        if self.min_clients is not None and self.min_clients < 1:
+            raise UserError(f"flower.min_clients is {self.min_clients}; it must be at least 1")
+
+
+@dataclasses.dataclass(frozen=True)
 class EvaluationConfig:
     """Evaluation of probe networks on validation images.
 
@@ -200,6 +257,7 @@ class RunConfig:
         fitness: YAML file of fitness weights for the cache that is built.
         rounds: rounds of training.
         seed: of every random draw of the run.
+        engine: in-process (all clients simulated here) or flower (real ones, connected to a SuperLink).
         curriculum: pareto (draws from the cache) or sandwich (random networks in the same MACs range).
         device: auto, cpu, cuda or cuda:N.
         precision: fp32, tf32, bf16 or fp16, or auto: the fastest of those that keep the accuracy (all but fp16,
@@ -213,6 +271,7 @@ class RunConfig:
         checkpoint: what is kept to resume from.
         tracking: where the run is reported.
         execution: how clients' steps run; what is left out is chosen by measurement.
+        flower: the SuperLink, for the engine flower.
     """
 
     space: str = "mobilenet-tiny"
@@ -221,6 +280,7 @@ class RunConfig:
     fitness: str | None = None
     rounds: int = 100
     seed: int = 0
+    engine: EngineName = "in-process"
     curriculum: Curriculum = "pareto"
     device: str = "auto"
     precision: PrecisionChoice = "auto"
@@ -233,8 +293,12 @@ class RunConfig:
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
     tracking: TrackingConfig = dataclasses.field(default_factory=TrackingConfig)
     execution: ExecutionConfig = dataclasses.field(default_factory=ExecutionConfig)
+    flower: FlowerConfig = dataclasses.field(default_factory=FlowerConfig)
 
     def __post_init__(self) -> None:
+        wanted = self.flower.min_clients
+        if wanted is not None and wanted > self.clients.count:
+            raise UserError(f"flower.min_clients is {wanted}, more than the {self.clients.count} of clients.count")
         if self.rounds < 1:
             raise UserError(f"rounds is {self.rounds}; it must be at least 1")
         if self.seed < 0:

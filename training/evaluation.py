@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,13 @@ class Probe:
     macs: int
     params: int
     accuracy: float
+
+
+class ProbeEvaluator(Protocol):
+    """Measures subnets of a supernet on validation images, wherever those are."""
+
+    def probe(self, tensors: Mapping[str, Tensor], entries: Sequence[Entry]) -> Sequence[Probe]:
+        """Return the accuracy of every entry's subnet; nothing where nobody could measure."""
 
 
 def mean_accuracy(probes: Sequence[Probe]) -> float:
@@ -62,11 +70,8 @@ class Evaluator:
 
     def accuracy(self, network: nn.Module, resolution: int) -> float:
         """Return the share of held-out images that ``network`` classifies rightly."""
-        correct = torch.zeros((), dtype=torch.int64, device=self.held_out.labels.device)
-        with torch.inference_mode():
-            for images, labels in plain_batches(self.held_out, self.batch_size, resolution, self.normalisation):
-                correct += (network(images).argmax(dim=1) == labels).sum()
-        return int(correct) / len(self.held_out)
+        held_out = self.held_out
+        return count_correct(network, held_out, self.batch_size, resolution, self.normalisation) / len(held_out)
 
     def probe(self, tensors: Mapping[str, Tensor], entries: Sequence[Entry]) -> list[Probe]:
         """Return the accuracy of every entry's subnet.
@@ -79,6 +84,17 @@ class Evaluator:
     def _accuracy_of(self, tensors: Mapping[str, Tensor], architecture: Architecture) -> float:
         with out_of_memory(architecture, self.batch_size, self.held_out.images.device):
             return self.accuracy(self.subnet(tensors, architecture), architecture.resolution)
+
+
+def count_correct(
+    network: nn.Module, data: ImageSet, batch_size: int, resolution: int, normalisation: Normalisation
+) -> int:
+    """Return how many images of ``data`` the network classifies rightly."""
+    correct = torch.zeros((), dtype=torch.int64, device=data.labels.device)
+    with torch.inference_mode():
+        for images, labels in plain_batches(data, batch_size, resolution, normalisation):
+            correct += (network(images).argmax(dim=1) == labels).sum()
+    return int(correct)
 
 
 def choose_probes(entries: Sequence[Entry], count: int) -> list[Entry]:

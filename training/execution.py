@@ -130,6 +130,21 @@ def complete_profile(precision: PrecisionChoice, config: ExecutionConfig) -> Pro
     return Profile(precision=precision, **values)
 
 
+def default_profile(precision: PrecisionChoice, config: ExecutionConfig) -> Profile:
+    """Return what a configuration says, and for what it leaves out what is right nearly everywhere: no measurement."""
+    import torch  # noqa: PLC0415
+
+    return Profile(
+        precision="fp32" if precision == "auto" else precision,
+        memory_format=config.memory_format or "channels_last",
+        fused=config.fused is not False,
+        compiled=config.compiled,
+        graphs=config.graphs is True,
+        workers=config.workers or 1,
+        threads=config.threads or torch.get_num_threads(),
+    )
+
+
 def apply_to_torch(profile: Profile) -> None:
     """Set what torch keeps for the whole process: tf32 or full precision, and the same kernels in every run."""
     import torch  # noqa: PLC0415

@@ -1,6 +1,8 @@
 """The federation a run's files describe: its images, its clients and what they train, how it is evaluated."""
 
+import dataclasses
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
@@ -13,31 +15,105 @@ from training.clients import capabilities
 from training.config import DataConfig, RunConfig
 from training.curriculum import Assigner, training_memory
 from training.data.augment import Augmentation
-from training.data.images import ImageSet
+from training.data.images import ImageSet, Normalisation, normalisation_of
 from training.data.sources import load_images
+from training.data.split import validation_split
 from training.engines.in_process import InProcessEngine
-from training.evaluation import Evaluator
+from training.engines.protocol import CalibratingEngine
+from training.evaluation import Evaluator, ProbeEvaluator
 from training.execution import Profile
-from training.randomness import torch_stream
-from training.run_folder import Split
+from training.partition import partition
+from training.randomness import numpy_stream, torch_stream
+from training.run_folder import Census, Split
 
 
-def make_engine(
-    config: RunConfig, space: SearchSpace, split: Split, data: ImageSet, profile: Profile
-) -> InProcessEngine:
-    """Return the federation of a run on this machine; ``data`` are all its training images."""
-    members = [torch.tensor(indices) for indices in split.clients]
-    return InProcessEngine(data, members, recipe_of(config, space, split), profile)
+class Federation(Protocol):
+    """The clients of a run with their images, simulated or connected."""
+
+    @property
+    def split(self) -> Split | Census:
+        """What is written of them into the run's folder."""
+
+    def engine(self, config: RunConfig, space: SearchSpace, profile: Profile) -> CalibratingEngine:
+        """Return what trains them."""
+
+    def evaluator(self, config: RunConfig, space: SearchSpace) -> ProbeEvaluator:
+        """Return what measures probes on validation images."""
+
+    def on_device(self, device: torch.device) -> "Federation":
+        """Return the same with what this process holds of its images on ``device``."""
 
 
-def make_evaluator(
-    config: RunConfig, space: SearchSpace, split: Split, training: ImageSet, held_out: ImageSet
-) -> Evaluator:
-    """Return an evaluator on ``held_out`` images, calibrated with a fixed draw of the clients' images."""
-    pool = torch.tensor([index for members in split.clients for index in members])
-    order = torch.randperm(len(pool), generator=torch_stream(config.seed, "calibration"))
-    chosen = pool[order[: config.evaluation.calibration_images]]
-    return Evaluator(space, training.subset(chosen), held_out, split.normalisation, config.evaluation.batch_size)
+@dataclasses.dataclass(frozen=True)
+class SimulatedFederation:
+    """All clients in this process.
+
+    Attributes:
+        data: the training images, validation included.
+        split: which image went where.
+    """
+
+    data: ImageSet
+    split: Split
+
+    def engine(self, config: RunConfig, space: SearchSpace, profile: Profile) -> InProcessEngine:
+        """Return the in-process engine."""
+        members = [torch.tensor(indices) for indices in self.split.clients]
+        return InProcessEngine(self.data, members, recipe_of(config, space, self.split.normalisation), profile)
+
+    def evaluator(self, config: RunConfig, space: SearchSpace) -> Evaluator:
+        """Return an evaluator on the validation images, calibrated with a fixed draw of the clients' images."""
+        pool = torch.tensor([index for members in self.split.clients for index in members])
+        order = torch.randperm(len(pool), generator=torch_stream(config.seed, "calibration"))
+        chosen = pool[order[: config.evaluation.calibration_images]]
+        held_out = self.data.subset(torch.tensor(self.split.validation))
+        calibration, normalisation = self.data.subset(chosen), self.split.normalisation
+        return Evaluator(space, calibration, held_out, normalisation, config.evaluation.batch_size)
+
+    def on_device(self, device: torch.device) -> "SimulatedFederation":
+        """Return the same with the images on ``device``."""
+        data = ImageSet(self.data.images.to(device), self.data.labels.to(device), self.data.classes)
+        return SimulatedFederation(data, self.split)
+
+
+def simulated(config: RunConfig, space: SearchSpace) -> SimulatedFederation:
+    """Return the federation of a new run on this machine.
+
+    Raises:
+        UserError: the images are missing, or cannot be spread as asked for.
+    """
+    data = load_training_images(config, space)
+    return SimulatedFederation(data, split_images(config, data))
+
+
+def simulated_again(folder: Path, config: RunConfig, space: SearchSpace, split: Split) -> SimulatedFederation:
+    """Return the federation of the run in ``folder``.
+
+    Raises:
+        UserError: the images are missing, or are not those the run was started with.
+    """
+    data = load_training_images(config, space)
+    if data.digest() != split.digest or data.classes != split.classes:
+        raise UserError(f"the images in {config.data.root} are not those {folder} was started with; restore them")
+    return SimulatedFederation(data, split)
+
+
+def split_images(config: RunConfig, data: ImageSet) -> Split:
+    """Hold out validation images, spread the others over the clients.
+
+    Raises:
+        UserError: a class has too few images, or a client would have less than a batch.
+    """
+    training, validation = validation_split(data, config.data.validation, torch_stream(config.seed, "validation"))
+    parts = partition(
+        data.labels[training].tolist(),
+        config.clients.count,
+        config.partition,
+        config.client.batch,
+        numpy_stream(config.seed, "partition"),
+    )
+    clients = [training[part].tolist() for part in parts]
+    return Split(data.digest(), data.classes, validation.tolist(), clients, normalisation_of(data.subset(training)))
 
 
 def make_assigner(config: RunConfig, space: SearchSpace, cache: Cache) -> Assigner:
@@ -55,33 +131,9 @@ def able_clients(config: RunConfig, entry: Entry) -> list[int]:
     return [client for client, kind in enumerate(capabilities(config.clients)) if kind.runs(entry.macs, needed)]
 
 
-def _augmentation(data: DataConfig) -> Augmentation:
-    return Augmentation(
-        crop=data.crop or 0,
-        flip=bool(data.flip),
-        cutout=data.cutout or 0,
-        randaugment=data.randaugment,
-        magnitude=data.magnitude,
-        mixup=data.mixup,
-        cutmix=data.cutmix,
-    )
-
-
-def recipe_of(config: RunConfig, space: SearchSpace, split: Split) -> Recipe:
+def recipe_of(config: RunConfig, space: SearchSpace, normalisation: Normalisation) -> Recipe:
     """Return the local training of a run."""
-    return Recipe(space, config.client, _augmentation(config.data), split.normalisation)
-
-
-def training_images_of(folder: Path, config: RunConfig, space: SearchSpace, split: Split) -> ImageSet:
-    """Return the training images of the run in ``folder``.
-
-    Raises:
-        UserError: they are missing, or are not those the run was started with.
-    """
-    data = load_training_images(config, space)
-    if data.digest() != split.digest or data.classes != split.classes:
-        raise UserError(f"the images in {config.data.root} are not those {folder} was started with; restore them")
-    return data
+    return Recipe(space, config.client, _augmentation(config.data), normalisation)
 
 
 def load_training_images(config: RunConfig, space: SearchSpace) -> ImageSet:
@@ -92,3 +144,15 @@ def load_training_images(config: RunConfig, space: SearchSpace) -> ImageSet:
     """
     data = config.data
     return load_images(data.name, data.root, "train", space.resolutions[-1], download=data.download)
+
+
+def _augmentation(data: DataConfig) -> Augmentation:
+    return Augmentation(
+        crop=data.crop or 0,
+        flip=bool(data.flip),
+        cutout=data.cutout or 0,
+        randaugment=data.randaugment,
+        magnitude=data.magnitude,
+        mixup=data.mixup,
+        cutmix=data.cutmix,
+    )

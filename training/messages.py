@@ -9,7 +9,24 @@ from torch import Tensor
 
 from supernet.architecture import Architecture
 
-FailureKind = Literal["error", "names", "shape", "dtype", "non-finite", "examples"]
+FailureKind = Literal[
+    # What a client sent cannot be merged.
+    "names",
+    "shape",
+    "dtype",
+    "non-finite",
+    "examples",
+    "malformed",
+    "size",
+    # It sent nothing: its code failed, it refused, it is gone, it is late.
+    "error",
+    "memory",
+    "refused",
+    "version",
+    "offline",
+    "lost",
+    "timeout",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +64,8 @@ class Update:
         loss: mean training loss of its last epoch.
         started: when its local epochs began, in seconds of the server's monotonic clock.
         sgd_seconds: time spent in them.
+        bytes_down: bytes of the message that carried the task.
+        bytes_up: bytes of the message that carried the answer.
     """
 
     task: Task
@@ -55,6 +74,8 @@ class Update:
     loss: float
     started: float
     sgd_seconds: float
+    bytes_down: int = 0
+    bytes_up: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,18 +115,60 @@ class Statistics:
 
 
 @dataclasses.dataclass(frozen=True)
-class Failure:
-    """A client that gave no usable answer, and why."""
+class EvaluationTask:
+    """The work of one client when a subnet is evaluated on the images that clients hold out.
 
-    task: Task | CalibrationTask
+    Attributes:
+        client: index of the client.
+        architecture: the subnet.
+        tensors: its parameters and BatchNorm's statistics, never written.
+        batch_size: images a batch.
+    """
+
+    client: int
+    architecture: Architecture
+    tensors: Mapping[str, Tensor]
+    batch_size: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Correct:
+    """A client's answer to an evaluation: how many of its held-out images a subnet classified rightly.
+
+    Attributes:
+        task: what it was asked.
+        correct: images classified rightly.
+        images: held out.
+    """
+
+    task: EvaluationTask
+    correct: int
+    images: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Failure:
+    """A client that gave no usable answer, and why.
+
+    Attributes:
+        task: what it was asked.
+        kind: what is counted.
+        reason: in words.
+        bytes_down: bytes of the message that carried the task.
+        bytes_up: bytes of what came back.
+    """
+
+    task: Task | CalibrationTask | EvaluationTask
     kind: FailureKind
     reason: str
+    bytes_down: int = 0
+    bytes_up: int = 0
 
 
 def check_update(update: Update) -> Failure | None:
     """Return why an update cannot be merged, or None if it can."""
     problem = _problem(update)
-    return None if problem is None else Failure(update.task, *problem)
+    return None if problem is None else Failure(update.task, *problem, update.bytes_down, update.bytes_up)
 
 
 def _problem(update: Update) -> tuple[FailureKind, str] | None:

@@ -17,10 +17,12 @@ class RoundRecord:
         train_loss: mean training loss of the clients' last epochs, weighted by examples.
         lr: learning rate of the clients.
         beta: weight β_t of the largest network.
-        clients: what every drawn client trained: client, macs, and examples and loss or the kind of failure.
-        failures: failed updates of this round by kind.
-        bytes_up: bytes of tensors the clients sent.
-        bytes_down: bytes of tensors the clients were sent.
+        clients: what every drawn client trained: client, macs, and examples, loss and bytes or the kind of failure;
+            of one that was asked again the kinds it failed with before.
+        failures: failed answers of this round by kind.
+        bytes_up: bytes of messages the clients sent.
+        bytes_down: bytes of messages the clients were sent.
+        bytes_whole: bytes that the supernet itself would have taken in place of every slice, one way.
         seconds: wall time of the round with its checkpoint, without evaluation.
         sgd_seconds: time in which at least one client was in its local epochs.
         overhead_share: share of ``seconds`` in which no client trained.
@@ -37,6 +39,7 @@ class RoundRecord:
     failures: Mapping[str, int]
     bytes_up: int
     bytes_down: int
+    bytes_whole: int
     seconds: float
     sgd_seconds: float
     overhead_share: float
@@ -59,6 +62,7 @@ def make_record(
     trained: tuple[int, ...],
     probes: tuple[Probe, ...],
     *,
+    bytes_whole: int,
     seconds: float,
     evaluation_seconds: float,
 ) -> RoundRecord:
@@ -68,7 +72,11 @@ def make_record(
         client: dataclasses.asdict(update) for client, update in answers.accepted.items()
     }
     for failure in answers.failures:
-        outcome[failure.task.client] = {"failure": failure.kind, "reason": failure.reason}
+        client = failure.task.client
+        if client in answers.accepted:
+            outcome[client].setdefault("failed_before", []).append(failure.kind)
+        else:
+            outcome[client] = {"failure": failure.kind, "reason": failure.reason}
     return RoundRecord(
         round=plan.number,
         train_loss=answers.train_loss,
@@ -80,6 +88,7 @@ def make_record(
         failures=dict(answers.failed_by_kind),
         bytes_up=answers.bytes_up,
         bytes_down=answers.bytes_down,
+        bytes_whole=bytes_whole,
         seconds=seconds,
         sgd_seconds=answers.sgd_seconds,
         overhead_share=1 - answers.sgd_seconds / seconds,

@@ -1,14 +1,16 @@
 """The federated training loop: rounds of draw, assign, train, merge, evaluate, record, checkpoint."""
 
 import dataclasses
+import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cache.entries import Entry
+from cache.entries import Entry, make_entries
 from supernet.errors import UserError
+from supernet.genes import encode
 from supernet.space import SearchSpace
 from supernet.units import format_quantity
 from supernet.weights import Tensors, views
@@ -19,8 +21,8 @@ from training.checkpoint_writer import CheckpointWriter
 from training.clients import draw_clients
 from training.config import RunConfig
 from training.curriculum import Assigner
-from training.engines.protocol import Engine
-from training.evaluation import Evaluator, Probe, mean_accuracy
+from training.engines.protocol import Engine, EngineError
+from training.evaluation import Probe, ProbeEvaluator, mean_accuracy
 from training.memory import OutOfMemoryError
 from training.messages import Task, tensor_bytes
 from training.randomness import derive_seed, numpy_stream
@@ -45,6 +47,8 @@ class Run:
         evaluator: evaluates the probes.
         tracker: is told of everything.
         should_stop: asked at the edge of every round.
+        quorum: share of a round's clients whose answers make a round; one answer always does when 0.
+        retries: times those that failed are asked again when there are fewer.
     """
 
     folder: Path
@@ -55,9 +59,11 @@ class Run:
     probes: Sequence[Entry]
     assigner: Assigner
     engine: Engine
-    evaluator: Evaluator
+    evaluator: ProbeEvaluator
     tracker: Tracker
     should_stop: Callable[[], bool] = lambda: False
+    quorum: float = 0.0
+    retries: int = 0
 
 
 def train(run: Run, state: RunState, tensors: Tensors, velocity: Tensors | None) -> RunState:
@@ -66,24 +72,27 @@ def train(run: Run, state: RunState, tensors: Tensors, velocity: Tensors | None)
     ``tensors`` (and ``velocity``, the server's momentum) are updated in place.
 
     Raises:
-        UserError: every client of a round failed, or a file cannot be written; the last checkpoint is whole.
+        UserError: too many clients of a round failed, or a file cannot be written; the last checkpoint is whole.
     """
     started = time.perf_counter()
     fold = Fold(run.space, tensors)
     with CheckpointWriter(run.folder, run.config_mapping, run.config.checkpoint.keep, run.tracker) as writer:
         while state.round < run.config.rounds:
-            # 1. Draw the clients and give each an architecture.
-            plan = _plan(run, state)
-            # 2. Train them, folding every update in as it arrives.
             try:
+                # 1. Draw the clients and give each an architecture.
+                plan = _plan(run, state)
+                # 2. Train them, folding every update in as it arrives.
                 answers = _collect(run, plan, tensors, fold)
             except OutOfMemoryError as error:
                 writer.finish()
-                raise UserError(_out_of_memory(run, state, tensors, velocity, plan, error)) from error
+                raise UserError(_out_of_memory(run, state, tensors, velocity, error)) from error
+            except EngineError as error:
+                writer.finish()
+                raise UserError(f"{error}; {_kept(run, state, tensors, velocity)}; {_go_on(run)}") from error
             # The last checkpoint reads the tensors that are about to change.
             writer.finish()
-            if not answers.accepted:
-                raise UserError(_all_failed(run, state, tensors, velocity, answers))
+            if len(answers.accepted) < _quorum(run, plan):
+                raise UserError(_too_few(run, state, tensors, velocity, answers))
             # 3. Merge.
             fold.merge_into(tensors, velocity, run.config.server.momentum)
             seconds = time.perf_counter() - started
@@ -91,7 +100,14 @@ def train(run: Run, state: RunState, tensors: Tensors, velocity: Tensors | None)
             probes, evaluation_seconds = _evaluate(run, plan.number, tensors)
             # 5. Record, then checkpoint: a killed process repeats rounds, it never skips one.
             state = _advance(run, state, answers, probes)
-            record = make_record(answers, state.trained, probes, seconds=seconds, evaluation_seconds=evaluation_seconds)
+            record = make_record(
+                answers,
+                state.trained,
+                probes,
+                bytes_whole=tensor_bytes(tensors) * len(plan.assigned),
+                seconds=seconds,
+                evaluation_seconds=evaluation_seconds,
+            )
             run.tracker.round_done(record)
             started = time.perf_counter()
             stop = run.should_stop()
@@ -102,8 +118,8 @@ def train(run: Run, state: RunState, tensors: Tensors, velocity: Tensors | None)
 
 
 def _plan(run: Run, state: RunState) -> RoundPlan:
-    config, number = run.config, state.round + 1
-    drawn = draw_clients(config.clients, numpy_stream(config.seed, "clients", number))
+    config, number, available = run.config, state.round + 1, run.engine.available()
+    drawn = draw_clients(available, config.clients.per_round, numpy_stream(config.seed, "clients", number))
     entries = run.assigner.assign(drawn, state.counts, numpy_stream(config.seed, "curriculum", number))
     beta = largest_weight(state.round, config.rounds, len(drawn), config.server.largest_weight)
     return RoundPlan(
@@ -116,22 +132,35 @@ def _plan(run: Run, state: RunState) -> RoundPlan:
 
 
 def _collect(run: Run, plan: RoundPlan, tensors: Tensors, fold: Fold) -> Answers:
+    """Ask the drawn clients; while too few have answered, ask those that failed again."""
     answers = Answers(plan, fold, by_examples=run.config.server.weight_by_examples)
     # The longest first, so that clients that train at once also end at about the same time.
-    order = sorted(plan.assigned.items(), key=lambda item: -item[1].macs)
-
-    def tasks() -> Iterator[Task]:
-        for client, entry in order:
-            sliced = views(run.space, tensors, entry.architecture)
-            answers.bytes_down += tensor_bytes(sliced)
-            seed = derive_seed(run.config.seed, "client", plan.number, client)
-            epochs = run.config.client.epochs
-            yield Task(plan.number, client, entry.architecture, sliced, epochs, plan.learning_rate, seed)
-
-    for done, answer in enumerate(run.engine.run(tasks()), 1):
-        answers.take(answer)
-        run.tracker.client_done(plan.number, done, len(plan.assigned))
+    missing = sorted(plan.assigned.items(), key=lambda item: -item[1].macs)
+    for attempt in range(1 + run.retries):
+        if attempt:
+            # Those that are there again are known only after a look.
+            run.engine.available()
+        answered = len(plan.assigned) - len(missing)
+        for done, answer in enumerate(run.engine.run(_tasks(run, plan, tensors, missing)), answered + 1):
+            answers.take(answer)
+            run.tracker.client_done(plan.number, done, len(plan.assigned))
+        if len(answers.accepted) >= _quorum(run, plan):
+            break
+        missing = [(client, entry) for client, entry in missing if client not in answers.accepted]
     return answers
+
+
+def _tasks(run: Run, plan: RoundPlan, tensors: Tensors, clients: Sequence[tuple[int, Entry]]) -> Iterator[Task]:
+    for client, entry in clients:
+        sliced = views(run.space, tensors, entry.architecture)
+        seed = derive_seed(run.config.seed, "client", plan.number, client)
+        epochs = run.config.client.epochs
+        yield Task(plan.number, client, entry.architecture, sliced, epochs, plan.learning_rate, seed)
+
+
+def _quorum(run: Run, plan: RoundPlan) -> int:
+    """Return how many answers make the round."""
+    return max(1, math.ceil(run.quorum * len(plan.assigned)))
 
 
 def _evaluate(run: Run, number: int, tensors: Tensors) -> tuple[tuple[Probe, ...], float]:
@@ -142,7 +171,7 @@ def _evaluate(run: Run, number: int, tensors: Tensors) -> tuple[tuple[Probe, ...
         probes = tuple(run.evaluator.probe(tensors, run.probes))
     except OutOfMemoryError as error:
         raise UserError(
-            f"out of memory on {error.device}: evaluating {_described(run.probes, error)}; go on from the last "
+            f"out of memory on {error.device}: evaluating {_described(run.space, error)}; go on from the last "
             f"checkpoint: train-supernet --resume {run.folder}{error.advice('evaluation.batch-size')}"
         ) from error
     return probes, time.perf_counter() - started
@@ -186,30 +215,37 @@ def _checkpoint(
         writer.start(state, tensors, velocity, [name for name, yes in (("best", best), ("final", last)) if yes])
 
 
-def _all_failed(run: Run, state: RunState, tensors: Tensors, velocity: Tensors | None, answers: Answers) -> str:
-    first = answers.failures[0]
+def _too_few(run: Run, state: RunState, tensors: Tensors, velocity: Tensors | None, answers: Answers) -> str:
+    first, clients, accepted = answers.failures[0], len(answers.plan.assigned), len(answers.accepted)
+    who = f"{clients - accepted} of {clients} clients" if accepted else f"all {clients} clients"
+    asked = f", asked {1 + run.retries} times" if run.retries else ""
+    advice = _go_on(run)
+    if all(failure.kind == "non-finite" for failure in answers.failures):
+        advice = f"if training diverged, start a new run with a lower --client.lr (now {run.config.client.lr})"
     return (
-        f"all {len(answers.failures)} clients of round {state.round + 1} failed (client {first.task.client}: "
-        f"{first.reason}); {_kept(run, state, tensors, velocity)}; if training "
-        f"diverged, start a new run with a lower --client.lr (now {run.config.client.lr})"
+        f"{who} of round {state.round + 1} failed{asked} (client {first.task.client}: {first.reason}); "
+        f"{_kept(run, state, tensors, velocity)}; {advice}"
     )
 
 
+def _go_on(run: Run) -> str:
+    return f"go on with: train-supernet --resume {run.folder}"
+
+
 def _out_of_memory(
-    run: Run, state: RunState, tensors: Tensors, velocity: Tensors | None, plan: RoundPlan, error: OutOfMemoryError
+    run: Run, state: RunState, tensors: Tensors, velocity: Tensors | None, error: OutOfMemoryError
 ) -> str:
     workers = run.config.execution.workers or 1
     at_once = f" with {workers} clients at once" if workers > 1 else ""
     fewer = ", or with --execution.workers 1" if workers > 1 else ""
     return (
-        f"out of memory on {error.device}: training {_described(plan.assigned.values(), error)}{at_once}; "
-        f"{_kept(run, state, tensors, velocity)}; go on with: "
-        f"train-supernet --resume {run.folder}{error.advice('client.batch-size')}{fewer}"
+        f"out of memory on {error.device}: training {_described(run.space, error)}{at_once}; "
+        f"{_kept(run, state, tensors, velocity)}; {_go_on(run)}{error.advice('client.batch-size')}{fewer}"
     )
 
 
-def _described(entries: Iterable[Entry], error: OutOfMemoryError) -> str:
-    (entry, *_) = [entry for entry in entries if entry.architecture == error.architecture]
+def _described(space: SearchSpace, error: OutOfMemoryError) -> str:
+    (entry,) = make_entries(space, encode(space, error.architecture)[None], space.fitness)
     costs = f"{format_quantity(entry.macs)} MACs and {format_quantity(entry.params)} parameters"
     return f"the network of {costs} at batch {error.batch_size}"
 

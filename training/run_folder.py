@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import fcntl
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,13 +47,40 @@ class Split:
     clients: Sequence[Sequence[int]]
     normalisation: Normalisation
 
+    @property
+    def sizes(self) -> Sequence[int]:
+        """Training images of every client."""
+        return [len(members) for members in self.clients]
+
+
+@dataclasses.dataclass(frozen=True)
+class Census:
+    """What connected clients said of their images when the run started; the images stay with them.
+
+    Attributes:
+        classes: class names.
+        normalisation: mean and standard deviation of all clients' pixels.
+        examples: training images of every client; 0 for one that was not there.
+        validation: images that every client holds out.
+    """
+
+    classes: tuple[str, ...]
+    normalisation: Normalisation
+    examples: Sequence[int]
+    validation: Sequence[int]
+
+    @property
+    def sizes(self) -> Sequence[int]:
+        """Training images of every client."""
+        return self.examples
+
 
 def create_run(
     folder: Path,
     config: RunConfig,
     space: SearchSpace,
     cache: Cache,
-    split: Split,
+    split: Split | Census,
     first_checkpoint: Callable[[Path], object],
 ) -> None:
     """Write a new run's files and its first checkpoint; the folder appears when it is complete.
@@ -130,11 +157,32 @@ def read_split(folder: Path) -> Split:
     Raises:
         RunError: the file is damaged.
     """
+    with _damage_reported(folder):
+        fields = json.loads(read_text(folder / SPLIT))
+        classes, normalisation = tuple(fields["classes"]), _normalisation(fields)
+        return Split(fields["digest"], classes, fields["validation"], fields["clients"], normalisation)
+
+
+def read_census(folder: Path) -> Census:
+    """Return what the connected clients of a run said of their images.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    with _damage_reported(folder):
+        fields = json.loads(read_text(folder / SPLIT))
+        return Census(tuple(fields["classes"]), _normalisation(fields), fields["examples"], fields["validation"])
+
+
+def _normalisation(fields: Mapping[str, Any]) -> Normalisation:
+    statistics = fields["normalisation"]
+    return Normalisation(tuple(statistics["mean"]), tuple(statistics["std"]))
+
+
+@contextlib.contextmanager
+def _damage_reported(folder: Path) -> Iterator[None]:
     try:
-        fields: dict[str, Any] = json.loads(read_text(folder / SPLIT))
-        statistics = fields["normalisation"]
-        normalisation = Normalisation(tuple(statistics["mean"]), tuple(statistics["std"]))
-        return Split(fields["digest"], tuple(fields["classes"]), fields["validation"], fields["clients"], normalisation)
+        yield
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise RunError(f"{folder / SPLIT} is damaged; the run cannot go on without its split") from error
 

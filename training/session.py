@@ -9,6 +9,8 @@ from supernet.console import EXIT_INTERRUPTED, next_step, print_table, stderr
 from supernet.units import format_bytes, format_quantity
 from training.allocator import keep_freed_memory
 from training.config import RunConfig, write_config
+from training.flower.connection import opened_link
+from training.flower.link import Link
 from training.interrupt import stop_on_interrupt
 from training.rounds import train
 from training.run_folder import CONFIG, METRICS, locked
@@ -27,8 +29,13 @@ def run_session(config: RunConfig, resumed: Path | None) -> int:
     """
     # Before torch starts threads of its own.
     keep_freed_memory()
+    with opened_link(config) as link:
+        return _run(config, resumed, link)
+
+
+def _run(config: RunConfig, resumed: Path | None, link: Link | None) -> int:
     with shown() as listener:
-        prepared = new_run(config, listener) if resumed is None else resumed_run(resumed, config, listener)
+        prepared = new_run(config, listener, link) if resumed is None else resumed_run(resumed, config, listener, link)
     rounds, start = prepared.config.rounds, prepared.checkpoint.state.round
     if start >= rounds:
         stderr.print(f"{prepared.folder} is finished: {rounds} of {rounds} rounds are done")
@@ -68,12 +75,14 @@ def _trackers(prepared: Prepared) -> Trackers:
 
 def _description(prepared: Prepared) -> str:
     config, entries = prepared.config, prepared.cache.entries
-    sizes = [len(members) for members in prepared.split.clients]
+    split = prepared.federation.split
+    sizes = [size for size in split.sizes if size]
+    where = f"on {config.device}" if config.engine == "in-process" else f"over Flower at {config.flower.address}"
     return (
-        f"{prepared.space.name} on {config.data.name} ({len(prepared.split.classes)} classes), {config.rounds} rounds "
+        f"{prepared.space.name} on {config.data.name} ({len(split.classes)} classes), {config.rounds} rounds "
         f"of {config.clients.per_round} from {config.clients.count} clients ({min(sizes)} to {max(sizes)} images, "
         f"{config.partition.scheme}), {len(entries)} cache entries of {format_quantity(entries[0].macs)} to "
-        f"{format_quantity(entries[-1].macs)} MACs, on {config.device}; run: {prepared.folder}"
+        f"{format_quantity(entries[-1].macs)} MACs, {where}; run: {prepared.folder}"
     )
 
 

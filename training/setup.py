@@ -21,34 +21,26 @@ from supernet.weights import Tensors, initial_tensors
 from training.checkpoint import Checkpoint, RunState, load_checkpoint, newest_checkpoint, save_checkpoint
 from training.config import RESUME_MAY_ADAPT, RunConfig, changed_fields, config_to_mapping
 from training.curriculum import Counts
-from training.data.images import ImageSet, normalisation_of
 from training.data.sources import source
-from training.data.split import validation_split
 from training.devices import resolve_device
 from training.evaluation import choose_probes
-from training.execution import Profile, apply_to_torch
-from training.federation import (
-    load_training_images,
-    make_assigner,
-    make_engine,
-    make_evaluator,
-    recipe_of,
-    training_images_of,
-)
-from training.partition import partition
-from training.randomness import numpy_stream, torch_stream
+from training.execution import Profile, apply_to_torch, default_profile
+from training.federation import Federation, make_assigner, recipe_of, simulated, simulated_again
+from training.flower.connection import connect
+from training.flower.link import Link
+from training.randomness import torch_stream
 from training.rounds import Run
 from training.run_folder import (
-    Split,
     check_new_run,
     check_run,
     create_run,
+    read_census,
     read_run_cache,
     read_space,
     read_split,
 )
 from training.trackers.protocol import Tracker
-from training.tuning import Choice, choose_profile
+from training.tuning import choose_profile
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,8 +52,7 @@ class Prepared:
         config: complete configuration.
         space: the search space, with the data's classes.
         cache: the curriculum's cache.
-        data: the training images, validation included, on the training device.
-        split: which image went where.
+        federation: the clients and their images, simulated or connected.
         checkpoint: where training starts.
         profile: how local training is computed.
     """
@@ -70,8 +61,7 @@ class Prepared:
     config: RunConfig
     space: SearchSpace
     cache: Cache
-    data: ImageSet
-    split: Split
+    federation: Federation
     checkpoint: Checkpoint
     profile: Profile
 
@@ -81,8 +71,10 @@ def run_folder(config: RunConfig) -> Path:
     return Path(config.output or f"runs/{Path(config.space).stem}-{config.data.name}-seed{config.seed}")
 
 
-def new_run(config: RunConfig, listener: Listener) -> Prepared:
-    """Check everything, then create the folder of a new run; ``listener`` follows the building of a cache.
+def new_run(config: RunConfig, listener: Listener, link: Link | None = None) -> Prepared:
+    """Check everything, then create the folder of a new run; ``listener`` follows what takes long.
+
+    The clients are those behind ``link``, or simulated.
 
     Raises:
         UserError: whatever the user can mend; nothing has been written then.
@@ -93,13 +85,12 @@ def new_run(config: RunConfig, listener: Listener) -> Prepared:
     space = load_space(config.space)
     config = with_data_defaults(config, space.resolutions[-1])
     config = dataclasses.replace(config, output=str(folder), device=str(device))
-    data = load_training_images(config, space)
-    space = space.adapted(classes=len(data.classes))
-    split = _split(config, data)
+    federation = simulated(config, space) if link is None else connect(link, config, space, listener)
+    space = space.adapted(classes=len(federation.split.classes))
     cache = _cache(config, space, listener)
     # Refuses clients that are too weak for the cache, before anything is written.
     make_assigner(config, space, cache)
-    config, choice = _with_profile(config, space, cache, split, device, listener)
+    config, profile = _with_profile(config, space, cache, federation, device, listener)
     state = RunState(
         round=0,
         counts=Counts.zero(config.clients.count),
@@ -113,13 +104,12 @@ def new_run(config: RunConfig, listener: Listener) -> Prepared:
     def first_checkpoint(into: Path) -> object:
         return save_checkpoint(into, state, mapping, tensors, velocity)
 
-    create_run(folder, config, space, cache, split, first_checkpoint)
-    listener.remark(str(choice))
+    create_run(folder, config, space, cache, federation.split, first_checkpoint)
     checkpoint = Checkpoint(state, mapping, tensors, velocity)
-    return _on_device(Prepared(folder, config, space, cache, data, split, checkpoint, choice.profile), device)
+    return _on_device(Prepared(folder, config, space, cache, federation, checkpoint, profile), device)
 
 
-def resumed_run(folder: Path, config: RunConfig, listener: Listener) -> Prepared:
+def resumed_run(folder: Path, config: RunConfig, listener: Listener, link: Link | None = None) -> Prepared:
     """Read a run's folder and its newest checkpoint; ``listener`` is told of what the bytes now differ by.
 
     Raises:
@@ -132,23 +122,25 @@ def resumed_run(folder: Path, config: RunConfig, listener: Listener) -> Prepared
     _refuse_changes(folder, config, changed_fields(checkpoint.config, config_to_mapping(config)))
     device = resolve_device(config.device)
     config = dataclasses.replace(config, device=str(device))
-    split = read_split(folder)
-    data = training_images_of(folder, config, space, split)
+    federation: Federation
+    if link is None:
+        federation = simulated_again(folder, config, space, read_split(folder))
+    else:
+        federation = connect(link, config, space, listener, read_census(folder))
     cache = read_run_cache(folder, space)
-    config, choice = _with_profile(config, space, cache, split, device, listener)
-    listener.remark(str(choice))
+    config, profile = _with_profile(config, space, cache, federation, device, listener)
     for name, old, new in changed_fields(checkpoint.config, config_to_mapping(config)):
         listener.remark(f"{name} is {new} from here on; it was {old}: the run ends with other bytes")
-    return _on_device(Prepared(folder, config, space, cache, data, split, checkpoint, choice.profile), device)
+    return _on_device(Prepared(folder, config, space, cache, federation, checkpoint, profile), device)
 
 
 def assemble(prepared: Prepared, tracker: Tracker, should_stop: Callable[[], bool]) -> Run:
-    """Return the run a prepared folder stands for, on the in-process engine.
+    """Return the run a prepared folder stands for.
 
     Raises:
         UserError: a client cannot run the smallest network of the cache.
     """
-    config, split, data = prepared.config, prepared.split, prepared.data
+    config, federation = prepared.config, prepared.federation
     apply_to_torch(prepared.profile)
     return Run(
         folder=prepared.folder,
@@ -158,11 +150,19 @@ def assemble(prepared: Prepared, tracker: Tracker, should_stop: Callable[[], boo
         entries=prepared.cache.entries,
         probes=choose_probes(prepared.cache.entries, config.evaluation.probes),
         assigner=make_assigner(config, prepared.space, prepared.cache),
-        engine=make_engine(config, prepared.space, split, data, prepared.profile),
-        evaluator=make_evaluator(config, prepared.space, split, data, data.subset(torch.tensor(split.validation))),
+        engine=federation.engine(config, prepared.space, prepared.profile),
+        evaluator=federation.evaluator(config, prepared.space),
         tracker=tracker,
         should_stop=should_stop,
+        **_persistence(config),
     )
+
+
+def _persistence(config: RunConfig) -> dict[str, Any]:
+    """Return what makes a round: simulated clients fail alike every time, connected ones do not."""
+    if config.engine == "in-process":
+        return {}
+    return {"quorum": config.flower.quorum, "retries": config.flower.retries}
 
 
 def with_data_defaults(config: RunConfig, side: int) -> RunConfig:
@@ -188,13 +188,22 @@ def with_data_defaults(config: RunConfig, side: int) -> RunConfig:
 
 
 def _with_profile(
-    config: RunConfig, space: SearchSpace, cache: Cache, split: Split, device: torch.device, listener: Listener
-) -> tuple[RunConfig, Choice]:
-    """Return the configuration with nothing left out of how local training is computed, and why it is so."""
-    recipe = recipe_of(config, space, split)
+    config: RunConfig,
+    space: SearchSpace,
+    cache: Cache,
+    federation: Federation,
+    device: torch.device,
+    listener: Listener,
+) -> tuple[RunConfig, Profile]:
+    """Return the configuration with nothing left out of how local training is computed here, and that as a profile."""
+    if config.engine == "flower":
+        # Every client decides by its own machine what the configuration leaves out.
+        return config, default_profile(config.precision, config.execution)
+    recipe = recipe_of(config, space, federation.split.normalisation)
     choice = choose_profile(config.precision, config.execution, recipe, cache.entries, device, listener)
+    listener.remark(str(choice))
     precision, execution = choice.profile.precision, choice.profile.chosen()
-    return dataclasses.replace(config, precision=precision, execution=execution), choice
+    return dataclasses.replace(config, precision=precision, execution=execution), choice.profile
 
 
 def _refuse_changes(folder: Path, config: RunConfig, changes: Sequence[tuple[str, Any, Any]]) -> None:
@@ -210,19 +219,6 @@ def _refuse_changes(folder: Path, config: RunConfig, changes: Sequence[tuple[str
                 f"client.batch_size is {new}, but {folder} was trained with {old} and its clients may hold no more "
                 "images; a resumed run may only lower it"
             )
-
-
-def _split(config: RunConfig, data: ImageSet) -> Split:
-    training, validation = validation_split(data, config.data.validation, torch_stream(config.seed, "validation"))
-    parts = partition(
-        data.labels[training].tolist(),
-        config.clients.count,
-        config.partition,
-        config.client.batch,
-        numpy_stream(config.seed, "partition"),
-    )
-    clients = [training[part].tolist() for part in parts]
-    return Split(data.digest(), data.classes, validation.tolist(), clients, normalisation_of(data.subset(training)))
 
 
 def _cache(config: RunConfig, space: SearchSpace, listener: Listener) -> Cache:
@@ -248,10 +244,10 @@ def _on_device(prepared: Prepared, device: torch.device) -> Prepared:
             for name, tensor in tensors.items()
         }
 
-    data, checkpoint = prepared.data, prepared.checkpoint
+    checkpoint = prepared.checkpoint
     return dataclasses.replace(
         prepared,
-        data=ImageSet(data.images.to(device), data.labels.to(device), data.classes),
+        federation=prepared.federation.on_device(device),
         checkpoint=dataclasses.replace(
             checkpoint,
             tensors=move(checkpoint.tensors),

@@ -29,6 +29,7 @@ from training.execution import (
     Profile,
     check_possible,
     complete_profile,
+    default_profile,
     possible_precisions,
 )
 from training.memory import OutOfMemoryError
@@ -153,7 +154,7 @@ def _sized(recipe: Recipe, entry: Entry, device: torch.device) -> _Bench:
 
 
 def _measure(precision: PrecisionChoice, config: ExecutionConfig, bench: _Bench, listener: Listener) -> Choice:
-    best = _default(precision, config)
+    best = default_profile(precision, config)
     rates: dict[Profile, float] = {}
     stages = (_precisions, _formats, _graphs, _optimizers, _workers)
     for done, stage in enumerate(stages):
@@ -169,18 +170,6 @@ def _measure(precision: PrecisionChoice, config: ExecutionConfig, bench: _Bench,
     if not rates.get(best, 1.0):
         raise UserError(f"nothing trains on {bench.device}: {best} fails; try another --device or --precision")
     return Choice(best, _reason(best, rates, bench))
-
-
-def _default(precision: PrecisionChoice, config: ExecutionConfig) -> Profile:
-    return Profile(
-        precision="fp32" if precision == "auto" else precision,
-        memory_format=config.memory_format or "channels_last",
-        fused=config.fused is not False,
-        compiled=config.compiled,
-        graphs=config.graphs is True,
-        workers=config.workers or 1,
-        threads=config.threads or torch.get_num_threads(),
-    )
 
 
 def _rates(candidates: Sequence[Profile], bench: _Bench, listener: Listener) -> dict[Profile, float]:

@@ -60,9 +60,14 @@ def normalisation_of(images: ImageSet) -> Normalisation:
     """Return the statistics of every channel over all pixels of the set."""
     counts = torch.stack(
         [torch.bincount(images.images[:, c].flatten(), minlength=256) for c in range(images.images.shape[1])]
-    ).double()
+    )
+    return normalisation_of_counts(counts)
+
+
+def normalisation_of_counts(counts: Tensor) -> Normalisation:
+    """Return the statistics of pixels of which ``counts`` (channels, 256) have each value."""
     values = torch.arange(256, dtype=torch.float64) / 255
-    shares = counts / counts.sum(dim=1, keepdim=True)
+    shares = counts.double() / counts.sum(dim=1, keepdim=True)
     mean = (shares * values).sum(dim=1)
     variance = (shares * (values - mean[:, None]) ** 2).sum(dim=1)
     # A constant channel carries nothing: divide it by 1.

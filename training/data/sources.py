@@ -97,7 +97,20 @@ def _load_folder(root: Path, split: str, side: int, download: bool) -> ImageSet:
     unknown = sorted(set(_classes(root / "test")) - set(classes))
     if unknown:
         raise DataError(f"{root / 'train'} lacks the class {unknown[0]!r}, which {root / 'test'} has")
-    files = _image_files(root / split, classes)
+    return _load_classes(root / split, classes, side)
+
+
+def load_class_folders(folder: Path, side: int) -> ImageSet:
+    """Return all images of ``folder/CLASS/``, resized to squares of ``side`` pixels.
+
+    Raises:
+        DataError: there are none, or one cannot be read.
+    """
+    return _load_classes(folder, _classes(folder), side)
+
+
+def _load_classes(folder: Path, classes: tuple[str, ...], side: int) -> ImageSet:
+    files = _image_files(folder, classes)
     _check_memory(len(files), side)
     images = torch.from_numpy(np.stack(_decode_all([path for path, _ in files], side)))
     return ImageSet(images.permute(0, 3, 1, 2).contiguous(), torch.tensor([label for _, label in files]), classes)

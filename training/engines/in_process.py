@@ -34,6 +34,10 @@ class InProcessEngine:
         count = 1 if profile.workers == 1 else profile.workers + 1
         self._trainers = [LocalTrainer(recipe, profile, data.images.device) for _ in range(count)]
 
+    def available(self) -> Sequence[int]:
+        """Return all clients: nobody is ever absent."""
+        return range(len(self._partition))
+
     def run(self, tasks: Iterable[Task]) -> Iterator[Update | Failure]:
         """Yield one update for every task; it may be overwritten once the next one is asked for."""
         if len(self._trainers) > 1:

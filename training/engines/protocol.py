@@ -1,9 +1,14 @@
 """What an engine does: turn tasks into updates or failures, and calibration tasks into statistics."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
+from supernet.errors import UserError
 from training.messages import CalibrationTask, Failure, Statistics, Task, Update
+
+
+class EngineError(UserError):
+    """A federation that cannot go on; the run keeps its last round."""
 
 
 class Engine(Protocol):
@@ -12,6 +17,13 @@ class Engine(Protocol):
     Tasks are taken from the iterable only as they can be started, and answers are yielded as they come, so
     that memory does not grow with the number of clients.
     """
+
+    def available(self) -> Sequence[int]:
+        """Return the clients a round can draw from, in ascending order; may wait for them.
+
+        Raises:
+            EngineError: there are too few.
+        """
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Update | Failure]:
         """Yield one answer for every task, in any order; its tensors hold until the next one is asked for."""

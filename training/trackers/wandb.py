@@ -58,6 +58,7 @@ class WandbTracker:
             "train/beta": record.beta,
             "bytes/up": record.bytes_up,
             "bytes/down": record.bytes_down,
+            "bytes/whole_supernets": record.bytes_whole,
             "time/round_seconds": record.seconds,
             "time/overhead_share": record.overhead_share,
             "failures": sum(record.failures.values()),

@@ -1,0 +1,274 @@
+"""The Flower engine: clients are processes on other machines, each with its own images, behind a SuperLink."""
+
+import dataclasses
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+from torch import Tensor
+
+from supernet.architecture import Architecture
+from supernet.slices import tensor_shapes
+from supernet.space import SearchSpace
+from supernet.weights import Tensors
+from training.config import FlowerConfig, WireDtype
+from training.engines.protocol import EngineError
+from training.flower import wire
+from training.flower.exchange import Answer, Exchange, Question, Trouble
+from training.flower.line import LineLost
+from training.flower.roster import Roster
+from training.flower.wire import Kind, Request, WireError
+from training.messages import (
+    CalibrationTask,
+    Correct,
+    EvaluationTask,
+    Failure,
+    FailureKind,
+    Statistics,
+    Task,
+    Update,
+)
+
+#: Seconds between two looks for clients that are missing.
+_PAUSE = 0.5
+
+AnyTask = TypeVar("AnyTask", Task, CalibrationTask, EvaluationTask)
+
+
+class Unusable(Exception):  # noqa: N818 - an answer that is counted, not an error of the program
+    """An answer that cannot be used; ``kind`` is what it is counted as."""
+
+    def __init__(self, kind: FailureKind, reason: str) -> None:
+        super().__init__(reason)
+        self.kind = kind
+
+
+class FlowerEngine:
+    """Asks clients over Flower; answers are yielded in the order of the tasks, whatever order they come in.
+
+    Args:
+        space: the search space.
+        config: deadlines, and the type of tensors on the wire.
+        exchange: carries questions and answers.
+        roster: knows who is there.
+        request: the header of every message, but for its kind and jobs.
+        enough: clients a round needs to begin at all.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        config: FlowerConfig,
+        exchange: Exchange,
+        roster: Roster,
+        request: Request,
+        enough: int,
+    ) -> None:
+        self._space, self._config, self._request = space, config, request
+        self._exchange, self._roster, self._enough = exchange, roster, enough
+
+    def available(self) -> Sequence[int]:
+        """Return the clients that are there, in order; waits while there are too few.
+
+        Raises:
+            EngineError: there are still too few after ``patience`` seconds.
+        """
+        return sorted(wait_for(self._roster, self._enough, self._config))
+
+    def run(self, tasks: Iterable[Task]) -> Iterator[Update | Failure]:
+        """Yield one answer for every task, in their order."""
+        yield from self._asked("train", ([task] for task in tasks), _training_job, self._update)
+
+    def calibrate(self, tasks: Iterable[CalibrationTask]) -> Iterator[Statistics | Failure]:
+        """Yield one answer for every task; tasks of one client in a row go as one message."""
+        yield from self._asked("calibrate", _by_client(tasks), _calibration_job, self._statistics)
+
+    def evaluate(self, tasks: Iterable[EvaluationTask]) -> Iterator[Correct | Failure]:
+        """Yield one answer for every task; tasks of one client in a row go as one message."""
+        yield from self._asked("evaluate", _by_client(tasks), _evaluation_job, self._correct)
+
+    def _asked(
+        self,
+        kind: Kind,
+        groups: Iterable[Sequence[AnyTask]],
+        job_of: Callable[[AnyTask], Mapping[str, Any]],
+        read: Callable[[AnyTask, Mapping[str, Any], Tensors, Answer], Any],
+    ) -> Iterator[Any]:
+        """Send each group of tasks as one message; yield what ``read`` makes of every task's result, or a failure."""
+        present = self._present()
+        asked: list[Sequence[AnyTask]] = []
+
+        def questions() -> Iterator[Question]:
+            for group in groups:
+                asked.append(group)
+                request = dataclasses.replace(self._request, kind=kind, jobs=[job_of(task) for task in group])
+                tensors = wire.joined([task.tensors for task in group])
+                most = wire.most_answer_bytes(kind, self._request.wire_dtype, tensors)
+                yield Question(present.get(group[0].client), request, tensors, most)
+
+        for index, answer in enumerate(self._exchange.answers(questions(), self._config.deadline)):
+            group = asked[index]
+            if isinstance(answer, Trouble):
+                if answer.kind in ("timeout", "lost", "offline"):
+                    self._roster.doubt(group[0].client)
+                yield from (
+                    Failure(task, answer.kind, answer.reason, answer.bytes_down, answer.bytes_up) for task in group
+                )
+            else:
+                yield from self._results(group, answer, read)
+
+    def _results(
+        self,
+        group: Sequence[AnyTask],
+        answer: Answer,
+        read: Callable[[AnyTask, Mapping[str, Any], Tensors, Answer], Any],
+    ) -> Iterator[Any]:
+        unreadable: WireError | None = None
+        jobs: Sequence[Mapping[str, Any]] = [{}] * len(group)
+        parts: Sequence[Tensors] = [{}] * len(group)
+        try:
+            jobs = answer.jobs
+            if len(jobs) != len(group):
+                raise WireError(f"{len(jobs)} results for {len(group)} jobs")
+            blobs = answer.blob.stat().st_size
+            parts = wire.separated(wire.read_blob(answer.blob) if blobs else {}, len(group))
+        except WireError as error:
+            jobs, unreadable = [{}] * len(group), error
+        for task, job, tensors in zip(group, jobs, parts, strict=True):
+            try:
+                if unreadable is not None:
+                    raise unreadable
+                _check_echo(task.architecture, job)
+                yield read(task, job, tensors, answer)
+            except (WireError, Unusable) as error:
+                kind = error.kind if isinstance(error, Unusable) else "malformed"
+                yield Failure(task, kind, str(error), answer.bytes_down, answer.bytes_up)
+
+    def _update(self, task: Task, job: Mapping[str, Any], tensors: Tensors, answer: Answer) -> Update:
+        if job.get("round") != task.round:
+            raise WireError("an answer to another round")
+        said, examples = self._roster.described[task.client].examples, job.get("examples")
+        if examples != said or type(examples) is not int:
+            raise Unusable("examples", f"it reports {str(examples)[:20]} examples and has described {said}")
+        loss = math.nan if job.get("loss") is None else wire.number(job, "loss")
+        seconds = min(max(0.0, wire.number(job, "seconds")), self._request.deadline)
+        return Update(
+            task=task,
+            tensors=restored(task.tensors, tensors, self._request.wire_dtype),
+            examples=examples,
+            loss=loss,
+            started=answer.arrived - seconds,
+            sgd_seconds=seconds,
+            bytes_down=answer.bytes_down,
+            bytes_up=answer.bytes_up,
+        )
+
+    def _statistics(self, task: CalibrationTask, job: Mapping[str, Any], sums: Tensors, answer: Answer) -> Statistics:
+        del answer
+        batches = wire.integer(job, "batches", 0, task.batches)
+        images = wire.integer(job, "images", 0, batches * task.batch_size)
+        expected = statistics_shapes(self._space, task.architecture) if batches else {}
+        if {name: tuple(tensor.shape) for name, tensor in sums.items()} != expected:
+            raise Unusable("shape", "its statistics are those of another network")
+        if not all(tensor.is_floating_point() and tensor.isfinite().all() for tensor in sums.values()):
+            raise Unusable("non-finite", "its statistics hold NaN or infinity")
+        if any((tensor < 0).any() for name, tensor in sums.items() if name.endswith("running_var")):
+            raise Unusable("non-finite", "its statistics hold negative variances")
+        # The file is gone when the next answer is read.
+        return Statistics({name: tensor.double().clone() for name, tensor in sums.items()}, batches, images)
+
+    def _correct(self, task: EvaluationTask, job: Mapping[str, Any], tensors: Tensors, answer: Answer) -> Correct:
+        del tensors, answer
+        images = wire.integer(job, "images", 0, self._roster.described[task.client].validation)
+        return Correct(task, wire.integer(job, "correct", 0, images), images)
+
+    def _present(self) -> Mapping[int, str]:
+        try:
+            return self._roster.look()
+        except LineLost:
+            # Nobody can be reached: every task fails as offline, and the next round waits for the SuperLink.
+            self._roster.forget_questions()
+            return {}
+
+
+def wait_for(
+    roster: Roster, enough: int, config: FlowerConfig, report: Callable[[int], None] = lambda there: None
+) -> Mapping[int, str]:
+    """Return the nodes of the clients that are there once there are ``enough``; ``report`` is told how many are.
+
+    Raises:
+        EngineError: there are too few after ``patience`` seconds, or no SuperLink.
+    """
+    end = time.monotonic() + config.patience
+    while True:
+        try:
+            present, lost = roster.look(), ""
+        except LineLost as error:
+            roster.forget_questions()
+            present, lost = {}, str(error)
+        report(len(present))
+        if len(present) >= enough:
+            return present
+        if time.monotonic() > end:
+            break
+        time.sleep(_PAUSE)
+    if lost:
+        raise EngineError(f"no SuperLink at {config.address} for {config.patience:g} s: {lost}")
+    raise EngineError(
+        f"{len(present)} of at least {enough} clients are connected to {config.address} after {config.patience:g} s; "
+        "start more SuperNodes, or lower --flower.min-clients or --flower.quorum"
+    )
+
+
+def restored(sent: Mapping[str, Tensor], received: Tensors, dtype: WireDtype) -> Tensors:
+    """Return the trained tensors: as received, or in bf16 what was sent plus what changed.
+
+    Tensors that cannot be added are left as they are, for ``check_update`` to refuse.
+    """
+    if dtype == "fp32":
+        return received
+    expected = wire.TORCH_DTYPES[dtype]
+    return {
+        name: sent[name] + tensor.float()
+        if name in sent and tensor.shape == sent[name].shape and tensor.dtype == expected
+        else tensor
+        for name, tensor in received.items()
+    }
+
+
+def statistics_shapes(space: SearchSpace, architecture: Architecture) -> dict[str, tuple[int, ...]]:
+    """Return the names and shapes of a subnet's running means and variances; none for GroupNorm."""
+    if space.norm == "group":
+        return {}
+    norms = {name: shape for name, shape in tensor_shapes(space, architecture).items() if name.endswith("norm.weight")}
+    return {
+        f"{name.removesuffix('weight')}{kind}": shape
+        for name, shape in norms.items()
+        for kind in ("running_mean", "running_var")
+    }
+
+
+def _by_client(tasks: Iterable[AnyTask]) -> Iterator[Sequence[AnyTask]]:
+    for _, group in itertools.groupby(tasks, key=lambda task: task.client):
+        yield list(group)
+
+
+def _training_job(task: Task) -> Mapping[str, Any]:
+    fields = {"round": task.round, "epochs": task.epochs, "learning_rate": task.learning_rate, "seed": task.seed}
+    return {**fields, "architecture": task.architecture.to_json()}
+
+
+def _calibration_job(task: CalibrationTask) -> Mapping[str, Any]:
+    fields = {"batches": task.batches, "batch_size": task.batch_size, "seed": task.seed}
+    return {**fields, "architecture": task.architecture.to_json()}
+
+
+def _evaluation_job(task: EvaluationTask) -> Mapping[str, Any]:
+    return {"batch_size": task.batch_size, "architecture": task.architecture.to_json()}
+
+
+def _check_echo(architecture: Architecture, job: Mapping[str, Any]) -> None:
+    if job.get("architecture") != architecture.to_json():
+        raise WireError("an answer for another architecture")

@@ -1,0 +1,98 @@
+"""Evaluation where the images are: clients calibrate and measure subnets on what they hold out."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, nn
+
+from cache.entries import Entry
+from supernet.architecture import Architecture
+from supernet.space import SearchSpace
+from supernet.weights import views
+from training.calibration import blank_network, combined, plan_calibration, with_statistics
+from training.config import RunConfig
+from training.engines.flower import FlowerEngine
+from training.evaluation import Probe
+from training.federation import able_clients
+from training.messages import CalibrationTask, Correct, EvaluationTask, Statistics
+
+
+@dataclasses.dataclass(frozen=True)
+class FederatedEvaluator:
+    """Evaluates subnets on the clients' held-out images, in two exchanges: statistics first, then accuracy.
+
+    A client is only ever sent networks it can run.
+
+    Attributes:
+        engine: asks the clients.
+        config: of the run.
+        space: the search space.
+    """
+
+    engine: FlowerEngine
+    config: RunConfig
+    space: SearchSpace
+
+    def probe(self, tensors: Mapping[str, Tensor], entries: Sequence[Entry]) -> list[Probe]:
+        """Return the accuracy of every entry's subnet; entries that no client could measure are left out."""
+        present = set(self.engine.available())
+        able = {entry.architecture: sorted(present & set(able_clients(self.config, entry))) for entry in entries}
+        networks = self._calibrated(tensors, able)
+        correct = self._measured(networks, able)
+        return [
+            Probe(entry.macs, entry.params, correct[entry.architecture])
+            for entry in entries
+            if entry.architecture in correct
+        ]
+
+    def accuracy(self, network: nn.Module, architecture: Architecture) -> float | None:
+        """Return the share of held-out images that a calibrated network classifies rightly; None if none answered."""
+        clients = self.engine.available()
+        return self._measured({architecture: network}, {architecture: clients}).get(architecture)
+
+    def _calibrated(
+        self, tensors: Mapping[str, Tensor], able: Mapping[Architecture, Sequence[int]]
+    ) -> dict[Architecture, nn.Module]:
+        networks = {architecture: blank_network(self.space, tensors, architecture) for architecture in able}
+        if self.space.norm == "group":
+            return {architecture: network.eval() for architecture, network in networks.items()}
+        tasks = [
+            task
+            for architecture, clients in able.items()
+            if clients
+            for task in self._calibration_tasks(tensors, architecture, clients)
+        ]
+        # Tasks of one client in a row travel as one message.
+        tasks.sort(key=lambda task: task.client)
+        parts: dict[Architecture, list[Statistics]] = {}
+        for task, answer in zip(tasks, self.engine.calibrate(tasks), strict=True):
+            if isinstance(answer, Statistics):
+                parts.setdefault(task.architecture, []).append(answer)
+        return {
+            architecture: with_statistics(networks[architecture], combined(statistics))
+            for architecture, statistics in parts.items()
+        }
+
+    def _calibration_tasks(
+        self, tensors: Mapping[str, Tensor], architecture: Architecture, clients: Sequence[int]
+    ) -> list[CalibrationTask]:
+        images, batch = self.config.evaluation.calibration_images, self.config.client.batch
+        plan = plan_calibration(clients, images, batch, self.config.seed)
+        return list(plan.tasks(architecture, views(self.space, dict(tensors), architecture)))
+
+    def _measured(
+        self, networks: Mapping[Architecture, nn.Module], able: Mapping[Architecture, Sequence[int]]
+    ) -> dict[Architecture, float]:
+        size = self.config.evaluation.batch_size
+        tasks = [
+            EvaluationTask(client, architecture, network.state_dict(), size)
+            for architecture, network in networks.items()
+            for client in able[architecture]
+        ]
+        tasks.sort(key=lambda task: task.client)
+        counts: dict[Architecture, tuple[int, int]] = {}
+        for answer in self.engine.evaluate(tasks):
+            if isinstance(answer, Correct):
+                correct, images = counts.get(answer.task.architecture, (0, 0))
+                counts[answer.task.architecture] = (correct + answer.correct, images + answer.images)
+        return {architecture: correct / images for architecture, (correct, images) in counts.items() if images}

@@ -1,0 +1,197 @@
+"""Questions to clients and their answers: sent at once, answered by a deadline, taken in the order they were asked."""
+
+import dataclasses
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast, get_args
+
+from torch import Tensor
+
+from training.flower import wire
+from training.flower.line import MALFORMED, TOO_LARGE, LineLost, Reply
+from training.flower.link import Link, MessageType
+from training.flower.wire import Request, WireError
+from training.messages import FailureKind
+
+#: Seconds between two looks for replies.
+_POLL = 0.1
+
+#: What Flower's error codes are counted as; all others are errors of the client's code.
+_KINDS: Mapping[int, FailureKind] = {
+    3: "timeout",  # the message's time to live has passed
+    4: "lost",  # the reply is gone
+    5: "lost",  # the node is gone
+    8: "lost",  # the client's process is gone
+    MALFORMED: "malformed",
+    TOO_LARGE: "size",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """A client's answer, its header read, its blob not yet.
+
+    Attributes:
+        fields: of the header.
+        blob: file of its tensors, removed once the next answer is asked for.
+        arrived: moment of the server's monotonic clock.
+        bytes_down: bytes of the question.
+        bytes_up: bytes of the answer.
+    """
+
+    fields: Mapping[str, Any]
+    blob: Path
+    arrived: float
+    bytes_down: int
+    bytes_up: int
+
+    @property
+    def jobs(self) -> Sequence[Mapping[str, Any]]:
+        """Fields of every job's result.
+
+        Raises:
+            WireError: there are none.
+        """
+        jobs = self.fields.get("jobs")
+        if not isinstance(jobs, list) or not all(isinstance(job, dict) for job in jobs):
+            raise WireError("no list of results")
+        return jobs
+
+
+@dataclasses.dataclass(frozen=True)
+class Trouble:
+    """Why there is no answer."""
+
+    kind: FailureKind
+    reason: str
+    bytes_down: int = 0
+    bytes_up: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """What one client is asked.
+
+    Attributes:
+        node: the client's node; None if it is not connected.
+        request: the header.
+        tensors: of the blob.
+        most: bytes of the largest answer there can be.
+    """
+
+    node: str | None
+    request: Request
+    tensors: Mapping[str, Tensor]
+    most: int
+
+
+@dataclasses.dataclass(frozen=True)
+class _Sent:
+    question: Question
+    bytes_down: int
+    name: str | None
+    trouble: Trouble | None
+
+
+class Exchange:
+    """Asks clients through a link.
+
+    Args:
+        link: carries the messages.
+    """
+
+    def __init__(self, link: Link) -> None:
+        self._link, self._count = link, 0
+
+    def answers(self, questions: Iterable[Question], deadline: float) -> Iterator[Answer | Trouble]:
+        """Send every question, then yield one answer each, in the order of the questions.
+
+        An answer is yielded once it and all before it have come or failed; ``deadline`` seconds after the last
+        question was sent all that are missing have failed. Answers that came early wait as files.
+        """
+        sent = [self._sent(question) for question in questions]
+        open_ = {one.name: one for one in sent if one.name is not None}
+        done: dict[str, Answer | Trouble] = {}
+        end = time.monotonic() + deadline
+        for one in sent:
+            if one.name is None:
+                yield cast("Trouble", one.trouble)
+                continue
+            while one.name not in done:
+                waiting = {name: other for name, other in open_.items() if name not in done}
+                done |= self._collected(waiting, late=time.monotonic() > end)
+                if one.name not in done:
+                    time.sleep(_POLL)
+            answer = done[one.name]
+            # Nobody needs it any more once the next one is asked for.
+            done[one.name] = Trouble("lost", "already taken")
+            yield answer
+            if isinstance(answer, Answer):
+                answer.blob.unlink(missing_ok=True)
+
+    def send(self, question: Question) -> tuple[str | None, int]:
+        """Send a question; return its name, None if the node is gone, and its bytes.
+
+        Raises:
+            LineLost: the SuperLink does not answer.
+        """
+        header, blob, size = wire.encode(question.request), None, 0
+        if question.tensors:
+            self._count += 1
+            blob = f"task-{self._count}"
+            dtype = wire.TORCH_DTYPES[question.request.wire_dtype] if question.request.kind == "train" else None
+            size = wire.write_blob(self._link.folder / blob, question.tensors, dtype)
+        kind: MessageType = "train" if question.request.kind == "train" else "query"
+        try:
+            name = self._link.send(question.node or "", kind, header, blob, question.request.deadline)
+        finally:
+            if blob is not None:
+                (self._link.folder / blob).unlink(missing_ok=True)
+        return name, len(header) + size
+
+    def _sent(self, question: Question) -> _Sent:
+        if question.node is None:
+            return _Sent(question, 0, None, Trouble("offline", "it is not connected"))
+        try:
+            name, size = self.send(question)
+        except LineLost as error:
+            return _Sent(question, 0, None, Trouble("lost", f"the SuperLink is gone ({error})"))
+        if name is None:
+            return _Sent(question, 0, None, Trouble("offline", "its node has just left"))
+        return _Sent(question, size, name, None)
+
+    def _collected(self, waiting: Mapping[str, _Sent], *, late: bool) -> dict[str, Answer | Trouble]:
+        try:
+            replies = self._link.collect({name: one.question.most for name, one in waiting.items()})
+        except LineLost as error:
+            return {name: Trouble("lost", f"the SuperLink is gone ({error})") for name in waiting}
+        done = {name: read_reply(reply, waiting[name].bytes_down) for name, reply in replies.items()}
+        if late:
+            for name in waiting.keys() - done.keys():
+                seconds = waiting[name].question.request.deadline
+                done[name] = Trouble("timeout", f"no answer within {seconds:g} s", waiting[name].bytes_down)
+        return done
+
+
+def read_reply(reply: Reply, bytes_down: int = 0) -> Answer | Trouble:
+    """Return what a reply says, its header checked."""
+    if reply.error is not None or reply.blob is None:
+        kind = _KINDS.get(reply.error or 0, "error")
+        return Trouble(kind, reply.reason or "an empty reply", bytes_down)
+    size = len(reply.header) + reply.blob.stat().st_size
+    try:
+        fields = wire.decode(reply.header)
+    except WireError as error:
+        reply.blob.unlink(missing_ok=True)
+        return Trouble("malformed", str(error), bytes_down, size)
+    if "refused" in fields:
+        reply.blob.unlink(missing_ok=True)
+        refusal: FailureKind = fields["kind"] if fields.get("kind") in get_args(FailureKind) else "refused"
+        return Trouble(refusal, _line(fields["refused"]), bytes_down, size)
+    return Answer(fields, reply.blob, time.monotonic(), bytes_down, size)
+
+
+def _line(text: Any) -> str:
+    """Return a client's words as one line that fits on a terminal and holds no control characters."""
+    return "".join(character for character in str(text)[:400] if character.isprintable())

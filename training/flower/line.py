@@ -1,0 +1,83 @@
+"""The line between a command and the ServerApp that Flower started for it: JSON lines over a Unix socket.
+
+Blobs do not travel over the line: they lie as files in the command's own folder, which both processes can read. The
+folder is private to the user, so whoever can open the socket could as well send the command a signal.
+"""
+
+import dataclasses
+import json
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+#: Name of the socket in the command's folder.
+SOCKET = "line"
+
+#: What the ServerApp itself says of a reply, beside Flower's error codes, which are positive.
+MALFORMED, TOO_LARGE = -1, -2
+
+
+class LineLost(Exception):  # noqa: N818 - an event of every long run rather than an error
+    """The other end is gone, or says nothing any more."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Reply:
+    """What came back for one message.
+
+    Attributes:
+        header: of the client's answer; empty where there is none.
+        blob: file of its tensors.
+        error: Flower's own error code, or one of those above, if there is no answer.
+        reason: what Flower says of it.
+    """
+
+    header: bytes
+    blob: Path | None
+    error: int | None = None
+    reason: str = ""
+
+
+class Line:
+    """One end of a connected line: a request or an answer is one JSON object on a line of its own."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._file = connection.makefile("rwb")
+
+    def write(self, fields: Mapping[str, Any]) -> None:
+        """Send one object.
+
+        Raises:
+            LineLost: nobody listens any more.
+        """
+        try:
+            self._file.write(json.dumps(fields).encode() + b"\n")
+            self._file.flush()
+        except OSError as error:
+            raise LineLost(str(error)) from error
+
+    def read(self) -> dict[str, Any] | None:
+        """Return the next object, or None when the other end has hung up.
+
+        Raises:
+            LineLost: nothing came within the socket's timeout.
+        """
+        try:
+            text = self._file.readline()
+        except OSError as error:
+            raise LineLost(str(error)) from error
+        if not text.endswith(b"\n"):
+            return None
+        fields: dict[str, Any] = json.loads(text)
+        return fields
+
+    def close(self) -> None:
+        """Hang up."""
+        # The file holds the descriptor too; a line that is already lost may refuse the last bytes.
+        for part in (self._file, self._connection):
+            try:
+                part.close()
+            except OSError:
+                continue

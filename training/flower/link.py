@@ -1,0 +1,205 @@
+"""The server's link to a running SuperLink: submits the app, then sends messages and collects replies through it."""
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from supernet.errors import UserError
+from training.config import FlowerConfig
+from training.flower.line import SOCKET, Line, LineLost, Reply
+
+#: What Flower must not do: report to its makers, look for updates, install what an app asks for.
+ENVIRONMENT: Mapping[str, str] = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+}
+
+#: Seconds for the SuperLink to take a run, and for a SuperExec to start its ServerApp.
+_SUBMISSION, _START = 60.0, 90.0
+
+#: Seconds without an answer of the ServerApp after which it counts as lost; it waits for a SuperLink that restarts.
+_SILENCE = 120.0
+
+_BUNDLE = Path(__file__).parent / "bundle"
+_CONNECTION = "federation"
+
+MessageType = Literal["train", "query"]
+
+
+class Link(Protocol):
+    """Carries messages to nodes and replies back, by whatever transport."""
+
+    @property
+    def folder(self) -> Path:
+        """Where the blobs of messages lie."""
+
+    def nodes(self) -> Sequence[str]:
+        """Return the names of the nodes that are connected."""
+
+    def send(self, node: str, kind: MessageType, header: bytes, blob: str | None, deadline: float) -> str | None:
+        """Send a message; return its name, or None if the node is gone. ``blob`` is a file in the folder."""
+
+    def collect(self, messages: Mapping[str, int]) -> Mapping[str, Reply]:
+        """Return the replies that have come; a message is named with the most bytes of its reply."""
+
+
+class FlowerLink:
+    """A link over Flower; connects when it is first used, and anew after it was lost.
+
+    Args:
+        config: of the SuperLink.
+        name: of the run, for Flower's logs.
+    """
+
+    def __init__(self, config: FlowerConfig, name: str) -> None:
+        _check_security(config)
+        self._config, self._name = config, name
+        self.folder = Path(tempfile.mkdtemp(prefix="fedpareto-"))
+        self._line: Line | None = None
+        self._command = _flwr_command()
+        _write_connection(self.folder / "flwr", config)
+
+    def nodes(self) -> Sequence[str]:
+        """Return the names of the nodes that are connected.
+
+        Raises:
+            LineLost: the SuperLink does not answer.
+            UserError: it refuses the run.
+        """
+        nodes: list[str] = self._ask(do="nodes")["nodes"]
+        return nodes
+
+    def send(self, node: str, kind: MessageType, header: bytes, blob: str | None, deadline: float) -> str | None:
+        """Send a message; return its name, or None if the node is gone.
+
+        Raises:
+            LineLost: the SuperLink does not answer.
+        """
+        # The margin lets an answer that was sent in time arrive.
+        ttl = deadline + _SILENCE
+        fields = {"node": node, "type": kind, "header": header.decode(), "blob": blob, "ttl": ttl, "group": self._name}
+        name: str | None = self._ask(do="send", **fields)["message"]
+        return name
+
+    def collect(self, messages: Mapping[str, int]) -> Mapping[str, Reply]:
+        """Return the replies that have come.
+
+        Raises:
+            LineLost: the SuperLink does not answer.
+        """
+        replies = self._ask(do="collect", messages=dict(messages))["replies"]
+        return {fields["message"]: self._reply(fields) for fields in replies}
+
+    def close(self) -> None:
+        """End the run on the SuperLink and remove what lies in the folder."""
+        self._hang_up()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _reply(self, fields: Mapping[str, Any]) -> Reply:
+        if "error" in fields:
+            return Reply(b"", None, fields["error"], fields["reason"])
+        return Reply(fields["header"].encode(), self.folder / fields["blob"])
+
+    def _ask(self, **fields: Any) -> dict[str, Any]:
+        if self._line is None:
+            self._line = self._connected()
+        try:
+            self._line.write(fields)
+            answer = self._line.read()
+        except LineLost:
+            self._hang_up()
+            raise
+        if answer is None:
+            self._hang_up()
+            raise LineLost("the ServerApp has ended")
+        return answer
+
+    def _hang_up(self) -> None:
+        if self._line is not None:
+            self._line.close()
+            self._line = None
+
+    def _connected(self) -> Line:
+        """Submit the app and wait for its ServerApp to call."""
+        path = self.folder / SOCKET
+        path.unlink(missing_ok=True)
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(str(path))
+            listening.listen(1)
+            listening.settimeout(_START)
+            self._submit()
+            try:
+                connection, _ = listening.accept()
+            except TimeoutError as error:
+                raise UserError(
+                    f"the SuperLink at {self._config.address} took the run, but no ServerApp started within "
+                    f"{_START:.0f} s; start flower-superexec beside it, as the user who runs this command"
+                ) from error
+        connection.settimeout(_SILENCE)
+        return Line(connection)
+
+    def _submit(self) -> None:
+        command = [self._command, "run", str(_BUNDLE), _CONNECTION, "--format", "json"]
+        command += ["--run-config", f"line={json.dumps(str(self.folder))}"]
+        environment = {**os.environ, **ENVIRONMENT, "FLWR_HOME": str(self.folder / "flwr")}
+        try:
+            done = subprocess.run(  # noqa: S603 - Flower's own command, found beside this Python
+                command, env=environment, capture_output=True, text=True, timeout=_SUBMISSION, check=False
+            )
+        except subprocess.TimeoutExpired as error:
+            raise LineLost(f"no SuperLink answers at {self._config.address}") from error
+        if done.returncode:
+            raise LineLost(_complaint(done.stdout, done.stderr))
+
+
+def _flwr_command() -> str:
+    found = Path(sys.executable).with_name("flwr")
+    command = str(found) if found.exists() else shutil.which("flwr")
+    if command is None:
+        raise UserError("--engine flower needs the package flwr; pip install '.[flower]'")
+    return command
+
+
+def _check_security(config: FlowerConfig) -> None:
+    certificates = config.root_certificates
+    if certificates is None and not config.insecure:
+        raise UserError(
+            "--engine flower needs --flower.root-certificates FILE, the authority that signed the SuperLink's "
+            "certificate; for a SuperLink without TLS on this host say --flower.insecure"
+        )
+    if certificates is not None and config.insecure:
+        raise UserError("--flower.insecure and --flower.root-certificates exclude each other; drop one")
+    if certificates is not None and not Path(certificates).is_file():
+        raise UserError(
+            f"flower.root_certificates is {certificates}, which is no file; give the PEM file of the authority"
+        )
+
+
+def _write_connection(home: Path, config: FlowerConfig) -> None:
+    """Write the SuperLink's address as Flower's command wants it."""
+    home.mkdir()
+    security = "insecure = true"
+    if config.root_certificates is not None:
+        security = f"root-certificates = {json.dumps(str(Path(config.root_certificates).absolute()))}"
+    (home / "config.toml").write_text(
+        f'[superlink]\ndefault = "{_CONNECTION}"\n\n[superlink.{_CONNECTION}]\n'
+        f"address = {json.dumps(config.address)}\n{security}\n",
+        encoding="utf-8",
+    )
+
+
+def _complaint(out: str, err: str) -> str:
+    """Return the line of Flower's output that says what is wrong."""
+    with contextlib.suppress(json.JSONDecodeError, TypeError, KeyError):
+        return str(json.loads(out)["error-message"]).strip().splitlines()[0]
+    lines = [line.strip() for line in (err or out).splitlines() if line.strip()]
+    return lines[-1] if lines else "Flower's command failed without a word"

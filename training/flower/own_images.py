@@ -1,0 +1,136 @@
+"""A client's own images: its partition of a data set, or a folder that is all its own; decoded once, then mapped.
+
+Flower starts a new process for every message, so what was decoded is kept on the node as a memory-mapped file, in the
+folder that ``supernet/kept.py`` names.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+
+from supernet.errors import UserError
+from supernet.files import replacing
+from supernet.kept import kept_file
+from supernet.weights import Tensors
+from training.config import RunConfig, config_to_mapping
+from training.data.images import ImageSet
+
+#: What a SuperNode's --node-config may hold.
+_KEYS = ("partition-id", "data-root", "data-folder", "device")
+
+_PARTS = ("training", "validation")
+
+
+@dataclasses.dataclass(frozen=True)
+class NodeConfig:
+    """What a node was started with; the server has no say in it.
+
+    Attributes:
+        client: number of the client.
+        root: folder of the data set of which the client has a partition.
+        folder: folder of CLASS/*.jpg that are all the client's own; instead of a partition.
+        device: where the client trains.
+    """
+
+    client: int
+    root: str = "data"
+    folder: Path | None = None
+    device: str = "auto"
+
+
+@dataclasses.dataclass(frozen=True)
+class OwnImages:
+    """What a client trains with, and what it holds out; both with the class names of its own data."""
+
+    training: ImageSet
+    validation: ImageSet
+
+
+def read_node_config(values: Mapping[str, Any]) -> NodeConfig:
+    """Return the settings of a SuperNode's ``--node-config``.
+
+    Raises:
+        UserError: a key is unknown, or partition-id is missing.
+    """
+    for key in values:
+        if key not in _KEYS:
+            raise UserError(f"node-config {key!r} is unknown; it may hold: {', '.join(_KEYS)}")
+    client = values.get("partition-id")
+    if type(client) is not int or client < 0:
+        raise UserError(f"node-config partition-id is {client!r}; it must be the client's number, from 0")
+    if "data-root" in values and "data-folder" in values:
+        raise UserError("node-config holds data-root and data-folder; a client has a partition or a folder of its own")
+    folder = values.get("data-folder")
+    root, device = str(values.get("data-root", "data")), str(values.get("device", "auto"))
+    return NodeConfig(client, root, None if folder is None else Path(str(folder)), device)
+
+
+def own_images(node: NodeConfig, config: RunConfig, side: int) -> OwnImages:
+    """Return the client's images as squares of ``side`` pixels, decoded now or on an earlier call.
+
+    Raises:
+        UserError: the images are missing or cannot be read, or the run has no such client.
+    """
+    if node.client >= config.clients.count:
+        last = config.clients.count - 1
+        raise UserError(f"node-config partition-id is {node.client}; the run has clients 0 to {last}")
+    identity = _identity(node, config, side)
+    path = kept_file("images", f"client-{node.client}", identity, ".safetensors")
+    if not path.exists():
+        _keep(path, _read(node, config, side))
+    return _kept(path)
+
+
+def _read(node: NodeConfig, config: RunConfig, side: int) -> OwnImages:
+    # Decoders and partitioners are slow to import and needed once.
+    from training.data.sources import load_class_folders, load_images  # noqa: PLC0415
+    from training.data.split import validation_split  # noqa: PLC0415
+    from training.federation import split_images  # noqa: PLC0415
+    from training.randomness import torch_stream  # noqa: PLC0415
+
+    if node.folder is not None:
+        data = load_class_folders(node.folder, side)
+        stream = torch_stream(config.seed, "validation", node.client)
+        training, validation = validation_split(data, config.data.validation, stream)
+        return OwnImages(data.subset(training), data.subset(validation))
+    data = load_images(config.data.name, node.root, "train", side)
+    split = split_images(config, data)
+    held_out = torch.tensor(split.validation[node.client :: config.clients.count], dtype=torch.int64)
+    return OwnImages(data.subset(torch.tensor(split.clients[node.client])), data.subset(held_out))
+
+
+def _keep(path: Path, images: OwnImages) -> None:
+    tensors: Tensors = {}
+    for part in _PARTS:
+        data: ImageSet = getattr(images, part)
+        tensors |= {f"{part}.images": data.images.contiguous(), f"{part}.labels": data.labels.contiguous()}
+    with replacing(path) as temporary:
+        safetensors.torch.save_file(tensors, temporary, {"classes": json.dumps(images.training.classes)})
+
+
+def _kept(path: Path) -> OwnImages:
+    with safetensors.safe_open(path, framework="pt") as file:
+        classes = tuple(json.loads(file.metadata()["classes"]))
+    tensors = safetensors.torch.load_file(path)
+    parts = [ImageSet(tensors[f"{part}.images"], tensors[f"{part}.labels"], classes) for part in _PARTS]
+    return OwnImages(*parts)
+
+
+def _identity(node: NodeConfig, config: RunConfig, side: int) -> str:
+    """Return a digest of all that decides which images are the client's, the files on disk included."""
+    folder = Path(node.root) if node.folder is None else node.folder
+    settings = config_to_mapping(config)
+    chosen = {name: settings[name] for name in ("seed", "partition")}
+    data = (config.data.name, config.data.validation, config.client.batch, config.clients.count)
+    digest = hashlib.sha256(repr((dataclasses.astuple(node), side, chosen, data)).encode())
+    for path in sorted(folder.rglob("*")) if folder.is_dir() else ():
+        status = path.stat()
+        digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,198 @@
+"""What crosses the network: a JSON header and one safetensors blob each way, with bounds on everything received."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from supernet.weights import Tensors
+from training.config import WireDtype
+
+#: Raised whenever a message changes; a client of another number refuses the job.
+PROTOCOL = 1
+
+#: Most bytes of a header; that of a space of many stages and thousands of classes fits.
+MOST_HEADER_BYTES = 1 << 20
+
+#: What a blob may hold beside the values of its tensors: their names and shapes.
+_BLOB_EXTRA = 1 << 20
+
+TORCH_DTYPES: Mapping[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+Kind = Literal["describe", "train", "calibrate", "evaluate"]
+
+
+class WireError(Exception):
+    """A message that is not what it has to be; the text says which part."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What the server asks of one client.
+
+    Attributes:
+        kind: of all the jobs.
+        deadline: seconds the client has.
+        wire_dtype: of the tensors on the wire.
+        config: the run's configuration, without paths.
+        space: the search space as plain values, with the data's classes once they are known.
+        classes: class names; empty while they are being asked for.
+        normalisation: mean and std of the pixels; empty while they are being asked for.
+        jobs: fields of each job; tensors of job i are named ``i/NAME`` in the blob.
+    """
+
+    kind: Kind
+    deadline: float
+    wire_dtype: WireDtype
+    config: Mapping[str, Any]
+    space: Mapping[str, Any]
+    classes: Sequence[str]
+    normalisation: Mapping[str, Sequence[float]]
+    jobs: Sequence[Mapping[str, Any]]
+    protocol: int = PROTOCOL
+    package: str = version("fedpareto")
+
+
+def encode(message: Request | Mapping[str, Any]) -> bytes:
+    """Return a header as UTF-8 JSON."""
+    fields = dataclasses.asdict(message) if isinstance(message, Request) else message
+    return json.dumps(fields, allow_nan=False).encode()
+
+
+def decode(header: bytes) -> dict[str, Any]:
+    """Return the fields of a header.
+
+    Raises:
+        WireError: it is too long, or not a JSON object.
+    """
+    if len(header) > MOST_HEADER_BYTES:
+        raise WireError(f"a header of {len(header):,} bytes; at most {MOST_HEADER_BYTES:,} are read")
+    try:
+        fields = json.loads(header)
+    except (ValueError, RecursionError) as error:
+        raise WireError("a header that is not JSON") from error
+    if not isinstance(fields, dict):
+        raise WireError("a header that is not a JSON object")
+    return fields
+
+
+def integer(fields: Mapping[str, Any], name: str, low: int, high: int) -> int:
+    """Return the whole number ``name`` of a header.
+
+    Raises:
+        WireError: it is missing, something else, or not from ``low`` to ``high``.
+    """
+    value = fields.get(name)
+    if type(value) is not int or not low <= value <= high:
+        raise WireError(f"{name} is {_shown(value)}; it must be a whole number from {low} to {high}")
+    return value
+
+
+def number(fields: Mapping[str, Any], name: str) -> float:
+    """Return the finite number ``name`` of a header.
+
+    Raises:
+        WireError: it is missing, something else, or not finite.
+    """
+    value = fields.get(name)
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
+        raise WireError(f"{name} is {_shown(value)}; it must be a finite number")
+    return float(value)
+
+
+def texts(fields: Mapping[str, Any], name: str, most: int) -> tuple[str, ...]:
+    """Return the list of texts ``name`` of a header.
+
+    Raises:
+        WireError: it is missing, something else, or holds more than ``most``.
+    """
+    value = fields.get(name)
+    if not isinstance(value, list) or len(value) > most or not all(isinstance(text, str) for text in value):
+        raise WireError(f"{name} is {_shown(value)}; it must be a list of at most {most} texts")
+    return tuple(value)
+
+
+def joined(jobs: Sequence[Mapping[str, Tensor]]) -> Tensors:
+    """Return the tensors of several jobs under names that tell the jobs apart."""
+    return {f"{index}/{name}": tensor for index, tensors in enumerate(jobs) for name, tensor in tensors.items()}
+
+
+def separated(tensors: Mapping[str, Tensor], jobs: int) -> list[Tensors]:
+    """Return the tensors of each of ``jobs`` jobs.
+
+    Raises:
+        WireError: a tensor belongs to none.
+    """
+    parts: list[Tensors] = [{} for _ in range(jobs)]
+    for name, tensor in tensors.items():
+        index, slash, own = name.partition("/")
+        if not slash or not index.isascii() or not index.isdigit() or int(index) >= jobs:
+            raise WireError(f"tensor {_shown(name)} belongs to no job")
+        parts[int(index)][own] = tensor
+    return parts
+
+
+def write_blob(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> int:
+    """Write tensors as safetensors, floating values as ``dtype`` if one is given; return the bytes of the file."""
+    safetensors.torch.save_file(_contiguous(tensors, dtype), path)
+    return path.stat().st_size
+
+
+def make_blob(tensors: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> bytes:
+    """Return what ``write_blob`` writes."""
+    blob: bytes = safetensors.torch.save(_contiguous(tensors, dtype))
+    return blob
+
+
+def read_blob(path: Path) -> Tensors:
+    """Return the tensors of a file whose size was checked.
+
+    Raises:
+        WireError: it is not a safetensors file.
+    """
+    try:
+        tensors: Tensors = safetensors.torch.load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise WireError(f"a blob that is not safetensors ({error})") from error
+    return tensors
+
+
+def parse_blob(blob: bytes) -> Tensors:
+    """Return the tensors of a blob.
+
+    Raises:
+        WireError: it is not safetensors.
+    """
+    try:
+        tensors: Tensors = safetensors.torch.load(blob)
+    except (SafetensorError, ValueError) as error:
+        raise WireError(f"a blob that is not safetensors ({error})") from error
+    return tensors
+
+
+def most_answer_bytes(kind: Kind, dtype: WireDtype, tensors: Mapping[str, Tensor]) -> int:
+    """Return the most bytes of an answer to a question that held ``tensors``."""
+    # Statistics are float64, and fewer values than there are parameters.
+    width = {"describe": 0, "train": TORCH_DTYPES[dtype].itemsize, "calibrate": 8, "evaluate": 0}[kind]
+    return width * sum(tensor.numel() for tensor in tensors.values()) + MOST_HEADER_BYTES + _BLOB_EXTRA
+
+
+def _contiguous(tensors: Mapping[str, Tensor], dtype: torch.dtype | None) -> Tensors:
+    # Cloned: jobs may share tensors, and safetensors writes each once.
+    return {
+        name: tensor.detach().to("cpu", dtype).clone(memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:40]}…"
