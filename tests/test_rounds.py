@@ -249,7 +249,8 @@ class _Reversed:
         return self._inner.available()
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Update | Failure]:
-        yield from [own_memory(update) for update in self._inner.run(tasks)][::-1]
+        answers = [answer for answer in self._inner.run(tasks) if isinstance(answer, Update)]
+        yield from [own_memory(update) for update in answers][::-1]
 
 
 def test_answers_may_come_in_any_order(tmp_path: Path) -> None:
