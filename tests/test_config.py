@@ -14,6 +14,7 @@ from training.config import (
     ClientConfig,
     DataConfig,
     EvaluationConfig,
+    PrivacyConfig,
     RunConfig,
     ServerConfig,
     TrackingConfig,
@@ -39,7 +40,9 @@ _OTHER = RunConfig(
     partition=PartitionConfig("shard", 0.3, 4, 5),
     clients=ClientsConfig(30, 10, ("60M", "180M"), ("64M",)),
     client=ClientConfig(2, 32, 0.025, "step", 0.5, 1e-4, 1.0, 0.1),
-    server=ServerConfig(0.75, True, 0.9),
+    # Weights by examples are refused beside privacy.
+    server=ServerConfig(0.75, False, 0.9),
+    privacy=PrivacyConfig(1.5, 0.5, 1e-6),
     evaluation=EvaluationConfig(3, 4, 512, 64),
     checkpoint=CheckpointConfig(5, 6),
     tracking=TrackingConfig("offline", "mine", False),
@@ -72,7 +75,7 @@ def test_every_field_of_the_test_differs_from_its_default() -> None:
     for name, value in ours.items():
         for field, inner in value.items() if isinstance(value, dict) else [(name, value)]:
             default = defaults[name][field] if isinstance(value, dict) else defaults[name]
-            assert inner != default, f"{name}.{field}"
+            assert inner != default or field == "weight_by_examples", f"{name}.{field}"
 
 
 @pytest.mark.parametrize("config", [RunConfig(), _OTHER])
@@ -185,6 +188,14 @@ _BAD_VALUES: list[tuple[str, object]] = [
     ("server.largest_weight", 0.0),
     ("server.largest_weight", 1.0),
     ("server.momentum", 1.0),
+    ("privacy.clip", -0.5),
+    ("privacy.clip", float("nan")),
+    ("privacy.clip", float("inf")),
+    ("privacy.noise", -1.0),
+    ("privacy.noise", float("inf")),
+    ("privacy.delta", 0.0),
+    ("privacy.delta", 1.0),
+    ("privacy.noise", 1.0),
     ("evaluation.every", 0),
     ("evaluation.probes", 1),
     ("evaluation.calibration_images", 1),
@@ -245,3 +256,28 @@ def test_the_message_says_what_is_allowed() -> None:
 def test_the_least_and_the_most_of_an_augmentation_are_allowed() -> None:
     DataConfig(randaugment=0, magnitude=0, mixup=0.0, cutmix=0.0)
     DataConfig(randaugment=14, magnitude=30, mixup=0.1, cutmix=2.0)
+
+
+def test_noise_without_a_clip_and_weights_by_examples_beside_one_are_refused() -> None:
+    with pytest.raises(UserError, match=r"privacy\.noise is 1\.0 without privacy\.clip.*set privacy\.clip"):
+        PrivacyConfig(noise=1.0)
+    with pytest.raises(UserError, match=r"server\.weight_by_examples is on with privacy\.clip"):
+        RunConfig(server=ServerConfig(weight_by_examples=True), privacy=PrivacyConfig(clip=1.0))
+    RunConfig(server=ServerConfig(weight_by_examples=True))
+
+
+@pytest.mark.parametrize(
+    ("delta", "clients", "expected"), [(None, 1, 1e-5), (None, 20, 1e-5), (None, 10**6, 10**-6.6), (0.01, 20, 0.01)]
+)
+def test_the_default_delta_is_small_and_below_one_over_the_clients(
+    delta: float | None, clients: int, expected: float
+) -> None:
+    assert PrivacyConfig(delta=delta).delta_among(clients) == pytest.approx(expected)
+
+
+def test_a_run_from_before_there_was_privacy_goes_on_without_it() -> None:
+    before = config_to_mapping(RunConfig())
+    del before["privacy"]
+    assert changed_fields(before, config_to_mapping(RunConfig())) == []
+    private = config_to_mapping(RunConfig(privacy=PrivacyConfig(clip=1.0)))
+    assert changed_fields(before, private) == [("privacy.clip", 0.0, 1.0)]
