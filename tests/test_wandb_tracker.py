@@ -110,6 +110,7 @@ def test_an_offline_run_holds_configuration_curves_plot_and_checkpoint(
         "train/beta": 0.9,
         "bytes/up": 2000,
         "bytes/down": 4000,
+        "bytes/whole_supernets": 10000,
     }
     assert (second["privacy/epsilon"], second["privacy/clipped_share"]) == (3.25, 0.5)
     assert not [name for name in first if name.startswith("privacy")]
