@@ -33,7 +33,7 @@ $(VENV)/installed: pyproject.toml $(SOURCES) | $(VENV)/bin/python
 
 $(VENV)/installed-dev: pyproject.toml $(SOURCES) | $(VENV)/bin/python
 	rm -rf build
-	$(BIN)/pip install --quiet '.[dev,export]'
+	$(BIN)/pip install --quiet '.[dev,export,flower]'
 	rm -rf build
 	touch $@ $(VENV)/installed
 
