@@ -116,7 +116,8 @@ class Federation:
         else:
             command.append("--insecure")
         self.processes.start("superlink", command)
-        self._wait_for_answer("superlink", self.address)
+        trusted = self.root_certificates
+        self.processes.wait("superlink", lambda: answers(self.address, trusted), f"it answered at {self.address}")
 
     def restart_superlink(self) -> None:
         """Kill the SuperLink as a power cut does, and start it again."""
@@ -129,15 +130,19 @@ class Federation:
         self.processes.start("superexec", [*command, "--superexec-auth-secret-file", str(self.secret)])
 
     def start_gateway(self) -> None:
-        """Start nginx, and wait until it answers."""
+        """Start the gateway, and wait until it answers."""
         if not (self.keys / "nginx.conf").exists():
             self.script("make-gateway", self.keys, self.gateway_address, self.address)
-        state = self.folder / "gateway-state"
+        self.start_nginx("gateway", self.keys, self.gateway_address)
+
+    def start_nginx(self, name: str, folder: Path, address: str) -> None:
+        """Start nginx with the configuration in ``folder``, and wait until it answers."""
+        state = self.folder / f"{name}-state"
         state.mkdir(exist_ok=True)
-        command = ["nginx", "-e", "stderr", "-p", str(state), "-c", str(self.keys / "nginx.conf")]
+        command = ["nginx", "-e", "stderr", "-p", str(state), "-c", str(folder / "nginx.conf")]
         # As root nginx would become somebody who may not enter the folder.
-        self.processes.start("gateway", [*command, "-g", "user root;"] if os.geteuid() == 0 else command)
-        self._wait_for_answer("gateway", self.gateway_address)
+        self.processes.start(name, [*command, "-g", "user root;"] if os.geteuid() == 0 else command)
+        self.processes.wait(name, lambda: answers(address, folder / "ca.crt"), f"it answered at {address}")
 
     def start_node(
         self,
@@ -182,7 +187,6 @@ class Federation:
 
     def register(self, public_key: Path, name: str) -> int:
         """Let the owner of a public key in; return its node id. What ``register-node`` does, without its 3 s."""
-        # Flower sends a key as the PEM text of its curve point.
         from flwr.cli.supernode.register import try_load_public_key  # noqa: PLC0415 - slow to import
 
         with self.control() as client:
@@ -206,7 +210,7 @@ class Federation:
         return ControlHttpClient.from_server_address(
             self.address,
             insecure=not self.secure,
-            root_certificates=str(self.root_certificates) if self.secure else None,
+            root_certificates=self.root_certificates.read_bytes() if self.root_certificates else None,
             interceptors=[RuntimeVersionHttpInterceptor(component_name="CLI")],
         )
 
@@ -238,9 +242,6 @@ class Federation:
 
     def _trust(self, root_certificates: Path | None) -> list[str]:
         return ["--root-certificates", str(root_certificates)] if root_certificates else ["--insecure"]
-
-    def _wait_for_answer(self, name: str, address: str) -> None:
-        self.processes.wait(name, lambda: answers(address, self.root_certificates), f"it answered at {address}")
 
 
 def read_environment(path: Path) -> dict[str, str]:
