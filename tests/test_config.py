@@ -14,6 +14,7 @@ from training.config import (
     ClientConfig,
     DataConfig,
     EvaluationConfig,
+    FlowerConfig,
     PrivacyConfig,
     RunConfig,
     ServerConfig,
@@ -33,6 +34,7 @@ _OTHER = RunConfig(
     fitness="fitness.yaml",
     rounds=7,
     seed=11,
+    engine="flower",
     curriculum="sandwich",
     device="cuda:1",
     precision="bf16",
@@ -47,6 +49,7 @@ _OTHER = RunConfig(
     checkpoint=CheckpointConfig(5, 6),
     tracking=TrackingConfig("offline", "mine", False),
     execution=ExecutionConfig("contiguous", False, True, False, 3, 2),
+    flower=FlowerConfig("superlink:9092", "ca.crt", True, 3, 10.0, 20.0, 0.75, 5, "bf16"),
 )
 
 
@@ -134,6 +137,10 @@ def test_a_changed_field_is_named_with_its_old_and_new_value(name: str, old: obj
         ("tracking.project", "another"),
         ("tracking.progress", True),
         ("execution.workers", 1),
+        ("flower.address", "elsewhere:1"),
+        ("flower.root_certificates", None),
+        ("flower.deadline", 1.0),
+        ("flower.quorum", 0.1),
     ],
 )
 def test_where_things_are_and_what_is_reported_may_change(name: str, value: object) -> None:
@@ -153,6 +160,7 @@ def test_what_a_resumed_run_may_adapt_is_where_and_how_it_is_computed() -> None:
         "execution.compiled",
         "execution.graphs",
         "execution.threads",
+        "flower.wire_dtype",
     ]
     assert not [name for name in adapted if name.startswith(RESUME_MAY_CHANGE)]
 
@@ -196,6 +204,19 @@ _BAD_VALUES: list[tuple[str, object]] = [
     ("privacy.delta", 0.0),
     ("privacy.delta", 1.0),
     ("privacy.noise", 1.0),
+    ("engine", "ray"),
+    ("flower.address", "superlink"),
+    ("flower.address", ":8000"),
+    ("flower.address", "superlink:70000"),
+    ("flower.min_clients", 0),
+    ("flower.min_clients", 31),
+    ("flower.patience", 0.0),
+    ("flower.deadline", -1.0),
+    ("flower.deadline", float("nan")),
+    ("flower.quorum", 0.0),
+    ("flower.quorum", 1.1),
+    ("flower.retries", -1),
+    ("flower.wire_dtype", "int8"),
     ("evaluation.every", 0),
     ("evaluation.probes", 1),
     ("evaluation.calibration_images", 1),

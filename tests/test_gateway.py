@@ -14,7 +14,10 @@ from flwr.proto.control_pb2 import ListNodesRequest, ListRunsRequest
 from guarded import PATIENCE
 from loopback import HERE, Federation, free_port
 
-pytestmark = pytest.mark.skipif(not shutil.which("nginx"), reason="nginx is not installed: apt-get install nginx-light")
+pytestmark = [
+    pytest.mark.federation,
+    pytest.mark.skipif(not shutil.which("nginx"), reason="nginx is not installed: apt-get install nginx-light"),
+]
 
 UNREGISTERED, KEYLESS, MISLED = 1, 2, 3
 

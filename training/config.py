@@ -34,7 +34,16 @@ RESUME_MAY_CHANGE = (
     "execution.workers",
     *(
         f"flower.{name}"
-        for name in ("address", "root_certificates", "insecure", "patience", "deadline", "quorum", "retries")
+        for name in (
+            "address",
+            "root_certificates",
+            "insecure",
+            "min_clients",
+            "patience",
+            "deadline",
+            "quorum",
+            "retries",
+        )
     ),
 )
 
