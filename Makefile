@@ -1,12 +1,13 @@
 # make demo: the main job on bundled images.  make federation-demo: the same over Flower, with real processes.
 # make test: every check but the slowest tests.  make test-faults: those: processes of a federation that are killed.
 # make bench: speed of rounds and fitness.  make bench-search: how good and how fast the search is.
+# make bench-federation: what rounds over Flower cost.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := $(shell find supernet fitness cache training search -name '*.py' -o -name '*.yaml' -o -name '*.jinja' -o -name '*.toml')
 
-.PHONY: demo federation-demo test test-faults bench bench-search clean
+.PHONY: demo federation-demo test test-faults bench bench-search bench-federation clean
 
 demo: $(VENV)/installed
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python examples/demo.py
@@ -32,6 +33,9 @@ bench: $(VENV)/installed
 
 bench-search: $(VENV)/installed
 	$(BIN)/python benchmarks/search_quality.py
+
+bench-federation: $(VENV)/installed-flower
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python benchmarks/federation_speed.py
 
 # The packages are installed as copies: what is tested is what a user gets.
 $(VENV)/installed: pyproject.toml $(SOURCES) | $(VENV)/bin/python
