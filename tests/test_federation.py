@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,20 @@ def _is_client_app(pid: int) -> bool:
         return b"flwr-clientapp" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
+
+
+@contextmanager
+def _other_node(federation: Federation, index: int, **settings: Any) -> Iterator[None]:
+    """Replace a node for a while."""
+    federation.stop_node(index)
+    federation.start_node(index, **settings)
+    try:
+        federation.wait_until_ready()
+        yield
+    finally:
+        federation.stop_node(index)
+        federation.start_node(index)
+        federation.wait_until_ready()
 
 
 def test_the_run_ends_with_the_bytes_of_the_same_run_in_one_process(federation: Federation, tmp_path: Path) -> None:
@@ -165,18 +180,13 @@ def test_a_client_that_hangs_is_ended_and_its_node_serves_the_next_run(federatio
     images = tmp_path / "images" / "zero"
     images.mkdir(parents=True)
     os.mkfifo(images / "image.png")
-    config = _config(tmp_path, federation, min_clients=_NODES - 1, deadline=10.0, quorum=0.5)
-    federation.stop_node(0)
-    federation.start_node(0, config=f'partition-id=0 data-folder="{images.parent}"')
-    federation.wait_until_ready()
-    done = _train(tmp_path, config)
-    assert done.returncode == 0, done.stderr
-    records = read_records(Path(str(config.output)) / "metrics.jsonl")
-    assert {client["client"] for record in records for client in record["clients"]} == {1}
-    federation.processes.wait("node0", lambda: not _training(federation, 0)(), "the client that hung was ended")
-    federation.stop_node(0)
-    federation.start_node(0)
-    federation.wait_until_ready()
+    config = _config(tmp_path, federation, min_clients=_NODES - 1, deadline=30.0, quorum=0.5)
+    with _other_node(federation, 0, config=f'partition-id=0 data-folder="{images.parent}"'):
+        done = _train(tmp_path, config)
+        assert done.returncode == 0, done.stderr
+        records = read_records(Path(str(config.output)) / "metrics.jsonl")
+        assert {client["client"] for record in records for client in record["clients"]} == {1}
+        federation.processes.wait("node0", lambda: not _training(federation, 0)(), "the client that hung was ended")
 
 
 def test_without_the_right_root_certificate_nothing_is_started(federation: Federation, tmp_path: Path) -> None:
@@ -212,15 +222,10 @@ if any("flwr-clientapp" in argument for argument in sys.orig_argv):
 @pytest.mark.slow
 def test_a_node_that_sends_too_much_is_refused_before_it_is_read(federation: Federation, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(_EVIL)
-    federation.stop_node(1)
-    federation.start_node(1, environ={"PYTHONPATH": str(tmp_path)})
-    federation.wait_until_ready()
     config = dataclasses.replace(_config(tmp_path, federation, quorum=0.5), rounds=1)
-    done = _train(tmp_path, config)
+    with _other_node(federation, 1, environ={"PYTHONPATH": str(tmp_path)}):
+        done = _train(tmp_path, config)
     assert done.returncode == 0, done.stderr
     (record,) = read_records(Path(str(config.output)) / "metrics.jsonl")
     outcome = {client["client"]: client.get("failure") for client in record["clients"]}
     assert outcome == {0: None, 1: "size"}
-    federation.stop_node(1)
-    federation.start_node(1)
-    federation.wait_until_ready()

@@ -246,7 +246,8 @@ def _checkpoint(
 
 def _too_few(run: Run, state: RunState, tensors: Tensors, velocity: Tensors | None, answers: Answers) -> str:
     first, clients, accepted = answers.failures[0], len(answers.plan.assigned), len(answers.accepted)
-    who = f"{clients - accepted} of {clients} clients" if accepted else f"all {clients} clients"
+    everyone = "the only client" if clients == 1 else f"all {clients} clients"
+    who = f"{clients - accepted} of {clients} clients" if accepted else everyone
     asked = f", asked {1 + run.retries} times" if run.retries else ""
     advice = _go_on(run)
     if all(failure.kind == "non-finite" for failure in answers.failures):
