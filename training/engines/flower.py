@@ -151,7 +151,7 @@ class FlowerEngine:
             raise WireError("an answer to another round")
         said, examples = self._roster.described[task.client].examples, job.get("examples")
         if examples != said or type(examples) is not int:
-            raise Unusable("examples", f"it reports {str(examples)[:20]} examples and has described {said}")
+            raise Unusable("examples", f"it reports {wire.shown(examples)} examples and has described {said}")
         loss = math.nan if job.get("loss") is None else wire.number(job, "loss")
         seconds = min(max(0.0, wire.number(job, "seconds")), self._request.deadline)
         return Update(
