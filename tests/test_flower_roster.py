@@ -207,18 +207,20 @@ def test_a_node_that_says_more_images_later_is_known_by_those(nodes: _Nodes) -> 
     assert nodes.roster.described[1].examples == 20
 
 
+_NO_CLASSES: list[object] = [
+    "ab", None, [], ["a", 1], ["a", "a"], {"a": 1}, [["a"]], ["a\x1b[2J", "b"], ["x" * 1000],
+]  # fmt: skip
+_NO_NUMBERS: list[object] = [-1, True, 1.0, "1", None, [], 10**400]
+_NO_PIXELS: list[object] = [None, [], _pixels()[:2], [*_pixels(), _pixels()[0]], {"0": _pixels()[0]}, "abc"]
 _ABSURD: list[tuple[str, object]] = [
     *((name, ...) for name in ("client", "examples", "validation", "classes", "pixels")),
-    *((name, odd) for name in ("client", "examples", "validation") for odd in (-1, True, 1.0, "1", None, [], 10**400)),
+    *((name, odd) for name in ("client", "examples", "validation") for odd in _NO_NUMBERS),
     ("client", 3),
     ("examples", 0),
     ("examples", MOST_IMAGES + 1),
     ("validation", MOST_IMAGES + 1),
-    *(
-        ("classes", odd)
-        for odd in ("ab", None, [], ["a", 1], ["a", "a"], {"a": 1}, [["a"]], ["a\x1b[2J", "b"], ["x" * 1000])
-    ),
-    *(("pixels", odd) for odd in (None, [], _pixels()[:2], [*_pixels(), _pixels()[0]], {"0": _pixels()[0]}, "abc")),
+    *(("classes", odd) for odd in _NO_CLASSES),
+    *(("pixels", odd) for odd in _NO_PIXELS),
     ("pixels", [counts[:-1] for counts in _pixels()]),
     ("pixels", [[0] * 256] * 3),
     ("pixels", [[641, -1, *[0] * 254]] * 3),

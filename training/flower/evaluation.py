@@ -12,6 +12,7 @@ from supernet.weights import views
 from training.calibration import blank_network, combined, plan_calibration, with_statistics
 from training.config import RunConfig
 from training.engines.flower import FlowerEngine
+from training.engines.protocol import EngineError
 from training.evaluation import Probe
 from training.federation import able_clients
 from training.messages import CalibrationTask, Correct, EvaluationTask, Statistics
@@ -35,7 +36,11 @@ class FederatedEvaluator:
 
     def probe(self, tensors: Mapping[str, Tensor], entries: Sequence[Entry]) -> list[Probe]:
         """Return the accuracy of every entry's subnet; entries that no client could measure are left out."""
-        present = set(self.engine.available())
+        try:
+            present = set(self.engine.available())
+        except EngineError:
+            # The round is done; whether there can be another is the next one's question.
+            return []
         able = {entry.architecture: sorted(present & set(able_clients(self.config, entry))) for entry in entries}
         networks = self._calibrated(tensors, able)
         correct = self._measured(networks, able)

@@ -36,6 +36,7 @@ class Answer:
         fields: of the header.
         blob: file of its tensors, removed once the next answer is asked for.
         arrived: moment of the server's monotonic clock.
+        seconds: from the question to the answer.
         bytes_down: bytes of the question.
         bytes_up: bytes of the answer.
     """
@@ -43,6 +44,7 @@ class Answer:
     fields: Mapping[str, Any]
     blob: Path
     arrived: float
+    seconds: float
     bytes_down: int
     bytes_up: int
 
@@ -92,6 +94,7 @@ class _Sent:
     bytes_down: int
     name: str | None
     trouble: Trouble | None
+    started: float = dataclasses.field(default_factory=time.monotonic)
 
 
 class Exchange:
@@ -172,10 +175,11 @@ class Exchange:
     def _sent(self, question: Question) -> _Sent:
         if question.node is None:
             return _Sent(question, 0, None, Trouble("offline", "it is not connected"))
+        started = time.monotonic()
         name, size = self.send(question)
         if name is None:
             return _Sent(question, 0, None, Trouble("offline", "its node has just left"))
-        return _Sent(question, size, name, None)
+        return _Sent(question, size, name, None, started)
 
     def _collected(self, waiting: Mapping[str, _Sent], *, late: bool) -> dict[str, Answer | Trouble]:
         try:
@@ -183,7 +187,9 @@ class Exchange:
         except LineLost as error:
             reason = f"the SuperLink is gone ({error})"
             return {name: Trouble("lost", reason, one.bytes_down) for name, one in waiting.items()}
-        done = {name: read_reply(reply, waiting[name].bytes_down) for name, reply in replies.items()}
+        done = {
+            name: read_reply(reply, waiting[name].bytes_down, waiting[name].started) for name, reply in replies.items()
+        }
         if late:
             for name in waiting.keys() - done.keys():
                 seconds = waiting[name].question.request.deadline
@@ -196,8 +202,8 @@ def _remove(answer: Answer | Trouble) -> None:
         answer.blob.unlink(missing_ok=True)
 
 
-def read_reply(reply: Reply, bytes_down: int = 0) -> Answer | Trouble:
-    """Return what a reply says, its header checked."""
+def read_reply(reply: Reply, bytes_down: int = 0, started: float = 0.0) -> Answer | Trouble:
+    """Return what a reply says, its header checked; the question was sent at the moment ``started``."""
     if reply.error is not None or reply.blob is None:
         kind = _KINDS.get(reply.error or 0, "error")
         return Trouble(kind, wire.one_line(reply.reason) or "an empty reply", bytes_down)
@@ -213,4 +219,5 @@ def read_reply(reply: Reply, bytes_down: int = 0) -> Answer | Trouble:
         words = fields["refused"]
         reason = wire.one_line(words if isinstance(words, str) else wire.shown(words))
         return Trouble(refusal, reason, bytes_down, size)
-    return Answer(fields, reply.blob, time.monotonic(), bytes_down, size)
+    now = time.monotonic()
+    return Answer(fields, reply.blob, now, now - started, bytes_down, size)
