@@ -139,7 +139,7 @@ class EchoLink:
         name = f"message-{len(self._replies)}-{node}"
         (self.folder / name).write_bytes((self.folder / blob).read_bytes() if blob else b"")
         fields = {"client": int(node), "examples": 100, "validation": 10, "classes": ["a", "b"]}
-        described = {**fields, "pixels": [[1] * 256] * 3}
+        described = {**fields, "pixels": [[100 * 32**2 // 256] * 256] * 3}
         jobs = [
             {"round": job["round"], "architecture": job["architecture"], "examples": 100, "loss": 1.0, "seconds": 0.0}
             for job in wire.decode(header)["jobs"]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import reprlib
 from collections.abc import Mapping
 from typing import Literal
 
@@ -177,8 +178,14 @@ def _problem(update: Update) -> tuple[FailureKind, str] | None:
     if not math.isfinite(update.loss):
         return "non-finite", f"its training loss is {update.loss}"
     if update.tensors.keys() != update.task.tensors.keys():
-        odd = sorted(update.tensors.keys() ^ update.task.tensors.keys())
-        return "names", f"tensor {odd[0]} is missing or was not asked for"
+        missing = sorted(update.task.tensors.keys() - update.tensors.keys())
+        if missing:
+            return "names", f"tensor {missing[0]} is missing"
+        # The name is the client's word: short, and without control characters.
+        return (
+            "names",
+            f"tensor {reprlib.repr(min(update.tensors.keys() - update.task.tensors.keys()))} was not asked for",
+        )
     for name, sent in update.task.tensors.items():
         tensor = update.tensors[name]
         if tensor.shape != sent.shape:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 
 from supernet.architecture import Architecture
@@ -33,6 +34,9 @@ from training.messages import (
 
 #: Seconds between two looks for clients that are missing.
 _PAUSE = 0.5
+
+#: Clients compute their loss in fp32; sums of larger ones are not finite.
+_LARGEST_LOSS = torch.finfo(torch.float32).max
 
 AnyTask = TypeVar("AnyTask", Task, CalibrationTask, EvaluationTask)
 
@@ -147,13 +151,15 @@ class FlowerEngine:
                 yield Failure(task, kind, str(error), answer.bytes_down, answer.bytes_up)
 
     def _update(self, task: Task, job: Mapping[str, Any], tensors: Tensors, answer: Answer) -> Update:
-        if job.get("round") != task.round:
+        if wire.integer(job, "round", 0, 1 << 31) != task.round:
             raise WireError("an answer to another round")
         said, examples = self._roster.described[task.client].examples, job.get("examples")
         if examples != said or type(examples) is not int:
-            raise Unusable("examples", f"it reports {str(examples)[:20]} examples and has described {said}")
+            raise Unusable("examples", f"it reports {wire.shown(examples)} examples and has described {said}")
         loss = math.nan if job.get("loss") is None else wire.number(job, "loss")
-        seconds = min(max(0.0, wire.number(job, "seconds")), self._request.deadline)
+        if abs(loss) > _LARGEST_LOSS:
+            raise Unusable("non-finite", f"its training loss is {loss:g}")
+        seconds = min(max(0.0, wire.number(job, "seconds")), answer.seconds)
         return Update(
             task=task,
             tensors=restored(task.tensors, tensors, self._request.wire_dtype),
@@ -172,7 +178,10 @@ class FlowerEngine:
         expected = statistics_shapes(self._space, task.architecture) if batches else {}
         if {name: tuple(tensor.shape) for name, tensor in sums.items()} != expected:
             raise Unusable("shape", "its statistics are those of another network")
-        if not all(tensor.is_floating_point() and tensor.isfinite().all() for tensor in sums.values()):
+        if any(tensor.dtype != torch.float64 for tensor in sums.values()):
+            raise Unusable("dtype", "its statistics are not sums in float64")
+        # What they become is float32.
+        if not all(tensor.float().isfinite().all() for tensor in sums.values()):
             raise Unusable("non-finite", "its statistics hold NaN or infinity")
         if any((tensor < 0).any() for name, tensor in sums.items() if name.endswith("running_var")):
             raise Unusable("non-finite", "its statistics hold negative variances")
@@ -215,7 +224,7 @@ def wait_for(
             break
         time.sleep(_PAUSE)
     if lost:
-        raise EngineError(f"no SuperLink at {config.address} for {config.patience:g} s: {lost}")
+        raise EngineError(f"the SuperLink at {config.address} could not be reached for {config.patience:g} s: {lost}")
     raise EngineError(
         f"{len(present)} of at least {enough} clients are connected to {config.address} after {config.patience:g} s; "
         "start more SuperNodes, or lower --flower.min-clients or --flower.quorum"
@@ -231,7 +240,7 @@ def restored(sent: Mapping[str, Tensor], received: Tensors, dtype: WireDtype) ->
         return received
     expected = wire.TORCH_DTYPES[dtype]
     return {
-        name: sent[name] + tensor.float()
+        name: sent[name] + tensor.to(sent[name].device, torch.float32)
         if name in sent and tensor.shape == sent[name].shape and tensor.dtype == expected
         else tensor
         for name, tensor in received.items()

@@ -36,6 +36,7 @@ class Answer:
         fields: of the header.
         blob: file of its tensors, removed once the next answer is asked for.
         arrived: moment of the server's monotonic clock.
+        seconds: from the question to the answer.
         bytes_down: bytes of the question.
         bytes_up: bytes of the answer.
     """
@@ -43,6 +44,7 @@ class Answer:
     fields: Mapping[str, Any]
     blob: Path
     arrived: float
+    seconds: float
     bytes_down: int
     bytes_up: int
 
@@ -92,6 +94,7 @@ class _Sent:
     bytes_down: int
     name: str | None
     trouble: Trouble | None
+    started: float = dataclasses.field(default_factory=time.monotonic)
 
 
 class Exchange:
@@ -110,25 +113,28 @@ class Exchange:
         An answer is yielded once it and all before it have come or failed; ``deadline`` seconds after the last
         question was sent all that are missing have failed. Answers that came early wait as files.
         """
-        sent = [self._sent(question) for question in questions]
+        sent = self._sent_all(questions)
         open_ = {one.name: one for one in sent if one.name is not None}
         done: dict[str, Answer | Trouble] = {}
         end = time.monotonic() + deadline
-        for one in sent:
-            if one.name is None:
-                yield cast("Trouble", one.trouble)
-                continue
-            while one.name not in done:
-                waiting = {name: other for name, other in open_.items() if name not in done}
-                done |= self._collected(waiting, late=time.monotonic() > end)
-                if one.name not in done:
-                    time.sleep(_POLL)
-            answer = done[one.name]
-            # Nobody needs it any more once the next one is asked for.
-            done[one.name] = Trouble("lost", "already taken")
-            yield answer
-            if isinstance(answer, Answer):
-                answer.blob.unlink(missing_ok=True)
+        try:
+            for one in sent:
+                if one.name is None:
+                    yield cast("Trouble", one.trouble)
+                    continue
+                while one.name not in done:
+                    waiting = {name: other for name, other in open_.items() if name not in done}
+                    done |= self._collected(waiting, late=time.monotonic() > end)
+                    if one.name not in done:
+                        time.sleep(_POLL)
+                yield done[one.name]
+                # Nobody needs it any more once the next one is asked for.
+                _remove(done[one.name])
+                done[one.name] = Trouble("lost", "already taken")
+        finally:
+            # Whoever stops early leaves answers that nobody has read.
+            for answer in done.values():
+                _remove(answer)
 
     def send(self, question: Question) -> tuple[str | None, int]:
         """Send a question; return its name, None if the node is gone, and its bytes.
@@ -150,23 +156,40 @@ class Exchange:
                 (self._link.folder / blob).unlink(missing_ok=True)
         return name, len(header) + size
 
+    def _sent_all(self, questions: Iterable[Question]) -> list[_Sent]:
+        """Send every question; if the line is lost on the way all are lost: another line is another run of Flower's."""
+        sent, lost = [], ""
+        for question in questions:
+            try:
+                sent.append(_Sent(question, 0, None, Trouble("lost", lost)) if lost else self._sent(question))
+            except LineLost as error:
+                lost = f"the SuperLink is gone ({error})"
+                sent.append(_Sent(question, 0, None, Trouble("lost", lost)))
+        if not lost:
+            return sent
+        return [
+            one if one.name is None else _Sent(one.question, 0, None, Trouble("lost", lost, one.bytes_down))
+            for one in sent
+        ]
+
     def _sent(self, question: Question) -> _Sent:
         if question.node is None:
             return _Sent(question, 0, None, Trouble("offline", "it is not connected"))
-        try:
-            name, size = self.send(question)
-        except LineLost as error:
-            return _Sent(question, 0, None, Trouble("lost", f"the SuperLink is gone ({error})"))
+        started = time.monotonic()
+        name, size = self.send(question)
         if name is None:
             return _Sent(question, 0, None, Trouble("offline", "its node has just left"))
-        return _Sent(question, size, name, None)
+        return _Sent(question, size, name, None, started)
 
     def _collected(self, waiting: Mapping[str, _Sent], *, late: bool) -> dict[str, Answer | Trouble]:
         try:
             replies = self._link.collect({name: one.question.most for name, one in waiting.items()})
         except LineLost as error:
-            return {name: Trouble("lost", f"the SuperLink is gone ({error})") for name in waiting}
-        done = {name: read_reply(reply, waiting[name].bytes_down) for name, reply in replies.items()}
+            reason = f"the SuperLink is gone ({error})"
+            return {name: Trouble("lost", reason, one.bytes_down) for name, one in waiting.items()}
+        done = {
+            name: read_reply(reply, waiting[name].bytes_down, waiting[name].started) for name, reply in replies.items()
+        }
         if late:
             for name in waiting.keys() - done.keys():
                 seconds = waiting[name].question.request.deadline
@@ -174,11 +197,16 @@ class Exchange:
         return done
 
 
-def read_reply(reply: Reply, bytes_down: int = 0) -> Answer | Trouble:
-    """Return what a reply says, its header checked."""
+def _remove(answer: Answer | Trouble) -> None:
+    if isinstance(answer, Answer):
+        answer.blob.unlink(missing_ok=True)
+
+
+def read_reply(reply: Reply, bytes_down: int = 0, started: float = 0.0) -> Answer | Trouble:
+    """Return what a reply says, its header checked; the question was sent at the moment ``started``."""
     if reply.error is not None or reply.blob is None:
         kind = _KINDS.get(reply.error or 0, "error")
-        return Trouble(kind, reply.reason or "an empty reply", bytes_down)
+        return Trouble(kind, wire.one_line(reply.reason) or "an empty reply", bytes_down)
     size = len(reply.header) + reply.blob.stat().st_size
     try:
         fields = wire.decode(reply.header)
@@ -188,10 +216,8 @@ def read_reply(reply: Reply, bytes_down: int = 0) -> Answer | Trouble:
     if "refused" in fields:
         reply.blob.unlink(missing_ok=True)
         refusal: FailureKind = fields["kind"] if fields.get("kind") in get_args(FailureKind) else "refused"
-        return Trouble(refusal, _line(fields["refused"]), bytes_down, size)
-    return Answer(fields, reply.blob, time.monotonic(), bytes_down, size)
-
-
-def _line(text: Any) -> str:
-    """Return a client's words as one line that fits on a terminal and holds no control characters."""
-    return "".join(character for character in str(text)[:400] if character.isprintable())
+        words = fields["refused"]
+        reason = wire.one_line(words if isinstance(words, str) else wire.shown(words))
+        return Trouble(refusal, reason, bytes_down, size)
+    now = time.monotonic()
+    return Answer(fields, reply.blob, now, now - started, bytes_down, size)

@@ -73,7 +73,6 @@ class FlowerLink:
 
         Raises:
             LineLost: the SuperLink does not answer.
-            UserError: it refuses the run.
         """
         nodes: list[str] = self._ask(do="nodes")["nodes"]
         return nodes
@@ -140,9 +139,9 @@ class FlowerLink:
             try:
                 connection, _ = listening.accept()
             except TimeoutError as error:
-                raise UserError(
-                    f"the SuperLink at {self._config.address} took the run, but no ServerApp started within "
-                    f"{_START:.0f} s; start flower-superexec beside it, as the user who runs this command"
+                raise LineLost(
+                    f"the SuperLink took the run, but no ServerApp started within {_START:.0f} s; start "
+                    "flower-superexec beside it, as the user who runs this command"
                 ) from error
         connection.settimeout(_SILENCE)
         return Line(connection)

@@ -1,10 +1,9 @@
 """Who is there: nodes that have said which client they are, and what images they hold."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from typing import Any
 
-from training.data.images import DataError
 from training.flower import wire
 from training.flower.exchange import Answer, Exchange, Question, Trouble, read_reply
 from training.flower.link import Link
@@ -15,6 +14,9 @@ MOST_IMAGES, MOST_CLASSES = 1 << 30, 100_000
 
 #: Bytes of a description: class names take most of it.
 _MOST_BYTES = 1 << 22
+
+#: Characters of a class name; a folder's has no more.
+_LONGEST_NAME = 255
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +56,9 @@ class Roster:
         self._asked: dict[str, str] = {}
         self._node_of: dict[int, str] = {}
         self._silent: set[str] = set()
-        self._refused: set[str] = set()
+        # Nodes that are left out, with the node in whose place they would be, if that is why.
+        self._refused: dict[str, str | None] = {}
+        self._told: dict[str, str] = {}
         #: The newest description of every client that was ever there.
         self.described: dict[int, Description] = {}
 
@@ -65,12 +69,15 @@ class Roster:
             LineLost: the SuperLink does not answer.
         """
         online = set(self._link.nodes())
-        self._refused &= online
         self._silent &= online
-        self._listen()
         self._node_of = {client: node for client, node in self._node_of.items() if node in online}
+        self._told = {node: reason for node, reason in self._told.items() if node in online}
+        self._listen(online)
         known = {node for node in self._node_of.values() if node not in self._silent}
-        for node in sorted(online - known - self._refused - set(self._asked.values())):
+        self._refused = {
+            node: other for node, other in self._refused.items() if node in online and (other is None or other in known)
+        }
+        for node in sorted(online - known - self._refused.keys() - set(self._asked.values())):
             name, _ = self._exchange.send(Question(node, self._question, {}, _MOST_BYTES))
             if name is not None:
                 self._asked[name] = node
@@ -85,59 +92,82 @@ class Roster:
         """Ask again: the questions were lost with the SuperLink's run."""
         self._asked.clear()
 
-    def _listen(self) -> None:
+    def _listen(self, online: Set[str]) -> None:
         if not self._asked:
             return
         for name, reply in self._link.collect(dict.fromkeys(self._asked, _MOST_BYTES)).items():
             node = self._asked.pop(name)
             answer = read_reply(reply)
-            if isinstance(answer, Trouble):
-                self._note(node, answer.reason, for_good=answer.kind in ("refused", "version"))
+            if isinstance(answer, Answer):
+                answer.blob.unlink(missing_ok=True)
+            if node not in online:
                 continue
-            answer.blob.unlink(missing_ok=True)
+            if isinstance(answer, Trouble):
+                if answer.kind in ("refused", "version"):
+                    self._refused[node] = None
+                self._tell(node, answer.reason)
+                continue
             try:
-                self._welcome(node, read_description(answer, self._clients))
-            except (WireError, DataError) as error:
-                self._note(node, str(error), for_good=True)
+                self._welcome(node, read_description(answer, self._clients, self._question.space["resolutions"][-1]))
+            except WireError as error:
+                self._refused[node] = None
+                self._tell(node, str(error))
 
     def _welcome(self, node: str, description: Description) -> None:
         client = description.client
         other = self._node_of.get(client)
-        if other is not None and other != node:
-            raise WireError(f"it is client {client}, as node {other} is; give each node a partition-id of its own")
-        self._node_of[client] = node
+        if other is not None and other != node and other not in self._silent:
+            # A node that was restarted has another name, and Flower lists the old one for another minute.
+            self._refused[node] = other
+            self._tell(node, f"it is client {client}, as node {other} is; give each node a partition-id of its own")
+            return
+        self._node_of = {one: its for one, its in self._node_of.items() if its != node} | {client: node}
         self.described[client] = description
         self._silent.discard(node)
+        self._told.pop(node, None)
 
-    def _note(self, node: str, reason: str, *, for_good: bool) -> None:
-        """Leave a node out, until it joins anew if its answer cannot change."""
-        if for_good:
-            self._refused.add(node)
-        self._say(f"node {node} takes no part: {reason}")
+    def _tell(self, node: str, reason: str) -> None:
+        """Tell the user why a node is left out, once."""
+        if self._told.get(node) != reason:
+            self._told[node] = reason
+            self._say(f"node {node} takes no part: {reason}")
 
 
-def read_description(answer: Answer, clients: int) -> Description:
-    """Return what a client says of its images.
+def read_description(answer: Answer, clients: int, side: int) -> Description:
+    """Return what a client says of its images, squares of ``side`` pixels.
 
     Raises:
         WireError: a field is missing or absurd.
     """
     fields = answer.fields
+    examples = wire.integer(fields, "examples", 1, MOST_IMAGES)
     return Description(
         client=wire.integer(fields, "client", 0, clients - 1),
-        examples=wire.integer(fields, "examples", 1, MOST_IMAGES),
+        examples=examples,
         validation=wire.integer(fields, "validation", 0, MOST_IMAGES),
-        classes=wire.texts(fields, "classes", MOST_CLASSES),
-        pixels=_histograms(fields),
+        classes=_class_names(fields),
+        pixels=_histograms(fields, examples * side**2),
     )
 
 
-def _histograms(fields: Mapping[str, Any]) -> tuple[tuple[int, ...], ...]:
+def _class_names(fields: Mapping[str, Any]) -> tuple[str, ...]:
+    names = wire.texts(fields, "classes", MOST_CLASSES)
+    fine = all(name.isprintable() and len(name) <= _LONGEST_NAME for name in names)
+    if not names or not fine or len(set(names)) != len(names):
+        raise WireError(f"classes are {wire.shown(list(names))}; they must be different names of printable characters")
+    return names
+
+
+def _histograms(fields: Mapping[str, Any], values: int) -> tuple[tuple[int, ...], ...]:
+    """Return for each channel how many of its ``values`` have each of the 256 values."""
     pixels = fields.get("pixels")
     if not isinstance(pixels, list) or len(pixels) != 3:
         raise WireError("pixels must hold the histograms of three channels")
     for counts in pixels:
         fine = isinstance(counts, list) and len(counts) == 256
-        if not fine or not all(type(count) is int and 0 <= count < 1 << 53 for count in counts) or not any(counts):
+        if not fine or not all(type(count) is int and count >= 0 for count in counts):
             raise WireError("pixels must hold 256 counts a channel")
+        if sum(counts) != values:
+            # One client's lie would move the normalisation of all.
+            raise WireError(f"pixels must count the {values:,} values that a channel of its images has")
     return tuple(tuple(counts) for counts in pixels)

@@ -3,10 +3,11 @@
 import dataclasses
 import json
 import math
+import reprlib
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import safetensors.torch
 import torch
@@ -31,7 +32,10 @@ Kind = Literal["describe", "train", "calibrate", "evaluate"]
 
 
 class WireError(Exception):
-    """A message that is not what it has to be; the text says which part."""
+    """A message that is not what it has to be; the text says which part, as one line."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(one_line(text))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +96,7 @@ def integer(fields: Mapping[str, Any], name: str, low: int, high: int) -> int:
     """
     value = fields.get(name)
     if type(value) is not int or not low <= value <= high:
-        raise WireError(f"{name} is {_shown(value)}; it must be a whole number from {low} to {high}")
+        raise WireError(f"{name} is {shown(value)}; it must be a whole number from {low} to {high}")
     return value
 
 
@@ -103,9 +107,14 @@ def number(fields: Mapping[str, Any], name: str) -> float:
         WireError: it is missing, something else, or not finite.
     """
     value = fields.get(name)
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
-        raise WireError(f"{name} is {_shown(value)}; it must be a finite number")
-    return float(value)
+    try:
+        finite = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:
+        # JSON's whole numbers are of any size.
+        finite = False
+    if not finite:
+        raise WireError(f"{name} is {shown(value)}; it must be a finite number")
+    return float(cast("float", value))
 
 
 def texts(fields: Mapping[str, Any], name: str, most: int) -> tuple[str, ...]:
@@ -116,7 +125,7 @@ def texts(fields: Mapping[str, Any], name: str, most: int) -> tuple[str, ...]:
     """
     value = fields.get(name)
     if not isinstance(value, list) or len(value) > most or not all(isinstance(text, str) for text in value):
-        raise WireError(f"{name} is {_shown(value)}; it must be a list of at most {most} texts")
+        raise WireError(f"{name} is {shown(value)}; it must be a list of at most {most} texts")
     return tuple(value)
 
 
@@ -131,13 +140,13 @@ def separated(tensors: Mapping[str, Tensor], jobs: int) -> list[Tensors]:
     Raises:
         WireError: a tensor belongs to none.
     """
-    parts: list[Tensors] = [{} for _ in range(jobs)]
+    parts: dict[str, Tensors] = {str(index): {} for index in range(jobs)}
     for name, tensor in tensors.items():
         index, slash, own = name.partition("/")
-        if not slash or not index.isascii() or not index.isdigit() or int(index) >= jobs:
-            raise WireError(f"tensor {_shown(name)} belongs to no job")
-        parts[int(index)][own] = tensor
-    return parts
+        if not slash or index not in parts:
+            raise WireError(f"tensor {shown(name)} belongs to no job")
+        parts[index][own] = tensor
+    return list(parts.values())
 
 
 def write_blob(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> int:
@@ -173,7 +182,7 @@ def parse_blob(blob: bytes) -> Tensors:
     """
     try:
         tensors: Tensors = safetensors.torch.load(blob)
-    except (SafetensorError, ValueError) as error:
+    except (SafetensorError, ValueError, KeyError) as error:
         raise WireError(f"a blob that is not safetensors ({error})") from error
     return tensors
 
@@ -193,6 +202,12 @@ def _contiguous(tensors: Mapping[str, Tensor], dtype: torch.dtype | None) -> Ten
     }
 
 
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:40]}…"
+def shown(value: Any) -> str:
+    """Return what a client sent as it may be shown: short, however long or deep it is."""
+    text = reprlib.repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"
+
+
+def one_line(text: str) -> str:
+    """Return a client's words as one line that fits on a terminal and holds no control characters."""
+    return "".join(character for character in text[:400] if character.isprintable())

@@ -1,0 +1,269 @@
+"""Who is there: nodes that join, fall silent, leave and come back, and what they may say of themselves."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flower import EXPIRED, NODE_GONE, RAISED, Error, Honest, LocalLink, Message, Reaction, config_of, lost
+
+from training.flower import wire
+from training.flower.exchange import Exchange
+from training.flower.line import LineLost
+from training.flower.roster import MOST_IMAGES, Roster
+from training.flower.wire import Request
+
+#: Three clients of 10 images of 8×8 pixels.
+_EXAMPLES, _SIDE = 10, 8
+
+
+def _pixels(counted: int = _EXAMPLES * _SIDE**2) -> list[list[int]]:
+    return [[counted - channel, *[0] * 254, channel] for channel in range(3)]
+
+
+def _description(client: int) -> dict[str, Any]:
+    return {
+        "client": client, "examples": _EXAMPLES, "validation": 2, "classes": ["a", "b"], "pixels": _pixels(),
+        "protocol": wire.PROTOCOL,
+    }  # fmt: skip
+
+
+class _Nodes:
+    """Nodes behind a link that say what a test tells them, a roster, and what the user was told."""
+
+    def __init__(self, folder: Path) -> None:
+        self.link = LocalLink(folder / "link", 3)
+        self.link.spoil = self._say
+        self.said: dict[str, Reaction] = {}
+        self.told: list[str] = []
+        question = Request("describe", 30.0, "fp32", {}, {"resolutions": [_SIDE]}, (), {}, [])
+        self.roster = Roster(self.link, Exchange(self.link), question, 3, self.told.append)
+
+    def look(self) -> dict[int, str]:
+        """Look twice: questions go out with one look, answers come in with the next."""
+        self.roster.look()
+        return dict(self.roster.look())
+
+    def questions(self) -> list[str]:
+        return [message.node for message in self.link.sent]
+
+    def join(self, name: str, client: int) -> None:
+        self.link.online[name] = config_of(client)
+
+    def say(self, name: str, **changes: Any) -> None:
+        """Let a node describe itself otherwise; a field of ``...`` is left out."""
+        fields = {**_description(self.link.online[name]["partition-id"]), **changes}
+        self.said[name] = wire.encode({key: value for key, value in fields.items() if value is not ...}), b"odd bytes"
+
+    def _say(self, message: Message, answer: Callable[[], Honest]) -> Reaction:
+        del answer
+        if message.node in self.said:
+            return self.said[message.node]
+        return wire.encode(_description(message.client)), b""
+
+
+@pytest.fixture
+def nodes(tmp_path: Path) -> _Nodes:
+    return _Nodes(tmp_path)
+
+
+def test_nodes_are_asked_once_and_are_there_when_they_have_spoken(nodes: _Nodes) -> None:
+    assert dict(nodes.roster.look()) == {}
+    there = {0: "node-0", 1: "node-1", 2: "node-2"}
+    for _ in range(3):
+        assert dict(nodes.roster.look()) == there
+    assert nodes.questions() == ["node-0", "node-1", "node-2"]
+    assert nodes.told == []
+    described = nodes.roster.described[1]
+    assert (described.client, described.examples, described.validation, described.classes) == (1, 10, 2, ("a", "b"))
+    assert [list(counts) for counts in described.pixels] == _pixels()
+
+
+def test_a_node_that_joins_late_is_there_after_it_has_spoken(nodes: _Nodes) -> None:
+    late = nodes.link.online.pop("node-1")
+    assert nodes.look() == {0: "node-0", 2: "node-2"}
+    nodes.link.online["node-1"] = late
+    assert dict(nodes.roster.look()) == {0: "node-0", 2: "node-2"}
+    assert dict(nodes.roster.look()) == {0: "node-0", 1: "node-1", 2: "node-2"}
+
+
+def test_a_node_that_leaves_is_gone_at_once_and_comes_back_after_it_has_spoken(nodes: _Nodes) -> None:
+    nodes.look()
+    config = nodes.link.online.pop("node-1")
+    assert dict(nodes.roster.look()) == {0: "node-0", 2: "node-2"}
+    # What it said is kept: a round that it was drawn for may still be checked against it.
+    assert nodes.roster.described[1].examples == _EXAMPLES
+    nodes.link.online["node-1"] = config
+    assert 1 not in nodes.roster.look()
+    assert dict(nodes.roster.look()) == {0: "node-0", 1: "node-1", 2: "node-2"}
+    assert nodes.told == []
+
+
+def test_a_silent_node_gets_no_work_until_it_has_spoken_again(nodes: _Nodes) -> None:
+    nodes.look()
+    nodes.said["node-1"] = None
+    nodes.roster.doubt(1)
+    for _ in range(3):
+        assert dict(nodes.roster.look()) == {0: "node-0", 2: "node-2"}
+    # One question is open; it is not asked again and again.
+    assert nodes.questions()[3:] == ["node-1"]
+    del nodes.said["node-1"]
+    assert dict(nodes.roster.look()) == {0: "node-0", 1: "node-1", 2: "node-2"}
+    assert nodes.questions()[3:] == ["node-1"]
+
+
+def test_doubt_of_a_client_that_was_never_there_is_nothing(nodes: _Nodes) -> None:
+    nodes.roster.doubt(2)
+    assert sorted(nodes.look()) == [0, 1, 2]
+
+
+def test_a_silent_node_whose_question_expired_is_asked_again(nodes: _Nodes) -> None:
+    nodes.look()
+    nodes.roster.doubt(1)
+    nodes.said["node-1"] = Error(EXPIRED, "too late")
+    nodes.look()
+    del nodes.said["node-1"]
+    assert 1 in nodes.look()
+
+
+@pytest.mark.parametrize("error", [Error(RAISED, "ImportError"), Error(EXPIRED, "too late"), Error(NODE_GONE, "gone")])
+def test_a_node_that_cannot_answer_yet_is_asked_again_and_told_of_once(nodes: _Nodes, error: Error) -> None:
+    nodes.said["node-1"] = error
+    for _ in range(4):
+        assert sorted(nodes.look()) == [0, 2]
+    assert nodes.told == [f"node node-1 takes no part: {error.reason}"]
+    assert nodes.questions().count("node-1") > 2
+    del nodes.said["node-1"]
+    assert sorted(nodes.look()) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("kind", ["refused", "version"])
+def test_a_node_that_refuses_is_told_of_once_and_asked_again_only_when_it_joins_anew(nodes: _Nodes, kind: str) -> None:
+    nodes.said["node-1"] = wire.encode({"refused": "no images \x1b[2Jhere", "kind": kind}), b""
+    for _ in range(3):
+        assert sorted(nodes.look()) == [0, 2]
+    assert nodes.told == ["node node-1 takes no part: no images [2Jhere"]
+    assert nodes.questions().count("node-1") == 1
+    config = nodes.link.online.pop("node-1")
+    nodes.look()
+    nodes.link.online["node-1"] = config
+    nodes.look()
+    assert len(nodes.told) == 2
+    del nodes.said["node-1"], nodes.link.online["node-1"]
+    nodes.look()
+    nodes.link.online["node-1"] = config
+    assert sorted(nodes.look()) == [0, 1, 2]
+    assert len(nodes.told) == 2
+
+
+def test_of_two_nodes_that_are_one_client_the_first_is_it(nodes: _Nodes) -> None:
+    nodes.look()
+    nodes.join("node-9", 1)
+    for _ in range(3):
+        assert nodes.look()[1] == "node-1"
+    (told,) = nodes.told
+    assert told == (
+        "node node-9 takes no part: it is client 1, as node node-1 is; give each node a partition-id of its own"
+    )
+
+
+def test_a_node_that_was_restarted_takes_its_clients_place_once_the_old_one_is_off_the_list(nodes: _Nodes) -> None:
+    nodes.look()
+    # Flower gives a restarted node a new number, and lists the old one for another minute.
+    nodes.join("node-9", 1)
+    assert nodes.look()[1] == "node-1"
+    del nodes.link.online["node-1"]
+    assert 1 not in nodes.roster.look()
+    assert nodes.roster.look()[1] == "node-9"
+    assert len(nodes.told) == 1
+
+
+def test_a_node_that_was_restarted_takes_its_clients_place_when_the_old_one_is_silent(nodes: _Nodes) -> None:
+    nodes.look()
+    nodes.said["node-1"] = None
+    nodes.roster.doubt(1)
+    nodes.join("node-9", 1)
+    assert nodes.look() == {0: "node-0", 1: "node-9", 2: "node-2"}
+    assert nodes.told == []
+    # The old one speaks after all: the place is taken.
+    del nodes.said["node-1"]
+    assert nodes.look() == {0: "node-0", 1: "node-9", 2: "node-2"}
+    assert len(nodes.told) == 1
+
+
+def test_a_node_that_was_restarted_as_another_client_is_that_client_alone(nodes: _Nodes) -> None:
+    del nodes.link.online["node-2"]
+    nodes.look()
+    nodes.roster.doubt(1)
+    nodes.link.online["node-1"] = config_of(2)
+    assert nodes.look() == {0: "node-0", 2: "node-1"}
+
+
+def test_a_node_that_says_more_images_later_is_known_by_those(nodes: _Nodes) -> None:
+    nodes.look()
+    nodes.say("node-1", examples=20, pixels=_pixels(20 * 64))
+    nodes.roster.doubt(1)
+    nodes.look()
+    assert nodes.roster.described[1].examples == 20
+
+
+_NO_CLASSES: list[object] = [
+    "ab", None, [], ["a", 1], ["a", "a"], {"a": 1}, [["a"]], ["a\x1b[2J", "b"], ["x" * 1000],
+]  # fmt: skip
+_NO_NUMBERS: list[object] = [-1, True, 1.0, "1", None, [], 10**400]
+_NO_PIXELS: list[object] = [None, [], _pixels()[:2], [*_pixels(), _pixels()[0]], {"0": _pixels()[0]}, "abc"]
+_ABSURD: list[tuple[str, object]] = [
+    *((name, ...) for name in ("client", "examples", "validation", "classes", "pixels")),
+    *((name, odd) for name in ("client", "examples", "validation") for odd in _NO_NUMBERS),
+    ("client", 3),
+    ("examples", 0),
+    ("examples", MOST_IMAGES + 1),
+    ("validation", MOST_IMAGES + 1),
+    *(("classes", odd) for odd in _NO_CLASSES),
+    *(("pixels", odd) for odd in _NO_PIXELS),
+    ("pixels", [counts[:-1] for counts in _pixels()]),
+    ("pixels", [[0] * 256] * 3),
+    ("pixels", [[641, -1, *[0] * 254]] * 3),
+    ("pixels", [[640.0, *[0] * 255]] * 3),
+    ("pixels", [[True, 639, *[0] * 254]] * 3),
+    ("pixels", [[1 << 60, *[0] * 255]] * 3),
+    ("pixels", _pixels(_EXAMPLES * _SIDE**2 - 1)),
+    ("pixels", [*_pixels()[:2], _pixels(1280)[2]]),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), _ABSURD, ids=[f"{name}-{i}" for i, (name, _) in enumerate(_ABSURD)])
+def test_an_absurd_description_keeps_a_node_out_and_nobody_else(nodes: _Nodes, name: str, value: object) -> None:
+    nodes.say("node-1", **{name: value})
+    for _ in range(2):
+        assert sorted(nodes.look()) == [0, 2]
+    assert sorted(nodes.roster.described) == [0, 2]
+    (told,) = nodes.told
+    assert name in told
+    assert told.isprintable()
+    assert len(told) < 300
+    assert nodes.link.files() == []
+
+
+def test_a_description_larger_than_any_is_not_read(nodes: _Nodes) -> None:
+    nodes.said["node-1"] = wire.encode(_description(1)), b"x" * (1 << 23)
+    assert sorted(nodes.look()) == [0, 2]
+    assert nodes.told == ["node node-1 takes no part: larger than any answer to this message"]
+
+
+def test_a_lost_line_is_raised_and_the_questions_are_asked_anew_when_they_are_forgotten(nodes: _Nodes) -> None:
+    nodes.roster.look()
+    nodes.link.before = lost("collect")
+    with pytest.raises(LineLost):
+        nodes.roster.look()
+    nodes.link.before = lambda what: None
+    nodes.roster.forget_questions()
+    assert sorted(nodes.look()) == [0, 1, 2]
+    assert len(nodes.questions()) == 6
+
+
+def test_who_was_there_before_a_lost_line_need_not_speak_again(nodes: _Nodes) -> None:
+    before = nodes.look()
+    nodes.roster.forget_questions()
+    assert dict(nodes.roster.look()) == before
+    assert len(nodes.questions()) == 3
