@@ -1,6 +1,5 @@
 """The server's link to a running SuperLink: submits the app, then sends messages and collects replies through it."""
 
-import contextlib
 import json
 import os
 import shutil
@@ -156,8 +155,9 @@ class FlowerLink:
             )
         except subprocess.TimeoutExpired as error:
             raise LineLost(f"no SuperLink answers at {self._config.address}") from error
-        if done.returncode:
-            raise LineLost(_complaint(done.stdout, done.stderr))
+        complaint = _complaint(done.stdout, done.stderr)
+        if complaint is not None:
+            raise LineLost(complaint)
 
 
 def _flwr_command() -> str:
@@ -196,9 +196,14 @@ def _write_connection(home: Path, config: FlowerConfig) -> None:
     )
 
 
-def _complaint(out: str, err: str) -> str:
-    """Return the line of Flower's output that says what is wrong."""
-    with contextlib.suppress(json.JSONDecodeError, TypeError, KeyError):
-        return str(json.loads(out)["error-message"]).strip().splitlines()[0]
-    lines = [line.strip() for line in (err or out).splitlines() if line.strip()]
+def _complaint(out: str, err: str) -> str | None:
+    """Return what Flower's command says is wrong, None if it started the run; its exit code does not always tell."""
+    try:
+        answer = json.loads(out)
+        if answer["success"]:
+            return None
+        text = str(answer["error-message"])
+    except (json.JSONDecodeError, TypeError, KeyError):
+        text = err or out
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else "Flower's command failed without a word"
