@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -130,11 +131,14 @@ def test_a_server_that_is_killed_resumes_to_the_same_bytes(federation: Federatio
     process = start("train-supernet", "--config", _file(config), cwd=tmp_path)
     wait_until(lambda: _rounds(run) >= 1, process)
     wait_until(_training(federation, 0), process)
+    before = set(Path(tempfile.gettempdir()).glob("fedpareto-*/pid"))
+    (own,) = (path.parent for path in before if path.read_text() == str(process.pid))
     process.kill()
     process.communicate()
     done = finish("train-supernet", "--resume", run, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "resuming after round 1" in done.stderr
+    assert not own.exists(), "what a killed command leaves is removed by its ServerApp"
     assert [record["round"] for record in read_records(run / "metrics.jsonl")] == list(range(1, config.rounds + 1))
     assert _supernet(run, config.rounds) == _supernet(_in_process(tmp_path / "alone"), config.rounds)
 

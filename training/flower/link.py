@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 
 from supernet.errors import UserError
 from training.config import FlowerConfig
-from training.flower.line import SOCKET, Line, LineLost, Reply
+from training.flower.line import PID, SOCKET, Line, LineLost, Reply
 
 #: What Flower must not do: report to its makers, look for updates, install what an app asks for.
 ENVIRONMENT: Mapping[str, str] = {
@@ -63,6 +63,7 @@ class FlowerLink:
         _check_security(config)
         self._config, self._name = config, name
         self.folder = Path(tempfile.mkdtemp(prefix="fedpareto-"))
+        (self.folder / PID).write_text(str(os.getpid()))
         self._line: Line | None = None
         self._command = _flwr_command()
         _write_connection(self.folder / "flwr", config)
