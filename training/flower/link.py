@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -27,6 +28,9 @@ _SUBMISSION, _START = 60.0, 90.0
 
 #: Seconds without an answer of the ServerApp after which it counts as lost; it waits for a SuperLink that restarts.
 _SILENCE = 120.0
+
+#: Seconds for a connection to open.
+_ANSWER = 10.0
 
 _BUNDLE = Path(__file__).parent / "bundle"
 _CONNECTION = "federation"
@@ -61,11 +65,10 @@ class FlowerLink:
 
     def __init__(self, config: FlowerConfig, name: str) -> None:
         _check_security(config)
-        self._config, self._name = config, name
+        self._config, self._name, self._command = config, name, _flwr_command()
         self.folder = Path(tempfile.mkdtemp(prefix="fedpareto-"))
         (self.folder / PID).write_text(str(os.getpid()))
         self._line: Line | None = None
-        self._command = _flwr_command()
         _write_connection(self.folder / "flwr", config)
 
     def nodes(self) -> Sequence[str]:
@@ -147,6 +150,7 @@ class FlowerLink:
         return Line(connection)
 
     def _submit(self) -> None:
+        check_reachable(self._config)
         command = [self._command, "run", str(_BUNDLE), _CONNECTION, "--format", "json"]
         command += ["--run-config", f"line={json.dumps(str(self.folder))}"]
         environment = {**os.environ, **ENVIRONMENT, "FLWR_HOME": str(self.folder / "flwr")}
@@ -159,6 +163,28 @@ class FlowerLink:
         complaint = _complaint(done.stdout, done.stderr)
         if complaint is not None:
             raise LineLost(complaint)
+
+
+def check_reachable(config: FlowerConfig) -> None:
+    """Find out what Flower's command does not say: whether anybody listens, and whether the certificate is right.
+
+    Raises:
+        LineLost: saying which.
+    """
+    host, _, port = config.address.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), _ANSWER) as connection:
+            if config.root_certificates is not None:
+                context = ssl.create_default_context(cafile=config.root_certificates)
+                context.wrap_socket(connection, server_hostname=host.strip("[]")).close()
+    except ssl.SSLCertVerificationError as error:
+        raise LineLost(
+            f"its certificate is not vouched for by {config.root_certificates}: {error.verify_message}"
+        ) from error
+    except ssl.SSLError as error:
+        raise LineLost(f"no TLS is possible with it and {config.root_certificates}: {error.reason or error}") from error
+    except OSError as error:
+        raise LineLost(f"nobody answers there: {error.strerror or error}") from error
 
 
 def _flwr_command() -> str:
