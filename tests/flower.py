@@ -16,12 +16,13 @@ from cache.progress import SILENT
 from supernet.weights import Tensors
 from training.checkpoint import RunState
 from training.clients import ClientsConfig
-from training.config import CheckpointConfig, EvaluationConfig, FlowerConfig, RunConfig
+from training.config import CheckpointConfig, DataConfig, EvaluationConfig, FlowerConfig, RunConfig
 from training.engines import flower as flower_engine
 from training.engines.flower import FlowerEngine
 from training.flower import exchange, node, wire
 from training.flower.line import TOO_LARGE, LineLost, Reply
 from training.flower.link import Link, MessageType
+from training.partition import PartitionConfig
 from training.rounds import Run, train
 from training.setup import assemble, new_run
 
@@ -181,6 +182,9 @@ def flower_config(folder: Path, **changes: Any) -> RunConfig:
             "rounds": 1,
             "engine": "flower",
             "clients": ClientsConfig(count=4, per_round=4),
+            # Few images to train with: five steps a client.
+            "data": DataConfig(name="digits", validation=0.8),
+            "partition": PartitionConfig(scheme="iid"),
             "evaluation": EvaluationConfig(every=10, probes=2, calibration_images=64, batch_size=64),
             "checkpoint": CheckpointConfig(every=1, keep=2),
             "flower": FlowerConfig(insecure=True, patience=0.05, deadline=30.0, retries=0),

@@ -45,7 +45,7 @@ from training.calibration import blank_network
 from training.checkpoint import RunState, load_checkpoint, newest_checkpoint
 from training.client import LocalTrainer
 from training.clients import ClientsConfig
-from training.config import ClientConfig, EvaluationConfig, FlowerConfig, RunConfig, ServerConfig
+from training.config import ClientConfig, DataConfig, EvaluationConfig, FlowerConfig, RunConfig, ServerConfig
 from training.data.sources import load_images
 from training.engines.flower import FlowerEngine, restored, statistics_shapes
 from training.engines.protocol import EngineError
@@ -54,6 +54,7 @@ from training.federation import split_images
 from training.flower import wire
 from training.flower.line import LineLost
 from training.messages import CalibrationTask, Correct, EvaluationTask, Failure, Statistics, Task, Update, check_update
+from training.partition import PartitionConfig
 from training.records import RoundRecord
 from training.rounds import Run, train
 
@@ -140,7 +141,15 @@ def _told(record: RoundRecord) -> dict[int, Mapping[str, Any]]:
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"server": ServerConfig(momentum=0.5, weight_by_examples=True), "seed": 5, "curriculum": "sandwich"}],
+    [
+        {},
+        {
+            "server": ServerConfig(momentum=0.5, weight_by_examples=True),
+            "seed": 5,
+            "partition": PartitionConfig(alpha=1.0),
+            "data": DataConfig("digits", validation=0.5),
+        },
+    ],
     ids=["plain", "other"],
 )
 def test_a_run_ends_with_the_bytes_of_the_simulated_one(
@@ -220,7 +229,7 @@ def test_bf16_does_not_lose_changes_that_are_smaller_than_its_steps(config: RunC
             rounds=6,
             output=str(tmp_path / dtype),
             clients=ClientsConfig(count=8, per_round=2),
-            client=ClientConfig(epochs=1, batch_size=64, lr=2e-4, lr_schedule="constant", weight_decay=0.0),
+            client=ClientConfig(epochs=1, batch_size=16, lr=2e-4, lr_schedule="constant", weight_decay=0.0),
             evaluation=_rarely(config),
             flower=_flower(wire_dtype=dtype),
         )

@@ -188,11 +188,11 @@ class FlowerConfig:
 
     def __post_init__(self) -> None:
         host, colon, port = self.address.rpartition(":")
-        if not (host and colon and port.isdigit() and 0 < int(port) < 1 << 16):
+        if not (host and colon and port.isascii() and port.isdigit() and 0 < int(port) < 1 << 16):
             raise UserError(f"flower.address is {self.address!r}; it must be host:port, e.g. 127.0.0.1:8000")
         for name in ("patience", "deadline"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"flower.{name} is {getattr(self, name)}; it must be positive, in seconds")
+            if not 0 < getattr(self, name) < math.inf:
+                raise UserError(f"flower.{name} is {getattr(self, name)}; it must be positive and finite, in seconds")
         if not 0 < self.quorum <= 1:
             raise UserError(f"flower.quorum is {self.quorum}; it must be above 0 and at most 1")
         if self.retries < 0:

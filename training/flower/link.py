@@ -66,9 +66,10 @@ class FlowerLink:
     def __init__(self, config: FlowerConfig, name: str) -> None:
         _check_security(config)
         self._config, self._name, self._command = config, name, _flwr_command()
+        self._line: Line | None = None
+        # Last: whoever is refused has nothing to close.
         self.folder = Path(tempfile.mkdtemp(prefix="fedpareto-"))
         (self.folder / PID).write_text(str(os.getpid()))
-        self._line: Line | None = None
         _write_connection(self.folder / "flwr", config)
 
     def nodes(self) -> Sequence[str]:
