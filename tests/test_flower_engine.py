@@ -858,7 +858,7 @@ def test_a_line_lost_for_good_ends_the_run_with_its_last_round_kept(config: RunC
         train(run, state, tensors, velocity)
     message = str(caught.value)
     assert message.startswith(
-        "no SuperLink at 127.0.0.1:8000 for 0.05 s: the SuperLink was killed; round 0 is kept in "
+        "the SuperLink at 127.0.0.1:8000 could not be reached for 0.05 s: the SuperLink was killed; round 0 is kept in "
     )
     assert message.endswith(f"go on with: train-supernet --resume {config.output}")
 

@@ -18,7 +18,7 @@ from training.clients import ClientsConfig
 from training.config import RESUME_MAY_CHANGE, FlowerConfig, RunConfig, changed_fields, config_to_mapping
 from training.flower.connection import opened_link
 from training.flower.line import SOCKET, Line, LineLost
-from training.flower.link import FlowerLink
+from training.flower.link import FlowerLink, check_reachable
 
 
 @pytest.fixture
@@ -188,19 +188,47 @@ def _flwr(folders: Path, script: str) -> None:
     (folders.parent / "bin" / "flwr").write_text(f"#!/bin/sh\n{script}\n")
 
 
+@pytest.fixture
+def listening() -> Iterator[FlowerConfig]:
+    """Yield the configuration of a SuperLink where somebody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield FlowerConfig(f"127.0.0.1:{server.getsockname()[1]}", insecure=True)
+
+
+def test_where_nobody_listens_no_run_is_submitted(folders: Path) -> None:
+    _flwr(folders, "touch submitted")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        free = server.getsockname()[1]
+    link = FlowerLink(FlowerConfig(f"127.0.0.1:{free}", insecure=True), "test")
+    with pytest.raises(LineLost, match="nobody answers there: Connection refused"):
+        link.nodes()
+    link.close()
+
+
+def test_a_superlink_without_tls_or_a_file_that_is_no_certificate_is_named(
+    folders: Path, listening: FlowerConfig, tmp_path: Path
+) -> None:
+    (tmp_path / "ca.crt").write_text("no certificate")
+    config = FlowerConfig(listening.address, str(tmp_path / "ca.crt"))
+    with pytest.raises(LineLost, match=f"no TLS is possible with it and {tmp_path / 'ca.crt'}"):
+        check_reachable(config)
+
+
 @pytest.mark.parametrize(
     ("script", "words"),
     [
-        (r"""printf %s '{"success": false, "error-message": "No such host\nmore"}'; exit 1""", "No such host"),
+        (r"""printf %s '{"success": false, "error-message": "Using it\nNo such host"}'""", "No such host"),
         ("echo one >&2; echo two >&2; exit 2", "two"),
         ("echo '[1]'; exit 1", "[1]"),
         ("exit 3", "Flower's command failed without a word"),
     ],
     ids=range(4),
 )
-def test_a_superlink_that_takes_no_run_is_a_lost_line_in_its_words(folders: Path, script: str, words: str) -> None:
+def test_a_superlink_that_takes_no_run_is_a_lost_line_in_its_words(
+    folders: Path, listening: FlowerConfig, script: str, words: str
+) -> None:
     _flwr(folders, script)
-    link = FlowerLink(FlowerConfig(insecure=True), "test")
+    link = FlowerLink(listening, "test")
     for _ in range(2):
         with pytest.raises(LineLost) as caught:
             link.nodes()
@@ -221,13 +249,16 @@ with socket.socket(socket.AF_UNIX) as connection:
 """
 
 
-def test_a_link_connects_when_it_is_first_used_and_anew_after_it_was_lost(folders: Path, tmp_path: Path) -> None:
+def test_a_link_connects_when_it_is_first_used_and_anew_after_it_was_lost(
+    folders: Path, listening: FlowerConfig, tmp_path: Path
+) -> None:
     interpreter = Path(sys.base_prefix) / "bin" / "python3"
     caller = tmp_path / "caller.py"
     caller.write_text(_CALLER % SOCKET)
     # The ServerApp is another process than the command that submitted it.
-    _flwr(folders, f'echo run >> {tmp_path}/runs; {interpreter} {caller} "$@" >/dev/null 2>&1 &')
-    link = FlowerLink(FlowerConfig(insecure=True), "test")
+    started = """echo '{"success": true}'"""
+    _flwr(folders, f'echo run >> {tmp_path}/runs; {started}; {interpreter} {caller} "$@" >/dev/null 2>&1 &')
+    link = FlowerLink(listening, "test")
     assert not (tmp_path / "runs").exists()
     assert link.nodes() == ["nodes"]
     with pytest.raises(LineLost):
@@ -290,6 +321,6 @@ def test_the_least_and_the_most_are_allowed() -> None:
 def test_a_resumed_run_may_change_its_superlink_but_not_its_engine() -> None:
     before = config_to_mapping(RunConfig(engine="flower"))
     after = config_to_mapping(RunConfig(engine="flower", flower=_OTHER))
-    assert [name for name, _, _ in changed_fields(before, after)] == ["flower.min_clients", "flower.wire_dtype"]
+    assert [name for name, _, _ in changed_fields(before, after)] == ["flower.wire_dtype"]
     assert [name for name, _, _ in changed_fields(config_to_mapping(RunConfig()), before)] == ["engine"]
     assert all(name.count(".") <= 1 for name in RESUME_MAY_CHANGE)
