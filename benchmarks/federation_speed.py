@@ -8,7 +8,6 @@ clients, whose answers come at once.
 import argparse
 import dataclasses
 import json
-import shutil
 import statistics
 import sys
 import tempfile
@@ -44,7 +43,7 @@ from training.rounds import train as train_rounds
 from training.trackers.protocol import Trackers
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "deploy"))
-from loopback import Federation
+from loopback import Federation, find_nginx
 
 NODES = 4
 #: Sides of the largest layer that make slices of 5 and 50 MB.
@@ -73,7 +72,7 @@ def add_rounds(table: Results, folder: Path, rounds: int) -> None:
     write_noise(folder / "images", 96, 8)
     nodes = [f'partition-id={client} data-root="{folder / "images"}"' for client in range(NODES)]
     environ = {"OMP_NUM_THREADS": "1", "FEDPARETO_CACHE_DIR": str(folder / "kept")}
-    with Federation(folder / "flower", nodes, gateway=shutil.which("nginx") is not None, environ=environ) as started:
+    with Federation(folder / "flower", nodes, gateway=find_nginx() is not None, environ=environ) as started:
         started.wait_until_ready()
         flower = {"--engine": "flower", "--flower.address": started.address}
         flower |= {"--flower.root-certificates": str(started.root_certificates)}

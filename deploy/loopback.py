@@ -11,6 +11,7 @@ ssh-keygen and, for a gateway, nginx.
 """
 
 import os
+import shutil
 import signal
 import socket
 import ssl
@@ -139,7 +140,7 @@ class Federation:
         """Start nginx with the configuration in ``folder``, and wait until it answers."""
         state = self.folder / f"{name}-state"
         state.mkdir(exist_ok=True)
-        command = ["nginx", "-e", "stderr", "-p", str(state), "-c", str(folder / "nginx.conf")]
+        command = [find_nginx() or "nginx", "-e", "stderr", "-p", str(state), "-c", str(folder / "nginx.conf")]
         # As root nginx would become somebody who may not enter the folder.
         self.processes.start(name, [*command, "-g", "user root;"] if os.geteuid() == 0 else command)
         self.processes.wait(name, lambda: answers(address, folder / "ca.crt"), f"it answered at {address}")
@@ -242,6 +243,11 @@ class Federation:
 
     def _trust(self, root_certificates: Path | None) -> list[str]:
         return ["--root-certificates", str(root_certificates)] if root_certificates else ["--insecure"]
+
+
+def find_nginx() -> str | None:
+    """Return nginx's command; Debian has it where users other than root do not look."""
+    return shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
 
 
 def read_environment(path: Path) -> dict[str, str]:

@@ -5,7 +5,6 @@ of the product before it runs it. Where nginx is installed the nodes come throug
 """
 
 import argparse
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -13,7 +12,7 @@ from pathlib import Path
 from demo import run_command
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "deploy"))
-from loopback import Federation
+from loopback import Federation, find_nginx
 
 SPACE, BUDGET = "mobilenet-tiny", "2M"
 CLIENTS, ROUNDS = 4, 5
@@ -28,7 +27,7 @@ def main() -> None:
         sys.exit(f"{output} exists; remove it or pass another --output")
     started = time.monotonic()
     nodes = [f"partition-id={client}" for client in range(CLIENTS)]
-    gateway = shutil.which("nginx") is not None
+    gateway = find_nginx() is not None
     print(
         f"starting a SuperLink, {CLIENTS} SuperNodes{' and a gateway' if gateway else ''}; logs: {output}", flush=True
     )

@@ -6,13 +6,12 @@ type. Whatever ends is started again, as systemd would.
 
 import argparse
 import os
-import shutil
 import sys
 import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "deploy"))
-from loopback import Federation
+from loopback import Federation, find_nginx
 
 #: Seconds between two looks; a node that was killed is let in again after about a minute.
 PAUSE = 10.0
@@ -30,7 +29,7 @@ def main() -> None:
     root = f' data-root="{options.data_root.absolute()}"' if options.data_root else ""
     nodes = [f"partition-id={client}{root}" for client in range(options.nodes)]
     threads = str(max(1, (os.cpu_count() or 1) // options.nodes))
-    gateway = shutil.which("nginx") is not None
+    gateway = find_nginx() is not None
     with Federation(options.folder, nodes, gateway=gateway, environ={"OMP_NUM_THREADS": threads}) as federation:
         federation.wait_until_ready()
         print(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from loopback import HERE, read_environment
+from loopback import HERE, find_nginx, read_environment
 
 SCRIPTS = ["make-certificates", "make-node-key", "make-secret", "make-connection", "make-gateway", "register-node"]
 
@@ -151,14 +151,24 @@ def test_a_private_key_is_not_registered(tmp_path: Path) -> None:
     assert "no file none.pub" in run("register-node", "none.pub", cwd=tmp_path, FLWR_HOME=home).stderr
 
 
-@pytest.mark.skipif(not shutil.which("nginx"), reason="nginx is not installed: apt-get install nginx-light")
+@pytest.mark.skipif(not find_nginx(), reason="nginx is not installed: apt-get install nginx-light")
 def test_the_gateway_as_filled_in_is_what_nginx_takes(tmp_path: Path) -> None:
     succeed("make-certificates", "keys", "localhost", cwd=tmp_path)
     succeed("make-gateway", "keys", "[::]:9443", "127.0.0.1:18000", cwd=tmp_path)
     text = (tmp_path / "keys/nginx.conf").read_text(encoding="utf-8")
     assert "listen [::]:9443 ssl;" in text
     assert "server 127.0.0.1:18000;" in text
-    command = ["nginx", "-t", "-q", "-e", "stderr", "-p", str(tmp_path), "-c", str(tmp_path / "keys/nginx.conf")]
+    command = [
+        str(find_nginx()),
+        "-t",
+        "-q",
+        "-e",
+        "stderr",
+        "-p",
+        str(tmp_path),
+        "-c",
+        str(tmp_path / "keys/nginx.conf"),
+    ]
     checked = subprocess.run(command, capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stderr
     assert "is not replaced" in run("make-gateway", "keys", "1", "127.0.0.1:1", cwd=tmp_path).stderr

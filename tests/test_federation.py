@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import shutil
 import signal
 import subprocess
 import tempfile
@@ -14,7 +13,7 @@ from typing import Any
 
 import pytest
 from federation import finished_run, micro_config, read_metrics
-from loopback import Federation
+from loopback import Federation, find_nginx
 from processes import finish, start, wait_until
 
 from training.clients import ClientsConfig
@@ -35,7 +34,7 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]
     folder = tmp_path_factory.mktemp("federation")
     nodes = [f"partition-id={client}" for client in range(_NODES)]
     environ = {"OMP_NUM_THREADS": "1", "PYTHONPATH": "", "FEDPARETO_CACHE_DIR": str(folder / "kept")}
-    gateway = shutil.which("nginx") is not None
+    gateway = find_nginx() is not None
     with Federation(folder / "flower", nodes, gateway=gateway, environ=environ) as started:
         started.wait_until_ready()
         yield started

@@ -1,7 +1,6 @@
 """The gateway in front of a SuperLink: nodes come through it, and nothing else does."""
 
 import json
-import shutil
 import ssl
 import subprocess
 import urllib.request
@@ -12,11 +11,11 @@ from pathlib import Path
 import pytest
 from flwr.proto.control_pb2 import ListNodesRequest, ListRunsRequest
 from guarded import PATIENCE
-from loopback import HERE, Federation, free_port
+from loopback import HERE, Federation, find_nginx, free_port
 
 pytestmark = [
     pytest.mark.federation,
-    pytest.mark.skipif(not shutil.which("nginx"), reason="nginx is not installed: apt-get install nginx-light"),
+    pytest.mark.skipif(not find_nginx(), reason="nginx is not installed: apt-get install nginx-light"),
 ]
 
 UNREGISTERED, KEYLESS, MISLED = 1, 2, 3
