@@ -1,21 +1,31 @@
-# make demo: the main job on bundled images.  make test: every check.
+# make demo: the main job on bundled images.  make federation-demo: the same over Flower, with real processes.
+# make test: every check but the slowest tests.  make test-faults: those: processes of a federation that are killed.
 # make bench: speed of rounds and fitness.  make bench-search: how good and how fast the search is.
+# make bench-federation: what rounds over Flower cost.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-SOURCES := $(shell find supernet fitness cache training search -name '*.py' -o -name '*.yaml' -o -name '*.jinja')
+SOURCES := $(shell find supernet fitness cache training search -name '*.py' -o -name '*.yaml' -o -name '*.jinja' -o -name '*.toml')
 
-.PHONY: demo test bench bench-search clean
+.PHONY: demo federation-demo test test-faults bench bench-search bench-federation clean
 
 demo: $(VENV)/installed
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python examples/demo.py
+
+federation-demo: $(VENV)/installed-flower
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python examples/federation_demo.py
 
 # Two processes of one thread each: threads of two processes on two cores wait for each other.
 test: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m 'not federation and not slow'
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'federation and not slow'
+
+# Flower takes a minute to notice that a process is gone.
+test-faults: $(VENV)/installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow
 
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/scoring.py
@@ -24,6 +34,9 @@ bench: $(VENV)/installed
 bench-search: $(VENV)/installed
 	$(BIN)/python benchmarks/search_quality.py
 
+bench-federation: $(VENV)/installed-flower
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python benchmarks/federation_speed.py
+
 # The packages are installed as copies: what is tested is what a user gets.
 $(VENV)/installed: pyproject.toml $(SOURCES) | $(VENV)/bin/python
 	rm -rf build
@@ -31,11 +44,17 @@ $(VENV)/installed: pyproject.toml $(SOURCES) | $(VENV)/bin/python
 	rm -rf build
 	touch $@
 
-$(VENV)/installed-dev: pyproject.toml $(SOURCES) | $(VENV)/bin/python
+$(VENV)/installed-flower: pyproject.toml $(SOURCES) | $(VENV)/bin/python
 	rm -rf build
-	$(BIN)/pip install --quiet '.[dev,export]'
+	$(BIN)/pip install --quiet '.[flower]'
 	rm -rf build
 	touch $@ $(VENV)/installed
+
+$(VENV)/installed-dev: pyproject.toml $(SOURCES) | $(VENV)/bin/python
+	rm -rf build
+	$(BIN)/pip install --quiet '.[dev,export,flower,privacy]'
+	rm -rf build
+	touch $@ $(VENV)/installed $(VENV)/installed-flower
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

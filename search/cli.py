@@ -108,19 +108,26 @@ def _of_run(
     for export in exports.values():
         if export is not None and subject.space.norm == "batch":
             check_calibrated(options.calibration, export)
-    config = read_run_config(Path(str(subject.run)))
-    if config.engine == "flower":
+    folder = Path(str(subject.run))
+    if _is_connected(folder):
         _refuse_without_images(options)
     extraction = Extraction(options.calibration, options.finetune_epochs, options.finetune_lr)
     reports = {}
-    with opened_link(config) as link:
-        run = open_run(Path(str(subject.run)), subject.space, options.checkpoint, link, test=options.test)
+    with opened_link(read_run_config(folder)) as link:
+        run = open_run(folder, subject.space, options.checkpoint, link, test=options.test)
         # Reading the images had a display of its own.
         with shown() as listener:
             for name, answered in found.items():
                 delivery = Delivery(extraction, exports[name], check_latency=options.check_latency)
                 reports[name] = deliver(run, answered, delivery, outputs[name], listener)
     return reports
+
+
+def _is_connected(run: Path) -> bool:
+    """Return whether a run's images are with clients of a real federation."""
+    from training.run_folder import read_run_config  # noqa: PLC0415 - imports torch
+
+    return read_run_config(run).engine == "flower"
 
 
 def _refuse_without_images(options: Options) -> None:
@@ -140,8 +147,12 @@ def _refuse_without_images(options: Options) -> None:
 def _next(options: Options, subject: Subject, report: Mapping[str, Any]) -> str:
     if subject.run is None:
         return f"train-supernet --space {options.space}"
+    images_here = not _is_connected(subject.run)
     if options.output is None:
-        return f"{PROG} --run {subject.run} {command_line(options)} --test --output subnet"
+        test = " --test" if images_here else ""
+        return f"{PROG} --run {subject.run} {command_line(options)}{test} --output subnet"
+    if not images_here:
+        return f"profile-device --run {subject.run} --output latency.json"
     if options.export is None:
         return f"{PROG} --run {subject.run} {command_line(options)} --export onnx --output {options.output}-onnx"
     if options.export == "onnx":
@@ -154,4 +165,6 @@ def _next_of_targets(options: Options, subject: Subject) -> str:
         return f"train-supernet --space {options.space}"
     if options.output is None:
         return f"{PROG} --run {subject.run} --targets {options.targets} --output subnets"
+    if _is_connected(subject.run):
+        return f"profile-device --run {subject.run} --output latency.json"
     return f"{PROG} --run {subject.run} --targets {options.targets} --export onnx --output {options.output}-onnx"

@@ -1,8 +1,6 @@
-"""Optional packages: refused in one line when they are missing. Does not import torch."""
+"""The packages that export and onnxruntime's timing need. Does not import torch."""
 
-import importlib
-
-from supernet.errors import UserError
+from supernet.extras import require_extra
 
 _ONNX = ("onnx", "onnxscript", "onnxruntime")
 
@@ -13,8 +11,4 @@ def require_onnx() -> None:
     Raises:
         UserError: one is missing; it names the line that installs it.
     """
-    for name in _ONNX:
-        try:
-            importlib.import_module(name)
-        except ImportError as error:
-            raise UserError(f"{name} is not installed; install it with: pip install 'fedpareto[export]'") from error
+    require_extra("export", _ONNX)

@@ -96,7 +96,7 @@ class TrainedRun:
         """Return ``entry``'s subnet with a completed ``report``.
 
         Raises:
-            UserError: all clients failed, or none can run the subnet.
+            UserError: all clients failed, none can run the subnet, or a private run is to be fine-tuned.
         """
         architecture, tensors = entry.architecture, self.checkpoint.tensors
         full = {**report, "checkpoint": str(self.checkpoint_path), "round": self.checkpoint.state.round}
@@ -146,6 +146,11 @@ class TrainedRun:
 
     def _fine_tuned(self, entry: Entry, extraction: Extraction, listener: Listener) -> tuple[Tensors, dict[str, Any]]:
         """Return the supernet with ``entry``'s slices fine-tuned, and what the subnet reached before."""
+        if self.config.privacy.clip:
+            raise UserError(
+                f"{self.folder} was trained with privacy.clip {self.config.privacy.clip:g}; fine-tuning is neither "
+                "clipped nor noised and would spend that privacy: leave out --finetune-epochs"
+            )
         before, _ = self._calibrated(self.checkpoint.tensors, entry.architecture, extraction.calibration)
         lr = extraction.finetune_lr
         tuning = FineTuning(

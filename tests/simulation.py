@@ -166,14 +166,15 @@ def simulated_run(
             MICRO, data.subset(torch.arange(16)), held_out, NORMALISATION, config.evaluation.batch_size
         ),
         tracker=Recorder(),
+        noise_key=fields.pop("noise_key", None),
     )
     return dataclasses.replace(run, **fields)
 
 
 def spoiled_run(
-    folder: Path, spoil: Callable[[Update], Update | Failure], config: RunConfig | None = None
+    folder: Path, spoil: Callable[[Update], Update | Failure], config: RunConfig | None = None, **fields: Any
 ) -> tuple[Run, SpoilingEngine]:
-    run = simulated_run(folder, config)
+    run = simulated_run(folder, config, **fields)
     engine = SpoilingEngine(run.engine, spoil)
     return dataclasses.replace(run, engine=engine), engine
 

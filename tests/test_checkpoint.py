@@ -40,6 +40,7 @@ def _state(number: int = 7, best: Best | None = _BEST) -> RunState:
         bytes_up=10**12,
         bytes_down=123,
         wandb_id="abc",
+        exposure=(0.5, 0.1 + 0.2, 3.0),
     )
 
 
@@ -112,6 +113,14 @@ def test_a_state_of_another_form_is_an_error_that_names_the_folder(tmp_path: Pat
     (folder / STATE).write_text(body)
     with pytest.raises(CheckpointError, match=f"{folder} is damaged"):
         load_checkpoint(folder, MICRO)
+
+
+def test_a_checkpoint_from_before_there_was_privacy_has_no_exposure(tmp_path: Path) -> None:
+    folder = _save(tmp_path)
+    body = json.loads((folder / STATE).read_text())
+    del body["state"]["exposure"]
+    (folder / STATE).write_text(json.dumps(body))
+    assert load_checkpoint(folder, MICRO).state == dataclasses.replace(_state(), exposure=())
 
 
 def test_a_checkpoint_of_another_version_is_refused(tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from training.config import (
     ClientConfig,
     DataConfig,
     EvaluationConfig,
+    FlowerConfig,
+    PrivacyConfig,
     RunConfig,
     ServerConfig,
     TrackingConfig,
@@ -32,6 +34,7 @@ _OTHER = RunConfig(
     fitness="fitness.yaml",
     rounds=7,
     seed=11,
+    engine="flower",
     curriculum="sandwich",
     device="cuda:1",
     precision="bf16",
@@ -39,11 +42,14 @@ _OTHER = RunConfig(
     partition=PartitionConfig("shard", 0.3, 4, 5),
     clients=ClientsConfig(30, 10, ("60M", "180M"), ("64M",)),
     client=ClientConfig(2, 32, 0.025, "step", 0.5, 1e-4, 1.0, 0.1),
-    server=ServerConfig(0.75, True, 0.9),
+    # Weights by examples are refused beside privacy.
+    server=ServerConfig(0.75, False, 0.9),
+    privacy=PrivacyConfig(1.5, 0.5, 1e-6),
     evaluation=EvaluationConfig(3, 4, 512, 64),
     checkpoint=CheckpointConfig(5, 6),
     tracking=TrackingConfig("offline", "mine", False),
     execution=ExecutionConfig("contiguous", False, True, False, 3, 2),
+    flower=FlowerConfig("superlink:9092", "ca.crt", True, 3, 10.0, 20.0, 0.75, 5, "bf16"),
 )
 
 
@@ -72,7 +78,7 @@ def test_every_field_of_the_test_differs_from_its_default() -> None:
     for name, value in ours.items():
         for field, inner in value.items() if isinstance(value, dict) else [(name, value)]:
             default = defaults[name][field] if isinstance(value, dict) else defaults[name]
-            assert inner != default, f"{name}.{field}"
+            assert inner != default or field == "weight_by_examples", f"{name}.{field}"
 
 
 @pytest.mark.parametrize("config", [RunConfig(), _OTHER])
@@ -131,6 +137,10 @@ def test_a_changed_field_is_named_with_its_old_and_new_value(name: str, old: obj
         ("tracking.project", "another"),
         ("tracking.progress", True),
         ("execution.workers", 1),
+        ("flower.address", "elsewhere:1"),
+        ("flower.root_certificates", None),
+        ("flower.deadline", 1.0),
+        ("flower.quorum", 0.1),
     ],
 )
 def test_where_things_are_and_what_is_reported_may_change(name: str, value: object) -> None:
@@ -150,6 +160,7 @@ def test_what_a_resumed_run_may_adapt_is_where_and_how_it_is_computed() -> None:
         "execution.compiled",
         "execution.graphs",
         "execution.threads",
+        "flower.wire_dtype",
     ]
     assert not [name for name in adapted if name.startswith(RESUME_MAY_CHANGE)]
 
@@ -185,6 +196,27 @@ _BAD_VALUES: list[tuple[str, object]] = [
     ("server.largest_weight", 0.0),
     ("server.largest_weight", 1.0),
     ("server.momentum", 1.0),
+    ("privacy.clip", -0.5),
+    ("privacy.clip", float("nan")),
+    ("privacy.clip", float("inf")),
+    ("privacy.noise", -1.0),
+    ("privacy.noise", float("inf")),
+    ("privacy.delta", 0.0),
+    ("privacy.delta", 1.0),
+    ("privacy.noise", 1.0),
+    ("engine", "ray"),
+    ("flower.address", "superlink"),
+    ("flower.address", ":8000"),
+    ("flower.address", "superlink:70000"),
+    ("flower.min_clients", 0),
+    ("flower.min_clients", 31),
+    ("flower.patience", 0.0),
+    ("flower.deadline", -1.0),
+    ("flower.deadline", float("nan")),
+    ("flower.quorum", 0.0),
+    ("flower.quorum", 1.1),
+    ("flower.retries", -1),
+    ("flower.wire_dtype", "int8"),
     ("evaluation.every", 0),
     ("evaluation.probes", 1),
     ("evaluation.calibration_images", 1),
@@ -245,3 +277,28 @@ def test_the_message_says_what_is_allowed() -> None:
 def test_the_least_and_the_most_of_an_augmentation_are_allowed() -> None:
     DataConfig(randaugment=0, magnitude=0, mixup=0.0, cutmix=0.0)
     DataConfig(randaugment=14, magnitude=30, mixup=0.1, cutmix=2.0)
+
+
+def test_noise_without_a_clip_and_weights_by_examples_beside_one_are_refused() -> None:
+    with pytest.raises(UserError, match=r"privacy\.noise is 1\.0 without privacy\.clip.*set privacy\.clip"):
+        PrivacyConfig(noise=1.0)
+    with pytest.raises(UserError, match=r"server\.weight_by_examples is on with privacy\.clip"):
+        RunConfig(server=ServerConfig(weight_by_examples=True), privacy=PrivacyConfig(clip=1.0))
+    RunConfig(server=ServerConfig(weight_by_examples=True))
+
+
+@pytest.mark.parametrize(
+    ("delta", "clients", "expected"), [(None, 1, 1e-5), (None, 20, 1e-5), (None, 10**6, 10**-6.6), (0.01, 20, 0.01)]
+)
+def test_the_default_delta_is_small_and_below_one_over_the_clients(
+    delta: float | None, clients: int, expected: float
+) -> None:
+    assert PrivacyConfig(delta=delta).delta_among(clients) == pytest.approx(expected)
+
+
+def test_a_run_from_before_there_was_privacy_goes_on_without_it() -> None:
+    before = config_to_mapping(RunConfig())
+    del before["privacy"]
+    assert changed_fields(before, config_to_mapping(RunConfig())) == []
+    private = config_to_mapping(RunConfig(privacy=PrivacyConfig(clip=1.0)))
+    assert changed_fields(before, private) == [("privacy.clip", 0.0, 1.0)]

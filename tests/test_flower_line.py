@@ -191,12 +191,13 @@ def _flwr(folders: Path, script: str) -> None:
 @pytest.mark.parametrize(
     ("script", "words"),
     [
-        (r"""printf %s '{"success": false, "error-message": "No such host\nmore"}'; exit 1""", "No such host"),
+        (r"""printf %s '{"success": false, "error-message": "odd\nNo such host"}'; exit 1""", "No such host"),
+        ("""echo '{"success": false, "error-message": "refused"}'""", "refused"),
         ("echo one >&2; echo two >&2; exit 2", "two"),
         ("echo '[1]'; exit 1", "[1]"),
         ("exit 3", "Flower's command failed without a word"),
     ],
-    ids=range(4),
+    ids=range(5),
 )
 def test_a_superlink_that_takes_no_run_is_a_lost_line_in_its_words(folders: Path, script: str, words: str) -> None:
     _flwr(folders, script)
@@ -226,7 +227,10 @@ def test_a_link_connects_when_it_is_first_used_and_anew_after_it_was_lost(folder
     caller = tmp_path / "caller.py"
     caller.write_text(_CALLER % SOCKET)
     # The ServerApp is another process than the command that submitted it.
-    _flwr(folders, f'echo run >> {tmp_path}/runs; {interpreter} {caller} "$@" >/dev/null 2>&1 &')
+    _flwr(
+        folders,
+        f'echo run >> {tmp_path}/runs; {interpreter} {caller} "$@" >/dev/null 2>&1 & echo \'{{"success": true}}\'',
+    )
     link = FlowerLink(FlowerConfig(insecure=True), "test")
     assert not (tmp_path / "runs").exists()
     assert link.nodes() == ["nodes"]
@@ -290,6 +294,6 @@ def test_the_least_and_the_most_are_allowed() -> None:
 def test_a_resumed_run_may_change_its_superlink_but_not_its_engine() -> None:
     before = config_to_mapping(RunConfig(engine="flower"))
     after = config_to_mapping(RunConfig(engine="flower", flower=_OTHER))
-    assert [name for name, _, _ in changed_fields(before, after)] == ["flower.min_clients", "flower.wire_dtype"]
+    assert [name for name, _, _ in changed_fields(before, after)] == ["flower.wire_dtype"]
     assert [name for name, _, _ in changed_fields(config_to_mapping(RunConfig()), before)] == ["engine"]
     assert all(name.count(".") <= 1 for name in RESUME_MAY_CHANGE)

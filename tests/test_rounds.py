@@ -249,8 +249,7 @@ class _Reversed:
         return self._inner.available()
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Update | Failure]:
-        answers = [answer for answer in self._inner.run(tasks) if isinstance(answer, Update)]
-        yield from [own_memory(update) for update in answers][::-1]
+        yield from [own_memory(update) for update in self._inner.run(tasks) if isinstance(update, Update)][::-1]
 
 
 def test_answers_may_come_in_any_order(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def _misshapen(update: Update) -> Update:
 
 
 def _failed(update: Update) -> Failure:
-    return Failure(update.task, "error", "its battery is empty")
+    return Failure(update.task, "error", "its battery is empty", bytes_down=update.bytes_down)
 
 
 def _busy_config(**changes: Any) -> RunConfig:

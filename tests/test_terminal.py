@@ -39,6 +39,15 @@ def test_an_evaluated_round_is_one_line_with_loss_time_overhead_and_accuracies(
     )
 
 
+def test_a_private_round_says_what_it_has_cost_and_how_much_was_clipped(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = TerminalProgress(rounds=10, clients_per_round=2, done=3)
+    progress.round_done(dataclasses.replace(_EVALUATED, epsilon=3.2149, delta=1e-5, clipped=0.625))
+    progress.round_done(dataclasses.replace(_EVALUATED, clipped=1.0))
+    first, second = capsys.readouterr().err.splitlines()
+    assert "of it not SGD, ε 3.21 at δ 1e-05, 62% of updates clipped; validation accuracy" in first
+    assert "of it not SGD, 100% of updates clipped; validation accuracy" in second
+
+
 def test_a_round_without_evaluation_and_failures_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     progress = TerminalProgress(rounds=10, clients_per_round=2, done=0)
     progress.client_done(1, 1, 2)

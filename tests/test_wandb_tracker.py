@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import struct
 from collections.abc import Iterator
@@ -90,7 +91,7 @@ def test_an_offline_run_holds_configuration_curves_plot_and_checkpoint(
     assert tracker.mode == "offline"
     tracker.client_done(1, 1, 2)
     tracker.round_done(_record(1, evaluated=False))
-    tracker.round_done(_record(2))
+    tracker.round_done(dataclasses.replace(_record(2), epsilon=3.25, delta=1e-5, clipped=0.5))
     tracker.checkpoint(checkpoint, ["best", "final"])
     tracker.close()
     assert f"wandb sync {run}/wandb/offline-run-*" in capfd.readouterr().err
@@ -109,7 +110,10 @@ def test_an_offline_run_holds_configuration_curves_plot_and_checkpoint(
         "train/beta": 0.9,
         "bytes/up": 2000,
         "bytes/down": 4000,
+        "bytes/whole_supernets": 10000,
     }
+    assert (second["privacy/epsilon"], second["privacy/clipped_share"]) == (3.25, 0.5)
+    assert not [name for name in first if name.startswith("privacy")]
     assert second["failures"] == 3
     assert second["time/round_seconds"] == 2.0
     assert second["time/overhead_share"] == 0.05

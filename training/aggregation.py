@@ -1,6 +1,6 @@
 """Aggregation: a weighted mean over the clients whose slice covers an entry, as a streaming fold."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -13,6 +13,9 @@ from supernet.space import SearchSpace
 from supernet.weights import Tensors
 
 _Bounds = tuple[tuple[int, int], ...]
+
+#: Changes the sums of the tensor of a name in place.
+Disturb = Callable[[str, Tensor], None]
 
 
 def maxnet_weights(macs: Sequence[int], beta: float) -> list[float]:
@@ -33,6 +36,9 @@ class Fold:
 
     Holds one copy of the supernet's tensors, whatever the number of clients, and keeps it for the next round.
     Weights are summed by distinct slice and laid over each other only while a tensor is merged.
+
+    Trained tensors are added by ``add`` and merged by ``merge_into``. Where the divisor must not depend on who
+    answered, ``cover`` counts weights beforehand, ``accumulate`` adds steps, and ``step_into`` takes their mean.
     """
 
     def __init__(self, space: SearchSpace, tensors: Mapping[str, Tensor]) -> None:
@@ -41,20 +47,34 @@ class Fold:
         self._sums = {name: torch.empty_like(tensor) for name, tensor in tensors.items()}
         # Keyed by the slices' bounds: slices cannot be hashed in every supported Python.
         self._weights: dict[str, dict[_Bounds, float]] = {name: {} for name in tensors}
+        self._filled: set[str] = set()
         self.updates = 0
 
     def add(self, architecture: Architecture, tensors: Mapping[str, Tensor], weight: float) -> None:
         """Add one client's ``tensors``, which belong to ``architecture``, with ``weight`` > 0."""
+        owned = slices(self._space, architecture)
+        self.cover(architecture, weight)
+        self.accumulate(architecture, ((name, tensors[name]) for name in owned), weight)
+
+    def cover(self, architecture: Architecture, weight: float) -> None:
+        """Count ``weight`` > 0 in the divisor of every entry that ``architecture`` owns."""
         for name, index in slices(self._space, architecture).items():
-            sums, tensor = self._sums[name], tensors[name].to(self._sums[name].device)
-            if self._weights[name]:
+            bounds = tuple((part.start, part.stop) for part in index)
+            self._weights[name][bounds] = self._weights[name].get(bounds, 0.0) + weight
+
+    def accumulate(self, architecture: Architecture, tensors: Iterable[tuple[str, Tensor]], weight: float) -> None:
+        """Add ``weight`` times one client's ``tensors`` to the sums; they may be made one at a time."""
+        owned = slices(self._space, architecture)
+        for name, given in tensors:
+            index, sums = owned[name], self._sums[name]
+            tensor = given.to(sums.device)
+            if name in self._filled:
                 sums[index].add_(tensor, alpha=weight)
             elif tensor.shape == sums.shape:
                 torch.mul(tensor, weight, out=sums)
             else:
                 sums.zero_()[index].add_(tensor, alpha=weight)
-            bounds = tuple((part.start, part.stop) for part in index)
-            self._weights[name][bounds] = self._weights[name].get(bounds, 0.0) + weight
+            self._filled.add(name)
         self.updates += 1
 
     def merge_into(self, tensors: Tensors, velocity: Tensors | None = None, momentum: float = 0.0) -> None:
@@ -71,7 +91,33 @@ class Fold:
                     continue
                 step = sums[part].div_(cover).sub_(tensor[part])
                 tensor[part] += velocity[name][part].mul_(momentum).add_(step)
-            self._weights[name].clear()
+        self._empty()
+
+    def step_into(
+        self, tensors: Tensors, velocity: Tensors | None, momentum: float, disturb: Disturb | None = None
+    ) -> None:
+        """Move every covered entry by the sum of the steps over the covering weights; others keep their bytes.
+
+        ``disturb`` changes the sums of every tensor with a covered entry in place, before they are divided. With
+        ``velocity``: v ← momentum·v + mean step, x ← x + v. The fold is empty afterwards.
+        """
+        for name, tensor in tensors.items():
+            if not self._weights[name]:
+                continue
+            sums = self._sums[name]
+            if name not in self._filled:
+                sums.zero_()
+            if disturb is not None:
+                disturb(name, sums)
+            for part, cover in _parts(self._weights[name], tensor.device):
+                step = sums[part].div_(cover)
+                tensor[part] += step if velocity is None else velocity[name][part].mul_(momentum).add_(step)
+        self._empty()
+
+    def _empty(self) -> None:
+        for weights in self._weights.values():
+            weights.clear()
+        self._filled.clear()
         self.updates = 0
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from cache.entries import Entry
 from training.aggregation import Fold
 from training.messages import Failure, Update, check_update
+from training.privacy import clip_scale, deltas, update_norm
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,11 +47,17 @@ class Answers:
         plan: the round.
         fold: receives the updates.
         by_examples: multiply every client's weight by its number of images.
+        clip: largest norm of what a client changed, in a private run; 0 in others, which fold whole tensors.
     """
 
-    def __init__(self, plan: RoundPlan, fold: Fold, *, by_examples: bool) -> None:
+    def __init__(self, plan: RoundPlan, fold: Fold, *, by_examples: bool, clip: float = 0.0) -> None:
         self.plan, self.fold = plan, fold
-        self._by_examples = by_examples
+        self._by_examples, self._clip = by_examples, clip
+        self._clipped = 0
+        if clip:
+            # Whoever fails later counts as a change of zero: the divisor must not tell who failed.
+            for client, entry in plan.assigned.items():
+                fold.cover(entry.architecture, plan.weights[client])
         self.accepted: dict[int, Accepted] = {}
         self.failures: list[Failure] = []
         self._sgd: list[tuple[float, float]] = []
@@ -65,14 +72,30 @@ class Answers:
             self.failures.append(answer)
             return
         self._sgd.append((answer.started, answer.started + answer.sgd_seconds))
-        failure = check_update(answer)
+        failure = check_update(answer) or self._fold(answer)
         if failure is not None:
             self.failures.append(failure)
             return
-        client = answer.task.client
-        weight = self.plan.weights[client] * (answer.examples if self._by_examples else 1)
-        self.fold.add(answer.task.architecture, answer.tensors, weight)
-        self.accepted[client] = Accepted(answer.examples, answer.loss, answer.bytes_down, answer.bytes_up)
+        accepted = Accepted(answer.examples, answer.loss, answer.bytes_down, answer.bytes_up)
+        self.accepted[answer.task.client] = accepted
+
+    def _fold(self, update: Update) -> Failure | None:
+        """Add an update to the sums, or return why that cannot be."""
+        architecture, weight = update.task.architecture, self.plan.weights[update.task.client]
+        if not self._clip:
+            self.fold.add(architecture, update.tensors, weight * (update.examples if self._by_examples else 1))
+            return None
+        norm = update_norm(update)
+        if not math.isfinite(norm):
+            return Failure(update.task, "non-finite", f"its change has norm {norm}")
+        self.fold.accumulate(architecture, deltas(update), weight * clip_scale(norm, self._clip))
+        self._clipped += norm > self._clip
+        return None
+
+    @property
+    def clipped(self) -> float | None:
+        """Share of the accepted updates that were larger than the clip, or None in a run that is not private."""
+        return self._clipped / len(self.accepted) if self._clip else None
 
     @property
     def sgd_seconds(self) -> float:

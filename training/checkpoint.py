@@ -49,6 +49,7 @@ class RunState:
         bytes_up: bytes the clients have sent.
         bytes_down: bytes the clients were sent.
         wandb_id: the wandb run that mirrors this one.
+        exposure: of every client in a private run, see ``accountant.py``; empty in others and before the first round.
     """
 
     round: int
@@ -59,6 +60,7 @@ class RunState:
     bytes_up: int = 0
     bytes_down: int = 0
     wandb_id: str | None = None
+    exposure: tuple[float, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,6 +174,8 @@ def _read_state(folder: Path) -> tuple[RunState, Mapping[str, Any]]:
         fields = body["state"]
         fields["counts"] = Counts(*(tuple(fields["counts"][name]) for name in ("smallest", "largest")))
         fields["trained"] = tuple(fields["trained"])
+        # Checkpoints from before there was privacy have none.
+        fields["exposure"] = tuple(fields.get("exposure", ()))
         fields["best"] = fields["best"] and Best(**fields["best"])
         if body["version"] != VERSION:
             raise CheckpointError(f"{folder} has version {body['version']}; this program reads {VERSION}")

@@ -34,7 +34,16 @@ RESUME_MAY_CHANGE = (
     "execution.workers",
     *(
         f"flower.{name}"
-        for name in ("address", "root_certificates", "insecure", "patience", "deadline", "quorum", "retries")
+        for name in (
+            "address",
+            "root_certificates",
+            "insecure",
+            "min_clients",
+            "patience",
+            "deadline",
+            "quorum",
+            "retries",
+        )
     ),
 )
 
@@ -193,6 +202,40 @@ class FlowerConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class PrivacyConfig:
+    """Differential privacy of the clients, by the server (DP-FedAvg); ``training/privacy.py`` says what it covers.
+
+    Noise is weighed by the largest client: equal weights (a server.largest_weight of at most 1/clients.per_round)
+    and many clients a round have the least of it.
+
+    Attributes:
+        clip: largest L2 norm of a client's update, over all its tensors; 0 for no privacy.
+        noise: standard deviation of the Gaussian noise over what one client can change; 0 for clipping alone.
+        delta: δ at which ε is reported; 1e-5 or clients.count^-1.1, the lower, when left out.
+    """
+
+    clip: float = 0.0
+    noise: float = 0.0
+    delta: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("clip", "noise"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UserError(f"privacy.{name} is {getattr(self, name)}; it must not be negative (0 for none)")
+        if self.delta is not None and not 0 < self.delta < 1:
+            raise UserError(f"privacy.delta is {self.delta}; it must be between 0 and 1")
+        if self.noise and not self.clip:
+            raise UserError(
+                f"privacy.noise is {self.noise} without privacy.clip; noise protects clipped updates only: set "
+                "privacy.clip to a positive norm"
+            )
+
+    def delta_among(self, clients: int) -> float:
+        """Return δ of a federation of ``clients``."""
+        return min(1e-5, clients**-1.1) if self.delta is None else self.delta
+
+
+@dataclasses.dataclass(frozen=True)
 class EvaluationConfig:
     """Evaluation of probe networks on validation images.
 
@@ -268,6 +311,7 @@ class RunConfig:
         clients: the federation.
         client: local training.
         server: aggregation.
+        privacy: clipping and noise of the clients' updates, none unless asked for.
         evaluation: probes on validation images.
         checkpoint: what is kept to resume from.
         tracking: where the run is reported.
@@ -290,6 +334,7 @@ class RunConfig:
     clients: ClientsConfig = dataclasses.field(default_factory=ClientsConfig)
     client: ClientConfig = dataclasses.field(default_factory=ClientConfig)
     server: ServerConfig = dataclasses.field(default_factory=ServerConfig)
+    privacy: PrivacyConfig = dataclasses.field(default_factory=PrivacyConfig)
     evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
     tracking: TrackingConfig = dataclasses.field(default_factory=TrackingConfig)
@@ -304,6 +349,11 @@ class RunConfig:
             raise UserError(f"rounds is {self.rounds}; it must be at least 1")
         if self.seed < 0:
             raise UserError(f"seed is {self.seed}; it must not be negative")
+        if self.privacy.clip and self.server.weight_by_examples:
+            raise UserError(
+                "server.weight_by_examples is on with privacy.clip; weights that depend on the clients' images are not "
+                "private: turn one of them off"
+            )
 
 
 def config_to_mapping(config: RunConfig) -> dict[str, Any]:
@@ -317,8 +367,12 @@ def write_config(path: Path, config: RunConfig) -> None:
 
 
 def changed_fields(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """Return every (field, old, new) that differs and is not one that any resumed run may change."""
-    old, new = dict(_flatten(before)), dict(_flatten(after))
+    """Return every (field, old, new) that differs and is not one that any resumed run may change.
+
+    A group of fields that an older program did not know has its defaults, which leave runs as they were.
+    """
+    defaults = config_to_mapping(RunConfig())
+    old, new = dict(_flatten({**defaults, **before})), dict(_flatten({**defaults, **after}))
     return [
         (name, old.get(name), new.get(name))
         for name in sorted(old.keys() | new.keys())

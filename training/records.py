@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from training.accountant import Guarantee
 from training.answers import Answers
 from training.evaluation import Probe, mean_accuracy
 
@@ -29,6 +30,9 @@ class RoundRecord:
         evaluation_seconds: time of this round's evaluation; 0 if there was none.
         probes: validation accuracy of the probes; empty if there was no evaluation.
         trained: how often every cache entry has been trained so far.
+        epsilon: what the run has cost its most exposed client, at ``delta``; None without noise.
+        delta: of the guarantee; None without noise.
+        clipped: share of the accepted updates that were clipped; None in a run that is not private.
     """
 
     round: int
@@ -46,6 +50,9 @@ class RoundRecord:
     evaluation_seconds: float
     probes: tuple[Probe, ...]
     trained: tuple[int, ...]
+    epsilon: float | None = None
+    delta: float | None = None
+    clipped: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as plain JSON values."""
@@ -65,6 +72,7 @@ def make_record(
     bytes_whole: int,
     seconds: float,
     evaluation_seconds: float,
+    guarantee: Guarantee | None = None,
 ) -> RoundRecord:
     """Return the record of a merged round."""
     plan = answers.plan
@@ -95,4 +103,7 @@ def make_record(
         evaluation_seconds=evaluation_seconds,
         probes=probes,
         trained=trained,
+        epsilon=None if guarantee is None else guarantee.epsilon,
+        delta=None if guarantee is None else guarantee.delta,
+        clipped=answers.clipped,
     )

@@ -14,6 +14,7 @@ from supernet.genes import encode
 from supernet.space import SearchSpace
 from supernet.units import format_quantity
 from supernet.weights import Tensors, views
+from training.accountant import exposure_after, guarantee
 from training.aggregation import Fold, maxnet_weights
 from training.answers import Answers, RoundPlan
 from training.checkpoint import Best, RunState, checkpoint_folder, save_checkpoint
@@ -25,6 +26,7 @@ from training.engines.protocol import Engine, EngineError
 from training.evaluation import Probe, ProbeEvaluator, mean_accuracy
 from training.memory import OutOfMemoryError
 from training.messages import Task, tensor_bytes
+from training.privacy import Noise
 from training.randomness import derive_seed, numpy_stream
 from training.records import make_record
 from training.schedules import largest_weight, learning_rate
@@ -49,6 +51,10 @@ class Run:
         should_stop: asked at the edge of every round.
         quorum: share of a round's clients whose answers make a round; one answer always does when 0.
         retries: times those that failed are asked again when there are fewer.
+        noise_key: secret that the noise of a private run is drawn with.
+
+    Raises:
+        ValueError: a run with noise has no key.
     """
 
     folder: Path
@@ -64,6 +70,11 @@ class Run:
     should_stop: Callable[[], bool] = lambda: False
     quorum: float = 0.0
     retries: int = 0
+    noise_key: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.config.privacy.noise and self.noise_key is None:
+            raise ValueError("a run with noise needs a key to draw it with")
 
 
 def train(run: Run, state: RunState, tensors: Tensors, velocity: Tensors | None) -> RunState:
@@ -94,7 +105,7 @@ def train(run: Run, state: RunState, tensors: Tensors, velocity: Tensors | None)
             if len(answers.accepted) < _quorum(run, plan):
                 raise UserError(_too_few(run, state, tensors, velocity, answers))
             # 3. Merge.
-            fold.merge_into(tensors, velocity, run.config.server.momentum)
+            _merge(run, plan, fold, tensors, velocity)
             seconds = time.perf_counter() - started
             # 4. Evaluate when it is due.
             probes, evaluation_seconds = _evaluate(run, plan.number, tensors)
@@ -107,6 +118,7 @@ def train(run: Run, state: RunState, tensors: Tensors, velocity: Tensors | None)
                 bytes_whole=tensor_bytes(tensors) * len(plan.assigned),
                 seconds=seconds,
                 evaluation_seconds=evaluation_seconds,
+                guarantee=guarantee(run.config.privacy, state.exposure),
             )
             run.tracker.round_done(record)
             started = time.perf_counter()
@@ -133,7 +145,8 @@ def _plan(run: Run, state: RunState) -> RoundPlan:
 
 def _collect(run: Run, plan: RoundPlan, tensors: Tensors, fold: Fold) -> Answers:
     """Ask the drawn clients; while too few have answered, ask those that failed again."""
-    answers = Answers(plan, fold, by_examples=run.config.server.weight_by_examples)
+    by_examples, clip = run.config.server.weight_by_examples, run.config.privacy.clip
+    answers = Answers(plan, fold, by_examples=by_examples, clip=clip)
     # The longest first, so that clients that train at once also end at about the same time.
     missing = sorted(plan.assigned.items(), key=lambda item: -item[1].macs)
     for attempt in range(1 + run.retries):
@@ -163,6 +176,17 @@ def _quorum(run: Run, plan: RoundPlan) -> int:
     return max(1, math.ceil(run.quorum * len(plan.assigned)))
 
 
+def _merge(run: Run, plan: RoundPlan, fold: Fold, tensors: Tensors, velocity: Tensors | None) -> None:
+    momentum, privacy = run.config.server.momentum, run.config.privacy
+    if not privacy.clip:
+        fold.merge_into(tensors, velocity, momentum)
+        return
+    # The most that one client can change the weighted sum by is the clip times the largest weight.
+    deviation = privacy.noise * privacy.clip * max(plan.weights.values())
+    noise = None if run.noise_key is None else Noise(run.noise_key, plan.number, deviation)
+    fold.step_into(tensors, velocity, momentum, noise)
+
+
 def _evaluate(run: Run, number: int, tensors: Tensors) -> tuple[tuple[Probe, ...], float]:
     if number % run.config.evaluation.every and number != run.config.rounds:
         return (), 0.0
@@ -178,16 +202,20 @@ def _evaluate(run: Run, number: int, tensors: Tensors) -> tuple[tuple[Probe, ...
 
 
 def _advance(run: Run, state: RunState, answers: Answers, probes: Sequence[Probe]) -> RunState:
-    """Return the state after a round; clients that failed count as not having trained."""
-    plan = answers.plan
+    """Return the state after a round; clients that failed count as not having trained.
+
+    The curriculum of a private run counts them as if they had: whom it gives what must not tell of images.
+    """
+    plan, clip = answers.plan, run.config.privacy.clip
     trained = {client: entry for client, entry in plan.assigned.items() if client in answers.accepted}
+    counted = plan.assigned if clip else trained
     times = Counter(entry.architecture for entry in trained.values())
     return dataclasses.replace(
         state,
         round=plan.number,
         counts=state.counts.after(
-            [client for client, entry in trained.items() if run.assigner.is_smallest(entry)],
-            [client for client, entry in trained.items() if run.assigner.is_largest(entry)],
+            [client for client, entry in counted.items() if run.assigner.is_smallest(entry)],
+            [client for client, entry in counted.items() if run.assigner.is_largest(entry)],
         ),
         trained=tuple(
             count + times[entry.architecture] for count, entry in zip(state.trained, run.entries, strict=True)
@@ -196,6 +224,7 @@ def _advance(run: Run, state: RunState, answers: Answers, probes: Sequence[Probe
         best=_better(state.best, plan.number, probes),
         bytes_up=state.bytes_up + answers.bytes_up,
         bytes_down=state.bytes_down + answers.bytes_down,
+        exposure=exposure_after(state.exposure, plan.weights, run.config.clients.count) if clip else (),
     )
 
 
@@ -217,7 +246,8 @@ def _checkpoint(
 
 def _too_few(run: Run, state: RunState, tensors: Tensors, velocity: Tensors | None, answers: Answers) -> str:
     first, clients, accepted = answers.failures[0], len(answers.plan.assigned), len(answers.accepted)
-    who = f"{clients - accepted} of {clients} clients" if accepted else f"all {clients} clients"
+    everyone = "the only client" if clients == 1 else f"all {clients} clients"
+    who = f"{clients - accepted} of {clients} clients" if accepted else everyone
     asked = f", asked {1 + run.retries} times" if run.retries else ""
     advice = _go_on(run)
     if all(failure.kind == "non-finite" for failure in answers.failures):

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import fcntl
 import json
+import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ SPACE = "space.yaml"
 CACHE = "cache.jsonl"
 SPLIT = "partition.json"
 METRICS = "metrics.jsonl"
+NOISE_KEY = "noise.key"
 
 
 class RunError(UserError):
@@ -94,6 +96,8 @@ def create_run(
             write_text(temporary / SPACE, yaml.safe_dump(space_to_mapping(space), sort_keys=False))
             write_cache(temporary / CACHE, space, cache)
             write_text(temporary / SPLIT, json.dumps(dataclasses.asdict(split)))
+            if config.privacy.noise:
+                _write_noise_key(temporary / NOISE_KEY)
             first_checkpoint(temporary)
     except OSError as error:
         raise RunError(f"cannot write {folder}: {error.strerror or error}") from error
@@ -185,6 +189,27 @@ def _damage_reported(folder: Path) -> Iterator[None]:
         yield
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise RunError(f"{folder / SPLIT} is damaged; the run cannot go on without its split") from error
+
+
+def read_noise_key(folder: Path) -> int:
+    """Return the secret that the noise of a private run is drawn with.
+
+    Raises:
+        RunError: it is missing or damaged; with another one, rounds that are repeated would leak.
+    """
+    path = folder / NOISE_KEY
+    try:
+        return int(read_text(path), 16)
+    except (UserError, ValueError) as error:
+        raise RunError(
+            f"{path} is missing or damaged; a private run cannot go on without its key: put it back"
+        ) from error
+
+
+def _write_noise_key(path: Path) -> None:
+    # It is in no checkpoint, as those are handed on: whoever has it can take the noise off.
+    path.touch(mode=0o600)
+    path.write_text(f"{secrets.randbits(128):032x}\n", encoding="utf-8")
 
 
 @contextlib.contextmanager

@@ -7,7 +7,9 @@ from rich.table import Table
 from cache.progress import shown
 from supernet.console import EXIT_INTERRUPTED, next_step, print_table, stderr
 from supernet.units import format_bytes, format_quantity
+from training.accountant import guarantee
 from training.allocator import keep_freed_memory
+from training.checkpoint import RunState
 from training.config import RunConfig, write_config
 from training.flower.connection import opened_link
 from training.flower.link import Link
@@ -58,8 +60,17 @@ def _run(config: RunConfig, resumed: Path | None, link: Link | None) -> int:
         return EXIT_INTERRUPTED
     sent = f"{format_bytes(state.bytes_up)} up, {format_bytes(state.bytes_down)} down"
     stderr.print(f"trained {rounds} rounds: {sent}, failures {dict(state.failures) or 'none'}")
+    if prepared.config.privacy.clip:
+        stderr.print(_privacy_words(prepared.config, state))
     _print_end(prepared.folder)
     return 0
+
+
+def _privacy_words(config: RunConfig, state: RunState) -> str:
+    found = guarantee(config.privacy, state.exposure)
+    if found is None:
+        return "updates were clipped without noise: that alone is no differential privacy"
+    return f"the supernet is differentially private: {found} for each client"
 
 
 def _trackers(prepared: Prepared) -> Trackers:

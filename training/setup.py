@@ -18,6 +18,7 @@ from fitness.settings import load_settings
 from supernet.errors import UserError
 from supernet.space import SearchSpace, load_space
 from supernet.weights import Tensors, initial_tensors
+from training.accountant import require_accountant
 from training.checkpoint import Checkpoint, RunState, load_checkpoint, newest_checkpoint, save_checkpoint
 from training.config import RESUME_MAY_ADAPT, RunConfig, changed_fields, config_to_mapping
 from training.curriculum import Counts
@@ -35,6 +36,7 @@ from training.run_folder import (
     check_run,
     create_run,
     read_census,
+    read_noise_key,
     read_run_cache,
     read_space,
     read_split,
@@ -81,6 +83,7 @@ def new_run(config: RunConfig, listener: Listener, link: Link | None = None) -> 
     """
     folder = run_folder(config)
     check_new_run(folder)
+    require_accountant(config.privacy)
     device = resolve_device(config.device)
     space = load_space(config.space)
     config = with_data_defaults(config, space.resolutions[-1])
@@ -120,6 +123,7 @@ def resumed_run(folder: Path, config: RunConfig, listener: Listener, link: Link 
     checkpoint = load_checkpoint(newest_checkpoint(folder), space)
     config = dataclasses.replace(config, output=str(folder))
     _refuse_changes(folder, config, changed_fields(checkpoint.config, config_to_mapping(config)))
+    require_accountant(config.privacy)
     device = resolve_device(config.device)
     config = dataclasses.replace(config, device=str(device))
     federation: Federation
@@ -138,7 +142,7 @@ def assemble(prepared: Prepared, tracker: Tracker, should_stop: Callable[[], boo
     """Return the run a prepared folder stands for.
 
     Raises:
-        UserError: a client cannot run the smallest network of the cache.
+        UserError: a client cannot run the smallest network of the cache; a private run has lost its key.
     """
     config, federation = prepared.config, prepared.federation
     apply_to_torch(prepared.profile)
@@ -154,6 +158,7 @@ def assemble(prepared: Prepared, tracker: Tracker, should_stop: Callable[[], boo
         evaluator=federation.evaluator(config, prepared.space),
         tracker=tracker,
         should_stop=should_stop,
+        noise_key=read_noise_key(prepared.folder) if config.privacy.noise else None,
         **_persistence(config),
     )
 

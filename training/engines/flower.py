@@ -224,7 +224,7 @@ def wait_for(
             break
         time.sleep(_PAUSE)
     if lost:
-        raise EngineError(f"no SuperLink at {config.address} for {config.patience:g} s: {lost}")
+        raise EngineError(f"the SuperLink at {config.address} could not be reached for {config.patience:g} s: {lost}")
     raise EngineError(
         f"{len(present)} of at least {enough} clients are connected to {config.address} after {config.patience:g} s; "
         "start more SuperNodes, or lower --flower.min-clients or --flower.quorum"

@@ -5,7 +5,9 @@ asks, sends messages, collects replies. The ClientApp hands each message to ``no
 its strategies need equal shapes from all clients and are not used.
 """
 
+import contextlib
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +18,15 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.inflatable.inflatable_utils import ObjectPullError
 from flwr.supercore.run import RunNotRunningException
 
-from training.flower.line import MALFORMED, SOCKET, TOO_LARGE, Line
+from training.flower.line import MALFORMED, SOCKET, TOO_LARGE, Line, LineLost, remove_abandoned
 
 client = ClientApp()
 server = ServerApp()
 
 _HEADER, _BLOB, _JSON = "header", "blob", "json"
 _STYPE = "safetensors"
+#: Seconds between the end of a line and a look whether the command was killed.
+_BURIAL = 1.0
 _TOO_LARGE = "larger than any answer to this message"
 
 
@@ -51,8 +55,12 @@ def _relay(grid: Grid, context: Context) -> None:
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(str(folder / SOCKET))
         line, relay = Line(connection), _Relay(grid, folder)
-        while (asked := line.read()) is not None:
-            line.write(relay.done(asked))
+        with contextlib.suppress(LineLost):
+            while (asked := line.read()) is not None:
+                line.write(relay.done(asked))
+    # A process that was killed is there until its parent has looked.
+    time.sleep(_BURIAL)
+    remove_abandoned(folder)
 
 
 class _Relay:

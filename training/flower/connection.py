@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 
 from cache.progress import Listener
+from supernet.errors import UserError
 from supernet.space import SearchSpace, space_to_mapping
 from training.config import RunConfig, config_to_mapping
 from training.data.images import normalisation_of_counts
@@ -14,6 +15,7 @@ from training.engines.flower import FlowerEngine, wait_for
 from training.execution import Profile
 from training.flower.evaluation import FederatedEvaluator
 from training.flower.exchange import Exchange
+from training.flower.line import LineLost
 from training.flower.link import FlowerLink, Link
 from training.flower.roster import Description, Roster
 from training.flower.wire import Request
@@ -93,6 +95,12 @@ def connect(
     request = Request("describe", flower.deadline, flower.wire_dtype, told, space_to_mapping(space), (), {}, [])
     exchange = Exchange(link)
     roster = Roster(link, exchange, request, config.clients.count, listener.remark)
+    listener.report("connecting to the SuperLink", 0, 1)
+    try:
+        link.nodes()
+    except LineLost as error:
+        # Later it may come back; now it is more likely that an option is wrong.
+        raise UserError(f"the SuperLink at {flower.address} cannot be reached: {error}") from error
     wanted = flower.min_clients or config.clients.count
     wait_for(roster, wanted, flower, lambda there: listener.report("waiting for clients", there, wanted))
     return ConnectedFederation(exchange, roster, request, census or _census(roster.described, config.clients.count))

@@ -39,7 +39,7 @@ class FederatedEvaluator:
         try:
             present = set(self.engine.available())
         except EngineError:
-            # The round is done; whether there can be another is the next one's question.
+            # The round is merged; the next one says what is wrong, after it has waited again.
             return []
         able = {entry.architecture: sorted(present & set(able_clients(self.config, entry))) for entry in entries}
         networks = self._calibrated(tensors, able)

@@ -6,6 +6,8 @@ folder is private to the user, so whoever can open the socket could as well send
 
 import dataclasses
 import json
+import os
+import shutil
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +18,21 @@ SOCKET = "line"
 
 #: What the ServerApp itself says of a reply, beside Flower's error codes, which are positive.
 MALFORMED, TOO_LARGE = -1, -2
+
+
+#: File in the command's folder that holds its process id.
+PID = "pid"
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove a command's folder if the command was killed, and so could not do it itself."""
+    try:
+        os.kill(int((folder / PID).read_text()), 0)
+    except ProcessLookupError:
+        shutil.rmtree(folder, ignore_errors=True)
+    except OSError:
+        # It has been removed, or the process is somebody else's by now.
+        return
 
 
 class LineLost(Exception):  # noqa: N818 - an event of every long run rather than an error

@@ -1,6 +1,5 @@
 """The server's link to a running SuperLink: submits the app, then sends messages and collects replies through it."""
 
-import contextlib
 import json
 import os
 import shutil
@@ -14,7 +13,7 @@ from typing import Any, Literal, Protocol
 
 from supernet.errors import UserError
 from training.config import FlowerConfig
-from training.flower.line import SOCKET, Line, LineLost, Reply
+from training.flower.line import PID, SOCKET, Line, LineLost, Reply
 
 #: What Flower must not do: report to its makers, look for updates, install what an app asks for.
 ENVIRONMENT: Mapping[str, str] = {
@@ -66,6 +65,7 @@ class FlowerLink:
         self._line: Line | None = None
         # Last: whoever is refused has nothing to close.
         self.folder = Path(tempfile.mkdtemp(prefix="fedpareto-"))
+        (self.folder / PID).write_text(str(os.getpid()))
         _write_connection(self.folder / "flwr", config)
 
     def nodes(self) -> Sequence[str]:
@@ -73,7 +73,6 @@ class FlowerLink:
 
         Raises:
             LineLost: the SuperLink does not answer.
-            UserError: it refuses the run.
         """
         nodes: list[str] = self._ask(do="nodes")["nodes"]
         return nodes
@@ -140,9 +139,9 @@ class FlowerLink:
             try:
                 connection, _ = listening.accept()
             except TimeoutError as error:
-                raise UserError(
-                    f"the SuperLink at {self._config.address} took the run, but no ServerApp started within "
-                    f"{_START:.0f} s; start flower-superexec beside it, as the user who runs this command"
+                raise LineLost(
+                    f"the SuperLink took the run, but no ServerApp started within {_START:.0f} s; start "
+                    "flower-superexec beside it, as the user who runs this command"
                 ) from error
         connection.settimeout(_SILENCE)
         return Line(connection)
@@ -157,8 +156,9 @@ class FlowerLink:
             )
         except subprocess.TimeoutExpired as error:
             raise LineLost(f"no SuperLink answers at {self._config.address}") from error
-        if done.returncode:
-            raise LineLost(_complaint(done.stdout, done.stderr))
+        complaint = _complaint(done.stdout, done.stderr)
+        if complaint is not None:
+            raise LineLost(complaint)
 
 
 def _flwr_command() -> str:
@@ -197,9 +197,14 @@ def _write_connection(home: Path, config: FlowerConfig) -> None:
     )
 
 
-def _complaint(out: str, err: str) -> str:
-    """Return the line of Flower's output that says what is wrong."""
-    with contextlib.suppress(json.JSONDecodeError, TypeError, KeyError):
-        return str(json.loads(out)["error-message"]).strip().splitlines()[0]
-    lines = [line.strip() for line in (err or out).splitlines() if line.strip()]
+def _complaint(out: str, err: str) -> str | None:
+    """Return what Flower's command says is wrong, None if it started the run; its exit code does not always tell."""
+    try:
+        answer = json.loads(out)
+        if answer["success"]:
+            return None
+        text = str(answer["error-message"])
+    except (json.JSONDecodeError, TypeError, KeyError):
+        text = err or out
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else "Flower's command failed without a word"

@@ -34,7 +34,7 @@ class TerminalProgress:
             probes = "  ".join(f"{format_quantity(p.macs)} {p.accuracy:.1%}" for p in record.probes)
             self._progress.console.print(
                 f"round {record.round}/{self._rounds}: loss {record.train_loss:.3f}, {record.seconds:.1f} s, "
-                f"{record.overhead_share:.1%} of it not SGD; validation accuracy by MACs: {probes}"
+                f"{record.overhead_share:.1%} of it not SGD{_privacy(record)}; validation accuracy by MACs: {probes}"
             )
 
     def checkpoint(self, folder: Path, aliases: Sequence[str]) -> None:
@@ -43,3 +43,9 @@ class TerminalProgress:
     def close(self) -> None:
         """Leave the terminal as it was."""
         end_progress(self._progress)
+
+
+def _privacy(record: RoundRecord) -> str:
+    spent = "" if record.epsilon is None else f", ε {record.epsilon:.2f} at δ {record.delta:.2g}"
+    clipped = "" if record.clipped is None else f", {record.clipped:.0%} of updates clipped"
+    return spent + clipped

@@ -64,6 +64,10 @@ class WandbTracker:
             "failures": sum(record.failures.values()),
             "curriculum/entries_trained": self._histogram(record.trained),
         }
+        if record.epsilon is not None:
+            values["privacy/epsilon"] = record.epsilon
+        if record.clipped is not None:
+            values["privacy/clipped_share"] = record.clipped
         if record.probes:
             values["time/evaluation_seconds"] = record.evaluation_seconds
             values["validation/mean_accuracy"] = record.mean_accuracy

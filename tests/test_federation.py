@@ -1,0 +1,235 @@
+"""A federation of real processes over Flower: the same bytes as in one process, whoever is killed on the way."""
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from federation import finished_run, micro_config, read_metrics
+from loopback import Federation
+from processes import finish, start, wait_until
+
+from training.clients import ClientsConfig
+from training.config import FlowerConfig, RunConfig, write_config
+from training.trackers.metrics_file import read_records
+
+_NODES = 2
+
+#: Flower needs up to a minute to notice that a node is gone.
+_DEADLINE = 90.0
+
+#: Processes that run one after another, each with cores of its own: see the Makefile.
+pytestmark = pytest.mark.federation
+
+
+@pytest.fixture(scope="module")
+def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
+    folder = tmp_path_factory.mktemp("federation")
+    nodes = [f"partition-id={client}" for client in range(_NODES)]
+    environ = {"OMP_NUM_THREADS": "1", "PYTHONPATH": "", "FEDPARETO_CACHE_DIR": str(folder / "kept")}
+    gateway = shutil.which("nginx") is not None
+    with Federation(folder / "flower", nodes, gateway=gateway, environ=environ) as started:
+        started.wait_until_ready()
+        yield started
+
+
+def _config(folder: Path, federation: Federation, **flower: Any) -> RunConfig:
+    settings = {"deadline": _DEADLINE, "patience": 120.0, "quorum": 1.0, **flower}
+    return micro_config(
+        folder,
+        engine="flower",
+        rounds=2,
+        clients=ClientsConfig(count=_NODES, per_round=_NODES),
+        flower=FlowerConfig(federation.address, str(federation.root_certificates), **settings),
+    )
+
+
+def _in_process(folder: Path) -> Path:
+    folder.mkdir()
+    return finished_run(folder, clients=ClientsConfig(count=_NODES, per_round=_NODES), rounds=2)
+
+
+def _file(config: RunConfig) -> Path:
+    path = Path(str(config.output)).with_suffix(".yaml")
+    write_config(path, config)
+    return path
+
+
+def _train(folder: Path, config: RunConfig, *arguments: object) -> subprocess.CompletedProcess[str]:
+    return finish("train-supernet", "--config", _file(config), *arguments, cwd=folder)
+
+
+def _rounds(run: Path) -> int:
+    path = run / "metrics.jsonl"
+    return path.read_text().count("\n") if path.exists() else 0
+
+
+def _supernet(run: Path, round_number: int) -> bytes:
+    return (run / "checkpoints" / f"round-{round_number:06d}" / "supernet.safetensors").read_bytes()
+
+
+def _training(federation: Federation, node: int) -> Callable[[], bool]:
+    """Return whether the node works on a message."""
+    return lambda: any(_is_client_app(pid) for pid in federation.processes.pids(f"node{node}"))
+
+
+def _is_client_app(pid: int) -> bool:
+    try:
+        return b"flwr-clientapp" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+@contextmanager
+def _other_node(federation: Federation, index: int, **settings: Any) -> Iterator[None]:
+    """Replace a node for a while."""
+    federation.stop_node(index)
+    federation.start_node(index, **settings)
+    try:
+        federation.wait_until_ready()
+        yield
+    finally:
+        federation.stop_node(index)
+        federation.start_node(index)
+        federation.wait_until_ready()
+
+
+def test_the_run_ends_with_the_bytes_of_the_same_run_in_one_process(federation: Federation, tmp_path: Path) -> None:
+    config = _config(tmp_path, federation)
+    done = _train(tmp_path, config)
+    assert done.returncode == 0, done.stderr
+    alone = _in_process(tmp_path / "alone")
+    run = Path(str(config.output))
+    assert _supernet(run, config.rounds) == _supernet(alone, config.rounds)
+    records, expected = read_records(run / "metrics.jsonl"), read_metrics(alone)
+    assert [record["train_loss"] for record in records] == [record["train_loss"] for record in expected]
+    # More than the tensors' values, by no more than headers.
+    for record, other in zip(records, expected, strict=True):
+        assert record["failures"] == {}
+        assert other["bytes_down"] < record["bytes_down"] < other["bytes_down"] + _NODES * 20_000
+        assert other["bytes_up"] < record["bytes_up"] < other["bytes_up"] + _NODES * 20_000
+    assert all(0 < probe["accuracy"] <= 1 for probe in records[-1]["probes"])
+    assert len(records[-1]["probes"]) == len(expected[-1]["probes"])
+    searched = finish("search-subnet", "--run", run, "--flops-budget", "1M", "--json", cwd=tmp_path)
+    assert searched.returncode == 0, searched.stderr
+    report = json.loads(searched.stdout)
+    assert report["calibration"]["method"] == "federated"
+    assert 0 < report["validation_accuracy"] <= 1
+
+
+def test_a_server_that_is_killed_resumes_to_the_same_bytes(federation: Federation, tmp_path: Path) -> None:
+    config = _config(tmp_path, federation)
+    run = Path(str(config.output))
+    process = start("train-supernet", "--config", _file(config), cwd=tmp_path)
+    wait_until(lambda: _rounds(run) >= 1, process)
+    wait_until(_training(federation, 0), process)
+    before = set(Path(tempfile.gettempdir()).glob("fedpareto-*/pid"))
+    (own,) = (path.parent for path in before if path.read_text() == str(process.pid))
+    process.kill()
+    process.communicate()
+    done = finish("train-supernet", "--resume", run, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "resuming after round 1" in done.stderr
+    assert not own.exists(), "what a killed command leaves is removed by its ServerApp"
+    assert [record["round"] for record in read_records(run / "metrics.jsonl")] == list(range(1, config.rounds + 1))
+    assert _supernet(run, config.rounds) == _supernet(_in_process(tmp_path / "alone"), config.rounds)
+
+
+@pytest.mark.slow
+def test_a_node_that_is_killed_costs_its_answer_and_comes_back(federation: Federation, tmp_path: Path) -> None:
+    config = dataclasses.replace(_config(tmp_path, federation, quorum=0.5), rounds=6)
+    run = Path(str(config.output))
+    process = start("train-supernet", "--config", _file(config), cwd=tmp_path)
+    wait_until(lambda: _rounds(run) >= 1, process)
+    wait_until(_training(federation, 1), process)
+    before = _rounds(run)
+    federation.stop_node(1, signal.SIGKILL)
+    wait_until(lambda: _rounds(run) > before, process)
+    lost = read_records(run / "metrics.jsonl")[before]
+    outcome = {client["client"]: client for client in lost["clients"]}
+    assert outcome[1]["failure"] == "lost"
+    assert "loss" in outcome[0]
+    assert lost["failures"] == {"lost": 1}
+    federation.start_node(1)
+    _, errors = process.communicate(timeout=400)
+    assert process.returncode == 0, errors
+    records = read_records(run / "metrics.jsonl")
+    assert {client["client"] for client in records[-1]["clients"] if "loss" in client} == {0, 1}
+
+
+@pytest.mark.slow
+def test_a_superlink_that_is_killed_and_started_again_keeps_the_run(federation: Federation, tmp_path: Path) -> None:
+    config = _config(tmp_path, federation)
+    run = Path(str(config.output))
+    process = start("train-supernet", "--config", _file(config), cwd=tmp_path)
+    wait_until(lambda: _rounds(run) >= 1, process)
+    wait_until(_training(federation, 1), process)
+    federation.restart_superlink()
+    _, errors = process.communicate(timeout=400)
+    assert process.returncode == 0, errors
+    assert _supernet(run, config.rounds) == _supernet(_in_process(tmp_path / "alone"), config.rounds)
+
+
+@pytest.mark.slow
+def test_a_client_that_hangs_is_ended_and_its_node_serves_the_next_run(federation: Federation, tmp_path: Path) -> None:
+    # Whoever opens a pipe that nobody writes waits for ever.
+    images = tmp_path / "images" / "zero"
+    images.mkdir(parents=True)
+    os.mkfifo(images / "image.png")
+    config = _config(tmp_path, federation, min_clients=_NODES - 1, deadline=30.0, quorum=0.5)
+    with _other_node(federation, 0, config=f'partition-id=0 data-folder="{images.parent}"'):
+        done = _train(tmp_path, config)
+        assert done.returncode == 0, done.stderr
+        records = read_records(Path(str(config.output)) / "metrics.jsonl")
+        assert {client["client"] for record in records for client in record["clients"]} == {1}
+        federation.processes.wait("node0", lambda: not _training(federation, 0)(), "the client that hung was ended")
+
+
+def test_without_the_right_root_certificate_nothing_is_started(federation: Federation, tmp_path: Path) -> None:
+    other = tmp_path / "keys"
+    other.mkdir(mode=0o700)
+    federation.script("make-certificates", other / "new", "127.0.0.1")
+    config = _config(tmp_path, federation)
+    flower = dataclasses.replace(config.flower, root_certificates=str(other / "new" / "ca.crt"), patience=1.0)
+    done = _train(tmp_path, dataclasses.replace(config, flower=flower))
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "certificate" in done.stderr.lower()
+    assert not Path(str(config.output)).exists()
+
+
+#: What a node with code of its own might do: fill the server's memory, answer for others.
+_EVIL = """
+import sys
+
+if any("flwr-clientapp" in argument for argument in sys.orig_argv):
+    import training.flower.node as node
+
+    honest = node.answer
+
+    def answer(header, blob, node_config):
+        fields, tensors = honest(header, blob, node_config)
+        return fields, tensors and tensors + bytes(64 << 20)
+
+    node.answer = answer
+"""
+
+
+@pytest.mark.slow
+def test_a_node_that_sends_too_much_is_refused_before_it_is_read(federation: Federation, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(_EVIL)
+    config = dataclasses.replace(_config(tmp_path, federation, quorum=0.5), rounds=1)
+    with _other_node(federation, 1, environ={"PYTHONPATH": str(tmp_path)}):
+        done = _train(tmp_path, config)
+    assert done.returncode == 0, done.stderr
+    (record,) = read_records(Path(str(config.output)) / "metrics.jsonl")
+    outcome = {client["client"]: client.get("failure") for client in record["clients"]}
+    assert outcome == {0: None, 1: "size"}
