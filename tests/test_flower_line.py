@@ -217,12 +217,13 @@ def test_a_superlink_without_tls_or_a_file_that_is_no_certificate_is_named(
 @pytest.mark.parametrize(
     ("script", "words"),
     [
-        (r"""printf %s '{"success": false, "error-message": "Using it\nNo such host"}'""", "No such host"),
+        (r"""printf %s '{"success": false, "error-message": "odd\nNo such host"}'; exit 1""", "No such host"),
+        ("""echo '{"success": false, "error-message": "refused"}'""", "refused"),
         ("echo one >&2; echo two >&2; exit 2", "two"),
         ("echo '[1]'; exit 1", "[1]"),
         ("exit 3", "Flower's command failed without a word"),
     ],
-    ids=range(4),
+    ids=range(5),
 )
 def test_a_superlink_that_takes_no_run_is_a_lost_line_in_its_words(
     folders: Path, listening: FlowerConfig, script: str, words: str

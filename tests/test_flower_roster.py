@@ -1,5 +1,6 @@
 """Who is there: nodes that join, fall silent, leave and come back, and what they may say of themselves."""
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,11 +37,16 @@ class _Nodes:
         self.link.spoil = self._say
         self.said: dict[str, Reaction] = {}
         self.told: list[str] = []
+        self.now, self.a_look = 0.0, 1000.0
         question = Request("describe", 30.0, "fp32", {}, {"resolutions": [_SIDE]}, (), {}, [])
-        self.roster = Roster(self.link, Exchange(self.link), question, 3, self.told.append)
+        self.roster = Roster(self.link, Exchange(self.link), question, 3, self.told.append, self._clock)
+
+    def _clock(self) -> float:
+        return self.now
 
     def look(self) -> dict[int, str]:
         """Look twice: questions go out with one look, answers come in with the next."""
+        self.now += self.a_look
         self.roster.look()
         return dict(self.roster.look())
 
@@ -267,3 +273,19 @@ def test_who_was_there_before_a_lost_line_need_not_speak_again(nodes: _Nodes) ->
     nodes.roster.forget_questions()
     assert dict(nodes.roster.look()) == before
     assert len(nodes.questions()) == 3
+
+
+def test_a_node_that_goes_on_to_fail_is_left_alone_for_ever_longer(nodes: _Nodes) -> None:
+    nodes.said["node-1"] = Error(RAISED, "ImportError")
+    nodes.a_look = 0.125
+    asked = []
+    for _ in range(1000):
+        before = nodes.questions().count("node-1")
+        nodes.look()
+        if nodes.questions().count("node-1") > before:
+            asked.append(nodes.now)
+    gaps = [later - earlier for earlier, later in itertools.pairwise(asked)]
+    assert gaps == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0]
+    del nodes.said["node-1"]
+    nodes.a_look = 60.0
+    assert sorted(nodes.look()) == [0, 1, 2]

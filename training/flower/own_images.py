@@ -14,6 +14,7 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
+from safetensors import SafetensorError
 
 from supernet.errors import UserError
 from supernet.files import replacing
@@ -83,7 +84,10 @@ def own_images(node: NodeConfig, config: RunConfig, side: int) -> OwnImages:
         raise UserError(f"node-config partition-id is {node.client}; the run has clients 0 to {last}")
     identity = _identity(node, config, side)
     path = kept_file("images", f"client-{node.client}", identity, ".safetensors")
-    if not path.exists():
+    try:
+        return _kept(path)
+    except (FileNotFoundError, SafetensorError):
+        # Not there yet, or damaged.
         _keep(path, _read(node, config, side))
     return _kept(path)
 

@@ -1,6 +1,7 @@
 """Who is there: nodes that have said which client they are, and what images they hold."""
 
 import dataclasses
+import time
 from collections.abc import Callable, Mapping, Set
 from typing import Any
 
@@ -17,6 +18,9 @@ _MOST_BYTES = 1 << 22
 
 #: Characters of a class name; a folder's has no more.
 _LONGEST_NAME = 255
+
+#: Seconds between the first two questions to a node that fails, and between any two.
+_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,10 +51,17 @@ class Roster:
         question: makes the request for a description.
         clients: clients of the run.
         say: is told of nodes that cannot take part, once each.
+        clock: tells the seconds by which a node that goes on to fail is left alone ever longer.
     """
 
     def __init__(
-        self, link: Link, exchange: Exchange, question: Request, clients: int, say: Callable[[str], None]
+        self,
+        link: Link,
+        exchange: Exchange,
+        question: Request,
+        clients: int,
+        say: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._link, self._exchange, self._question, self._clients, self._say = link, exchange, question, clients, say
         self._asked: dict[str, str] = {}
@@ -59,6 +70,10 @@ class Roster:
         # Nodes that are left out, with the node in whose place they would be, if that is why.
         self._refused: dict[str, str | None] = {}
         self._told: dict[str, str] = {}
+        # How long a node that failed is left alone, and until when: each question starts a process there.
+        self._clock = clock
+        self._pauses: dict[str, float] = {}
+        self._rest: dict[str, float] = {}
         #: The newest description of every client that was ever there.
         self.described: dict[int, Description] = {}
 
@@ -72,12 +87,14 @@ class Roster:
         self._silent &= online
         self._node_of = {client: node for client, node in self._node_of.items() if node in online}
         self._told = {node: reason for node, reason in self._told.items() if node in online}
+        self._rest = {node: until for node, until in self._rest.items() if node in online}
         self._listen(online)
         known = {node for node in self._node_of.values() if node not in self._silent}
         self._refused = {
             node: other for node, other in self._refused.items() if node in online and (other is None or other in known)
         }
-        for node in sorted(online - known - self._refused.keys() - set(self._asked.values())):
+        resting = {node for node, until in self._rest.items() if until > self._clock()}
+        for node in sorted(online - known - resting - self._refused.keys() - set(self._asked.values())):
             name, _ = self._exchange.send(Question(node, self._question, {}, _MOST_BYTES))
             if name is not None:
                 self._asked[name] = node
@@ -105,6 +122,7 @@ class Roster:
             if isinstance(answer, Trouble):
                 if answer.kind in ("refused", "version"):
                     self._refused[node] = None
+                self._leave_alone(node)
                 self._tell(node, answer.reason)
                 continue
             try:
@@ -124,7 +142,13 @@ class Roster:
         self._node_of = {one: its for one, its in self._node_of.items() if its != node} | {client: node}
         self.described[client] = description
         self._silent.discard(node)
-        self._told.pop(node, None)
+        for notes in (self._told, self._pauses, self._rest):
+            notes.pop(node, None)
+
+    def _leave_alone(self, node: str) -> None:
+        """Ask a node that fails again after a while, which doubles."""
+        self._pauses[node] = min(_LONGEST_PAUSE, 2 * self._pauses.get(node, _PAUSE / 2))
+        self._rest[node] = self._clock() + self._pauses[node]
 
     def _tell(self, node: str, reason: str) -> None:
         """Tell the user why a node is left out, once."""
