@@ -15,7 +15,7 @@ from training.flower.wire import Request, WireError
 from training.messages import FailureKind
 
 #: Seconds between two looks for replies.
-_POLL = 0.1
+_POLL = 0.5
 
 #: What Flower's error codes are counted as; all others are errors of the client's code.
 _KINDS: Mapping[int, FailureKind] = {
