@@ -1,5 +1,5 @@
 # make demo: the main job on bundled images.  make federation-demo: the same over Flower, with real processes.
-# make test: every check but the slowest tests.  make test-faults: those: processes of a federation that are killed.
+# make test: every check but the slowest tests.  make test-slow: those: parts of a federation that are killed.
 # make bench: speed of rounds and fitness.  make bench-search: how good and how fast the search is.
 # make bench-federation: what rounds over Flower cost.
 PYTHON ?= python3
@@ -7,7 +7,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := $(shell find supernet fitness cache training search -name '*.py' -o -name '*.yaml' -o -name '*.jinja' -o -name '*.toml')
 
-.PHONY: demo federation-demo test test-faults bench bench-search bench-federation clean
+.PHONY: demo federation-demo test test-slow bench bench-search bench-federation clean
 
 demo: $(VENV)/installed
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python examples/demo.py
@@ -23,8 +23,8 @@ test: $(VENV)/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m 'not federation and not slow'
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'federation and not slow'
 
-# Flower takes a minute to notice that a process is gone.
-test-faults: $(VENV)/installed-dev
+# A real federation, one test after another: Flower takes a minute to notice that a process is gone.
+test-slow: $(VENV)/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow
 
 bench: $(VENV)/installed

@@ -117,13 +117,27 @@ def test_the_run_ends_with_the_bytes_of_the_same_run_in_one_process(federation: 
         assert other["bytes_up"] < record["bytes_up"] < other["bytes_up"] + _NODES * 20_000
     assert all(0 < probe["accuracy"] <= 1 for probe in records[-1]["probes"])
     assert len(records[-1]["probes"]) == len(expected[-1]["probes"])
+
+
+@pytest.mark.slow
+def test_a_searched_subnet_is_calibrated_and_measured_by_the_clients(federation: Federation, tmp_path: Path) -> None:
+    config = dataclasses.replace(_config(tmp_path, federation), rounds=1)
+    run = Path(str(config.output))
+    assert _train(tmp_path, config).returncode == 0
     searched = finish("search-subnet", "--run", run, "--flops-budget", "1M", "--json", cwd=tmp_path)
     assert searched.returncode == 0, searched.stderr
     report = json.loads(searched.stdout)
     assert report["calibration"]["method"] == "federated"
+    assert report["calibration"]["clients"] == _NODES
     assert 0 < report["validation_accuracy"] <= 1
+    assert "next: search-subnet" in searched.stderr
+    assert "--test" not in searched.stderr
+    refused = finish("search-subnet", "--run", run, "--flops-budget", "1M", "--test", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "--test needs images on this machine" in refused.stderr
 
 
+@pytest.mark.slow
 def test_a_server_that_is_killed_resumes_to_the_same_bytes(federation: Federation, tmp_path: Path) -> None:
     config = _config(tmp_path, federation)
     run = Path(str(config.output))

@@ -15,6 +15,7 @@ from loopback import HERE, Federation, find_nginx, free_port
 
 pytestmark = [
     pytest.mark.federation,
+    pytest.mark.slow,
     pytest.mark.skipif(not find_nginx(), reason="nginx is not installed: apt-get install nginx-light"),
 ]
 
