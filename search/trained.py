@@ -11,7 +11,6 @@ from torch import nn
 from cache.entries import Entry
 from cache.progress import SILENT, Listener, shown
 from search.subnet import SubnetInfo
-from supernet.architecture import Architecture
 from supernet.errors import UserError
 from supernet.space import SearchSpace
 from supernet.weights import Tensors, views
@@ -102,8 +101,8 @@ class TrainedRun:
         full = {**report, "checkpoint": str(self.checkpoint_path), "round": self.checkpoint.state.round}
         if extraction.finetune_epochs:
             tensors, full["finetune"] = self._fine_tuned(entry, extraction, listener)
-        network, full["calibration"] = self._calibrated(tensors, architecture, extraction.calibration)
-        accuracies = self._accuracies(network, architecture)
+        network, full["calibration"] = self._calibrated(tensors, entry, extraction.calibration)
+        accuracies = self._accuracies(network, entry)
         if extraction.finetune_epochs:
             full["finetune"]["after"] = accuracies
         full |= accuracies
@@ -111,23 +110,22 @@ class TrainedRun:
         info = SubnetInfo(self.space, architecture, split.classes, split.normalisation, full)
         return TrainedSubnet(network, info)
 
-    def _accuracies(self, network: nn.Module, architecture: Architecture) -> dict[str, float]:
+    def _accuracies(self, network: nn.Module, entry: Entry) -> dict[str, float]:
         if isinstance(self.evaluator, FederatedEvaluator):
-            measured = self.evaluator.accuracy(network, architecture)
+            measured = self.evaluator.accuracy(network, entry)
             return {} if measured is None else {"validation_accuracy": measured}
         held_out = {"validation": self.evaluator.held_out, "test": self.test}
         return {
             f"{name}_accuracy": dataclasses.replace(self.evaluator, held_out=images).accuracy(
-                network, architecture.resolution
+                network, entry.architecture.resolution
             )
             for name, images in held_out.items()
             if images is not None
         }
 
-    def _calibrated(
-        self, tensors: Tensors, architecture: Architecture, method: Calibration
-    ) -> tuple[nn.Module, dict[str, Any]]:
+    def _calibrated(self, tensors: Tensors, entry: Entry, method: Calibration) -> tuple[nn.Module, dict[str, Any]]:
         """Return the calibrated network, and how it was calibrated."""
+        architecture = entry.architecture
         network = blank_network(self.space, tensors, architecture)
         if method == "none" or self.space.norm == "group":
             return network.eval(), {"method": "none"}
@@ -137,7 +135,7 @@ class TrainedRun:
             clients = self.config.clients.count
         else:
             engine, images, batch = self._engine(), self.config.evaluation.calibration_images, self.config.client.batch
-            plan = plan_calibration(engine.available(), images, batch, self.config.seed)
+            plan = plan_calibration(self._able(engine, entry), images, batch, self.config.seed)
             tasks = plan.tasks(architecture, views(self.space, tensors, architecture))
             statistics, clients = gather(engine.calibrate(tasks)), len(plan.clients)
         method = "pooled" if pooled else "federated"
@@ -151,24 +149,29 @@ class TrainedRun:
                 f"{self.folder} was trained with privacy.clip {self.config.privacy.clip:g}; fine-tuning is neither "
                 "clipped nor noised and would spend that privacy: leave out --finetune-epochs"
             )
-        before, _ = self._calibrated(self.checkpoint.tensors, entry.architecture, extraction.calibration)
-        lr = extraction.finetune_lr
+        before, _ = self._calibrated(self.checkpoint.tensors, entry, extraction.calibration)
+        lr, engine = extraction.finetune_lr, self._engine()
         tuning = FineTuning(
             epochs=extraction.finetune_epochs,
             lr=_FINETUNE_RATE * self.config.client.lr if lr is None else lr,
-            clients=able_clients(self.config, entry),
+            clients=self._able(engine, entry),
             seed=self.config.seed,
         )
-        if not tuning.clients:
-            raise UserError("no client of the federation can run this subnet; search one within their limits")
         tensors = {name: tensor.clone() for name, tensor in self.checkpoint.tensors.items()}
-        fine_tune(self.space, tensors, entry.architecture, self._engine(), tuning, listener)
+        fine_tune(self.space, tensors, entry.architecture, engine, tuning, listener)
         return tensors, {
             "epochs": tuning.epochs,
             "lr": tuning.lr,
             "clients": len(tuning.clients),
-            "before": self._accuracies(before, entry.architecture),
+            "before": self._accuracies(before, entry),
         }
+
+    def _able(self, engine: CalibratingEngine, entry: Entry) -> list[int]:
+        """Return the clients that are there and can run a subnet."""
+        able = able_clients(self.config, entry, engine.available())
+        if not able:
+            raise UserError("no client of the federation can run this subnet; search one within their limits")
+        return able
 
     def _engine(self) -> CalibratingEngine:
         return self.federation.engine(self.config, self.space, Profile(threads=torch.get_num_threads()))

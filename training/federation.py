@@ -1,6 +1,7 @@
 """The federation a run's files describe: its images, its clients and what they train, how it is evaluated."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -125,10 +126,10 @@ def make_assigner(config: RunConfig, space: SearchSpace, cache: Cache) -> Assign
     return Assigner(config.curriculum, space, cache.entries, capabilities(config.clients), config.client.batch)
 
 
-def able_clients(config: RunConfig, entry: Entry) -> list[int]:
-    """Return the clients of a run that can train ``entry``."""
-    needed = training_memory(entry, config.client.batch)
-    return [client for client, kind in enumerate(capabilities(config.clients)) if kind.runs(entry.macs, needed)]
+def able_clients(config: RunConfig, entry: Entry, available: Sequence[int]) -> list[int]:
+    """Return those of the ``available`` clients of a run that can train ``entry``."""
+    needed, kinds = training_memory(entry, config.client.batch), capabilities(config.clients)
+    return [client for client in available if kinds[client].runs(entry.macs, needed)]
 
 
 def recipe_of(config: RunConfig, space: SearchSpace, normalisation: Normalisation) -> Recipe:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
@@ -50,7 +51,7 @@ class ConnectedFederation:
             classes=self.split.classes,
             normalisation=dataclasses.asdict(self.split.normalisation),
         )
-        enough = max(1, round(config.flower.quorum * config.clients.per_round))
+        enough = math.ceil(config.flower.quorum * config.clients.per_round)
         return FlowerEngine(space, config.flower, self.exchange, self.roster, request, enough)
 
     def evaluator(self, config: RunConfig, space: SearchSpace) -> FederatedEvaluator:

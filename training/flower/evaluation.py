@@ -37,11 +37,11 @@ class FederatedEvaluator:
     def probe(self, tensors: Mapping[str, Tensor], entries: Sequence[Entry]) -> list[Probe]:
         """Return the accuracy of every entry's subnet; entries that no client could measure are left out."""
         try:
-            present = set(self.engine.available())
+            present = self.engine.available()
         except EngineError:
             # The round is merged; the next one says what is wrong, after it has waited again.
             return []
-        able = {entry.architecture: sorted(present & set(able_clients(self.config, entry))) for entry in entries}
+        able = {entry.architecture: able_clients(self.config, entry, present) for entry in entries}
         networks = self._calibrated(tensors, able)
         correct = self._measured(networks, able)
         return [
@@ -50,10 +50,13 @@ class FederatedEvaluator:
             if entry.architecture in correct
         ]
 
-    def accuracy(self, network: nn.Module, architecture: Architecture) -> float | None:
-        """Return the share of held-out images that a calibrated network classifies rightly; None if none answered."""
-        clients = self.engine.available()
-        return self._measured({architecture: network}, {architecture: clients}).get(architecture)
+    def accuracy(self, network: nn.Module, entry: Entry) -> float | None:
+        """Return the share of held-out images that ``entry``'s calibrated network classifies rightly.
+
+        None if no client answered that can run it.
+        """
+        clients = able_clients(self.config, entry, self.engine.available())
+        return self._measured({entry.architecture: network}, {entry.architecture: clients}).get(entry.architecture)
 
     def _calibrated(
         self, tensors: Mapping[str, Tensor], able: Mapping[Architecture, Sequence[int]]
