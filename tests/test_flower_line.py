@@ -325,3 +325,10 @@ def test_a_resumed_run_may_change_its_superlink_but_not_its_engine() -> None:
     assert [name for name, _, _ in changed_fields(before, after)] == ["flower.wire_dtype"]
     assert [name for name, _, _ in changed_fields(config_to_mapping(RunConfig()), before)] == ["engine"]
     assert all(name.count(".") <= 1 for name in RESUME_MAY_CHANGE)
+
+
+def test_a_temporary_folder_too_long_for_a_socket_is_named(monkeypatch: pytest.MonkeyPatch, folders: Path) -> None:
+    _flwr(folders, "exit 0")
+    monkeypatch.setattr(tempfile, "tempdir", "/" + "x" * 90)
+    with pytest.raises(UserError, match="set TMPDIR to a shorter one"):
+        FlowerLink(FlowerConfig(insecure=True), "test")

@@ -32,6 +32,9 @@ _SILENCE = 120.0
 #: Seconds for a connection to open.
 _ANSWER = 10.0
 
+#: Bytes of the temporary folder's name: a socket has 107, of which its own folder and name take 24.
+_LONGEST_FOLDER = 83
+
 _BUNDLE = Path(__file__).parent / "bundle"
 _CONNECTION = "federation"
 
@@ -67,6 +70,7 @@ class FlowerLink:
         _check_security(config)
         self._config, self._name, self._command = config, name, _flwr_command()
         self._line: Line | None = None
+        _check_temporary_folder()
         # Last: whoever is refused has nothing to close.
         self.folder = Path(tempfile.mkdtemp(prefix="fedpareto-"))
         (self.folder / PID).write_text(str(os.getpid()))
@@ -194,6 +198,15 @@ def _flwr_command() -> str:
     if command is None:
         raise UserError("--engine flower needs the package flwr; pip install '.[flower]'")
     return command
+
+
+def _check_temporary_folder() -> None:
+    folder = tempfile.gettempdir()
+    if len(os.fsencode(folder)) > _LONGEST_FOLDER:
+        raise UserError(
+            f"the temporary folder {folder} has too long a name for a socket in it (at most {_LONGEST_FOLDER} bytes); "
+            "set TMPDIR to a shorter one"
+        )
 
 
 def _check_security(config: FlowerConfig) -> None:
