@@ -47,7 +47,7 @@ from loopback import Federation, find_nginx
 
 NODES = 4
 #: Sides of the largest layer that make slices of 5 and 50 MB.
-HEADS = {"5 MB": 1060, "50 MB": 3480}
+HEADS = {"5 MB": 1056, "50 MB": 3480}
 REGISTERED, DRAWN = 1000, 50
 FIXED = {"--precision": "fp32", "--execution.memory-format": "channels_last", "--execution.fused": "true",
          "--execution.graphs": "false", "--execution.workers": 1, "--execution.threads": 1}  # fmt: skip
