@@ -109,11 +109,12 @@ def _of_run(
         if export is not None and subject.space.norm == "batch":
             check_calibrated(options.calibration, export)
     folder = Path(str(subject.run))
-    if _is_connected(folder):
+    config = read_run_config(folder)
+    if config.engine == "flower":
         _refuse_without_images(options)
     extraction = Extraction(options.calibration, options.finetune_epochs, options.finetune_lr)
     reports = {}
-    with opened_link(read_run_config(folder)) as link:
+    with opened_link(config) as link:
         run = open_run(folder, subject.space, options.checkpoint, link, test=options.test)
         # Reading the images had a display of its own.
         with shown() as listener:

@@ -73,8 +73,7 @@ class SimulatedFederation:
 
     def on_device(self, device: torch.device) -> "SimulatedFederation":
         """Return the same with the images on ``device``."""
-        data = ImageSet(self.data.images.to(device), self.data.labels.to(device), self.data.classes)
-        return SimulatedFederation(data, self.split)
+        return SimulatedFederation(self.data.on(device), self.split)
 
 
 def simulated(config: RunConfig, space: SearchSpace) -> SimulatedFederation:

@@ -145,6 +145,7 @@ def assemble(prepared: Prepared, tracker: Tracker, should_stop: Callable[[], boo
         UserError: a client cannot run the smallest network of the cache; a private run has lost its key.
     """
     config, federation = prepared.config, prepared.federation
+    connected = config.engine == "flower"
     apply_to_torch(prepared.profile)
     return Run(
         folder=prepared.folder,
@@ -159,15 +160,10 @@ def assemble(prepared: Prepared, tracker: Tracker, should_stop: Callable[[], boo
         tracker=tracker,
         should_stop=should_stop,
         noise_key=read_noise_key(prepared.folder) if config.privacy.noise else None,
-        **_persistence(config),
+        # Simulated clients fail alike every time, connected ones do not.
+        quorum=config.flower.quorum if connected else 0.0,
+        retries=config.flower.retries if connected else 0,
     )
-
-
-def _persistence(config: RunConfig) -> dict[str, Any]:
-    """Return what makes a round: simulated clients fail alike every time, connected ones do not."""
-    if config.engine == "in-process":
-        return {}
-    return {"quorum": config.flower.quorum, "retries": config.flower.retries}
 
 
 def with_data_defaults(config: RunConfig, side: int) -> RunConfig:

@@ -34,6 +34,15 @@ class ImageSet:
         """Return the images at ``indices``."""
         return ImageSet(self.images[indices], self.labels[indices], self.classes)
 
+    def on(self, device: torch.device) -> "ImageSet":
+        """Return the same images on ``device``."""
+        return ImageSet(self.images.to(device), self.labels.to(device), self.classes)
+
+    def pixel_counts(self) -> Tensor:
+        """Return for each channel how many pixels have each value: (3, 256) int64."""
+        channels = range(self.images.shape[1])
+        return torch.stack([torch.bincount(self.images[:, channel].flatten(), minlength=256) for channel in channels])
+
     def digest(self) -> str:
         """Return 16 hex digits that change when an image or label changes."""
         digest = hashlib.sha256(repr((tuple(self.images.shape), self.classes)).encode())
@@ -58,10 +67,7 @@ class Normalisation:
 
 def normalisation_of(images: ImageSet) -> Normalisation:
     """Return the statistics of every channel over all pixels of the set."""
-    counts = torch.stack(
-        [torch.bincount(images.images[:, c].flatten(), minlength=256) for c in range(images.images.shape[1])]
-    )
-    return normalisation_of_counts(counts)
+    return normalisation_of_counts(images.pixel_counts())
 
 
 def normalisation_of_counts(counts: Tensor) -> Normalisation:

@@ -107,7 +107,11 @@ class FlowerEngine:
         def questions() -> Iterator[Question]:
             for group in groups:
                 asked.append(group)
-                request = dataclasses.replace(self._request, kind=kind, jobs=[job_of(task) for task in group])
+                request = dataclasses.replace(
+                    self._request,
+                    kind=kind,
+                    jobs=[{**job_of(task), "architecture": task.architecture.to_json()} for task in group],
+                )
                 tensors = wire.joined([task.tensors for task in group])
                 most = wire.most_answer_bytes(kind, self._request.wire_dtype, tensors)
                 yield Question(present.get(group[0].client), request, tensors, most)
@@ -186,7 +190,7 @@ class FlowerEngine:
         if any((tensor < 0).any() for name, tensor in sums.items() if name.endswith("running_var")):
             raise Unusable("non-finite", "its statistics hold negative variances")
         # The file is gone when the next answer is read.
-        return Statistics({name: tensor.double().clone() for name, tensor in sums.items()}, batches, images)
+        return Statistics({name: tensor.clone() for name, tensor in sums.items()}, batches, images)
 
     def _correct(self, task: EvaluationTask, job: Mapping[str, Any], tensors: Tensors, answer: Answer) -> Correct:
         del tensors, answer
@@ -265,17 +269,15 @@ def _by_client(tasks: Iterable[AnyTask]) -> Iterator[Sequence[AnyTask]]:
 
 
 def _training_job(task: Task) -> Mapping[str, Any]:
-    fields = {"round": task.round, "epochs": task.epochs, "learning_rate": task.learning_rate, "seed": task.seed}
-    return {**fields, "architecture": task.architecture.to_json()}
+    return {"round": task.round, "epochs": task.epochs, "learning_rate": task.learning_rate, "seed": task.seed}
 
 
 def _calibration_job(task: CalibrationTask) -> Mapping[str, Any]:
-    fields = {"batches": task.batches, "batch_size": task.batch_size, "seed": task.seed}
-    return {**fields, "architecture": task.architecture.to_json()}
+    return {"batches": task.batches, "batch_size": task.batch_size, "seed": task.seed}
 
 
 def _evaluation_job(task: EvaluationTask) -> Mapping[str, Any]:
-    return {"batch_size": task.batch_size, "architecture": task.architecture.to_json()}
+    return {"batch_size": task.batch_size}
 
 
 def _check_echo(architecture: Architecture, job: Mapping[str, Any]) -> None:

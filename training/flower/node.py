@@ -98,20 +98,24 @@ class _Node:
         parts = wire.separated(wire.parse_blob(blob), len(self._request.jobs))
         work = {"train": self._trained, "calibrate": self._calibrated, "evaluate": self._evaluated}[self._request.kind]
         results = list(work(images, list(zip(self._request.jobs, parts, strict=True))))
-        fields = {"client": self._node.client, "jobs": [fields for fields, _ in results]}
+        # Every result names the architecture it is for.
+        done = [
+            {**job, "architecture": asked["architecture"]}
+            for asked, (job, _) in zip(self._request.jobs, results, strict=True)
+        ]
+        fields = {"client": self._node.client, "jobs": done}
         return fields, wire.joined([tensors for _, tensors in results])
 
     def _described(self, images: OwnImages) -> dict[str, Any]:
         own, batch = images.training, self._config.client.batch
         if len(own) < batch:
             raise UserError(f"client {self._node.client} has {len(own)} images, less than a batch of {batch}")
-        pixels = [torch.bincount(own.images[:, channel].flatten(), minlength=256).tolist() for channel in range(3)]
         return {
             "client": self._node.client,
             "examples": len(own),
             "validation": len(images.validation),
             "classes": list(own.classes),
-            "pixels": pixels,
+            "pixels": own.pixel_counts().tolist(),
         }
 
     def _trained(self, images: OwnImages, jobs: list[tuple[Fields, Tensors]]) -> Iterator[tuple[Fields, Tensors]]:
@@ -120,7 +124,7 @@ class _Node:
         torch.set_num_threads(profile.threads)
         recipe = recipe_of(self._config, self._space, self._normalisation)
         trainer = LocalTrainer(recipe, profile, self._device)
-        own = self._placed(images.training)
+        own = images.training.on(self._device)
         for fields, received in jobs:
             architecture, sent = self._architecture(fields), _as_fp32(received)
             task = Task(
@@ -133,9 +137,8 @@ class _Node:
                 seed=wire.integer(fields, "seed", 0, 1 << 63),
             )
             update = trainer.train(task, own)
-            done = {"architecture": architecture.to_json(), "round": task.round}
-            done |= {"examples": update.examples, "loss": _finite(update.loss), "seconds": update.sgd_seconds}
-            yield done, self._to_send(update.tensors, sent)
+            done = {"examples": update.examples, "loss": _finite(update.loss), "seconds": update.sgd_seconds}
+            yield {"round": task.round, **done}, self._to_send(update.tensors, sent)
 
     def _to_send(self, trained: Mapping[str, Tensor], sent: Tensors) -> Tensors:
         """Return what goes back: the weights, or in bf16 what changed, which the weights' few digits would lose."""
@@ -156,8 +159,7 @@ class _Node:
                 seed=wire.integer(fields, "seed", 0, 1 << 63),
             )
             statistics = client_statistics(self._space, task, images.training, self._normalisation)
-            counts = {"batches": statistics.batches, "images": statistics.images}
-            yield {"architecture": fields["architecture"], **counts}, dict(statistics.sums)
+            yield {"batches": statistics.batches, "images": statistics.images}, dict(statistics.sums)
 
     def _evaluated(self, images: OwnImages, jobs: list[tuple[Fields, Tensors]]) -> Iterator[tuple[Fields, Tensors]]:
         for fields, received in jobs:
@@ -166,7 +168,7 @@ class _Node:
             size = wire.integer(fields, "batch_size", 1, 1 << 31)
             held_out = images.validation
             correct = count_correct(network, held_out, size, architecture.resolution, self._normalisation)
-            yield {"architecture": fields["architecture"], "correct": correct, "images": len(held_out)}, {}
+            yield {"correct": correct, "images": len(held_out)}, {}
 
     @property
     def _normalisation(self) -> Normalisation:
@@ -187,9 +189,6 @@ class _Node:
                 )
         labels = torch.tensor([known[name] for name in own.classes])[own.labels]
         return ImageSet(own.images, labels, tuple(known))
-
-    def _placed(self, data: ImageSet) -> ImageSet:
-        return ImageSet(data.images.to(self._device), data.labels.to(self._device), data.classes)
 
 
 def _as_fp32(tensors: Mapping[str, Tensor]) -> Tensors:
