@@ -23,11 +23,7 @@ ROUNDS = 30
 
 def main() -> None:
     """Run the demo in a new folder."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", type=Path, default=Path("demo"), help="folder to write, must not exist")
-    output: Path = parser.parse_args().output
-    if output.exists():
-        sys.exit(f"{output} exists; remove it or pass another --output")
+    output = output_folder(__doc__, "demo")
     started = time.monotonic()
     cache, run = output / "cache.jsonl", output / "run"
     run_command("build-cache", "--space", SPACE, "--entries", "30", "--output", str(cache),
@@ -48,6 +44,16 @@ def main() -> None:
         f"done in {time.monotonic() - started:.0f} s\n"
         f"next: search-subnet --run {run} --flops-budget 2M --test"
     )
+
+
+def output_folder(description: str | None, default: str) -> Path:
+    """Read the one option of a demo: the folder it writes, which must not be there."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--output", type=Path, default=Path(default), help="folder to write, must not exist")
+    output: Path = parser.parse_args().output
+    if output.exists():
+        sys.exit(f"{output} exists; remove it or pass another --output")
+    return output
 
 
 def run_command(*command: str, capture: bool = False) -> str:

@@ -4,12 +4,11 @@ Every part is a process of its own, started as in deploy/README.md; all of them 
 of the product before it runs it. Where nginx is installed the nodes come through the gateway.
 """
 
-import argparse
 import sys
 import time
 from pathlib import Path
 
-from demo import run_command
+from demo import output_folder, run_command
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "deploy"))
 from loopback import Federation, find_nginx
@@ -20,11 +19,7 @@ CLIENTS, ROUNDS = 4, 5
 
 def main() -> None:
     """Run the demo in a new folder."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", type=Path, default=Path("federation-demo"), help="folder to write, must not exist")
-    output: Path = parser.parse_args().output
-    if output.exists():
-        sys.exit(f"{output} exists; remove it or pass another --output")
+    output = output_folder(__doc__, "federation-demo")
     started = time.monotonic()
     nodes = [f"partition-id={client}" for client in range(CLIENTS)]
     gateway = find_nginx() is not None

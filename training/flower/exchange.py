@@ -4,7 +4,7 @@ import dataclasses
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, get_args
 
 from torch import Tensor
 
@@ -90,11 +90,10 @@ class Question:
 
 @dataclasses.dataclass(frozen=True)
 class _Sent:
+    name: str
     question: Question
     bytes_down: int
-    name: str | None
-    trouble: Trouble | None
-    started: float = dataclasses.field(default_factory=time.monotonic)
+    started: float
 
 
 class Exchange:
@@ -114,13 +113,13 @@ class Exchange:
         question was sent all that are missing have failed. Answers that came early wait as files.
         """
         sent = self._sent_all(questions)
-        open_ = {one.name: one for one in sent if one.name is not None}
+        open_ = {one.name: one for one in sent if isinstance(one, _Sent)}
         done: dict[str, Answer | Trouble] = {}
         end = time.monotonic() + deadline
         try:
             for one in sent:
-                if one.name is None:
-                    yield cast("Trouble", one.trouble)
+                if isinstance(one, Trouble):
+                    yield one
                     continue
                 while one.name not in done:
                     waiting = {name: other for name, other in open_.items() if name not in done}
@@ -156,30 +155,28 @@ class Exchange:
                 (self._link.folder / blob).unlink(missing_ok=True)
         return name, len(header) + size
 
-    def _sent_all(self, questions: Iterable[Question]) -> list[_Sent]:
+    def _sent_all(self, questions: Iterable[Question]) -> list[_Sent | Trouble]:
         """Send every question; if the line is lost on the way all are lost: another line is another run of Flower's."""
-        sent, lost = [], ""
+        sent: list[_Sent | Trouble] = []
+        lost = ""
         for question in questions:
             try:
-                sent.append(_Sent(question, 0, None, Trouble("lost", lost)) if lost else self._sent(question))
+                sent.append(Trouble("lost", lost) if lost else self._sent(question))
             except LineLost as error:
                 lost = f"the SuperLink is gone ({error})"
-                sent.append(_Sent(question, 0, None, Trouble("lost", lost)))
+                sent.append(Trouble("lost", lost))
         if not lost:
             return sent
-        return [
-            one if one.name is None else _Sent(one.question, 0, None, Trouble("lost", lost, one.bytes_down))
-            for one in sent
-        ]
+        return [Trouble("lost", lost, one.bytes_down) if isinstance(one, _Sent) else one for one in sent]
 
-    def _sent(self, question: Question) -> _Sent:
+    def _sent(self, question: Question) -> _Sent | Trouble:
         if question.node is None:
-            return _Sent(question, 0, None, Trouble("offline", "it is not connected"))
+            return Trouble("offline", "it is not connected")
         started = time.monotonic()
         name, size = self.send(question)
         if name is None:
-            return _Sent(question, 0, None, Trouble("offline", "its node has just left"))
-        return _Sent(question, size, name, None, started)
+            return Trouble("offline", "its node has just left")
+        return _Sent(name, question, size, started)
 
     def _collected(self, waiting: Mapping[str, _Sent], *, late: bool) -> dict[str, Answer | Trouble]:
         try:
