@@ -87,6 +87,14 @@ def _is_client_app(pid: int) -> bool:
         return False
 
 
+def _in_mid_round(folder: Path, config: RunConfig, federation: Federation, node: int) -> subprocess.Popen[str]:
+    """Start a run; return its process when a round is done and the node works on the next."""
+    process = start("train-supernet", "--config", _file(config), cwd=folder)
+    wait_until(lambda: _rounds(Path(str(config.output))) >= 1, process)
+    wait_until(_training(federation, node), process)
+    return process
+
+
 @contextmanager
 def _other_node(federation: Federation, index: int, **settings: Any) -> Iterator[None]:
     """Replace a node for a while."""
@@ -141,9 +149,7 @@ def test_a_searched_subnet_is_calibrated_and_measured_by_the_clients(federation:
 def test_a_server_that_is_killed_resumes_to_the_same_bytes(federation: Federation, tmp_path: Path) -> None:
     config = _config(tmp_path, federation)
     run = Path(str(config.output))
-    process = start("train-supernet", "--config", _file(config), cwd=tmp_path)
-    wait_until(lambda: _rounds(run) >= 1, process)
-    wait_until(_training(federation, 0), process)
+    process = _in_mid_round(tmp_path, config, federation, node=0)
     before = set(Path(tempfile.gettempdir()).glob("fedpareto-*/pid"))
     (own,) = (path.parent for path in before if path.read_text() == str(process.pid))
     process.kill()
@@ -160,9 +166,7 @@ def test_a_server_that_is_killed_resumes_to_the_same_bytes(federation: Federatio
 def test_a_node_that_is_killed_costs_its_answer_and_comes_back(federation: Federation, tmp_path: Path) -> None:
     config = dataclasses.replace(_config(tmp_path, federation, quorum=0.5), rounds=6)
     run = Path(str(config.output))
-    process = start("train-supernet", "--config", _file(config), cwd=tmp_path)
-    wait_until(lambda: _rounds(run) >= 1, process)
-    wait_until(_training(federation, 1), process)
+    process = _in_mid_round(tmp_path, config, federation, node=1)
     before = _rounds(run)
     federation.stop_node(1, signal.SIGKILL)
     wait_until(lambda: _rounds(run) > before, process)
@@ -182,9 +186,7 @@ def test_a_node_that_is_killed_costs_its_answer_and_comes_back(federation: Feder
 def test_a_superlink_that_is_killed_and_started_again_keeps_the_run(federation: Federation, tmp_path: Path) -> None:
     config = _config(tmp_path, federation)
     run = Path(str(config.output))
-    process = start("train-supernet", "--config", _file(config), cwd=tmp_path)
-    wait_until(lambda: _rounds(run) >= 1, process)
-    wait_until(_training(federation, 1), process)
+    process = _in_mid_round(tmp_path, config, federation, node=1)
     federation.restart_superlink()
     _, errors = process.communicate(timeout=400)
     assert process.returncode == 0, errors
