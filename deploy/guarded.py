@@ -13,7 +13,7 @@ from process_guard import descendants
 GUARD = Path(__file__).resolve().with_name("process_guard.py")
 
 #: Seconds that any wait may take; a bound, not an expectation.
-PATIENCE = 120.0
+PATIENCE = 240.0
 
 
 class ProcessError(RuntimeError):

@@ -11,7 +11,7 @@ from pathlib import Path
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": "", "COLUMNS": "120", "WANDB_MODE": "offline"}
 
 #: No test waits longer than this for a process; it is a bound, not an expectation.
-PATIENCE = 240.0
+PATIENCE = 900.0
 
 
 def script(name: str) -> str:
