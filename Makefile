@@ -1,7 +1,7 @@
 # make demo: the main job on bundled images.  make federation-demo: the same over Flower, with real processes.
 # make test: every check but the slowest tests.  make test-slow: those: parts of a federation that are killed.
 # make bench: speed of rounds and fitness.  make bench-search: how good and how fast the search is.
-# make bench-federation: what rounds over Flower cost.
+# make bench-federation: what rounds over Flower, and privacy, cost.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -34,8 +34,9 @@ bench: $(VENV)/installed
 bench-search: $(VENV)/installed
 	$(BIN)/python benchmarks/search_quality.py
 
-bench-federation: $(VENV)/installed-flower
+bench-federation: $(VENV)/installed-dev
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python benchmarks/federation_speed.py
+	$(BIN)/python benchmarks/privacy_cost.py
 
 # The packages are installed as copies: what is tested is what a user gets.
 $(VENV)/installed: pyproject.toml $(SOURCES) | $(VENV)/bin/python

@@ -29,13 +29,14 @@ from supernet.space import HeadSpec, SearchSpace, StageSpec, StemSpec, load_spac
 from supernet.weights import initial_tensors
 from training.checkpoint import RunState
 from training.clients import ClientsConfig
-from training.config import CheckpointConfig, EvaluationConfig, RunConfig, WireDtype, config_to_mapping
+from training.config import CheckpointConfig, EvaluationConfig, RunConfig, config_to_mapping
 from training.curriculum import Counts
 from training.federation import make_assigner
 from training.flower import wire
 from training.flower.connection import connect
 from training.flower.line import Reply
 from training.flower.link import MessageType
+from training.flower.settings import WireDtype
 from training.randomness import torch_stream
 from training.records import RoundRecord
 from training.rounds import Run

@@ -17,7 +17,7 @@ from supernet.typed_yaml import from_mapping
 from supernet.weights import Tensors
 from training.checkpoint import RunState
 from training.clients import ClientsConfig
-from training.config import CheckpointConfig, DataConfig, EvaluationConfig, FlowerConfig, RunConfig
+from training.config import CheckpointConfig, DataConfig, EvaluationConfig, RunConfig
 from training.data import sources
 from training.data.images import ImageSet
 from training.data.sources import load_images
@@ -26,6 +26,7 @@ from training.engines.flower import FlowerEngine
 from training.flower import exchange, node, wire
 from training.flower.line import TOO_LARGE, LineLost, Reply
 from training.flower.link import Link, MessageType
+from training.flower.settings import FlowerConfig
 from training.partition import PartitionConfig
 from training.rounds import Run, train
 from training.setup import assemble, new_run

@@ -14,8 +14,6 @@ from training.config import (
     ClientConfig,
     DataConfig,
     EvaluationConfig,
-    FlowerConfig,
-    PrivacyConfig,
     RunConfig,
     ServerConfig,
     TrackingConfig,
@@ -24,7 +22,9 @@ from training.config import (
     write_config,
 )
 from training.execution import ExecutionConfig
+from training.flower.settings import FlowerConfig
 from training.partition import PartitionConfig
+from training.privacy import PrivacyConfig
 
 #: No field has its default value.
 _OTHER = RunConfig(

@@ -17,7 +17,8 @@ from loopback import Federation, find_nginx
 from processes import PATIENCE, finish, start, wait_until
 
 from training.clients import ClientsConfig
-from training.config import FlowerConfig, RunConfig, write_config
+from training.config import RunConfig, write_config
+from training.flower.settings import FlowerConfig
 from training.trackers.metrics_file import read_records
 
 _NODES = 2

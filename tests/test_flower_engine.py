@@ -45,7 +45,7 @@ from training.calibration import blank_network
 from training.checkpoint import RunState, load_checkpoint, newest_checkpoint
 from training.client import LocalTrainer
 from training.clients import ClientsConfig
-from training.config import ClientConfig, DataConfig, EvaluationConfig, FlowerConfig, RunConfig, ServerConfig
+from training.config import ClientConfig, DataConfig, EvaluationConfig, RunConfig, ServerConfig
 from training.data.sources import load_images
 from training.engines.flower import FlowerEngine, restored, statistics_shapes
 from training.engines.protocol import EngineError
@@ -54,6 +54,7 @@ from training.federation import split_images
 from training.flower import wire
 from training.flower.evaluation import FederatedEvaluator
 from training.flower.line import LineLost
+from training.flower.settings import FlowerConfig
 from training.messages import CalibrationTask, Correct, EvaluationTask, Failure, Statistics, Task, Update, check_update
 from training.partition import PartitionConfig
 from training.records import RoundRecord

@@ -15,10 +15,11 @@ import pytest
 from supernet.errors import UserError
 from supernet.typed_yaml import from_mapping
 from training.clients import ClientsConfig
-from training.config import RESUME_MAY_CHANGE, FlowerConfig, RunConfig, changed_fields, config_to_mapping
+from training.config import RESUME_MAY_CHANGE, RunConfig, changed_fields, config_to_mapping
 from training.flower.connection import opened_link
 from training.flower.line import SOCKET, Line, LineLost
 from training.flower.link import FlowerLink, check_reachable
+from training.flower.settings import FlowerConfig
 
 
 @pytest.fixture

@@ -39,9 +39,9 @@ from training.aggregation import Fold
 from training.answers import Answers, RoundPlan
 from training.checkpoint import load_checkpoint, newest_checkpoint
 from training.clients import ClientsConfig
-from training.config import CheckpointConfig, EvaluationConfig, PrivacyConfig, RunConfig, ServerConfig
+from training.config import CheckpointConfig, EvaluationConfig, RunConfig, ServerConfig
 from training.messages import Failure, Update
-from training.privacy import Noise, clip_scale, deltas, update_norm
+from training.privacy import Noise, PrivacyConfig, clip_scale, deltas, update_norm
 from training.rounds import train
 from training.run_folder import NOISE_KEY
 

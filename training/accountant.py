@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from supernet.extras import require_extra
-from training.config import PrivacyConfig
+from training.privacy import PrivacyConfig
 
 
 def require_accountant(privacy: PrivacyConfig) -> None:

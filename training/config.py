@@ -1,7 +1,6 @@
 """The configuration of a run: typed, complete, written to ``config.yaml`` and read back."""
 
 import dataclasses
-import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +11,9 @@ from supernet.errors import UserError
 from supernet.files import write_text
 from training.clients import ClientsConfig
 from training.execution import ExecutionConfig, PrecisionChoice
+from training.flower.settings import FlowerConfig
 from training.partition import PartitionConfig
+from training.privacy import PrivacyConfig
 from training.schedules import LearningRateSchedule
 
 #: Images a step of the published recipe.
@@ -21,8 +22,6 @@ DEFAULT_BATCH = 64
 Curriculum = Literal["pareto", "sandwich"]
 
 EngineName = Literal["in-process", "flower"]
-
-WireDtype = Literal["fp32", "bf16"]
 
 #: What may change when a run is resumed: where things are, what is reported, how many clients train at once.
 RESUME_MAY_CHANGE = (
@@ -158,81 +157,6 @@ class ServerConfig:
             raise UserError(f"server.largest_weight is {self.largest_weight}; it must be between 0 and 1")
         if not 0 <= self.momentum < 1:
             raise UserError(f"server.momentum is {self.momentum}; it must be from 0 to below 1")
-
-
-@dataclasses.dataclass(frozen=True)
-class FlowerConfig:
-    """The federation behind a SuperLink of Flower, for the engine flower.
-
-    Attributes:
-        address: host:port of the SuperLink's own API, which is for its host alone.
-        root_certificates: PEM file of the authority that signed the SuperLink's certificate.
-        insecure: speak without TLS to a SuperLink on this host.
-        min_clients: connected clients a run waits for before its first round; all when left out.
-        patience: seconds to wait for clients to connect, and for a lost SuperLink to come back.
-        deadline: seconds a client has for its answer.
-        quorum: share of a round's clients whose answers make a round.
-        retries: times those that failed are asked again when the quorum is not reached.
-        wire_dtype: type of tensors on the wire; with bf16 clients send what changed, half the bytes.
-    """
-
-    address: str = "127.0.0.1:8000"
-    root_certificates: str | None = None
-    insecure: bool = False
-    min_clients: int | None = None
-    patience: float = 300.0
-    deadline: float = 600.0
-    quorum: float = 0.5
-    retries: int = 2
-    wire_dtype: WireDtype = "fp32"
-
-    def __post_init__(self) -> None:
-        host, colon, port = self.address.rpartition(":")
-        if not (host and colon and port.isascii() and port.isdigit() and 0 < int(port) < 1 << 16):
-            raise UserError(f"flower.address is {self.address!r}; it must be host:port, e.g. 127.0.0.1:8000")
-        for name in ("patience", "deadline"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise UserError(f"flower.{name} is {getattr(self, name)}; it must be positive and finite, in seconds")
-        if not 0 < self.quorum <= 1:
-            raise UserError(f"flower.quorum is {self.quorum}; it must be above 0 and at most 1")
-        if self.retries < 0:
-            raise UserError(f"flower.retries is {self.retries}; it must not be negative")
-        if self.min_clients is not None and self.min_clients < 1:
-            raise UserError(f"flower.min_clients is {self.min_clients}; it must be at least 1")
-
-
-@dataclasses.dataclass(frozen=True)
-class PrivacyConfig:
-    """Differential privacy of the clients, by the server (DP-FedAvg); ``training/privacy.py`` says what it covers.
-
-    Noise is weighed by the largest client: equal weights (a server.largest_weight of at most 1/clients.per_round)
-    and many clients a round have the least of it.
-
-    Attributes:
-        clip: largest L2 norm of a client's update, over all its tensors; 0 for no privacy.
-        noise: standard deviation of the Gaussian noise over what one client can change; 0 for clipping alone.
-        delta: δ at which ε is reported; 1e-5 or clients.count^-1.1, the lower, when left out.
-    """
-
-    clip: float = 0.0
-    noise: float = 0.0
-    delta: float | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("clip", "noise"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise UserError(f"privacy.{name} is {getattr(self, name)}; it must not be negative (0 for none)")
-        if self.delta is not None and not 0 < self.delta < 1:
-            raise UserError(f"privacy.delta is {self.delta}; it must be between 0 and 1")
-        if self.noise and not self.clip:
-            raise UserError(
-                f"privacy.noise is {self.noise} without privacy.clip; noise protects clipped updates only: set "
-                "privacy.clip to a positive norm"
-            )
-
-    def delta_among(self, clients: int) -> float:
-        """Return δ of a federation of ``clients``."""
-        return min(1e-5, clients**-1.1) if self.delta is None else self.delta
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,12 +14,12 @@ from supernet.architecture import Architecture
 from supernet.slices import tensor_shapes
 from supernet.space import SearchSpace
 from supernet.weights import Tensors
-from training.config import FlowerConfig, WireDtype
 from training.engines.protocol import EngineError
 from training.flower import wire
 from training.flower.exchange import Answer, Exchange, Question, Trouble
 from training.flower.line import LineLost
 from training.flower.roster import Roster
+from training.flower.settings import FlowerConfig, WireDtype
 from training.flower.wire import Kind, Request, WireError
 from training.messages import (
     CalibrationTask,

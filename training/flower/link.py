@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from supernet.errors import UserError
-from training.config import FlowerConfig
 from training.flower.line import PID, SOCKET, Line, LineLost, Reply
+from training.flower.settings import FlowerConfig
 
 #: What Flower must not do: report to its makers, look for updates, install what an app asks for.
 ENVIRONMENT: Mapping[str, str] = {

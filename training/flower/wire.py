@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from supernet.weights import Tensors
-from training.config import WireDtype
+from training.flower.settings import WireDtype
 
 #: Raised whenever a message changes; a client of another number refuses the job.
 PROTOCOL = 1

@@ -1,0 +1,75 @@
+"""What privacy costs: ε after 100 rounds with MaxNet's and with equal weights, and the time of account and noise."""
+
+import time
+
+from results import Results
+from rich.console import Console
+
+from supernet.space import load_space
+from supernet.weights import initial_tensors
+from training.accountant import epsilon, exposure_after
+from training.aggregation import maxnet_weights
+from training.clients import draw_clients
+from training.config import ServerConfig
+from training.privacy import Noise
+from training.randomness import numpy_stream, torch_stream
+from training.schedules import largest_weight
+
+ROUNDS, NOISE, DELTA = 100, 1.0, 1e-5
+
+
+def main() -> None:
+    """Measure and print."""
+    table = Results("fedpareto", "dp-accounting", "torch")
+    for clients, drawn in ((20, 8), (1000, 50)):
+        maxnet, equal = (
+            epsilon(max(exposure(clients, drawn, start)), NOISE, DELTA)
+            for start in (ServerConfig().largest_weight, 1 / drawn)
+        )
+        table.add(
+            f"ε after {ROUNDS} rounds, noise {NOISE:g}, δ = {DELTA:g}, {drawn} of {clients} clients a round",
+            f"{maxnet:.1f} with MaxNet's weights, {equal:.1f} with equal ones",
+            "-",
+        )
+    seconds = timed_account()
+    table.add("account of one round", f"{1e3 * seconds:.1f} ms", "-")
+    add_noise(table)
+    Console(width=140).print(table)
+
+
+def exposure(clients: int, drawn: int, start: float) -> tuple[float, ...]:
+    """Return every client's exposure; who has had the largest network least often has it next."""
+    spent: tuple[float, ...] = ()
+    largest = [0] * clients
+    for number in range(ROUNDS):
+        chosen = draw_clients(range(clients), drawn, numpy_stream(0, "clients", number))
+        first = min(chosen, key=largest.__getitem__)
+        largest[first] += 1
+        weights = maxnet_weights([client == first for client in chosen], largest_weight(number, ROUNDS, drawn, start))
+        spent = exposure_after(spent, dict(zip(chosen, weights, strict=True)), clients)
+    return spent
+
+
+def timed_account(repeats: int = 20) -> float:
+    """Return the seconds of one ε; the first one imports the accountant and is not counted."""
+    epsilon(1.0, NOISE, DELTA)
+    started = time.perf_counter()
+    for repeat in range(repeats):
+        epsilon(1.0 + repeat, NOISE, DELTA)
+    return (time.perf_counter() - started) / repeats
+
+
+def add_noise(table: Results) -> None:
+    """Measure the noise on a round's sums for a supernet."""
+    tensors = initial_tensors(load_space("mobilenet-cifar"), torch_stream(0, "initialisation"))
+    floating = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point()}
+    noise = Noise(key=0, round=1, deviation=1.0)
+    started = time.perf_counter()
+    for name, tensor in floating.items():
+        noise(name, tensor)
+    millions = sum(tensor.numel() for tensor in floating.values()) / 1e6
+    table.add(f"noise on {millions:.0f} M values", f"{time.perf_counter() - started:.1f} s", "-")
+
+
+if __name__ == "__main__":
+    main()
