@@ -14,8 +14,7 @@ from scipy.optimize import brentq
 from scipy.stats import norm
 from strategies import runs
 
-from training.accountant import Guarantee, epsilon, exposure_after, guarantee
-from training.privacy import PrivacyConfig
+from training.accountant import Guarantee, PrivacyConfig, epsilon, exposure_after, guarantee
 
 _noises, _exposures = st.floats(0.3, 20.0), st.floats(0.01, 200.0)
 _deltas = st.sampled_from([1e-3, 1e-5, 1e-7])

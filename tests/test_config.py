@@ -6,6 +6,7 @@ import pytest
 
 from supernet.errors import UserError
 from supernet.typed_yaml import from_mapping, read_yaml_mapping
+from training.accountant import PrivacyConfig
 from training.clients import ClientsConfig
 from training.config import (
     RESUME_MAY_ADAPT,
@@ -24,7 +25,6 @@ from training.config import (
 from training.execution import ExecutionConfig
 from training.flower.settings import FlowerConfig
 from training.partition import PartitionConfig
-from training.privacy import PrivacyConfig
 
 #: No field has its default value.
 _OTHER = RunConfig(

@@ -35,13 +35,14 @@ from torch import Tensor
 from supernet.architecture import Architecture
 from supernet.errors import UserError
 from supernet.weights import Tensors, extract, views
+from training.accountant import PrivacyConfig
 from training.aggregation import Fold
 from training.answers import Answers, RoundPlan
 from training.checkpoint import load_checkpoint, newest_checkpoint
 from training.clients import ClientsConfig
 from training.config import CheckpointConfig, EvaluationConfig, RunConfig, ServerConfig
 from training.messages import Failure, Update
-from training.privacy import Noise, PrivacyConfig, clip_scale, deltas, update_norm
+from training.privacy import Noise, clip_scale, deltas, update_norm
 from training.rounds import train
 from training.run_folder import NOISE_KEY
 

@@ -9,11 +9,11 @@ import yaml
 
 from supernet.errors import UserError
 from supernet.files import write_text
+from training.accountant import PrivacyConfig
 from training.clients import ClientsConfig
 from training.execution import ExecutionConfig, PrecisionChoice
 from training.flower.settings import FlowerConfig
 from training.partition import PartitionConfig
-from training.privacy import PrivacyConfig
 from training.schedules import LearningRateSchedule
 
 #: Images a step of the published recipe.
