@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 from guarded import GUARD, PATIENCE, GuardedProcesses, ProcessError
 
+#: Seconds that a process sleeps: whoever waits for it to be ended gives up before it ends by itself.
+ASLEEP = round(2 * PATIENCE)
+
 #: Starts one process as a child and one that leaves for a session of its own, then waits.
-PARENT = "sleep 300 & setsid sleep 300 & echo ready; wait"
+PARENT = f"sleep {ASLEEP} & setsid sleep {ASLEEP} & echo ready; wait"
 
 
 @pytest.fixture
@@ -59,7 +62,7 @@ def test_a_killed_command_takes_along_what_it_started(processes: GuardedProcesse
 
 def test_everything_ends_with_who_started_it(tmp_path: Path) -> None:
     command = [sys.executable, str(GUARD), str(tmp_path / "log"), "bash", "-c", PARENT]
-    program = f"import subprocess, time\nsubprocess.Popen({command!r}, stdin=subprocess.PIPE)\ntime.sleep(300)"
+    program = f"import subprocess, time\nsubprocess.Popen({command!r}, stdin=subprocess.PIPE)\ntime.sleep({ASLEEP})"
     starter = subprocess.Popen([sys.executable, "-c", program])
     processes = GuardedProcesses(tmp_path, {})
     processes._guards["starter"] = starter

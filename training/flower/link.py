@@ -176,12 +176,13 @@ def check_reachable(config: FlowerConfig) -> None:
     Raises:
         LineLost: saying which.
     """
-    host, _, port = config.address.rpartition(":")
+    bracketed, _, port = config.address.rpartition(":")
+    host = bracketed.strip("[]")
     try:
-        with socket.create_connection((host.strip("[]"), int(port)), _ANSWER) as connection:
+        with socket.create_connection((host, int(port)), _ANSWER) as connection:
             if config.root_certificates is not None:
                 context = ssl.create_default_context(cafile=config.root_certificates)
-                context.wrap_socket(connection, server_hostname=host.strip("[]")).close()
+                context.wrap_socket(connection, server_hostname=host).close()
     except ssl.SSLCertVerificationError as error:
         raise LineLost(
             f"its certificate is not vouched for by {config.root_certificates}: {error.verify_message}"

@@ -122,7 +122,7 @@ def _keep(path: Path, images: OwnImages) -> None:
 def _kept(path: Path) -> OwnImages:
     with safetensors.safe_open(path, framework="pt") as file:
         classes = tuple(json.loads(file.metadata()["classes"]))
-    tensors = safetensors.torch.load_file(path)
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
     parts = [ImageSet(tensors[f"{part}.images"], tensors[f"{part}.labels"], classes) for part in _PARTS]
     return OwnImages(*parts)
 
