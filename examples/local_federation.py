@@ -1,7 +1,7 @@
 """A federation on this machine that stays up until Ctrl-C, to train on, and to kill parts of.
 
 Starts a SuperLink, a SuperExec and SuperNodes with TLS and authentication, as in deploy/README.md, and prints what to
-type. Whatever ends is started again, as systemd would.
+type. A SuperLink or a node that ends is started again, as systemd would.
 """
 
 import argparse

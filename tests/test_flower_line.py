@@ -152,7 +152,7 @@ def test_without_flower_its_package_is_named_and_nothing_is_left_behind(
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(UserError) as caught:
         FlowerLink(FlowerConfig(insecure=True), "test")
-    assert str(caught.value) == "--engine flower needs the package flwr; pip install '.[flower]'"
+    assert str(caught.value) == "--engine flower needs flwr; install it with: pip install 'fedpareto[flower]'"
     assert list(folders.iterdir()) == []
 
 

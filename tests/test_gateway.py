@@ -180,6 +180,11 @@ def test_no_spelling_of_a_path_gets_past_the_gateway(federation: Federation, pat
     assert ask(federation, federation.gateway_address, path) in {400, 404}
 
 
+def test_a_line_feed_after_a_path_is_not_passed_on(federation: Federation) -> None:
+    # The SuperLink would answer 400 to a request line that is broken in two.
+    assert ask(federation, federation.gateway_address, "/v1/fleet/pull-messages%0a") == 404
+
+
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "CONNECT", "TRACE"])
 def test_the_gateway_takes_no_other_method(federation: Federation, method: str) -> None:
     # TRACE and CONNECT are nginx's own business: it knows neither.

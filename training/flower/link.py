@@ -197,7 +197,7 @@ def _flwr_command() -> str:
     found = Path(sys.executable).with_name("flwr")
     command = str(found) if found.exists() else shutil.which("flwr")
     if command is None:
-        raise UserError("--engine flower needs the package flwr; pip install '.[flower]'")
+        raise UserError("--engine flower needs flwr; install it with: pip install 'fedpareto[flower]'")
     return command
 
 
