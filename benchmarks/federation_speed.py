@@ -31,6 +31,7 @@ from training.checkpoint import RunState
 from training.clients import ClientsConfig
 from training.config import CheckpointConfig, EvaluationConfig, RunConfig, config_to_mapping
 from training.curriculum import Counts
+from training.evaluation import Evaluation
 from training.federation import make_assigner
 from training.flower import wire
 from training.flower.connection import connect
@@ -155,10 +156,10 @@ class EchoLink:
 class NoProbes:
     """Evaluates nothing."""
 
-    def probe(self, tensors: object, entries: object) -> list[Any]:
+    def probe(self, tensors: object, entries: object) -> Evaluation:
         """Return nothing."""
         del tensors, entries
-        return []
+        return Evaluation()
 
 
 @dataclasses.dataclass

@@ -16,6 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from supernet.errors import UserError
 from supernet.typed_yaml import flatten
@@ -23,8 +24,9 @@ from supernet.typed_yaml import flatten
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 
-#: Where progress and remarks go: results alone are on standard output.
-stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+#: Where progress and remarks go: results alone are on standard output. Brackets are what they are: paths and what
+#: clients say may hold some.
+stderr = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
 
 #: Columns of tables that are not printed on a terminal.
 _PIPE_WIDTH = 120
@@ -100,7 +102,7 @@ def run_command(prog: str, command: Callable[[Sequence[str]], int | None], argum
 
 def next_step(text: str) -> None:
     """Tell the user the useful next command."""
-    stderr.print(f"[bold]next:[/bold] {text}")
+    stderr.print(Text.assemble(("next:", "bold"), f" {text}"))
 
 
 def print_table(table: Table) -> None:
@@ -120,7 +122,7 @@ def end_progress(progress: Progress) -> None:
 def progress_bar() -> Progress:
     """Return a progress display with counts, elapsed and remaining time, on standard error."""
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

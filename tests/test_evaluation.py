@@ -10,7 +10,7 @@ from supernet.weights import extract, network_with
 from training.calibration import calibrate
 from training.data.batches import prepare
 from training.data.images import ImageSet
-from training.evaluation import Evaluator, choose_probes
+from training.evaluation import Evaluation, Evaluator, choose_probes
 
 
 def _evaluator(calibration: int = 20, batch_size: int = 8, held_out: ImageSet | None = None) -> Evaluator:
@@ -111,11 +111,11 @@ def test_accuracy_is_measured_at_the_resolution_of_the_network() -> None:
 def test_a_probe_reports_costs_and_accuracy_of_its_entry() -> None:
     entries, evaluator, tensors = micro_entries(), _evaluator(), random_tensors()
     chosen = [entries[0], entries[-1]]
-    probes = evaluator.probe(tensors, chosen)
+    probes = evaluator.probe(tensors, chosen).probes
     assert [(probe.macs, probe.params) for probe in probes] == [(entry.macs, entry.params) for entry in chosen]
     for probe, entry in zip(probes, chosen, strict=True):
         assert probe.accuracy == evaluator.accuracy(evaluator.subnet(tensors, entry.architecture), 8)
-    assert evaluator.probe(tensors, chosen) == probes
+    assert evaluator.probe(tensors, chosen) == Evaluation(probes)
 
 
 def test_a_subnet_in_evaluation_mode_treats_every_image_by_itself() -> None:

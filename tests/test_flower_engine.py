@@ -49,7 +49,7 @@ from training.config import ClientConfig, DataConfig, EvaluationConfig, RunConfi
 from training.data.sources import load_images
 from training.engines.flower import FlowerEngine, restored, statistics_shapes
 from training.engines.protocol import EngineError
-from training.evaluation import Probe
+from training.evaluation import Evaluation
 from training.federation import split_images
 from training.flower import wire
 from training.flower.evaluation import FederatedEvaluator
@@ -107,9 +107,9 @@ class _Rounds:
 class _Blind:
     """Measures nothing."""
 
-    def probe(self, tensors: object, entries: object) -> list[Probe]:
+    def probe(self, tensors: object, entries: object) -> Evaluation:
         del tensors, entries
-        return []
+        return Evaluation()
 
 
 @pytest.fixture(scope="module")
@@ -197,8 +197,14 @@ def test_bytes_in_the_records_are_those_of_the_messages(config: RunConfig, link:
     run, state, _ = trained(config, link)
     (record,) = recorder(run).records
     messages = link.asked("train")
-    assert record.bytes_down == state.bytes_down == sum(message.size for message in messages)
-    assert record.bytes_up == state.bytes_up == sum(link.bytes_up[message.name] for message in messages)
+    assert record.bytes_down == sum(message.size for message in messages)
+    assert record.bytes_up == sum(link.bytes_up[message.name] for message in messages)
+    others = [*link.asked("calibrate"), *link.asked("evaluate")]
+    assert len(others) == 2 * config.clients.count
+    assert record.evaluation_bytes_down == sum(message.size for message in others)
+    assert record.evaluation_bytes_up == sum(link.bytes_up[message.name] for message in others)
+    assert state.bytes_down == record.bytes_down + record.evaluation_bytes_down
+    assert state.bytes_up == record.bytes_up + record.evaluation_bytes_up
     for message in messages:
         told = _told(record)[message.client]
         assert (told["bytes_down"], told["bytes_up"]) == (message.size, link.bytes_up[message.name])
@@ -664,21 +670,29 @@ def _held_out(config: RunConfig, client: int) -> list[int]:
 
 
 def test_a_client_that_fails_in_an_evaluation_has_no_part_in_it(config: RunConfig, tmp_path: Path) -> None:
-    def probes(number: int, spoil: Spoil) -> list[float]:
+    def probes(number: int, spoil: Spoil, *kinds: str) -> list[float]:
         link = LocalLink(tmp_path / f"link-{number}", 4)
         link.spoil = spoil
         run, state, _ = trained(dataclasses.replace(config, output=f"{config.output}-{number}"), link)
-        assert state.failures == {}
-        return [probe.accuracy for probe in recorder(run).records[0].probes]
+        (record,) = recorder(run).records
+        assert record.failures == {}
+        # Of all jobs in a message one failure counts, and the message's bytes once.
+        assert [(failure["client"], failure["failure"]) for failure in record.evaluation_failures] == [
+            (_ODD, kind) for kind in kinds
+        ]
+        assert state.failures == dict.fromkeys(kinds, 1)
+        others = [*link.asked("calibrate"), *link.asked("evaluate")]
+        assert record.evaluation_bytes_down == sum(message.size for message in others)
+        return [probe.accuracy for probe in record.probes]
 
     error: Spoil = lambda message, answer: Error(RAISED)  # noqa: E731
-    failed = probes(0, only(_ODD, "evaluate", error))
+    failed = probes(0, only(_ODD, "evaluate", error), "error")
     every = edited(lambda fields: [job.update(correct=10**6) for job in fields["jobs"]])
-    assert probes(1, only(_ODD, "evaluate", every)) == failed != probes(2, honest)
+    assert probes(1, only(_ODD, "evaluate", every), "malformed") == failed != probes(2, honest)
     assert len(failed) == 2
-    unmeasured = probes(3, only(_ODD, "calibrate", error))
+    unmeasured = probes(3, only(_ODD, "calibrate", error), "error")
     negative = edited(tensors=lambda ts: ts.update({n: -t - 1 for n, t in ts.items() if n.endswith("running_var")}))
-    assert probes(4, only(_ODD, "calibrate", negative)) == unmeasured
+    assert probes(4, only(_ODD, "calibrate", negative), "non-finite") == unmeasured
 
 
 def test_probes_that_nobody_measures_are_left_out_and_the_run_goes_on(config: RunConfig, link: LocalLink) -> None:

@@ -144,12 +144,20 @@ def test_a_node_that_cannot_answer_yet_is_asked_again_and_told_of_once(nodes: _N
 
 
 @pytest.mark.parametrize("kind", ["refused", "version"])
-def test_a_node_that_refuses_is_told_of_once_and_asked_again_only_when_it_joins_anew(nodes: _Nodes, kind: str) -> None:
+def test_a_node_that_refuses_is_told_of_once_and_asked_again_once_a_minute(nodes: _Nodes, kind: str) -> None:
     nodes.said["node-1"] = wire.encode({"refused": "no images \x1b[2Jhere", "kind": kind}), b""
+    nodes.a_look = 0.0
     for _ in range(3):
         assert sorted(nodes.look()) == [0, 2]
-    assert nodes.told == ["node node-1 takes no part: no images [2Jhere"]
+    nodes.now += 59.0
+    nodes.look()
     assert nodes.questions().count("node-1") == 1
+    # What was wrong may have been mended, and with it its node restarted between two looks.
+    nodes.now += 1.0
+    nodes.look()
+    assert nodes.questions().count("node-1") == 2
+    assert nodes.told == ["node node-1 takes no part: no images [2Jhere"]
+    nodes.a_look = 60.0
     config = nodes.link.online.pop("node-1")
     nodes.look()
     nodes.link.online["node-1"] = config
@@ -160,6 +168,27 @@ def test_a_node_that_refuses_is_told_of_once_and_asked_again_only_when_it_joins_
     nodes.link.online["node-1"] = config
     assert sorted(nodes.look()) == [0, 1, 2]
     assert len(nodes.told) == 2
+
+
+def test_a_question_that_was_lost_is_asked_again_and_late_news_of_it_change_nothing(nodes: _Nodes) -> None:
+    nodes.said["node-1"] = None
+    nodes.a_look = 0.0
+    assert sorted(nodes.look()) == [0, 2]
+    nodes.now += 89.0
+    nodes.look()
+    assert nodes.questions().count("node-1") == 1
+    nodes.now += 1.0
+    nodes.look()
+    assert nodes.questions().count("node-1") == 2
+    first, second = (message.name for message in nodes.link.sent if message.node == "node-1")
+    del nodes.said["node-1"]
+    nodes.link.pick = lambda waiting: [name for name in waiting if name != first]
+    assert sorted(nodes.look()) == [0, 1, 2]
+    nodes.said["node-1"] = Error(EXPIRED, "too late")
+    nodes.link.pick = lambda waiting: waiting
+    assert sorted(nodes.look()) == [0, 1, 2]
+    assert nodes.told == []
+    assert first != second
 
 
 def test_of_two_nodes_that_are_one_client_the_first_is_it(nodes: _Nodes) -> None:

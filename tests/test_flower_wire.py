@@ -184,6 +184,7 @@ _BAD_BLOBS = {
     "offsets with a hole": raw_blob({"0/a": ("F32", [1], [4, 8])}, b"\0" * 8),
     "shape of more values": raw_blob({"0/a": ("F32", [1 << 40], [0, 4])}, b"\0" * 4),
     "shape that overflows": raw_blob({"0/a": ("F32", [1 << 62, 4], [0, 0])}),
+    "no values of a shape beyond all": raw_blob({"0/a": ("F32", [0, 1 << 63], [0, 0])}),
     "negative shape": raw_blob({"0/a": ("F32", [-1], [0, 4])}, b"\0" * 4),
     "unknown type": raw_blob({"0/a": ("F31", [1], [0, 4])}, b"\0" * 4),
     "type torch lacks": raw_blob({"0/a": ("F6_E2M3", [4], [0, 3])}, b"\0" * 3),
@@ -201,6 +202,15 @@ def test_a_blob_that_is_not_safetensors_is_refused_in_one_line(tmp_path: Path, b
             read()
         assert str(caught.value).isprintable()
         assert len(str(caught.value)) < 500
+
+
+def test_a_blob_that_is_nearly_all_header_is_not_read(tmp_path: Path) -> None:
+    # Tensors without values: each takes two dozen times its bytes of the header in memory.
+    path = tmp_path / "blob"
+    path.write_bytes(raw_blob({f"0/{index}": ("F32", [0], [0, 0]) for index in range(20_000)}))
+    assert len(wire.parse_blob(path.read_bytes())) == 20_000
+    with pytest.raises(WireError, match=r"a header of [0-9,]+ bytes; at most 1,048,576 are read"):
+        wire.read_blob(path)
 
 
 def test_a_blob_that_is_gone_is_refused(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from training.clients import Capability, ClientsConfig
 from training.config import CheckpointConfig, ServerConfig
 from training.curriculum import Assigner
 from training.engines.protocol import Engine
+from training.evaluation import Evaluation, Probe
 from training.messages import Failure, Task, Update
 from training.records import RoundRecord
 from training.rounds import train
@@ -272,7 +273,7 @@ def test_probes_are_evaluated_when_due_and_after_the_last_round(tmp_path: Path) 
     assert first.probes == ()
     assert first.evaluation_seconds == 0
     assert [probe.macs for probe in second.probes] == [run.probes[0].macs, run.probes[-1].macs]
-    assert list(third.probes) == run.evaluator.probe(tensors, run.probes)
+    assert list(third.probes) == run.evaluator.probe(tensors, run.probes).probes
     means = {record.round: record.mean_accuracy or 0.0 for record in (second, third)}
     assert state.best is not None
     assert state.best.accuracy == max(means.values())
@@ -285,11 +286,9 @@ def test_the_best_round_is_the_first_of_the_highest_accuracy_and_is_kept(tmp_pat
 
     @dataclasses.dataclass(frozen=True)
     class Scripted:
-        def probe(self, tensors: Tensors, entries: Any) -> list[Any]:
-            from training.evaluation import Probe
-
+        def probe(self, tensors: Tensors, entries: Any) -> Evaluation:
             del tensors, entries
-            return [Probe(1, 1, next(accuracies))]
+            return Evaluation([Probe(1, 1, next(accuracies))])
 
     run = simulated_run(tmp_path, config, evaluator=Scripted())
     state, _ = train_run(run)

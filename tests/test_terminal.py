@@ -57,8 +57,13 @@ def test_a_round_without_evaluation_and_failures_prints_nothing(capsys: pytest.C
 
 def test_failures_are_printed_by_kind(capsys: pytest.CaptureFixture[str]) -> None:
     progress = TerminalProgress(rounds=10, clients_per_round=2, done=0)
-    progress.round_done(dataclasses.replace(_QUIET, failures={"shape": 2, "non-finite": 1}))
-    assert capsys.readouterr().err == "round 4: 2 failed (shape)\nround 4: 1 failed (non-finite)\n"
+    gone = {"client": 0, "failure": "lost", "reason": "it is gone"}
+    progress.round_done(
+        dataclasses.replace(_QUIET, failures={"shape": 2, "non-finite": 1}, evaluation_failures=(gone, gone))
+    )
+    assert capsys.readouterr().err == (
+        "round 4: 2 failed (shape)\nround 4: 1 failed (non-finite)\nround 4: 2 failed in the evaluation (lost)\n"
+    )
 
 
 def test_where_there_is_no_terminal_closing_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -36,6 +36,9 @@ def _record(number: int, trained: tuple[int, ...] = (3, 0, 2), *, evaluated: boo
         evaluation_seconds=0.25,
         probes=(Probe(40_416, 2498, 0.25), Probe(146_464, 20_954, 0.75)) if evaluated else (),
         trained=trained,
+        evaluation_failures=({"client": 1, "failure": "lost", "reason": "it is gone"},) if evaluated else (),
+        evaluation_bytes_up=30 if evaluated else 0,
+        evaluation_bytes_down=40 if evaluated else 0,
     )
 
 
@@ -111,10 +114,12 @@ def test_an_offline_run_holds_configuration_curves_plot_and_checkpoint(
         "bytes/up": 2000,
         "bytes/down": 4000,
         "bytes/whole_supernets": 10000,
+        "bytes/evaluation_up": 30,
+        "bytes/evaluation_down": 40,
     }
     assert (second["privacy/epsilon"], second["privacy/clipped_share"]) == (3.25, 0.5)
     assert not [name for name in first if name.startswith("privacy")]
-    assert second["failures"] == 3
+    assert second["failures"] == 4
     assert second["time/round_seconds"] == 2.0
     assert second["time/overhead_share"] == 0.05
     assert second["time/evaluation_seconds"] == 0.25

@@ -46,8 +46,8 @@ class RunState:
         trained: how often every cache entry was trained.
         failures: failed updates by kind.
         best: the best evaluated round so far.
-        bytes_up: bytes the clients have sent.
-        bytes_down: bytes the clients were sent.
+        bytes_up: bytes the clients have sent, for evaluations too.
+        bytes_down: bytes the clients were sent, likewise.
         wandb_id: the wandb run that mirrors this one.
         exposure: of every client in a private run, see ``accountant.py``; empty in others and before the first round.
     """

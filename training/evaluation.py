@@ -14,6 +14,7 @@ from training.calibration import blank_network, calibrate
 from training.data.batches import plain_batches
 from training.data.images import ImageSet, Normalisation
 from training.memory import out_of_memory
+from training.messages import Failure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,11 +26,28 @@ class Probe:
     accuracy: float
 
 
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found and, where clients were asked, what that took.
+
+    Attributes:
+        probes: every entry's accuracy; without those that nobody could measure.
+        failures: clients that gave no usable answer.
+        bytes_down: bytes of the messages to clients.
+        bytes_up: bytes of their answers.
+    """
+
+    probes: Sequence[Probe] = ()
+    failures: Sequence[Failure] = ()
+    bytes_down: int = 0
+    bytes_up: int = 0
+
+
 class ProbeEvaluator(Protocol):
     """Measures subnets of a supernet on validation images, wherever those are."""
 
-    def probe(self, tensors: Mapping[str, Tensor], entries: Sequence[Entry]) -> Sequence[Probe]:
-        """Return the accuracy of every entry's subnet; nothing where nobody could measure."""
+    def probe(self, tensors: Mapping[str, Tensor], entries: Sequence[Entry]) -> Evaluation:
+        """Measure every entry's subnet."""
 
 
 def mean_accuracy(probes: Sequence[Probe]) -> float:
@@ -73,13 +91,16 @@ class Evaluator:
         held_out = self.held_out
         return count_correct(network, held_out, self.batch_size, resolution, self.normalisation) / len(held_out)
 
-    def probe(self, tensors: Mapping[str, Tensor], entries: Sequence[Entry]) -> list[Probe]:
+    def probe(self, tensors: Mapping[str, Tensor], entries: Sequence[Entry]) -> Evaluation:
         """Return the accuracy of every entry's subnet.
 
         Raises:
             OutOfMemoryError: a network and its batch do not fit.
         """
-        return [Probe(entry.macs, entry.params, self._accuracy_of(tensors, entry.architecture)) for entry in entries]
+        accuracies = [self._accuracy_of(tensors, entry.architecture) for entry in entries]
+        return Evaluation(
+            [Probe(entry.macs, entry.params, found) for entry, found in zip(entries, accuracies, strict=True)]
+        )
 
     def _accuracy_of(self, tensors: Mapping[str, Tensor], architecture: Architecture) -> float:
         with out_of_memory(architecture, self.batch_size, self.held_out.images.device):

@@ -108,11 +108,15 @@ class Statistics:
         sums: for every running mean and variance, by name, the float64 sum over the batches; shapes (channels,).
         batches: how many.
         images: in all of them.
+        bytes_down: bytes of the message that carried the task; those of one with several tasks count once.
+        bytes_up: bytes of the message that carried the answer, likewise.
     """
 
     sums: Mapping[str, Tensor]
     batches: int
     images: int
+    bytes_down: int = 0
+    bytes_up: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,11 +144,15 @@ class Correct:
         task: what it was asked.
         correct: images classified rightly.
         images: held out.
+        bytes_down: bytes of the message that carried the task; those of one with several tasks count once.
+        bytes_up: bytes of the message that carried the answer, likewise.
     """
 
     task: EvaluationTask
     correct: int
     images: int
+    bytes_down: int = 0
+    bytes_up: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 from training.accountant import Guarantee
 from training.answers import Answers
-from training.evaluation import Probe, mean_accuracy
+from training.evaluation import Evaluation, Probe, mean_accuracy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,8 +21,8 @@ class RoundRecord:
         clients: what every drawn client trained: client, macs, and examples, loss and bytes or the kind of failure;
             of one that was asked again the kinds it failed with before.
         failures: failed answers of this round by kind.
-        bytes_up: bytes of messages the clients sent.
-        bytes_down: bytes of messages the clients were sent.
+        bytes_up: bytes of messages the clients sent for their training.
+        bytes_down: bytes of messages the clients were sent for it.
         bytes_whole: bytes that the supernet itself would have taken in place of every slice, one way.
         seconds: wall time of the round with its checkpoint, without evaluation.
         sgd_seconds: time in which at least one client was in its local epochs.
@@ -33,6 +33,9 @@ class RoundRecord:
         epsilon: what the run has cost its most exposed client, at ``delta``; None without noise.
         delta: of the guarantee; None without noise.
         clipped: share of the accepted updates that were clipped; None in a run that is not private.
+        evaluation_failures: clients that gave no usable answer in the evaluation: client, failure and reason.
+        evaluation_bytes_up: bytes of messages the clients sent for the evaluation; 0 where no client has a part in it.
+        evaluation_bytes_down: bytes of messages the clients were sent for it.
     """
 
     round: int
@@ -53,6 +56,9 @@ class RoundRecord:
     epsilon: float | None = None
     delta: float | None = None
     clipped: float | None = None
+    evaluation_failures: tuple[Mapping[str, Any], ...] = ()
+    evaluation_bytes_up: int = 0
+    evaluation_bytes_down: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as plain JSON values."""
@@ -67,7 +73,7 @@ class RoundRecord:
 def make_record(
     answers: Answers,
     trained: tuple[int, ...],
-    probes: tuple[Probe, ...],
+    evaluation: Evaluation,
     *,
     bytes_whole: int,
     seconds: float,
@@ -101,9 +107,15 @@ def make_record(
         sgd_seconds=answers.sgd_seconds,
         overhead_share=1 - answers.sgd_seconds / seconds,
         evaluation_seconds=evaluation_seconds,
-        probes=probes,
+        probes=tuple(evaluation.probes),
         trained=trained,
         epsilon=None if guarantee is None else guarantee.epsilon,
         delta=None if guarantee is None else guarantee.delta,
         clipped=answers.clipped,
+        evaluation_failures=tuple(
+            {"client": failure.task.client, "failure": failure.kind, "reason": failure.reason}
+            for failure in evaluation.failures
+        ),
+        evaluation_bytes_up=evaluation.bytes_up,
+        evaluation_bytes_down=evaluation.bytes_down,
     )

@@ -23,7 +23,7 @@ from training.clients import draw_clients
 from training.config import RunConfig
 from training.curriculum import Assigner
 from training.engines.protocol import Engine, EngineError
-from training.evaluation import Probe, ProbeEvaluator, mean_accuracy
+from training.evaluation import Evaluation, Probe, ProbeEvaluator, mean_accuracy
 from training.memory import OutOfMemoryError
 from training.messages import Task, tensor_bytes
 from training.privacy import Noise
@@ -108,13 +108,13 @@ def train(run: Run, state: RunState, tensors: Tensors, velocity: Tensors | None)
             _merge(run, plan, fold, tensors, velocity)
             seconds = time.perf_counter() - started
             # 4. Evaluate when it is due.
-            probes, evaluation_seconds = _evaluate(run, plan.number, tensors)
+            evaluation, evaluation_seconds = _evaluate(run, plan.number, tensors)
             # 5. Record, then checkpoint: a killed process repeats rounds, it never skips one.
-            state = _advance(run, state, answers, probes)
+            state = _advance(run, state, answers, evaluation)
             record = make_record(
                 answers,
                 state.trained,
-                probes,
+                evaluation,
                 bytes_whole=tensor_bytes(tensors) * len(plan.assigned),
                 seconds=seconds,
                 evaluation_seconds=evaluation_seconds,
@@ -187,21 +187,21 @@ def _merge(run: Run, plan: RoundPlan, fold: Fold, tensors: Tensors, velocity: Te
     fold.step_into(tensors, velocity, momentum, noise)
 
 
-def _evaluate(run: Run, number: int, tensors: Tensors) -> tuple[tuple[Probe, ...], float]:
+def _evaluate(run: Run, number: int, tensors: Tensors) -> tuple[Evaluation, float]:
     if number % run.config.evaluation.every and number != run.config.rounds:
-        return (), 0.0
+        return Evaluation(), 0.0
     started = time.perf_counter()
     try:
-        probes = tuple(run.evaluator.probe(tensors, run.probes))
+        evaluation = run.evaluator.probe(tensors, run.probes)
     except OutOfMemoryError as error:
         raise UserError(
             f"out of memory on {error.device}: evaluating {_described(run.space, error)}; go on from the last "
             f"checkpoint: train-supernet --resume {run.folder}{error.advice('evaluation.batch-size')}"
         ) from error
-    return probes, time.perf_counter() - started
+    return evaluation, time.perf_counter() - started
 
 
-def _advance(run: Run, state: RunState, answers: Answers, probes: Sequence[Probe]) -> RunState:
+def _advance(run: Run, state: RunState, answers: Answers, evaluation: Evaluation) -> RunState:
     """Return the state after a round; clients that failed count as not having trained.
 
     The curriculum of a private run counts them as if they had: whom it gives what must not tell of images.
@@ -220,10 +220,12 @@ def _advance(run: Run, state: RunState, answers: Answers, probes: Sequence[Probe
         trained=tuple(
             count + times[entry.architecture] for count, entry in zip(state.trained, run.entries, strict=True)
         ),
-        failures=dict(Counter(state.failures) + answers.failed_by_kind),
-        best=_better(state.best, plan.number, probes),
-        bytes_up=state.bytes_up + answers.bytes_up,
-        bytes_down=state.bytes_down + answers.bytes_down,
+        failures=dict(
+            Counter(state.failures) + answers.failed_by_kind + Counter(failure.kind for failure in evaluation.failures)
+        ),
+        best=_better(state.best, plan.number, evaluation.probes),
+        bytes_up=state.bytes_up + answers.bytes_up + evaluation.bytes_up,
+        bytes_down=state.bytes_down + answers.bytes_down + evaluation.bytes_down,
         exposure=exposure_after(state.exposure, plan.weights, run.config.clients.count) if clip else (),
     )
 

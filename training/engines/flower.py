@@ -39,6 +39,7 @@ _PAUSE = 0.5
 _LARGEST_LOSS = torch.finfo(torch.float32).max
 
 AnyTask = TypeVar("AnyTask", Task, CalibrationTask, EvaluationTask)
+AnyAnswer = TypeVar("AnyAnswer", Answer, Trouble)
 
 
 class Unusable(Exception):  # noqa: N818 - an answer that is counted, not an error of the program
@@ -121,9 +122,8 @@ class FlowerEngine:
             if isinstance(answer, Trouble):
                 if answer.kind in ("timeout", "lost", "offline"):
                     self._roster.doubt(group[0].client)
-                yield from (
-                    Failure(task, answer.kind, answer.reason, answer.bytes_down, answer.bytes_up) for task in group
-                )
+                for task, share in zip(group, _shares(answer), strict=False):
+                    yield Failure(task, share.kind, share.reason, share.bytes_down, share.bytes_up)
             else:
                 yield from self._results(group, answer, read)
 
@@ -144,15 +144,15 @@ class FlowerEngine:
             parts = wire.separated(wire.read_blob(answer.blob) if blobs else {}, len(group))
         except WireError as error:
             jobs, unreadable = [{}] * len(group), error
-        for task, job, tensors in zip(group, jobs, parts, strict=True):
+        for task, job, tensors, share in zip(group, jobs, parts, _shares(answer), strict=False):
             try:
                 if unreadable is not None:
                     raise unreadable
                 _check_echo(task.architecture, job)
-                yield read(task, job, tensors, answer)
+                yield read(task, job, tensors, share)
             except (WireError, Unusable) as error:
                 kind = error.kind if isinstance(error, Unusable) else "malformed"
-                yield Failure(task, kind, str(error), answer.bytes_down, answer.bytes_up)
+                yield Failure(task, kind, str(error), share.bytes_down, share.bytes_up)
 
     def _update(self, task: Task, job: Mapping[str, Any], tensors: Tensors, answer: Answer) -> Update:
         if wire.integer(job, "round", 0, 1 << 31) != task.round:
@@ -176,7 +176,6 @@ class FlowerEngine:
         )
 
     def _statistics(self, task: CalibrationTask, job: Mapping[str, Any], sums: Tensors, answer: Answer) -> Statistics:
-        del answer
         batches = wire.integer(job, "batches", 0, task.batches)
         images = wire.integer(job, "images", 0, batches * task.batch_size)
         expected = statistics_shapes(self._space, task.architecture) if batches else {}
@@ -190,12 +189,14 @@ class FlowerEngine:
         if any((tensor < 0).any() for name, tensor in sums.items() if name.endswith("running_var")):
             raise Unusable("non-finite", "its statistics hold negative variances")
         # The file is gone when the next answer is read.
-        return Statistics({name: tensor.clone() for name, tensor in sums.items()}, batches, images)
+        kept = {name: tensor.clone() for name, tensor in sums.items()}
+        return Statistics(kept, batches, images, answer.bytes_down, answer.bytes_up)
 
     def _correct(self, task: EvaluationTask, job: Mapping[str, Any], tensors: Tensors, answer: Answer) -> Correct:
-        del tensors, answer
+        del tensors
         images = wire.integer(job, "images", 0, self._roster.described[task.client].validation)
-        return Correct(task, wire.integer(job, "correct", 0, images), images)
+        correct = wire.integer(job, "correct", 0, images)
+        return Correct(task, correct, images, answer.bytes_down, answer.bytes_up)
 
     def _present(self) -> Mapping[int, str]:
         try:
@@ -266,6 +267,13 @@ def statistics_shapes(space: SearchSpace, architecture: Architecture) -> dict[st
 def _by_client(tasks: Iterable[AnyTask]) -> Iterator[Sequence[AnyTask]]:
     for _, group in itertools.groupby(tasks, key=lambda task: task.client):
         yield list(group)
+
+
+def _shares(answer: AnyAnswer) -> Iterator[AnyAnswer]:
+    """Yield the answer to a message for each of its tasks, for ever; its bytes count once."""
+    yield answer
+    while True:
+        yield dataclasses.replace(answer, bytes_down=0, bytes_up=0)
 
 
 def _training_job(task: Task) -> Mapping[str, Any]:

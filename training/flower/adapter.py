@@ -6,19 +6,25 @@ its strategies need equal shapes from all clients and are not used.
 """
 
 import contextlib
+import dataclasses
+import signal
 import socket
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
-import httpx
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, ObjectTree, PullObjectRequest
+from flwr.proto.node_pb2 import Node
+from flwr.proto.runtime_pb2 import PullAppMessagesRequest
 from flwr.serverapp import Grid, ServerApp
-from flwr.supercore.inflatable.inflatable_utils import ObjectPullError
-from flwr.supercore.run import RunNotRunningException
+from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 
-from training.flower.line import MALFORMED, SOCKET, TOO_LARGE, Line, LineLost, remove_abandoned
+from training.flower.line import GONE, MALFORMED, SOCKET, TOO_LARGE, Line, LineLost, remove_abandoned
 
 client = ClientApp()
 server = ServerApp()
@@ -27,7 +33,10 @@ _HEADER, _BLOB, _JSON = "header", "blob", "json"
 _STYPE = "safetensors"
 #: Seconds between the end of a line and a look whether the command was killed.
 _BURIAL = 1.0
-_TOO_LARGE = "larger than any answer to this message"
+#: Seconds that one look for replies may take; what is left is pulled at the next.
+_LOOK = 20.0
+#: Objects of a reply beside its megabytes: those that hold header and records.
+_FEW_OBJECTS = 64
 
 
 @client.train()
@@ -41,11 +50,30 @@ def _query(message: Message, context: Context) -> Message:
 
 
 def _answered(message: Message, context: Context) -> Message:
-    # Loads torch, which the ServerApp does without.
-    from training.flower.node import answer  # noqa: PLC0415
+    with _failing_when_told_to_end():
+        # Loads torch, which the ServerApp does without.
+        from training.flower.node import answer  # noqa: PLC0415
 
-    header, blob = _unpacked(message.content)
-    return Message(_packed(*answer(header, blob, dict(context.node_config))), reply_to=message)
+        header, blob = _unpacked(message.content)
+        return Message(_packed(*answer(header, blob, dict(context.node_config))), reply_to=message)
+
+
+@contextlib.contextmanager
+def _failing_when_told_to_end() -> Iterator[None]:
+    """Let SIGTERM be an error of the client, which Flower reports.
+
+    Where Flower's own handler ends the process there is no reply, and the SuperNode waits for one for ever.
+    """
+
+    def fail(number: int, frame: FrameType | None) -> NoReturn:
+        del number, frame
+        raise RuntimeError("the client's process was told to end")
+
+    before = signal.signal(signal.SIGTERM, fail)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @server.main()
@@ -68,16 +96,17 @@ class _Relay:
 
     def __init__(self, grid: Grid, folder: Path) -> None:
         self._grid, self._folder = grid, folder
-        # Replies are pulled as objects of some megabytes each; only what pulls them can say when there are too many.
-        self._bound = _BoundedClient(grid._runtime_client)  # type: ignore[attr-defined]
-        grid._client = self._bound  # type: ignore[attr-defined]
+        runtime = grid._runtime_client  # type: ignore[attr-defined]
+        grid._client = RepeatableClient(runtime)  # type: ignore[attr-defined]
+        self._incoming = Incoming(runtime, grid.node, grid.run.run_id)  # type: ignore[attr-defined]
 
     def done(self, asked: dict[str, Any]) -> dict[str, Any]:
         if asked["do"] == "nodes":
             return {"nodes": [str(node) for node in self._grid.get_node_ids()]}
         if asked["do"] == "send":
             return {"message": self._send(asked)}
-        return {"replies": [reply for name, most in asked["messages"].items() for reply in self._replies(name, most)]}
+        arrived = self._incoming.arrived(asked["messages"])
+        return {"replies": [self._described(name, reply) for name, reply in arrived]}
 
     def _send(self, asked: dict[str, Any]) -> str | None:
         blob = (self._folder / asked["blob"]).read_bytes() if asked["blob"] else b""
@@ -89,45 +118,131 @@ class _Relay:
             group_id=asked["group"],
         )
         # A node that has just left is not there to be sent anything.
-        return next(iter(self._grid.push_messages([message])), None)
+        return next(iter(self._grid.push_messages([message])), None) or None
 
-    def _replies(self, name: str, most: int) -> list[dict[str, Any]]:
-        """Return the reply to a message in a list, or an empty one while there is none."""
-        self._bound.left = most
-        try:
-            return [self._described(name, reply) for reply in self._grid.pull_messages([name])]
-        except (httpx.HTTPError, RunNotRunningException, OSError):
-            raise
-        except Exception as error:
-            return [{"message": name, "error": MALFORMED, "reason": f"a message that cannot be read ({error!r})"}]
-
-    def _described(self, name: str, reply: Message) -> dict[str, Any]:
+    def _described(self, name: str, reply: "Message | Unreadable") -> dict[str, Any]:
+        if isinstance(reply, Unreadable):
+            return {"message": name, "error": reply.code, "reason": reply.reason}
         if reply.has_error():
-            reason = str(reply.error.reason)
-            code = TOO_LARGE if _TOO_LARGE in reason else reply.error.code
-            return {"message": name, "error": code, "reason": reason}
-        header, blob = _unpacked(reply.content)
+            return {"message": name, "error": reply.error.code, "reason": str(reply.error.reason)}
+        try:
+            header, blob = _unpacked(reply.content)
+        except Exception as error:
+            return {"message": name, "error": MALFORMED, "reason": f"a message that cannot be read ({error!r})"}
         file = f"reply-{name}"
         (self._folder / file).write_bytes(blob)
         # Bytes that are no text are left for the command to refuse.
         return {"message": name, "header": header.decode(errors="replace"), "blob": file}
 
 
-class _BoundedClient:
-    """Flower's runtime client, which gives up a reply that is larger than it may be."""
+@dataclasses.dataclass(frozen=True)
+class Unreadable:
+    """A reply that cannot be had, and why: one of the codes of ``line.py``."""
+
+    code: int
+    reason: str
+
+
+class _Partial:
+    """A reply of which some objects are still to be pulled."""
+
+    def __init__(self, tree: ObjectTree) -> None:
+        self.name = tree.object_id
+        self.missing = [part.object_id for part in iterate_object_tree(tree)]
+        self.contents: dict[str, bytes] = {}
+
+    def forget(self) -> None:
+        """Hold nothing of it any more: it can be pulled again."""
+        self.missing += self.contents
+        self.contents.clear()
+
+
+class Incoming:
+    """Pulls replies, each object by object as they are uploaded, so that none waits for another's.
+
+    Flower's own ``pull_messages`` returns when all objects of all replies are there: one node that has announced a
+    reply and uploads slowly, or never, would hold up the answers of all.
+
+    Args:
+        client: Flower's runtime client.
+        node: the SuperLink's own.
+        run: id of the run.
+    """
+
+    def __init__(self, client: Any, node: Node, run: int) -> None:
+        self._client, self._node, self._run = client, node, run
+        self._partial: dict[str, _Partial] = {}
+
+    def arrived(self, messages: Mapping[str, int]) -> Iterator[tuple[str, Message | Unreadable]]:
+        """Yield every reply that is all there; a message is named with the most bytes of its reply."""
+        self._announce(messages)
+        end = time.monotonic() + _LOOK
+        for name, partial in list(self._partial.items()):
+            if name not in messages:
+                # Nobody may wait for it any more.
+                partial.forget()
+                continue
+            if time.monotonic() > end:
+                return
+            found = self._pulled(partial, messages[name], end)
+            if found is not None:
+                del self._partial[name]
+                yield name, found
+
+    def _announce(self, messages: Mapping[str, int]) -> None:
+        """Take note of new replies; Flower announces each once, and forgets the message it answers."""
+        new = [name for name in messages if name not in self._partial]
+        if new:
+            found = self._client.PullMessages(PullAppMessagesRequest(message_ids=new))
+            for reply, tree in zip(found.messages_list, found.message_object_trees, strict=True):
+                self._partial[reply.metadata.reply_to_message_id] = _Partial(tree)
+
+    def _pulled(self, partial: _Partial, most: int, end: float) -> Message | Unreadable | None:
+        """Pull what is there; return the reply if that is all of it, None if more is to come."""
+        if len(partial.missing) > _FEW_OBJECTS + most // (1 << 20):
+            return Unreadable(TOO_LARGE, "of more pieces than any answer to this message")
+        while partial.missing:
+            name = partial.missing[0]
+            part = self._client.PullObject(PullObjectRequest(node=self._node, run_id=self._run, object_id=name))
+            if not part.object_found:
+                return Unreadable(GONE, "its upload was given up")
+            if not part.object_available:
+                return None
+            partial.contents[name] = part.object_content
+            del partial.missing[0]
+            if sum(map(len, partial.contents.values())) > most:
+                return Unreadable(TOO_LARGE, "larger than any answer to this message")
+            if time.monotonic() > end:
+                return None
+        self._client.ConfirmMessageReceived(
+            ConfirmMessageReceivedRequest(node=self._node, run_id=self._run, message_object_id=partial.name)
+        )
+        try:
+            reply = inflate_object_from_contents(partial.name, partial.contents)
+        except Exception as error:
+            return Unreadable(MALFORMED, f"a message that cannot be read ({error!r})")
+        return reply if isinstance(reply, Message) else Unreadable(MALFORMED, "no message")
+
+
+class RepeatableClient:
+    """Flower's runtime client, for which an object that has been stored already is stored.
+
+    When the answer to a ``PushObject`` is lost, as with a SuperLink that is killed, Flower's client asks again, is told
+    that nothing is to be stored, and gives the run up.
+    """
 
     def __init__(self, inner: Any) -> None:
         self._inner = inner
-        self.left = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
-    def PullObject(self, request: Any) -> Any:  # noqa: N802 - Flower's name
-        response = self._inner.PullObject(request)
-        self.left -= len(response.object_content)
-        if self.left < 0:
-            raise ObjectPullError(request.object_id, _TOO_LARGE)
+    def PushObject(self, request: Any) -> Any:  # noqa: N802 - Flower's name
+        """Store an object."""
+        response = self._inner.PushObject(request)
+        if not response.stored:
+            again = PullObjectRequest(node=request.node, run_id=request.run_id, object_id=request.object_id)
+            response.stored = self._inner.PullObject(again).object_available
         return response
 
 

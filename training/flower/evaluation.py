@@ -1,7 +1,8 @@
 """Evaluation where the images are: clients calibrate and measure subnets on what they hold out."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 from torch import Tensor, nn
 
@@ -13,9 +14,11 @@ from training.calibration import blank_network, combined, plan_calibration, with
 from training.config import RunConfig
 from training.engines.flower import FlowerEngine
 from training.engines.protocol import EngineError
-from training.evaluation import Probe
+from training.evaluation import Evaluation, Probe
 from training.federation import able_clients
-from training.messages import CalibrationTask, Correct, EvaluationTask, Statistics
+from training.messages import CalibrationTask, Correct, EvaluationTask, Failure, Statistics
+
+AnyAnswer = TypeVar("AnyAnswer", Statistics | Failure, Correct | Failure)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,21 +37,23 @@ class FederatedEvaluator:
     config: RunConfig
     space: SearchSpace
 
-    def probe(self, tensors: Mapping[str, Tensor], entries: Sequence[Entry]) -> list[Probe]:
+    def probe(self, tensors: Mapping[str, Tensor], entries: Sequence[Entry]) -> Evaluation:
         """Return the accuracy of every entry's subnet; entries that no client could measure are left out."""
         try:
             present = self.engine.available()
         except EngineError:
             # The round is merged; the next one says what is wrong, after it has waited again.
-            return []
+            return Evaluation()
         able = {entry.architecture: able_clients(self.config, entry, present) for entry in entries}
-        networks = self._calibrated(tensors, able)
-        correct = self._measured(networks, able)
-        return [
+        tally = _Tally()
+        networks = self._calibrated(tensors, able, tally)
+        correct = self._measured(networks, able, tally)
+        probes = [
             Probe(entry.macs, entry.params, correct[entry.architecture])
             for entry in entries
             if entry.architecture in correct
         ]
+        return Evaluation(probes, tuple(tally.failures.values()), tally.bytes_down, tally.bytes_up)
 
     def accuracy(self, network: nn.Module, entry: Entry) -> float | None:
         """Return the share of held-out images that ``entry``'s calibrated network classifies rightly.
@@ -56,10 +61,11 @@ class FederatedEvaluator:
         None if no client answered that can run it.
         """
         clients = able_clients(self.config, entry, self.engine.available())
-        return self._measured({entry.architecture: network}, {entry.architecture: clients}).get(entry.architecture)
+        measured = self._measured({entry.architecture: network}, {entry.architecture: clients}, _Tally())
+        return measured.get(entry.architecture)
 
     def _calibrated(
-        self, tensors: Mapping[str, Tensor], able: Mapping[Architecture, Sequence[int]]
+        self, tensors: Mapping[str, Tensor], able: Mapping[Architecture, Sequence[int]], tally: "_Tally"
     ) -> dict[Architecture, nn.Module]:
         networks = {architecture: blank_network(self.space, tensors, architecture) for architecture in able}
         if self.space.norm == "group":
@@ -72,13 +78,15 @@ class FederatedEvaluator:
         ]
         # Tasks of one client in a row travel as one message.
         tasks.sort(key=lambda task: task.client)
-        parts: dict[Architecture, list[Statistics]] = {}
-        for task, answer in zip(tasks, self.engine.calibrate(tasks), strict=True):
+        # Added up as they come: memory is independent of the number of clients.
+        found: dict[Architecture, Statistics] = {}
+        for task, answer in zip(tasks, tally.counted(self.engine.calibrate(tasks)), strict=True):
             if isinstance(answer, Statistics):
-                parts.setdefault(task.architecture, []).append(answer)
+                so_far = found.get(task.architecture)
+                found[task.architecture] = combined([answer] if so_far is None else [so_far, answer])
         return {
-            architecture: with_statistics(networks[architecture], combined(statistics))
-            for architecture, statistics in parts.items()
+            architecture: with_statistics(networks[architecture], statistics)
+            for architecture, statistics in found.items()
         }
 
     def _calibration_tasks(
@@ -89,7 +97,10 @@ class FederatedEvaluator:
         return list(plan.tasks(architecture, views(self.space, dict(tensors), architecture)))
 
     def _measured(
-        self, networks: Mapping[Architecture, nn.Module], able: Mapping[Architecture, Sequence[int]]
+        self,
+        networks: Mapping[Architecture, nn.Module],
+        able: Mapping[Architecture, Sequence[int]],
+        tally: "_Tally",
     ) -> dict[Architecture, float]:
         size = self.config.evaluation.batch_size
         tasks = [
@@ -99,8 +110,25 @@ class FederatedEvaluator:
         ]
         tasks.sort(key=lambda task: task.client)
         counts: dict[Architecture, tuple[int, int]] = {}
-        for answer in self.engine.evaluate(tasks):
+        for answer in tally.counted(self.engine.evaluate(tasks)):
             if isinstance(answer, Correct):
                 correct, images = counts.get(answer.task.architecture, (0, 0))
                 counts[answer.task.architecture] = (correct + answer.correct, images + answer.images)
         return {architecture: correct / images for architecture, (correct, images) in counts.items() if images}
+
+
+class _Tally:
+    """Counts what answers took and which clients gave none, as they pass."""
+
+    def __init__(self) -> None:
+        # Of a message with several tasks that fails as a whole, one.
+        self.failures: dict[tuple[type, int, str], Failure] = {}
+        self.bytes_down = self.bytes_up = 0
+
+    def counted(self, answers: Iterable[AnyAnswer]) -> Iterator[AnyAnswer]:
+        for answer in answers:
+            self.bytes_down += answer.bytes_down
+            self.bytes_up += answer.bytes_up
+            if isinstance(answer, Failure):
+                self.failures.setdefault((type(answer.task), answer.task.client, answer.kind), answer)
+            yield answer

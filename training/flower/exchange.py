@@ -9,7 +9,7 @@ from typing import Any, get_args
 from torch import Tensor
 
 from training.flower import wire
-from training.flower.line import MALFORMED, TOO_LARGE, LineLost, Reply
+from training.flower.line import GONE, MALFORMED, TOO_LARGE, LineLost, Reply
 from training.flower.link import Link, MessageType
 from training.flower.wire import Request, WireError
 from training.messages import FailureKind
@@ -25,6 +25,7 @@ _KINDS: Mapping[int, FailureKind] = {
     8: "lost",  # the client's process is gone
     MALFORMED: "malformed",
     TOO_LARGE: "size",
+    GONE: "lost",
 }
 
 

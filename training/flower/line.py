@@ -17,7 +17,7 @@ from typing import Any
 SOCKET = "line"
 
 #: What the ServerApp itself says of a reply, beside Flower's error codes, which are positive.
-MALFORMED, TOO_LARGE = -1, -2
+MALFORMED, TOO_LARGE, GONE = -1, -2, -3
 
 
 #: File in the command's folder that holds its process id.

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from supernet.errors import UserError
-from training.flower.line import PID, SOCKET, Line, LineLost, Reply
+from training.flower.line import GONE, PID, SOCKET, Line, LineLost, Reply
 from training.flower.settings import FlowerConfig
 
 #: What Flower must not do: report to its makers, look for updates, install what an app asks for.
@@ -70,6 +70,8 @@ class FlowerLink:
         _check_security(config)
         self._config, self._name, self._command = config, name, _flwr_command()
         self._line: Line | None = None
+        # Messages of this line that have no reply yet: on another one Flower does not know them.
+        self._open: set[str] = set()
         _check_temporary_folder()
         # Last: whoever is refused has nothing to close.
         self.folder = Path(tempfile.mkdtemp(prefix="fedpareto-"))
@@ -95,6 +97,8 @@ class FlowerLink:
         ttl = deadline + _SILENCE
         fields = {"node": node, "type": kind, "header": header.decode(), "blob": blob, "ttl": ttl, "group": self._name}
         name: str | None = self._ask(do="send", **fields)["message"]
+        if name is not None:
+            self._open.add(name)
         return name
 
     def collect(self, messages: Mapping[str, int]) -> Mapping[str, Reply]:
@@ -103,8 +107,12 @@ class FlowerLink:
         Raises:
             LineLost: the SuperLink does not answer.
         """
-        replies = self._ask(do="collect", messages=dict(messages))["replies"]
-        return {fields["message"]: self._reply(fields) for fields in replies}
+        gone = {name: Reply(b"", None, GONE, "it was sent before the SuperLink was lost") for name in messages}
+        wanted = {name: most for name, most in messages.items() if name in self._open}
+        replies = self._ask(do="collect", messages=wanted)["replies"] if wanted else []
+        found = {fields["message"]: self._reply(fields) for fields in replies}
+        self._open -= found.keys()
+        return {name: reply for name, reply in gone.items() if name not in wanted} | found
 
     def close(self) -> None:
         """End the run on the SuperLink and remove what lies in the folder."""
@@ -134,6 +142,7 @@ class FlowerLink:
         if self._line is not None:
             self._line.close()
             self._line = None
+        self._open.clear()
 
     def _connected(self) -> Line:
         """Submit the app and wait for its ServerApp to call."""

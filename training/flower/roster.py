@@ -22,6 +22,10 @@ _LONGEST_NAME = 255
 #: Seconds between the first two questions to a node that fails, and between any two.
 _PAUSE, _LONGEST_PAUSE = 1.0, 60.0
 
+#: Seconds after which a question that has no answer is asked once more: a node that is restarted loses what it was
+#: asked, and Flower says so only when the message's time to live has passed.
+_RENEWAL = 90.0
+
 
 @dataclasses.dataclass(frozen=True)
 class Description:
@@ -64,11 +68,12 @@ class Roster:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._link, self._exchange, self._question, self._clients, self._say = link, exchange, question, clients, say
-        self._asked: dict[str, str] = {}
+        # The node of every open question by its name, and when it was asked.
+        self._asked: dict[str, tuple[str, float]] = {}
         self._node_of: dict[int, str] = {}
         self._silent: set[str] = set()
-        # Nodes that are left out, with the node in whose place they would be, if that is why.
-        self._refused: dict[str, str | None] = {}
+        # Nodes that are left out, with the node in whose place they would be.
+        self._second: dict[str, str] = {}
         self._told: dict[str, str] = {}
         # How long a node that failed is left alone, and until when: each question starts a process there.
         self._clock = clock
@@ -89,15 +94,14 @@ class Roster:
         self._told = {node: reason for node, reason in self._told.items() if node in online}
         self._rest = {node: until for node, until in self._rest.items() if node in online}
         self._listen(online)
-        known = {node for node in self._node_of.values() if node not in self._silent}
-        self._refused = {
-            node: other for node, other in self._refused.items() if node in online and (other is None or other in known)
-        }
-        resting = {node for node, until in self._rest.items() if until > self._clock()}
-        for node in sorted(online - known - resting - self._refused.keys() - set(self._asked.values())):
+        known, now = self._known(), self._clock()
+        self._second = {node: other for node, other in self._second.items() if node in online and other in known}
+        resting = {node for node, until in self._rest.items() if until > now}
+        waiting = {node for node, asked in self._asked.values() if now - asked < _RENEWAL}
+        for node in sorted(online - known - resting - waiting - self._second.keys()):
             name, _ = self._exchange.send(Question(node, self._question, {}, _MOST_BYTES))
             if name is not None:
-                self._asked[name] = node
+                self._asked[name] = node, now
         return {client: node for client, node in self._node_of.items() if node not in self._silent}
 
     def doubt(self, client: int) -> None:
@@ -113,22 +117,22 @@ class Roster:
         if not self._asked:
             return
         for name, reply in self._link.collect(dict.fromkeys(self._asked, _MOST_BYTES)).items():
-            node = self._asked.pop(name)
+            node, _ = self._asked.pop(name)
             answer = read_reply(reply)
             if isinstance(answer, Answer):
                 answer.blob.unlink(missing_ok=True)
             if node not in online:
                 continue
             if isinstance(answer, Trouble):
-                if answer.kind in ("refused", "version"):
-                    self._refused[node] = None
-                self._leave_alone(node)
-                self._tell(node, answer.reason)
+                # A node that has answered a later question is there.
+                if node not in self._known():
+                    self._leave_alone(node, _LONGEST_PAUSE if answer.kind in ("refused", "version") else _PAUSE)
+                    self._tell(node, answer.reason)
                 continue
             try:
                 self._welcome(node, read_description(answer, self._clients, self._question.space["resolutions"][-1]))
             except WireError as error:
-                self._refused[node] = None
+                self._leave_alone(node, _LONGEST_PAUSE)
                 self._tell(node, str(error))
 
     def _welcome(self, node: str, description: Description) -> None:
@@ -136,7 +140,7 @@ class Roster:
         other = self._node_of.get(client)
         if other is not None and other != node and other not in self._silent:
             # A node that was restarted has another name, and Flower lists the old one for another minute.
-            self._refused[node] = other
+            self._second[node] = other
             self._tell(node, f"it is client {client}, as node {other} is; give each node a partition-id of its own")
             return
         self._node_of = {one: its for one, its in self._node_of.items() if its != node} | {client: node}
@@ -145,9 +149,13 @@ class Roster:
         for notes in (self._told, self._pauses, self._rest):
             notes.pop(node, None)
 
-    def _leave_alone(self, node: str) -> None:
-        """Ask a node that fails again after a while, which doubles."""
-        self._pauses[node] = min(_LONGEST_PAUSE, 2 * self._pauses.get(node, _PAUSE / 2))
+    def _known(self) -> Set[str]:
+        """Return the nodes that have spoken and not fallen silent since."""
+        return {node for node in self._node_of.values() if node not in self._silent}
+
+    def _leave_alone(self, node: str, first: float) -> None:
+        """Ask a node that fails again after ``first`` seconds, then after a while that doubles."""
+        self._pauses[node] = min(_LONGEST_PAUSE, 2 * self._pauses.get(node, first / 2))
         self._rest[node] = self._clock() + self._pauses[node]
 
     def _tell(self, node: str, reason: str) -> None:

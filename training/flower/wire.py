@@ -26,6 +26,9 @@ MOST_HEADER_BYTES = 1 << 20
 #: What a blob may hold beside the values of its tensors: their names and shapes.
 _BLOB_EXTRA = 1 << 20
 
+#: What safetensors and torch raise for files that are none, or whose headers lie.
+_UNREADABLE = (SafetensorError, OSError, ValueError, TypeError, KeyError, RuntimeError, OverflowError)
+
 TORCH_DTYPES: Mapping[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 Kind = Literal["describe", "train", "calibrate", "evaluate"]
@@ -165,11 +168,16 @@ def read_blob(path: Path) -> Tensors:
     """Return the tensors of a file whose size was checked.
 
     Raises:
-        WireError: it is not a safetensors file.
+        WireError: it is not a safetensors file, or mostly header: names without values, which take many times their
+            bytes in memory.
     """
     try:
+        with path.open("rb") as file:
+            header = int.from_bytes(file.read(8), "little")
+        if header > _BLOB_EXTRA:
+            raise ValueError(f"a header of {header:,} bytes; at most {_BLOB_EXTRA:,} are read")
         tensors: Tensors = safetensors.torch.load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
+    except _UNREADABLE as error:
         raise WireError(f"a blob that is not safetensors ({error})") from error
     return tensors
 
@@ -182,7 +190,7 @@ def parse_blob(blob: bytes) -> Tensors:
     """
     try:
         tensors: Tensors = safetensors.torch.load(blob)
-    except (SafetensorError, ValueError, KeyError) as error:
+    except _UNREADABLE as error:
         raise WireError(f"a blob that is not safetensors ({error})") from error
     return tensors
 

@@ -1,5 +1,6 @@
 """Progress on the terminal: rounds, clients, time left, and a line for every evaluation."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,6 +31,8 @@ class TerminalProgress:
         """Print the probes' accuracies of an evaluated round, and every failure."""
         for kind, count in record.failures.items():
             self._progress.console.print(f"round {record.round}: {count} failed ({kind})")
+        for kind, count in Counter(failure["failure"] for failure in record.evaluation_failures).items():
+            self._progress.console.print(f"round {record.round}: {count} failed in the evaluation ({kind})")
         if record.probes:
             probes = "  ".join(f"{format_quantity(p.macs)} {p.accuracy:.1%}" for p in record.probes)
             self._progress.console.print(

@@ -61,7 +61,7 @@ class WandbTracker:
             "bytes/whole_supernets": record.bytes_whole,
             "time/round_seconds": record.seconds,
             "time/overhead_share": record.overhead_share,
-            "failures": sum(record.failures.values()),
+            "failures": sum(record.failures.values()) + len(record.evaluation_failures),
             "curriculum/entries_trained": self._histogram(record.trained),
         }
         if record.epsilon is not None:
@@ -70,6 +70,8 @@ class WandbTracker:
             values["privacy/clipped_share"] = record.clipped
         if record.probes:
             values["time/evaluation_seconds"] = record.evaluation_seconds
+            values["bytes/evaluation_up"] = record.evaluation_bytes_up
+            values["bytes/evaluation_down"] = record.evaluation_bytes_down
             values["validation/mean_accuracy"] = record.mean_accuracy
             for probe in record.probes:
                 values[f"validation/accuracy_at_{format_quantity(probe.macs)}"] = probe.accuracy
