@@ -10,10 +10,12 @@ this one is killed. Needs Linux, this folder (so a checkout), the packages with 
 ssh-keygen and, for a gateway, nginx.
 """
 
+import contextlib
 import os
 import shutil
 import signal
 import socket
+import sqlite3
 import ssl
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -200,6 +202,11 @@ class Federation:
         with self.control() as client:
             nodes = client.ListNodes(ListNodesRequest()).nodes_info
         return {node.name or str(node.node_id): node.node_id for node in nodes if node.status == "online"}
+
+    def server_log(self) -> str:
+        """Return what the ServerApps of all runs have printed; the SuperLink keeps it in its database."""
+        with contextlib.closing(sqlite3.connect(f"file:{self.folder / 'state.db'}?mode=ro", uri=True)) as connection:
+            return "".join(text for (text,) in connection.execute("SELECT log FROM task_logs ORDER BY timestamp"))
 
     def wait_until_ready(self, count: int | None = None) -> None:
         """Wait until ``count`` nodes, by default all that were announced, are online."""

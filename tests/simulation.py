@@ -28,7 +28,7 @@ from training.engines.protocol import Engine
 from training.evaluation import Evaluator, choose_probes
 from training.execution import Profile
 from training.messages import Failure, Task, Update
-from training.records import RoundRecord
+from training.records import LostRound, RoundRecord
 from training.rounds import Run, train
 
 #: Images of every simulated client: two batches of 8 and an incomplete one.
@@ -86,6 +86,7 @@ class Recorder:
     def __init__(self) -> None:
         self.clients: list[tuple[int, int, int]] = []
         self.records: list[RoundRecord] = []
+        self.lost: list[LostRound] = []
         self.checkpoints: list[tuple[str, list[str]]] = []
         self.closed = 0
 
@@ -94,6 +95,9 @@ class Recorder:
 
     def round_done(self, record: RoundRecord) -> None:
         self.records.append(record)
+
+    def round_lost(self, record: LostRound) -> None:
+        self.lost.append(record)
 
     def checkpoint(self, folder: Path, aliases: Sequence[str]) -> None:
         self.checkpoints.append((folder.name, list(aliases)))

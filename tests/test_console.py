@@ -7,7 +7,7 @@ import pytest
 from commands import check_refused, run_main
 from rich.table import Table
 
-from supernet.console import next_step, options_parser, print_table, run_command
+from supernet.console import next_step, options_parser, print_table, run_command, stderr
 from supernet.errors import BudgetError, UserError
 
 
@@ -162,6 +162,14 @@ def test_a_reader_that_leaves_ends_the_command_silently() -> None:
 def test_the_next_step_goes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
     next_step("train-supernet --space mobilenet-tiny")
     assert capsys.readouterr() == ("", "next: train-supernet --space mobilenet-tiny\n")
+
+
+def test_brackets_of_paths_and_of_what_clients_say_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    next_step("search-subnet --run runs/[/x] --flops-budget 1M")
+    stderr.print("node 1 takes no part: no data in [/mnt/data], [red]")
+    assert capsys.readouterr().err == (
+        "next: search-subnet --run runs/[/x] --flops-budget 1M\nnode 1 takes no part: no data in [/mnt/data], [red]\n"
+    )
 
 
 def test_tables_in_a_pipe_are_wide_enough_for_their_cells(capsys: pytest.CaptureFixture[str]) -> None:

@@ -207,11 +207,45 @@ def test_systemd_understands_the_units(tmp_path: Path) -> None:
 
 def test_containers_start_what_units_start() -> None:
     services = yaml.safe_load((HERE / "compose.yaml").read_text(encoding="utf-8"))["services"]
-    assert set(services) == {"superlink", "superexec", "gateway", "node"}
+    assert set(services) == {"network", "superlink", "superexec", "gateway", "node"}
     for name in ("superlink", "superexec"):
         unit = (HERE / "systemd" / f"fedpareto-{name}.service").read_text(encoding="utf-8").replace("\\\n", " ")
         start = next(line for line in unit.splitlines() if line.startswith("ExecStart="))
         assert options(services[name]["command"]) == options(start)
+
+
+def test_containers_share_a_network_that_outlives_each_of_them_and_see_their_own_keys_only() -> None:
+    services = yaml.safe_load((HERE / "compose.yaml").read_text(encoding="utf-8"))["services"]
+    for name in ("superlink", "superexec", "gateway"):
+        assert services[name]["network_mode"] == "service:network"
+    seen = {name: {volume.split(":")[0] for volume in service.get("volumes", [])} for name, service in services.items()}
+    assert [name for name in seen if "./keys" in seen[name]] == []
+    assert [name for name in seen if "./keys/superlink.key" in seen[name]] == ["superlink"]
+    assert [name for name in seen if "./keys/gateway.key" in seen[name]] == ["gateway"]
+    assert [name for name in seen if "./keys/superexec-secret" in seen[name]] == ["superlink", "superexec"]
+    assert [name for name in seen if any("ca.key" in volume for volume in seen[name])] == []
+
+
+def test_the_image_holds_nothing_but_the_packages_and_two_scripts() -> None:
+    lines = (HERE / "Dockerfile").read_text(encoding="utf-8").splitlines()
+    copied = [word for line in lines if line.startswith("COPY ") for word in line.split()[1:-1]]
+    packages = ["supernet", "fitness", "cache", "training", "search"]
+    scripts = ["deploy/make-connection", "deploy/register-node"]
+    assert copied == ["pyproject.toml", "README.md", "LICENSE", *packages, *scripts]
+    assert all((HERE.parent / name).exists() for name in copied)
+
+
+def test_a_node_keeps_its_images_where_its_unit_may_write() -> None:
+    unit = (HERE / "systemd/fedpareto-supernode@.service").read_text(encoding="utf-8")
+    (kept,) = re.findall(r"FEDPARETO_CACHE_DIR=(\S+)", unit)
+    (state,) = re.findall(r"^StateDirectory=.*\b(fedpareto-node/%i)$", unit, flags=re.MULTILINE)
+    assert kept.startswith(f"/var/lib/{state}/")
+
+
+def test_a_superexec_is_not_restarted_with_its_superlink() -> None:
+    unit = (HERE / "systemd/fedpareto-superexec.service").read_text(encoding="utf-8")
+    assert "Wants=fedpareto-superlink.service\n" in unit
+    assert not re.search(r"^(Requires|BindsTo|PartOf)=", unit, flags=re.MULTILINE)
 
 
 def options(command: str) -> list[str]:

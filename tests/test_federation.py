@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ def _logs(federation: Federation) -> Iterator[None]:
     yield
     for name in federation.processes.names:
         print(f"--- {name}\n{federation.processes.log(name)[-3000:]}")
+    print(f"--- ServerApps\n{federation.server_log()[-3000:]}")
 
 
 def _config(folder: Path, federation: Federation, **flower: Any) -> RunConfig:
@@ -76,33 +77,41 @@ def _train(folder: Path, config: RunConfig, *arguments: object) -> subprocess.Co
     return finish("train-supernet", "--config", _file(config), *arguments, cwd=folder)
 
 
-def _rounds(run: Path) -> int:
+def _records(run: Path) -> list[dict[str, Any]]:
+    """Return the rounds so far; the last line may be half written."""
     path = run / "metrics.jsonl"
-    return path.read_text().count("\n") if path.exists() else 0
+    return [json.loads(line) for line in path.read_text().split("\n")[:-1]] if path.exists() else []
+
+
+def _supernet_file(run: Path, round_number: int) -> Path:
+    return run / "checkpoints" / f"round-{round_number:06d}" / "supernet.safetensors"
 
 
 def _supernet(run: Path, round_number: int) -> bytes:
-    return (run / "checkpoints" / f"round-{round_number:06d}" / "supernet.safetensors").read_bytes()
+    return _supernet_file(run, round_number).read_bytes()
 
 
-def _training(federation: Federation, node: int) -> Callable[[], bool]:
-    """Return whether the node works on a message."""
-    return lambda: any(_is_client_app(pid) for pid in federation.processes.pids(f"node{node}"))
+def _client_apps(federation: Federation, node: int) -> set[int]:
+    """Return the processes that work on messages of the node."""
+    return {pid for pid in federation.processes.pids(f"node{node}") if _has(pid, "cmdline", b"flwr-clientapp")}
 
 
-def _is_client_app(pid: int) -> bool:
+def _has(pid: int, file: str, text: bytes) -> bool:
     try:
-        return b"flwr-clientapp" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return text in Path(f"/proc/{pid}/{file}").read_bytes()
     except OSError:
         return False
 
 
-def _in_mid_round(folder: Path, config: RunConfig, federation: Federation, node: int) -> subprocess.Popen[str]:
-    """Start a run; return its process when a round is done and the node works on the next."""
+def _in_mid_round(
+    folder: Path, config: RunConfig, federation: Federation, node: int
+) -> tuple[subprocess.Popen[str], int]:
+    """Start a run; return its process when round 1 is kept and the node works on round 2, and what works there."""
     process = start("train-supernet", "--config", _file(config), cwd=folder)
-    wait_until(lambda: _rounds(Path(str(config.output))) >= 1, process)
-    wait_until(_training(federation, node), process)
-    return process
+    wait_until(_supernet_file(Path(str(config.output)), 1).exists, process)
+    before = _client_apps(federation, node)
+    wait_until(lambda: bool(_client_apps(federation, node) - before), process)
+    return process, (_client_apps(federation, node) - before).pop()
 
 
 @contextmanager
@@ -159,7 +168,7 @@ def test_a_searched_subnet_is_calibrated_and_measured_by_the_clients(federation:
 def test_a_server_that_is_killed_resumes_to_the_same_bytes(federation: Federation, tmp_path: Path) -> None:
     config = _config(tmp_path, federation)
     run = Path(str(config.output))
-    process = _in_mid_round(tmp_path, config, federation, node=0)
+    process, _ = _in_mid_round(tmp_path, config, federation, node=0)
     before = set(Path(tempfile.gettempdir()).glob("fedpareto-*/pid"))
     (own,) = (path.parent for path in before if path.read_text() == str(process.pid))
     process.kill()
@@ -174,32 +183,59 @@ def test_a_server_that_is_killed_resumes_to_the_same_bytes(federation: Federatio
 
 @pytest.mark.slow
 def test_a_node_that_is_killed_costs_its_answer_and_comes_back(federation: Federation, tmp_path: Path) -> None:
-    config = dataclasses.replace(_config(tmp_path, federation, quorum=0.5), rounds=6)
+    config = dataclasses.replace(_config(tmp_path, federation, quorum=0.5), rounds=1000)
     run = Path(str(config.output))
-    process = _in_mid_round(tmp_path, config, federation, node=1)
-    before = _rounds(run)
+    process, _ = _in_mid_round(tmp_path, config, federation, node=1)
     federation.stop_node(1, signal.SIGKILL)
-    wait_until(lambda: _rounds(run) > before, process)
-    lost = read_records(run / "metrics.jsonl")[before]
+    wait_until(lambda: len(_records(run)) > 1, process)
+    lost = _records(run)[1]
     outcome = {client["client"]: client for client in lost["clients"]}
     assert outcome[1]["failure"] == "lost"
     assert "loss" in outcome[0]
     assert lost["failures"] == {"lost": 1}
     federation.start_node(1)
+    wait_until(lambda: _trained_together(_records(run)[-1]), process)
+    _stop(process)
+
+
+def _trained_together(record: Mapping[str, Any]) -> bool:
+    return {client["client"] for client in record["clients"] if "loss" in client} == set(range(_NODES))
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    """Ask a run to stop, as its user would, at the end of its round."""
+    process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0, errors
-    records = read_records(run / "metrics.jsonl")
-    assert {client["client"] for client in records[-1]["clients"] if "loss" in client} == {0, 1}
+    assert process.returncode == 130, errors
+
+
+@pytest.mark.slow
+def test_a_client_that_is_told_to_end_costs_its_answer_and_its_node_goes_on(
+    federation: Federation, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(_config(tmp_path, federation, quorum=0.5), rounds=1000)
+    run = Path(str(config.output))
+    process, client_app = _in_mid_round(tmp_path, config, federation, node=1)
+    # It has reached our code, which loads torch.
+    wait_until(lambda: _has(client_app, "maps", b"libtorch"), process)
+    os.kill(client_app, signal.SIGTERM)
+    wait_until(lambda: len(_records(run)) > 2 and _trained_together(_records(run)[-1]), process)
+    _stop(process)
+    outcome = {client["client"]: client.get("reason", "") for client in _records(run)[1]["clients"]}
+    assert "the client's process was told to end" in outcome[1]
+    assert outcome[0] == ""
 
 
 @pytest.mark.slow
 def test_a_superlink_that_is_killed_and_started_again_keeps_the_run(federation: Federation, tmp_path: Path) -> None:
     config = _config(tmp_path, federation)
     run = Path(str(config.output))
-    process = _in_mid_round(tmp_path, config, federation, node=1)
+    process, _ = _in_mid_round(tmp_path, config, federation, node=1)
+    started = federation.processes.log("superlink").count("Created run")
     federation.restart_superlink()
     _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, errors
+    assert federation.processes.log("superlink").count("Created run") == started, "the run went on where it was"
     assert _supernet(run, config.rounds) == _supernet(_in_process(tmp_path / "alone"), config.rounds)
 
 
@@ -215,7 +251,7 @@ def test_a_client_that_hangs_is_ended_and_its_node_serves_the_next_run(federatio
         assert done.returncode == 0, done.stderr
         records = read_records(Path(str(config.output)) / "metrics.jsonl")
         assert {client["client"] for record in records for client in record["clients"]} == {1}
-        federation.processes.wait("node0", lambda: not _training(federation, 0)(), "the client that hung was ended")
+        federation.processes.wait("node0", lambda: not _client_apps(federation, 0), "the client that hung was ended")
 
 
 def test_without_the_right_root_certificate_nothing_is_started(federation: Federation, tmp_path: Path) -> None:

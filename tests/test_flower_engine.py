@@ -38,6 +38,7 @@ from flower import (
 from simulation import Recorder, largest, micro_task, random_tensors, recorder, same_bytes, smallest
 from torch import Tensor
 
+from cache.progress import SILENT
 from supernet.errors import UserError
 from supernet.slices import tensor_shapes
 from supernet.weights import Tensors, views
@@ -59,6 +60,7 @@ from training.messages import CalibrationTask, Correct, EvaluationTask, Failure,
 from training.partition import PartitionConfig
 from training.records import RoundRecord
 from training.rounds import Run, train
+from training.setup import assemble, new_run
 
 #: The client whose answers are spoiled.
 _ODD = 2
@@ -831,9 +833,37 @@ def test_a_round_without_a_quorum_is_tried_again_and_then_ends_the_run(
     assert message.endswith(f"go on with: train-supernet --resume {config.output}")
     assert "\n" not in message
     assert same_bytes(tensors, start)
+    (lost,) = recorder(run).lost
+    assert lost.failures == {"error": 3 * fails}
+    outcome = {client["client"]: client.get("failure") for client in lost.clients}
+    assert outcome == {client: "error" if client < fails else None for client in range(4)}
     # Those that answered are not asked again.
     asked = [message.client for message in link.asked("train")]
     assert [asked.count(client) for client in range(4)] == [3 if client < fails else 1 for client in range(4)]
+
+
+def test_whoever_asks_to_stop_does_not_wait_for_clients_nor_for_another_try(config: RunConfig, link: LocalLink) -> None:
+    config = dataclasses.replace(config, flower=_flower(quorum=1.0, retries=2, patience=3600.0, min_clients=1))
+    prepared = new_run(config, SILENT, link)
+    start, asked = prepared.checkpoint, [False]
+    run = assemble(prepared, Recorder(), lambda: asked[0])
+
+    def fail(message: Message, answer: Callable[[], Honest]) -> Reaction:
+        if message.asked != "train":
+            return answer()
+        asked[0] = True
+        return Error(RAISED, "ImportError")
+
+    link.spoil = fail
+    state = train(run, start.state, start.tensors, start.velocity)
+    assert (state.round, len(link.asked("train"))) == (0, 4)
+    (lost,) = recorder(run).lost
+    assert lost.failures == {"error": 4}
+    # Too few are there, for an hour if need be.
+    link.online.clear()
+    assert train(run, state, start.tensors, start.velocity).round == 0
+    assert len(recorder(run).lost) == 1
+    assert load_checkpoint(newest_checkpoint(Path(str(config.output))), MICRO).state == state
 
 
 def test_a_client_that_answers_when_it_is_asked_again_is_merged(

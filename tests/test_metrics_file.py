@@ -6,8 +6,8 @@ from simulation import Recorder
 
 from supernet.errors import UserError
 from training.evaluation import Probe
-from training.records import RoundRecord
-from training.trackers.metrics_file import MetricsFile
+from training.records import LostRound, RoundRecord
+from training.trackers.metrics_file import MetricsFile, read_records
 from training.trackers.protocol import Trackers
 
 
@@ -67,6 +67,20 @@ def test_rounds_after_the_checkpoint_are_dropped_and_told_anew(tmp_path: Path) -
     for number in (4, 5):
         tracker.round_done(_record(number))
     assert path.read_text() == before
+
+
+def test_a_round_that_was_lost_is_a_line_that_stays_and_no_round(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    before = _filled(path, 3)
+    lost = LostRound(4, ({"client": 3, "macs": 100, "failure": "lost", "reason": "it is gone"},), {"lost": 1}, 0, 20)
+    MetricsFile(path, 3).round_lost(lost)
+    assert json.loads(path.read_text().splitlines()[-1]) == json.loads(json.dumps(lost.to_json()))
+    assert [record["round"] for record in read_records(path)] == [1, 2, 3]
+    tracker = MetricsFile(path, 3)
+    tracker.round_done(_record(4))
+    assert path.read_text().startswith(before)
+    assert _rounds(path) == [1, 2, 3, 4, 4]
+    assert [record["merged"] for record in read_records(path)] == [True] * 4
 
 
 def test_half_a_line_of_a_killed_process_is_dropped(tmp_path: Path) -> None:

@@ -48,6 +48,6 @@ def test_work_without_a_report_draws_nothing() -> None:
 
 def test_remarks_go_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
     progress = Progress(console=Console(file=io.StringIO()))
-    shown_on(progress).remark("the frontier is damaged; computing it again")
-    assert capsys.readouterr() == ("", "the frontier is damaged; computing it again\n")
+    shown_on(progress).remark("the frontier is damaged; [/computing] it again")
+    assert capsys.readouterr() == ("", "the frontier is damaged; [/computing] it again\n")
     assert not progress.live.is_started

@@ -27,7 +27,7 @@ from supernet.errors import UserError
 from training.checkpoint import load_checkpoint, newest_checkpoint
 from training.clients import ClientsConfig
 from training.config import CheckpointConfig, RunConfig
-from training.messages import Failure, Update
+from training.messages import Failure, Update, tensor_bytes
 from training.rounds import train
 
 _BIAS = "head.classifier.linear.bias"
@@ -131,7 +131,7 @@ def test_when_every_client_fails_the_run_ends_with_the_last_good_round_kept(
     tmp_path: Path, every: int, failing: int
 ) -> None:
     config = short_config(checkpoint=CheckpointConfig(every=every))
-    run, _ = spoiled_run(tmp_path, lambda u: _nan(u) if u.task.round == failing else u, config)
+    run, engine = spoiled_run(tmp_path, lambda u: _nan(u) if u.task.round == failing else u, config)
     start = fresh_start(run)
     with pytest.raises(UserError, match=f"all 3 clients of round {failing} failed") as caught:
         train(run, *start)
@@ -146,3 +146,8 @@ def test_when_every_client_fails_the_run_ends_with_the_last_good_round_kept(
     assert same_bytes(found.tensors, start.tensors)
     assert all(tensor.isfinite().all() for tensor in found.tensors.values())
     assert [record.round for record in recorder(run).records] == list(range(1, failing))
+    # What was asked in vain is told all the same.
+    (lost,) = recorder(run).lost
+    assert (lost.round, lost.failures, lost.merged) == (failing, {"non-finite": 3}, False)
+    assert [client["failure"] for client in lost.clients] == ["non-finite"] * 3
+    assert lost.bytes_down == sum(tensor_bytes(u.task.tensors) for u in engine.updates if u.task.round == failing)

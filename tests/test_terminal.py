@@ -4,7 +4,7 @@ import pytest
 
 from supernet import console
 from training.evaluation import Probe
-from training.records import RoundRecord
+from training.records import LostRound, RoundRecord
 from training.trackers.terminal import TerminalProgress
 
 _QUIET = RoundRecord(
@@ -64,6 +64,12 @@ def test_failures_are_printed_by_kind(capsys: pytest.CaptureFixture[str]) -> Non
     assert capsys.readouterr().err == (
         "round 4: 2 failed (shape)\nround 4: 1 failed (non-finite)\nround 4: 2 failed in the evaluation (lost)\n"
     )
+
+
+def test_failures_of_a_lost_round_are_printed_by_kind(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = TerminalProgress(rounds=10, clients_per_round=2, done=0)
+    progress.round_lost(LostRound(4, (), {"lost": 2, "timeout": 1}, 0, 0))
+    assert capsys.readouterr().err == "round 4: 2 failed (lost)\nround 4: 1 failed (timeout)\n"
 
 
 def test_where_there_is_no_terminal_closing_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:

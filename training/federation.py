@@ -1,7 +1,7 @@
 """The federation a run's files describe: its images, its clients and what they train, how it is evaluated."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -20,7 +20,7 @@ from training.data.images import ImageSet, Normalisation, normalisation_of
 from training.data.sources import load_images
 from training.data.split import validation_split
 from training.engines.in_process import InProcessEngine
-from training.engines.protocol import CalibratingEngine
+from training.engines.protocol import CalibratingEngine, never
 from training.evaluation import Evaluator, ProbeEvaluator
 from training.execution import Profile
 from training.partition import partition
@@ -35,8 +35,10 @@ class Federation(Protocol):
     def split(self) -> Split | Census:
         """What is written of them into the run's folder."""
 
-    def engine(self, config: RunConfig, space: SearchSpace, profile: Profile) -> CalibratingEngine:
-        """Return what trains them."""
+    def engine(
+        self, config: RunConfig, space: SearchSpace, profile: Profile, should_stop: Callable[[], bool] = never
+    ) -> CalibratingEngine:
+        """Return what trains them; where it waits for clients it asks whether it ``should_stop``."""
 
     def evaluator(self, config: RunConfig, space: SearchSpace) -> ProbeEvaluator:
         """Return what measures probes on validation images."""
@@ -57,8 +59,11 @@ class SimulatedFederation:
     data: ImageSet
     split: Split
 
-    def engine(self, config: RunConfig, space: SearchSpace, profile: Profile) -> InProcessEngine:
-        """Return the in-process engine."""
+    def engine(
+        self, config: RunConfig, space: SearchSpace, profile: Profile, should_stop: Callable[[], bool] = never
+    ) -> InProcessEngine:
+        """Return the in-process engine, which waits for nobody."""
+        del should_stop
         members = [torch.tensor(indices) for indices in self.split.clients]
         return InProcessEngine(self.data, members, recipe_of(config, space, self.split.normalisation), profile)
 

@@ -36,6 +36,7 @@ class RoundRecord:
         evaluation_failures: clients that gave no usable answer in the evaluation: client, failure and reason.
         evaluation_bytes_up: bytes of messages the clients sent for the evaluation; 0 where no client has a part in it.
         evaluation_bytes_down: bytes of messages the clients were sent for it.
+        merged: tells it from a round that was lost.
     """
 
     round: int
@@ -59,6 +60,7 @@ class RoundRecord:
     evaluation_failures: tuple[Mapping[str, Any], ...] = ()
     evaluation_bytes_up: int = 0
     evaluation_bytes_down: int = 0
+    merged: bool = True
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as plain JSON values."""
@@ -68,6 +70,37 @@ class RoundRecord:
     def mean_accuracy(self) -> float | None:
         """Mean validation accuracy of the probes, or None without evaluation."""
         return mean_accuracy(self.probes) if self.probes else None
+
+
+@dataclasses.dataclass(frozen=True)
+class LostRound:
+    """A line of ``metrics.jsonl`` about a round that was not merged, as too few clients had answered.
+
+    Attributes:
+        round: its number; the run ended with it, and a resumed run begins with another try at it.
+        clients: as in ``RoundRecord``.
+        failures: failed answers by kind, those of all tries.
+        bytes_up: bytes of messages the clients sent.
+        bytes_down: bytes of messages the clients were sent.
+        merged: tells it from a round that was merged.
+    """
+
+    round: int
+    clients: tuple[Mapping[str, Any], ...]
+    failures: Mapping[str, int]
+    bytes_up: int
+    bytes_down: int
+    merged: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as plain JSON values."""
+        return dataclasses.asdict(self)
+
+
+def lost_round(answers: Answers) -> LostRound:
+    """Return the record of a round that is not merged."""
+    number, failures = answers.plan.number, dict(answers.failed_by_kind)
+    return LostRound(number, _outcomes(answers), failures, answers.bytes_up, answers.bytes_down)
 
 
 def make_record(
@@ -82,23 +115,12 @@ def make_record(
 ) -> RoundRecord:
     """Return the record of a merged round."""
     plan = answers.plan
-    outcome: dict[int, dict[str, Any]] = {
-        client: dataclasses.asdict(update) for client, update in answers.accepted.items()
-    }
-    for failure in answers.failures:
-        client = failure.task.client
-        if client in answers.accepted:
-            outcome[client].setdefault("failed_before", []).append(failure.kind)
-        else:
-            outcome[client] = {"failure": failure.kind, "reason": failure.reason}
     return RoundRecord(
         round=plan.number,
         train_loss=answers.train_loss,
         lr=plan.learning_rate,
         beta=plan.beta,
-        clients=tuple(
-            {"client": client, "macs": entry.macs, **outcome.get(client, {})} for client, entry in plan.assigned.items()
-        ),
+        clients=_outcomes(answers),
         failures=dict(answers.failed_by_kind),
         bytes_up=answers.bytes_up,
         bytes_down=answers.bytes_down,
@@ -119,3 +141,18 @@ def make_record(
         evaluation_bytes_up=evaluation.bytes_up,
         evaluation_bytes_down=evaluation.bytes_down,
     )
+
+
+def _outcomes(answers: Answers) -> tuple[Mapping[str, Any], ...]:
+    """Return for every drawn client what it was given, and what came back or why nothing did."""
+    outcome: dict[int, dict[str, Any]] = {
+        client: dataclasses.asdict(update) for client, update in answers.accepted.items()
+    }
+    for failure in answers.failures:
+        client = failure.task.client
+        if client in answers.accepted:
+            outcome[client].setdefault("failed_before", []).append(failure.kind)
+        else:
+            outcome[client] = {"failure": failure.kind, "reason": failure.reason}
+    assigned = answers.plan.assigned.items()
+    return tuple({"client": client, "macs": entry.macs, **outcome.get(client, {})} for client, entry in assigned)

@@ -22,13 +22,13 @@ from training.checkpoint_writer import CheckpointWriter
 from training.clients import draw_clients
 from training.config import RunConfig
 from training.curriculum import Assigner
-from training.engines.protocol import Engine, EngineError
+from training.engines.protocol import Engine, EngineError, Stopped, never
 from training.evaluation import Evaluation, Probe, ProbeEvaluator, mean_accuracy
 from training.memory import OutOfMemoryError
 from training.messages import Task, tensor_bytes
 from training.privacy import Noise
 from training.randomness import derive_seed, numpy_stream
-from training.records import make_record
+from training.records import lost_round, make_record
 from training.schedules import largest_weight, learning_rate
 from training.trackers.protocol import Tracker
 
@@ -48,7 +48,7 @@ class Run:
         engine: trains the clients.
         evaluator: evaluates the probes.
         tracker: is told of everything.
-        should_stop: asked at the edge of every round.
+        should_stop: asked at the edge of every round, and before clients are waited for or asked again.
         quorum: share of a round's clients whose answers make a round; one answer always does when 0.
         retries: times those that failed are asked again when there are fewer.
         noise_key: secret that the noise of a private run is drawn with.
@@ -67,7 +67,7 @@ class Run:
     engine: Engine
     evaluator: ProbeEvaluator
     tracker: Tracker
-    should_stop: Callable[[], bool] = lambda: False
+    should_stop: Callable[[], bool] = never
     quorum: float = 0.0
     retries: int = 0
     noise_key: int | None = None
@@ -89,20 +89,29 @@ def train(run: Run, state: RunState, tensors: Tensors, velocity: Tensors | None)
     fold = Fold(run.space, tensors)
     with CheckpointWriter(run.folder, run.config_mapping, run.config.checkpoint.keep, run.tracker) as writer:
         while state.round < run.config.rounds:
+            answers: Answers | None = None
             try:
                 # 1. Draw the clients and give each an architecture.
                 plan = _plan(run, state)
+                answers = _answers(run, plan, fold)
                 # 2. Train them, folding every update in as it arrives.
-                answers = _collect(run, plan, tensors, fold)
+                _collect(run, answers, tensors)
             except OutOfMemoryError as error:
                 writer.finish()
                 raise UserError(_out_of_memory(run, state, tensors, velocity, error)) from error
             except EngineError as error:
                 writer.finish()
+                _lose(run, answers)
                 raise UserError(f"{error}; {_kept(run, state, tensors, velocity)}; {_go_on(run)}") from error
+            except Stopped:
+                writer.finish()
+                _lose(run, answers)
+                _kept(run, state, tensors, velocity)
+                break
             # The last checkpoint reads the tensors that are about to change.
             writer.finish()
             if len(answers.accepted) < _quorum(run, plan):
+                _lose(run, answers)
                 raise UserError(_too_few(run, state, tensors, velocity, answers))
             # 3. Merge.
             _merge(run, plan, fold, tensors, velocity)
@@ -143,14 +152,24 @@ def _plan(run: Run, state: RunState) -> RoundPlan:
     )
 
 
-def _collect(run: Run, plan: RoundPlan, tensors: Tensors, fold: Fold) -> Answers:
-    """Ask the drawn clients; while too few have answered, ask those that failed again."""
+def _answers(run: Run, plan: RoundPlan, fold: Fold) -> Answers:
     by_examples, clip = run.config.server.weight_by_examples, run.config.privacy.clip
-    answers = Answers(plan, fold, by_examples=by_examples, clip=clip)
+    return Answers(plan, fold, by_examples=by_examples, clip=clip)
+
+
+def _collect(run: Run, answers: Answers, tensors: Tensors) -> None:
+    """Ask the drawn clients; while too few have answered, ask those that failed again.
+
+    Raises:
+        Stopped: too few have answered, and the user does not want to wait any more.
+    """
+    plan = answers.plan
     # The longest first, so that clients that train at once also end at about the same time.
     missing = sorted(plan.assigned.items(), key=lambda item: -item[1].macs)
     for attempt in range(1 + run.retries):
         if attempt:
+            if run.should_stop():
+                raise Stopped
             # Those that are there again are known only after a look.
             run.engine.available()
         answered = len(plan.assigned) - len(missing)
@@ -160,7 +179,12 @@ def _collect(run: Run, plan: RoundPlan, tensors: Tensors, fold: Fold) -> Answers
         if len(answers.accepted) >= _quorum(run, plan):
             break
         missing = [(client, entry) for client, entry in missing if client not in answers.accepted]
-    return answers
+
+
+def _lose(run: Run, answers: Answers | None) -> None:
+    """Tell of a round that is not merged, as far as any client was asked."""
+    if answers is not None and answers.failures:
+        run.tracker.round_lost(lost_round(answers))
 
 
 def _tasks(run: Run, plan: RoundPlan, tensors: Tensors, clients: Sequence[tuple[int, Entry]]) -> Iterator[Task]:

@@ -155,7 +155,7 @@ def assemble(prepared: Prepared, tracker: Tracker, should_stop: Callable[[], boo
         entries=prepared.cache.entries,
         probes=choose_probes(prepared.cache.entries, config.evaluation.probes),
         assigner=make_assigner(config, prepared.space, prepared.cache),
-        engine=federation.engine(config, prepared.space, prepared.profile),
+        engine=federation.engine(config, prepared.space, prepared.profile, should_stop),
         evaluator=federation.evaluator(config, prepared.space),
         tracker=tracker,
         should_stop=should_stop,

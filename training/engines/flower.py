@@ -14,7 +14,7 @@ from supernet.architecture import Architecture
 from supernet.slices import tensor_shapes
 from supernet.space import SearchSpace
 from supernet.weights import Tensors
-from training.engines.protocol import EngineError
+from training.engines.protocol import EngineError, Stopped, never
 from training.flower import wire
 from training.flower.exchange import Answer, Exchange, Question, Trouble
 from training.flower.line import LineLost
@@ -60,6 +60,7 @@ class FlowerEngine:
         roster: knows who is there.
         request: the header of every message, but for its kind and jobs.
         enough: clients a round needs to begin at all.
+        should_stop: whether the user does not want to wait any more.
     """
 
     def __init__(
@@ -70,17 +71,20 @@ class FlowerEngine:
         roster: Roster,
         request: Request,
         enough: int,
+        should_stop: Callable[[], bool] = never,
     ) -> None:
         self._space, self._config, self._request = space, config, request
         self._exchange, self._roster, self._enough = exchange, roster, enough
+        self._should_stop = should_stop
 
     def available(self) -> Sequence[int]:
         """Return the clients that are there, in order; waits while there are too few.
 
         Raises:
             EngineError: there are still too few after ``patience`` seconds.
+            Stopped: the user does not want to wait any more.
         """
-        return sorted(wait_for(self._roster, self._enough, self._config))
+        return sorted(wait_for(self._roster, self._enough, self._config, should_stop=self._should_stop))
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Update | Failure]:
         """Yield one answer for every task, in their order."""
@@ -208,12 +212,17 @@ class FlowerEngine:
 
 
 def wait_for(
-    roster: Roster, enough: int, config: FlowerConfig, report: Callable[[int], None] = lambda there: None
+    roster: Roster,
+    enough: int,
+    config: FlowerConfig,
+    report: Callable[[int], None] = lambda there: None,
+    should_stop: Callable[[], bool] = never,
 ) -> Mapping[int, str]:
     """Return the nodes of the clients that are there once there are ``enough``; ``report`` is told how many are.
 
     Raises:
         EngineError: there are too few after ``patience`` seconds, or no SuperLink.
+        Stopped: the user does not want to wait any more.
     """
     end = time.monotonic() + config.patience
     while True:
@@ -225,6 +234,8 @@ def wait_for(
         report(len(present))
         if len(present) >= enough:
             return present
+        if should_stop():
+            raise Stopped
         if time.monotonic() > end:
             break
         time.sleep(_PAUSE)

@@ -11,6 +11,15 @@ class EngineError(UserError):
     """A federation that cannot go on; the run keeps its last round."""
 
 
+def never() -> bool:
+    """Return that nobody has asked to stop."""
+    return False
+
+
+class Stopped(Exception):  # noqa: N818 - what the user asked for
+    """The user has asked to stop while clients were waited for."""
+
+
 class Engine(Protocol):
     """Runs tasks on clients, wherever those are.
 
@@ -23,6 +32,7 @@ class Engine(Protocol):
 
         Raises:
             EngineError: there are too few.
+            Stopped: the user does not want to wait any more.
         """
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Update | Failure]:

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 
@@ -13,6 +13,7 @@ from supernet.space import SearchSpace, space_to_mapping
 from training.config import RunConfig, config_to_mapping
 from training.data.images import normalisation_of_counts
 from training.engines.flower import FlowerEngine, wait_for
+from training.engines.protocol import never
 from training.execution import Profile
 from training.flower.evaluation import FederatedEvaluator
 from training.flower.exchange import Exchange
@@ -42,7 +43,13 @@ class ConnectedFederation:
     request: Request
     split: Census
 
-    def engine(self, config: RunConfig, space: SearchSpace, profile: Profile | None = None) -> FlowerEngine:
+    def engine(
+        self,
+        config: RunConfig,
+        space: SearchSpace,
+        profile: Profile | None = None,
+        should_stop: Callable[[], bool] = never,
+    ) -> FlowerEngine:
         """Return the Flower engine; every client computes as suits its own machine."""
         del profile
         request = dataclasses.replace(
@@ -52,7 +59,7 @@ class ConnectedFederation:
             normalisation=dataclasses.asdict(self.split.normalisation),
         )
         enough = math.ceil(config.flower.quorum * config.clients.per_round)
-        return FlowerEngine(space, config.flower, self.exchange, self.roster, request, enough)
+        return FlowerEngine(space, config.flower, self.exchange, self.roster, request, enough, should_stop)
 
     def evaluator(self, config: RunConfig, space: SearchSpace) -> FederatedEvaluator:
         """Return an evaluator on the images that the clients hold out."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from training.records import RoundRecord
+from training.records import LostRound, RoundRecord
 
 
 class Tracker(Protocol):
@@ -15,6 +15,9 @@ class Tracker(Protocol):
 
     def round_done(self, record: RoundRecord) -> None:
         """A round was merged, and evaluated if it was due."""
+
+    def round_lost(self, record: LostRound) -> None:
+        """A round was not merged, as too few clients had answered; the run ends."""
 
     def checkpoint(self, folder: Path, aliases: Sequence[str]) -> None:
         """A checkpoint worth keeping was written: ``best`` and/or ``final``."""
@@ -38,6 +41,11 @@ class Trackers:
         """Tell every tracker."""
         for tracker in self._trackers:
             tracker.round_done(record)
+
+    def round_lost(self, record: LostRound) -> None:
+        """Tell every tracker."""
+        for tracker in self._trackers:
+            tracker.round_lost(record)
 
     def checkpoint(self, folder: Path, aliases: Sequence[str]) -> None:
         """Tell every tracker."""

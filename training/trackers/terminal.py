@@ -6,7 +6,7 @@ from pathlib import Path
 
 from supernet.console import end_progress, progress_bar, stderr
 from supernet.units import format_quantity
-from training.records import RoundRecord
+from training.records import LostRound, RoundRecord
 
 
 class TerminalProgress:
@@ -29,8 +29,7 @@ class TerminalProgress:
 
     def round_done(self, record: RoundRecord) -> None:
         """Print the probes' accuracies of an evaluated round, and every failure."""
-        for kind, count in record.failures.items():
-            self._progress.console.print(f"round {record.round}: {count} failed ({kind})")
+        self._print_failures(record)
         for kind, count in Counter(failure["failure"] for failure in record.evaluation_failures).items():
             self._progress.console.print(f"round {record.round}: {count} failed in the evaluation ({kind})")
         if record.probes:
@@ -40,12 +39,20 @@ class TerminalProgress:
                 f"{record.overhead_share:.1%} of it not SGD{_privacy(record)}; validation accuracy by MACs: {probes}"
             )
 
+    def round_lost(self, record: LostRound) -> None:
+        """Print every failure; what became of the run is the command's to say."""
+        self._print_failures(record)
+
     def checkpoint(self, folder: Path, aliases: Sequence[str]) -> None:
         """Nothing: the commands name the checkpoint that matters."""
 
     def close(self) -> None:
         """Leave the terminal as it was."""
         end_progress(self._progress)
+
+    def _print_failures(self, record: RoundRecord | LostRound) -> None:
+        for kind, count in record.failures.items():
+            self._progress.console.print(f"round {record.round}: {count} failed ({kind})")
 
 
 def _privacy(record: RoundRecord) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 
 from supernet.console import stderr
 from supernet.units import format_quantity
-from training.records import RoundRecord
+from training.records import LostRound, RoundRecord
 
 Mode = Literal["auto", "online", "offline"]
 
@@ -77,6 +77,9 @@ class WandbTracker:
                 values[f"validation/accuracy_at_{format_quantity(probe.macs)}"] = probe.accuracy
             values |= self._pareto_plot(record)
         self._run.log(values, step=record.round)
+
+    def round_lost(self, record: LostRound) -> None:
+        """Nothing: a step of the dashboard is a merged round."""
 
     def checkpoint(self, folder: Path, aliases: Sequence[str]) -> None:
         """Log the checkpoint as an artifact."""
