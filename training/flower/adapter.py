@@ -58,6 +58,10 @@ def _answered(message: Message, context: Context) -> Message:
         return Message(_packed(*answer(header, blob, dict(context.node_config))), reply_to=message)
 
 
+class _ToldToEnd(BaseException):
+    """No ``Exception``, as those are swallowed here and there while torch is imported."""
+
+
 @contextlib.contextmanager
 def _failing_when_told_to_end() -> Iterator[None]:
     """Let SIGTERM be an error of the client, which Flower reports.
@@ -67,11 +71,13 @@ def _failing_when_told_to_end() -> Iterator[None]:
 
     def fail(number: int, frame: FrameType | None) -> NoReturn:
         del number, frame
-        raise RuntimeError("the client's process was told to end")
+        raise _ToldToEnd
 
     before = signal.signal(signal.SIGTERM, fail)
     try:
         yield
+    except _ToldToEnd as end:
+        raise RuntimeError("the client's process was told to end") from end
     finally:
         signal.signal(signal.SIGTERM, before)
 
