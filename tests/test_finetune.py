@@ -15,7 +15,7 @@ from supernet.weights import views
 from training.engines.in_process import InProcessEngine
 from training.execution import Profile
 from training.finetune import FineTuning, fine_tune
-from training.messages import Failure, Task, Update
+from training.messages import Failure, FailureKind, Task, Update
 from training.randomness import derive_seed
 
 CLIENTS = 3
@@ -33,8 +33,8 @@ def _engine() -> InProcessEngine:
 class _Failing:
     """An engine whose clients fail, all but those named."""
 
-    def __init__(self, *well: int) -> None:
-        self.well, self.engine = well, _engine()
+    def __init__(self, *well: int, kind: FailureKind = "error") -> None:
+        self.well, self.kind, self.engine = well, kind, _engine()
 
     def available(self) -> Sequence[int]:
         return self.engine.available()
@@ -44,7 +44,7 @@ class _Failing:
             if task.client in self.well:
                 yield from self.engine.run([task])
             else:
-                yield Failure(task, "error", "battery empty")
+                yield Failure(task, self.kind, "battery empty")
 
 
 def test_an_epoch_is_the_mean_of_all_clients_weighted_by_their_images() -> None:
@@ -89,6 +89,8 @@ def test_a_client_that_fails_is_left_out() -> None:
     assert all(torch.equal(tensors[name], alone[name]) for name in alone)
 
 
-def test_a_round_in_which_all_fail_is_an_error() -> None:
-    with pytest.raises(UserError, match=r"all clients failed in fine-tuning \(client 0: battery empty\); use a lower"):
-        fine_tune(MICRO, random_tensors(), smallest(), _Failing(), TUNING)
+@pytest.mark.parametrize(("kind", "advice"), [("non-finite", "use a lower --finetune-lr"), ("lost", "search again")])
+def test_a_round_in_which_all_fail_is_an_error_with_the_advice_that_fits(kind: FailureKind, advice: str) -> None:
+    words = rf"all clients failed in fine-tuning \(client 0: battery empty\); {advice}"
+    with pytest.raises(UserError, match=words):
+        fine_tune(MICRO, random_tensors(), smallest(), _Failing(kind=kind), TUNING)

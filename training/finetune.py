@@ -66,6 +66,12 @@ def fine_tune(
                 fold.add(architecture, answer.tensors, answer.examples)
             listener.report("fine-tuning", epoch * len(clients) + done, tuning.epochs * len(clients))
         if not fold.updates:
-            reason = f" (client {failure.task.client}: {failure.reason})" if failure else ""
-            raise UserError(f"all clients failed in fine-tuning{reason}; use a lower --finetune-lr (now {tuning.lr:g})")
+            raise UserError(_all_failed(failure, tuning.lr))
         fold.merge_into(tensors)
+
+
+def _all_failed(failure: Failure | None, lr: float) -> str:
+    reason = f" (client {failure.task.client}: {failure.reason})" if failure else ""
+    diverged = failure is not None and failure.kind == "non-finite"
+    advice = f"use a lower --finetune-lr (now {lr:g})" if diverged else "search again when they are able to train"
+    return f"all clients failed in fine-tuning{reason}; {advice}"
