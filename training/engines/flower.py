@@ -16,6 +16,7 @@ from supernet.space import SearchSpace
 from supernet.weights import Tensors
 from training.engines.protocol import EngineError, Stopped, never
 from training.flower import wire
+from training.flower.envelope import enveloped
 from training.flower.exchange import Answer, Exchange, Question, Trouble
 from training.flower.line import LineLost
 from training.flower.roster import Roster
@@ -117,8 +118,9 @@ class FlowerEngine:
                     kind=kind,
                     jobs=[{**job_of(task), "architecture": task.architecture.to_json()} for task in group],
                 )
-                tensors = wire.joined([task.tensors for task in group])
-                most = wire.most_answer_bytes(kind, self._request.wire_dtype, tensors)
+                tensors = enveloped(self._space, [(task.architecture, task.tensors) for task in group])
+                values = sum(tensor.numel() for task in group for tensor in task.tensors.values())
+                most = wire.most_answer_bytes(kind, self._request.wire_dtype, values)
                 yield Question(present.get(group[0].client), request, tensors, most)
 
         for index, answer in enumerate(self._exchange.answers(questions(), self._config.deadline)):

@@ -29,6 +29,7 @@ from training.evaluation import count_correct
 from training.execution import apply_to_torch, default_profile
 from training.federation import recipe_of
 from training.flower import wire
+from training.flower.envelope import opened
 from training.flower.own_images import OwnImages, own_images, read_node_config
 from training.flower.wire import PROTOCOL, Request, WireError
 from training.memory import OutOfMemoryError
@@ -95,7 +96,8 @@ class _Node:
         if self._request.kind == "describe":
             return self._described(images), {}
         images = OwnImages(self._relabelled(images.training), self._relabelled(images.validation))
-        parts = wire.separated(wire.parse_blob(blob), len(self._request.jobs))
+        architectures = [self._architecture(job) for job in self._request.jobs]
+        parts = opened(self._space, architectures, wire.parse_blob(blob))
         work = {"train": self._trained, "calibrate": self._calibrated, "evaluate": self._evaluated}[self._request.kind]
         results = list(work(images, list(zip(self._request.jobs, parts, strict=True))))
         # Every result names the architecture it is for.

@@ -53,7 +53,7 @@ class Request:
         space: the search space as plain values, with the data's classes once they are known.
         classes: class names; empty while they are being asked for.
         normalisation: mean and std of the pixels; empty while they are being asked for.
-        jobs: fields of each job; tensors of job i are named ``i/NAME`` in the blob.
+        jobs: fields of each job; ``envelope.py`` says what the blob holds of each.
     """
 
     kind: Kind
@@ -195,11 +195,11 @@ def parse_blob(blob: bytes) -> Tensors:
     return tensors
 
 
-def most_answer_bytes(kind: Kind, dtype: WireDtype, tensors: Mapping[str, Tensor]) -> int:
-    """Return the most bytes of an answer to a question that held ``tensors``."""
+def most_answer_bytes(kind: Kind, dtype: WireDtype, values: int) -> int:
+    """Return the most bytes of an answer to a question whose jobs' tensors held so many ``values``."""
     # Statistics are float64, and fewer values than there are parameters.
     width = {"describe": 0, "train": TORCH_DTYPES[dtype].itemsize, "calibrate": 8, "evaluate": 0}[kind]
-    return width * sum(tensor.numel() for tensor in tensors.values()) + MOST_HEADER_BYTES + _BLOB_EXTRA
+    return width * values + MOST_HEADER_BYTES + _BLOB_EXTRA
 
 
 def _contiguous(tensors: Mapping[str, Tensor], dtype: torch.dtype | None) -> Tensors:
