@@ -35,7 +35,7 @@ def main() -> None:
         print(
             f"{options.nodes} nodes are online; logs: {options.folder}/*.log; Ctrl-C ends all of it\n"
             f"next: train-supernet --engine flower --flower.address {federation.address} "
-            f"--flower.root-certificates {federation.root_certificates} --clients.count {options.nodes} "
+            f"--flower.root-certificates {options.folder / 'keys' / 'ca.crt'} --clients.count {options.nodes} "
             f"--clients.per-round {options.nodes}",
             flush=True,
         )
