@@ -17,7 +17,7 @@ from supernet.typed_yaml import from_mapping
 from training.clients import ClientsConfig
 from training.config import RESUME_MAY_CHANGE, RunConfig, changed_fields, config_to_mapping
 from training.flower.connection import opened_link
-from training.flower.line import SOCKET, Line, LineLost
+from training.flower.line import GONE, SOCKET, Line, LineLost
 from training.flower.link import FlowerLink, check_reachable
 from training.flower.settings import FlowerConfig
 
@@ -268,6 +268,10 @@ def test_a_link_connects_when_it_is_first_used_and_anew_after_it_was_lost(
     # A message lives longer than its client has time, so that an answer in time arrives.
     message: Any = link.send("1", "train", b"{}", None, 30.0)
     assert message == 150.0
+    with pytest.raises(LineLost):
+        link.collect({message: 1000})
+    # Another line is another run of Flower's, which does not know the message.
+    assert link.collect({message: 1000})[message].error == GONE
     assert (tmp_path / "runs").read_text() == "run\n" * 2
     link.close()
     assert list(folders.iterdir()) == []
