@@ -193,6 +193,10 @@ class Incoming:
             found = self._pulled(partial, messages[name], end)
             if found is not None:
                 del self._partial[name]
+                # The SuperLink may forget it, also one that is not wanted.
+                self._client.ConfirmMessageReceived(
+                    ConfirmMessageReceivedRequest(node=self._node, run_id=self._run, message_object_id=partial.name)
+                )
                 yield name, found
 
     def _announce(self, messages: Mapping[str, int]) -> None:
@@ -220,9 +224,6 @@ class Incoming:
                 return Unreadable(TOO_LARGE, "larger than any answer to this message")
             if time.monotonic() > end:
                 return None
-        self._client.ConfirmMessageReceived(
-            ConfirmMessageReceivedRequest(node=self._node, run_id=self._run, message_object_id=partial.name)
-        )
         try:
             reply = inflate_object_from_contents(partial.name, partial.contents)
         except Exception as error:
