@@ -128,7 +128,7 @@ class FlowerEngine:
             if isinstance(answer, Trouble):
                 if answer.kind in ("timeout", "lost", "offline"):
                     self._roster.doubt(group[0].client)
-                for task, share in zip(group, _shares(answer), strict=False):
+                for task, share in zip(group, _shares(answer, len(group)), strict=True):
                     yield Failure(task, share.kind, share.reason, share.bytes_down, share.bytes_up)
             else:
                 yield from self._results(group, answer, read)
@@ -150,7 +150,7 @@ class FlowerEngine:
             parts = wire.separated(wire.read_blob(answer.blob) if blobs else {}, len(group))
         except WireError as error:
             jobs, unreadable = [{}] * len(group), error
-        for task, job, tensors, share in zip(group, jobs, parts, _shares(answer), strict=False):
+        for task, job, tensors, share in zip(group, jobs, parts, _shares(answer, len(group)), strict=True):
             try:
                 if unreadable is not None:
                     raise unreadable
@@ -282,11 +282,10 @@ def _by_client(tasks: Iterable[AnyTask]) -> Iterator[Sequence[AnyTask]]:
         yield list(group)
 
 
-def _shares(answer: AnyAnswer) -> Iterator[AnyAnswer]:
-    """Yield the answer to a message for each of its tasks, for ever; its bytes count once."""
-    yield answer
-    while True:
-        yield dataclasses.replace(answer, bytes_down=0, bytes_up=0)
+def _shares(answer: AnyAnswer, tasks: int) -> list[AnyAnswer]:
+    """Return the answer to a message for each of its ``tasks``; its bytes count once."""
+    counted = dataclasses.replace(answer, bytes_down=0, bytes_up=0)
+    return [counted if index else answer for index in range(tasks)]
 
 
 def _training_job(task: Task) -> Mapping[str, Any]:
