@@ -32,7 +32,7 @@ from training.clients import ClientsConfig
 from training.config import CheckpointConfig, EvaluationConfig, RunConfig, config_to_mapping
 from training.curriculum import Counts
 from training.evaluation import Evaluation
-from training.federation import make_assigner
+from training.federation import method_of
 from training.flower import wire
 from training.flower.connection import connect
 from training.flower.line import Reply
@@ -199,8 +199,7 @@ def add_registered(table: Results, dtype: WireDtype) -> None:
             config_mapping=config_to_mapping(config),
             space=space,
             entries=cache.entries,
-            probes=cache.entries[:1],
-            assigner=make_assigner(config, space, cache),
+            method=method_of(config, space, cache),
             engine=federation.engine(config, space),
             evaluator=NoProbes(),
             tracker=tracker,

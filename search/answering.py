@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cache.latency.table import table_summary
 from cache.limits import Limits
 from cache.progress import Listener
 from search.budgets import Budgets, limits_of
-from search.latency.table import table_summary
 from search.report import search_report
 from search.searcher import Answer, search, search_cheapest
 from search.subject import Subject

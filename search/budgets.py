@@ -5,10 +5,10 @@ import math
 from pathlib import Path
 
 from cache.additive import memory_cost, size_cost
+from cache.latency.cost import latency_cost
+from cache.latency.table import check_conditions, read_table
 from cache.limits import Limits
 from fitness.costs import FilePrecision
-from search.latency.cost import latency_cost
-from search.latency.table import check_conditions, read_table
 from supernet.errors import BudgetError
 from supernet.space import SearchSpace
 from supernet.units import parse_bytes, parse_milliseconds, parse_quantity

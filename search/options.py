@@ -5,10 +5,10 @@ import math
 from pathlib import Path
 from typing import Literal
 
+from cache.latency.table import check_conditions, read_table
 from cache.plot import check_plot_path
 from search.budgets import LIMITING, Budgets, check_budgets
 from search.export.settings import ExportSettings, Format, check_export, runtime_of
-from search.latency.table import check_conditions, read_table
 from search.targets import read_targets
 from supernet.errors import UserError
 from supernet.files import check_output, check_output_folder

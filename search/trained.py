@@ -168,7 +168,7 @@ class TrainedRun:
 
     def _able(self, engine: CalibratingEngine, entry: Entry) -> list[int]:
         """Return the clients that are there and can run a subnet."""
-        able = able_clients(self.config, entry, engine.available())
+        able = able_clients(self.config, self.space, entry, engine.available())
         if not able:
             raise UserError("no client of the federation can run this subnet; search one within their limits")
         return able

@@ -167,6 +167,15 @@ def encode(space: SearchSpace, architecture: Architecture) -> IntArray:
     return vector
 
 
+def intersection(space: SearchSpace, one: Architecture, other: Architecture) -> Architecture:
+    """Return the largest architecture inside both: every choice is the lesser of theirs, so its slices lie in theirs.
+
+    Raises:
+        ArchitectureError: one of them is not in the space.
+    """
+    return decode(space, np.minimum(encode(space, one), encode(space, other)))
+
+
 def encode_all(space: SearchSpace, architectures: Sequence[Architecture]) -> IntArray:
     """Return (N, genes): the canonical gene vectors of ``architectures``."""
     if not architectures:

@@ -44,15 +44,18 @@ def slices(space: SearchSpace, architecture: Architecture) -> Mapping[str, Slice
         ArchitectureError: the architecture is not in the space.
     """
     full = tensor_shapes(space, supernet_architecture(space))
-    return MappingProxyType(
-        {
-            name: tuple(
-                _centre(size, whole) if axis >= 2 else slice(0, size)
-                for axis, (size, whole) in enumerate(zip(shape, full[name], strict=True))
-            )
-            for name, shape in tensor_shapes(space, architecture).items()
-        }
-    )
+    return MappingProxyType(slices_within(tensor_shapes(space, architecture), full))
+
+
+def slices_within(shapes: Mapping[str, Shape], outer: Mapping[str, Shape]) -> dict[str, Slices]:
+    """Return, for every tensor of a network, the slices that it owns of a network's around it, by their shapes."""
+    return {
+        name: tuple(
+            _centre(size, whole) if axis >= 2 else slice(0, size)
+            for axis, (size, whole) in enumerate(zip(shape, outer[name], strict=True))
+        )
+        for name, shape in shapes.items()
+    }
 
 
 def row_shapes(row: Row) -> dict[str, Shape]:

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from search.latency.names import block_names, distinct_names
+from cache.latency.names import block_names, distinct_names
+from cache.latency.table import Conditions
 from search.latency.parts import Measurable
-from search.latency.table import Conditions
 from supernet.space import SearchSpace
 
 

@@ -16,18 +16,21 @@ from supernet.genes import decode, random_genes, smallest_genes
 from supernet.slices import supernet_architecture
 from supernet.space import SearchSpace
 from supernet.weights import Tensors, extract, initial_tensors
+from training.capabilities import capabilities
 from training.checkpoint import RunState
 from training.client import LocalTrainer, Recipe
-from training.clients import ClientsConfig, capabilities
+from training.clients import ClientsConfig
 from training.config import CheckpointConfig, ClientConfig, EvaluationConfig, RunConfig, config_to_mapping
-from training.curriculum import Assigner, Counts
+from training.curriculum import Counts
 from training.data.augment import Augmentation
 from training.data.images import ImageSet
 from training.engines.in_process import InProcessEngine
 from training.engines.protocol import Engine
-from training.evaluation import Evaluator, choose_probes
+from training.evaluation import Evaluator
 from training.execution import Profile
 from training.messages import Failure, Task, Update
+from training.methods.protocol import Ground
+from training.methods.table import make_method
 from training.records import LostRound, RoundRecord
 from training.rounds import Run, train
 
@@ -163,8 +166,7 @@ def simulated_run(
         config_mapping=config_to_mapping(config),
         space=MICRO,
         entries=entries,
-        probes=choose_probes(entries, config.evaluation.probes),
-        assigner=Assigner(config.curriculum, MICRO, entries, capabilities(config.clients), config.client.batch),
+        method=make_method(Ground(config, MICRO, entries, capabilities(config.clients, MICRO, config.seed))),
         engine=InProcessEngine(data, parts, recipe, profile or Profile()),
         evaluator=Evaluator(
             MICRO, data.subset(torch.arange(16)), held_out, NORMALISATION, config.evaluation.batch_size

@@ -2,40 +2,11 @@ import numpy as np
 import pytest
 
 from supernet.errors import UserError
-from training.clients import Capability, ClientsConfig, capabilities, draw_clients
+from training.clients import ClientsConfig, draw_clients
 
 
 def _config(**fields: object) -> ClientsConfig:
     return ClientsConfig(**{"count": 5, "per_round": 3, **fields})  # type: ignore[arg-type]
-
-
-def test_without_limits_a_client_runs_anything() -> None:
-    assert capabilities(_config()) == [Capability()] * 5
-    assert Capability().runs(10**15, 10**15)
-    assert str(Capability()) == "anything"
-
-
-def test_limits_repeat_over_the_clients_each_list_by_itself() -> None:
-    found = capabilities(_config(max_macs=("1k", "2M"), max_memory=("1M", "2M", "3M")))
-    assert [client.macs for client in found] == [1_000, 2_000_000, 1_000, 2_000_000, 1_000]
-    assert [client.memory for client in found] == [1_000_000, 2_000_000, 3_000_000, 1_000_000, 2_000_000]
-
-
-@pytest.mark.parametrize(
-    ("macs", "memory", "runs"), [(10, 100, True), (11, 100, False), (10, 101, False), (0, 0, True)]
-)
-def test_a_client_runs_a_network_up_to_and_including_its_limits(macs: int, memory: int, runs: bool) -> None:
-    assert Capability(macs=10, memory=100).runs(macs, memory) is runs
-
-
-def test_a_limit_on_one_cost_leaves_the_other_free() -> None:
-    assert Capability(macs=10).runs(10, 10**12)
-    assert Capability(memory=10).runs(10**12, 10)
-
-
-def test_a_capability_prints_its_limits() -> None:
-    assert str(Capability(macs=60_000_000)) == "60M MACs"
-    assert "MACs and " in str(Capability(macs=60_000_000, memory=64_000_000))
 
 
 def test_a_round_draws_distinct_clients_in_random_order() -> None:
@@ -72,6 +43,14 @@ def test_clients_that_are_away_are_not_drawn_and_fewer_may_be_there_than_are_wan
         ({"per_round": 6}, r"clients\.per_round is 6, more than the 5 clients of clients\.count"),
         ({"max_macs": ("10M", "many")}, "many"),
         ({"max_memory": ("64 apples",)}, "64 apples"),
+        ({"max_latency": ("5 parsecs",)}, "5 parsecs"),
+        ({"macs_cap": "much"}, "much"),
+        ({"max_latency": ("5ms",)}, r"clients\.max_latency is given without clients\.latency_table"),
+        ({"latency_table": "t.json"}, r"clients\.latency_table is given without clients\.max_latency"),
+        ({"file": "c.jsonl", "max_macs": ("1M",)}, r"clients\.file is c\.jsonl, which holds all limits"),
+        ({"macs_distribution": "tiers"}, r"tiers draws from clients\.max_macs; list some"),
+        ({"macs_distribution": "zipf", "max_macs": ("1M",)}, r"max_macs is \['1M'\]; zipf draws between two values"),
+        ({"macs_distribution": "uniform", "max_macs": ("2M", "1M")}, "uniform draws between two values"),
     ],
 )
 def test_a_federation_that_cannot_be_is_an_error_that_names_the_option(fields: dict[str, object], message: str) -> None:

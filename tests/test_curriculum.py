@@ -9,9 +9,8 @@ from cache.entries import Entry, make_entries
 from supernet.errors import UserError
 from supernet.genes import encode, random_genes
 from supernet.space import load_space
-from training.clients import Capability
-from training.config import Curriculum
-from training.curriculum import Assigner, Counts
+from training.capabilities import Capability
+from training.curriculum import Assigner, Counts, Curriculum
 
 _BATCH = 8
 _CURRICULA: tuple[Curriculum, ...] = ("pareto", "sandwich")

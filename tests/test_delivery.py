@@ -14,8 +14,8 @@ from commands import Outcome, check_refused, run_main
 from federation import finished_run, micro_space
 from latency import random_times
 
+from cache.latency.table import Conditions, LatencyTable, write_latency_table
 from search.cli import main
-from search.latency.table import Conditions, LatencyTable, write_latency_table
 from search.subnet import load_subnet, read_subnet_info
 from supernet.machine import machine
 from supernet.space import SearchSpace, space_to_mapping

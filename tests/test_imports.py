@@ -38,7 +38,7 @@ def test_nothing_but_networks_and_weights_needs_torch() -> None:
         "search.cli",
         "search.export.settings",
         "search.page.page",
-        "search.latency.table",
+        "cache.latency.table",
         "search.latency.cli",
         "cache.kept",
         "cache.exact",

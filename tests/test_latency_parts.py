@@ -7,8 +7,8 @@ from spaces import SMALL, SMALL_RESNET
 from strategies import preset, runs, spaces_with_architectures
 from torch import nn
 
+from cache.latency.names import block_names
 from fitness.blocks import choices_made
-from search.latency.names import block_names
 from search.latency.parts import build_part, distinct_choices, input_shape, measurable, ready
 from supernet.architecture import Architecture
 from supernet.folding import folded

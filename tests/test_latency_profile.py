@@ -8,10 +8,10 @@ from federation import micro_space
 from latency import CALL_MS, FakeClock, FakeRuntime, conditions, names_of, network_ms
 from spaces import SMALL_RESNET
 
+from cache.latency.cost import latency_cost
+from cache.latency.table import LatencyTable, LatencyTableError, read_table, write_latency_table
 from cache.progress import SILENT, Listener
-from search.latency.cost import latency_cost
 from search.latency.profile import Bench, clock_of, partial_path, profile, started_table
-from search.latency.table import LatencyTable, LatencyTableError, read_table, write_latency_table
 from search.latency.validation import validate
 from supernet.genes import decode, random_genes
 from supernet.space import SearchSpace

@@ -10,10 +10,9 @@ from latency import conditions, names_of, random_times, write_table
 from spaces import SMALL, SMALL_RESNET, listed
 from strategies import PRESETS, preset
 
-from fitness.blocks import tabulate
-from search.latency.cost import latency_cost, read_latency
-from search.latency.names import block_names
-from search.latency.table import (
+from cache.latency.cost import latency_cost, read_latency
+from cache.latency.names import block_names
+from cache.latency.table import (
     Correction,
     LatencyTable,
     LatencyTableError,
@@ -22,6 +21,7 @@ from search.latency.table import (
     read_table,
     write_latency_table,
 )
+from fitness.blocks import tabulate
 from supernet.errors import UserError
 from supernet.genes import random_genes
 from supernet.layers import LayerTable, layer_table

@@ -5,9 +5,9 @@ from scipy.stats import spearmanr
 from spaces import SMALL
 from strategies import preset
 
+from cache.latency.cost import latency_cost
+from cache.latency.table import LatencyTable
 from fitness.score import score
-from search.latency.cost import latency_cost
-from search.latency.table import LatencyTable
 from search.latency.validation import fit_correction, judged, percentage_error, spread_networks
 from supernet.genes import random_genes
 

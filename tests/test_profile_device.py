@@ -13,10 +13,10 @@ from latency import names_of
 from processes import PATIENCE, wait_until
 
 import supernet
+from cache.latency.cost import read_latency
+from cache.latency.table import read_table
 from search.cli import main as search_main
 from search.latency.cli import main
-from search.latency.cost import read_latency
-from search.latency.table import read_table
 from supernet.genes import encode
 from supernet.machine import machine
 

@@ -175,7 +175,7 @@ def test_where_things_are_and_what_is_reported_change_without_a_remark(copy: Pat
         ("cache", None),
         ("rounds", 3),
         ("seed", 1),
-        ("curriculum", "sandwich"),
+        ("method", "superfednas"),
         ("data.validation", 0.2),
         ("data.crop", 2),
         ("data.flip", True),

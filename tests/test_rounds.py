@@ -27,13 +27,15 @@ from simulation import (
 
 from supernet.slices import tensor_shapes
 from supernet.weights import Tensors
+from training.capabilities import Capability
 from training.checkpoint import load_checkpoint, newest_checkpoint
-from training.clients import Capability, ClientsConfig
+from training.clients import ClientsConfig
 from training.config import CheckpointConfig, ServerConfig
-from training.curriculum import Assigner
 from training.engines.protocol import Engine
 from training.evaluation import Evaluation, Probe
 from training.messages import Failure, Task, Update
+from training.methods.protocol import Ground
+from training.methods.table import METHODS, make_method
 from training.records import RoundRecord
 from training.rounds import train
 from training.schedules import largest_weight, learning_rate
@@ -84,11 +86,11 @@ def test_tasks_carry_the_rate_of_the_round_and_a_seed_of_their_own(tmp_path: Pat
     assert {task.learning_rate for task in tasks} == {record.lr for record in recorder(run).records}
 
 
-@pytest.mark.parametrize("curriculum", ["pareto", "sandwich"])
-def test_two_runs_of_one_seed_give_the_same_bytes_and_another_seed_others(tmp_path: Path, curriculum: Any) -> None:
+@pytest.mark.parametrize("method", METHODS)
+def test_two_runs_of_one_seed_give_the_same_bytes_and_another_seed_others(tmp_path: Path, method: Any) -> None:
     ended = []
     for seed in (0, 0, 1):
-        run = simulated_run(tmp_path, short_config(seed=seed, curriculum=curriculum))
+        run = simulated_run(tmp_path, short_config(seed=seed, method=method))
         state, tensors = train_run(run)
         ended.append((state, tensors, [_without_times(record) for record in recorder(run).records]))
     (state, tensors, records), (state_again, tensors_again, records_again), (_, other, _) = ended
@@ -116,7 +118,7 @@ def test_global_generators_play_no_part(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stop_after", [1, 2])
 @pytest.mark.parametrize(
-    "changes", [{}, {"curriculum": "sandwich"}, {"server": ServerConfig(momentum=0.5, weight_by_examples=True)}]
+    "changes", [{}, {"method": "superfednas"}, {"server": ServerConfig(momentum=0.5, weight_by_examples=True)}]
 )
 def test_a_resumed_run_ends_with_the_bytes_of_one_never_interrupted(
     tmp_path: Path, changes: dict[str, Any], stop_after: int
@@ -212,9 +214,9 @@ def test_the_training_loss_is_the_mean_over_clients_weighted_by_their_images(tmp
 def test_one_client_with_the_largest_network_replaces_the_supernet(tmp_path: Path) -> None:
     config = short_config(rounds=1, clients=ClientsConfig(count=3, per_round=1))
     largest = micro_entries()[-1:]
-    assigner = Assigner("pareto", MICRO, largest, [Capability()] * 3, config.client.batch)
     run, engine = spoiled_run(tmp_path, unspoiled, config)
-    run = dataclasses.replace(run, assigner=assigner, entries=largest)
+    method = make_method(Ground(config, MICRO, largest, [Capability()] * 3))
+    run = dataclasses.replace(run, method=method, entries=largest)
     _, tensors = train_run(run)
     (update,) = engine.updates
     assert same_bytes(tensors, dict(update.tensors))
@@ -228,7 +230,7 @@ def test_updates_are_merged_with_the_weights_of_the_round(tmp_path: Path, by_exa
     config = short_config(rounds=1, server=ServerConfig(0.7, weight_by_examples=by_examples))
     run, engine = spoiled_run(tmp_path, told, config)
     _, tensors = train_run(run)
-    largest = [update for update in engine.updates if run.assigner.is_largest(entry_of(update))]
+    largest = [update for update in engine.updates if entry_of(update) == micro_entries()[-1]]
     weights = [
         (0.7 if update is largest[0] else 0.15) * (update.task.client + 1 if by_examples else 1)
         for update in engine.updates
@@ -269,11 +271,12 @@ def test_answers_may_come_in_any_order(tmp_path: Path) -> None:
 def test_probes_are_evaluated_when_due_and_after_the_last_round(tmp_path: Path) -> None:
     run = simulated_run(tmp_path)
     state, tensors = train_run(run)
+    probes = run.method.probes(state)
     first, second, third = recorder(run).records
     assert first.probes == ()
     assert first.evaluation_seconds == 0
-    assert [probe.macs for probe in second.probes] == [run.probes[0].macs, run.probes[-1].macs]
-    assert list(third.probes) == run.evaluator.probe(tensors, run.probes).probes
+    assert [probe.macs for probe in second.probes] == [probes[0].macs, probes[-1].macs]
+    assert list(third.probes) == run.evaluator.probe(tensors, probes).probes
     means = {record.round: record.mean_accuracy or 0.0 for record in (second, third)}
     assert state.best is not None
     assert state.best.accuracy == max(means.values())

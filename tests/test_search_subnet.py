@@ -18,10 +18,10 @@ from spaces import SMALL, SMALL_RESNET, VAST, listed
 
 import supernet
 from cache.kept import find_frontier
+from cache.latency.cost import read_latency
 from cache.limits import Limits
 from fitness.score import score
 from search.cli import main
-from search.latency.cost import read_latency
 from search.subnet import load_subnet, read_subnet_info
 from supernet.architecture import architecture_from_json
 from supernet.genes import encode

@@ -12,9 +12,9 @@ from strategies import preset
 from cache.entries import Entry, make_entries
 from cache.exact import SpaceTooLargeError
 from cache.kept import find_frontier
+from cache.latency.cost import read_latency
 from cache.limits import Limits
 from cache.progress import Listener
-from search.latency.cost import read_latency
 from search.searcher import Answer, search, search_cheapest
 from supernet.architecture import architecture_from_text
 from supernet.errors import BudgetError

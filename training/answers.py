@@ -9,6 +9,7 @@ from cache.entries import Entry
 from training.aggregation import Fold
 from training.messages import Failure, Update, check_update
 from training.privacy import clip_scale, deltas, update_norm
+from training.work import Work
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,24 +19,27 @@ class RoundPlan:
     Attributes:
         number: of the round, from 1.
         learning_rate: of the clients.
-        beta: weight β_t of the largest network.
+        beta: weight β_t of the largest network; None where all weigh the same.
         assigned: the drawn clients in order, and what each trains.
         weights: of the clients' updates.
+        work: what clients do besides training it.
     """
 
     number: int
     learning_rate: float
-    beta: float
+    beta: float | None
     assigned: Mapping[int, Entry]
     weights: Mapping[int, float]
+    work: Mapping[int, Work] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
 class Accepted:
-    """What is kept of a merged update: how many images it stands for, its training loss, what it cost to send."""
+    """What is kept of a merged update: how many images it stands for, its training loss, what it cost."""
 
     examples: int
     loss: float
+    compute: int
     bytes_down: int
     bytes_up: int
 
@@ -63,6 +67,7 @@ class Answers:
         self._sgd: list[tuple[float, float]] = []
         self.bytes_up = 0
         self.bytes_down = 0
+        self.compute = 0
 
     def take(self, answer: Update | Failure) -> None:
         """Check an answer and fold it in, or count why it cannot be."""
@@ -72,11 +77,12 @@ class Answers:
             self.failures.append(answer)
             return
         self._sgd.append((answer.started, answer.started + answer.sgd_seconds))
+        self.compute += answer.compute
         failure = check_update(answer) or self._fold(answer)
         if failure is not None:
             self.failures.append(failure)
             return
-        accepted = Accepted(answer.examples, answer.loss, answer.bytes_down, answer.bytes_up)
+        accepted = Accepted(answer.examples, answer.loss, answer.compute, answer.bytes_down, answer.bytes_up)
         self.accepted[answer.task.client] = accepted
 
     def _fold(self, update: Update) -> Failure | None:

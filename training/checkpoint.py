@@ -50,6 +50,8 @@ class RunState:
         bytes_down: bytes the clients were sent, likewise.
         wandb_id: the wandb run that mirrors this one.
         exposure: of every client in a private run, see ``accountant.py``; empty in others and before the first round.
+        compute: multiply–accumulates of all forward passes that clients have trained with so far.
+        method: what the method keeps, as JSON values.
     """
 
     round: int
@@ -61,6 +63,8 @@ class RunState:
     bytes_down: int = 0
     wandb_id: str | None = None
     exposure: tuple[float, ...] = ()
+    compute: int = 0
+    method: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)

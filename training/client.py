@@ -1,6 +1,7 @@
 """A client's local training: SGD on its own images, from the server's slices to its update."""
 
 import dataclasses
+import functools
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -15,7 +16,9 @@ from supernet.slices import tensor_shapes
 from supernet.space import SearchSpace
 from supernet.weights import Tensors, network_with
 from training.buffers import Buffers
+from training.compute import macs_of, training_macs
 from training.config import ClientConfig
+from training.cotraining import CoTrainingStep, InnerNetwork
 from training.data.augment import Augmentation
 from training.data.batches import Batches
 from training.data.images import ImageSet, Normalisation
@@ -23,6 +26,7 @@ from training.execution import Profile
 from training.memory import out_of_memory
 from training.messages import Task, Update, tensor_bytes
 from training.step import CudaRecorder, EagerStep, Recorder, ReplayedStep, Step
+from training.work import CoTraining, Plain, Work
 
 #: Networks a trainer keeps built; a cache of 60 entries fits.
 _KEPT_NETWORKS = 64
@@ -40,12 +44,12 @@ class Recipe:
 
 @dataclasses.dataclass(frozen=True)
 class _Built:
-    """One architecture's network on a trainer's memory."""
+    """One architecture's network on a trainer's memory, and how it takes a step of one kind of work."""
 
     weights: Tensors
     momentum: Tensors
     optimizer: torch.optim.SGD
-    step: Step
+    step: Step | CoTrainingStep
 
 
 class LocalTrainer:
@@ -68,7 +72,7 @@ class LocalTrainer:
         self._batches = Batches(
             recipe.config.batch, recipe.augmentation, recipe.normalisation, recipe.space.classes, layout
         )
-        self._built: OrderedDict[Architecture, _Built] = OrderedDict()
+        self._built: OrderedDict[tuple[Architecture, type[Work]], _Built] = OrderedDict()
         self._stream = _stream(device)
         self._recorder = CudaRecorder(self._stream) if recorder is None and self._stream is not None else recorder
 
@@ -86,7 +90,7 @@ class LocalTrainer:
             return self._train(task, data, cancelled)
 
     def _train(self, task: Task, data: ImageSet, cancelled: Callable[[], bool]) -> Update:
-        built = self._network(task.architecture)
+        built = self._network(task.architecture, type(task.work))
         _fill(built, task)
         generator = torch.Generator().manual_seed(task.seed)
         loss = 0.0
@@ -102,7 +106,16 @@ class LocalTrainer:
         # Many networks stay built; none may keep the memory of its gradients.
         built.optimizer.zero_grad(set_to_none=True)
         seconds, size = time.monotonic() - started, tensor_bytes(built.weights)
-        return Update(task, built.weights, len(data), loss, started, seconds, bytes_down=size, bytes_up=size)
+        return Update(
+            task, built.weights, len(data), loss, started, seconds, size, size, self._compute(built, task, data)
+        )
+
+    def _compute(self, built: _Built, task: Task, data: ImageSet) -> int:
+        """Return the multiply–accumulates of all forward passes of a task's training."""
+        batch = self._recipe.config.batch
+        if isinstance(built.step, CoTrainingStep):
+            return built.step.macs * batch
+        return training_macs(macs_of(self._recipe.space, task.architecture), len(data), task.epochs, batch)
 
     def _on_stream(self) -> AbstractContextManager[object]:
         if self._stream is None:
@@ -111,31 +124,48 @@ class LocalTrainer:
         self._stream.wait_stream(torch.cuda.default_stream(self._device))
         return torch.cuda.stream(self._stream)
 
-    def _network(self, architecture: Architecture) -> _Built:
-        built = self._built.pop(architecture, None) or self._build(architecture)
-        self._built[architecture] = built
+    def _network(self, architecture: Architecture, work: type[Work]) -> _Built:
+        key = (architecture, work)
+        built = self._built.pop(key, None) or self._build(architecture, work)
+        self._built[key] = built
         if len(self._built) > _KEPT_NETWORKS:
             self._built.popitem(last=False)
         return built
 
-    def _build(self, architecture: Architecture) -> _Built:
-        recipe, profile = self._recipe, self._profile
+    def _build(self, architecture: Architecture, work: type[Work]) -> _Built:
+        recipe = self._recipe
+        # What differs from step to step cannot be recorded once and replayed.
+        graphs = self._profile.graphs and work is Plain
         shapes = tensor_shapes(recipe.space, architecture)
         weights = self._weights.views(shapes)
         network = network_with(recipe.space, architecture, weights).train()
         momentum = self._momentum.views(shapes) if recipe.config.momentum else {}
         # A graph reads the learning rate where it was at its recording.
-        rate = torch.zeros((), device=self._device) if profile.graphs else 0.0
-        optimizer = make_optimizer(network, recipe.config, rate, fused=profile.fused)
+        rate = torch.zeros((), device=self._device) if graphs else 0.0
+        optimizer = make_optimizer(network, recipe.config, rate, fused=self._profile.fused)
         for name, parameter in network.named_parameters():
             if momentum:
                 optimizer.state[parameter]["momentum_buffer"] = momentum[name]
-        step: Step = EagerStep(network, optimizer, recipe.config, profile, self._device)
-        if profile.graphs:
+        if work is CoTraining:
+            return _Built(weights, momentum, optimizer, self._co_training(architecture, network, optimizer))
+        step: Step = EagerStep(network, optimizer, recipe.config, self._profile, self._device)
+        if graphs:
             if self._recorder is None:
                 raise ValueError(f"graphs are recorded on a GPU, not on {self._device}")
             step = ReplayedStep(step, *self._batches.empty(architecture.resolution, self._device), self._recorder)
         return _Built(weights, momentum, optimizer, step)
+
+    def _co_training(
+        self, architecture: Architecture, network: nn.Module, optimizer: torch.optim.SGD
+    ) -> CoTrainingStep:
+        space, profile = self._recipe.space, self._profile
+
+        @functools.lru_cache(maxsize=_KEPT_NETWORKS)
+        def inner(architecture: Architecture) -> InnerNetwork:
+            return InnerNetwork(space, architecture, network, profile)
+
+        macs = macs_of(space, architecture)
+        return CoTrainingStep(network, inner, macs, optimizer, self._recipe.config, profile, self._device)
 
 
 def _stream(device: torch.device) -> torch.cuda.Stream | None:
@@ -168,4 +198,9 @@ def _fill(built: _Built, task: Task) -> None:
             group["lr"].fill_(task.learning_rate)
         else:
             group["lr"] = task.learning_rate
-    built.step.begin()
+    if isinstance(built.step, CoTrainingStep):
+        if not isinstance(task.work, CoTraining):
+            raise TypeError(f"a step of co-training for {task.work}")
+        built.step.begin(task.work, task.seed)
+    else:
+        built.step.begin()

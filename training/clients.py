@@ -1,12 +1,17 @@
-"""The clients of a federation: how many there are, how many train a round, and what each can run."""
+"""The clients of a federation: how many there are, how many train a round, what is said of what each can run."""
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
 from supernet.errors import UserError
-from supernet.units import format_bytes, format_quantity, parse_quantity
+from supernet.units import parse_milliseconds, parse_quantity
+
+MacsDistribution = Literal["listed", "tiers", "uniform", "zipf"]
+
+DataAmounts = Literal["independent", "matched"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,15 +21,30 @@ class ClientsConfig:
     Attributes:
         count: registered clients.
         per_round: clients drawn each round.
-        max_macs: most MACs a client can run, e.g. [60M, 180M]; the list repeats over the clients.
+        max_macs: most MACs a client can run, e.g. [60M, 180M]; how they are given out says macs_distribution.
         max_memory: most bytes of fp32 parameters and feature maps of one batch a client can hold, e.g.
             [64M, 1G]; the list repeats over the clients.
+        macs_distribution: listed (the values repeat over the clients), tiers (each client draws one of the values),
+            uniform or zipf (each client draws from the range of the two values).
+        macs_exponent: s of zipf, whose density at c MACs falls as c^-s.
+        macs_cap: no client is taken to run more MACs than this.
+        max_latency: longest time of one image on a client, by latency_table, e.g. [5ms, 20ms]; the list repeats.
+        latency_table: latency table of the clients' device.
+        file: JSON Lines file with the macs, memory and latency of every client, in place of all these limits.
+        data: independent of what a client can run, or matched: the more images, the more MACs it can run.
     """
 
     count: int = 20
     per_round: int = 8
     max_macs: tuple[str, ...] = ()
     max_memory: tuple[str, ...] = ()
+    macs_distribution: MacsDistribution = "listed"
+    macs_exponent: float = 1.2
+    macs_cap: str | None = None
+    max_latency: tuple[str, ...] = ()
+    latency_table: str | None = None
+    file: str | None = None
+    data: DataAmounts = "independent"
 
     def __post_init__(self) -> None:
         if self.count < 1 or self.per_round < 1:
@@ -35,44 +55,29 @@ class ClientsConfig:
             raise UserError(
                 f"clients.per_round is {self.per_round}, more than the {self.count} clients of clients.count"
             )
-        for text in (*self.max_macs, *self.max_memory):
+        for text in (*self.max_macs, *self.max_memory, *([self.macs_cap] if self.macs_cap else [])):
             parse_quantity(text)
+        for text in self.max_latency:
+            parse_milliseconds(text)
+        self._check_distribution()
+        if bool(self.max_latency) != bool(self.latency_table) and self.file is None:
+            lacks, has = ("latency_table", "max_latency") if self.max_latency else ("max_latency", "latency_table")
+            raise UserError(f"clients.{has} is given without clients.{lacks}; a limit on latency needs both")
+        if self.file is not None and (self.max_macs or self.max_memory or self.max_latency):
+            raise UserError(f"clients.file is {self.file}, which holds all limits; leave out the other limits")
 
-
-@dataclasses.dataclass(frozen=True)
-class Capability:
-    """What one client can run; None where it has no limit.
-
-    Attributes:
-        macs: most multiply–accumulates of one image.
-        memory: most bytes of parameters and feature maps of one batch.
-    """
-
-    macs: int | None = None
-    memory: int | None = None
-
-    def runs(self, macs: int, memory: int) -> bool:
-        """Return whether a network of these costs is within the client's limits."""
-        return (self.macs is None or macs <= self.macs) and (self.memory is None or memory <= self.memory)
-
-    def __str__(self) -> str:
-        limits = []
-        if self.macs is not None:
-            limits.append(f"{format_quantity(self.macs)} MACs")
-        if self.memory is not None:
-            limits.append(format_bytes(self.memory))
-        return " and ".join(limits) or "anything"
-
-
-def capabilities(config: ClientsConfig) -> list[Capability]:
-    """Return the capability of every client."""
-
-    def limit(values: tuple[str, ...], client: int) -> int | None:
-        return parse_quantity(values[client % len(values)]) if values else None
-
-    return [
-        Capability(limit(config.max_macs, client), limit(config.max_memory, client)) for client in range(config.count)
-    ]
+    def _check_distribution(self) -> None:
+        name = self.macs_distribution
+        if name == "listed":
+            return
+        if name == "tiers" and not self.max_macs:
+            raise UserError("clients.macs_distribution tiers draws from clients.max_macs; list some, e.g. [25M, 60M]")
+        if name in ("uniform", "zipf"):
+            ends = [parse_quantity(text) for text in self.max_macs]
+            if len(ends) != 2 or ends[0] > ends[1]:
+                raise UserError(
+                    f"clients.max_macs is {list(self.max_macs)}; {name} draws between two values, e.g. [25M, 600M]"
+                )
 
 
 def draw_clients(available: Sequence[int], per_round: int, generator: np.random.Generator) -> list[int]:

@@ -9,19 +9,22 @@ import yaml
 
 from supernet.errors import UserError
 from supernet.files import write_text
+from supernet.units import parse_quantity
 from training.accountant import PrivacyConfig
 from training.clients import ClientsConfig
 from training.execution import ExecutionConfig, PrecisionChoice
 from training.flower.settings import FlowerConfig
+from training.methods.settings import CoTrainConfig, FedAvgConfig, MethodName
 from training.partition import PartitionConfig
 from training.schedules import LearningRateSchedule
 
 #: Images a step of the published recipe.
 DEFAULT_BATCH = 64
 
-Curriculum = Literal["pareto", "sandwich"]
-
 EngineName = Literal["in-process", "flower"]
+
+#: Methods whose rounds the account of privacy describes.
+PRIVATE_METHODS: tuple[MethodName, ...] = ("deepfednas", "superfednas", "fedavg")
 
 #: What may change when a run is resumed: where things are, what is reported, how many clients train at once.
 RESUME_MAY_CHANGE = (
@@ -224,9 +227,11 @@ class RunConfig:
         cache: cache file; a cache of 60 entries is built when left out.
         fitness: YAML file of fitness weights for the cache that is built.
         rounds: rounds of training.
+        compute: MACs of all clients' forward passes that training may take, e.g. 50T; ends a run in place of rounds.
         seed: of every random draw of the run.
         engine: in-process (all clients simulated here) or flower (real ones, connected to a SuperLink).
-        curriculum: pareto (draws from the cache) or sandwich (random networks in the same MACs range).
+        method: deepfednas (one network a client, drawn from the cache), superfednas (drawn at random from the space),
+            fedavg (one fixed network), cotrain (several networks a client in every step).
         device: auto, cpu, cuda or cuda:N.
         precision: fp32, tf32, bf16 or fp16, or auto: the fastest of those that keep the accuracy (all but fp16,
             which older GPUs are measured with in place of bf16).
@@ -235,6 +240,8 @@ class RunConfig:
         clients: the federation.
         client: local training.
         server: aggregation.
+        fedavg: the network of the method fedavg.
+        cotrain: the method cotrain.
         privacy: clipping and noise of the clients' updates, none unless asked for.
         evaluation: probes on validation images.
         checkpoint: what is kept to resume from.
@@ -248,9 +255,10 @@ class RunConfig:
     cache: str | None = None
     fitness: str | None = None
     rounds: int = 100
+    compute: str | None = None
     seed: int = 0
     engine: EngineName = "in-process"
-    curriculum: Curriculum = "pareto"
+    method: MethodName = "deepfednas"
     device: str = "auto"
     precision: PrecisionChoice = "auto"
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
@@ -258,6 +266,8 @@ class RunConfig:
     clients: ClientsConfig = dataclasses.field(default_factory=ClientsConfig)
     client: ClientConfig = dataclasses.field(default_factory=ClientConfig)
     server: ServerConfig = dataclasses.field(default_factory=ServerConfig)
+    fedavg: FedAvgConfig = dataclasses.field(default_factory=FedAvgConfig)
+    cotrain: CoTrainConfig = dataclasses.field(default_factory=CoTrainConfig)
     privacy: PrivacyConfig = dataclasses.field(default_factory=PrivacyConfig)
     evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
@@ -271,6 +281,8 @@ class RunConfig:
             raise UserError(f"flower.min_clients is {wanted}, more than the {self.clients.count} of clients.count")
         if self.rounds < 1:
             raise UserError(f"rounds is {self.rounds}; it must be at least 1")
+        if self.compute is not None:
+            parse_quantity(self.compute)
         if self.seed < 0:
             raise UserError(f"seed is {self.seed}; it must not be negative")
         if self.privacy.clip and self.server.weight_by_examples:
@@ -278,6 +290,12 @@ class RunConfig:
                 "server.weight_by_examples is on with privacy.clip; weights that depend on the clients' images are not "
                 "private: turn one of them off"
             )
+        if self.privacy.clip and self.method not in PRIVATE_METHODS:
+            raise UserError(
+                f"method {self.method} does not go with privacy.clip; private are: {', '.join(PRIVATE_METHODS)}"
+            )
+        if self.engine == "flower" and self.clients.data != "independent":
+            raise UserError("clients.data matched is for simulations; connected clients have the images they have")
 
 
 def config_to_mapping(config: RunConfig) -> dict[str, Any]:

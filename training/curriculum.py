@@ -7,6 +7,7 @@ often gets it, likewise the largest. ``pareto`` (DeepFedNAS) draws all others fr
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -16,8 +17,9 @@ from cache.sampling import draw_within
 from supernet.errors import BudgetError, UserError
 from supernet.genes import encode
 from supernet.space import SearchSpace
-from training.clients import Capability
-from training.config import Curriculum
+from training.capabilities import Capability
+
+Curriculum = Literal["pareto", "sandwich"]
 
 _MOST_DRAWS = 20
 
@@ -69,15 +71,7 @@ class Assigner:
         self._space, self._batch_size = space, batch_size
         self._entries = entries
         self._clients = clients
-        # Clients of equal capability share a list, so that 10,000 clients cost no more than one of each kind.
-        by_capability = {kind: [entry for entry in entries if self._runs(kind, entry)] for kind in set(clients)}
-        self._runnable = [by_capability[kind] for kind in clients]
-        for client, runnable in enumerate(self._runnable):
-            if not runnable or runnable[0] is not entries[0]:
-                raise UserError(
-                    f"client {client} can run {clients[client]}, less than the smallest cache entry "
-                    f"({entries[0].macs:,} MACs); raise its limit or build a cache with a lower --flops-min"
-                )
+        self._runnable = runnable_entries(entries, clients, batch_size)
         draws: dict[Curriculum, Draw] = {"pareto": self._draw_from_cache, "sandwich": self._draw_from_space}
         self._draw = draws[name]
 
@@ -119,14 +113,23 @@ class Assigner:
             except BudgetError:
                 break
             (entry,) = make_entries(self._space, encode(self._space, architecture)[None], self._space.fitness)
-            if self._runs(self._clients[client], entry):
+            if self._clients[client].runs(entry, self._batch_size):
                 return entry
         return self._entries[0]
 
-    def _runs(self, capability: Capability, entry: Entry) -> bool:
-        return capability.runs(entry.macs, training_memory(entry, self._batch_size))
 
+def runnable_entries(entries: Sequence[Entry], clients: Sequence[Capability], batch_size: int) -> list[Sequence[Entry]]:
+    """Return the entries that every client can run, by ascending MACs.
 
-def training_memory(entry: Entry, batch_size: int) -> int:
-    """Return the bytes of fp32 parameters and feature maps of one batch that a client needs for ``entry``."""
-    return 4 * entry.params + batch_size * entry.activation_bytes
+    Raises:
+        UserError: a client cannot run even the smallest entry.
+    """
+    # Clients of equal capability share a list, so that 10,000 clients cost no more than one of each kind.
+    by_capability = {kind: [entry for entry in entries if kind.runs(entry, batch_size)] for kind in set(clients)}
+    for client, kind in enumerate(clients):
+        if not by_capability[kind] or by_capability[kind][0] is not entries[0]:
+            raise UserError(
+                f"client {client} can run {kind}, less than the smallest cache entry ({entries[0].macs:,} MACs); raise "
+                "its limit or build a cache with a lower --flops-min"
+            )
+    return [by_capability[kind] for kind in clients]

@@ -11,10 +11,9 @@ from cache.entries import Entry
 from cache.file import Cache
 from supernet.errors import UserError
 from supernet.space import SearchSpace
+from training.capabilities import Capability, capabilities, matched
 from training.client import Recipe
-from training.clients import capabilities
 from training.config import DataConfig, RunConfig
-from training.curriculum import Assigner, training_memory
 from training.data.augment import Augmentation
 from training.data.images import ImageSet, Normalisation, normalisation_of
 from training.data.sources import load_images
@@ -23,6 +22,8 @@ from training.engines.in_process import InProcessEngine
 from training.engines.protocol import CalibratingEngine, never
 from training.evaluation import Evaluator, ProbeEvaluator
 from training.execution import Profile
+from training.methods.protocol import Ground, Method
+from training.methods.table import make_method
 from training.partition import partition
 from training.randomness import numpy_stream, torch_stream
 from training.run_folder import Census, Split
@@ -88,7 +89,8 @@ def simulated(config: RunConfig, space: SearchSpace) -> SimulatedFederation:
         UserError: the images are missing, or cannot be spread as asked for.
     """
     data = load_training_images(config, space)
-    return SimulatedFederation(data, split_images(config, data))
+    strength = capabilities(config.clients, space, config.seed) if config.clients.data == "matched" else None
+    return SimulatedFederation(data, split_images(config, data, strength))
 
 
 def simulated_again(folder: Path, config: RunConfig, space: SearchSpace, split: Split) -> SimulatedFederation:
@@ -103,8 +105,8 @@ def simulated_again(folder: Path, config: RunConfig, space: SearchSpace, split: 
     return SimulatedFederation(data, split)
 
 
-def split_images(config: RunConfig, data: ImageSet) -> Split:
-    """Hold out validation images, spread the others over the clients.
+def split_images(config: RunConfig, data: ImageSet, strength: Sequence[Capability] | None = None) -> Split:
+    """Hold out validation images, spread the others over the clients; by their ``strength`` if it is given.
 
     Raises:
         UserError: a class has too few images, or a client would have less than a batch.
@@ -117,23 +119,24 @@ def split_images(config: RunConfig, data: ImageSet) -> Split:
         config.client.batch,
         numpy_stream(config.seed, "partition"),
     )
-    clients = [training[part].tolist() for part in parts]
+    spread = parts if strength is None else matched(parts, strength)
+    clients = [training[part].tolist() for part in spread]
     return Split(data.digest(), data.classes, validation.tolist(), clients, normalisation_of(data.subset(training)))
 
 
-def make_assigner(config: RunConfig, space: SearchSpace, cache: Cache) -> Assigner:
-    """Return the curriculum of a run.
+def method_of(config: RunConfig, space: SearchSpace, cache: Cache) -> Method:
+    """Return the method of a run.
 
     Raises:
-        UserError: a client cannot run the smallest network of the cache.
+        UserError: it cannot work with the run's clients or cache.
     """
-    return Assigner(config.curriculum, space, cache.entries, capabilities(config.clients), config.client.batch)
+    return make_method(Ground(config, space, cache.entries, capabilities(config.clients, space, config.seed)))
 
 
-def able_clients(config: RunConfig, entry: Entry, available: Sequence[int]) -> list[int]:
+def able_clients(config: RunConfig, space: SearchSpace, entry: Entry, available: Sequence[int]) -> list[int]:
     """Return those of the ``available`` clients of a run that can train ``entry``."""
-    needed, kinds = training_memory(entry, config.client.batch), capabilities(config.clients)
-    return [client for client in available if kinds[client].runs(entry.macs, needed)]
+    clients = capabilities(config.clients, space, config.seed)
+    return [client for client in available if clients[client].runs(entry, config.client.batch)]
 
 
 def recipe_of(config: RunConfig, space: SearchSpace, normalisation: Normalisation) -> Recipe:

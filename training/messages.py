@@ -9,6 +9,7 @@ from typing import Literal
 from torch import Tensor
 
 from supernet.architecture import Architecture
+from training.work import Plain, Work
 
 FailureKind = Literal[
     # What a client sent cannot be merged.
@@ -42,6 +43,7 @@ class Task:
         epochs: passes over the client's data.
         learning_rate: of this round.
         seed: of all the client's draws in this round.
+        work: what it does with the subnet besides training it.
     """
 
     round: int
@@ -51,6 +53,7 @@ class Task:
     epochs: int
     learning_rate: float
     seed: int
+    work: Work = dataclasses.field(default_factory=Plain)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +70,7 @@ class Update:
         sgd_seconds: time spent in them.
         bytes_down: bytes of the message that carried the task.
         bytes_up: bytes of the message that carried the answer.
+        compute: multiply–accumulates of the forward passes of its local epochs.
     """
 
     task: Task
@@ -77,6 +81,7 @@ class Update:
     sgd_seconds: float
     bytes_down: int = 0
     bytes_up: int = 0
+    compute: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

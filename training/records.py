@@ -17,8 +17,9 @@ class RoundRecord:
         round: number of the round, from 1.
         train_loss: mean training loss of the clients' last epochs, weighted by examples.
         lr: learning rate of the clients.
-        beta: weight β_t of the largest network.
-        clients: what every drawn client trained: client, macs, and examples, loss and bytes or the kind of failure;
+        beta: weight β_t of the largest network; None where all weigh the same.
+        clients: what every drawn client trained: client, macs of its network, and examples, loss,
+            compute and bytes or the kind of failure;
             of one that was asked again the kinds it failed with before.
         failures: failed answers of this round by kind.
         bytes_up: bytes of messages the clients sent for their training.
@@ -37,12 +38,14 @@ class RoundRecord:
         evaluation_bytes_up: bytes of messages the clients sent for the evaluation; 0 where no client has a part in it.
         evaluation_bytes_down: bytes of messages the clients were sent for it.
         merged: tells it from a round that was lost.
+        compute: multiply–accumulates of the clients' forward passes in this round.
+        done: share of the training that is done.
     """
 
     round: int
     train_loss: float
     lr: float
-    beta: float
+    beta: float | None
     clients: tuple[Mapping[str, Any], ...]
     failures: Mapping[str, int]
     bytes_up: int
@@ -61,6 +64,8 @@ class RoundRecord:
     evaluation_bytes_up: int = 0
     evaluation_bytes_down: int = 0
     merged: bool = True
+    compute: int = 0
+    done: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as plain JSON values."""
@@ -111,6 +116,7 @@ def make_record(
     bytes_whole: int,
     seconds: float,
     evaluation_seconds: float,
+    done: float,
     guarantee: Guarantee | None = None,
 ) -> RoundRecord:
     """Return the record of a merged round."""
@@ -140,6 +146,8 @@ def make_record(
         ),
         evaluation_bytes_up=evaluation.bytes_up,
         evaluation_bytes_down=evaluation.bytes_down,
+        compute=answers.compute,
+        done=done,
     )
 
 

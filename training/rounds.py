@@ -15,22 +15,22 @@ from supernet.space import SearchSpace
 from supernet.units import format_quantity
 from supernet.weights import Tensors, views
 from training.accountant import exposure_after, guarantee
-from training.aggregation import Fold, maxnet_weights
+from training.aggregation import Fold
 from training.answers import Answers, RoundPlan
 from training.checkpoint import Best, RunState, checkpoint_folder, save_checkpoint
 from training.checkpoint_writer import CheckpointWriter
-from training.clients import draw_clients
 from training.config import RunConfig
-from training.curriculum import Assigner
 from training.engines.protocol import Engine, EngineError, Stopped, never
 from training.evaluation import Evaluation, Probe, ProbeEvaluator, mean_accuracy
+from training.extent import extent
 from training.memory import OutOfMemoryError
 from training.messages import Task, tensor_bytes
+from training.methods.protocol import Method
 from training.privacy import Noise
-from training.randomness import derive_seed, numpy_stream
+from training.randomness import derive_seed
 from training.records import lost_round, make_record
-from training.schedules import largest_weight, learning_rate
 from training.trackers.protocol import Tracker
+from training.work import Plain
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,8 +43,7 @@ class Run:
         config_mapping: the same as plain values, for checkpoints.
         space: the search space.
         entries: the cache's entries by ascending MACs.
-        probes: entries that are evaluated.
-        assigner: the curriculum.
+        method: decides whom a round asks for what.
         engine: trains the clients.
         evaluator: evaluates the probes.
         tracker: is told of everything.
@@ -62,8 +61,7 @@ class Run:
     config_mapping: Mapping[str, Any]
     space: SearchSpace
     entries: Sequence[Entry]
-    probes: Sequence[Entry]
-    assigner: Assigner
+    method: Method
     engine: Engine
     evaluator: ProbeEvaluator
     tracker: Tracker
@@ -78,7 +76,7 @@ class Run:
 
 
 def train(run: Run, state: RunState, tensors: Tensors, velocity: Tensors | None) -> RunState:
-    """Train until the last round or until the run is asked to stop; return the state then.
+    """Train until the run is finished or is asked to stop; return the state then.
 
     ``tensors`` (and ``velocity``, the server's momentum) are updated in place.
 
@@ -88,11 +86,11 @@ def train(run: Run, state: RunState, tensors: Tensors, velocity: Tensors | None)
     started = time.perf_counter()
     fold = Fold(run.space, tensors)
     with CheckpointWriter(run.folder, run.config_mapping, run.config.checkpoint.keep, run.tracker) as writer:
-        while state.round < run.config.rounds:
+        while not extent(run.config, state).finished:
             answers: Answers | None = None
             try:
                 # 1. Draw the clients and give each an architecture.
-                plan = _plan(run, state)
+                plan = run.method.assign(state, run.engine.available())
                 answers = _answers(run, plan, fold)
                 # 2. Train them, folding every update in as it arrives.
                 _collect(run, answers, tensors)
@@ -116,10 +114,11 @@ def train(run: Run, state: RunState, tensors: Tensors, velocity: Tensors | None)
             # 3. Merge.
             _merge(run, plan, fold, tensors, velocity)
             seconds = time.perf_counter() - started
+            state = _advance(run, state, answers)
             # 4. Evaluate when it is due.
-            evaluation, evaluation_seconds = _evaluate(run, plan.number, tensors)
+            evaluation, evaluation_seconds = _evaluate(run, state, tensors)
             # 5. Record, then checkpoint: a killed process repeats rounds, it never skips one.
-            state = _advance(run, state, answers, evaluation)
+            state = _measured(state, evaluation)
             record = make_record(
                 answers,
                 state.trained,
@@ -127,6 +126,7 @@ def train(run: Run, state: RunState, tensors: Tensors, velocity: Tensors | None)
                 bytes_whole=tensor_bytes(tensors) * len(plan.assigned),
                 seconds=seconds,
                 evaluation_seconds=evaluation_seconds,
+                done=min(1.0, extent(run.config, state).share),
                 guarantee=guarantee(run.config.privacy, state.exposure),
             )
             run.tracker.round_done(record)
@@ -138,23 +138,8 @@ def train(run: Run, state: RunState, tensors: Tensors, velocity: Tensors | None)
     return state
 
 
-def _plan(run: Run, state: RunState) -> RoundPlan:
-    config, number, available = run.config, state.round + 1, run.engine.available()
-    drawn = draw_clients(available, config.clients.per_round, numpy_stream(config.seed, "clients", number))
-    entries = run.assigner.assign(drawn, state.counts, numpy_stream(config.seed, "curriculum", number))
-    beta = largest_weight(state.round, config.rounds, len(drawn), config.server.largest_weight)
-    return RoundPlan(
-        number=number,
-        learning_rate=learning_rate(config.client.lr_schedule, config.client.lr, state.round, config.rounds),
-        beta=beta,
-        assigned=dict(zip(drawn, entries, strict=True)),
-        weights=dict(zip(drawn, maxnet_weights([entry.macs for entry in entries], beta), strict=True)),
-    )
-
-
 def _answers(run: Run, plan: RoundPlan, fold: Fold) -> Answers:
-    by_examples, clip = run.config.server.weight_by_examples, run.config.privacy.clip
-    return Answers(plan, fold, by_examples=by_examples, clip=clip)
+    return Answers(plan, fold, by_examples=run.method.by_examples, clip=run.config.privacy.clip)
 
 
 def _collect(run: Run, answers: Answers, tensors: Tensors) -> None:
@@ -191,8 +176,8 @@ def _tasks(run: Run, plan: RoundPlan, tensors: Tensors, clients: Sequence[tuple[
     for client, entry in clients:
         sliced = views(run.space, tensors, entry.architecture)
         seed = derive_seed(run.config.seed, "client", plan.number, client)
-        epochs = run.config.client.epochs
-        yield Task(plan.number, client, entry.architecture, sliced, epochs, plan.learning_rate, seed)
+        epochs, work = run.config.client.epochs, plan.work.get(client, Plain())
+        yield Task(plan.number, client, entry.architecture, sliced, epochs, plan.learning_rate, seed, work)
 
 
 def _quorum(run: Run, plan: RoundPlan) -> int:
@@ -211,12 +196,12 @@ def _merge(run: Run, plan: RoundPlan, fold: Fold, tensors: Tensors, velocity: Te
     fold.step_into(tensors, velocity, momentum, noise)
 
 
-def _evaluate(run: Run, number: int, tensors: Tensors) -> tuple[Evaluation, float]:
-    if number % run.config.evaluation.every and number != run.config.rounds:
+def _evaluate(run: Run, state: RunState, tensors: Tensors) -> tuple[Evaluation, float]:
+    if state.round % run.config.evaluation.every and not extent(run.config, state).finished:
         return Evaluation(), 0.0
     started = time.perf_counter()
     try:
-        evaluation = run.evaluator.probe(tensors, run.probes)
+        evaluation = run.evaluator.probe(tensors, run.method.probes(state))
     except OutOfMemoryError as error:
         raise UserError(
             f"out of memory on {error.device}: evaluating {_described(run.space, error)}; go on from the last "
@@ -225,32 +210,33 @@ def _evaluate(run: Run, number: int, tensors: Tensors) -> tuple[Evaluation, floa
     return evaluation, time.perf_counter() - started
 
 
-def _advance(run: Run, state: RunState, answers: Answers, evaluation: Evaluation) -> RunState:
-    """Return the state after a round; clients that failed count as not having trained.
-
-    The curriculum of a private run counts them as if they had: whom it gives what must not tell of images.
-    """
+def _advance(run: Run, state: RunState, answers: Answers) -> RunState:
+    """Return the state after a merged round; clients that failed count as not having trained."""
     plan, clip = answers.plan, run.config.privacy.clip
-    trained = {client: entry for client, entry in plan.assigned.items() if client in answers.accepted}
-    counted = plan.assigned if clip else trained
-    times = Counter(entry.architecture for entry in trained.values())
-    return dataclasses.replace(
+    times = Counter(plan.assigned[client].architecture for client in answers.accepted)
+    after = dataclasses.replace(
         state,
         round=plan.number,
-        counts=state.counts.after(
-            [client for client, entry in counted.items() if run.assigner.is_smallest(entry)],
-            [client for client, entry in counted.items() if run.assigner.is_largest(entry)],
-        ),
         trained=tuple(
             count + times[entry.architecture] for count, entry in zip(state.trained, run.entries, strict=True)
         ),
-        failures=dict(
-            Counter(state.failures) + answers.failed_by_kind + Counter(failure.kind for failure in evaluation.failures)
-        ),
-        best=_better(state.best, plan.number, evaluation.probes),
-        bytes_up=state.bytes_up + answers.bytes_up + evaluation.bytes_up,
-        bytes_down=state.bytes_down + answers.bytes_down + evaluation.bytes_down,
+        failures=dict(Counter(state.failures) + answers.failed_by_kind),
+        bytes_up=state.bytes_up + answers.bytes_up,
+        bytes_down=state.bytes_down + answers.bytes_down,
         exposure=exposure_after(state.exposure, plan.weights, run.config.clients.count) if clip else (),
+        compute=state.compute + answers.compute,
+    )
+    return run.method.counted(after, answers)
+
+
+def _measured(state: RunState, evaluation: Evaluation) -> RunState:
+    """Return the state after an evaluation."""
+    return dataclasses.replace(
+        state,
+        failures=dict(Counter(state.failures) + Counter(failure.kind for failure in evaluation.failures)),
+        best=_better(state.best, state.round, evaluation.probes),
+        bytes_up=state.bytes_up + evaluation.bytes_up,
+        bytes_down=state.bytes_down + evaluation.bytes_down,
     )
 
 
@@ -264,7 +250,7 @@ def _better(best: Best | None, number: int, probes: Sequence[Probe]) -> Best | N
 def _checkpoint(
     run: Run, writer: CheckpointWriter, state: RunState, tensors: Tensors, velocity: Tensors | None, *, stop: bool
 ) -> None:
-    last = state.round == run.config.rounds
+    last = extent(run.config, state).finished
     best = state.best is not None and state.best.round == state.round
     if last or stop or best or state.round % run.config.checkpoint.every == 0:
         writer.start(state, tensors, velocity, [name for name, yes in (("best", best), ("final", last)) if yes])

@@ -11,6 +11,7 @@ from training.accountant import guarantee
 from training.allocator import keep_freed_memory
 from training.checkpoint import RunState
 from training.config import RunConfig, write_config
+from training.extent import extent
 from training.flower.connection import opened_link
 from training.flower.link import Link
 from training.interrupt import stop_on_interrupt
@@ -38,9 +39,9 @@ def run_session(config: RunConfig, resumed: Path | None) -> int:
 def _run(config: RunConfig, resumed: Path | None, link: Link | None) -> int:
     with shown() as listener:
         prepared = new_run(config, listener, link) if resumed is None else resumed_run(resumed, config, listener, link)
-    rounds, start = prepared.config.rounds, prepared.checkpoint.state.round
-    if start >= rounds:
-        stderr.print(f"{prepared.folder} is finished: {rounds} of {rounds} rounds are done")
+    start = prepared.checkpoint.state.round
+    if extent(prepared.config, prepared.checkpoint.state).finished:
+        stderr.print(f"{prepared.folder} is finished: {start} rounds are done")
         _print_end(prepared.folder)
         return 0
     verb = "training" if resumed is None else f"resuming after round {start}"
@@ -54,12 +55,16 @@ def _run(config: RunConfig, resumed: Path | None, link: Link | None) -> int:
             state = train(assemble(prepared, tracker, stop), checkpoint.state, checkpoint.tensors, checkpoint.velocity)
         finally:
             tracker.close()
-    if state.round < rounds:
-        stderr.print(f"stopped after round {state.round} of {rounds}, with a checkpoint")
+    if not extent(prepared.config, state).finished:
+        of = f" of {prepared.config.rounds}" if prepared.config.compute is None else ""
+        stderr.print(f"stopped after round {state.round}{of}, with a checkpoint")
         next_step(f"train-supernet --resume {prepared.folder}")
         return EXIT_INTERRUPTED
     sent = f"{format_bytes(state.bytes_up)} up, {format_bytes(state.bytes_down)} down"
-    stderr.print(f"trained {rounds} rounds: {sent}, failures {dict(state.failures) or 'none'}")
+    stderr.print(
+        f"trained {state.round} rounds: {sent}, {format_quantity(state.compute)} MACs of forward passes on clients, "
+        f"failures {dict(state.failures) or 'none'}"
+    )
     if prepared.config.privacy.clip:
         stderr.print(_privacy_words(prepared.config, state))
     _print_end(prepared.folder)
@@ -80,7 +85,8 @@ def _trackers(prepared: Prepared) -> Trackers:
         config = prepared.checkpoint.config
         trackers.append(WandbTracker(folder, folder.name, tracking.project, tracking.wandb, config, state.wandb_id))
     if tracking.progress:
-        trackers.append(TerminalProgress(prepared.config.rounds, prepared.config.clients.per_round, state.round))
+        rounds = prepared.config.rounds if prepared.config.compute is None else None
+        trackers.append(TerminalProgress(rounds, prepared.config.clients.per_round, state.round))
     return Trackers(trackers)
 
 
@@ -88,9 +94,10 @@ def _description(prepared: Prepared) -> str:
     config, entries = prepared.config, prepared.cache.entries
     split = prepared.federation.split
     sizes = [size for size in split.sizes if size]
+    length = f"{config.rounds} rounds" if config.compute is None else f"{config.compute} MACs of training in rounds"
     where = f"on {config.device}" if config.engine == "in-process" else f"over Flower at {config.flower.address}"
     return (
-        f"{prepared.space.name} on {config.data.name} ({len(split.classes)} classes), {config.rounds} rounds "
+        f"{config.method}: {prepared.space.name} on {config.data.name} ({len(split.classes)} classes), {length} "
         f"of {config.clients.per_round} from {config.clients.count} clients ({min(sizes)} to {max(sizes)} images, "
         f"{config.partition.scheme}), {len(entries)} cache entries of {format_quantity(entries[0].macs)} to "
         f"{format_quantity(entries[-1].macs)} MACs, {where}; run: {prepared.folder}"

@@ -24,9 +24,8 @@ from training.config import RESUME_MAY_ADAPT, RunConfig, changed_fields, config_
 from training.curriculum import Counts
 from training.data.sources import source
 from training.devices import resolve_device
-from training.evaluation import choose_probes
 from training.execution import Profile, apply_to_torch, default_profile
-from training.federation import Federation, make_assigner, recipe_of, simulated, simulated_again
+from training.federation import Federation, method_of, recipe_of, simulated, simulated_again
 from training.flower.connection import connect
 from training.flower.link import Link
 from training.randomness import torch_stream
@@ -92,7 +91,7 @@ def new_run(config: RunConfig, listener: Listener, link: Link | None = None) -> 
     space = space.adapted(classes=len(federation.split.classes))
     cache = _cache(config, space, listener)
     # Refuses clients that are too weak for the cache, before anything is written.
-    make_assigner(config, space, cache)
+    method_of(config, space, cache)
     config, profile = _with_profile(config, space, cache, federation, device, listener)
     state = RunState(
         round=0,
@@ -153,8 +152,7 @@ def assemble(prepared: Prepared, tracker: Tracker, should_stop: Callable[[], boo
         config_mapping=config_to_mapping(config),
         space=prepared.space,
         entries=prepared.cache.entries,
-        probes=choose_probes(prepared.cache.entries, config.evaluation.probes),
-        assigner=make_assigner(config, prepared.space, prepared.cache),
+        method=method_of(config, prepared.space, prepared.cache),
         engine=federation.engine(config, prepared.space, prepared.profile, should_stop),
         evaluator=federation.evaluator(config, prepared.space),
         tracker=tracker,

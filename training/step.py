@@ -1,7 +1,7 @@
 """One step of SGD: forward, backward, clip, update; eagerly, or replayed as a graph."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import torch
@@ -29,6 +29,43 @@ class Step(Protocol):
         """Take one step on images (N, 3, side, side) and labels (N,) or (N, classes); return the mean loss."""
 
 
+class Descent:
+    """What steps of every kind share: precision, scaled gradients, clipping, the optimizer's update.
+
+    Args:
+        optimizer: updates the parameters.
+        clip: largest norm of all gradients; 0 for none.
+        profile: precision.
+        device: where all of it is.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, clip: float, profile: Profile, device: torch.device) -> None:
+        self._optimizer, self._clip, self._device = optimizer, clip, device.type
+        self._dtype = _AUTOCAST.get(profile.precision)
+        self._scaled = profile.precision == "fp16"
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget everything of the client before."""
+        self._scaler = torch.amp.GradScaler(self._device, enabled=self._scaled)
+
+    def autocast(self) -> torch.autocast:
+        """Return the context that forward passes run in."""
+        return torch.autocast(self._device, dtype=self._dtype, enabled=self._dtype is not None)
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of a loss to the parameters' own."""
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+
+    def update(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Clip the gradients of all ``parameters`` together and let the optimizer take its step."""
+        if self._clip:
+            self._scaler.unscale_(self._optimizer)
+            nn.utils.clip_grad_norm_(parameters, self._clip)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+
+
 class EagerStep:
     """A step whose operations run one after another.
 
@@ -49,30 +86,22 @@ class EagerStep:
         device: torch.device,
     ) -> None:
         self._network = network
-        self._run: Callable[[Tensor], Tensor] = _compiled(network) if profile.compiled else network
+        self._run = runnable(network, profile)
         self._optimizer = optimizer
-        self._clip = config.clip
         self._criterion = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
-        self._device = device.type
-        self._dtype = _AUTOCAST.get(profile.precision)
-        self._scaled = profile.precision == "fp16"
-        self.begin()
+        self._descent = Descent(optimizer, config.clip, profile, device)
 
     def begin(self) -> None:
         """Forget everything of the client before."""
-        self._scaler = torch.amp.GradScaler(self._device, enabled=self._scaled)
+        self._descent.begin()
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
         """Take one step; return the mean loss."""
         self._optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(self._device, dtype=self._dtype, enabled=self._dtype is not None):
+        with self._descent.autocast():
             loss: Tensor = self._criterion(self._run(images), labels)
-        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        if self._clip:
-            self._scaler.unscale_(self._optimizer)
-            nn.utils.clip_grad_norm_(self._network.parameters(), self._clip)
-        self._scaler.step(self._optimizer)
-        self._scaler.update()
+        self._descent.backward(loss)
+        self._descent.update(self._network.parameters())
         return loss.detach()
 
 
@@ -130,6 +159,11 @@ class ReplayedStep:
         self._labels.copy_(labels)
         self._replay()
         return self._loss.clone()
+
+
+def runnable(network: nn.Module, profile: Profile) -> Callable[[Tensor], Tensor]:
+    """Return what runs the network's forward pass: itself, or compiled if the profile says so."""
+    return _compiled(network) if profile.compiled else network
 
 
 def _compiled(network: nn.Module) -> Callable[[Tensor], Tensor]:

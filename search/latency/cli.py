@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from cache.latency.cost import latency_cost
+from cache.latency.table import Conditions, LatencyTable, check_conditions, read_table, write_latency_table
 from cache.progress import shown
-from search.latency.cost import latency_cost
-from search.latency.table import Conditions, LatencyTable, check_conditions, read_table, write_latency_table
 from search.subject import find_space
 from supernet.console import next_step, options_parser, run_command
 from supernet.errors import UserError

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cache.latency.names import Names, block_names
 from fitness.blocks import Part, Parts, choice_layers, space_parts
-from search.latency.names import Names, block_names
 from supernet.folding import folded
 from supernet.layers import LayerTable, active_rows
 from supernet.network import build_blocks

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from cache.latency.table import Conditions, LatencyTable, check_conditions, read_table, write_latency_table
 from cache.progress import Listener
 from fitness.blocks import space_parts
 from search.latency.parts import Choice, Measurable, distinct_choices, input_shape, measurable, ready
 from search.latency.runtimes import Runtime
-from search.latency.table import Conditions, LatencyTable, check_conditions, read_table, write_latency_table
 from search.stopwatch import Clock, Effort, Timing, measure_against
 from supernet.architecture import Architecture
 from supernet.genes import decode, gene_layout

@@ -5,12 +5,12 @@ import dataclasses
 import numpy as np
 from scipy.stats import spearmanr
 
+from cache.latency.cost import latency_cost
+from cache.latency.table import Correction, LatencyTable, Validation
 from cache.progress import Listener
 from fitness.blocks import FloatArray
 from fitness.score import score
-from search.latency.cost import latency_cost
 from search.latency.profile import Bench
-from search.latency.table import Correction, LatencyTable, Validation
 from search.stopwatch import measure_against
 from supernet.genes import decode, random_genes
 from supernet.layouts import IntArray

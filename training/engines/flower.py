@@ -14,6 +14,7 @@ from supernet.architecture import Architecture
 from supernet.slices import tensor_shapes
 from supernet.space import SearchSpace
 from supernet.weights import Tensors
+from training.compute import macs_of
 from training.engines.protocol import EngineError, Stopped, never
 from training.flower import wire
 from training.flower.envelope import enveloped
@@ -32,6 +33,7 @@ from training.messages import (
     Task,
     Update,
 )
+from training.work import work_to_json
 
 #: Seconds between two looks for clients that are missing.
 _PAUSE = 0.5
@@ -169,6 +171,8 @@ class FlowerEngine:
         loss = math.nan if job.get("loss") is None else wire.number(job, "loss")
         if abs(loss) > _LARGEST_LOSS:
             raise Unusable("non-finite", f"its training loss is {loss:g}")
+        # No client computes more than its network and two smaller ones in every step.
+        compute = wire.integer(job, "compute", 0, 3 * task.epochs * examples * macs_of(self._space, task.architecture))
         seconds = min(max(0.0, wire.number(job, "seconds")), answer.seconds)
         return Update(
             task=task,
@@ -177,6 +181,7 @@ class FlowerEngine:
             loss=loss,
             started=answer.arrived - seconds,
             sgd_seconds=seconds,
+            compute=compute,
             bytes_down=answer.bytes_down,
             bytes_up=answer.bytes_up,
         )
@@ -289,7 +294,8 @@ def _shares(answer: AnyAnswer, tasks: int) -> list[AnyAnswer]:
 
 
 def _training_job(task: Task) -> Mapping[str, Any]:
-    return {"round": task.round, "epochs": task.epochs, "learning_rate": task.learning_rate, "seed": task.seed}
+    fields = {"round": task.round, "epochs": task.epochs, "learning_rate": task.learning_rate, "seed": task.seed}
+    return {**fields, "work": work_to_json(task.work)}
 
 
 def _calibration_job(task: CalibrationTask) -> Mapping[str, Any]:

@@ -98,6 +98,8 @@ def connect(
     """
     mapping = config_to_mapping(config)
     told = {name: mapping[name] for name in _TOLD}
+    # Limits of clients may be files of the server, too.
+    told["clients"] = {name: told["clients"][name] for name in ("count", "per_round")}
     told["data"] = {name: value for name, value in told["data"].items() if name not in ("root", "download")}
     flower = config.flower
     request = Request("describe", flower.deadline, flower.wire_dtype, told, space_to_mapping(space), (), {}, [])

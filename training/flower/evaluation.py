@@ -44,7 +44,7 @@ class FederatedEvaluator:
         except EngineError:
             # The round is merged; the next one says what is wrong, after it has waited again.
             return Evaluation()
-        able = {entry.architecture: able_clients(self.config, entry, present) for entry in entries}
+        able = {entry.architecture: able_clients(self.config, self.space, entry, present) for entry in entries}
         tally = _Tally()
         networks = self._calibrated(tensors, able, tally)
         correct = self._measured(networks, able, tally)
@@ -60,7 +60,7 @@ class FederatedEvaluator:
 
         None if no client answered that can run it.
         """
-        clients = able_clients(self.config, entry, self.engine.available())
+        clients = able_clients(self.config, self.space, entry, self.engine.available())
         measured = self._measured({entry.architecture: network}, {entry.architecture: clients}, _Tally())
         return measured.get(entry.architecture)
 

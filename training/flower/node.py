@@ -34,6 +34,7 @@ from training.flower.own_images import OwnImages, own_images, read_node_config
 from training.flower.wire import PROTOCOL, Request, WireError
 from training.memory import OutOfMemoryError
 from training.messages import CalibrationTask, Task
+from training.work import work_from_json
 
 Fields = Mapping[str, Any]
 
@@ -137,10 +138,17 @@ class _Node:
                 epochs=wire.integer(fields, "epochs", 1, 1 << 20),
                 learning_rate=wire.number(fields, "learning_rate"),
                 seed=wire.integer(fields, "seed", 0, 1 << 63),
+                work=work_from_json(fields.get("work")),
             )
             update = trainer.train(task, own)
-            done = {"examples": update.examples, "loss": _finite(update.loss), "seconds": update.sgd_seconds}
-            yield {"round": task.round, **done}, self._to_send(update.tensors, sent)
+            done = {
+                "round": task.round,
+                "examples": update.examples,
+                "loss": _finite(update.loss),
+                "seconds": update.sgd_seconds,
+                "compute": update.compute,
+            }
+            yield done, self._to_send(update.tensors, sent)
 
     def _to_send(self, trained: Mapping[str, Tensor], sent: Tensors) -> Tensors:
         """Return what goes back: the weights, or in bf16 what changed, which the weights' few digits would lose."""

@@ -10,14 +10,19 @@ from training.records import LostRound, RoundRecord
 
 
 class TerminalProgress:
-    """Shows a bar over all clients of all rounds, and prints evaluated rounds on standard error."""
+    """Shows a bar over all clients of all rounds, and prints evaluated rounds on standard error.
 
-    def __init__(self, rounds: int, clients_per_round: int, done: int) -> None:
+    Without a number of ``rounds`` it is estimated from the share of the training that is done.
+    """
+
+    def __init__(self, rounds: int | None, clients_per_round: int, done: int) -> None:
         self._per_round = clients_per_round
-        self._rounds = rounds
+        self._of = "" if rounds is None else f"/{rounds}"
         self._progress = progress_bar()
         self._task = self._progress.add_task(
-            f"round {done + 1}/{rounds}", total=rounds * clients_per_round, completed=done * clients_per_round
+            f"round {done + 1}{self._of}",
+            total=None if rounds is None else rounds * clients_per_round,
+            completed=done * clients_per_round,
         )
         if stderr.is_terminal:
             self._progress.start()
@@ -25,17 +30,19 @@ class TerminalProgress:
     def client_done(self, round_number: int, done: int, clients: int) -> None:
         """Move the bar on."""
         completed = (round_number - 1) * self._per_round + done
-        self._progress.update(self._task, completed=completed, description=f"round {round_number}/{self._rounds}")
+        self._progress.update(self._task, completed=completed, description=f"round {round_number}{self._of}")
 
     def round_done(self, record: RoundRecord) -> None:
         """Print the probes' accuracies of an evaluated round, and every failure."""
         self._print_failures(record)
+        if not self._of and record.done:
+            self._progress.update(self._task, total=round(record.round * self._per_round / record.done))
         for kind, count in Counter(failure["failure"] for failure in record.evaluation_failures).items():
             self._progress.console.print(f"round {record.round}: {count} failed in the evaluation ({kind})")
         if record.probes:
             probes = "  ".join(f"{format_quantity(p.macs)} {p.accuracy:.1%}" for p in record.probes)
             self._progress.console.print(
-                f"round {record.round}/{self._rounds}: loss {record.train_loss:.3f}, {record.seconds:.1f} s, "
+                f"round {record.round}{self._of}: loss {record.train_loss:.3f}, {record.seconds:.1f} s, "
                 f"{record.overhead_share:.1%} of it not SGD{_privacy(record)}; validation accuracy by MACs: {probes}"
             )
 

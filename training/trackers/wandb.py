@@ -55,15 +55,17 @@ class WandbTracker:
         values: dict[str, Any] = {
             "train/loss": record.train_loss,
             "train/lr": record.lr,
-            "train/beta": record.beta,
             "bytes/up": record.bytes_up,
             "bytes/down": record.bytes_down,
+            "compute/client_macs": record.compute,
             "bytes/whole_supernets": record.bytes_whole,
             "time/round_seconds": record.seconds,
             "time/overhead_share": record.overhead_share,
             "failures": sum(record.failures.values()) + len(record.evaluation_failures),
             "curriculum/entries_trained": self._histogram(record.trained),
         }
+        if record.beta is not None:
+            values["train/beta"] = record.beta
         if record.epsilon is not None:
             values["privacy/epsilon"] = record.epsilon
         if record.clipped is not None:

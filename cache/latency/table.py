@@ -1,7 +1,7 @@
 """Latency tables: a device's milliseconds for every block of a space, as an additive cost.
 
 A JSON file ``{"format": "fedpareto-latency-table", "version": 1, "blocks": {BLOCK: MILLISECONDS, …}}``, where blocks
-are named by their layers (``search.latency.names``). A table written by hand holds no more. ``profile-device`` adds
+are named by their layers (``cache.latency.names``). A table written by hand holds no more. ``profile-device`` adds
 ``measured`` (what was measured where), ``spread`` (each block's interval and runs) and, after a validation on whole
 networks, ``validation`` and perhaps ``correction``.
 """

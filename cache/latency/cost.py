@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from cache.additive import AdditiveCost
+from cache.latency.names import Names, block_names, distinct_names
+from cache.latency.table import Correction, LatencyTable, LatencyTableError, read_table
 from fitness.blocks import FloatArray
-from search.latency.names import Names, block_names, distinct_names
-from search.latency.table import Correction, LatencyTable, LatencyTableError, read_table
 from supernet.space import SearchSpace
 
 

@@ -1,0 +1,26 @@
+"""What local training costs, counted: forward multiply–accumulates of every image of every step.
+
+A backward pass takes about twice as many again, in every method alike, and is not counted.
+"""
+
+import functools
+
+from fitness.score import score
+from supernet.architecture import Architecture
+from supernet.genes import encode
+from supernet.space import SearchSpace
+
+
+@functools.lru_cache(maxsize=4096)
+def macs_of(space: SearchSpace, architecture: Architecture) -> int:
+    """Return the multiply–accumulates of one image.
+
+    Raises:
+        ArchitectureError: the architecture is not in the space.
+    """
+    return int(score(space, encode(space, architecture)).macs[0])
+
+
+def training_macs(macs: int, examples: int, epochs: int, batch_size: int) -> int:
+    """Return the MACs of training a network of ``macs`` for some epochs; images that fill no batch are left out."""
+    return macs * epochs * (examples // batch_size * batch_size)

@@ -1,0 +1,134 @@
+"""Co-training's local step: a network and networks inside it on one batch, their gradients summed, one update.
+
+The sandwich rule with in-place distillation (Yu and Huang, "Universally slimmable networks", 2019), inside what a
+client can run (FEAST, 2026).
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - the library's own convention
+
+from supernet.architecture import Architecture
+from supernet.slices import slices_within, tensor_shapes
+from supernet.space import SearchSpace
+from supernet.weights import Tensors, network_with
+from training.compute import macs_of
+from training.config import ClientConfig
+from training.execution import Profile
+from training.randomness import torch_stream
+from training.step import Descent, runnable
+from training.work import CoTraining
+
+
+class InnerNetwork:
+    """A network inside another one: its parameters are views of the other's, its gradients are added to those.
+
+    Args:
+        space: the search space.
+        architecture: the inner network.
+        outer: the network around it, whose parameters have its names.
+        profile: whether it is compiled.
+    """
+
+    def __init__(self, space: SearchSpace, architecture: Architecture, outer: nn.Module, profile: Profile) -> None:
+        parameters = dict(outer.named_parameters())
+        shapes = tensor_shapes(space, architecture)
+        self._slices = slices_within(shapes, {name: tuple(parameters[name].shape) for name in shapes})
+        self._outer = {name: parameters[name] for name in shapes}
+        views: Tensors = {name: self._outer[name].detach()[index] for name, index in self._slices.items()}
+        self.resolution, self.macs = architecture.resolution, macs_of(space, architecture)
+        self._network = network_with(space, architecture, views).train()
+        self._run: Callable[[Tensor], Tensor] = runnable(self._network, profile)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Map images of any side to logits; they are resized to the network's resolution."""
+        if images.shape[-1] != self.resolution:
+            side = (self.resolution, self.resolution)
+            images = F.interpolate(images, size=side, mode="bilinear", antialias=True)
+        return self._run(images)
+
+    def hand_over(self) -> None:
+        """Add the gradients to the slices of the outer network's, and forget them."""
+        for name, parameter in self._network.named_parameters():
+            if parameter.grad is not None:
+                outer = self._outer[name]
+                if outer.grad is None:
+                    outer.grad = torch.zeros_like(outer)
+                outer.grad[self._slices[name]] += parameter.grad
+                parameter.grad = None
+
+
+class CoTrainingStep:
+    """One step of co-training.
+
+    Args:
+        outer: the task's network, its parameters those of the optimizer.
+        inner: returns the network of an architecture inside it.
+        macs: multiply–accumulates of the task's network.
+        optimizer: updates the parameters.
+        config: label smoothing and clipping.
+        profile: precision, and whether networks are compiled.
+        device: where all of it is.
+    """
+
+    def __init__(
+        self,
+        outer: nn.Module,
+        inner: Callable[[Architecture], InnerNetwork],
+        macs: int,
+        optimizer: torch.optim.Optimizer,
+        config: ClientConfig,
+        profile: Profile,
+        device: torch.device,
+    ) -> None:
+        self._outer, self._inner, self._outer_macs, self._optimizer = outer, inner, macs, optimizer
+        self._run = runnable(outer, profile)
+        self._criterion = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
+        self._descent = Descent(optimizer, config.clip, profile, device)
+
+    def begin(self, work: CoTraining, seed: int) -> None:
+        """Forget everything of the client before; ``seed`` is of the draws of networks."""
+        self._descent.begin()
+        self._work, self._draws = work, torch_stream(seed, "networks")
+        self.macs = 0
+
+    def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Take one step; return the mean loss of the outer network."""
+        self._optimizer.zero_grad(set_to_none=True)
+        with self._descent.autocast():
+            logits = self._run(images)
+            loss: Tensor = self._criterion(logits, labels)
+        self._descent.backward(loss)
+        self.macs += self._outer_macs
+        targets = logits.detach()
+        for architecture in self._networks():
+            inner = self._inner(architecture)
+            with self._descent.autocast():
+                self._descent.backward(self._loss(inner(images), targets, labels))
+            inner.hand_over()
+            self.macs += inner.macs
+        self._descent.update(self._outer.parameters())
+        return loss.detach()
+
+    def _networks(self) -> Sequence[Architecture]:
+        drawn = self._work.drawn
+        if not drawn:
+            return self._work.always
+        number = int(torch.randint(len(drawn), (), generator=self._draws))
+        return (*self._work.always, drawn[number])
+
+    def _loss(self, logits: Tensor, targets: Tensor, labels: Tensor) -> Tensor:
+        share, temperature = self._work.distillation, self._work.temperature
+        own: Tensor = self._criterion(logits, labels)
+        if not share:
+            return own
+        return (1 - share) * own + share * distillation_loss(logits, targets, temperature)
+
+
+def distillation_loss(logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
+    """Return T²·KL(softmax(targets/T) ‖ softmax(logits/T)), the mean over rows of (N, classes) (Hinton et al. 2015)."""
+    student = F.log_softmax(logits.float() / temperature, dim=1)
+    teacher = F.log_softmax(targets.float() / temperature, dim=1)
+    return temperature**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)

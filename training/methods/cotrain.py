@@ -1,0 +1,82 @@
+"""Co-training (FEAST, 2026): in each step a client trains the smallest, a drawn and the largest network it can run.
+
+A client receives its envelope, the slices of the largest cache entry that it can run, and sends it back once. What it
+trains besides lies inside: entries of the cache, cut to the envelope choice by choice where they reach beyond it.
+"""
+
+from collections.abc import Sequence
+
+from cache.entries import Entry
+from supernet.architecture import Architecture
+from supernet.genes import intersection
+from supernet.space import SearchSpace
+from training.answers import Answers, RoundPlan
+from training.checkpoint import RunState
+from training.curriculum import runnable_entries
+from training.evaluation import choose_probes
+from training.methods.draws import drawn_clients, equal_plan
+from training.methods.protocol import Ground
+from training.methods.settings import CoTrainConfig
+from training.work import CoTraining, Plain, Work
+
+
+class CoTrain:
+    """Trains the whole supernet, several networks a client.
+
+    Args:
+        ground: what to decide with.
+        envelopes: the largest entry of every client.
+        work: what every client does with it.
+    """
+
+    def __init__(self, ground: Ground, envelopes: Sequence[Entry], work: Sequence[Work]) -> None:
+        self._ground, self._envelopes, self._work = ground, envelopes, work
+        self._probes = choose_probes(ground.entries, ground.config.evaluation.probes)
+
+    @property
+    def by_examples(self) -> bool:
+        """Updates weigh as many as the client's images."""
+        return True
+
+    def assign(self, state: RunState, available: Sequence[int]) -> RoundPlan:
+        """Return the plan of the round after ``state``."""
+        config = self._ground.config
+        drawn = drawn_clients(config, state, available)
+        envelopes = {client: self._envelopes[client] for client in drawn}
+        return equal_plan(config, state, envelopes, {client: self._work[client] for client in drawn})
+
+    def counted(self, state: RunState, answers: Answers) -> RunState:
+        """Return ``state``: nothing else is kept."""
+        del answers
+        return state
+
+    def probes(self, state: RunState) -> Sequence[Entry]:
+        """Return entries of the cache from its smallest to its largest."""
+        del state
+        return self._probes
+
+
+def cotrain(ground: Ground) -> CoTrain:
+    """Return the method.
+
+    Raises:
+        UserError: a client cannot run the smallest network of the cache.
+    """
+    settings, entries = ground.config.cotrain, ground.entries
+    runnable = runnable_entries(entries, ground.clients, ground.config.client.batch)
+    if settings.networks == "smallest":
+        return CoTrain(ground, [entries[0]] * len(runnable), [Plain()] * len(runnable))
+    envelopes = [able[-1] for able in runnable]
+    # Clients of one envelope share what they do, however many there are.
+    shared = {entry.architecture: _work(ground.space, entries, entry, settings) for entry in envelopes}
+    return CoTrain(ground, envelopes, [shared[entry.architecture] for entry in envelopes])
+
+
+def _work(space: SearchSpace, entries: Sequence[Entry], envelope: Entry, settings: CoTrainConfig) -> Work:
+    if settings.networks == "largest":
+        return Plain()
+    outer = envelope.architecture
+    inside = [intersection(space, entry.architecture, outer) for entry in entries if entry.macs <= envelope.macs]
+    smaller = [architecture for architecture in dict.fromkeys(inside) if architecture != outer]
+    drawn: tuple[Architecture, ...] = tuple(smaller) if settings.networks == "all" else ()
+    return CoTraining(tuple(smaller[:1]), drawn, settings.distillation, settings.temperature)

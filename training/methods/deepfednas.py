@@ -1,0 +1,15 @@
+"""DeepFedNAS (2026): networks are drawn from the Pareto cache."""
+
+from training.curriculum import Assigner
+from training.methods.maxnet import MaxNet
+from training.methods.protocol import Ground
+
+
+def deepfednas(ground: Ground) -> MaxNet:
+    """Return the method.
+
+    Raises:
+        UserError: a client cannot run the smallest network of the cache.
+    """
+    batch = ground.config.client.batch
+    return MaxNet(ground, Assigner("pareto", ground.space, ground.entries, ground.clients, batch))

@@ -1,0 +1,31 @@
+"""What the plans of all methods share: the draw of clients, the learning rate, and equal weights."""
+
+from collections.abc import Mapping, Sequence
+
+from cache.entries import Entry
+from training.answers import RoundPlan
+from training.checkpoint import RunState
+from training.clients import draw_clients
+from training.config import RunConfig
+from training.extent import extent
+from training.randomness import numpy_stream
+from training.schedules import learning_rate
+from training.work import Work
+
+
+def drawn_clients(config: RunConfig, state: RunState, available: Sequence[int]) -> list[int]:
+    """Return the clients of the round after ``state``, in random order."""
+    return draw_clients(available, config.clients.per_round, numpy_stream(config.seed, "clients", state.round + 1))
+
+
+def rate_of(config: RunConfig, state: RunState) -> float:
+    """Return the clients' learning rate in the round after ``state``."""
+    return learning_rate(config.client.lr_schedule, config.client.lr, *extent(config, state))
+
+
+def equal_plan(
+    config: RunConfig, state: RunState, assigned: Mapping[int, Entry], work: Mapping[int, Work] | None = None
+) -> RoundPlan:
+    """Return a plan in which all clients weigh the same, but for their images."""
+    weights = dict.fromkeys(assigned, 1.0)
+    return RoundPlan(state.round + 1, rate_of(config, state), None, assigned, weights, work or {})

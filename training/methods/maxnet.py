@@ -1,0 +1,71 @@
+"""One network a client, the smallest and the largest in every round, the largest weighing most (SuperFedNAS, 2024).
+
+What distinguishes ``deepfednas`` and ``superfednas`` is where all other networks are drawn from: see ``curriculum.py``.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+from cache.entries import Entry
+from training.aggregation import maxnet_weights
+from training.answers import Answers, RoundPlan
+from training.checkpoint import RunState
+from training.curriculum import Assigner
+from training.evaluation import choose_probes
+from training.extent import extent
+from training.methods.draws import drawn_clients, rate_of
+from training.methods.protocol import Ground
+from training.randomness import numpy_stream
+from training.schedules import largest_weight
+
+
+class MaxNet:
+    """Trains the whole supernet, one network a client.
+
+    Args:
+        ground: what to decide with.
+        assigner: says which network each client gets.
+    """
+
+    def __init__(self, ground: Ground, assigner: Assigner) -> None:
+        self._ground, self._assigner = ground, assigner
+        self._probes = choose_probes(ground.entries, ground.config.evaluation.probes)
+
+    @property
+    def by_examples(self) -> bool:
+        """Whether a client's update weighs as many times as it has images."""
+        return self._ground.config.server.weight_by_examples
+
+    def assign(self, state: RunState, available: Sequence[int]) -> RoundPlan:
+        """Return the plan of the round after ``state``."""
+        config, number = self._ground.config, state.round + 1
+        drawn = drawn_clients(config, state, available)
+        entries = self._assigner.assign(drawn, state.counts, numpy_stream(config.seed, "curriculum", number))
+        beta = largest_weight(*extent(config, state), len(drawn), config.server.largest_weight)
+        weights = maxnet_weights([entry.macs for entry in entries], beta)
+        return RoundPlan(
+            number=number,
+            learning_rate=rate_of(config, state),
+            beta=beta,
+            assigned=dict(zip(drawn, entries, strict=True)),
+            weights=dict(zip(drawn, weights, strict=True)),
+        )
+
+    def counted(self, state: RunState, answers: Answers) -> RunState:
+        """Return ``state`` with who had the smallest and the largest network; clients that failed had none.
+
+        The curriculum of a private run counts them as if they had: whom it gives what must not tell of images.
+        """
+        plan = answers.plan
+        private = self._ground.config.privacy.clip
+        counted = [(client, entry) for client, entry in plan.assigned.items() if private or client in answers.accepted]
+        counts = state.counts.after(
+            [client for client, entry in counted if self._assigner.is_smallest(entry)],
+            [client for client, entry in counted if self._assigner.is_largest(entry)],
+        )
+        return dataclasses.replace(state, counts=counts)
+
+    def probes(self, state: RunState) -> Sequence[Entry]:
+        """Return entries of the cache from its smallest to its largest."""
+        del state
+        return self._probes

@@ -1,0 +1,15 @@
+"""SuperFedNAS (2024): networks are drawn at random from the space, in the cache's range of MACs."""
+
+from training.curriculum import Assigner
+from training.methods.maxnet import MaxNet
+from training.methods.protocol import Ground
+
+
+def superfednas(ground: Ground) -> MaxNet:
+    """Return the method.
+
+    Raises:
+        UserError: a client cannot run the smallest network of the cache.
+    """
+    batch = ground.config.client.batch
+    return MaxNet(ground, Assigner("sandwich", ground.space, ground.entries, ground.clients, batch))

@@ -1,0 +1,26 @@
+"""The methods by name."""
+
+from collections.abc import Callable, Mapping
+
+from training.methods.cotrain import cotrain
+from training.methods.deepfednas import deepfednas
+from training.methods.fedavg import fedavg
+from training.methods.protocol import Ground, Method
+from training.methods.settings import MethodName
+from training.methods.superfednas import superfednas
+
+METHODS: Mapping[MethodName, Callable[[Ground], Method]] = {
+    "deepfednas": deepfednas,
+    "superfednas": superfednas,
+    "fedavg": fedavg,
+    "cotrain": cotrain,
+}
+
+
+def make_method(ground: Ground) -> Method:
+    """Return the method a run's configuration names.
+
+    Raises:
+        UserError: it cannot work with the run's clients or cache.
+    """
+    return METHODS[ground.config.method](ground)
