@@ -1,0 +1,107 @@
+"""``compare-methods``: several methods on the same images, clients and compute, with several seeds; one table."""
+
+import dataclasses
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from cache.progress import shown
+from search.comparison.study import Study, Trial, read_study
+from search.comparison.summary import rows, to_csv, to_markdown, to_table
+from supernet.console import next_step, options_parser, print_table, run_command, stderr
+from supernet.errors import UserError
+from supernet.files import write_text
+from supernet.units import format_quantity
+
+PROG = "compare-methods"
+
+
+@dataclasses.dataclass
+class Options:
+    """What to compare, and where.
+
+    Attributes:
+        config: YAML file of the study: name, methods, seeds, budgets, run.
+        output: folder of runs and results; runs/NAME when left out. What is finished there is not run again.
+        data_root: folder of the images, in place of the study's.
+        jobs: runs at once, each a process of its own.
+    """
+
+    config: str
+    output: str | None = None
+    data_root: str | None = None
+    jobs: int = 1
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command; exits with 0, 2 after a one-line error, or 130 when it was interrupted."""
+    run_command(PROG, _run, arguments)
+
+
+def _run(arguments: Sequence[str]) -> None:
+    parser = options_parser(
+        PROG, "Compare training methods on the same images, clients and compute, over several seeds.", Options
+    )
+    options = parser.parse(arguments)
+    if options.jobs < 1:
+        raise UserError(f"jobs is {options.jobs}; it must be at least 1")
+    study = read_study(Path(options.config), options.data_root)
+    folder = Path(options.output or f"runs/{study.name}")
+    _describe(study, folder)
+    _check_methods(study)
+    try:
+        _run_trials(study, folder, options.jobs)
+    except KeyboardInterrupt:
+        next_step(f"{PROG} {shlex.join(arguments)}, which goes on where it stopped")
+        raise
+    finally:
+        _report(study, folder)
+    next_step(f"search-subnet --run {folder / 'runs' / study.trials[0].name} --flops-budget {study.budgets[-1]}")
+
+
+def _describe(study: Study, folder: Path) -> None:
+    compute = study.trials[0].config.compute
+    stderr.print(
+        f"{study.name}: {len(study.labels)} methods with {len(study.seeds)} seeds, {compute} client MACs each; budgets "
+        f"{', '.join(format_quantity(budget) for budget in study.budgets)} MACs; in {folder}"
+    )
+
+
+def _check_methods(study: Study) -> None:
+    """Refuse what no run can begin with before the first one takes its hours."""
+    from supernet.space import load_space  # noqa: PLC0415
+
+    for trial in study.trials[: len(study.labels)]:
+        load_space(trial.config.space)
+
+
+def _run_trials(study: Study, folder: Path, jobs: int) -> None:
+    # Both import torch.
+    from search.comparison.measure import measure, write_outcome  # noqa: PLC0415
+    from search.comparison.trials import Trials  # noqa: PLC0415
+
+    waiting = [trial for trial in study.trials if not _outcome_path(folder, trial).exists()]
+    with shown() as listener:
+        for trial, run in Trials(folder / "runs", jobs, listener).run(waiting):
+            write_outcome(_outcome_path(folder, trial), measure(trial, run, study.budgets))
+
+
+def _outcome_path(folder: Path, trial: Trial) -> Path:
+    return folder / "results" / f"{trial.name}.json"
+
+
+def _report(study: Study, folder: Path) -> None:
+    """Write table and plot of what is finished."""
+    from search.comparison.measure import read_outcome  # noqa: PLC0415
+    from search.comparison.plot import plot_rows  # noqa: PLC0415
+
+    paths = [_outcome_path(folder, trial) for trial in study.trials]
+    outcomes = [read_outcome(path) for path in paths if path.exists()]
+    if not outcomes:
+        return
+    found = rows(study.labels, study.budgets, outcomes)
+    write_text(folder / "table.csv", to_csv(found, study.budgets))
+    write_text(folder / "table.md", to_markdown(found, study.budgets))
+    plot_rows(folder / "accuracy.png", study.name, found)
+    print_table(to_table(f"{study.name}: test accuracy, {len(outcomes)} of {len(paths)} runs", found, study.budgets))
+    stderr.print(f"table: {folder / 'table.csv'}, {folder / 'table.md'}; plot: {folder / 'accuracy.png'}")

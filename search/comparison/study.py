@@ -1,0 +1,135 @@
+"""A study: methods to compare, what they share, and the seeds and budgets they are compared at."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from supernet.errors import UserError
+from supernet.typed_yaml import from_mapping, read_yaml_mapping
+from supernet.units import parse_quantity
+from training.config import RunConfig
+from training.methods.settings import MethodName
+
+#: What all methods of a study share: no method may have its own.
+SHARED = ("space", "seed", "compute", "engine", "data", "partition", "clients", "output", "rounds")
+
+_FIELDS = ("name", "methods", "seeds", "budgets", "run")
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """One method with one seed.
+
+    Attributes:
+        label: what the study calls the method.
+        seed: of the run.
+        config: of the run, without its output.
+    """
+
+    label: str
+    seed: int
+    config: RunConfig
+
+    @property
+    def name(self) -> str:
+        """What its files are called."""
+        return f"{self.label}-seed{self.seed}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """What is compared.
+
+    Attributes:
+        name: of the study.
+        labels: of the methods, in the order of the file.
+        seeds: of the runs of each method.
+        budgets: MACs at which accuracy is compared, ascending.
+        trials: every method with every seed, seed by seed.
+    """
+
+    name: str
+    labels: Sequence[str]
+    seeds: Sequence[int]
+    budgets: Sequence[int]
+    trials: Sequence[Trial]
+
+
+def read_study(path: Path, data_root: str | None = None) -> Study:
+    """Read a study file; ``data_root`` replaces the folder of its images.
+
+    Raises:
+        UserError: a field is unknown, missing or of another type, a method has what all must share, or the compute
+            of a run is not limited.
+    """
+    mapping = read_yaml_mapping(path)
+    for name in mapping:
+        if name not in _FIELDS:
+            raise UserError(f"{path}: there is no field {name!r}; a study has: {', '.join(_FIELDS)}")
+    for name in _FIELDS:
+        if name not in mapping:
+            raise UserError(f"{path} lacks the field {name!r}; a study has: {', '.join(_FIELDS)}")
+    methods, seeds = mapping["methods"], mapping["seeds"]
+    if not isinstance(methods, dict) or not methods:
+        raise UserError(f"{path}: methods must be a mapping of names to their own settings, e.g. cotrain: {{}}")
+    if not isinstance(seeds, list) or not seeds or any(type(seed) is not int or seed < 0 for seed in seeds):
+        raise UserError(f"{path}: seeds is {seeds!r}; it must list whole numbers of at least 0")
+    base = dict(_mapping(mapping["run"], f"{path}: run"))
+    if base.get("compute") is None:
+        raise UserError(f"{path}: run.compute is missing; methods are compared at the same client MACs, e.g. 2T")
+    if data_root is not None:
+        base["data"] = {**_mapping(base.get("data") or {}, f"{path}: run.data"), "root": data_root}
+    settings = {label: _own(path, label, own) for label, own in methods.items()}
+    return Study(
+        name=str(mapping["name"]),
+        labels=list(settings),
+        seeds=list(dict.fromkeys(seeds)),
+        budgets=_budgets(path, mapping["budgets"]),
+        trials=[
+            Trial(label, seed, _config(path, label, {**_merged(base, own), "seed": seed}))
+            for seed in dict.fromkeys(seeds)
+            for label, own in settings.items()
+        ],
+    )
+
+
+def _own(path: Path, label: str, own: object) -> dict[str, Any]:
+    """Return a method's own settings; its name is its label unless it says another."""
+    where = f"{path}: methods.{label}"
+    if not label.replace("-", "").replace("_", "").isalnum():
+        raise UserError(f"{where}: names of methods are letters, digits, - and _")
+    settings = dict(_mapping(own or {}, where))
+    for name in settings:
+        if name in SHARED:
+            raise UserError(f"{where}.{name}: all methods of a study share {', '.join(SHARED)}; move it to run")
+    known = get_args(MethodName)
+    if "method" not in settings and label not in known:
+        raise UserError(f"{where}: say which method it is, e.g. method: {known[0]}; valid: {', '.join(known)}")
+    return {"method": label, **settings}
+
+
+def _config(path: Path, label: str, fields: Mapping[str, Any]) -> RunConfig:
+    tracking = {"wandb": "off", **(fields.get("tracking") or {}), "progress": False}
+    return from_mapping(RunConfig, {**fields, "tracking": tracking}, f"{path}: methods.{label}")
+
+
+def _budgets(path: Path, value: object) -> list[int]:
+    if not isinstance(value, list) or not value:
+        raise UserError(f"{path}: budgets is {value!r}; it must list MACs, e.g. [20M, 60M]")
+    return sorted({parse_quantity(str(budget)) for budget in value})
+
+
+def _merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``base`` with the fields of ``own``, group by group."""
+    result = dict(base)
+    for name, value in own.items():
+        inner = result.get(name)
+        result[name] = _merged(inner, value) if isinstance(inner, Mapping) and isinstance(value, Mapping) else value
+    return result
+
+
+def _mapping(value: object, where: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise UserError(f"{where} must be a mapping of settings, found {value!r}")
+    return value

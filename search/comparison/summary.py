@@ -1,0 +1,152 @@
+"""The table of a study: means and standard deviations over seeds, as CSV, Markdown and on the terminal."""
+
+import csv
+import dataclasses
+import io
+import statistics
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from search.comparison.measure import Measured, Outcome
+from supernet.units import format_bytes, format_quantity
+
+#: Of the CSV file.
+_COLUMNS = (
+    *("method", "seeds", "budget_macs", "macs", "accuracy_mean", "accuracy_std", "bytes_up", "bytes_down"),
+    *("compute_macs", "rounds", "seconds", "search_seconds"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Spread:
+    """Mean and sample standard deviation over seeds; the latter is 0 of a single seed."""
+
+    mean: float
+    deviation: float
+    count: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Spread":
+        """Return the spread of one or more values."""
+        return cls(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0, len(values))
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A method of a study over all its seeds.
+
+    Attributes:
+        label: of the method.
+        seeds: how many.
+        accuracies: on the test images by budget; None where it has no network.
+        macs: mean MACs of its networks by budget; None likewise.
+        bytes_up: that clients have sent, mean over seeds.
+        bytes_down: that they were sent.
+        compute: MACs of their forward passes.
+        rounds: of training.
+        seconds: of its rounds.
+        search_seconds: that all its networks took to be found; None where nothing is searched.
+    """
+
+    label: str
+    seeds: int
+    accuracies: Sequence[Spread | None]
+    macs: Sequence[float | None]
+    bytes_up: float
+    bytes_down: float
+    compute: float
+    rounds: float
+    seconds: float
+    search_seconds: float
+
+
+def rows(labels: Sequence[str], budgets: Sequence[int], outcomes: Sequence[Outcome]) -> list[Row]:
+    """Return a row for every method with an outcome, in the order of the labels."""
+    by_label = {label: [outcome for outcome in outcomes if outcome.label == label] for label in labels}
+    return [_row(label, budgets, found) for label, found in by_label.items() if found]
+
+
+def _row(label: str, budgets: Sequence[int], found: Sequence[Outcome]) -> Row:
+    at = [_networks(found, budget) for budget in budgets]
+
+    def mean(name: str) -> float:
+        return statistics.fmean(getattr(outcome, name) for outcome in found)
+
+    return Row(
+        label,
+        len(found),
+        [Spread.of([network.test_accuracy for network in networks]) if networks else None for networks in at],
+        [statistics.fmean(network.macs for network in networks) if networks else None for networks in at],
+        mean("bytes_up"),
+        mean("bytes_down"),
+        mean("compute"),
+        mean("rounds"),
+        mean("seconds"),
+        statistics.fmean(sum(network.search_seconds for network in outcome.networks) for outcome in found),
+    )
+
+
+def _networks(found: Sequence[Outcome], budget: int) -> list[Measured]:
+    return [network for outcome in found for network in outcome.networks if network.budget == budget]
+
+
+def header(budgets: Sequence[int]) -> list[str]:
+    """Return the names of the columns for people."""
+    return [
+        "method",
+        "seeds",
+        *(f"accuracy at {format_quantity(budget)} MACs" for budget in budgets),
+        "sent up",
+        "client compute",
+        "rounds",
+        "search",
+    ]
+
+
+def cells(row: Row) -> list[str]:
+    """Return a row for people: accuracies in per cent, mean ± standard deviation over seeds."""
+    return [
+        row.label,
+        str(row.seeds),
+        *("–" if found is None else _percent(found) for found in row.accuracies),
+        format_bytes(row.bytes_up),
+        f"{format_quantity(row.compute)} MACs",
+        f"{row.rounds:.0f}",
+        f"{row.search_seconds:.2f} s" if row.search_seconds else "–",
+    ]
+
+
+def _percent(found: Spread) -> str:
+    deviation = f" ± {100 * found.deviation:.2f}" if found.count > 1 else ""
+    return f"{100 * found.mean:.2f}{deviation} %"
+
+
+def to_markdown(found: Sequence[Row], budgets: Sequence[int]) -> str:
+    """Return the table as Markdown."""
+    names = header(budgets)
+    lines = [names, ["---", *["---:"] * (len(names) - 1)], *map(cells, found)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def to_csv(found: Sequence[Row], budgets: Sequence[int]) -> str:
+    """Return a line for every method and budget, with full precision; accuracies are shares."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    for row in found:
+        totals = (row.bytes_up, row.bytes_down, row.compute, row.rounds, row.seconds, row.search_seconds)
+        for budget, accuracy, macs in zip(budgets, row.accuracies, row.macs, strict=True):
+            if accuracy is not None:
+                writer.writerow([row.label, row.seeds, budget, macs, accuracy.mean, accuracy.deviation, *totals])
+    return text.getvalue()
+
+
+def to_table(title: str, found: Sequence[Row], budgets: Sequence[int]) -> Table:
+    """Return the table for the terminal."""
+    table = Table(title=title)
+    for name in header(budgets):
+        table.add_column(name, justify="left" if name == "method" else "right")
+    for row in found:
+        table.add_row(*cells(row))
+    return table

@@ -1,0 +1,133 @@
+"""The trials of a study as processes of ``train-supernet``, some at once; what is finished is not run again."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from cache.progress import Listener
+from search.comparison.study import Trial
+from supernet.errors import UserError
+from supernet.files import read_text
+from supernet.typed_yaml import from_mapping, read_yaml_mapping
+from training.config import RunConfig, config_to_mapping, write_config
+from training.run_folder import CONFIG, METRICS
+
+#: Most bytes of a line of metrics that are read.
+_TAIL = 1 << 18
+
+#: Seconds between two looks at the processes.
+_PAUSE = 0.5
+
+_PROGRAM = "from training.cli import main; main()"
+
+#: What may differ when a trial goes on.
+_FREE = {"output": None, "tracking": None}
+
+
+class Trials:
+    """Runs trials, each in a folder of its name.
+
+    Args:
+        folder: holds them.
+        jobs: processes at once.
+        listener: is told how far they are.
+    """
+
+    def __init__(self, folder: Path, jobs: int, listener: Listener) -> None:
+        self._folder, self._jobs, self._listener = folder, jobs, listener
+
+    def run(self, trials: Sequence[Trial]) -> Iterator[tuple[Trial, Path]]:
+        """Yield every trial with its run's folder as soon as it is finished, in no particular order.
+
+        Raises:
+            UserError: a trial failed, or its folder holds another run.
+            KeyboardInterrupt: all processes have stopped at the edge of a round and go on when run again.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        waiting, running = list(trials), dict[Trial, subprocess.Popen[bytes]]()
+        finished: list[Trial] = []
+        with self._stopped_at_the_end(running):
+            while waiting or running:
+                while waiting and len(running) < self._jobs:
+                    trial = waiting.pop(0)
+                    running[trial] = self._start(trial)
+                for trial in [trial for trial, process in running.items() if process.poll() is not None]:
+                    code = running.pop(trial).returncode
+                    if code:
+                        raise UserError(f"{trial.name} failed: {self._last_words(trial)}")
+                    finished.append(trial)
+                    yield trial, self._run_of(trial)
+                self._report(trials, finished)
+                if running:
+                    time.sleep(_PAUSE)
+
+    def _start(self, trial: Trial) -> subprocess.Popen[bytes]:
+        """Start a trial anew, or go on with it; one that is finished ends at once."""
+        run = self._run_of(trial)
+        if (run / CONFIG).exists():
+            self._check_same(trial, run)
+            arguments = ["--resume", str(run)]
+        else:
+            config = self._folder / f"{trial.name}.yaml"
+            write_config(config, trial.config)
+            arguments = ["--config", str(config), "--output", str(run)]
+        command = [sys.executable, "-c", _PROGRAM, *arguments]
+        with (self._folder / f"{trial.name}.log").open("ab") as log:
+            # A session of its own: Ctrl-C reaches this process alone, which passes it on once.
+            return subprocess.Popen(  # noqa: S603 - our own program
+                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+            )
+
+    def _check_same(self, trial: Trial, run: Path) -> None:
+        config = self._folder / f"{trial.name}.yaml"
+        if not config.exists() or _asked(config) != config_to_mapping(trial.config) | _FREE:
+            raise UserError(
+                f"{run} was trained with other settings than the study has now; restore them, or name another --output"
+            )
+
+    def _report(self, trials: Sequence[Trial], finished: Sequence[Trial]) -> None:
+        shares = [1.0 if trial in finished else share_done(self._run_of(trial)) for trial in trials]
+        self._listener.report(f"{len(finished)} of {len(trials)} runs", round(100 * sum(shares)), 100 * len(trials))
+
+    def _run_of(self, trial: Trial) -> Path:
+        return self._folder / trial.name
+
+    def _last_words(self, trial: Trial) -> str:
+        log = self._folder / f"{trial.name}.log"
+        lines = [line.strip() for line in read_text(log).splitlines() if line.strip()]
+        return f"{lines[-1] if lines else 'it said nothing'} (log: {log})"
+
+    @contextlib.contextmanager
+    def _stopped_at_the_end(self, running: dict[Trial, "subprocess.Popen[bytes]"]) -> Iterator[None]:
+        """Leave no process behind: whatever ended the work early, the others stop at the edge of their round."""
+        try:
+            yield
+        finally:
+            for process in running.values():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process.pid, signal.SIGINT)
+            for process in running.values():
+                process.wait()
+
+
+def share_done(run: Path) -> float:
+    """Return the share of a run's training that is done, as its metrics say."""
+    try:
+        with (run / METRICS).open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
+            lines = [line for line in file.read().split(b"\n")[:-1] if line]
+        return float(json.loads(lines[-1])["done"])
+    except (OSError, IndexError, KeyError, ValueError):
+        # Not begun, or a line is longer than what was read.
+        return 0.0
+
+
+def _asked(config: Path) -> dict[str, Any]:
+    return config_to_mapping(from_mapping(RunConfig, read_yaml_mapping(config), str(config))) | _FREE
