@@ -1,6 +1,7 @@
 """What a client does with the slices it was sent, besides training them as they are."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,6 +29,12 @@ class CoTraining:
     drawn: tuple[Architecture, ...]
     distillation: float
     temperature: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.distillation <= 1:
+            raise UserError(f"distillation is {self.distillation}; it must be from 0 to 1")
+        if not 0 < self.temperature < math.inf:
+            raise UserError(f"temperature is {self.temperature}; it must be positive")
 
 
 Work = Plain | CoTraining
