@@ -15,7 +15,7 @@ import torch
 from federation import MICRO
 from flower import config_of, flower_config
 from PIL import Image
-from simulation import random_tensors, same_bytes, smallest
+from simulation import largest, random_architectures, random_tensors, same_bytes, smallest
 
 from supernet.kept import kept_folder
 from supernet.space import space_to_mapping
@@ -24,7 +24,7 @@ from training.client import LocalTrainer
 from training.clients import ClientsConfig
 from training.config import DataConfig, RunConfig, config_to_mapping
 from training.data import sources
-from training.data.images import ImageSet, normalisation_of
+from training.data.images import ImageSet, Normalisation, normalisation_of
 from training.data.sources import load_images
 from training.execution import Profile
 from training.federation import recipe_of, split_images
@@ -35,6 +35,7 @@ from training.flower.wire import Request
 from training.memory import OutOfMemoryError
 from training.messages import Task
 from training.partition import PartitionConfig
+from training.work import CoTraining, work_to_json
 
 _DIGITS = tuple("0123456789")
 
@@ -61,7 +62,8 @@ def _ask(request: Request, settings: dict[str, Any], tensors: Tensors | None = N
 
 def _training(config: RunConfig, classes: tuple[str, ...] = _DIGITS, **changes: Any) -> tuple[Request, Tensors]:
     """Return a question to train the smallest network for an epoch, with its blob's tensors."""
-    job = {"round": 3, "epochs": 1, "learning_rate": 0.05, "seed": 11, "architecture": smallest().to_json()}
+    job = {"round": 3, "epochs": 1, "learning_rate": 0.05, "seed": 11, "work": {"kind": "plain"}}
+    job["architecture"] = smallest().to_json()
     sliced = views(MICRO, random_tensors(), smallest())
     normalisation = {"mean": [0.3] * 3, "std": [0.4] * 3}
     request = _request(config, "train", classes=classes, normalisation=normalisation, jobs=[{**job, **changes}])
@@ -91,7 +93,7 @@ def _folder(root: Path, classes: dict[str, int]) -> Path:
 # Which messages are read.
 
 
-@pytest.mark.parametrize("changes", [{"protocol": 2}, {"package": "0.0.1"}, {"protocol": None}, {"protocol": 1.5}])
+@pytest.mark.parametrize("changes", [{"protocol": 1}, {"package": "0.0.1"}, {"protocol": None}, {"protocol": 1.5}])
 def test_another_version_is_refused_with_both_named(config: RunConfig, changes: dict[str, Any]) -> None:
     fields, tensors = _ask(_request(config, **changes), config_of(0))
     asked = {"protocol": wire.PROTOCOL, "package": Request.package, **changes}
@@ -263,9 +265,24 @@ def test_a_folder_of_ones_own_is_described_and_trained_with(config: RunConfig, t
     assert told["jobs"][0]["round"] == 3
 
 
-def _train_here(config: RunConfig, request: Request, own: ImageSet) -> Tensors:
-    from training.data.images import Normalisation
+def test_a_client_co_trains_over_flower_as_in_one_process(config: RunConfig, tmp_path: Path) -> None:
+    folder = _folder(tmp_path / "mine", {"3": 20, "7": 24})
+    settings = {"partition-id": 2, "device": "cpu", "data-folder": str(folder)}
+    _ask(_request(config), settings)
+    kept = safetensors.torch.load_file(_kept()[0])
+    own = ImageSet(kept["training.images"], torch.tensor([3, 7])[kept["training.labels"]], _DIGITS)
+    drawn = tuple(random_architectures(4))
+    work = CoTraining((smallest(),), drawn, 0.5, 2.0)
+    request, _ = _training(config, architecture=largest().to_json(), work=work_to_json(work))
+    told, got = _ask(request, settings, wire.joined([random_tensors()]))
+    recipe = recipe_of(config, MICRO, Normalisation((0.3,) * 3, (0.4,) * 3))
+    task = Task(3, 2, largest(), random_tensors(), 1, 0.05, request.jobs[0]["seed"], work)
+    update = LocalTrainer(recipe, Profile(), torch.device("cpu")).train(task, own)
+    assert same_bytes(got, wire.joined([update.tensors]))
+    assert told["jobs"][0]["compute"] == update.compute > 0
 
+
+def _train_here(config: RunConfig, request: Request, own: ImageSet) -> Tensors:
     recipe = recipe_of(config, MICRO, Normalisation((0.3,) * 3, (0.4,) * 3))
     sliced = views(MICRO, random_tensors(), smallest())
     task = Task(3, 2, smallest(), sliced, 1, 0.05, request.jobs[0]["seed"])
@@ -292,7 +309,8 @@ def test_fewer_images_than_a_batch_are_refused(config: RunConfig, tmp_path: Path
     "changes",
     [
         {"round": 0}, {"round": "1"}, {"epochs": 0}, {"epochs": True}, {"learning_rate": None}, {"seed": -1},
-        {"seed": 1.5}, {"architecture": None}, {"architecture": {"stages": []}},
+        {"seed": 1.5}, {"work": None}, {"work": {"kind": "magic"}}, {"architecture": None},
+        {"architecture": {"stages": []}},
     ],
     ids=str,
 )  # fmt: skip

@@ -118,7 +118,15 @@ def test_global_generators_play_no_part(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stop_after", [1, 2])
 @pytest.mark.parametrize(
-    "changes", [{}, {"method": "superfednas"}, {"server": ServerConfig(momentum=0.5, weight_by_examples=True)}]
+    "changes",
+    [
+        {},
+        {"method": "superfednas"},
+        {"method": "fedavg"},
+        {"method": "cotrain"},
+        {"server": ServerConfig(momentum=0.5, weight_by_examples=True)},
+        {"method": "cotrain", "compute": "20M", "server": ServerConfig(momentum=0.5)},
+    ],
 )
 def test_a_resumed_run_ends_with_the_bytes_of_one_never_interrupted(
     tmp_path: Path, changes: dict[str, Any], stop_after: int
