@@ -40,7 +40,7 @@ _OTHER = RunConfig(
     method="superfednas",
     device="cuda:1",
     precision="bf16",
-    data=DataConfig("imagefolder", "images", True, 0.25, 3, False, 5, 2, 7, 0.2, 1.0),
+    data=DataConfig("imagefolder", "images", True, 0.25, 3, False, 5, 2, 7, 0.2, 1.0, 900),
     partition=PartitionConfig("shard", 0.3, 4, 5),
     clients=ClientsConfig(
         30, 10, ("60M", "180M"), ("64M",), "zipf", 1.5, "100M", ("5ms",), "table.json", None, "independent"
@@ -190,6 +190,7 @@ _BAD_VALUES: list[tuple[str, object]] = [
     ("rounds", "many"),
     ("seed", -1),
     ("method", "random"),
+    ("data.images", 0),
     ("client.epochs", 0),
     ("client.batch_size", 1),
     ("client.lr", 0.0),

@@ -235,6 +235,7 @@ def test_kept_images_are_one_run_settings_and_one_nodes(config: RunConfig) -> No
     others = [
         dataclasses.replace(config, seed=9),
         dataclasses.replace(config, data=dataclasses.replace(config.data, validation=0.2)),
+        dataclasses.replace(config, data=dataclasses.replace(config.data, images=800)),
         dataclasses.replace(config, clients=ClientsConfig(count=5, per_round=2)),
         dataclasses.replace(config, partition=dataclasses.replace(config.partition, scheme="iid")),
     ]
@@ -243,7 +244,7 @@ def test_kept_images_are_one_run_settings_and_one_nodes(config: RunConfig) -> No
         assert len(_kept()) == number
     # Rounds and learning rates decide no image.
     _ask(_request(dataclasses.replace(config, rounds=99)), config_of(0))
-    assert len(_kept()) == 5
+    assert len(_kept()) == 6
 
 
 def test_a_folder_of_ones_own_is_described_and_trained_with(config: RunConfig, tmp_path: Path) -> None:

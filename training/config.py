@@ -76,6 +76,7 @@ class DataConfig:
         magnitude: of RandAugment's operations, 0 to 30.
         mixup: alpha of Mixup; 0 for none.
         cutmix: alpha of CutMix; 0 for none.
+        images: the clients get only so many of the training images, drawn at random; all when left out.
     """
 
     name: str = "digits"
@@ -89,8 +90,11 @@ class DataConfig:
     magnitude: int = 9
     mixup: float = 0.0
     cutmix: float = 0.0
+    images: int | None = None
 
     def __post_init__(self) -> None:
+        if self.images is not None and self.images < 1:
+            raise UserError(f"data.images is {self.images}; it must be at least 1")
         for name in ("randaugment", "mixup", "cutmix"):
             if not getattr(self, name) >= 0:
                 raise UserError(f"data.{name} is {getattr(self, name)}; it must not be negative (0 for none)")

@@ -112,6 +112,9 @@ def split_images(config: RunConfig, data: ImageSet, strength: Sequence[Capabilit
         UserError: a class has too few images, or a client would have less than a batch.
     """
     training, validation = validation_split(data, config.data.validation, torch_stream(config.seed, "validation"))
+    if config.data.images is not None:
+        order = torch.randperm(len(training), generator=torch_stream(config.seed, "images"))
+        training = training[order[: config.data.images].sort().values]
     parts = partition(
         data.labels[training].tolist(),
         config.clients.count,

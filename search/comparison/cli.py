@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cache.progress import shown
+from fitness.score import score
 from search.comparison.study import Study, Trial, read_study
 from search.comparison.summary import rows, to_csv, to_markdown, to_table
 from supernet.console import next_step, options_parser, print_table, run_command, stderr
-from supernet.errors import UserError
+from supernet.errors import BudgetError, UserError
 from supernet.files import write_text
+from supernet.genes import smallest_genes
+from supernet.space import load_space
 from supernet.units import format_quantity
 
 PROG = "compare-methods"
@@ -48,7 +51,7 @@ def _run(arguments: Sequence[str]) -> None:
     study = read_study(Path(options.config), options.data_root)
     folder = Path(options.output or f"runs/{study.name}")
     _describe(study, folder)
-    _check_methods(study)
+    _check_budgets(study)
     try:
         _run_trials(study, folder, options.jobs)
     except KeyboardInterrupt:
@@ -60,19 +63,24 @@ def _run(arguments: Sequence[str]) -> None:
 
 
 def _describe(study: Study, folder: Path) -> None:
-    compute = study.trials[0].config.compute
+    first = study.trials[0].config
+    compute = f"{first.compute} client MACs"
+    if study.reference is not None:
+        compute = f"the client MACs of {first.rounds} rounds of {study.reference}"
     stderr.print(
-        f"{study.name}: {len(study.labels)} methods with {len(study.seeds)} seeds, {compute} client MACs each; budgets "
+        f"{study.name}: {len(study.labels)} methods with {len(study.seeds)} seeds, {compute} each; budgets "
         f"{', '.join(format_quantity(budget) for budget in study.budgets)} MACs; in {folder}"
     )
 
 
-def _check_methods(study: Study) -> None:
-    """Refuse what no run can begin with before the first one takes its hours."""
-    from supernet.space import load_space  # noqa: PLC0415
-
-    for trial in study.trials[: len(study.labels)]:
-        load_space(trial.config.space)
+def _check_budgets(study: Study) -> None:
+    """Refuse what would end in an error after hours of training: a missing space, a budget below its networks."""
+    space = load_space(study.trials[0].config.space)
+    least = int(score(space, smallest_genes(space)).macs[0])
+    if study.budgets[0] < least:
+        raise BudgetError(
+            f"budgets has {study.budgets[0]:,} MACs and the smallest network of {space.name} {least:,}; raise it"
+        )
 
 
 def _run_trials(study: Study, folder: Path, jobs: int) -> None:
@@ -80,10 +88,26 @@ def _run_trials(study: Study, folder: Path, jobs: int) -> None:
     from search.comparison.measure import measure, write_outcome  # noqa: PLC0415
     from search.comparison.trials import Trials  # noqa: PLC0415
 
-    waiting = [trial for trial in study.trials if not _outcome_path(folder, trial).exists()]
+    first = [trial for trial in study.trials if trial.label == study.reference]
+    others = [trial for trial in study.trials if trial.label != study.reference]
     with shown() as listener:
-        for trial, run in Trials(folder / "runs", jobs, listener).run(waiting):
-            write_outcome(_outcome_path(folder, trial), measure(trial, run, study.budgets))
+        trials = Trials(folder / "runs", jobs, listener)
+        for stage in (first, others):
+            waiting = [trial for trial in stage if not _outcome_path(folder, trial).exists()]
+            limited = [_with_compute(study, folder, trial) for trial in waiting]
+            for trial, run in trials.run(limited):
+                write_outcome(_outcome_path(folder, trial), measure(trial, run, study.budgets))
+
+
+def _with_compute(study: Study, folder: Path, trial: Trial) -> Trial:
+    """Return a trial that computes as much as the reference did with its seed; the reference itself as it is."""
+    from search.comparison.measure import read_outcome  # noqa: PLC0415 - imports torch
+
+    if study.reference in (None, trial.label):
+        return trial
+    reference = dataclasses.replace(trial, label=str(study.reference))
+    compute = read_outcome(_outcome_path(folder, reference)).compute
+    return dataclasses.replace(trial, config=dataclasses.replace(trial.config, compute=str(compute)))
 
 
 def _outcome_path(folder: Path, trial: Trial) -> Path:

@@ -16,6 +16,9 @@ SHARED = ("space", "seed", "compute", "engine", "data", "partition", "clients", 
 
 _FIELDS = ("name", "methods", "seeds", "budgets", "run")
 
+#: What a study may have besides.
+_OPTIONAL = ("reference",)
+
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
@@ -47,6 +50,8 @@ class Study:
         seeds: of the runs of each method.
         budgets: MACs at which accuracy is compared, ascending.
         trials: every method with every seed, seed by seed.
+        reference: method that trains a number of rounds; all others compute as much as it did with their seed. None
+            where the compute of all is given.
     """
 
     name: str
@@ -54,6 +59,7 @@ class Study:
     seeds: Sequence[int]
     budgets: Sequence[int]
     trials: Sequence[Trial]
+    reference: str | None = None
 
 
 def read_study(path: Path, data_root: str | None = None) -> Study:
@@ -65,8 +71,8 @@ def read_study(path: Path, data_root: str | None = None) -> Study:
     """
     mapping = read_yaml_mapping(path)
     for name in mapping:
-        if name not in _FIELDS:
-            raise UserError(f"{path}: there is no field {name!r}; a study has: {', '.join(_FIELDS)}")
+        if name not in _FIELDS + _OPTIONAL:
+            raise UserError(f"{path}: there is no field {name!r}; a study has: {', '.join(_FIELDS + _OPTIONAL)}")
     for name in _FIELDS:
         if name not in mapping:
             raise UserError(f"{path} lacks the field {name!r}; a study has: {', '.join(_FIELDS)}")
@@ -76,8 +82,14 @@ def read_study(path: Path, data_root: str | None = None) -> Study:
     if not isinstance(seeds, list) or not seeds or any(type(seed) is not int or seed < 0 for seed in seeds):
         raise UserError(f"{path}: seeds is {seeds!r}; it must list whole numbers of at least 0")
     base = dict(_mapping(mapping["run"], f"{path}: run"))
-    if base.get("compute") is None:
-        raise UserError(f"{path}: run.compute is missing; methods are compared at the same client MACs, e.g. 2T")
+    reference = mapping.get("reference")
+    if reference is not None and reference not in methods:
+        raise UserError(f"{path}: reference is {reference!r}; it must be one of the methods: {', '.join(methods)}")
+    if (base.get("compute") is None) == (reference is None):
+        raise UserError(
+            f"{path}: methods are compared at the same client MACs; give either run.compute, e.g. 2T, or reference, "
+            "the method whose run.rounds decide how much the others compute"
+        )
     if data_root is not None:
         base["data"] = {**_mapping(base.get("data") or {}, f"{path}: run.data"), "root": data_root}
     settings = {label: _own(path, label, own) for label, own in methods.items()}
@@ -91,6 +103,7 @@ def read_study(path: Path, data_root: str | None = None) -> Study:
             for seed in dict.fromkeys(seeds)
             for label, own in settings.items()
         ],
+        reference=reference,
     )
 
 

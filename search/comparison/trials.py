@@ -107,14 +107,18 @@ class Trials:
     @contextlib.contextmanager
     def _stopped_at_the_end(self, running: dict[Trial, "subprocess.Popen[bytes]"]) -> Iterator[None]:
         """Leave no process behind: whatever ended the work early, the others stop at the edge of their round."""
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             yield
         finally:
             for process in running.values():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process.pid, signal.SIGINT)
+            if running:
+                self._listener.remark(f"waiting for {len(running)} runs to stop at the end of their round")
             for process in running.values():
                 process.wait()
+            signal.signal(signal.SIGTERM, before)
 
 
 def share_done(run: Path) -> float:

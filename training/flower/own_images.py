@@ -132,7 +132,7 @@ def _identity(node: NodeConfig, config: RunConfig, side: int) -> str:
     folder = Path(node.root) if node.folder is None else node.folder
     settings = config_to_mapping(config)
     chosen = {name: settings[name] for name in ("seed", "partition")}
-    data = (config.data.name, config.data.validation, config.client.batch, config.clients.count)
+    data = (config.data.name, config.data.validation, config.data.images, config.client.batch, config.clients.count)
     digest = hashlib.sha256(repr((dataclasses.astuple(node), side, chosen, data)).encode())
     for path in sorted(folder.rglob("*")) if folder.is_dir() else ():
         status = path.stat()

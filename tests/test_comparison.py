@@ -1,0 +1,310 @@
+"""Studies: what is refused, that all methods share what they must, and a small one from file to table."""
+
+import csv
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from federation import micro_config
+from matplotlib.image import imread
+
+from search.comparison.measure import Measured, Outcome, read_outcome, write_outcome
+from search.comparison.study import Study, read_study
+from search.comparison.summary import Spread, rows, to_csv, to_markdown
+from search.comparison.trials import share_done
+from supernet.errors import UserError
+from training.config import config_to_mapping
+from training.run_folder import METRICS
+
+_BUDGETS = (60_000, 120_000)
+
+
+def _study(folder: Path, **changes: Any) -> dict[str, Any]:
+    """Return a study of two methods on the digits that takes seconds."""
+    config = config_to_mapping(micro_config(folder))
+    run = {name: value for name, value in config.items() if name not in ("output", "seed", "rounds", "method")}
+    study: dict[str, Any] = {
+        "name": "tiny",
+        "methods": {"deepfednas": {}, "cotrain": {"client": {"lr": 0.02}}},
+        "seeds": [0, 1],
+        "budgets": [str(budget) for budget in _BUDGETS],
+        "run": {**run, "compute": "60M"},
+    }
+    return {**study, **changes}
+
+
+def _write(folder: Path, study: dict[str, Any]) -> Path:
+    path = folder / "study.yaml"
+    path.write_text(yaml.safe_dump(study, sort_keys=False))
+    return path
+
+
+def _read(folder: Path, **changes: Any) -> Study:
+    return read_study(_write(folder, _study(folder, **changes)))
+
+
+def test_all_methods_share_everything_but_their_own_settings(tmp_path: Path) -> None:
+    study = _read(tmp_path)
+    assert [(trial.label, trial.seed) for trial in study.trials] == [
+        ("deepfednas", 0),
+        ("cotrain", 0),
+        ("deepfednas", 1),
+        ("cotrain", 1),
+    ]
+    first, second = study.trials[:2]
+    assert (first.config.method, second.config.method) == ("deepfednas", "cotrain")
+    assert (first.config.client.lr, second.config.client.lr) == (0.05, 0.02)
+    same = dataclasses.replace(second.config, method="deepfednas", client=first.config.client)
+    assert same == first.config
+    assert study.budgets == list(_BUDGETS)
+
+
+def test_a_study_may_name_its_methods_and_take_its_images_from_elsewhere(tmp_path: Path) -> None:
+    path = _write(tmp_path, _study(tmp_path, methods={"no-random": {"method": "cotrain"}}))
+    (trial, _) = read_study(path, "elsewhere").trials
+    assert trial.name == "no-random-seed0"
+    assert trial.config.method == "cotrain"
+    assert trial.config.data.root == "elsewhere"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"colour": 1}, r"there is no field 'colour'; a study has: name, methods, seeds, budgets, run, reference"),
+        ({"methods": {}}, "methods must be a mapping"),
+        ({"methods": {"magic": {}}}, r"methods\.magic: say which method it is"),
+        ({"methods": {"a b": {}}}, "names of methods are letters"),
+        ({"methods": {"cotrain": {"seed": 3}}}, r"methods\.cotrain\.seed: all methods of a study share"),
+        ({"methods": {"cotrain": {"data": {"crop": 3}}}}, r"methods\.cotrain\.data: all methods of a study share"),
+        ({"methods": {"cotrain": {"compute": "1T"}}}, r"methods\.cotrain\.compute: all methods of a study share"),
+        ({"methods": {"cotrain": 7}}, "must be a mapping of settings, found 7"),
+        ({"methods": {"cotrain": {"client": {"speed": 1}}}}, "speed"),
+        ({"seeds": []}, r"seeds is \[\]"),
+        ({"seeds": [-1]}, r"seeds is \[-1\]"),
+        ({"budgets": []}, r"budgets is \[\]"),
+        ({"budgets": ["much"]}, "much"),
+        ({"run": 3}, "run must be a mapping"),
+        ({"run": {}}, r"give either run\.compute, e\.g\. 2T, or reference"),
+        ({"reference": "cotrain"}, r"give either run\.compute, e\.g\. 2T, or reference"),
+        ({"reference": "magic"}, r"reference is 'magic'; it must be one of the methods: deepfednas, cotrain"),
+    ],
+    ids=str,
+)
+def test_a_study_that_is_none_is_refused_in_one_line(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        _read(tmp_path, **changes)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_study_that_lacks_a_field_is_refused(tmp_path: Path) -> None:
+    study = _study(tmp_path)
+    del study["seeds"]
+    with pytest.raises(UserError, match="lacks the field 'seeds'"):
+        read_study(_write(tmp_path, study))
+
+
+@pytest.mark.parametrize("path", sorted(Path("studies").glob("cifar*.yaml")), ids=lambda path: path.stem)
+def test_the_studies_that_ship_can_be_read(path: Path) -> None:
+    study = read_study(path)
+    assert study.name == path.stem
+    assert len(study.seeds) >= 3
+
+
+def _outcome(label: str, seed: int, accuracies: dict[int, float]) -> Outcome:
+    networks = [
+        Measured(budget, budget - 10 - seed, 5, 0.5, accuracy, 0.25, {"stages": []})
+        for budget, accuracy in accuracies.items()
+    ]
+    return Outcome(label, seed, 7 + seed, 1000, 2000, 3000, 4.0, networks, "a machine")
+
+
+def test_the_table_has_means_and_sample_deviations_over_seeds() -> None:
+    outcomes = [
+        _outcome("a", 0, {100: 0.5, 200: 0.7}),
+        _outcome("a", 1, {100: 0.6, 200: 0.7}),
+        _outcome("b", 0, {200: 0.9}),
+    ]
+    one, other = rows(["a", "b", "c"], [100, 200], outcomes)
+    assert one.seeds == 2
+    assert one.accuracies[0] is not None
+    assert one.accuracies[0] == Spread(0.55, one.accuracies[0].deviation, 2)
+    assert one.accuracies[0].deviation == pytest.approx(0.1 / 2**0.5)
+    assert one.accuracies[1] == Spread(0.7, 0.0, 2)
+    assert one.macs == [89.5, 189.5]
+    assert one.rounds == 7.5
+    assert one.search_seconds == 0.5
+    assert other.accuracies == [None, Spread(0.9, 0.0, 1)]
+    assert other.macs == [None, 190]
+    lines = to_markdown([one, other], [100, 200]).splitlines()
+    assert lines[2].startswith("| a | 2 | 55.00 ± 7.07 % | 70.00 ± 0.00 % | 2 kB | 1K MACs |")
+    assert lines[3].startswith("| b | 1 | – | 90.00 % |")
+    parsed = list(csv.DictReader(to_csv([one, other], [100, 200]).splitlines()))
+    assert [(line["method"], line["budget_macs"]) for line in parsed] == [("a", "100"), ("a", "200"), ("b", "200")]
+    assert float(parsed[0]["accuracy_mean"]) == 0.55
+    assert float(parsed[0]["bytes_down"]) == 3000
+
+
+def test_an_outcome_is_read_back_and_a_damaged_one_named(tmp_path: Path) -> None:
+    path = tmp_path / "outcome.json"
+    outcome = dataclasses.replace(_outcome("a", 0, {100: 0.5}), networks=[])
+    write_outcome(path, outcome)
+    assert read_outcome(path) == outcome
+    path.write_text("{}")
+    with pytest.raises(UserError, match=r"outcome\.json is damaged; remove it"):
+        read_outcome(path)
+
+
+def test_how_far_a_run_is_comes_from_its_metrics(tmp_path: Path) -> None:
+    assert share_done(tmp_path) == 0
+    (tmp_path / METRICS).write_text('{"done": 0.25}\n{"done": 0.5}\n{"done": 0.7')
+    assert share_done(tmp_path) == 0.5
+
+
+def _compare(*arguments: object) -> "subprocess.CompletedProcess[str]":
+    program = "from search.comparison.cli import main; main()"
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, "subprocess.CompletedProcess[str]"]:
+    """Return a study's file and its folder after it was run."""
+    folder = tmp_path_factory.mktemp("study")
+    path, output = _write(folder, _study(folder)), folder / "out"
+    return path, output, _compare("--config", path, "--output", output, "--jobs", 2)
+
+
+Finished = tuple[Path, Path, "subprocess.CompletedProcess[str]"]
+
+
+def test_a_study_ends_with_a_table_a_plot_and_the_next_command(finished: Finished) -> None:
+    _, output, done = finished
+    assert done.returncode == 0, done.stderr
+    parsed = list(csv.DictReader((output / "table.csv").read_text().splitlines()))
+    assert [(line["method"], int(line["budget_macs"])) for line in parsed] == [
+        (label, budget) for label in ("deepfednas", "cotrain") for budget in _BUDGETS
+    ]
+    assert all(0 < float(line["accuracy_mean"]) < 1 and line["seeds"] == "2" for line in parsed)
+    assert all(float(line["macs"]) <= float(line["budget_macs"]) for line in parsed)
+    assert "deepfednas" in (output / "table.md").read_text()
+    assert "deepfednas" in done.stdout
+    assert imread(output / "accuracy.png").shape[0] > 300
+    assert f"next: search-subnet --run {output / 'runs' / 'deepfednas-seed0'}" in done.stderr
+
+
+def test_methods_computed_the_same_to_within_a_round(finished: Finished) -> None:
+    _, output, _ = finished
+    for label in ("deepfednas", "cotrain"):
+        for seed in (0, 1):
+            outcome = read_outcome(output / "results" / f"{label}-seed{seed}.json")
+            records = [json.loads(line) for line in (output / "runs" / f"{label}-seed{seed}" / METRICS).open()]
+            assert outcome.compute == sum(record["compute"] for record in records) >= 60_000_000
+            assert outcome.compute - records[-1]["compute"] < 60_000_000
+            assert outcome.bytes_up == sum(record["bytes_up"] for record in records)
+            assert outcome.rounds == len(records)
+
+
+def test_what_is_finished_is_not_run_again_and_a_seed_more_is_added(finished: Finished, tmp_path: Path) -> None:
+    path, output, _ = finished
+    before = {file: file.stat().st_mtime_ns for file in (output / "results").iterdir()}
+    study = yaml.safe_load(path.read_text())
+    more = tmp_path / "more.yaml"
+    more.write_text(yaml.safe_dump({**study, "seeds": [0, 1, 2]}, sort_keys=False))
+    done = _compare("--config", more, "--output", output)
+    assert done.returncode == 0, done.stderr
+    assert {file: file.stat().st_mtime_ns for file in before} == before
+    assert {file.stem for file in (output / "results").iterdir()} - {file.stem for file in before} == {
+        "deepfednas-seed2",
+        "cotrain-seed2",
+    }
+    assert {line["seeds"] for line in csv.DictReader((output / "table.csv").read_text().splitlines())} == {"3"}
+
+
+def test_a_trial_of_other_settings_is_refused(finished: Finished, tmp_path: Path) -> None:
+    path, output, _ = finished
+    study = yaml.safe_load(path.read_text())
+    study["methods"]["cotrain"] = {"client": {"lr": 0.5}}
+    study["methods"]["deepfednas"] = {"client": {"lr": 0.5}}
+    changed = tmp_path / "changed.yaml"
+    changed.write_text(yaml.safe_dump(study, sort_keys=False))
+    outcome = output / "results" / "cotrain-seed0.json"
+    kept = outcome.read_text()
+    outcome.unlink()
+    done = _compare("--config", changed, "--output", output)
+    outcome.write_text(kept)
+    assert done.returncode == 2
+    assert "was trained with other settings than the study has now" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_others_compute_as_much_as_the_reference_did(tmp_path: Path) -> None:
+    study = _study(tmp_path, seeds=[3], reference="deepfednas")
+    study["run"]["compute"] = None
+    study["run"]["rounds"] = 2
+    output = tmp_path / "out"
+    done = _compare("--config", _write(tmp_path, study), "--output", output)
+    assert done.returncode == 0, done.stderr
+    first, other = (read_outcome(output / "results" / f"{label}-seed3.json") for label in ("deepfednas", "cotrain"))
+    assert first.rounds == 2
+    metrics = (output / "runs" / "cotrain-seed3" / METRICS).read_text().splitlines()
+    assert other.compute >= first.compute > other.compute - json.loads(metrics[-1])["compute"]
+
+
+def test_an_interrupted_study_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    study = _study(tmp_path, seeds=[0], methods={"deepfednas": {}})
+    study["run"]["compute"] = "400M"
+    path, output = _write(tmp_path, study), tmp_path / "out"
+    program = "from search.comparison.cli import main; main()"
+    command = [sys.executable, "-c", program, "--config", str(path), "--output", str(output)]
+    metrics = output / "runs" / "deepfednas-seed0" / METRICS
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        _wait_until(lambda: metrics.exists() and len(metrics.read_text().splitlines()) >= 2)
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate()
+    assert process.returncode == 130
+    assert "which goes on where it stopped" in errors
+    rounds = len(metrics.read_text().splitlines())
+    assert share_done(metrics.parent) < 1
+    done = _compare("--config", path, "--output", output)
+    assert done.returncode == 0, done.stderr
+    records = [json.loads(line)["round"] for line in metrics.open()]
+    assert records == list(range(1, len(records) + 1))
+    assert len(records) > rounds
+
+
+def _wait_until(true: Callable[[], bool], seconds: float = 400) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_a_trial_that_fails_says_why(tmp_path: Path) -> None:
+    study = _study(tmp_path, seeds=[0], methods={"deepfednas": {}})
+    study["run"]["clients"] = {"count": 500, "per_round": 3}
+    done = _compare("--config", _write(tmp_path, study), "--output", tmp_path / "out")
+    assert done.returncode == 2
+    assert "deepfednas-seed0 failed: train-supernet: error: cannot split" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_budget_below_every_network_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    study = _study(tmp_path, budgets=["30k", "60k"])
+    done = _compare("--config", _write(tmp_path, study), "--output", tmp_path / "out")
+    assert done.returncode == 2
+    assert "budgets has 30,000 MACs and the smallest network of micro 40,416; raise it" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_jobs_must_be_positive(tmp_path: Path) -> None:
+    done = _compare("--config", _write(tmp_path, _study(tmp_path)), "--jobs", 0)
+    assert done.returncode == 2
+    assert "jobs is 0; it must be at least 1" in done.stderr
