@@ -41,7 +41,8 @@ class PathNetwork:
     def __call__(self, images: Tensor, path: Path, gates: Mapping[int, Tensor]) -> Tensor:
         """Map images (N, channels, side, side) to logits (N, classes) along one path.
 
-        What a slot puts out, its input where it is skipped, is multiplied by the slot's gate if there is one.
+        What a block adds to its shortcut, all that it puts out where it has none, is multiplied by its slot's gate if
+        there is one. A slot that is skipped adds nothing, whatever its gate.
         """
         x, self._taken = images, []
         for part in self._parts:
@@ -54,9 +55,7 @@ class PathNetwork:
             if self.paths.slots[part].choices[choice] is not None:
                 block = self._block(part, choice)
                 self._taken.append(block)
-                x = block.run(x)
-            if part in gates:
-                x = x * gates[part]
+                x = block(x, gates.get(part))
         return x
 
     def hand_over(self) -> None:
@@ -80,17 +79,32 @@ class PathNetwork:
         with torch.device("meta"):
             (module,) = build_blocks(rows, self._space.norm).values()
         shapes = {tensor: shape for row in rows for tensor, shape in row_shapes(row).items()}
-        return _InnerBlock(name, module.train(), InnerWeights(shapes, self._parameters), self._profile)
+        # What follows it adds the shortcut, if anything does.
+        last = [row.layer.name.removeprefix(f"{name}.") for row in rows if row.layer.kind == "conv"][-1]
+        return _InnerBlock(name, module.train(), last, InnerWeights(shapes, self._parameters), self._profile)
 
 
 class _InnerBlock:
-    """One choice of one slot, on slices of the network's weights."""
+    """One choice of one slot, on slices of the network's weights; a gate multiplies what its ``last`` layer gives."""
 
-    def __init__(self, name: str, module: nn.Module, weights: InnerWeights, profile: Profile) -> None:
+    def __init__(self, name: str, module: nn.Module, last: str, weights: InnerWeights, profile: Profile) -> None:
         self._prefix, self._module, self._weights = f"{name}.", module, weights
         views = {name.removeprefix(self._prefix): view for name, view in weights.views().items()}
         module.load_state_dict(views, strict=True, assign=True)
-        self.run = runnable(module, profile)
+        self._gate: Tensor | None = None
+        module.get_submodule(last).register_forward_hook(self._gated)
+        self._run = runnable(module, profile)
+
+    def __call__(self, x: Tensor, gate: Tensor | None) -> Tensor:
+        self._gate = gate
+        try:
+            return self._run(x)
+        finally:
+            self._gate = None
+
+    def _gated(self, layer: nn.Module, inputs: object, output: Tensor) -> Tensor:
+        del layer, inputs
+        return output if self._gate is None else output * self._gate
 
     def hand_over(self) -> None:
         """Add the gradients to the network's."""

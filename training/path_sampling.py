@@ -1,9 +1,14 @@
 """The local step of direct federated search: one path a step, drawn from logits that learn by the same backward pass.
 
 Garg et al., "Direct Federated Neural Architecture Search" (2021), with the gradient of DSNAS (Hu et al., 2020): what
-slot l puts out is multiplied by a gate g_l = 1, so that R_l = ∂L/∂g_l comes with the gradients of the weights, and
-∇α_l = R_l·(onehot_l − softmax(α_l)), which is the gradient of the loss with g_l = p_l/stop_gradient(p_l), p_l the
-probability of what was drawn.
+the block of slot l adds to its shortcut is multiplied by a gate g_l = 1, so that R_l = ∂L/∂g_l comes with the gradients
+of the weights, and ∇α_l = R_l·(onehot_l − softmax(α_l)), which is the gradient of the loss with
+g_l = p_l/stop_gradient(p_l), p_l the probability of what was drawn. A skipped slot adds nothing: its R is 0, and blocks
+are weighed against that.
+
+A gate on the sum of block and shortcut would tell nothing wherever a norm follows the next convolution: that takes any
+factor out again, and R would be rounding. So it is for a block without shortcut, in MobileNet spaces the first of a
+stage, while the next slot is skipped; Adam's ε keeps such an R from moving anything.
 """
 
 import math
@@ -26,6 +31,9 @@ from training.work import Logits, PathSampling
 
 #: Of Adam on the logits, as in DSNAS.
 _BETAS = (0.5, 0.999)
+
+#: Far below gradients that mean something (1e-3 and more), far above rounding (1e-7), which Adam would scale up.
+_EPSILON = 1e-5
 
 
 class PathLogits:
@@ -50,7 +58,7 @@ class PathLogits:
             for number, logits in enumerate(work.logits)
             if logits is not None
         }
-        self._adam = torch.optim.Adam(self._open.values(), work.learning_rate, _BETAS) if self._open else None
+        self._adam = torch.optim.Adam(self._open.values(), work.learning_rate, _BETAS, _EPSILON) if self._open else None
 
     def draw(self) -> Path:
         """Return a path; slots that are not open hold their largest block."""
@@ -175,9 +183,9 @@ class PathSamplingStep:
             loss: Tensor = self._criterion(outputs, labels)
         self._descent.backward(loss)
         self._network.hand_over()
-        if gates.grad is not None:
-            found = (gates.grad / self._descent.scale).tolist()
-            self._logits.step(path, dict(zip(gated, found, strict=True)))
+        # Without a gradient where all of them are skipped.
+        gradients = torch.zeros_like(gates) if gates.grad is None else gates.grad / self._descent.scale
+        self._logits.step(path, dict(zip(gated, gradients.tolist(), strict=True)))
         self._descent.update(self._weights.parameters())
         self.macs += self._network.paths.macs(path)
         return loss.detach()
