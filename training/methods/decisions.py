@@ -98,10 +98,10 @@ def probabilities(logits: Sequence[float]) -> list[float]:
 
 def _mean(weights: Sequence[float], rows: Sequence[Sequence[float]]) -> tuple[float, ...]:
     """Return the weighted mean of every column."""
-    total = sum(weights)
+    # Shares, so that a single row comes back to the last bit.
+    shares = [weight / sum(weights) for weight in weights]
     return tuple(
-        sum(weight * own for weight, own in zip(weights, column, strict=True)) / total
-        for column in zip(*rows, strict=True)
+        sum(share * own for share, own in zip(shares, column, strict=True)) for column in zip(*rows, strict=True)
     )
 
 
