@@ -27,6 +27,7 @@ from search.cli import main as search_main
 from supernet.architecture import architecture_from_json, architecture_from_text
 from supernet.errors import UserError
 from supernet.slices import tensor_shapes
+from supernet.weights import views
 from training.accountant import PrivacyConfig
 from training.capabilities import Capability
 from training.checkpoint import RunState, load_checkpoint, newest_checkpoint
