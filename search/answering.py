@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cache.entries import make_entries
 from cache.latency.table import table_summary
 from cache.limits import Limits
 from cache.progress import Listener
@@ -13,7 +14,10 @@ from search.budgets import Budgets, limits_of
 from search.report import search_report
 from search.searcher import Answer, search, search_cheapest
 from search.subject import Subject
-from supernet.errors import UserError
+from supernet.architecture import architecture_from_text
+from supernet.errors import ArchitectureError, UserError
+from supernet.files import read_text
+from supernet.genes import encode
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +75,23 @@ def answer_budgets(subject: Subject, budgets: Budgets, seed: int, listener: List
     if budgets.latency_table is not None:
         report["latency_table"] = table_summary(Path(budgets.latency_table))
     return Answered(budgets, limits, answer, report)
+
+
+def answer_given(subject: Subject, budgets: Budgets, path: str) -> Answered:
+    """Return the architecture of a JSON file as the answer; ``budgets`` say how it is delivered.
+
+    Raises:
+        ArchitectureError: the file holds none, or one of another space.
+    """
+    architecture = architecture_from_text(read_text(Path(path)), path)
+    try:
+        genes = encode(subject.space, architecture)
+    except ArchitectureError as error:
+        raise ArchitectureError(f"{path}: {error}") from error
+    (entry,) = make_entries(subject.space, genes[None], subject.fitness)
+    limits, answer = Limits(), Answer(entry, "given", None)
+    report = search_report(subject.space, str(subject.run), limits, None, answer, 0.0)
+    return Answered(budgets, limits, answer, {**report, "given": path})
 
 
 def _search(subject: Subject, budgets: Budgets, limits: Limits, seed: int, listener: Listener) -> Answer:

@@ -57,12 +57,21 @@ def check_budgets(budgets: Budgets) -> None:
         raise BudgetError("give a limit: --flops-budget 60M, --params-budget 2M, both, or --min-fitness 2000")
     if budgets.min_fitness is not None and not math.isfinite(budgets.min_fitness):
         raise BudgetError(f"--min-fitness is {budgets.min_fitness}; it must be a finite number")
-    if budgets.batch < 1:
-        raise BudgetError(f"batch is {budgets.batch}; it must be at least 1")
+    check_batch(budgets)
     _counts(budgets)
     for name in ("size_budget", "memory_budget"):
         if getattr(budgets, name) is not None:
             parse_bytes(getattr(budgets, name))
+
+
+def check_batch(budgets: Budgets) -> None:
+    """Refuse a batch without images.
+
+    Raises:
+        BudgetError: it has none.
+    """
+    if budgets.batch < 1:
+        raise BudgetError(f"batch is {budgets.batch}; it must be at least 1")
 
 
 def limits_of(budgets: Budgets, space: SearchSpace) -> Limits:

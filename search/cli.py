@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.progress import shown
-from search.answering import Answered, Refused, answer_budgets, answer_targets
+from search.answering import Answered, Refused, answer_budgets, answer_given, answer_targets
 from search.architecture_file import save_architecture
 from search.budgets import Budgets, command_line
 from search.export.settings import check_calibrated
@@ -41,7 +41,10 @@ def _run(arguments: Sequence[str]) -> None:
 
 def _search_one(options: Options, subject: Subject, command: str) -> None:
     with shown() as listener:
-        answered = answer_budgets(subject, options, options.seed, listener)
+        if options.architecture is None:
+            answered = answer_budgets(subject, options, options.seed, listener)
+        else:
+            answered = answer_given(subject, options, options.architecture)
         if options.plot is not None:
             plot_search(Path(options.plot), subject, answered, listener)
     report = _delivered(options, subject, {"": answered})[""]
@@ -148,17 +151,27 @@ def _refuse_without_images(options: Options) -> None:
 def _next(options: Options, subject: Subject, report: Mapping[str, Any]) -> str:
     if subject.run is None:
         return f"train-supernet --space {options.space}"
-    images_here = not _is_connected(subject.run)
+    again, images_here = f"{PROG} --run {subject.run} {_asked(options)}", not _is_connected(subject.run)
     if options.output is None:
         test = " --test" if images_here else ""
-        return f"{PROG} --run {subject.run} {command_line(options)}{test} --output subnet"
+        return f"{again}{test} --output subnet"
     if not images_here:
         return f"profile-device --run {subject.run} --output latency.json"
     if options.export is None:
-        return f"{PROG} --run {subject.run} {command_line(options)} --export onnx --output {options.output}-onnx"
+        return f"{again} --export onnx --output {options.output}-onnx"
     if options.export == "onnx":
         return f"python examples/deploy.py {report['export']['file']} IMAGE"
-    return f"{PROG} --run {subject.run} {command_line(options)} --report report.html"
+    if options.architecture is not None:
+        return f"profile-device --run {subject.run} --output latency.json"
+    return f"{again} --report report.html"
+
+
+def _asked(options: Options) -> str:
+    """Return the options that give the same answer again."""
+    if options.architecture is None:
+        return command_line(options)
+    newest = " --checkpoint newest" if options.checkpoint == "newest" else ""
+    return f"--architecture {options.architecture}{newest} {command_line(options)}".rstrip()
 
 
 def _next_of_targets(options: Options, subject: Subject) -> str:

@@ -7,12 +7,15 @@ from typing import Literal
 
 from cache.latency.table import check_conditions, read_table
 from cache.plot import check_plot_path
-from search.budgets import LIMITING, Budgets, check_budgets
+from search.budgets import LIMITING, Budgets, check_batch, check_budgets
 from search.export.settings import ExportSettings, Format, check_export, runtime_of
 from search.targets import read_targets
 from supernet.errors import UserError
 from supernet.files import check_output, check_output_folder
 from supernet.machine import machine
+
+#: Options that are about a search.
+_OF_SEARCH = ("targets", "fitness", "plot", "report")
 
 
 @dataclasses.dataclass
@@ -23,6 +26,7 @@ class Options(Budgets):
         targets: YAML file of named budgets; all of them are answered in one table.
         space: preset name or YAML file of a search space; or give a run.
         run: folder of a trained run, whose subnet is extracted, calibrated and evaluated.
+        architecture: JSON file of the architecture to take out of the run, in place of budgets to search one for.
         checkpoint: which checkpoint of the run to use, best by validation or newest.
         calibration: BatchNorm's statistics from images of the clients that the server draws (pooled), from
             statistics that the clients measure themselves (federated), or none; auto is pooled, and federated where
@@ -46,6 +50,7 @@ class Options(Budgets):
     targets: str | None = None
     space: str | None = None
     run: str | None = None
+    architecture: str | None = None
     checkpoint: Literal["best", "newest"] = "best"
     calibration: Literal["auto", "pooled", "federated", "none"] = "auto"
     finetune_epochs: int = 0
@@ -103,6 +108,9 @@ def export_settings(options: Options, budgets: Budgets) -> ExportSettings | None
 
 
 def _named_budgets(options: Options) -> dict[str, Budgets]:
+    if options.architecture is not None:
+        _check_given(options)
+        return {"": options}
     if options.targets is None:
         check_budgets(options)
         return {"": options}
@@ -110,6 +118,18 @@ def _named_budgets(options: Options) -> dict[str, Budgets]:
     if alone:
         raise UserError(f"--{alone[0].replace('_', '-')} does not go with --targets, whose file holds the budgets")
     return read_targets(Path(options.targets))
+
+
+def _check_given(options: Options) -> None:
+    """Refuse what an architecture that is given leaves nothing to do for."""
+    searched = [name for name in (*LIMITING, "latency_table", *_OF_SEARCH) if getattr(options, name) is not None]
+    if searched:
+        raise UserError(
+            f"--{searched[0].replace('_', '-')} does not go with --architecture, which leaves nothing to search"
+        )
+    if options.run is None:
+        raise UserError("--architecture is taken out of a trained run: give --run FOLDER")
+    check_batch(options)
 
 
 def _check_trained(options: Options) -> None:

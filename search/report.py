@@ -72,7 +72,8 @@ def figure(key: str, value: float | None) -> str:
 def print_report(report: Mapping[str, Any]) -> None:
     """Print a report for people."""
     what = "smallest subnet so fit" if "min_fitness" in report["limits"] else "fittest subnet"
-    table = Table(title=f"the {what} of {report['space']} within the limits")
+    title = f"the {what} of {report['space']} within the limits"
+    table = Table(title=f"a subnet of {report['space']}" if report["solver"] == "given" else title)
     for column in ("", "value", "limit", "slack"):
         table.add_column(column, justify="left" if not column else "right")
     for cost, name in COSTS.items():
@@ -139,6 +140,8 @@ def _exported(report: Mapping[str, Any]) -> Iterator[str]:
 
 def standing(report: Mapping[str, Any]) -> str:
     """Return how good the answer is, in one sentence."""
+    if report["solver"] == "given":
+        return f"given by {report['given']}, not searched"
     if not report["certified"]:
         return "found by a genetic search: good, but not certified"
     what = "no network within the limits has a higher fitness"

@@ -27,12 +27,12 @@ class Answer:
 
     Attributes:
         entry: the architecture with its costs and fitness.
-        solver: what found it.
+        solver: what found it; given where nothing did.
         frontier: the frontier of the space, if it could be computed.
     """
 
     entry: Entry
-    solver: Literal["exact", "nsga2"]
+    solver: Literal["exact", "nsga2", "given"]
     frontier: Frontier | None
 
     @property

@@ -24,7 +24,7 @@ from training.config import (
 )
 from training.execution import ExecutionConfig
 from training.flower.settings import FlowerConfig
-from training.methods.settings import CoTrainConfig, FedAvgConfig
+from training.methods.settings import CoTrainConfig, DfnasConfig, FedAvgConfig
 from training.partition import PartitionConfig
 
 #: No field has its default value.
@@ -50,6 +50,7 @@ _OTHER = RunConfig(
     server=ServerConfig(0.75, False, 0.9),
     fedavg=FedAvgConfig("network.json"),
     cotrain=CoTrainConfig("extremes", 0.25, 2.0),
+    dfnas=DfnasConfig("start.json", 0.01, 0.4, 0.5, "60M", True),
     privacy=PrivacyConfig(1.5, 0.5, 1e-6),
     evaluation=EvaluationConfig(3, 4, 512, 64),
     checkpoint=CheckpointConfig(5, 6),

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from supernet.weights import Tensors, extract
 from training.messages import FailureKind, Update, check_update, tensor_bytes
+from training.work import Logits, PathSampling
 
 _WEIGHT = "stages.0.0.depthwise.conv.weight"
 _BIAS = "head.classifier.linear.bias"
@@ -146,3 +147,45 @@ def test_the_bytes_of_tensors_are_those_of_their_values() -> None:
     assert tensor_bytes({"a": torch.zeros(3, 5), "b": torch.zeros(7, dtype=torch.float64)}) == 3 * 5 * 4 + 7 * 8
     # A view counts what it shows, not the memory behind it.
     assert tensor_bytes({"a": torch.zeros(10, 10)[:2, :3]}) == 2 * 3 * 4
+
+
+_LOGITS: Logits = ((0.5, -1.0), None, (0.0, 1.0, 2.0))
+
+
+def _sampled(logits: Logits | None) -> Update:
+    """Return an update whose client was asked to move logits, with those it sends."""
+    update = _update(logits=logits)
+    return dataclasses.replace(update, task=dataclasses.replace(update.task, work=PathSampling(_LOGITS, 0.01)))
+
+
+def test_an_update_with_the_logits_asked_for_passes() -> None:
+    assert check_update(_sampled(_LOGITS)) is None
+    assert check_update(_sampled(((1e300, -1e300), None, (7.0, 0.0, -0.0)))) is None
+
+
+@pytest.mark.parametrize(
+    ("logits", "kind"),
+    [
+        (None, "shape"),
+        ((), "shape"),
+        (_LOGITS[:2], "shape"),
+        ((*_LOGITS, (1.0,)), "shape"),
+        (((0.5,), *_LOGITS[1:]), "shape"),
+        ((None, *_LOGITS[1:]), "shape"),
+        ((_LOGITS[0], (0.0,), _LOGITS[2]), "shape"),
+        (((0.5, float("nan")), *_LOGITS[1:]), "non-finite"),
+        ((*_LOGITS[:2], (float("-inf"), 1.0, 2.0)), "non-finite"),
+    ],
+    ids=str,
+)
+def test_logits_that_cannot_be_averaged_are_refused(logits: Logits | None, kind: FailureKind) -> None:
+    failure = check_update(_sampled(logits))
+    assert failure is not None
+    assert failure.kind == kind
+    assert "logits" in failure.reason
+
+
+def test_logits_nobody_asked_for_are_refused() -> None:
+    failure = check_update(_update(logits=_LOGITS))
+    assert failure is not None
+    assert failure.kind == "shape"

@@ -9,7 +9,7 @@ from cache.entries import Entry
 from training.aggregation import Fold
 from training.messages import Failure, Update, check_update
 from training.privacy import clip_scale, deltas, update_norm
-from training.work import Work
+from training.work import Logits, Work
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +63,8 @@ class Answers:
             for client, entry in plan.assigned.items():
                 fold.cover(entry.architecture, plan.weights[client])
         self.accepted: dict[int, Accepted] = {}
+        #: Of the accepted clients that have some.
+        self.logits: dict[int, Logits] = {}
         self.failures: list[Failure] = []
         self._sgd: list[tuple[float, float]] = []
         self.bytes_up = 0
@@ -84,6 +86,8 @@ class Answers:
             return
         accepted = Accepted(answer.examples, answer.loss, answer.compute, answer.bytes_down, answer.bytes_up)
         self.accepted[answer.task.client] = accepted
+        if answer.logits is not None:
+            self.logits[answer.task.client] = answer.logits
 
     def _fold(self, update: Update) -> Failure | None:
         """Add an update to the sums, or return why that cannot be."""

@@ -25,8 +25,9 @@ from training.data.images import ImageSet, Normalisation
 from training.execution import Profile
 from training.memory import out_of_memory
 from training.messages import Task, Update, tensor_bytes
+from training.path_sampling import PathSamplingStep
 from training.step import CudaRecorder, EagerStep, Recorder, ReplayedStep, Step
-from training.work import CoTraining, Plain, Work
+from training.work import CoTraining, PathSampling, Plain, Work
 
 #: Networks a trainer keeps built; a cache of 60 entries fits.
 _KEPT_NETWORKS = 64
@@ -49,7 +50,7 @@ class _Built:
     weights: Tensors
     momentum: Tensors
     optimizer: torch.optim.SGD
-    step: Step | CoTrainingStep
+    step: Step | CoTrainingStep | PathSamplingStep
 
 
 class LocalTrainer:
@@ -106,14 +107,14 @@ class LocalTrainer:
         # Many networks stay built; none may keep the memory of its gradients.
         built.optimizer.zero_grad(set_to_none=True)
         seconds, size = time.monotonic() - started, tensor_bytes(built.weights)
-        return Update(
-            task, built.weights, len(data), loss, started, seconds, size, size, self._compute(built, task, data)
-        )
+        compute = self._compute(built, task, data)
+        logits = built.step.logits if isinstance(built.step, PathSamplingStep) else None
+        return Update(task, built.weights, len(data), loss, started, seconds, size, size, compute, logits)
 
     def _compute(self, built: _Built, task: Task, data: ImageSet) -> int:
         """Return the multiply–accumulates of all forward passes of a task's training."""
         batch = self._recipe.config.batch
-        if isinstance(built.step, CoTrainingStep):
+        if isinstance(built.step, CoTrainingStep | PathSamplingStep):
             return built.step.macs * batch
         return training_macs(macs_of(self._recipe.space, task.architecture), len(data), task.epochs, batch)
 
@@ -148,6 +149,11 @@ class LocalTrainer:
                 optimizer.state[parameter]["momentum_buffer"] = momentum[name]
         if work is CoTraining:
             return _Built(weights, momentum, optimizer, self._co_training(architecture, network, optimizer))
+        if work is PathSampling:
+            sampled = PathSamplingStep(
+                recipe.space, architecture, network, optimizer, recipe.config, self._profile, self._device
+            )
+            return _Built(weights, momentum, optimizer, sampled)
         step: Step = EagerStep(network, optimizer, recipe.config, self._profile, self._device)
         if graphs:
             if self._recorder is None:
@@ -198,9 +204,12 @@ def _fill(built: _Built, task: Task) -> None:
             group["lr"].fill_(task.learning_rate)
         else:
             group["lr"] = task.learning_rate
-    if isinstance(built.step, CoTrainingStep):
-        if not isinstance(task.work, CoTraining):
-            raise TypeError(f"a step of co-training for {task.work}")
-        built.step.begin(task.work, task.seed)
-    else:
-        built.step.begin()
+    match built.step, task.work:
+        case (CoTrainingStep() as step, CoTraining() as work):
+            step.begin(work, task.seed)
+        case (PathSamplingStep() as sampled, PathSampling() as paths):
+            sampled.begin(paths, task.seed)
+        case (CoTrainingStep() | PathSamplingStep() as other, work):
+            raise TypeError(f"{type(other).__name__} for {work}")
+        case (plain, _):
+            plain.begin()

@@ -14,7 +14,7 @@ from training.accountant import PrivacyConfig
 from training.clients import ClientsConfig
 from training.execution import ExecutionConfig, PrecisionChoice
 from training.flower.settings import FlowerConfig
-from training.methods.settings import CoTrainConfig, FedAvgConfig, MethodName
+from training.methods.settings import CoTrainConfig, DfnasConfig, FedAvgConfig, MethodName
 from training.partition import PartitionConfig
 from training.schedules import LearningRateSchedule
 
@@ -235,7 +235,8 @@ class RunConfig:
         seed: of every random draw of the run.
         engine: in-process (all clients simulated here) or flower (real ones, connected to a SuperLink).
         method: deepfednas (one network a client, drawn from the cache), superfednas (drawn at random from the space),
-            fedavg (one fixed network), cotrain (several networks a client in every step).
+            fedavg (one fixed network), cotrain (several networks a client in every step), dfnas
+            (one network, searched while it is trained).
         device: auto, cpu, cuda or cuda:N.
         precision: fp32, tf32, bf16 or fp16, or auto: the fastest of those that keep the accuracy (all but fp16,
             which older GPUs are measured with in place of bf16).
@@ -246,6 +247,7 @@ class RunConfig:
         server: aggregation.
         fedavg: the network of the method fedavg.
         cotrain: the method cotrain.
+        dfnas: the method dfnas.
         privacy: clipping and noise of the clients' updates, none unless asked for.
         evaluation: probes on validation images.
         checkpoint: what is kept to resume from.
@@ -272,6 +274,7 @@ class RunConfig:
     server: ServerConfig = dataclasses.field(default_factory=ServerConfig)
     fedavg: FedAvgConfig = dataclasses.field(default_factory=FedAvgConfig)
     cotrain: CoTrainConfig = dataclasses.field(default_factory=CoTrainConfig)
+    dfnas: DfnasConfig = dataclasses.field(default_factory=DfnasConfig)
     privacy: PrivacyConfig = dataclasses.field(default_factory=PrivacyConfig)
     evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)

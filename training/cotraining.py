@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the library's own convention
 
 from supernet.architecture import Architecture
-from supernet.slices import slices_within, tensor_shapes
+from supernet.slices import tensor_shapes
 from supernet.space import SearchSpace
-from supernet.weights import Tensors, network_with
+from supernet.weights import network_with
 from training.compute import macs_of
 from training.config import ClientConfig
 from training.execution import Profile
+from training.inner import InnerWeights
 from training.randomness import torch_stream
 from training.step import Descent, runnable
 from training.work import CoTraining
@@ -33,13 +34,9 @@ class InnerNetwork:
     """
 
     def __init__(self, space: SearchSpace, architecture: Architecture, outer: nn.Module, profile: Profile) -> None:
-        parameters = dict(outer.named_parameters())
-        shapes = tensor_shapes(space, architecture)
-        self._slices = slices_within(shapes, {name: tuple(parameters[name].shape) for name in shapes})
-        self._outer = {name: parameters[name] for name in shapes}
-        views: Tensors = {name: self._outer[name].detach()[index] for name, index in self._slices.items()}
+        self._weights = InnerWeights(tensor_shapes(space, architecture), dict(outer.named_parameters()))
         self.resolution, self.macs = architecture.resolution, macs_of(space, architecture)
-        self._network = network_with(space, architecture, views).train()
+        self._network = network_with(space, architecture, self._weights.views()).train()
         self._run: Callable[[Tensor], Tensor] = runnable(self._network, profile)
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -51,13 +48,7 @@ class InnerNetwork:
 
     def hand_over(self) -> None:
         """Add the gradients to the slices of the outer network's, and forget them."""
-        for name, parameter in self._network.named_parameters():
-            if parameter.grad is not None:
-                outer = self._outer[name]
-                if outer.grad is None:
-                    outer.grad = torch.zeros_like(outer)
-                outer.grad[self._slices[name]] += parameter.grad
-                parameter.grad = None
+        self._weights.hand_over(self._network.named_parameters())
 
 
 class CoTrainingStep:

@@ -9,7 +9,7 @@ from typing import Literal
 from torch import Tensor
 
 from supernet.architecture import Architecture
-from training.work import Plain, Work
+from training.work import Logits, PathSampling, Plain, Work
 
 FailureKind = Literal[
     # What a client sent cannot be merged.
@@ -71,6 +71,7 @@ class Update:
         bytes_down: bytes of the message that carried the task.
         bytes_up: bytes of the message that carried the answer.
         compute: multiply–accumulates of the forward passes of its local epochs.
+        logits: those of path sampling after its local epochs; None for other work.
     """
 
     task: Task
@@ -82,6 +83,7 @@ class Update:
     bytes_down: int = 0
     bytes_up: int = 0
     compute: int = 0
+    logits: Logits | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,7 +210,21 @@ def _problem(update: Update) -> tuple[FailureKind, str] | None:
         # One pass that is much faster than isfinite; a sum of finite values may still be too large.
         if not tensor.sum().isfinite() and not tensor.isfinite().all():
             return "non-finite", f"{name} holds NaN or infinity"
+    return _problem_of_logits(update)
+
+
+def _problem_of_logits(update: Update) -> tuple[FailureKind, str] | None:
+    sent = update.task.work.logits if isinstance(update.task.work, PathSampling) else None
+    if _lengths(update.logits) != _lengths(sent):
+        return "shape", f"its logits have the lengths {_lengths(update.logits)} instead of {_lengths(sent)}"
+    if not all(math.isfinite(logit) for slot in update.logits or () for logit in slot or ()):
+        return "non-finite", "its logits hold NaN or infinity"
     return None
+
+
+def _lengths(logits: Logits | None) -> list[int | None] | None:
+    """Return how many logits there are of every slot."""
+    return None if logits is None else [None if slot is None else len(slot) for slot in logits]
 
 
 def tensor_bytes(tensors: Mapping[str, Tensor]) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 
 from cache.entries import Entry, make_entries
 from supernet.errors import UserError
+from supernet.files import write_text
 from supernet.genes import encode
 from supernet.space import SearchSpace
 from supernet.units import format_quantity
@@ -253,7 +254,14 @@ def _checkpoint(
     last = extent(run.config, state).finished
     best = state.best is not None and state.best.round == state.round
     if last or stop or best or state.round % run.config.checkpoint.every == 0:
+        _write_files(run, state)
         writer.start(state, tensors, velocity, [name for name, yes in (("best", best), ("final", last)) if yes])
+
+
+def _write_files(run: Run, state: RunState) -> None:
+    """Write what the method has to say of a checkpoint, before it: whoever finds a finished run finds that too."""
+    for name, text in run.method.files(state).items():
+        write_text(run.folder / name, text)
 
 
 def _too_few(run: Run, state: RunState, tensors: Tensors, velocity: Tensors | None, answers: Answers) -> str:
@@ -296,5 +304,6 @@ def _kept(run: Run, state: RunState, tensors: Tensors, velocity: Tensors | None)
     """Make sure that the last whole round has a checkpoint; return the words that say where."""
     folder = checkpoint_folder(run.folder, state.round)
     if not folder.exists():
+        _write_files(run, state)
         save_checkpoint(run.folder, state, run.config_mapping, tensors, velocity)
     return f"round {state.round} is kept in {folder}"

@@ -26,6 +26,10 @@ SPLIT = "partition.json"
 METRICS = "metrics.jsonl"
 NOISE_KEY = "noise.key"
 
+#: What a run that searches has found, and what it has found for every client.
+ARCHITECTURE = "architecture.json"
+ARCHITECTURES = "architectures.jsonl"
+
 
 class RunError(UserError):
     """A run folder that is taken, incomplete, or of another program."""

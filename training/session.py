@@ -16,7 +16,7 @@ from training.flower.connection import opened_link
 from training.flower.link import Link
 from training.interrupt import stop_on_interrupt
 from training.rounds import train
-from training.run_folder import CONFIG, METRICS, locked
+from training.run_folder import ARCHITECTURE, CONFIG, METRICS, locked
 from training.setup import Prepared, assemble, new_run, resumed_run
 from training.trackers.metrics_file import MetricsFile, read_records
 from training.trackers.protocol import Tracker, Trackers
@@ -107,7 +107,7 @@ def _description(prepared: Prepared) -> str:
 def _print_end(folder: Path) -> None:
     evaluated = [record for record in read_records(folder / METRICS) if record["probes"]]
     if not evaluated:
-        next_step(f"search-subnet --run {folder} --flops-budget 60M")
+        next_step(_next_search(folder, "60M"))
         return
     last = evaluated[-1]
     table = Table(title=f"validation accuracy after round {last['round']}")
@@ -117,4 +117,12 @@ def _print_end(folder: Path) -> None:
         table.add_row(f"{probe['macs']:,}", f"{probe['params']:,}", f"{probe['accuracy']:.1%}")
     print_table(table)
     middle = last["probes"][len(last["probes"]) // 2]["macs"]
-    next_step(f"search-subnet --run {folder} --flops-budget {format_quantity(middle)}")
+    next_step(_next_search(folder, format_quantity(middle)))
+
+
+def _next_search(folder: Path, budget: str) -> str:
+    """Return how to take a subnet out of the run: what it has found itself, with the weights it was found with."""
+    found = folder / ARCHITECTURE
+    if found.is_file():
+        return f"search-subnet --run {folder} --architecture {found} --checkpoint newest --output subnet"
+    return f"search-subnet --run {folder} --flops-budget {budget}"

@@ -49,6 +49,11 @@ class Descent:
         """Forget everything of the client before."""
         self._scaler = torch.amp.GradScaler(self._device, enabled=self._scaled)
 
+    @property
+    def scale(self) -> float:
+        """What losses, and with them gradients, are multiplied by until the update; 1 but in fp16."""
+        return self._scaler.get_scale()
+
     def autocast(self) -> torch.autocast:
         """Return the context that forward passes run in."""
         return torch.autocast(self._device, dtype=self._dtype, enabled=self._dtype is not None)

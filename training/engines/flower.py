@@ -33,7 +33,7 @@ from training.messages import (
     Task,
     Update,
 )
-from training.work import work_to_json
+from training.work import Logits, logits_from_json, work_to_json
 
 #: Seconds between two looks for clients that are missing.
 _PAUSE = 0.5
@@ -182,6 +182,7 @@ class FlowerEngine:
             started=answer.arrived - seconds,
             sgd_seconds=seconds,
             compute=compute,
+            logits=_logits(job),
             bytes_down=answer.bytes_down,
             bytes_up=answer.bytes_up,
         )
@@ -280,6 +281,19 @@ def statistics_shapes(space: SearchSpace, architecture: Architecture) -> dict[st
         for name, shape in norms.items()
         for kind in ("running_mean", "running_var")
     }
+
+
+def _logits(job: Mapping[str, Any]) -> Logits | None:
+    """Return the logits of a result as they are, for ``check_update`` to judge.
+
+    Raises:
+        WireError: they are none.
+    """
+    value = job.get("logits")
+    try:
+        return None if value is None else logits_from_json(value)
+    except (TypeError, OverflowError) as error:
+        raise WireError(f"logits that cannot be read: {error}") from error
 
 
 def _by_client(tasks: Iterable[AnyTask]) -> Iterator[Sequence[AnyTask]]:

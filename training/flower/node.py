@@ -147,6 +147,7 @@ class _Node:
                 "loss": _finite(update.loss),
                 "seconds": update.sgd_seconds,
                 "compute": update.compute,
+                "logits": update.logits,
             }
             yield done, self._to_send(update.tensors, sent)
 

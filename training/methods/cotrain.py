@@ -4,7 +4,7 @@ A client receives its envelope, the slices of the largest cache entry that it ca
 trains besides lies inside: entries of the cache, cut to the envelope choice by choice where they reach beyond it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from cache.entries import Entry
 from supernet.architecture import Architecture
@@ -54,6 +54,11 @@ class CoTrain:
         """Return entries of the cache from its smallest to its largest."""
         del state
         return self._probes
+
+    def files(self, state: RunState) -> Mapping[str, str]:
+        """Return none."""
+        del state
+        return {}
 
 
 def cotrain(ground: Ground) -> CoTrain:

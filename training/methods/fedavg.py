@@ -1,18 +1,13 @@
 """FedAvg (McMahan et al., 2017): one fixed network, clients weighing as many as their images."""
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
-from cache.entries import Entry, make_entries
-from supernet.architecture import architecture_from_text
-from supernet.errors import ArchitectureError, UserError
-from supernet.files import read_text
-from supernet.genes import encode
-from supernet.units import format_quantity
+from cache.entries import Entry
 from training.answers import Answers, RoundPlan
 from training.checkpoint import RunState
 from training.methods.draws import drawn_clients, equal_plan
 from training.methods.protocol import Ground
+from training.methods.start import largest_for_all, named_entry
 
 
 class FedAvg:
@@ -48,6 +43,11 @@ class FedAvg:
         del state
         return [self._entry]
 
+    def files(self, state: RunState) -> Mapping[str, str]:
+        """Return none."""
+        del state
+        return {}
+
 
 def fedavg(ground: Ground) -> FedAvg:
     """Return the method.
@@ -55,30 +55,6 @@ def fedavg(ground: Ground) -> FedAvg:
     Raises:
         UserError: the architecture cannot be read, is not in the space, or no client can run it.
     """
-    entry = _entry(ground)
-    able = [capability.runs(entry, ground.config.client.batch) for capability in ground.clients]
-    if not any(able):
-        raise UserError(
-            f"no client can run the {format_quantity(entry.macs)} MACs of fedavg.architecture "
-            f"{ground.config.fedavg.architecture}; raise clients.max_macs or name a smaller network"
-        )
-    return FedAvg(ground, entry, able)
-
-
-def _entry(ground: Ground) -> Entry:
-    path, batch = ground.config.fedavg.architecture, ground.config.client.batch
-    if path is not None:
-        architecture = architecture_from_text(read_text(Path(path)), path)
-        try:
-            (entry,) = make_entries(ground.space, encode(ground.space, architecture)[None], ground.space.fitness)
-        except ArchitectureError as error:
-            raise ArchitectureError(f"fedavg.architecture {path}: {error}") from error
-        return entry
-    kinds = set(ground.clients)
-    everywhere = [entry for entry in ground.entries if all(kind.runs(entry, batch) for kind in kinds)]
-    if not everywhere:
-        raise UserError(
-            "no entry of the cache can be run by every client; name a network with --fedavg.architecture, or build a "
-            "cache with a lower --flops-min"
-        )
-    return everywhere[-1]
+    path, field = ground.config.fedavg.architecture, "fedavg.architecture"
+    entry = largest_for_all(ground, field, ground.entries) if path is None else named_entry(ground, field, path)
+    return FedAvg(ground, entry, [capability.runs(entry, ground.config.client.batch) for capability in ground.clients])

@@ -4,7 +4,7 @@ What distinguishes ``deepfednas`` and ``superfednas`` is where all other network
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from cache.entries import Entry
 from training.aggregation import maxnet_weights
@@ -69,3 +69,8 @@ class MaxNet:
         """Return entries of the cache from its smallest to its largest."""
         del state
         return self._probes
+
+    def files(self, state: RunState) -> Mapping[str, str]:
+        """Return none."""
+        del state
+        return {}

@@ -1,7 +1,7 @@
 """What a training method decides: whom a round asks for what, what it keeps of the answers, what is measured."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from cache.entries import Entry
@@ -44,3 +44,6 @@ class Method(Protocol):
 
     def probes(self, state: RunState) -> Sequence[Entry]:
         """Return the networks whose accuracy tells how far training is, by ascending MACs."""
+
+    def files(self, state: RunState) -> Mapping[str, str]:
+        """Return what the method has found, as texts of files in the run's folder by their names."""

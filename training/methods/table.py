@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 from training.methods.cotrain import cotrain
 from training.methods.deepfednas import deepfednas
+from training.methods.dfnas import dfnas
 from training.methods.fedavg import fedavg
 from training.methods.protocol import Ground, Method
 from training.methods.settings import MethodName
@@ -14,6 +15,7 @@ METHODS: Mapping[MethodName, Callable[[Ground], Method]] = {
     "superfednas": superfednas,
     "fedavg": fedavg,
     "cotrain": cotrain,
+    "dfnas": dfnas,
 }
 
 

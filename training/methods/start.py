@@ -1,0 +1,59 @@
+"""The network that a method of one network begins with: from a file, or one that every client can run."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from cache.entries import Entry, make_entries
+from supernet.architecture import Architecture, architecture_from_text
+from supernet.errors import ArchitectureError, UserError
+from supernet.files import read_text
+from supernet.genes import encode
+from supernet.space import SearchSpace
+from supernet.units import format_quantity
+from training.methods.protocol import Ground
+
+
+def entry_of(space: SearchSpace, architecture: Architecture) -> Entry:
+    """Return a network with its costs.
+
+    Raises:
+        ArchitectureError: it is not in the space.
+    """
+    (entry,) = make_entries(space, encode(space, architecture)[None], space.fitness)
+    return entry
+
+
+def named_entry(ground: Ground, field: str, path: str) -> Entry:
+    """Return the network of the JSON file ``path``, which the ``field`` of the configuration names.
+
+    Raises:
+        UserError: it cannot be read, is not in the space, or no client can run it.
+    """
+    architecture = architecture_from_text(read_text(Path(path)), path)
+    try:
+        entry = entry_of(ground.space, architecture)
+    except ArchitectureError as error:
+        raise ArchitectureError(f"{field} {path}: {error}") from error
+    batch = ground.config.client.batch
+    if not any(kind.runs(entry, batch) for kind in set(ground.clients)):
+        raise UserError(
+            f"no client can run the {format_quantity(entry.macs)} MACs of {field} {path}; raise clients.max_macs or "
+            "name a smaller network"
+        )
+    return entry
+
+
+def largest_for_all(ground: Ground, field: str, entries: Sequence[Entry]) -> Entry:
+    """Return the last of ``entries`` that every client can run; the ``field`` may name another.
+
+    Raises:
+        UserError: there is none.
+    """
+    kinds, batch = set(ground.clients), ground.config.client.batch
+    everywhere = [entry for entry in entries if all(kind.runs(entry, batch) for kind in kinds)]
+    if not everywhere:
+        raise UserError(
+            f"no entry of the cache can be run by every client; name a network with --{field}, or build a cache with a "
+            "lower --flops-min"
+        )
+    return everywhere[-1]
