@@ -8,7 +8,16 @@ from scipy.optimize import approx_fprime
 from strategies import preset, tiny_space
 
 from fitness.blocks import FloatArray
-from search.ranking.fit import _problem, fit_weights, fitted_settings, halves, kendall_within
+from search.ranking.fit import (
+    STRENGTHS,
+    LeftOut,
+    _problem,
+    fit_weights,
+    fitted_settings,
+    halves,
+    kendall_within,
+    strongest,
+)
 from supernet.errors import UserError
 from supernet.space import load_space
 
@@ -40,9 +49,13 @@ def test_networks_held_out_play_no_part_in_the_fit() -> None:
     assert other.settings != fit.settings
 
 
-def test_the_strength_is_the_one_that_ranks_networks_left_out_best() -> None:
+def test_the_strength_is_the_strongest_within_the_spread_of_the_best() -> None:
+    tried = {3.0: LeftOut(0.1, 0.3), 1.0: LeftOut(0.42, 0.0), 0.3: LeftOut(0.5, 0.1), 0.1: LeftOut(0.45, 0.2)}
+    assert strongest(tried) == 1.0
+    assert strongest({**tried, 0.3: LeftOut(0.5, 0.04)}) == 0.3
     fit = fit_weights(planted(tiny_space(), noise=0.05), tiny_space().fitness, 0.5, "band", seed=0)
-    assert fit.cross_validation[fit.strength] == max(fit.cross_validation.values())
+    assert fit.strength == strongest(fit.cross_validation)
+    assert list(fit.cross_validation) == sorted(STRENGTHS, reverse=True)
 
 
 def test_a_strong_penalty_leaves_the_weights_and_a_weak_one_fits() -> None:

@@ -106,7 +106,7 @@ def _reported(options: Options, sample: Sample, before: FitnessSettings, fit: Fi
         "settings": settings_to_json(fit.settings),
         "pairs": options.pairs,
         "strength": fit.strength,
-        "cross_validation": {f"{strength:g}": found for strength, found in fit.cross_validation.items()},
+        "cross_validation": {f"{strength:g}": found._asdict() for strength, found in fit.cross_validation.items()},
         "fitted_networks": fit.fitted.tolist(),
         "held_out_networks": fit.held_out.tolist(),
         "held_out": ranking_to_json(held_out, ranking),

@@ -5,13 +5,15 @@ the difference of their fitness (Burges et al., "Learning to rank using gradient
 of MACs unless told otherwise, and weigh as much as their accuracies are apart: near ties are noise.
 
 A weight is measured by the standard deviation, within bands, of what it adds to the fitness, relative to that of the
-fitness itself; its squared distance from where it started is penalised. How strongly is decided by what ranks networks
-left out of the fit best.
+fitness itself; its squared distance from where it started is penalised. How strongly is decided by how networks left
+out of the fit are ranked, over random halvings. Few networks tell little, so it is the strongest penalty whose mean is
+within the spread of the best one's: the one-standard-error rule (Breiman et al., "Classification and regression trees",
+1984), but halvings share networks, so that a standard error of their mean would be too small.
 """
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -25,7 +27,7 @@ from supernet.space import FitnessSettings
 
 Pairs = Literal["band", "all"]
 
-#: Strengths of the penalty that are tried; of those that do equally well the first is taken.
+#: Strengths of the penalty that are tried, the strongest first.
 STRENGTHS = (3.0, 1.0, 0.3, 0.1, 0.03, 0.01)
 
 #: Random halvings of the networks for each strength; each half is ranked by a fit on the other.
@@ -35,6 +37,13 @@ _HALVINGS = 8
 _FURTHEST = 5.0
 
 
+class LeftOut(NamedTuple):
+    """Mean and standard deviation, over halvings, of Kendall's τ within bands of networks left out of a fit."""
+
+    value: float
+    spread: float
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Fit:
     """Fitted weights.
@@ -42,14 +51,14 @@ class Fit:
     Attributes:
         settings: the fitness with them.
         strength: of the penalty.
-        cross_validation: Kendall's τ within bands of networks left out, by strength.
+        cross_validation: how networks left out are ranked, by strength.
         fitted: indices of the networks that were fitted on.
         held_out: indices of the others.
     """
 
     settings: FitnessSettings
     strength: float
-    cross_validation: dict[float, float]
+    cross_validation: dict[float, LeftOut]
     fitted: IntArray
     held_out: IntArray
 
@@ -74,8 +83,14 @@ def fit_weights(sample: Sample, start: FitnessSettings, share: float, pairs: Pai
     part = sample.take(fitted)
     splits = [halves(part.band, 0.5, generator) for _ in range(_HALVINGS)]
     tried = {strength: _left_out(part, start, strength, pairs, splits) for strength in STRENGTHS}
-    strength = max(tried, key=lambda each: tried[each])
+    strength = strongest(tried)
     return Fit(fitted_settings(part, start, strength, pairs), strength, tried, fitted, held_out)
+
+
+def strongest(tried: Mapping[float, LeftOut]) -> float:
+    """Return the strongest penalty that ranks within the spread of the best."""
+    best = max(tried.values())
+    return max(strength for strength, found in tried.items() if found.value >= best.value - best.spread)
 
 
 def halves(band: IntArray, share: float, generator: np.random.Generator) -> tuple[IntArray, IntArray]:
@@ -117,15 +132,17 @@ def _left_out(
     strength: float,
     pairs: Pairs,
     splits: Sequence[tuple[IntArray, IntArray]],
-) -> float:
-    """Return the mean over halves of Kendall's τ within bands, each half ranked by a fit on the other."""
-    found = [
-        kendall_within(sample.take(left_out), fitted_settings(sample.take(kept), start, strength, pairs))
-        for one, other in splits
-        for left_out, kept in ((one, other), (other, one))
-    ]
-    known = [value for value in found if np.isfinite(value)]
-    return float(np.mean(known)) if known else 0.0
+) -> LeftOut:
+    """Return how networks are ranked when each half is ranked by a fit on the other."""
+    found = []
+    for one, other in splits:
+        taus = [
+            kendall_within(sample.take(left_out), fitted_settings(sample.take(kept), start, strength, pairs))
+            for left_out, kept in ((one, other), (other, one))
+        ]
+        # Where all are equal nothing is ranked.
+        found.append(np.nan_to_num(taus).mean())
+    return LeftOut(float(np.mean(found)), float(np.std(found, ddof=1)))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
