@@ -12,6 +12,7 @@ from search.ranking.fit import (
     STRENGTHS,
     LeftOut,
     _problem,
+    check_fittable,
     fit_weights,
     fitted_settings,
     halves,
@@ -119,4 +120,5 @@ def test_too_few_networks_are_refused_with_what_it_takes() -> None:
 def test_entropy_over_all_blocks_is_refused() -> None:
     prefix = dataclasses.replace(load_space("mobilenet-tiny").fitness, entropy="prefix")
     with pytest.raises(UserError, match="entropy: stage, and the fitness has entropy: prefix"):
-        fit_weights(planted(tiny_space()), prefix, 0.5, "band", 0)
+        check_fittable(prefix)
+    check_fittable(load_space("mobilenet-tiny").fitness)

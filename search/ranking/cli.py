@@ -11,7 +11,7 @@ import yaml
 from cache.progress import shown
 from fitness.settings import load_settings
 from search.ranking.accuracies import Journal, read_accuracies
-from search.ranking.fit import Fit, fit_weights
+from search.ranking.fit import Fit, check_fittable, fit_weights
 from search.ranking.options import Options, check_options, macs_range
 from search.ranking.plot import plot_ranking
 from search.ranking.report import print_ranking, print_weights, rank, ranking_to_json, settings_to_json
@@ -20,7 +20,8 @@ from search.ranking.sampling import draw_subnets, macs_bands
 from search.subject import find_space, find_subject
 from supernet.console import next_step, options_parser, run_command
 from supernet.files import write_text
-from supernet.space import FitnessSettings
+from supernet.space import FitnessSettings, SearchSpace
+from supernet.units import format_quantity
 
 PROG = "validate-fitness"
 
@@ -43,21 +44,22 @@ def _run(arguments: Sequence[str]) -> None:
     report |= ranking_to_json(sample, ranking)
     print_ranking(sample, ranking, f"{len(sample)} networks of {sample.space.name}")
     fitnesses = {"fitness": settings}
+    _write_report(options, report)
     if options.fit:
         fit = fit_weights(sample, settings, options.held_out, options.pairs, options.seed)
         report["fit"] = _reported(options, sample, settings, fit)
         fitnesses["fitted fitness"] = fit.settings
-    write_text(options.folder / REPORT, json.dumps(report, indent=2) + "\n")
+        _write_report(options, report)
     plot_ranking(options.folder / PLOT, sample, fitnesses)
     print(f"report: {options.folder / REPORT}")
     print(f"plot: {options.folder / PLOT}")
-    next_step(_next(options))
+    next_step(_next(options, sample))
 
 
 def _given(options: Options) -> tuple[Sample, FitnessSettings]:
     """Return the sample of a file of accuracies, and the fitness to judge."""
     space = find_space(options.space, None, options.classes)
-    settings = load_settings(options.fitness, space)
+    settings = _judged(options, space, space.fitness)
     measured = read_accuracies(Path(str(options.accuracies)))
     architectures, accuracies = [each.architecture for each in measured], [each.accuracy for each in measured]
     return sample_of(space, architectures, accuracies, width=options.band_width), settings
@@ -69,9 +71,7 @@ def _of_run(options: Options, folder: str) -> tuple[Sample, FitnessSettings]:
     The subnets are spread over the fitness that the run was trained with, so that other weights are judged on the same.
     """
     subject = find_subject(None, folder, None, None)
-    space, settings = subject.space, load_settings(options.fitness, subject.space)
-    if options.fitness is None:
-        settings = subject.fitness
+    space, settings = subject.space, _judged(options, subject.space, subject.fitness)
     least, most = macs_range(options, subject.known[0].macs, subject.known[-1].macs)
     bands = macs_bands(least, most, options.bands, options.band_width)
 
@@ -79,7 +79,6 @@ def _of_run(options: Options, folder: str) -> tuple[Sample, FitnessSettings]:
     from training.allocator import keep_freed_memory  # noqa: PLC0415
 
     keep_freed_memory()
-
     run = open_simulated(Path(folder), space, options.checkpoint)
     evaluator = evaluator_of(run, options.images)
     subnets = draw_subnets(space, subject.fitness, bands, options.subnets, options.seed)
@@ -90,6 +89,18 @@ def _of_run(options: Options, folder: str) -> tuple[Sample, FitnessSettings]:
     with shown() as listener:
         measure(run, evaluator, journal, listener)
     return sample_of(space, [subnet.architecture for subnet in subnets], journal.accuracies, bands), settings
+
+
+def _judged(options: Options, space: SearchSpace, own: FitnessSettings) -> FitnessSettings:
+    """Return the fitness to judge, and refuse one that cannot be fitted if it is to be."""
+    settings = own if options.fitness is None else load_settings(options.fitness, space)
+    if options.fit:
+        check_fittable(settings)
+    return settings
+
+
+def _write_report(options: Options, report: dict[str, Any]) -> None:
+    write_text(options.folder / REPORT, json.dumps(report, indent=2) + "\n")
 
 
 def _reported(options: Options, sample: Sample, before: FitnessSettings, fit: Fit) -> dict[str, Any]:
@@ -113,12 +124,12 @@ def _reported(options: Options, sample: Sample, before: FitnessSettings, fit: Fi
     }
 
 
-def _next(options: Options) -> str:
-    subject = f"--run {options.run}" if options.run is not None else f"--space {options.space}"
+def _next(options: Options, sample: Sample) -> str:
     if options.fit:
-        if options.run is not None:
-            return f"search-subnet {subject} --fitness {options.folder / FITNESS} --flops-budget 60M"
-        return f"build-cache {subject} --fitness {options.folder / FITNESS} --output cache.jsonl"
+        weights = f"--fitness {options.folder / FITNESS}"
+        if options.run is None:
+            return f"build-cache --space {options.space} {weights} --output cache.jsonl"
+        return f"search-subnet --run {options.run} {weights} --flops-budget {format_quantity(sample.bands[-1].most)}"
     given = dataclasses.asdict(options)
     changed = {name: value for name, value in given.items() if value != getattr(Options(), name)}
     words = [f"--{name.replace('_', '-')} {value}" for name, value in changed.items()]

@@ -63,14 +63,22 @@ class Fit:
     held_out: IntArray
 
 
+def check_fittable(start: FitnessSettings) -> None:
+    """Refuse to fit weights of a fitness that weighs no kinds of convolutions.
+
+    Raises:
+        UserError: it sums entropy over all blocks so far.
+    """
+    if start.entropy != "stage":
+        raise UserError(f"--fit goes with entropy: stage, and the fitness has entropy: {start.entropy}")
+
+
 def fit_weights(sample: Sample, start: FitnessSettings, share: float, pairs: Pairs, seed: int) -> Fit:
     """Fit the weights on the networks that are left when a random ``share`` of each band is held out.
 
     Raises:
-        UserError: the fitness sums entropy over all blocks, or no band has enough networks.
+        UserError: no band has enough networks.
     """
-    if start.entropy != "stage":
-        raise UserError(f"--fit goes with entropy: stage, and the fitness has entropy: {start.entropy}")
     generator = np.random.default_rng(seed)
     held_out, fitted = halves(sample.band, share, generator)
     counts = [int(np.bincount(sample.band[part]).max(initial=0)) for part in (fitted, held_out)]

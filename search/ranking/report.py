@@ -136,7 +136,7 @@ def _interval(found: Interval) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:.2f}" if math.isfinite(value) else "–"
+    return f"{value:z.2f}" if math.isfinite(value) else "–"
 
 
 def _plain(value: Any) -> Any:
