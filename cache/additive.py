@@ -10,7 +10,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fitness.blocks import FloatArray, Part, Parts, choices_made, space_parts, space_terms, tabulate
+from fitness.blocks import (
+    FloatArray,
+    Part,
+    Parts,
+    Terms,
+    choices_made,
+    entropy_widths,
+    space_parts,
+    space_terms,
+    tabulate,
+)
 from fitness.costs import FilePrecision, file_bytes
 from supernet.layouts import IntArray
 from supernet.space import FitnessSettings, SearchSpace
@@ -123,19 +133,20 @@ class Options(NamedTuple):
     """Choices of one block: (…, n) arrays over kernel·expands + expand, behind axes of widths.
 
     ``costs`` has the costs as its first axis; ``log_widths`` are sums of ``ln w`` over the scored layers, of
-    which there are ``layers``.
+    which there are ``layers``; ``gains`` are what the block adds to its own stage's ``α·H − δ·B``, 0 in a stem.
     """
 
     costs: FloatArray
     log_widths: FloatArray
     layers: IntArray
+    gains: FloatArray
 
     def between(self, *widths: int) -> list[tuple["Options", IntArray]]:
         """Return the options at given widths and their numbers, apart by their number of layers."""
         costs = np.stack([cost[widths] for cost in self.costs])
-        log_widths, layers = self.log_widths[widths], self.layers[widths]
+        log_widths, layers, gains = self.log_widths[widths], self.layers[widths], self.gains[widths]
         groups = [np.flatnonzero(layers == count) for count in np.unique(layers)]
-        return [(Options(costs[:, group], log_widths[group], layers[group]), group) for group in groups]
+        return [(Options(costs[:, at], log_widths[at], layers[at], gains[at]), at) for at in groups]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +156,7 @@ class Stage:
     Attributes:
         first: options of its first block, (input widths, output widths, n).
         later: options of a later block, (output widths, n); None where stages have one block.
-        weights: what entropy gains for each unit of ``ln w``, α·ln(r²·c), by output width.
+        weights: what entropy gains for each unit of ``κ·ln w``, α·ln(r²·c), by output width.
         falls: γ·max(0, c_in − c_out), (input widths, output widths); 0 in the first stage.
     """
 
@@ -172,30 +183,34 @@ class Plan:
 
 def plan_of(space: SearchSpace, settings: FitnessSettings, costs: Sequence[AdditiveCost], resolution: int) -> Plan:
     """Return the networks of the space's resolution number ``resolution``."""
-    parts, terms = space_parts(space), space_terms(space)
+    parts, terms, weighed = space_parts(space), space_terms(space), entropy_widths(space, settings)
     alphas = np.broadcast_to(np.asarray(settings.entropy_weights), (len(space.stages),))
     widths = [np.array(list(choices)) for choices in (space.stem_choices, *space.width_choices)]
 
-    def options(part: Part, s: int | None = None, b: int = 0) -> Options:
-        """Return a part's figures at the resolution; a block's kernels and expands are one axis."""
-        found = terms.stem if s is None else terms.blocks[s][b]
-        shape = part.shape[1:] if s is None else (*part.shape[1:-2], -1)
-        paid = [cost.parts.stem if s is None else cost.parts.blocks[s][b] for cost in costs]
-        return Options(
-            np.stack([_at(part, values, resolution).reshape(shape) for values in paid]),
-            _at(part, found.log_widths[:-1], resolution).reshape(shape),
-            _at(part, found.layers[:-1], resolution).reshape(shape),
+    def figures(part: Part, shape: tuple[int, ...], found: Terms, paid: Sequence[FloatArray]) -> Options:
+        costs_here = np.stack([_at(part, values, resolution).reshape(shape) for values in paid])
+        log_widths, layers = (
+            _at(part, column[:-1], resolution).reshape(shape) for column in (found.log_widths, found.layers)
         )
+        return Options(costs_here, log_widths, layers, np.zeros(log_widths.shape))
+
+    def options(s: int, b: int, weights: FloatArray) -> Options:
+        """Return a block's figures at the resolution; its kernels and expands are one axis."""
+        part, paid = parts.blocks[s][b], [cost.parts.blocks[s][b] for cost in costs]
+        found = figures(part, (*part.shape[1:-2], -1), terms.blocks[s][b], paid)
+        widths_weighed = _at(part, weighed.blocks[s][b][:-1], resolution).reshape(found.gains.shape)
+        return found._replace(gains=weights[:, None] * widths_weighed - settings.block_penalty)
 
     stages = []
     for s, slots in enumerate(parts.blocks):
         side = _at(slots[0], terms.blocks[s][0].side[:-1], resolution)[0, :, 0, 0]
         falls = np.maximum(0, widths[s][:, None] - widths[s + 1]) * settings.width_penalty * (s > 0)
         weights = alphas[s] * np.log(side * side * widths[s + 1])
-        later = options(slots[1], s, 1) if len(slots) > 1 else None
-        stages.append(Stage(options(slots[0], s), later, weights, falls))
+        later = options(s, 1, weights) if len(slots) > 1 else None
+        stages.append(Stage(options(s, 0, weights), later, weights, falls))
     head = np.stack([_at(parts.head, cost.parts.head, resolution) for cost in costs])
-    return Plan(options(parts.stem), tuple(stages), head)
+    stem = figures(parts.stem, parts.stem.shape[1:], terms.stem, [cost.parts.stem for cost in costs])
+    return Plan(stem, tuple(stages), head)
 
 
 def _at(part: Part, values: NDArray[Any], resolution: int) -> NDArray[Any]:

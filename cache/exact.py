@@ -4,7 +4,7 @@ A partial network is a label: its costs, the entropy it has gained and its sum P
 which is an output width, a number L of scored layers, and the sum and the sum of squares of the depths, have the
 same completions, and a label goes where another of its state does no worse with any of them:
 
-- Entropy is additive, and ``Q`` and the final L are the same for both.
+- Entropy is additive, as is ``δ·B``, and ``Q`` and the final L are the same for both.
 - ``λ·ρ = λ·L·exp(−P/L)`` changes by ``−λ·exp(−P/L)`` for each unit of P. Over all completions that slope lies
   between two bounds, so entropy plus a lower and entropy plus an upper multiple of P compare both ways.
 - ``ρ ≤ ρ0`` is ``P ≥ L·ln(L/ρ0)``: where a completion may fail it, more P is better.
@@ -274,7 +274,7 @@ class _Growth:
                     offset += weight * labels.log_widths
                 for options, choice in stage.first.between(state.width, width):
                     into = state._replace(width=width, layers=state.layers + int(options.layers[0]))
-                    ways[into].append(Way(labels, options, choice, offset, float(weight)))
+                    ways[into].append(Way(labels, options, choice, offset))
         return ways
 
     def _later_blocks(self, s: int, states: Mapping[State, Labels]) -> dict[State, list[Way]]:
@@ -287,7 +287,7 @@ class _Growth:
             offset = np.zeros(len(labels.record))
             for options, choice in stage.later.between(state.width):
                 into = state._replace(layers=state.layers + int(options.layers[0]))
-                ways[into].append(Way(labels, options, choice, offset, float(stage.weights[state.width])))
+                ways[into].append(Way(labels, options, choice, offset))
         return ways
 
     def _finished(self, states: Mapping[State, Labels]) -> tuple[FloatArray, FloatArray, IntArray]:

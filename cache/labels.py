@@ -38,7 +38,8 @@ class State(NamedTuple):
 class Labels(NamedTuple):
     """N partial networks: ``costs`` (costs, N), and of shape (N,) what they have of the fitness.
 
-    ``entropy`` is ``Σ α·H − γ·V`` so far, ``log_widths`` the sum of ``ln w``, ``record`` where the trail has them.
+    ``entropy`` is ``Σ α·H − γ·V − δ·B`` so far, ``log_widths`` the sum of ``ln w``, ``record`` where the trail has
+    them.
     """
 
     costs: FloatArray
@@ -54,14 +55,13 @@ class Labels(NamedTuple):
 class Way(NamedTuple):
     """Labels about to grow by one block, each with each of n options.
 
-    Entropy grows by ``offset`` (N,) and by ``weight`` for each unit of ``ln w``; ``choice`` numbers the options.
+    Entropy grows by ``offset`` (N,) and by what each option gains; ``choice`` numbers the options.
     """
 
     labels: Labels
     options: Options
     choice: IntArray
     offset: FloatArray
-    weight: float
 
     @property
     def size(self) -> int:
@@ -81,11 +81,11 @@ def grown(ways: Sequence[Way]) -> Labels:
     costs = np.empty((len(ways[0].labels.costs), count))
     entropy, log_widths = np.empty(count), np.empty(count)
     start = 0
-    for labels, options, choice, offset, weight in ways:
+    for labels, options, choice, offset in ways:
         here, shape = slice(start, start + len(labels.record) * len(choice)), (len(labels.record), len(choice))
         for row, before, added in zip(costs, labels.costs, options.costs, strict=True):
             np.add.outer(before, added, out=row[here].reshape(shape))
-        np.add.outer(labels.entropy + offset, weight * options.log_widths, out=entropy[here].reshape(shape))
+        np.add.outer(labels.entropy + offset, options.gains, out=entropy[here].reshape(shape))
         np.add.outer(labels.log_widths, options.log_widths, out=log_widths[here].reshape(shape))
         start = here.stop
     return Labels(costs, entropy, log_widths, np.arange(count))

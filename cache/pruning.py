@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cache.additive import Plan
+from cache.additive import Plan, Stage
 from cache.dominance import non_dominated
 from cache.labels import Labels, State
 from cache.outlook import Ahead, Horizon, Outlook
@@ -90,13 +90,12 @@ class _Final(NamedTuple):
 
 def places_of(plan: Plan, horizon: Horizon, depths: tuple[int, ...], target: Target) -> Places:
     """Return the places of the networks of one resolution whose stages have one of ``depths`` blocks."""
-    weights = np.array([(stage.weights.min(), stage.weights.max()) for stage in plan.stages])
     slopes = np.zeros((len(plan.stages) + 1, 2))
-    top_slope = float(weights[:, 1].max())
     if target.settings.entropy == "prefix":
         # A stage's ln w counts in every later stage too.
+        weights = np.array([(stage.weights.min(), stage.weights.max()) for stage in plan.stages])
         slopes[:-1] = weights[::-1].cumsum(axis=0)[::-1]
-        top_slope = float(slopes[:-1, 1].max())
+    top_slope = float((slopes[1:, 1] + [_steepest(stage) for stage in plan.stages]).max())
     relaxation = tightest(plan, depths, slopes[1:, 1], target.limits) if target.relaxed else None
 
     def place(found: Ahead, s: int, d: int | None) -> Place:
@@ -109,6 +108,12 @@ def places_of(plan: Plan, horizon: Horizon, depths: tuple[int, ...], target: Tar
         tuple(tuple(place(found, s, d) for d, found in enumerate(stage)) for s, stage in enumerate(horizon.inside)),
         tuple(place(found, s, None) for s, found in enumerate(horizon.before)),
     )
+
+
+def _steepest(stage: Stage) -> float:
+    """Return the most that a block of a stage gains for each unit of its ``ln w``, none of which is 0."""
+    options = [stage.first] if stage.later is None else [stage.first, stage.later]
+    return max(float((each.gains / each.log_widths).max()) for each in options)
 
 
 def kept(target: Target, place: Place, state: State, labels: Labels) -> IntArray:

@@ -41,14 +41,13 @@ def relax(plan: Plan, depths: tuple[int, ...], later_weights: FloatArray, prices
     before = [-(prices @ plan.head)]
     inside: list[tuple[FloatArray, ...]] = []
     for stage, later in zip(reversed(plan.stages), later_weights[::-1], strict=True):
-        weights = stage.weights + later
         ahead: list[FloatArray] = []
         for d in reversed(range(depths[-1])):
             ways = [before[0]] if d + 1 in depths else []
             if ahead and stage.later is not None:
-                ways.append(_gain(stage.later, weights, prices) + ahead[0])
+                ways.append(_gain(stage.later, later, prices) + ahead[0])
             ahead.insert(0, np.max(ways, axis=0))
-        entered = (_gain(stage.first, weights, prices) - stage.falls + ahead[0]).max(axis=1)
+        entered = (_gain(stage.first, later, prices) - stage.falls + ahead[0]).max(axis=1)
         inside.insert(0, tuple(ahead))
         before.insert(0, entered)
     return Relaxation(prices, tuple(inside), tuple(before))
@@ -82,8 +81,8 @@ def tightest(plan: Plan, depths: tuple[int, ...], later_weights: FloatArray, lim
     return at(found.x)
 
 
-def _gain(options: Options, weights: FloatArray, prices: FloatArray) -> FloatArray:
-    """Return the most that one block gains, by its widths."""
-    gains = weights[..., None] * options.log_widths - np.tensordot(prices, options.costs, axes=1)
+def _gain(options: Options, later: float, prices: FloatArray) -> FloatArray:
+    """Return the most that one block gains, by its widths; ``later`` for each unit of its ``ln w``."""
+    gains = options.gains + later * options.log_widths - np.tensordot(prices, options.costs, axes=1)
     best: FloatArray = gains.max(axis=-1)
     return best

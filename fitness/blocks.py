@@ -18,7 +18,7 @@ from fitness.costs import macs, parameters, peak_activation_bytes
 from supernet.genes import gene_layout, largest_genes
 from supernet.layers import LayerTable, layer_table
 from supernet.layouts import IntArray
-from supernet.space import SearchSpace
+from supernet.space import CONVOLUTIONS, FitnessSettings, SearchSpace
 
 FloatArray = NDArray[np.float64]
 T = TypeVar("T")
@@ -80,7 +80,8 @@ class Part:
 class Terms(NamedTuple):
     """What each choice of a part adds to the sums, arrays of shape (choices + 1,): the last is an absent block.
 
-    ``layers`` and ``log_widths`` are the number of scored convolutions and the sum of ``ln w`` over them;
+    ``layers`` and ``log_widths`` are the number of scored convolutions and the sum of ``ln w`` over them,
+    ``kind_log_widths`` (kinds, choices + 1) the same sum by their place in a block (``CONVOLUTIONS``), 0 in a stem;
     ``activation_bytes`` is the part's own peak, and ``side`` its output's, in pixels.
     """
 
@@ -90,6 +91,7 @@ class Terms(NamedTuple):
     layers: IntArray
     log_widths: FloatArray
     side: IntArray
+    kind_log_widths: FloatArray
 
 
 @functools.lru_cache(maxsize=16)
@@ -169,12 +171,31 @@ def space_terms(space: SearchSpace) -> Parts[Terms]:
         lambda table: scored(table).sum(axis=0),
         lambda table: np.log(np.where(scored(table), table.fan_in, 1)).sum(axis=0),
         lambda table: table.h_out[-1],
+        *(functools.partial(_log_width, name) for name in CONVOLUTIONS[space.family]),
     )
 
     def terms(columns: tuple[NDArray[Any], ...]) -> Terms:
-        return Terms(*(np.append(column, column.dtype.type(0)) for column in columns))
+        padded = [np.append(column, column.dtype.type(0)) for column in columns]
+        return Terms._make([*padded[:-3], np.stack(padded[-3:])])
 
     return tabulate(space, figures).map(terms)
+
+
+def _log_width(name: str, table: LayerTable) -> FloatArray:
+    """Return ``ln w`` of a block's layer ``name``, 0 where there is none, (N,)."""
+    named = np.array([layer.name.startswith("stages.") and layer.name.endswith(f".{name}") for layer in table.layers])
+    here = named[:, None] & table.active
+    log_width: FloatArray = np.log(np.where(here, table.fan_in, 1)).sum(axis=0)
+    return log_width
+
+
+@functools.lru_cache(maxsize=16)
+def entropy_widths(space: SearchSpace, settings: FitnessSettings) -> Parts[FloatArray]:
+    """Return what each choice of a part adds to the sum that H takes: ``Σ κ·ln w``, arrays of shape (choices + 1,)."""
+    if not settings.weighs_kinds:
+        return space_terms(space).map(lambda terms: terms.log_widths)
+    weights = np.broadcast_to(np.asarray(settings.kind_weights), (len(CONVOLUTIONS[space.family]),))
+    return space_terms(space).map(lambda terms: weights @ terms.kind_log_widths)
 
 
 def _figures(space: SearchSpace, part: Part, figures: Sequence[Figure]) -> tuple[NDArray[Any], ...]:

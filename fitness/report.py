@@ -23,5 +23,6 @@ def all_terms(scores: Scores, index: int) -> dict[str, Any]:
         "feasible": bool(scores.feasible[index]),
         "depth_regularity": float(scores.depth_regularity[index]),
         "width_violation": float(scores.width_violation[index]),
+        "blocks": int(scores.blocks[index]),
         "entropy": [float(value) for value in scores.entropy[:, index]],
     }

@@ -1,7 +1,8 @@
 """The analytic fitness of DeepMAD and DeepFedNAS, vectorised over genes.
 
-``F = Σ_j α_j·H_j − ω·Q + λ·ρ − γ·V`` subject to ``ρ ≤ ρ0``; Shen et al., "DeepMAD: Mathematical
-Architecture Design for Deep Convolutional Neural Network" (2023), and DeepFedNAS (2026).
+``F = Σ_j α_j·H_j − ω·Q + λ·ρ − γ·V − δ·B`` subject to ``ρ ≤ ρ0``; Shen et al., "DeepMAD: Mathematical
+Architecture Design for Deep Convolutional Neural Network" (2023), and DeepFedNAS (2026). Weights κ by kind of
+convolution and δ are ours: the published form has κ = 1 and δ = 0.
 """
 
 from typing import NamedTuple
@@ -9,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fitness.blocks import FloatArray, choices_made, space_terms
+from fitness.blocks import FloatArray, Parts, choices_made, entropy_widths, space_terms
 from supernet.genes import as_genes, gene_layout
 from supernet.layouts import IntArray
 from supernet.space import FitnessSettings, SearchSpace, check_fitness
@@ -35,6 +36,7 @@ class Scores(NamedTuple):
     rho: FloatArray
     depth_regularity: FloatArray
     width_violation: FloatArray
+    blocks: IntArray
     entropy: FloatArray
 
 
@@ -61,7 +63,10 @@ def score(space: SearchSpace, genes: ArrayLike, settings: FitnessSettings | None
 
 
 class _Sums(NamedTuple):
-    """Sums over the parts of N architectures; ``log_widths``, widths, sides and depths one row a stage."""
+    """Sums over the parts of N architectures; log-widths, widths, sides and depths one row a stage.
+
+    ``log_widths`` are plain, as ρ has them, ``entropy_widths`` by kind of convolution, as H has them.
+    """
 
     macs: IntArray
     params: IntArray
@@ -69,20 +74,22 @@ class _Sums(NamedTuple):
     layers: IntArray
     stem_log_widths: FloatArray
     log_widths: FloatArray
+    entropy_widths: FloatArray
     widths: IntArray
     sides: IntArray
     depths: IntArray
 
 
 def _score_chunk(space: SearchSpace, genes: IntArray, settings: FitnessSettings) -> Scores:
-    sums = _sums(space, np.ascontiguousarray(genes.T))
+    sums = _sums(space, np.ascontiguousarray(genes.T), settings)
     rho = sums.layers / np.exp((sums.stem_log_widths + _sum_rows(sums.log_widths)) / sums.layers)
     deviation = sums.depths - sums.depths.sum(axis=0) / len(sums.depths)
     depth_regularity = np.exp(_sum_rows(deviation * deviation) / len(sums.depths))
     falls = np.maximum(0, sums.widths[:-1] - sums.widths[1:]).sum(axis=0).astype(np.float64)
-    # H_j = ln(r_j²·c_j)·Σ ln w, over the stage's own blocks or over all blocks up to it.
-    over = sums.log_widths.cumsum(axis=0) if settings.entropy == "prefix" else sums.log_widths
+    # H_j = ln(r_j²·c_j)·Σ κ·ln w, over the stage's own blocks or over all blocks up to it.
+    over = sums.entropy_widths.cumsum(axis=0) if settings.entropy == "prefix" else sums.entropy_widths
     entropy = np.log(sums.sides * sums.sides * sums.widths) * over
+    blocks = sums.depths.sum(axis=0)
     alphas = np.broadcast_to(np.asarray(settings.entropy_weights), (len(space.stages),))
     fitness = (
         _sum_rows(alphas[:, None] * entropy)
@@ -90,6 +97,8 @@ def _score_chunk(space: SearchSpace, genes: IntArray, settings: FitnessSettings)
         + settings.effectiveness_weight * rho
         - settings.width_penalty * falls
     )
+    if settings.block_penalty:
+        fitness = fitness - settings.block_penalty * blocks
     return Scores(
         macs=sums.macs,
         params=sums.params,
@@ -99,11 +108,12 @@ def _score_chunk(space: SearchSpace, genes: IntArray, settings: FitnessSettings)
         rho=rho,
         depth_regularity=depth_regularity,
         width_violation=falls,
+        blocks=blocks,
         entropy=entropy,
     )
 
 
-def _sums(space: SearchSpace, columns: IntArray) -> _Sums:
+def _sums(space: SearchSpace, columns: IntArray, settings: FitnessSettings) -> _Sums:
     """Return the sums over the parts of N architectures; ``columns`` is (genes, N)."""
     made, terms, layout = choices_made(space, columns), space_terms(space), gene_layout(space)
     depths = np.asarray(space.depths)[columns[layout.depth]]
@@ -119,9 +129,22 @@ def _sums(space: SearchSpace, columns: IntArray) -> _Sums:
             layers += table.layers[index]
             log_widths[s] += table.log_widths[index]
             np.maximum(peak, table.activation_bytes[index], out=peak)
+    in_entropy = _kind_sums(space, made, settings) if settings.weighs_kinds else log_widths
     sides = np.stack([tables[0].side[slots[0]] for tables, slots in zip(terms.blocks, made.blocks, strict=True)])
     widths = np.stack([np.asarray(list(w))[g] for w, g in zip(space.width_choices, columns[layout.width], strict=True)])
-    return _Sums(macs, params, peak, layers, terms.stem.log_widths[made.stem], log_widths, widths, sides, depths)
+    stem = terms.stem.log_widths[made.stem]
+    return _Sums(macs, params, peak, layers, stem, log_widths, in_entropy, widths, sides, depths)
+
+
+def _kind_sums(space: SearchSpace, made: Parts[IntArray], settings: FitnessSettings) -> FloatArray:
+    """Return ``Σ κ·ln w`` over the blocks of every stage of N architectures, (stages, N)."""
+    tables = entropy_widths(space, settings).blocks
+    return np.stack(
+        [
+            _sum_rows(np.stack([table[index] for index, table in zip(*both, strict=True)]))
+            for both in zip(made.blocks, tables, strict=True)
+        ]
+    )
 
 
 def _sum_rows(rows: FloatArray) -> FloatArray:

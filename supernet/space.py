@@ -20,6 +20,12 @@ Family = Literal["mobilenet", "resnet"]
 Norm = Literal["batch", "group"]
 Activation = Literal["relu", "hswish"]
 
+#: The scored convolutions of a block by family, in the order of ``FitnessSettings.kind_weights``: names of its layers.
+CONVOLUTIONS: dict[Family, tuple[str, str, str]] = {
+    "mobilenet": ("expand", "depthwise", "project"),
+    "resnet": ("conv1", "conv2", "shortcut"),
+}
+
 #: Channels in one group of a GroupNorm, and the step all widths are rounded to, so that a prefix slice
 #: never cuts a group.
 WIDTH_STEP = 8
@@ -64,25 +70,35 @@ class HeadSpec:
 
 @dataclasses.dataclass(frozen=True)
 class FitnessSettings:
-    """Weights of the fitness ``F = Σ α_j·H_j − ω·Q + λ·ρ − γ·V`` subject to ``ρ ≤ ρ0``.
+    """Weights of the fitness ``F = Σ α_j·H_j − ω·Q + λ·ρ − γ·V − δ·B`` subject to ``ρ ≤ ρ0``.
 
     Attributes:
         entropy: ``stage`` sums the log-widths of a stage's own blocks, ``prefix`` of all blocks up to it.
         entropy_weights: α, one a stage, or a single one for all.
+        kind_weights: κ, what ``ln w`` of a convolution counts in H by its place in the block, or a single one for
+            all: expand, depthwise, project in ``mobilenet``, conv1, conv2, shortcut in ``resnet``.
         depth_penalty: ω, on depth irregularity Q.
         effectiveness_weight: λ, on effectiveness ρ.
         width_penalty: γ, on falling stage widths V.
+        block_penalty: δ, on the number of blocks B.
         max_effectiveness: ρ0.
         cache_max_effectiveness: ρ0 of the entries of a cache, where it differs from a search's.
     """
 
     entropy: Literal["stage", "prefix"] = "stage"
     entropy_weights: tuple[float, ...] = (1.0,)
+    kind_weights: tuple[float, ...] = (1.0,)
     depth_penalty: float = 10.0
     effectiveness_weight: float = 0.0
     width_penalty: float = 1.0
+    block_penalty: float = 0.0
     max_effectiveness: float = 1.0
     cache_max_effectiveness: float | None = None
+
+    @property
+    def weighs_kinds(self) -> bool:
+        """Whether ``ln w`` counts differently in H than it does in ρ."""
+        return any(weight != 1 for weight in self.kind_weights)
 
     def for_cache(self) -> "FitnessSettings":
         """Return the weights a cache is built with."""
@@ -213,6 +229,15 @@ def check_fitness(settings: FitnessSettings, stages: int) -> None:
         raise SpaceError(
             f"fitness.entropy_weights has {len(settings.entropy_weights)} values; allowed: 1, "
             f"or one for each of the {stages} stages"
+        )
+    if len(settings.kind_weights) not in (1, len(CONVOLUTIONS["mobilenet"])):
+        raise SpaceError(
+            f"fitness.kind_weights has {len(settings.kind_weights)} values; allowed: 1, or 3: "
+            + "; ".join(f"{', '.join(names)} ({family})" for family, names in CONVOLUTIONS.items())
+        )
+    if settings.entropy == "prefix" and settings.weighs_kinds:
+        raise SpaceError(
+            f"fitness.kind_weights is {list(settings.kind_weights)} with entropy: prefix; they go with entropy: stage"
         )
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)

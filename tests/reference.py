@@ -13,7 +13,10 @@ from supernet.space import FitnessSettings, SearchSpace, StageSpec
 
 
 class Conv(NamedTuple):
-    """One convolution or linear layer; ``stage`` is 0 for the stem and −1 for what is never scored."""
+    """One convolution or linear layer; ``stage`` is 0 for the stem and −1 for what is never scored.
+
+    ``kind`` numbers the places of scored convolutions in a block.
+    """
 
     stage: int
     c_in: int
@@ -23,6 +26,7 @@ class Conv(NamedTuple):
     side_out: int
     norm: bool
     bias: bool
+    kind: int = 0
 
     @property
     def width(self) -> int:
@@ -92,20 +96,20 @@ def _mobilenet_block(place: Place) -> Iterator[Conv]:
     mid = round8(round(c_in * place.block.expand))
     if mid != c_in:
         yield Conv(number, c_in, mid, 1, 1, place.side, norm=True, bias=False)
-    yield Conv(number, mid, mid, place.block.kernel, mid, side, norm=True, bias=False)
+    yield Conv(number, mid, mid, place.block.kernel, mid, side, norm=True, bias=False, kind=1)
     if place.spec.se:
         squeezed = round8(mid / 4)
         yield Conv(-1, mid, squeezed, 1, 1, 1, norm=False, bias=True)
         yield Conv(-1, squeezed, mid, 1, 1, 1, norm=False, bias=True)
-    yield Conv(number, mid, place.c_out, 1, 1, side, norm=True, bias=False)
+    yield Conv(number, mid, place.c_out, 1, 1, side, norm=True, bias=False, kind=2)
 
 
 def _resnet_block(place: Place) -> Iterator[Conv]:
     side, mid = place.side_out, round8(place.c_out * place.block.expand)
     yield Conv(place.stage, place.c_in, mid, 3, 1, side, norm=True, bias=False)
-    yield Conv(place.stage, mid, place.c_out, 3, 1, side, norm=True, bias=False)
+    yield Conv(place.stage, mid, place.c_out, 3, 1, side, norm=True, bias=False, kind=1)
     if place.first:
-        yield Conv(place.stage, place.c_in, place.c_out, 1, 1, side, norm=True, bias=False)
+        yield Conv(place.stage, place.c_in, place.c_out, 1, 1, side, norm=True, bias=False, kind=2)
 
 
 def _head(space: SearchSpace, c_in: int, side: int) -> Iterator[Conv]:
@@ -130,10 +134,11 @@ def macs_and_params(space: SearchSpace, architecture: Architecture) -> tuple[int
 def fitness(space: SearchSpace, architecture: Architecture, weights: FitnessSettings) -> Fitness:
     """F and its terms, section 6 of the design line by line."""
     scored = [conv for conv in convolutions(space, architecture) if conv.stage >= 0]
+    kinds = weights.kind_weights if len(weights.kind_weights) > 1 else weights.kind_weights * 3
     entropies = []
     for number, stage in enumerate(architecture.stages, 1):
         first = 1 if weights.entropy == "prefix" else number
-        total = sum(math.log(conv.width) for conv in scored if first <= conv.stage <= number)
+        total = sum(kinds[conv.kind] * math.log(conv.width) for conv in scored if first <= conv.stage <= number)
         side = [conv.side_out for conv in scored if conv.stage == number][-1]
         entropies.append(math.log(side**2 * stage.width) * total)
     rho = len(scored) / math.exp(sum(math.log(conv.width) for conv in scored) / len(scored))
@@ -148,6 +153,7 @@ def fitness(space: SearchSpace, architecture: Architecture, weights: FitnessSett
     value = sum(alpha * entropy for alpha, entropy in zip(alphas, entropies, strict=True))
     value += weights.effectiveness_weight * rho
     value -= weights.depth_penalty * regularity + weights.width_penalty * falls
+    value -= weights.block_penalty * sum(depths)
     return Fitness(value, rho, regularity, falls, entropies)
 
 

@@ -87,6 +87,8 @@ def test_a_plans_figures_add_up_to_costs_and_entropy(drawn: tuple[SearchSpace, I
         for s, stage in enumerate(plan.stages):
             before, width = width, int(genes[layout.width[s]])
             gained = 0.0
+            if weights.entropy == "prefix":
+                entropy += float(stage.weights[width]) * so_far
             for b in range(space.depths[genes[layout.depth[s]]]):
                 options = stage.first if b == 0 else stage.later
                 assert options is not None
@@ -95,16 +97,18 @@ def test_a_plans_figures_add_up_to_costs_and_entropy(drawn: tuple[SearchSpace, I
                 paid += options.costs[(slice(None), *at)]
                 layers += int(options.layers[at])
                 gained += float(options.log_widths[at])
+                entropy += float(options.gains[at])
             log_widths += gained
-            so_far = so_far + gained if weights.entropy == "prefix" else gained
-            entropy += float(stage.weights[width]) * so_far
+            so_far += gained
             falls += float(stage.falls[before, width])
         paid += plan.head[:, width]
         assert paid.tolist() == [cost.of(space, genes[None])[0] for cost in costs]
         assert layers * math.exp(-log_widths / layers) == pytest.approx(scores.rho[0], rel=1e-9)
         assert falls == pytest.approx(weights.width_penalty * scores.width_violation[0])
-        magnitude = float(np.abs(alphas[:, None] * scores.entropy).sum())
-        assert entropy == pytest.approx(float(alphas @ scores.entropy[:, 0]), abs=1e-12 * max(1.0, magnitude))
+        plain = score(space, genes, dataclasses.replace(weights, kind_weights=(1.0,))).entropy
+        magnitude = float(np.abs(weights.kind_weights).max() * np.abs(alphas[:, None] * plain).sum())
+        expected = float(alphas @ scores.entropy[:, 0]) - weights.block_penalty * float(scores.blocks[0])
+        assert entropy == pytest.approx(expected, abs=1e-12 * max(1.0, magnitude))
 
 
 @given(user_spaces())
@@ -124,6 +128,7 @@ def test_options_between_widths_hold_every_choice_once_by_number_of_layers(space
                 assert set(options.layers.tolist()) == {int(options.layers[0])}
                 assert np.array_equal(options.costs, stage.first.costs[:, i, o, numbers])
                 assert np.array_equal(options.log_widths, stage.first.log_widths[i, o, numbers])
+                assert np.array_equal(options.gains, stage.first.gains[i, o, numbers])
 
 
 def test_stages_of_one_block_have_no_later_one() -> None:

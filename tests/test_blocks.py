@@ -39,6 +39,10 @@ def test_the_parts_of_a_network_add_up_to_it(drawn: tuple[SearchSpace, Architect
     scored = [conv.width for conv in convolutions(space, architecture) if conv.stage >= 0]
     sums = [sum(int(getattr(terms, name)[index]) for terms, index in chosen) for name in ("macs", "params", "layers")]
     assert sums == [*macs_and_params(space, architecture), len(scored)]
+    by_kind = sum(terms.kind_log_widths[:, index] for terms, index in chosen)
+    in_stages = [conv for conv in convolutions(space, architecture) if conv.stage > 0]
+    kinds = [sum(math.log(conv.width) for conv in in_stages if conv.kind == kind) for kind in range(3)]
+    assert by_kind == pytest.approx(np.array(kinds), rel=1e-12)
     log_widths = sum(float(terms.log_widths[index]) for terms, index in chosen)
     assert log_widths == pytest.approx(sum(map(math.log, scored)), rel=1e-12)
     peak = max(int(terms.activation_bytes[index]) for terms, index in chosen)
@@ -69,7 +73,7 @@ def test_rows_of_the_layer_table_belong_to_one_part_each(space: SearchSpace) -> 
 def test_an_absent_block_adds_nothing(space: SearchSpace) -> None:
     for slots in space_terms(space).blocks:
         for terms in slots:
-            assert [float(column[-1]) for column in terms] == [0.0] * len(terms)
+            assert all((column[..., -1] == 0).all() for column in terms)
 
 
 @given(small_spaces(most=5000))

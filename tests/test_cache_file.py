@@ -126,6 +126,15 @@ def test_weights_that_are_none_are_refused(path: Path, fitness: object) -> None:
     _refused(path, "fitness")
 
 
+def test_a_file_from_before_there_were_weights_of_kinds_and_blocks_is_read(path: Path) -> None:
+    def of_old(header: Line) -> None:
+        del header["fitness"]["kind_weights"], header["fitness"]["block_penalty"]
+
+    cache = read_cache(path, tiny_space())
+    _edit(path, 1, of_old)
+    assert read_cache(path, tiny_space()) == cache
+
+
 @pytest.mark.parametrize("field", ["entries", "fitness", "solver", "solver_settings"])
 def test_a_header_that_lacks_a_field_names_it(path: Path, field: str) -> None:
     _edit(path, 1, lambda header: header.pop(field))

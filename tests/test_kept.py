@@ -94,9 +94,11 @@ def test_spaces_and_weights_have_files_of_their_own() -> None:
         dataclasses.replace(WEIGHTS, depth_penalty=9.0),
         dataclasses.replace(WEIGHTS, effectiveness_weight=-3.0),
         dataclasses.replace(WEIGHTS, width_penalty=0.5),
+        dataclasses.replace(WEIGHTS, kind_weights=(1.0, 0.5, 1.0)),
+        dataclasses.replace(WEIGHTS, block_penalty=2.0),
         dataclasses.replace(WEIGHTS, max_effectiveness=2.5),
     ]
-    assert len({kept_path(space, weight) for space in spaces for weight in weights}) == 35
+    assert len({kept_path(space, weight) for space in spaces for weight in weights}) == 45
 
 
 def test_weights_of_caches_and_a_spaces_own_weights_do_not_matter() -> None:

@@ -33,10 +33,9 @@ def _ways(draw: st.DrawFn) -> list[Way]:
         ways.append(
             Way(
                 labels,
-                Options(options.costs, options.log_widths, np.full(len(choice), 3)),
+                Options(options.costs, options.log_widths, np.full(len(choice), 3), options.entropy),
                 choice,
                 offset=np.arange(len(labels.record), dtype=float) / 4,
-                weight=draw(st.sampled_from((2.0, -0.5))),
             )
         )
     return ways
@@ -55,9 +54,8 @@ def test_every_label_grows_by_every_option_once_and_can_be_traced_back(ways: lis
         before, option = parent % 100, way.choice.tolist().index(choice)
         costs = way.labels.costs[:, before] + way.options.costs[:, option]
         assert labels.costs[:, number].tolist() == costs.tolist()
-        gained = float(way.options.log_widths[option])
-        assert labels.log_widths[number] == way.labels.log_widths[before] + gained
-        assert labels.entropy[number] == way.labels.entropy[before] + way.offset[before] + way.weight * gained
+        assert labels.log_widths[number] == way.labels.log_widths[before] + way.options.log_widths[option]
+        assert labels.entropy[number] == way.labels.entropy[before] + way.offset[before] + way.options.gains[option]
 
 
 @given(_ways(), st.data())
@@ -87,8 +85,8 @@ def test_a_finished_stage_adds_its_depth_and_the_square() -> None:
 def _grow(trail: Trail, place: tuple[int, int, int], parents: Labels, choices: list[int], keep: IntArray) -> Labels:
     """Grow every parent by every choice and record those kept."""
     count = len(choices)
-    options = Options(np.zeros((1, count)), np.zeros(count), np.ones(count, dtype=np.int64))
-    ways = [Way(parents, options, np.array(choices), np.zeros(len(parents.record)), 1.0)]
+    options = Options(np.zeros((1, count)), np.zeros(count), np.ones(count, dtype=np.int64), np.zeros(count))
+    ways = [Way(parents, options, np.array(choices), np.zeros(len(parents.record)))]
     return trail.record(place, ways, grown(ways).take(keep))
 
 

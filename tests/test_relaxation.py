@@ -31,6 +31,7 @@ def _later_weights(space: SearchSpace, plan: Plan, weights: FitnessSettings) -> 
 def _entropy(case: Case) -> FloatArray:
     alphas = np.broadcast_to(case.weights.entropy_weights, len(case.space.stages))
     entropy: FloatArray = alphas @ case.scores.entropy
+    entropy = entropy - case.weights.block_penalty * case.scores.blocks
     return entropy - case.weights.width_penalty * case.scores.width_violation
 
 

@@ -21,6 +21,7 @@ def test_reports_hold_the_scores_of_one_architecture_as_plain_json() -> None:
     assert report["feasible"] is bool(scores.feasible[2])
     assert report["depth_regularity"] == scores.depth_regularity[2]
     assert report["width_violation"] == scores.width_violation[2]
+    assert report["blocks"] == scores.blocks[2]
     assert report["entropy"] == scores.entropy[:, 2].tolist()
     assert costs_and_fitness(scores, 2).items() <= report.items()
     assert list(costs_and_fitness(scores, 2)) == ["macs", "params", "activation_bytes", "fitness", "rho"]

@@ -1,5 +1,6 @@
 import dataclasses
-from typing import Literal
+import math
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -76,8 +77,11 @@ _PINNED_RESNETS = [
 @st.composite
 def _weights(draw: st.DrawFn, stages: int) -> FitnessSettings:
     count = draw(st.sampled_from((1, stages)))
+    kinds = draw(st.none() | st.tuples(_weight, _weight, _weight))
     return FitnessSettings(
-        entropy=draw(st.sampled_from(("stage", "prefix"))),
+        entropy="stage" if kinds else draw(st.sampled_from(("stage", "prefix"))),
+        kind_weights=kinds or (1.0,),
+        block_penalty=draw(_weight),
         entropy_weights=tuple(draw(st.lists(_weight, min_size=count, max_size=count))),
         depth_penalty=draw(_weight),
         effectiveness_weight=draw(_weight),
@@ -88,7 +92,7 @@ def _weights(draw: st.DrawFn, stages: int) -> FitnessSettings:
 
 def _magnitude(expected: float, weights: FitnessSettings, entropy: list[float]) -> float:
     """Size of the sum's largest terms: F may cancel, its error does not."""
-    return max(abs(expected), max(map(abs, weights.entropy_weights)) * sum(entropy), 1.0)
+    return max(abs(expected), max(map(abs, weights.entropy_weights)) * sum(map(abs, entropy)), 1.0)
 
 
 @given(spaces_with_genes() | _PRESET_GENES, st.data())
@@ -103,7 +107,9 @@ def test_fitness_is_that_of_the_slow_reference(drawn: tuple[SearchSpace, IntArra
     assert found.rho[0] == pytest.approx(expected.rho, rel=1e-9)
     assert found.depth_regularity[0] == pytest.approx(expected.depth_regularity, rel=1e-9)
     assert found.width_violation[0] == expected.width_violation
-    assert found.entropy[:, 0].tolist() == pytest.approx(expected.entropy, rel=1e-9)
+    heaviest = max(map(abs, weights.kind_weights))
+    assert found.entropy[:, 0].tolist() == pytest.approx(expected.entropy, rel=1e-9, abs=1e-9 * heaviest)
+    assert found.blocks[0] == sum(len(stage.blocks) for stage in decode(space, genes).stages)
     if expected.rho != pytest.approx(weights.max_effectiveness, rel=1e-8):
         assert found.feasible[0] == (expected.rho <= weights.max_effectiveness)
 
@@ -166,7 +172,7 @@ def test_order_and_company_do_not_change_a_score(space: SearchSpace) -> None:
 def test_no_architectures_have_no_scores() -> None:
     space = tiny_space()
     scores = score(space, np.empty((0, len(gene_layout(space).sizes)), dtype=np.int64))
-    assert [len(column) for column in scores[:-1]] == [0] * 8
+    assert [len(column) for column in scores[:-1]] == [0] * 9
     assert scores.entropy.shape == (3, 0)
 
 
@@ -189,6 +195,36 @@ def test_an_architecture_exactly_at_the_bound_is_feasible() -> None:
 def test_weights_of_another_number_of_stages_are_refused() -> None:
     with pytest.raises(SpaceError, match=r"entropy_weights has 2 values; allowed: 1, or .* 3 stages"):
         score(tiny_space(), largest_genes(tiny_space()), FitnessSettings(entropy_weights=(1.0, 2.0)))
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_kinds_of_convolutions_that_count_alike_change_nothing(name: str) -> None:
+    space = preset(name)
+    genes = random_genes(space, 500, np.random.default_rng(0))
+    for kinds in ((1.0, 1.0, 1.0), (1.0,)):
+        alike = score(space, genes, dataclasses.replace(space.fitness, kind_weights=kinds, block_penalty=0.0))
+        assert alike.fitness.tolist() == score(space, genes).fitness.tolist()
+    doubled = score(space, genes, dataclasses.replace(space.fitness, kind_weights=(2.0,)))
+    assert doubled.entropy.tolist() == (2 * score(space, genes).entropy).tolist()
+    assert doubled.rho.tolist() == score(space, genes).rho.tolist()
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        (
+            {"kind_weights": (1.0, 2.0)},
+            r"kind_weights has 2 values; allowed: 1, or 3: expand, depthwise, project \(",
+        ),
+        ({"kind_weights": (1.0, 2.0, math.nan)}, r"kind_weights is .*; it must be finite"),
+        ({"entropy": "prefix", "kind_weights": (1.0, 2.0, 1.0)}, r"they go with entropy: stage"),
+        ({"block_penalty": math.inf}, r"block_penalty is inf; it must be finite"),
+    ],
+)
+def test_weights_of_no_fitness_are_refused(changes: dict[str, Any], named: str) -> None:
+    with pytest.raises(SpaceError, match=named) as caught:
+        score(tiny_space(), largest_genes(tiny_space()), FitnessSettings(**changes))
+    assert "\n" not in str(caught.value)
 
 
 def test_genes_of_another_space_are_refused() -> None:

@@ -1,0 +1,1 @@
+"""How well the fitness ranks networks by accuracy, and weights that rank better."""

@@ -1,0 +1,135 @@
+"""Files of measured accuracies: JSON Lines of architectures, and a header where this program measured them."""
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from search.ranking.sampling import Subnet
+from supernet.architecture import Architecture, architecture_from_json
+from supernet.errors import ArchitectureError, UserError
+from supernet.files import read_text, write_text
+
+FORMAT = "fedpareto-accuracies"
+VERSION = 1
+
+
+class AccuraciesError(UserError):
+    """A file of accuracies that cannot be read or belongs to other settings."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """An architecture and the share of images it classified rightly."""
+
+    architecture: Architecture
+    accuracy: float
+
+
+def read_accuracies(path: Path) -> list[Measured]:
+    """Return what a file holds, whoever wrote it; a header is passed over.
+
+    Raises:
+        AccuraciesError: a line is no architecture with an accuracy; the message names it.
+        UserError: the file cannot be read.
+    """
+    found = [_measured(f"{path}:{number}", value) for number, value in _values(path) if "format" not in value]
+    if not found:
+        raise AccuraciesError(f'{path} holds no accuracies; a line is like {{"architecture": {{…}}, "accuracy": 0.63}}')
+    return found
+
+
+class Journal:
+    """The accuracies of drawn subnets, in their order, each on the disk as soon as it is measured.
+
+    Args:
+        path: the file, which goes on if it was begun with the same header.
+        header: what decides which subnets are measured and how, as JSON values.
+        subnets: all that are to be measured.
+
+    Raises:
+        AccuraciesError: the file was begun with another header, or holds other subnets.
+    """
+
+    def __init__(self, path: Path, header: dict[str, Any], subnets: Sequence[Subnet]) -> None:
+        self._path, self._subnets = path, subnets
+        self._header = json.loads(json.dumps({"format": FORMAT, "version": VERSION, **header}))
+        self.accuracies: list[float] = []
+        if path.exists() and read_text(path).strip():
+            self._go_on()
+        else:
+            write_text(path, json.dumps(self._header) + "\n")
+
+    @property
+    def missing(self) -> Sequence[Subnet]:
+        """The subnets that have yet to be measured."""
+        return self._subnets[len(self.accuracies) :]
+
+    def append(self, accuracy: float) -> None:
+        """Write down the accuracy of the first subnet that is missing."""
+        subnet = self.missing[0]
+        line = {"band": subnet.band, "accuracy": accuracy, "architecture": subnet.architecture.to_json()}
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise AccuraciesError(f"cannot write {self._path}: {error.strerror or error}") from error
+        self.accuracies.append(accuracy)
+
+    def _go_on(self) -> None:
+        text = read_text(self._path)
+        whole = text[: text.rfind("\n") + 1]
+        if not whole:
+            raise AccuraciesError(f"{self._path} is no file of accuracies; remove it, or choose another --output")
+        if whole != text:
+            # The line that was being written when the command was killed.
+            write_text(self._path, whole)
+        (_, header), *lines = _values(self._path)
+        self._check_header(header)
+        if len(lines) > len(self._subnets):
+            raise AccuraciesError(f"{self._path} holds more than {len(self._subnets)} subnets; choose another --output")
+        for (number, value), subnet in zip(lines, self._subnets, strict=False):
+            found = _measured(f"{self._path}:{number}", value)
+            if found.architecture != subnet.architecture:
+                raise AccuraciesError(
+                    f"{self._path}:{number} holds another subnet than is drawn; choose another --output"
+                )
+            self.accuracies.append(found.accuracy)
+
+    def _check_header(self, header: dict[str, Any]) -> None:
+        for name, wanted in self._header.items():
+            if header.get(name) != wanted:
+                raise AccuraciesError(
+                    f"{self._path} was begun with {name} {json.dumps(header.get(name))}, not {json.dumps(wanted)}; "
+                    "repeat the settings it was begun with, or choose another --output"
+                )
+
+
+def _values(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the JSON objects of a file with the numbers of their lines."""
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise AccuraciesError(f"{path}:{number} is not valid JSON: {error}") from error
+        if not isinstance(value, dict):
+            raise AccuraciesError(f"{path}:{number} must be a JSON object, found {line:.60}")
+        yield number, value
+
+
+def _measured(where: str, value: dict[str, Any]) -> Measured:
+    accuracy = value.get("accuracy")
+    number = isinstance(accuracy, int | float) and not isinstance(accuracy, bool) and math.isfinite(accuracy)
+    if not number or not 0 <= float(str(accuracy)) <= 1:
+        raise AccuraciesError(f"{where}: accuracy is {accuracy!r}; it must be a share from 0 to 1")
+    try:
+        return Measured(architecture_from_json(value.get("architecture")), float(str(accuracy)))
+    except ArchitectureError as error:
+        raise AccuraciesError(f"{where}: {error}") from error

@@ -1,0 +1,112 @@
+"""Options of ``validate-fitness``, and what of them does not go together."""
+
+import dataclasses
+from pathlib import Path
+from typing import Literal
+
+from search.ranking.fit import Pairs
+from supernet.errors import UserError
+from supernet.units import parse_quantity
+
+#: Fewest subnets a band.
+_LEAST = 4
+
+
+@dataclasses.dataclass
+class Options:
+    """What is measured, and what is done with it.
+
+    Attributes:
+        run: folder of a trained run, whose subnets are measured on its validation images.
+        accuracies: JSON Lines file of architectures with accuracies that were measured before, instead of a run.
+        space: preset name or YAML file of the space that the accuracies' architectures are of.
+        classes: outputs of the classifier, with a space; its own when left out.
+        fitness: YAML file of the fitness weights that are judged; those of the run or the space when left out.
+        subnets: how many subnets of a run are measured.
+        bands: narrow windows of MACs that they are drawn from, spread over the MACs of the run's cache.
+        band_width: width of a band, relative to its middle; also of the bands that given accuracies are put into.
+        flops_min: least MACs of a subnet, e.g. 20M; those of the smallest entry of the run's cache when left out.
+        flops_max: most MACs of a subnet; those of the largest entry when left out.
+        images: validation images a subnet is measured on; all when left out.
+        checkpoint: of the run, the best by validation accuracy or the newest.
+        fit: fit the fitness's weights on a part of the networks, and judge them on the others.
+        held_out: share of each band that weights are not fitted on.
+        pairs: compare networks of one band when weights are fitted, or all with all.
+        output: folder for accuracies, report, plot and fitted weights; RUN/validation, or named after the accuracies.
+        seed: seed of draws, intervals and splits.
+    """
+
+    run: str | None = None
+    accuracies: str | None = None
+    space: str | None = None
+    classes: int | None = None
+    fitness: str | None = None
+    subnets: int = 64
+    bands: int = 4
+    band_width: float = 0.12
+    flops_min: str | None = None
+    flops_max: str | None = None
+    images: int | None = None
+    checkpoint: Literal["best", "newest"] = "best"
+    fit: bool = False
+    held_out: float = 0.5
+    pairs: Pairs = "band"
+    output: str | None = None
+    seed: int = 0
+
+    @property
+    def folder(self) -> Path:
+        """Where everything is written."""
+        if self.output is not None:
+            return Path(self.output)
+        if self.run is not None:
+            return Path(self.run) / "validation"
+        accuracies = Path(str(self.accuracies))
+        return accuracies.with_name(f"{accuracies.stem}-validation")
+
+
+def check_options(options: Options) -> None:
+    """Refuse options that do not go together, or are out of range.
+
+    Raises:
+        UserError: naming the option, its value and what is allowed.
+    """
+    if (options.run is None) == (options.accuracies is None):
+        raise UserError("give either --run FOLDER, or --accuracies FILE with --space NAME")
+    if options.run is not None and (options.space is not None or options.classes is not None):
+        raise UserError("--space and --classes go with --accuracies; a run has its own")
+    if options.accuracies is not None:
+        _check_accuracies(options)
+    for name, least in (("bands", 1), ("seed", 0), ("images", 1)):
+        value = getattr(options, name)
+        if value is not None and value < least:
+            raise UserError(f"--{name} is {value}; it must be at least {least}")
+    if options.subnets < _LEAST * options.bands:
+        raise UserError(
+            f"--subnets is {options.subnets}; {options.bands} bands of at least {_LEAST} take {_LEAST * options.bands}"
+        )
+    for name in ("band_width", "held_out"):
+        if not 0 < getattr(options, name) < 1:
+            raise UserError(f"--{name.replace('_', '-')} is {getattr(options, name)}; it must be above 0 and below 1")
+
+
+def _check_accuracies(options: Options) -> None:
+    if options.space is None:
+        raise UserError("--accuracies needs --space NAME, the space that its architectures are of")
+    unused = Options()
+    for name in ("subnets", "bands", "flops_min", "flops_max", "images", "checkpoint"):
+        if getattr(options, name) != getattr(unused, name):
+            raise UserError(f"--{name.replace('_', '-')} goes with --run; given accuracies are taken as they are")
+
+
+def macs_range(options: Options, least: int, most: int) -> tuple[int, int]:
+    """Return the MACs asked for, by default ``least`` to ``most``.
+
+    Raises:
+        UserError: they are no numbers, or the wrong way round.
+    """
+    low = least if options.flops_min is None else parse_quantity(options.flops_min)
+    high = most if options.flops_max is None else parse_quantity(options.flops_max)
+    if low >= high:
+        raise UserError(f"--flops-min is {low:,} and --flops-max {high:,}; the most must exceed the least")
+    return low, high

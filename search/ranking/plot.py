@@ -1,0 +1,55 @@
+"""The picture of a ranking: accuracy over fitness and over MACs."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fitness.blocks import FloatArray
+from search.ranking.sample import Sample
+from supernet.files import replacing
+from supernet.space import FitnessSettings
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def plot_ranking(path: Path, sample: Sample, fitnesses: Mapping[str, FitnessSettings]) -> None:
+    """Draw the accuracy of every network over each of some named fitnesses and over its MACs, coloured by band.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    # A second of imports that only plots pay for.
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    columns = {name: sample.figures(settings)["fitness"] for name, settings in fitnesses.items()}
+    columns["MACs of one image (M)"] = sample.figures(next(iter(fitnesses.values())))["macs"] / 1e6
+    figure = Figure(figsize=(4.6 * len(columns), 4.6), layout="constrained", dpi=150)
+    panels = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
+    for axes, (name, values) in zip(panels, columns.items(), strict=True):
+        _scatter(axes, sample, values)
+        axes.set_xlabel(name)
+    panels[0].set_ylabel("accuracy (%)")
+    panels[-1].legend(fontsize="small", loc="best")
+    figure.suptitle(f"{len(sample)} networks of {sample.space.name}")
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format=path.suffix[1:])
+
+
+def _scatter(axes: "Axes", sample: Sample, values: FloatArray) -> None:
+    for number, band in enumerate(sample.bands):
+        here = sample.band == number
+        # Lighter is more, in print as on a screen.
+        shade = 0.9 * number / max(1, len(sample.bands) - 1)
+        colour = _viridis(shade)
+        axes.scatter(values[here], 100 * sample.accuracy[here], s=22, color=colour, label=band.words())
+    axes.grid(alpha=0.3)
+
+
+def _viridis(share: float) -> tuple[float, float, float, float]:
+    import matplotlib as mpl  # noqa: PLC0415 - as above
+
+    red, green, blue, alpha = np.asarray(mpl.colormaps["viridis"](share)).tolist()
+    return red, green, blue, alpha

@@ -1,0 +1,150 @@
+"""What is reported of a ranking: JSON values, tables and sentences."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from rich.table import Table
+
+from search.ranking.sample import Sample
+from search.ranking.statistics import (
+    CONFIDENCE,
+    STATISTICS,
+    Correlations,
+    Interval,
+    correlations,
+    lead,
+    resampled,
+)
+from supernet.console import print_table
+from supernet.space import FitnessSettings
+
+#: Draws with replacement that intervals are read off.
+RESAMPLES = 1000
+
+#: What people call figures and statistics.
+_NAMES = {"fitness": "fitness", "macs": "MACs", "params": "parameters", "blocks": "blocks"}
+_STATISTICS = {"kendall": "Kendall's τ", "spearman": "Spearman's ρ"}
+
+
+class Ranking(NamedTuple):
+    """How figures rank a sample.
+
+    ``found[statistic][figure]`` are correlations; ``leads[figure]`` says by how much Kendall's τ within bands of the
+    fitness exceeds that of another figure.
+    """
+
+    found: Mapping[str, Mapping[str, Correlations]]
+    leads: Mapping[str, Interval]
+
+
+def rank(sample: Sample, settings: FitnessSettings, seed: int, other: FitnessSettings | None = None) -> Ranking:
+    """Return how fitness, costs and depth rank a sample; ``other`` weights are a figure of their own, ``before``."""
+    figures = sample.figures(settings)
+    if other is not None:
+        figures = {"fitness": figures.pop("fitness"), "before": sample.figures(other)["fitness"], **figures}
+    counts = resampled(sample.band, RESAMPLES, np.random.default_rng(seed))
+    found = {
+        name: {
+            figure: correlations(statistic, column, sample.accuracy, sample.band, counts)
+            for figure, column in figures.items()
+        }
+        for name, statistic in STATISTICS.items()
+    }
+    leads = {
+        figure: lead(STATISTICS["kendall"], figures["fitness"], column, sample.accuracy, sample.band, counts)
+        for figure, column in figures.items()
+        if figure != "fitness"
+    }
+    return Ranking(found, leads)
+
+
+def ranking_to_json(sample: Sample, ranking: Ranking) -> dict[str, Any]:
+    """Return a sample's ranking as JSON values; null for what cannot be said."""
+    counts = np.bincount(sample.band, minlength=len(sample.bands))
+    bands = [
+        {"least_macs": band.least, "most_macs": band.most, "networks": int(count)}
+        for band, count in zip(sample.bands, counts, strict=True)
+    ]
+    return {
+        "networks": len(sample),
+        "bands": bands,
+        "accuracy": {"least": float(sample.accuracy.min()), "most": float(sample.accuracy.max())},
+        "confidence": CONFIDENCE,
+        "resamples": RESAMPLES,
+        **{
+            name: {figure: _plain(dataclasses.asdict(each)) for figure, each in by_figure.items()}
+            for name, by_figure in ranking.found.items()
+        },
+        "kendall_leads": {figure: _plain(each) for figure, each in ranking.leads.items()},
+    }
+
+
+def settings_to_json(settings: FitnessSettings) -> dict[str, Any]:
+    """Return fitness weights as JSON values."""
+    fields: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(settings)))
+    return fields
+
+
+def print_ranking(sample: Sample, ranking: Ranking, title: str, names: Mapping[str, str] | None = None) -> None:
+    """Print a table for each statistic, and whether the fitness ranks better than the others do."""
+    called = {**_NAMES, **(names or {})}
+    for name, by_figure in ranking.found.items():
+        table = Table(title=f"{_STATISTICS[name]} with accuracy, {title}")
+        for column in ("ranked by", "within bands", "overall"):
+            table.add_column(column, justify="left" if column == "ranked by" else "right")
+        for band, count in zip(sample.bands, np.bincount(sample.band, minlength=len(sample.bands)), strict=True):
+            least, most = band.ends()
+            table.add_column(f"{least}\n–{most}\n({count})", justify="right")
+        for figure, each in by_figure.items():
+            of_bands = [_number(band.value) for band in each.bands]
+            table.add_row(called[figure], _interval(each.within), _interval(each.overall), *of_bands)
+        print_table(table)
+    for figure, ahead in ranking.leads.items():
+        print(f"within bands {called['fitness']} ranks {_verdict(ahead)} than {called[figure]}: τ {_interval(ahead)}")
+
+
+def print_weights(before: FitnessSettings, after: FitnessSettings) -> None:
+    """Print the fields of a fitness that were changed."""
+    table = Table(title="fitness weights")
+    for column in ("field", "before", "fitted"):
+        table.add_column(column, justify="left" if column == "field" else "right")
+    for field in dataclasses.fields(after):
+        old, new = getattr(before, field.name), getattr(after, field.name)
+        if old != new:
+            table.add_row(field.name, _words(old), _words(new))
+    print_table(table)
+
+
+def _verdict(ahead: Interval) -> str:
+    if ahead.low > 0:
+        return "better"
+    if ahead.high < 0:
+        return "worse"
+    return "no better" if ahead.value <= 0 else "not certainly better"
+
+
+def _words(value: object) -> str:
+    return ", ".join(f"{each:g}" for each in value) if isinstance(value, tuple) else f"{value}"
+
+
+def _interval(found: Interval) -> str:
+    return f"{_number(found.value)} [{_number(found.low)}, {_number(found.high)}]"
+
+
+def _number(value: float) -> str:
+    return f"{value:z.2f}" if math.isfinite(value) else "–"
+
+
+def _plain(value: Any) -> Any:
+    """Return intervals as objects, with null for NaN."""
+    if isinstance(value, Interval):
+        return {name: _plain(each) for name, each in value._asdict().items()}
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(each) for each in value]
+    return value if math.isfinite(value) else None

@@ -1,0 +1,87 @@
+"""Networks with measured accuracies, in bands of equal MACs, and what they may be ranked by."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from fitness.blocks import FloatArray
+from fitness.score import score
+from search.ranking.sampling import Band
+from search.ranking.statistics import LEAST
+from supernet.architecture import Architecture
+from supernet.errors import UserError
+from supernet.genes import encode_all
+from supernet.layouts import IntArray
+from supernet.space import FitnessSettings, SearchSpace
+
+#: What networks are ranked by, in the order of reports.
+FIGURES = ("fitness", "macs", "params", "blocks")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Sample:
+    """N networks of a space.
+
+    Attributes:
+        space: the search space.
+        genes: the networks, (N, genes).
+        accuracy: their accuracies, (N,).
+        band: the number of the band each lies in, (N,).
+        bands: the bands.
+    """
+
+    space: SearchSpace
+    genes: IntArray
+    accuracy: FloatArray
+    band: IntArray
+    bands: tuple[Band, ...]
+
+    def __len__(self) -> int:
+        return len(self.genes)
+
+    def take(self, index: IntArray) -> "Sample":
+        """Return some of the networks, the bands staying what they are."""
+        return dataclasses.replace(self, genes=self.genes[index], accuracy=self.accuracy[index], band=self.band[index])
+
+    def figures(self, settings: FitnessSettings) -> dict[str, FloatArray]:
+        """Return each of ``FIGURES`` of all networks, (N,)."""
+        scores = score(self.space, self.genes, settings)
+        return {name: getattr(scores, name).astype(float) for name in FIGURES}
+
+
+def sample_of(
+    space: SearchSpace,
+    architectures: Sequence[Architecture],
+    accuracies: Sequence[float],
+    bands: Sequence[Band] | None = None,
+    width: float = 0.0,
+) -> Sample:
+    """Return a sample, in given ``bands`` or, without any, in bands of at most ``width`` relative to their middle.
+
+    Raises:
+        ArchitectureError: an architecture is not in the space.
+        UserError: no band holds enough networks to be ranked.
+    """
+    genes = encode_all(space, architectures)
+    macs = score(space, genes).macs
+    found = bands_of(macs, width) if bands is None else bands
+    band = np.full(len(macs), -1)
+    for number, each in enumerate(found):
+        band[each.holds(macs)] = number
+    if np.bincount(band).max(initial=0) < LEAST:
+        raise UserError(
+            f"no band of MACs holds {LEAST} of the {len(macs)} networks; measure more, or give a larger --band-width"
+        )
+    return Sample(space, genes, np.asarray(accuracies, dtype=float), band, tuple(found))
+
+
+def bands_of(macs: IntArray, width: float) -> list[Band]:
+    """Return bands that hold all of (N,) MACs, each from the least one that is left, as wide as the networks in it."""
+    ratio = (2 + width) / (2 - width)
+    ordered, bands = np.sort(macs), []
+    while len(ordered):
+        inside = ordered[ordered <= ordered[0] * ratio]
+        bands.append(Band(float(inside[0]), float(inside[-1])))
+        ordered = ordered[len(inside) :]
+    return bands

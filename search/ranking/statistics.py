@@ -1,0 +1,150 @@
+"""Rank correlations with accuracy, overall and within bands of MACs, with bootstrap intervals.
+
+Kendall's τ-b and Spearman's ρ, computed for all resamples at once: a resample is how often each network is in it,
+and both are sums over pairs of the signs of differences, weighed by those counts.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from fitness.blocks import FloatArray
+from supernet.layouts import IntArray
+
+#: Share of resamples within an interval.
+CONFIDENCE = 0.95
+
+#: Fewest networks that a band's correlation is taken over.
+LEAST = 4
+
+#: Of R resamples of N networks, given by their counts (R, N), the correlation of two columns (N,), shape (R,).
+Statistic = Callable[[FloatArray, FloatArray, FloatArray], FloatArray]
+
+
+class Interval(NamedTuple):
+    """A correlation and the ends of its interval; NaN where all networks are equal."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Correlations:
+    """One figure's correlations with accuracy.
+
+    Attributes:
+        within: the mean of the bands' correlations.
+        overall: over all networks.
+        bands: of each band; NaN for those of too few networks.
+    """
+
+    within: Interval
+    overall: Interval
+    bands: tuple[Interval, ...]
+
+
+def kendall(counts: FloatArray, x: FloatArray, y: FloatArray) -> FloatArray:
+    """Return Kendall's τ-b of R resamples, (R,); NaN where a column does not vary."""
+    signs_x, signs_y = _signs(x), _signs(y)
+
+    def pairs(matrix: FloatArray) -> FloatArray:
+        total: FloatArray = ((counts @ matrix) * counts).sum(axis=1)
+        return total
+
+    return _ratio(pairs(signs_x * signs_y), pairs(np.abs(signs_x)) * pairs(np.abs(signs_y)))
+
+
+def spearman(counts: FloatArray, x: FloatArray, y: FloatArray) -> FloatArray:
+    """Return Spearman's ρ of R resamples, (R,), with mean ranks of equal values; NaN where a column does not vary."""
+    # A sum of signs is twice a rank less the mean rank.
+    ranks_x, ranks_y = counts @ _signs(x).T, counts @ _signs(y).T
+    variances = (counts * ranks_x**2).sum(axis=1) * (counts * ranks_y**2).sum(axis=1)
+    return _ratio((counts * ranks_x * ranks_y).sum(axis=1), variances)
+
+
+#: What is reported, by name.
+STATISTICS: Mapping[str, Statistic] = {"kendall": kendall, "spearman": spearman}
+
+
+def resampled(bands: IntArray, resamples: int, generator: np.random.Generator) -> FloatArray:
+    """Return (1 + resamples, N) counts: each network once, then draws with replacement within each of the ``bands``."""
+    counts = np.zeros((1 + resamples, len(bands)))
+    counts[0] = 1
+    for band in np.unique(bands):
+        here = np.flatnonzero(bands == band)
+        drawn = here[generator.integers(0, len(here), size=(resamples, len(here)))]
+        np.add.at(counts, (np.arange(1, 1 + resamples)[:, None], drawn), 1)
+    return counts
+
+
+def correlations(
+    statistic: Statistic, values: FloatArray, accuracy: FloatArray, bands: IntArray, counts: FloatArray
+) -> Correlations:
+    """Return the correlations of ``values`` and ``accuracy``, both (N,), with the intervals of ``resampled`` counts."""
+    of_bands = _of_bands(statistic, values, accuracy, bands, counts)
+    return Correlations(
+        interval(_mean(of_bands)),
+        interval(statistic(counts, values, accuracy)),
+        tuple(interval(column) for column in of_bands),
+    )
+
+
+def lead(
+    statistic: Statistic,
+    values: FloatArray,
+    others: FloatArray,
+    accuracy: FloatArray,
+    bands: IntArray,
+    counts: FloatArray,
+) -> Interval:
+    """Return by how much ``values`` correlate more with accuracy than ``others`` do, as the mean over bands.
+
+    Both are resampled together, so that what they share does not widen the interval.
+    """
+    mine, theirs = (_mean(_of_bands(statistic, each, accuracy, bands, counts)) for each in (values, others))
+    return interval(mine - theirs)
+
+
+def interval(resamples: FloatArray) -> Interval:
+    """Return the first value with the percentile interval of the others; NaN if it is."""
+    rest = resamples[1:][np.isfinite(resamples[1:])]
+    if not len(rest) or not np.isfinite(resamples[0]):
+        return Interval(float(resamples[0]), np.nan, np.nan)
+    low, high = np.quantile(rest, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Interval(float(resamples[0]), float(low), float(high))
+
+
+def _of_bands(
+    statistic: Statistic, values: FloatArray, accuracy: FloatArray, bands: IntArray, counts: FloatArray
+) -> FloatArray:
+    """Return the correlation of each band, (bands, R); NaN for bands of too few networks."""
+    rows = []
+    for band in range(bands.max() + 1):
+        here = np.flatnonzero(bands == band)
+        enough = len(here) >= LEAST
+        rows.append(
+            statistic(counts[:, here], values[here], accuracy[here]) if enough else np.full(len(counts), np.nan)
+        )
+    return np.stack(rows)
+
+
+def _mean(of_bands: FloatArray) -> FloatArray:
+    """Return the mean over the bands that have a correlation, (R,)."""
+    known = np.isfinite(of_bands)
+    total = np.where(known, of_bands, 0).sum(axis=0)
+    return np.where(known.any(axis=0), total / np.maximum(known.sum(axis=0), 1), np.nan)
+
+
+def _signs(values: FloatArray) -> FloatArray:
+    """Return (N, N) signs of value i less value j."""
+    signs: FloatArray = np.sign(values[:, None] - values[None, :])
+    return signs
+
+
+def _ratio(covariances: FloatArray, squares: FloatArray) -> FloatArray:
+    varies = squares > 0
+    ratio: FloatArray = np.where(varies, covariances / np.sqrt(np.where(varies, squares, 1)), np.nan)
+    return ratio

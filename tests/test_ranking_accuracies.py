@@ -1,0 +1,121 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rankings import planted, write_accuracies
+from strategies import tiny_space
+
+from search.ranking.accuracies import AccuraciesError, Journal, read_accuracies
+from search.ranking.sampling import Subnet
+from supernet.genes import decode, random_genes
+
+_HEADER = {"space": "mobilenet-tiny", "seed": 0, "bands": [(1.0, 2.0)]}
+
+
+def _subnets(count: int = 3) -> list[Subnet]:
+    genes = random_genes(tiny_space(), count, np.random.default_rng(0))
+    return [Subnet(number, decode(tiny_space(), vector)) for number, vector in enumerate(genes)]
+
+
+def test_accuracies_are_read_as_they_were_written(tmp_path: Path) -> None:
+    sample = planted(tiny_space(), count=8)
+    found = read_accuracies(write_accuracies(tmp_path / "a.jsonl", sample))
+    assert [each.accuracy for each in found] == sample.accuracy.tolist()
+    assert [each.architecture for each in found] == [decode(sample.space, genes) for genes in sample.genes]
+
+
+def test_a_journal_goes_on_where_it_was_and_is_a_file_of_accuracies(tmp_path: Path) -> None:
+    path, subnets = tmp_path / "folder" / "subnets.jsonl", _subnets()
+    whole = Journal(tmp_path / "whole.jsonl", _HEADER, subnets)
+    for accuracy in (0.5, 0.25, 1):
+        whole.append(accuracy)
+    begun = Journal(path, _HEADER, subnets)
+    assert begun.missing == subnets
+    begun.append(0.5)
+    again = Journal(path, _HEADER, subnets)
+    assert again.accuracies == [0.5]
+    assert again.missing == subnets[1:]
+    again.append(0.25)
+    again.append(1)
+    assert again.missing == []
+    assert path.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    assert [each.accuracy for each in read_accuracies(path)] == [0.5, 0.25, 1.0]
+
+
+def test_a_line_that_was_being_written_is_measured_again(tmp_path: Path) -> None:
+    path, subnets = tmp_path / "subnets.jsonl", _subnets()
+    Journal(path, _HEADER, subnets).append(0.5)
+    whole = path.read_bytes()
+    with path.open("ab") as file:
+        file.write(b'{"band": 1, "accur')
+    assert Journal(path, _HEADER, subnets).accuracies == [0.5]
+    assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (
+            {"seed": 1},
+            r"was begun with seed 0, not 1; repeat the settings it was begun with, or .* --output",
+        ),
+        ({"bands": [(1.0, 3.0)]}, r"was begun with bands \[\[1.0, 2.0\]\], not"),
+        ({"checkpoint": "round-000010"}, r"was begun with checkpoint null, not \"round-000010\""),
+    ],
+)
+def test_a_journal_of_other_settings_is_refused(tmp_path: Path, change: dict[str, object], named: str) -> None:
+    path = tmp_path / "subnets.jsonl"
+    Journal(path, _HEADER, _subnets())
+    with pytest.raises(AccuraciesError, match=named):
+        Journal(path, {**_HEADER, **change}, _subnets())
+
+
+def test_a_journal_of_other_subnets_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "subnets.jsonl"
+    journal = Journal(path, _HEADER, _subnets())
+    for _ in range(3):
+        journal.append(0.5)
+    with pytest.raises(AccuraciesError, match=r":2 holds another subnet than is drawn"):
+        Journal(path, _HEADER, _subnets()[::-1])
+    with pytest.raises(AccuraciesError, match=r"more than 2 subnets"):
+        Journal(path, _HEADER, _subnets()[:2])
+
+
+def test_what_is_no_journal_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "subnets.jsonl"
+    path.write_text("precious")
+    with pytest.raises(AccuraciesError, match="is no file of accuracies"):
+        Journal(path, _HEADER, _subnets())
+    assert path.read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ("{", r":2 is not valid JSON"),
+        ("[1]", r":2 must be a JSON object, found \[1\]"),
+        (
+            json.dumps({"architecture": _subnets()[0].architecture.to_json()}),
+            r":2: accuracy is None; it must be",
+        ),
+        (json.dumps({"accuracy": 63.2}), r":2: accuracy is 63.2; it must be a share from 0 to 1"),
+        (json.dumps({"accuracy": True}), r":2: accuracy is True"),
+        ('{"accuracy": NaN}', r":2: accuracy is nan"),
+        (json.dumps({"accuracy": 0.5}), r":2: "),
+    ],
+)
+def test_a_bad_line_is_named(tmp_path: Path, line: str, named: str) -> None:
+    path = write_accuracies(tmp_path / "a.jsonl", planted(tiny_space(), count=4))
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0], line, *lines[1:]]))
+    with pytest.raises(AccuraciesError, match=named) as caught:
+        read_accuracies(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_without_accuracies_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n")
+    with pytest.raises(AccuraciesError, match="holds no accuracies; a line is like"):
+        read_accuracies(path)

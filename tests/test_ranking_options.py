@@ -1,0 +1,43 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from search.ranking.options import Options, check_options, macs_range
+from supernet.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({}, "give either --run FOLDER, or --accuracies FILE with --space NAME"),
+        ({"run": "r", "accuracies": "a"}, "give either"),
+        ({"run": "r", "space": "s"}, "--space and --classes go with --accuracies"),
+        ({"run": "r", "classes": 3}, "--space and --classes go with --accuracies"),
+        ({"accuracies": "a"}, "--accuracies needs --space NAME"),
+        ({"accuracies": "a", "space": "s", "images": 5}, "--images goes with --run"),
+        ({"accuracies": "a", "space": "s", "flops_min": "3M"}, "--flops-min goes with --run"),
+        ({"run": "r", "bands": 0}, "--bands is 0; it must be at least 1"),
+        ({"run": "r", "seed": -1}, "--seed is -1; it must be at least 0"),
+        ({"run": "r", "images": 0}, "--images is 0; it must be at least 1"),
+        ({"run": "r", "subnets": 15}, "--subnets is 15; 4 bands of at least 4 take 16"),
+        ({"run": "r", "band_width": 1.0}, "--band-width is 1.0; it must be above 0 and below 1"),
+        ({"run": "r", "held_out": 0.0}, "--held-out is 0.0; it must be above 0 and below 1"),
+    ],
+)
+def test_what_does_not_go_together_is_named(options: dict[str, Any], named: str) -> None:
+    with pytest.raises(UserError, match=f"^{named}"):
+        check_options(Options(**options))
+
+
+def test_the_folder_is_the_runs_or_beside_the_accuracies() -> None:
+    assert Options(run="runs/a").folder == Path("runs/a/validation")
+    assert Options(accuracies="data/band.jsonl").folder == Path("data/band-validation")
+    assert Options(run="runs/a", output="elsewhere").folder == Path("elsewhere")
+
+
+def test_a_range_of_macs_is_the_caches_unless_given() -> None:
+    assert macs_range(Options(), 5, 9) == (5, 9)
+    assert macs_range(Options(flops_min="24M", flops_max="27M"), 5, 9) == (24_000_000, 27_000_000)
+    with pytest.raises(UserError, match=r"--flops-min is 24,000,000 and --flops-max 9; the most must exceed the least"):
+        macs_range(Options(flops_min="24M"), 5, 9)

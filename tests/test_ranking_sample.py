@@ -1,0 +1,60 @@
+import numpy as np
+import pytest
+from rankings import planted
+from strategies import tiny_space
+
+from fitness.score import score
+from search.ranking.sample import FIGURES, bands_of, sample_of
+from search.ranking.sampling import Band
+from supernet.errors import ArchitectureError, UserError
+from supernet.genes import decode, largest_genes, random_genes
+from supernet.space import FitnessSettings, load_space
+
+
+def test_bands_hold_all_networks_and_are_no_wider_than_asked() -> None:
+    macs = np.array([100, 24_500, 27_000, 24_000, 27_064, 60_000])
+    bands = bands_of(macs, 0.12)
+    assert bands == [Band(100, 100), Band(24_000, 27_000), Band(27_064, 27_064), Band(60_000, 60_000)]
+    assert all((band.most - band.least) / ((band.most + band.least) / 2) <= 0.12 for band in bands)
+
+
+def test_a_sample_knows_the_band_of_each_network() -> None:
+    space = tiny_space()
+    genes = random_genes(space, 60, np.random.default_rng(0))
+    sample = sample_of(space, [decode(space, each) for each in genes], [0.5] * 60, width=0.5)
+    macs = score(space, genes).macs
+    for number, band in enumerate(sample.bands):
+        assert ((sample.band == number) == ((macs >= band.least) & (macs <= band.most))).all()
+    assert sample.band.min() == 0
+
+
+def test_figures_are_those_of_the_weights() -> None:
+    sample = planted(tiny_space(), count=20)
+    weights = FitnessSettings(block_penalty=100.0)
+    figures = sample.figures(weights)
+    assert tuple(figures) == FIGURES
+    scores = score(sample.space, sample.genes, weights)
+    for name, column in figures.items():
+        assert column.tolist() == getattr(scores, name).astype(float).tolist()
+
+
+def test_some_of_a_sample_stay_in_their_bands() -> None:
+    sample = planted(tiny_space(), count=20)
+    some = sample.take(np.array([3, 19]))
+    assert len(some) == 2
+    assert some.bands == sample.bands
+    assert some.band.tolist() == [0, 3]
+    assert some.accuracy.tolist() == sample.accuracy[[3, 19]].tolist()
+
+
+def test_bands_of_too_few_networks_are_refused() -> None:
+    space = tiny_space()
+    genes = random_genes(space, 3, np.random.default_rng(0))
+    with pytest.raises(UserError, match="no band of MACs holds 4 of the 3 networks"):
+        sample_of(space, [decode(space, each) for each in genes], [0.5] * 3, width=0.9)
+
+
+def test_an_architecture_of_another_space_is_refused() -> None:
+    cifar = load_space("mobilenet-cifar")
+    with pytest.raises(ArchitectureError, match="not in mobilenet-tiny"):
+        sample_of(tiny_space(), [decode(cifar, largest_genes(cifar))], [0.5], width=0.1)
