@@ -26,9 +26,8 @@ from supernet.genes import largest_genes
 from supernet.units import parse_quantity
 from training.answers import Answers, RoundPlan
 from training.checkpoint import RunState
-from training.engines.protocol import EngineError
 from training.methods.decisions import Decisions, decisions_from_json, mean_of, undecided
-from training.methods.draws import drawn_clients, equal_plan
+from training.methods.draws import able_among, drawn_clients, equal_plan
 from training.methods.protocol import Ground
 from training.methods.start import entry_of, largest_for_all, named_entry
 from training.paths import paths_through
@@ -64,15 +63,12 @@ class Dfnas:
             EngineError: none of them is there.
             UserError: the first network is not the one that the run began with.
         """
-        config, clients = self._ground.config, self._ground.clients
+        config = self._ground.config
         found, fresh = self._decisions(state), undecided(self._paths)
         open_ = {owner: self._entry(search.hull(self._paths)) for owner, search in found.items()}
         first = self._entry(fresh.hull(self._paths))
         hulls = {client: open_.get(self._owner(client), first) for client in available}
-        able = [client for client in available if clients[client].runs(hulls[client], config.client.batch)]
-        if not able:
-            raise EngineError(f"none of the {len(available)} clients that are there can run what is left of the search")
-        drawn = drawn_clients(config, state, able)
+        drawn = drawn_clients(config, state, able_among(self._ground, available, hulls.__getitem__))
         work = {client: self._work(found.get(self._owner(client), fresh)) for client in drawn}
         return equal_plan(config, state, {client: hulls[client] for client in drawn}, work)
 

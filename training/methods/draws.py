@@ -1,13 +1,15 @@
 """What the plans of all methods share: the draw of clients, the learning rate, and equal weights."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from cache.entries import Entry
 from training.answers import RoundPlan
 from training.checkpoint import RunState
 from training.clients import draw_clients
 from training.config import RunConfig
+from training.engines.protocol import EngineError
 from training.extent import extent
+from training.methods.protocol import Ground
 from training.randomness import numpy_stream
 from training.schedules import learning_rate
 from training.work import Work
@@ -16,6 +18,19 @@ from training.work import Work
 def drawn_clients(config: RunConfig, state: RunState, available: Sequence[int]) -> list[int]:
     """Return the clients of the round after ``state``, in random order."""
     return draw_clients(available, config.clients.per_round, numpy_stream(config.seed, "clients", state.round + 1))
+
+
+def able_among(ground: Ground, available: Sequence[int], entry_of: Callable[[int], Entry]) -> list[int]:
+    """Return those of the ``available`` clients that can train the network ``entry_of`` says for them.
+
+    Raises:
+        EngineError: none of them can; others may come.
+    """
+    batch = ground.config.client.batch
+    able = [client for client in available if ground.clients[client].runs(entry_of(client), batch)]
+    if not able:
+        raise EngineError(f"none of the {len(available)} clients that are there can run its network")
+    return able
 
 
 def rate_of(config: RunConfig, state: RunState) -> float:

@@ -16,22 +16,25 @@ class FedAvg:
     Args:
         ground: what to decide with.
         entry: the network.
-        able: clients that can run it.
     """
 
-    def __init__(self, ground: Ground, entry: Entry, able: Sequence[bool]) -> None:
-        self._config, self._entry, self._able = ground.config, entry, able
+    def __init__(self, ground: Ground, entry: Entry) -> None:
+        self._ground, self._entry = ground, entry
 
     @property
     def by_examples(self) -> bool:
         """Weights are numbers of images, but in a private run, where they must not tell of them."""
-        return not self._config.privacy.clip
+        return not self._ground.config.privacy.clip
 
     def assign(self, state: RunState, available: Sequence[int]) -> RoundPlan:
-        """Return the plan of the round after ``state``, among the clients that can run the network."""
-        able = [client for client in available if self._able[client]]
-        drawn = drawn_clients(self._config, state, able or available)
-        return equal_plan(self._config, state, dict.fromkeys(drawn, self._entry))
+        """Return the plan of the round after ``state``, among the clients that can run the network.
+
+        Raises:
+            EngineError: none of them is there.
+        """
+        config = self._ground.config
+        drawn = drawn_clients(config, state, able_among(self._ground, available, lambda client: self._entry))
+        return equal_plan(config, state, dict.fromkeys(drawn, self._entry))
 
     def counted(self, state: RunState, answers: Answers) -> RunState:
         """Return ``state``: nothing else is kept."""
@@ -44,9 +47,8 @@ class FedAvg:
         return [self._entry]
 
     def files(self, state: RunState) -> Mapping[str, str]:
-        """Return none."""
-        del state
-        return {}
+        """Return the network."""
+        return {ARCHITECTURE: architecture_text(self._entry.architecture)}
 
 
 def fedavg(ground: Ground) -> FedAvg:
@@ -57,4 +59,4 @@ def fedavg(ground: Ground) -> FedAvg:
     """
     path, field = ground.config.fedavg.architecture, "fedavg.architecture"
     entry = largest_for_all(ground, field, ground.entries) if path is None else named_entry(ground, field, path)
-    return FedAvg(ground, entry, [capability.runs(entry, ground.config.client.batch) for capability in ground.clients])
+    return FedAvg(ground, entry)
