@@ -1,4 +1,4 @@
-"""``architecture.json``: a found architecture as a file. No torch."""
+"""``architecture.json``: a found architecture as a file."""
 
 import json
 from pathlib import Path
