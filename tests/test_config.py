@@ -24,7 +24,7 @@ from training.config import (
 )
 from training.execution import ExecutionConfig
 from training.flower.settings import FlowerConfig
-from training.methods.settings import CoTrainConfig, FedAvgConfig
+from training.methods.settings import CoTrainConfig, DecNasConfig, FedAvgConfig
 from training.partition import PartitionConfig
 
 #: No field has its default value.
@@ -50,6 +50,7 @@ _OTHER = RunConfig(
     server=ServerConfig(0.75, False, 0.9),
     fedavg=FedAvgConfig("network.json"),
     cotrain=CoTrainConfig("extremes", 0.25, 2.0),
+    decnas=DecNasConfig("60M", "start.json", 0.05, 0.9, 3, 4, 12, 0.01, 0.05),
     privacy=PrivacyConfig(1.5, 0.5, 1e-6),
     evaluation=EvaluationConfig(3, 4, 512, 64),
     checkpoint=CheckpointConfig(5, 6),

@@ -15,12 +15,12 @@ from training.checkpoint import RunState
 from training.curriculum import runnable_entries
 from training.evaluation import choose_probes
 from training.methods.draws import drawn_clients, equal_plan
-from training.methods.protocol import Ground
+from training.methods.protocol import Ground, SupernetMethod
 from training.methods.settings import CoTrainConfig
 from training.work import CoTraining, Plain, Work
 
 
-class CoTrain:
+class CoTrain(SupernetMethod):
     """Trains the whole supernet, several networks a client.
 
     Args:

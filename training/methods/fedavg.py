@@ -12,10 +12,10 @@ from supernet.units import format_quantity
 from training.answers import Answers, RoundPlan
 from training.checkpoint import RunState
 from training.methods.draws import drawn_clients, equal_plan
-from training.methods.protocol import Ground
+from training.methods.protocol import Ground, SupernetMethod
 
 
-class FedAvg:
+class FedAvg(SupernetMethod):
     """Trains the slices of one network.
 
     Args:

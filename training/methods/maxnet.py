@@ -14,12 +14,12 @@ from training.curriculum import Assigner
 from training.evaluation import choose_probes
 from training.extent import extent
 from training.methods.draws import drawn_clients, rate_of
-from training.methods.protocol import Ground
+from training.methods.protocol import Ground, SupernetMethod
 from training.randomness import numpy_stream
 from training.schedules import largest_weight
 
 
-class MaxNet:
+class MaxNet(SupernetMethod):
     """Trains the whole supernet, one network a client.
 
     Args:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from training.methods.cotrain import cotrain
+from training.methods.decnas.method import decnas
 from training.methods.deepfednas import deepfednas
 from training.methods.fedavg import fedavg
 from training.methods.protocol import Ground, Method
@@ -14,6 +15,7 @@ METHODS: Mapping[MethodName, Callable[[Ground], Method]] = {
     "superfednas": superfednas,
     "fedavg": fedavg,
     "cotrain": cotrain,
+    "decnas": decnas,
 }
 
 
