@@ -251,6 +251,18 @@ _BAD_VALUES: list[tuple[str, object]] = [
     ("execution.workers", 0),
     ("execution.threads", 0),
     ("execution.fused", "maybe"),
+    ("method", "decnas"),
+    ("decnas.budget", "lots"),
+    ("decnas.step", 0.0),
+    ("decnas.step", 1.0),
+    ("decnas.decay", 0.0),
+    ("decnas.decay", 1.1),
+    ("decnas.drop_after", 0),
+    ("decnas.least_rounds", 0),
+    ("decnas.most_rounds", 2),
+    ("decnas.gain", -0.1),
+    ("decnas.gain", float("nan")),
+    ("decnas.lr", 0.0),
 ]
 
 
@@ -294,6 +306,17 @@ def test_noise_without_a_clip_and_weights_by_examples_beside_one_are_refused() -
     with pytest.raises(UserError, match=r"server\.weight_by_examples is on with privacy\.clip"):
         RunConfig(server=ServerConfig(weight_by_examples=True), privacy=PrivacyConfig(clip=1.0))
     RunConfig(server=ServerConfig(weight_by_examples=True))
+
+
+def test_decnas_needs_a_budget_and_simulated_clients_and_has_no_privacy() -> None:
+    budget = DecNasConfig(budget="60M")
+    with pytest.raises(UserError, match=r"shrinks a network to a budget; name one, e.g. --decnas.budget 60M"):
+        RunConfig(method="decnas")
+    with pytest.raises(UserError, match=r"groups clients by labels that only simulated ones tell; use --engine in-pro"):
+        RunConfig(method="decnas", decnas=budget, engine="flower")
+    with pytest.raises(UserError, match=r"method decnas does not go with privacy.clip"):
+        RunConfig(method="decnas", decnas=budget, privacy=PrivacyConfig(clip=1.0))
+    RunConfig(method="decnas", decnas=budget)
 
 
 @pytest.mark.parametrize(
