@@ -107,6 +107,20 @@ def test_updates_are_folded_in_with_the_weights_of_the_plan(by_examples: bool) -
     assert same_bytes(tensors, expected)
 
 
+def test_updates_of_a_branch_are_folded_into_its_own_sums_and_no_others() -> None:
+    plan = dataclasses.replace(_answers().plan, branches={1: "beside"})
+    (architecture,) = {plan.assigned[1].architecture}
+    own = extract(MICRO, random_tensors(), architecture)
+    fold, beside = Fold(MICRO, random_tensors()), Fold(MICRO, own)
+    answers = Answers(plan, fold, by_examples=True, branches={"beside": beside})
+    for client in (0, 1):
+        answers.take(_update(client))
+    assert (fold.updates, beside.updates) == (1, 1)
+    beside.merge_into(own)
+    for name, tensor in _update(1).tensors.items():
+        torch.testing.assert_close(own[name], tensor)
+
+
 def test_the_loss_is_the_mean_over_accepted_clients_weighted_by_their_images() -> None:
     answers = _answers()
     for client, examples in ((0, 10), (3, 30)):
