@@ -27,7 +27,7 @@ from simulation import (
 )
 
 from cache.entries import make_entry
-from supernet.architecture import Architecture, architecture_from_json
+from supernet.architecture import architecture_from_json
 from supernet.architecture_file import ARCHITECTURE
 from supernet.errors import UserError
 from supernet.weights import extract
@@ -43,7 +43,7 @@ from training.checkpoint import (
 )
 from training.clients import ClientsConfig
 from training.config import CheckpointConfig, EvaluationConfig, RunConfig
-from training.messages import Task
+from training.messages import Task, Update
 from training.methods.decnas.accounting import ACCOUNTING
 from training.methods.decnas.method import DecNas, decnas
 from training.methods.decnas.state import Search, search_from_json
@@ -247,23 +247,23 @@ def test_the_account_is_that_of_the_messages_and_the_straightforward_one_what_it
             "compute": sum(update.compute for update in updates),
         }
     # Train every candidate of every iteration on every client once; the most rounds are as many again.
-    raced: dict[tuple[int, str], Architecture] = {}
     first = run.method.branches(fresh_start(run).state)
-    raced.update({(1, name): entry.architecture for name, entry in first.items()})
+    raced = {(1, name): entry.architecture for name, entry in first.items()}
     for one in _states(tmp_path):
         iteration = _searched(one.state).iteration
-        for racer in () if iteration is None else iteration.racers:
-            raced[iteration.number, racer.name] = racer.candidate.entry.architecture  # type: ignore[union-attr]
+        if iteration is not None:
+            raced |= {(iteration.number, racer.name): racer.candidate.entry.architecture for racer in iteration.racers}
     tasks = [
         Task(1, client, architecture, extract(MICRO, start.tensors, architecture), 1, 0.01, 7)
         for architecture in raced.values()
         for client in range(9)
     ]
-    once = list(simulated_run(tmp_path, config).engine.run(tasks))
+    once = [one for one in simulated_run(tmp_path, config).engine.run(tasks) if isinstance(one, Update)]
+    assert len(once) == len(tasks)
     assert account["straightforward_search"] == {
         "bytes_up": 3 * sum(answer.bytes_up for answer in once),
         "bytes_down": 3 * sum(answer.bytes_down for answer in once),
-        "compute": 3 * sum(answer.compute for answer in once),  # type: ignore[union-attr]
+        "compute": 3 * sum(answer.compute for answer in once),
     }
     for name, share in account["saved"].items():
         assert share == 1 - account["search"][name] / account["straightforward_search"][name] > 0.5
@@ -279,8 +279,8 @@ def test_one_candidate_on_all_clients_for_the_most_rounds_saves_nothing(tmp_path
     path = tmp_path / "start.json"
     path.write_text(str(start))
     budget = str(make_entry(MICRO, smallest()).macs)
-    settings = {"architecture": str(path), "budget": budget, "least_rounds": 3, "gain": 0.0}
-    run, engine = spoiled_run(tmp_path, unspoiled, _config(clients=4, **settings))
+    config = _config(clients=4, architecture=str(path), budget=budget, least_rounds=3, gain=0.0)
+    run, engine = spoiled_run(tmp_path, unspoiled, config)
     state, _ = _trained(run)
     assert _searched(state).current.architecture == smallest()
     account = _account(tmp_path)
@@ -403,7 +403,7 @@ def test_a_state_before_the_first_round_begins_with_the_first_candidates() -> No
         ({"architecture": "absent.json"}, "cannot read absent.json"),
     ],
 )
-def test_what_cannot_be_shrunk_is_refused_in_one_line(settings: dict[str, str], message: str) -> None:
+def test_what_cannot_be_shrunk_is_refused_in_one_line(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         decnas(_ground(_config(**settings)))
     assert "\n" not in str(caught.value)

@@ -71,7 +71,7 @@ def test_a_candidate_meets_the_target_by_one_dimension_to_within_one_choice(
     for stage in range(len(space.stages)):
         for dimension in ("width", "depth", "expand", "kernel"):
             positions = _positions(space, before, stage, dimension)
-            entry = found.get((stage, dimension))  # type: ignore[call-overload]
+            entry = found.get((stage, dimension))
             if entry is None:
                 # Not even the least of the dimension reaches the target.
                 least = before.copy()
