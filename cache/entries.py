@@ -1,6 +1,7 @@
 """Scored architectures: the entries of a cache and the points of a front."""
 
 import dataclasses
+import functools
 from itertools import pairwise
 
 import numpy as np
@@ -8,7 +9,7 @@ import numpy as np
 from fitness.report import costs_and_fitness
 from fitness.score import score
 from supernet.architecture import Architecture
-from supernet.genes import canonical, decode
+from supernet.genes import canonical, decode, encode
 from supernet.layouts import IntArray
 from supernet.space import FitnessSettings, SearchSpace
 
@@ -44,6 +45,16 @@ def make_entries(space: SearchSpace, genes: IntArray, settings: FitnessSettings)
     scores = score(space, canonical(space, genes), settings)
     entries = [Entry(decode(space, vector), **costs_and_fitness(scores, index)) for index, vector in enumerate(genes)]
     return sorted(entries, key=lambda entry: (entry.macs, entry.fitness))
+
+
+@functools.lru_cache(maxsize=4096)
+def make_entry(space: SearchSpace, architecture: Architecture) -> Entry:
+    """Return the entry of one architecture, scored with the space's own weights.
+
+    Raises:
+        ArchitectureError: the architecture is not in the space.
+    """
+    return make_entries(space, encode(space, architecture)[None], space.fitness)[0]
 
 
 def spread(macs: IntArray, count: int) -> IntArray:

@@ -9,7 +9,6 @@ from typing import Any
 
 from cache.progress import shown
 from search.answering import Answered, Refused, answer_budgets, answer_given, answer_targets
-from search.architecture_file import save_architecture
 from search.budgets import Budgets, command_line
 from search.export.settings import check_calibrated
 from search.options import Options, check_options, export_settings
@@ -17,6 +16,7 @@ from search.plot import plot_search
 from search.report import print_report
 from search.subject import Subject, find_subject
 from search.targets import print_targets, refused_line
+from supernet.architecture_file import save_architecture
 from supernet.console import next_step, options_parser, run_command
 from supernet.errors import UserError
 

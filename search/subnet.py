@@ -10,8 +10,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from search.architecture_file import save_architecture
 from supernet.architecture import Architecture, architecture_from_json
+from supernet.architecture_file import save_architecture
 from supernet.errors import UserError
 from supernet.files import replacing
 from supernet.space import SearchSpace, space_from_mapping, space_to_mapping

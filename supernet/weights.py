@@ -10,7 +10,7 @@ from torch.func import functional_call
 from supernet.architecture import Architecture
 from supernet.layers import Row, architecture_rows
 from supernet.network import Network, build_network
-from supernet.slices import row_shapes, slices, supernet_architecture
+from supernet.slices import row_shapes, slices_within, supernet_architecture, tensor_shapes
 from supernet.space import SearchSpace
 
 Tensors = dict[str, Tensor]
@@ -30,16 +30,20 @@ def initial_tensors(space: SearchSpace, generator: torch.Generator) -> Tensors:
 
 
 def views(space: SearchSpace, tensors: Mapping[str, Tensor], architecture: Architecture) -> Tensors:
-    """Return the slices of the supernet's ``tensors`` that ``architecture`` owns, without copying.
+    """Return the slices of ``tensors`` that ``architecture`` owns, without copying.
+
+    The tensors are the supernet's or those of any network around ``architecture``, itself included.
 
     Raises:
         ArchitectureError: the architecture is not in the space.
     """
-    return {name: tensors[name][index] for name, index in slices(space, architecture).items()}
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    owned = slices_within(tensor_shapes(space, architecture), shapes)
+    return {name: tensors[name][index] for name, index in owned.items()}
 
 
 def extract(space: SearchSpace, tensors: Mapping[str, Tensor], architecture: Architecture) -> Tensors:
-    """Return contiguous copies of the slices ``architecture`` owns: the subnet's own state dict.
+    """Return contiguous copies of the slices ``architecture`` owns, as ``views`` does: the subnet's own state dict.
 
     Raises:
         ArchitectureError: the architecture is not in the space.

@@ -30,6 +30,7 @@ from training.evaluation import Evaluator
 from training.execution import Profile
 from training.messages import Failure, Task, Update
 from training.methods.protocol import Ground
+from training.methods.settings import DecNasConfig
 from training.methods.table import make_method
 from training.records import LostRound, RoundRecord
 from training.rounds import Run, train
@@ -146,6 +147,7 @@ def short_config(**changes: Any) -> RunConfig:
         client=ClientConfig(epochs=1, batch_size=8, lr=0.05),
         evaluation=EvaluationConfig(every=2, probes=2, calibration_images=16, batch_size=16),
         checkpoint=CheckpointConfig(every=1, keep=2),
+        decnas=DecNasConfig(budget="110K", step=0.1, least_rounds=1, most_rounds=2),
     )
     return dataclasses.replace(config, **changes)
 
@@ -160,13 +162,15 @@ def simulated_run(
     parts = list(torch.arange(len(data)).view(config.clients.count, IMAGES_A_CLIENT))
     recipe = Recipe(MICRO, config.client, Augmentation(crop=1, flip=True), NORMALISATION)
     held_out = random_images(24, seed=2)
+    labels = np.stack([np.bincount(data.labels[part], minlength=4) for part in parts])
+    clients = capabilities(config.clients, MICRO, config.seed)
     run = Run(
         folder=folder,
         config=config,
         config_mapping=config_to_mapping(config),
         space=MICRO,
         entries=entries,
-        method=make_method(Ground(config, MICRO, entries, capabilities(config.clients, MICRO, config.seed))),
+        method=make_method(Ground(config, MICRO, entries, clients, labels)),
         engine=InProcessEngine(data, parts, recipe, profile or Profile()),
         evaluator=Evaluator(
             MICRO, data.subset(torch.arange(16)), held_out, NORMALISATION, config.evaluation.batch_size

@@ -11,6 +11,7 @@ from strategies import architectures, runs
 from torch import Tensor
 
 from supernet.architecture import Architecture
+from supernet.genes import intersection
 from supernet.space import SearchSpace, StageSpec, StemSpec
 from supernet.weights import Tensors, extract
 from training.aggregation import Fold, _parts, maxnet_weights
@@ -345,3 +346,14 @@ def test_parts_lie_apart_and_hold_the_sums_of_the_weights_wherever_there_is_any(
         times[part] += 1
     assert (cover == expected).all()
     assert (times == (expected > 0)).all()
+
+
+@given(outer=architectures(MICRO), inner=architectures(MICRO))
+@runs(40)
+def test_updates_of_a_network_merge_into_its_own_tensors_as_into_its_slices_of_the_supernet(
+    outer: Architecture, inner: Architecture
+) -> None:
+    inner = intersection(MICRO, inner, outer)
+    updates = [(outer, _subnet(outer, 1), 2.0), (inner, _subnet(inner, 2), 3.0)]
+    own = _merged(updates, _subnet(outer))
+    assert same_bytes(own, extract(MICRO, _merged(updates, random_tensors()), outer))

@@ -35,9 +35,8 @@ def _update(client: int = 0, started: float = 0.0, seconds: float = 1.0, example
     architecture = micro_entries()[client % len(micro_entries())].architecture
     tensors = extract(MICRO, random_tensors(client + 1), architecture)
     size = tensor_bytes(tensors)
-    return Update(
-        micro_task(architecture, client=client), tensors, examples, 1.0 + client, started, seconds, size, size
-    )
+    task = micro_task(architecture, client=client)
+    return Update(task, tensors, examples, 1.0 + client, started, seconds, size, size, compute=70)
 
 
 def _sgd_seconds(intervals: list[tuple[float, float]]) -> float:
@@ -88,7 +87,9 @@ def test_updates_that_cannot_be_merged_have_taken_time_and_bytes_too() -> None:
     assert answers.bytes_up == sum(sizes)
     assert [failure.task.client for failure in answers.failures] == [1, 2]
     assert answers.failed_by_kind == {"examples": 1, "error": 1}
-    assert answers.accepted == {0: Accepted(10, 1.0, *sizes[:1] * 2)}
+    assert answers.accepted == {0: Accepted(10, 1.0, 70, *sizes[:1] * 2)}
+    # What was computed counts even where it cannot be merged.
+    assert answers.compute == 140
     assert answers.fold.updates == 1
 
 
@@ -105,6 +106,20 @@ def test_updates_are_folded_in_with_the_weights_of_the_plan(by_examples: bool) -
     fold.merge_into(expected)
     answers.fold.merge_into(tensors)
     assert same_bytes(tensors, expected)
+
+
+def test_updates_of_a_branch_are_folded_into_its_own_sums_and_no_others() -> None:
+    plan = dataclasses.replace(_answers().plan, branches={1: "beside"})
+    (architecture,) = {plan.assigned[1].architecture}
+    own = extract(MICRO, random_tensors(), architecture)
+    fold, beside = Fold(MICRO, random_tensors()), Fold(MICRO, own)
+    answers = Answers(plan, fold, by_examples=True, branches={"beside": beside})
+    for client in (0, 1):
+        answers.take(_update(client))
+    assert (fold.updates, beside.updates) == (1, 1)
+    beside.merge_into(own)
+    for name, tensor in _update(1).tensors.items():
+        torch.testing.assert_close(own[name], tensor)
 
 
 def test_the_loss_is_the_mean_over_accepted_clients_weighted_by_their_images() -> None:

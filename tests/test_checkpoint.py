@@ -7,17 +7,20 @@ from pathlib import Path
 
 import pytest
 from federation import MICRO, micro_space
-from simulation import random_tensors, same_bytes
+from simulation import largest, random_tensors, same_bytes, smallest
 
 from supernet.errors import UserError
+from supernet.weights import extract
 from training.checkpoint import (
     SERVER,
     STATE,
     SUPERNET,
     Best,
     CheckpointError,
+    Origin,
     RunState,
     best_checkpoint,
+    branch_file,
     checkpoint_folder,
     load_checkpoint,
     newest_checkpoint,
@@ -25,6 +28,7 @@ from training.checkpoint import (
     save_checkpoint,
 )
 from training.curriculum import Counts
+from training.models import Branch
 
 _BEST = Best(5, 0.625)
 _CONFIG = {"seed": 3, "client": {"lr": 0.1}, "clients": {"max_macs": ["1M"]}}
@@ -230,6 +234,55 @@ def test_a_run_without_a_checkpoint_is_an_error_of_one_line(tmp_path: Path) -> N
     for find in (newest_checkpoint, best_checkpoint):
         with pytest.raises(UserError, match="has no checkpoint yet"):
             find(tmp_path)
+
+
+def _branches(seed: int = 3) -> dict[str, Branch]:
+    return {
+        name: Branch(architecture, extract(MICRO, random_tensors(seed), architecture))
+        for name, architecture in (("stage0-width", smallest()), ("stage1-kernel", largest()))
+    }
+
+
+def test_networks_beside_the_supernet_come_back_from_a_file_each(tmp_path: Path) -> None:
+    folder = save_checkpoint(tmp_path, _state(), _CONFIG, random_tensors(), None, _branches())
+    assert {path.name for path in folder.iterdir()} == {SUPERNET, STATE, *map(branch_file, _branches())}
+    found = load_checkpoint(folder, MICRO)
+    assert found.branches.keys() == _branches().keys()
+    for name, branch in _branches().items():
+        assert found.branches[name].architecture == branch.architecture
+        assert same_bytes(found.branches[name].tensors, branch.tensors)
+        assert list(found.branches[name].tensors) == list(branch.tensors)
+
+
+@pytest.mark.parametrize("damage", ["missing", "short", "other"])
+def test_a_damaged_network_beside_the_supernet_is_an_error(tmp_path: Path, damage: str) -> None:
+    folder = save_checkpoint(tmp_path, _state(), _CONFIG, random_tensors(), None, _branches())
+    path, other = (folder / branch_file(name) for name in _branches())
+    if damage == "missing":
+        path.unlink()
+    elif damage == "short":
+        os.truncate(path, 100)
+    else:
+        path.write_bytes(other.read_bytes())
+    expected = "holds another network of micro" if damage == "other" else "is missing or cut short"
+    with pytest.raises(CheckpointError, match=expected):
+        load_checkpoint(folder, MICRO)
+
+
+@pytest.mark.parametrize("origin", [Origin(), Origin(4, 10**13), None])
+def test_where_the_schedule_began_comes_back(tmp_path: Path, origin: Origin | None) -> None:
+    state = dataclasses.replace(_state(), origin=origin)
+    assert load_checkpoint(save_checkpoint(tmp_path, state, _CONFIG, random_tensors(), None), MICRO).state == state
+
+
+def test_a_checkpoint_from_before_there_were_searches_is_read(tmp_path: Path) -> None:
+    folder = _save(tmp_path)
+    body = json.loads((folder / STATE).read_text())
+    del body["branches"], body["state"]["origin"]
+    (folder / STATE).write_text(json.dumps(body))
+    found = load_checkpoint(folder, MICRO)
+    assert found.state == _state()
+    assert found.branches == {}
 
 
 def test_a_state_names_every_field(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from training.config import (
 )
 from training.execution import ExecutionConfig
 from training.flower.settings import FlowerConfig
-from training.methods.settings import CoTrainConfig, DfnasConfig, FedAvgConfig
+from training.methods.settings import CoTrainConfig, DecNasConfig, DfnasConfig, FedAvgConfig
 from training.partition import PartitionConfig
 
 #: No field has its default value.
@@ -51,6 +51,7 @@ _OTHER = RunConfig(
     fedavg=FedAvgConfig("network.json"),
     cotrain=CoTrainConfig("extremes", 0.25, 2.0),
     dfnas=DfnasConfig("start.json", 0.01, 0.4, 0.5, "60M", True),
+    decnas=DecNasConfig("60M", "start.json", 0.05, 0.9, 3, 4, 12, 0.01, 0.05),
     privacy=PrivacyConfig(1.5, 0.5, 1e-6),
     evaluation=EvaluationConfig(3, 4, 512, 64),
     checkpoint=CheckpointConfig(5, 6),
@@ -252,6 +253,18 @@ _BAD_VALUES: list[tuple[str, object]] = [
     ("execution.workers", 0),
     ("execution.threads", 0),
     ("execution.fused", "maybe"),
+    ("method", "decnas"),
+    ("decnas.budget", "lots"),
+    ("decnas.step", 0.0),
+    ("decnas.step", 1.0),
+    ("decnas.decay", 0.0),
+    ("decnas.decay", 1.1),
+    ("decnas.drop_after", 0),
+    ("decnas.least_rounds", 0),
+    ("decnas.most_rounds", 2),
+    ("decnas.gain", -0.1),
+    ("decnas.gain", float("nan")),
+    ("decnas.lr", 0.0),
 ]
 
 
@@ -295,6 +308,17 @@ def test_noise_without_a_clip_and_weights_by_examples_beside_one_are_refused() -
     with pytest.raises(UserError, match=r"server\.weight_by_examples is on with privacy\.clip"):
         RunConfig(server=ServerConfig(weight_by_examples=True), privacy=PrivacyConfig(clip=1.0))
     RunConfig(server=ServerConfig(weight_by_examples=True))
+
+
+def test_decnas_needs_a_budget_and_simulated_clients_and_has_no_privacy() -> None:
+    budget = DecNasConfig(budget="60M")
+    with pytest.raises(UserError, match=r"shrinks a network to a budget; name one, e.g. --decnas.budget 60M"):
+        RunConfig(method="decnas")
+    with pytest.raises(UserError, match=r"groups clients by labels that only simulated ones tell; use --engine in-pro"):
+        RunConfig(method="decnas", decnas=budget, engine="flower")
+    with pytest.raises(UserError, match=r"method decnas does not go with privacy.clip"):
+        RunConfig(method="decnas", decnas=budget, privacy=PrivacyConfig(clip=1.0))
+    RunConfig(method="decnas", decnas=budget)
 
 
 @pytest.mark.parametrize(

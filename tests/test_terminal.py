@@ -55,6 +55,26 @@ def test_a_round_without_evaluation_and_failures_prints_nothing(capsys: pytest.C
     assert capsys.readouterr().err == ""
 
 
+def test_a_round_of_a_search_says_between_what_accuracies_its_networks_are(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = TerminalProgress(rounds=None, clients_per_round=2, done=0)
+    progress.round_done(dataclasses.replace(_QUIET, tested={"stage0-width": 0.5, "current": 0.25, "stage1-depth": 0.3}))
+    assert capsys.readouterr().err == "round 4: validation accuracy of 3 networks of the search: 25.0% to 50.0%\n"
+
+
+def test_rounds_that_are_not_known_are_estimated_from_what_follows_a_search(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(console.stderr, "_force_terminal", True)
+    monkeypatch.setattr(console.stderr, "_width", 100, raising=False)
+    progress = TerminalProgress(rounds=None, clients_per_round=4, done=0)
+    for number, done in ((1, 0.0), (2, 0.0), (3, 0.0), (4, 0.125), (5, 0.25)):
+        progress.client_done(number, 4, 4)
+        progress.round_done(dataclasses.replace(_QUIET, round=number, done=done))
+    progress.close()
+    # Three rounds of search, and two of eight that are a quarter of the training.
+    assert "20/44" in capsys.readouterr().err
+
+
 def test_failures_are_printed_by_kind(capsys: pytest.CaptureFixture[str]) -> None:
     progress = TerminalProgress(rounds=10, clients_per_round=2, done=0)
     gone = {"client": 0, "failure": "lost", "reason": "it is gone"}

@@ -93,7 +93,7 @@ def test_an_offline_run_holds_configuration_curves_plot_and_checkpoint(
     tracker = WandbTracker(run, "mine", "fedpareto-tests", "auto", config, "abc123")
     assert tracker.mode == "offline"
     tracker.client_done(1, 1, 2)
-    tracker.round_done(_record(1, evaluated=False))
+    tracker.round_done(dataclasses.replace(_record(1, evaluated=False), tested={"stage0-width": 0.375}))
     tracker.round_done(dataclasses.replace(_record(2), epsilon=3.25, delta=1e-5, clipped=0.5))
     tracker.checkpoint(checkpoint, ["best", "final"])
     tracker.close()
@@ -119,6 +119,8 @@ def test_an_offline_run_holds_configuration_curves_plot_and_checkpoint(
     }
     assert (second["privacy/epsilon"], second["privacy/clipped_share"]) == (3.25, 0.5)
     assert not [name for name in first if name.startswith("privacy")]
+    assert first["search/stage0-width"] == 0.375
+    assert not [name for name in second if name.startswith("search")]
     assert second["failures"] == 4
     assert second["time/round_seconds"] == 2.0
     assert second["time/overhead_share"] == 0.05

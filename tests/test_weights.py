@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from strategies import architectures, narrow_resnet, preset, runs, spaces_with_architectures, tiny_space
 
 from supernet.architecture import Architecture
-from supernet.genes import decode, random_genes, smallest_genes
+from supernet.genes import decode, intersection, random_genes, smallest_genes
 from supernet.slices import slices, supernet_architecture, tensor_shapes
 from supernet.space import Norm, SearchSpace
 from supernet.weights import Tensors, extract, forward, initial_tensors, network_with, views
@@ -224,3 +224,18 @@ def test_tensors_of_another_architecture_are_refused() -> None:
     del lacking["stem.entry.norm.bias"]
     with pytest.raises(ValueError, match=r"stem\.entry\.norm\.bias"):
         network_with(space, smallest, lacking)
+
+
+@given(spaces_with_architectures(), st.integers(0, 10**6))
+@runs(40, shrink=False)
+def test_slices_of_a_networks_own_tensors_are_those_of_the_supernet(
+    drawn: tuple[SearchSpace, Architecture], seed: int
+) -> None:
+    space, outer = drawn
+    inner = intersection(space, outer, decode(space, random_genes(space, 1, np.random.default_rng(seed))[0]))
+    tensors = _random_tensors(space)
+    own = extract(space, tensors, outer)
+    for architecture in (inner, outer):
+        found, expected = views(space, own, architecture), views(space, tensors, architecture)
+        assert list(found) == list(expected)
+        assert all(torch.equal(found[name], expected[name]) for name in expected)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from supernet.architecture import Architecture
-from supernet.slices import Slices, slices
+from supernet.slices import Slices, slices_within, tensor_shapes
 from supernet.space import SearchSpace
 from supernet.weights import Tensors
 
@@ -34,7 +34,8 @@ def maxnet_weights(macs: Sequence[int], beta: float) -> list[float]:
 class Fold:
     """Weighted sums of updates; one update is added at a time and can be forgotten.
 
-    Holds one copy of the supernet's tensors, whatever the number of clients, and keeps it for the next round.
+    Holds one copy of the merged tensors, whatever the number of clients, and keeps it for the next round. They are
+    the supernet's, or those of any network around all that is added.
     Weights are summed by distinct slice and laid over each other only while a tensor is merged.
 
     Trained tensors are added by ``add`` and merged by ``merge_into``. Where the divisor must not depend on who
@@ -48,23 +49,23 @@ class Fold:
         # Keyed by the slices' bounds: slices cannot be hashed in every supported Python.
         self._weights: dict[str, dict[_Bounds, float]] = {name: {} for name in tensors}
         self._filled: set[str] = set()
+        self._owned: dict[Architecture, Mapping[str, Slices]] = {}
         self.updates = 0
 
     def add(self, architecture: Architecture, tensors: Mapping[str, Tensor], weight: float) -> None:
         """Add one client's ``tensors``, which belong to ``architecture``, with ``weight`` > 0."""
-        owned = slices(self._space, architecture)
         self.cover(architecture, weight)
-        self.accumulate(architecture, ((name, tensors[name]) for name in owned), weight)
+        self.accumulate(architecture, ((name, tensors[name]) for name in self._slices(architecture)), weight)
 
     def cover(self, architecture: Architecture, weight: float) -> None:
         """Count ``weight`` > 0 in the divisor of every entry that ``architecture`` owns."""
-        for name, index in slices(self._space, architecture).items():
+        for name, index in self._slices(architecture).items():
             bounds = tuple((part.start, part.stop) for part in index)
             self._weights[name][bounds] = self._weights[name].get(bounds, 0.0) + weight
 
     def accumulate(self, architecture: Architecture, tensors: Iterable[tuple[str, Tensor]], weight: float) -> None:
         """Add ``weight`` times one client's ``tensors`` to the sums; they may be made one at a time."""
-        owned = slices(self._space, architecture)
+        owned = self._slices(architecture)
         for name, given in tensors:
             index, sums = owned[name], self._sums[name]
             tensor = given.to(sums.device)
@@ -114,10 +115,17 @@ class Fold:
                 tensor[part] += step if velocity is None else velocity[name][part].mul_(momentum).add_(step)
         self._empty()
 
+    def _slices(self, architecture: Architecture) -> Mapping[str, Slices]:
+        if architecture not in self._owned:
+            shapes = {name: tuple(tensor.shape) for name, tensor in self._sums.items()}
+            self._owned[architecture] = slices_within(tensor_shapes(self._space, architecture), shapes)
+        return self._owned[architecture]
+
     def _empty(self) -> None:
         for weights in self._weights.values():
             weights.clear()
         self._filled.clear()
+        self._owned.clear()
         self.updates = 0
 
 

@@ -23,6 +23,7 @@ class RoundPlan:
         assigned: the drawn clients in order, and what each trains.
         weights: of the clients' updates.
         work: what clients do besides training it.
+        branches: clients that train a network with weights of its own, and its name; all others train the supernet's.
     """
 
     number: int
@@ -31,6 +32,7 @@ class RoundPlan:
     assigned: Mapping[int, Entry]
     weights: Mapping[int, float]
     work: Mapping[int, Work] = dataclasses.field(default_factory=dict)
+    branches: Mapping[int, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,17 +47,26 @@ class Accepted:
 
 
 class Answers:
-    """Folds good updates in and counts all others; holds no tensors but the fold's.
+    """Folds good updates in and counts all others; holds no tensors but the folds'.
 
     Args:
         plan: the round.
-        fold: receives the updates.
+        fold: receives the updates of the supernet.
+        branches: receive those of networks with weights of their own, by name.
         by_examples: multiply every client's weight by its number of images.
         clip: largest norm of what a client changed, in a private run; 0 in others, which fold whole tensors.
     """
 
-    def __init__(self, plan: RoundPlan, fold: Fold, *, by_examples: bool, clip: float = 0.0) -> None:
-        self.plan, self.fold = plan, fold
+    def __init__(
+        self,
+        plan: RoundPlan,
+        fold: Fold,
+        *,
+        by_examples: bool,
+        clip: float = 0.0,
+        branches: Mapping[str, Fold] | None = None,
+    ) -> None:
+        self.plan, self.fold, self.branches = plan, fold, branches or {}
         self._by_examples, self._clip = by_examples, clip
         self._clipped = 0
         if clip:
@@ -93,7 +104,9 @@ class Answers:
         """Add an update to the sums, or return why that cannot be."""
         architecture, weight = update.task.architecture, self.plan.weights[update.task.client]
         if not self._clip:
-            self.fold.add(architecture, update.tensors, weight * (update.examples if self._by_examples else 1))
+            branch = self.plan.branches.get(update.task.client)
+            fold = self.fold if branch is None else self.branches[branch]
+            fold.add(architecture, update.tensors, weight * (update.examples if self._by_examples else 1))
             return None
         norm = update_norm(update)
         if not math.isfinite(norm):

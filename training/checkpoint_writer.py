@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Self
 from torch import Tensor
 
 from training.checkpoint import RunState, prune_checkpoints, save_checkpoint
+from training.models import Branch
 from training.trackers.protocol import Tracker
 
 
@@ -47,9 +48,11 @@ class CheckpointWriter:
         tensors: Mapping[str, Tensor],
         velocity: Mapping[str, Tensor] | None,
         aliases: Sequence[str],
+        branches: Mapping[str, Branch] | None = None,
     ) -> None:
         """Begin to write the checkpoint of ``state.round``, which is known by ``aliases`` besides."""
-        self._started = _Started(self._pool.submit(self._write, state, tensors, velocity), aliases)
+        written = self._pool.submit(self._write, state, tensors, velocity, dict(branches or {}))
+        self._started = _Started(written, aliases)
 
     def finish(self) -> None:
         """Wait until the checkpoint that was started is written.
@@ -64,7 +67,13 @@ class CheckpointWriter:
         if aliases:
             self._tracker.checkpoint(written, aliases)
 
-    def _write(self, state: RunState, tensors: Mapping[str, Tensor], velocity: Mapping[str, Tensor] | None) -> Path:
-        folder = save_checkpoint(self._run, state, self._config, tensors, velocity)
+    def _write(
+        self,
+        state: RunState,
+        tensors: Mapping[str, Tensor],
+        velocity: Mapping[str, Tensor] | None,
+        branches: Mapping[str, Branch],
+    ) -> Path:
+        folder = save_checkpoint(self._run, state, self._config, tensors, velocity, branches)
         prune_checkpoints(self._run, self._keep, state.best)
         return folder

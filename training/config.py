@@ -14,7 +14,7 @@ from training.accountant import PrivacyConfig
 from training.clients import ClientsConfig
 from training.execution import ExecutionConfig, PrecisionChoice
 from training.flower.settings import FlowerConfig
-from training.methods.settings import CoTrainConfig, DfnasConfig, FedAvgConfig, MethodName
+from training.methods.settings import CoTrainConfig, DecNasConfig, DfnasConfig, FedAvgConfig, MethodName
 from training.partition import PartitionConfig
 from training.schedules import LearningRateSchedule
 
@@ -25,6 +25,9 @@ EngineName = Literal["in-process", "flower"]
 
 #: Methods whose rounds the account of privacy describes.
 PRIVATE_METHODS: tuple[MethodName, ...] = ("deepfednas", "superfednas", "fedavg")
+
+#: Methods that search before what is scheduled begins.
+SEARCHING_METHODS: tuple[MethodName, ...] = ("decnas",)
 
 #: What may change when a run is resumed: where things are, what is reported, how many clients train at once.
 RESUME_MAY_CHANGE = (
@@ -235,8 +238,9 @@ class RunConfig:
         seed: of every random draw of the run.
         engine: in-process (all clients simulated here) or flower (real ones, connected to a SuperLink).
         method: deepfednas (one network a client, drawn from the cache), superfednas (drawn at random from the space),
-            fedavg (one fixed network), cotrain (several networks a client in every step), dfnas
-            (one network, searched while it is trained).
+            fedavg (one fixed network), cotrain (several networks a client in every step), dfnas (one network, searched
+            while it is trained), decnas (one network, shrunk to a budget by candidates on groups of clients, then
+            trained for the rounds).
         device: auto, cpu, cuda or cuda:N.
         precision: fp32, tf32, bf16 or fp16, or auto: the fastest of those that keep the accuracy (all but fp16,
             which older GPUs are measured with in place of bf16).
@@ -248,6 +252,7 @@ class RunConfig:
         fedavg: the network of the method fedavg.
         cotrain: the method cotrain.
         dfnas: the method dfnas.
+        decnas: the method decnas.
         privacy: clipping and noise of the clients' updates, none unless asked for.
         evaluation: probes on validation images.
         checkpoint: what is kept to resume from.
@@ -275,6 +280,7 @@ class RunConfig:
     fedavg: FedAvgConfig = dataclasses.field(default_factory=FedAvgConfig)
     cotrain: CoTrainConfig = dataclasses.field(default_factory=CoTrainConfig)
     dfnas: DfnasConfig = dataclasses.field(default_factory=DfnasConfig)
+    decnas: DecNasConfig = dataclasses.field(default_factory=DecNasConfig)
     privacy: PrivacyConfig = dataclasses.field(default_factory=PrivacyConfig)
     evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
@@ -301,6 +307,13 @@ class RunConfig:
             raise UserError(
                 f"method {self.method} does not go with privacy.clip; private are: {', '.join(PRIVATE_METHODS)}"
             )
+        if self.method == "decnas":
+            if self.decnas.budget is None:
+                raise UserError("method decnas shrinks a network to a budget; name one, e.g. --decnas.budget 60M")
+            if self.engine == "flower":
+                raise UserError(
+                    "method decnas groups clients by labels that only simulated ones tell; use --engine in-process"
+                )
         if self.engine == "flower" and self.clients.data != "independent":
             raise UserError("clients.data matched is for simulations; connected clients have the images they have")
 

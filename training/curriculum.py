@@ -11,11 +11,10 @@ from typing import Literal
 
 import numpy as np
 
-from cache.entries import Entry, make_entries
+from cache.entries import Entry, make_entry
 from cache.limits import Limits
 from cache.sampling import draw_within
 from supernet.errors import BudgetError, UserError
-from supernet.genes import encode
 from supernet.space import SearchSpace
 from training.capabilities import Capability
 
@@ -112,7 +111,7 @@ class Assigner:
                 architecture = draw_within(self._space, limits, generator)
             except BudgetError:
                 break
-            (entry,) = make_entries(self._space, encode(self._space, architecture)[None], self._space.fitness)
+            entry = make_entry(self._space, architecture)
             if self._clients[client].runs(entry, self._batch_size):
                 return entry
         return self._entries[0]

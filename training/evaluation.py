@@ -35,12 +35,14 @@ class Evaluation:
         failures: clients that gave no usable answer.
         bytes_down: bytes of the messages to clients.
         bytes_up: bytes of their answers.
+        tested: accuracy of networks that the method itself wanted measured, by name.
     """
 
     probes: Sequence[Probe] = ()
     failures: Sequence[Failure] = ()
     bytes_down: int = 0
     bytes_up: int = 0
+    tested: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 class ProbeEvaluator(Protocol):

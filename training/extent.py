@@ -1,10 +1,14 @@
-"""How far a run is: in rounds, or in what its clients have computed where that is limited."""
+"""How far a run is: in rounds, or in what its clients have computed where that is limited.
+
+A search that precedes the scheduled training counts no rounds: how many it takes is not known. Where compute is
+limited the limit is that of the whole run, so that a run may end in its search; what it leaves is for the training.
+"""
 
 from typing import NamedTuple
 
 from supernet.units import parse_quantity
 from training.checkpoint import RunState
-from training.config import RunConfig
+from training.config import SEARCHING_METHODS, RunConfig
 
 
 class Extent(NamedTuple):
@@ -16,7 +20,7 @@ class Extent(NamedTuple):
     @property
     def share(self) -> float:
         """Share that is done."""
-        return self.done / self.total
+        return self.done / self.total if self.total > 0 else 1.0
 
     @property
     def finished(self) -> bool:
@@ -25,7 +29,13 @@ class Extent(NamedTuple):
 
 
 def extent(config: RunConfig, state: RunState) -> Extent:
-    """Return how far ``state`` is: rounds of all rounds, or MACs of all MACs if ``compute`` ends the run."""
+    """Return how far ``state`` is since its origin: rounds of all rounds, or MACs if ``compute`` ends the run."""
     if config.compute is None:
-        return Extent(state.round, config.rounds)
-    return Extent(state.compute, parse_quantity(config.compute))
+        return Extent(0 if state.origin is None else state.round - state.origin.round, config.rounds)
+    before = 0 if state.origin is None else state.origin.compute
+    return Extent(state.compute - before, parse_quantity(config.compute) - before)
+
+
+def known_rounds(config: RunConfig) -> int | None:
+    """Return how many rounds a run takes, or None if that shows only as it goes."""
+    return config.rounds if config.compute is None and config.method not in SEARCHING_METHODS else None

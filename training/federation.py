@@ -5,11 +5,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import torch
 
 from cache.entries import Entry
 from cache.file import Cache
 from supernet.errors import UserError
+from supernet.layouts import IntArray
 from supernet.space import SearchSpace
 from training.capabilities import Capability, capabilities, matched
 from training.client import Recipe
@@ -36,6 +38,9 @@ class Federation(Protocol):
     def split(self) -> Split | Census:
         """What is written of them into the run's folder."""
 
+    def labels(self) -> IntArray | None:
+        """Return how many images of each class every client has, (clients, classes); None if only they know."""
+
     def engine(
         self, config: RunConfig, space: SearchSpace, profile: Profile, should_stop: Callable[[], bool] = never
     ) -> CalibratingEngine:
@@ -59,6 +64,11 @@ class SimulatedFederation:
 
     data: ImageSet
     split: Split
+
+    def labels(self) -> IntArray:
+        """Return how many images of each class every client has, shape (clients, classes)."""
+        labels, classes = self.data.labels.cpu().numpy(), len(self.split.classes)
+        return np.stack([np.bincount(labels[np.array(part)], minlength=classes) for part in self.split.clients])
 
     def engine(
         self, config: RunConfig, space: SearchSpace, profile: Profile, should_stop: Callable[[], bool] = never
@@ -127,13 +137,14 @@ def split_images(config: RunConfig, data: ImageSet, strength: Sequence[Capabilit
     return Split(data.digest(), data.classes, validation.tolist(), clients, normalisation_of(data.subset(training)))
 
 
-def method_of(config: RunConfig, space: SearchSpace, cache: Cache) -> Method:
-    """Return the method of a run.
+def method_of(config: RunConfig, space: SearchSpace, cache: Cache, labels: IntArray | None = None) -> Method:
+    """Return the method of a run; ``labels`` are its federation's, where they are known.
 
     Raises:
         UserError: it cannot work with the run's clients or cache.
     """
-    return make_method(Ground(config, space, cache.entries, capabilities(config.clients, space, config.seed)))
+    clients = capabilities(config.clients, space, config.seed)
+    return make_method(Ground(config, space, cache.entries, clients, labels))
 
 
 def able_clients(config: RunConfig, space: SearchSpace, entry: Entry, available: Sequence[int]) -> list[int]:

@@ -19,7 +19,7 @@ class RoundRecord:
         lr: learning rate of the clients.
         beta: weight β_t of the largest network; None where all weigh the same.
         clients: what every drawn client trained: client, macs of its network, and examples, loss,
-            compute and bytes or the kind of failure;
+            compute and bytes or the kind of failure; of a network with weights of its own also its name;
             of one that was asked again the kinds it failed with before.
         failures: failed answers of this round by kind.
         bytes_up: bytes of messages the clients sent for their training.
@@ -39,7 +39,8 @@ class RoundRecord:
         evaluation_bytes_down: bytes of messages the clients were sent for it.
         merged: tells it from a round that was lost.
         compute: multiply–accumulates of the clients' forward passes in this round.
-        done: share of the training that is done.
+        done: share of the scheduled training that is done.
+        tested: validation accuracy of networks that the method itself had measured, by name.
     """
 
     round: int
@@ -66,6 +67,7 @@ class RoundRecord:
     merged: bool = True
     compute: int = 0
     done: float = 0.0
+    tested: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as plain JSON values."""
@@ -148,6 +150,7 @@ def make_record(
         evaluation_bytes_down=evaluation.bytes_down,
         compute=answers.compute,
         done=done,
+        tested=evaluation.tested,
     )
 
 
@@ -162,5 +165,9 @@ def _outcomes(answers: Answers) -> tuple[Mapping[str, Any], ...]:
             outcome[client].setdefault("failed_before", []).append(failure.kind)
         else:
             outcome[client] = {"failure": failure.kind, "reason": failure.reason}
-    assigned = answers.plan.assigned.items()
-    return tuple({"client": client, "macs": entry.macs, **outcome.get(client, {})} for client, entry in assigned)
+    plan = answers.plan
+    for client, branch in plan.branches.items():
+        outcome[client] = {"branch": branch, **outcome.get(client, {})}
+    return tuple(
+        {"client": client, "macs": entry.macs, **outcome.get(client, {})} for client, entry in plan.assigned.items()
+    )

@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cache.entries import Entry, make_entries
+from cache.entries import Entry, make_entry
 from supernet.errors import UserError
 from supernet.files import write_text
-from supernet.genes import encode
 from supernet.space import SearchSpace
 from supernet.units import format_quantity
 from supernet.weights import Tensors, views
@@ -27,6 +26,7 @@ from training.extent import extent
 from training.memory import OutOfMemoryError
 from training.messages import Task, tensor_bytes
 from training.methods.protocol import Method
+from training.models import Branch, Models
 from training.privacy import Noise
 from training.randomness import derive_seed
 from training.records import lost_round, make_record
@@ -76,50 +76,58 @@ class Run:
             raise ValueError("a run with noise needs a key to draw it with")
 
 
-def train(run: Run, state: RunState, tensors: Tensors, velocity: Tensors | None) -> RunState:
+def train(
+    run: Run,
+    state: RunState,
+    tensors: Tensors,
+    velocity: Tensors | None,
+    branches: Mapping[str, Branch] | None = None,
+) -> RunState:
     """Train until the run is finished or is asked to stop; return the state then.
 
-    ``tensors`` (and ``velocity``, the server's momentum) are updated in place.
+    ``tensors`` (and ``velocity``, the server's momentum, and those of ``branches`` beside the supernet) are updated
+    in place.
 
     Raises:
         UserError: too many clients of a round failed, or a file cannot be written; the last checkpoint is whole.
     """
     started = time.perf_counter()
-    fold = Fold(run.space, tensors)
+    fold, models = Fold(run.space, tensors), Models(tensors, velocity, dict(branches or {}))
+    _settle(run, state, models)
     with CheckpointWriter(run.folder, run.config_mapping, run.config.checkpoint.keep, run.tracker) as writer:
         while not extent(run.config, state).finished:
             answers: Answers | None = None
             try:
                 # 1. Draw the clients and give each an architecture.
                 plan = run.method.assign(state, run.engine.available())
-                answers = _answers(run, plan, fold)
+                answers = _answers(run, plan, fold, models)
                 # 2. Train them, folding every update in as it arrives.
-                _collect(run, answers, tensors)
+                _collect(run, answers, models)
             except OutOfMemoryError as error:
                 writer.finish()
-                raise UserError(_out_of_memory(run, state, tensors, velocity, error)) from error
+                raise UserError(_out_of_memory(run, state, models, error)) from error
             except EngineError as error:
                 writer.finish()
                 _lose(run, answers)
-                raise UserError(f"{error}; {_kept(run, state, tensors, velocity)}; {_go_on(run)}") from error
+                raise UserError(f"{error}; {_kept(run, state, models)}; {_go_on(run)}") from error
             except Stopped:
                 writer.finish()
                 _lose(run, answers)
-                _kept(run, state, tensors, velocity)
+                _kept(run, state, models)
                 break
             # The last checkpoint reads the tensors that are about to change.
             writer.finish()
             if len(answers.accepted) < _quorum(run, plan):
                 _lose(run, answers)
-                raise UserError(_too_few(run, state, tensors, velocity, answers))
+                raise UserError(_too_few(run, state, models, answers))
             # 3. Merge.
-            _merge(run, plan, fold, tensors, velocity)
+            _merge(run, answers, models)
             seconds = time.perf_counter() - started
             state = _advance(run, state, answers)
             # 4. Evaluate when it is due.
-            evaluation, evaluation_seconds = _evaluate(run, state, tensors)
+            evaluation, evaluation_seconds = _evaluate(run, state, models)
+            state = _decided(run, _measured(state, evaluation), models, evaluation.tested)
             # 5. Record, then checkpoint: a killed process repeats rounds, it never skips one.
-            state = _measured(state, evaluation)
             record = make_record(
                 answers,
                 state.trained,
@@ -133,17 +141,24 @@ def train(run: Run, state: RunState, tensors: Tensors, velocity: Tensors | None)
             run.tracker.round_done(record)
             started = time.perf_counter()
             stop = run.should_stop()
-            _checkpoint(run, writer, state, tensors, velocity, stop=stop)
+            _checkpoint(run, writer, state, models, stop=stop)
             if stop:
                 break
     return state
 
 
-def _answers(run: Run, plan: RoundPlan, fold: Fold) -> Answers:
-    return Answers(plan, fold, by_examples=run.method.by_examples, clip=run.config.privacy.clip)
+def _settle(run: Run, state: RunState, models: Models, adopted: str | None = None) -> None:
+    wanted = {name: entry.architecture for name, entry in run.method.branches(state).items()}
+    models.settle(run.space, adopted, wanted)
 
 
-def _collect(run: Run, answers: Answers, tensors: Tensors) -> None:
+def _answers(run: Run, plan: RoundPlan, fold: Fold, models: Models) -> Answers:
+    folds = {name: Fold(run.space, models.tensors(name)) for name in set(plan.branches.values())}
+    clip = run.config.privacy.clip
+    return Answers(plan, fold, by_examples=run.method.by_examples, clip=clip, branches=folds)
+
+
+def _collect(run: Run, answers: Answers, models: Models) -> None:
     """Ask the drawn clients; while too few have answered, ask those that failed again.
 
     Raises:
@@ -159,7 +174,7 @@ def _collect(run: Run, answers: Answers, tensors: Tensors) -> None:
             # Those that are there again are known only after a look.
             run.engine.available()
         answered = len(plan.assigned) - len(missing)
-        for done, answer in enumerate(run.engine.run(_tasks(run, plan, tensors, missing)), answered + 1):
+        for done, answer in enumerate(run.engine.run(_tasks(run, plan, models, missing)), answered + 1):
             answers.take(answer)
             run.tracker.client_done(plan.number, done, len(plan.assigned))
         if len(answers.accepted) >= _quorum(run, plan):
@@ -173,9 +188,9 @@ def _lose(run: Run, answers: Answers | None) -> None:
         run.tracker.round_lost(lost_round(answers))
 
 
-def _tasks(run: Run, plan: RoundPlan, tensors: Tensors, clients: Sequence[tuple[int, Entry]]) -> Iterator[Task]:
+def _tasks(run: Run, plan: RoundPlan, models: Models, clients: Sequence[tuple[int, Entry]]) -> Iterator[Task]:
     for client, entry in clients:
-        sliced = views(run.space, tensors, entry.architecture)
+        sliced = views(run.space, models.tensors(plan.branches.get(client)), entry.architecture)
         seed = derive_seed(run.config.seed, "client", plan.number, client)
         epochs, work = run.config.client.epochs, plan.work.get(client, Plain())
         yield Task(plan.number, client, entry.architecture, sliced, epochs, plan.learning_rate, seed, work)
@@ -186,29 +201,39 @@ def _quorum(run: Run, plan: RoundPlan) -> int:
     return max(1, math.ceil(run.quorum * len(plan.assigned)))
 
 
-def _merge(run: Run, plan: RoundPlan, fold: Fold, tensors: Tensors, velocity: Tensors | None) -> None:
-    momentum, privacy = run.config.server.momentum, run.config.privacy
+def _merge(run: Run, answers: Answers, models: Models) -> None:
+    momentum, privacy, plan, fold = run.config.server.momentum, run.config.privacy, answers.plan, answers.fold
+    for name, branch in answers.branches.items():
+        branch.merge_into(models.tensors(name))
     if not privacy.clip:
-        fold.merge_into(tensors, velocity, momentum)
+        fold.merge_into(models.supernet, models.velocity, momentum)
         return
     # The most that one client can change the weighted sum by is the clip times the largest weight.
     deviation = privacy.noise * privacy.clip * max(plan.weights.values())
     noise = None if run.noise_key is None else Noise(run.noise_key, plan.number, deviation)
-    fold.step_into(tensors, velocity, momentum, noise)
+    fold.step_into(models.supernet, models.velocity, momentum, noise)
 
 
-def _evaluate(run: Run, state: RunState, tensors: Tensors) -> tuple[Evaluation, float]:
-    if state.round % run.config.evaluation.every and not extent(run.config, state).finished:
+def _evaluate(run: Run, state: RunState, models: Models) -> tuple[Evaluation, float]:
+    """Return the probes' accuracies when they are due, those the method asks for, and the seconds of both."""
+    due = state.round % run.config.evaluation.every == 0 or extent(run.config, state).finished
+    wanted = run.method.tested(state)
+    if not due and not wanted:
         return Evaluation(), 0.0
     started = time.perf_counter()
+    evaluation = _probe(run, models.supernet, run.method.probes(state)) if due else Evaluation()
+    tested = {name: mean_accuracy(_probe(run, models.tensors(name), [entry]).probes) for name, entry in wanted.items()}
+    return dataclasses.replace(evaluation, tested=tested), time.perf_counter() - started
+
+
+def _probe(run: Run, tensors: Tensors, entries: Sequence[Entry]) -> Evaluation:
     try:
-        evaluation = run.evaluator.probe(tensors, run.method.probes(state))
+        return run.evaluator.probe(tensors, entries)
     except OutOfMemoryError as error:
         raise UserError(
             f"out of memory on {error.device}: evaluating {_described(run.space, error)}; go on from the last "
             f"checkpoint: train-supernet --resume {run.folder}{error.advice('evaluation.batch-size')}"
         ) from error
-    return evaluation, time.perf_counter() - started
 
 
 def _advance(run: Run, state: RunState, answers: Answers) -> RunState:
@@ -241,6 +266,13 @@ def _measured(state: RunState, evaluation: Evaluation) -> RunState:
     )
 
 
+def _decided(run: Run, state: RunState, models: Models, tested: Mapping[str, float]) -> RunState:
+    """Return the state after what the method concludes from its tests; the models are then what it wants."""
+    state, adopted = run.method.measured(state, tested)
+    _settle(run, state, models, adopted)
+    return state
+
+
 def _better(best: Best | None, number: int, probes: Sequence[Probe]) -> Best | None:
     if not probes:
         return best
@@ -248,14 +280,13 @@ def _better(best: Best | None, number: int, probes: Sequence[Probe]) -> Best | N
     return Best(number, accuracy) if best is None or accuracy > best.accuracy else best
 
 
-def _checkpoint(
-    run: Run, writer: CheckpointWriter, state: RunState, tensors: Tensors, velocity: Tensors | None, *, stop: bool
-) -> None:
+def _checkpoint(run: Run, writer: CheckpointWriter, state: RunState, models: Models, *, stop: bool) -> None:
     last = extent(run.config, state).finished
     best = state.best is not None and state.best.round == state.round
     if last or stop or best or state.round % run.config.checkpoint.every == 0:
         _write_files(run, state)
-        writer.start(state, tensors, velocity, [name for name, yes in (("best", best), ("final", last)) if yes])
+        aliases = [name for name, yes in (("best", best), ("final", last)) if yes]
+        writer.start(state, models.supernet, models.velocity, aliases, models.branches)
 
 
 def _write_files(run: Run, state: RunState) -> None:
@@ -264,7 +295,7 @@ def _write_files(run: Run, state: RunState) -> None:
         write_text(run.folder / name, text)
 
 
-def _too_few(run: Run, state: RunState, tensors: Tensors, velocity: Tensors | None, answers: Answers) -> str:
+def _too_few(run: Run, state: RunState, models: Models, answers: Answers) -> str:
     first, clients, accepted = answers.failures[0], len(answers.plan.assigned), len(answers.accepted)
     everyone = "the only client" if clients == 1 else f"all {clients} clients"
     who = f"{clients - accepted} of {clients} clients" if accepted else everyone
@@ -274,7 +305,7 @@ def _too_few(run: Run, state: RunState, tensors: Tensors, velocity: Tensors | No
         advice = f"if training diverged, start a new run with a lower --client.lr (now {run.config.client.lr})"
     return (
         f"{who} of round {state.round + 1} failed{asked} (client {first.task.client}: {first.reason}); "
-        f"{_kept(run, state, tensors, velocity)}; {advice}"
+        f"{_kept(run, state, models)}; {advice}"
     )
 
 
@@ -282,28 +313,26 @@ def _go_on(run: Run) -> str:
     return f"go on with: train-supernet --resume {run.folder}"
 
 
-def _out_of_memory(
-    run: Run, state: RunState, tensors: Tensors, velocity: Tensors | None, error: OutOfMemoryError
-) -> str:
+def _out_of_memory(run: Run, state: RunState, models: Models, error: OutOfMemoryError) -> str:
     workers = run.config.execution.workers or 1
     at_once = f" with {workers} clients at once" if workers > 1 else ""
     fewer = ", or with --execution.workers 1" if workers > 1 else ""
     return (
         f"out of memory on {error.device}: training {_described(run.space, error)}{at_once}; "
-        f"{_kept(run, state, tensors, velocity)}; {_go_on(run)}{error.advice('client.batch-size')}{fewer}"
+        f"{_kept(run, state, models)}; {_go_on(run)}{error.advice('client.batch-size')}{fewer}"
     )
 
 
 def _described(space: SearchSpace, error: OutOfMemoryError) -> str:
-    (entry,) = make_entries(space, encode(space, error.architecture)[None], space.fitness)
+    entry = make_entry(space, error.architecture)
     costs = f"{format_quantity(entry.macs)} MACs and {format_quantity(entry.params)} parameters"
     return f"the network of {costs} at batch {error.batch_size}"
 
 
-def _kept(run: Run, state: RunState, tensors: Tensors, velocity: Tensors | None) -> str:
+def _kept(run: Run, state: RunState, models: Models) -> str:
     """Make sure that the last whole round has a checkpoint; return the words that say where."""
     folder = checkpoint_folder(run.folder, state.round)
     if not folder.exists():
         _write_files(run, state)
-        save_checkpoint(run.folder, state, run.config_mapping, tensors, velocity)
+        save_checkpoint(run.folder, state, run.config_mapping, models.supernet, models.velocity, models.branches)
     return f"round {state.round} is kept in {folder}"

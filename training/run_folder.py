@@ -27,7 +27,6 @@ METRICS = "metrics.jsonl"
 NOISE_KEY = "noise.key"
 
 #: What a run that searches has found, and what it has found for every client.
-ARCHITECTURE = "architecture.json"
 ARCHITECTURES = "architectures.jsonl"
 
 

@@ -5,18 +5,20 @@ from pathlib import Path
 from rich.table import Table
 
 from cache.progress import shown
+from supernet.architecture_file import ARCHITECTURE
 from supernet.console import EXIT_INTERRUPTED, next_step, print_table, stderr
 from supernet.units import format_bytes, format_quantity
 from training.accountant import guarantee
 from training.allocator import keep_freed_memory
 from training.checkpoint import RunState
 from training.config import RunConfig, write_config
-from training.extent import extent
+from training.extent import extent, known_rounds
 from training.flower.connection import opened_link
 from training.flower.link import Link
 from training.interrupt import stop_on_interrupt
+from training.methods.decnas.accounting import ACCOUNTING, print_accounting
 from training.rounds import train
-from training.run_folder import ARCHITECTURE, CONFIG, METRICS, locked
+from training.run_folder import CONFIG, METRICS, locked
 from training.setup import Prepared, assemble, new_run, resumed_run
 from training.trackers.metrics_file import MetricsFile, read_records
 from training.trackers.protocol import Tracker, Trackers
@@ -39,24 +41,26 @@ def run_session(config: RunConfig, resumed: Path | None) -> int:
 def _run(config: RunConfig, resumed: Path | None, link: Link | None) -> int:
     with shown() as listener:
         prepared = new_run(config, listener, link) if resumed is None else resumed_run(resumed, config, listener, link)
-    start = prepared.checkpoint.state.round
+    done = prepared.checkpoint.state.round
     if extent(prepared.config, prepared.checkpoint.state).finished:
-        stderr.print(f"{prepared.folder} is finished: {start} rounds are done")
+        stderr.print(f"{prepared.folder} is finished: {done} rounds are done")
         _print_end(prepared.folder)
         return 0
-    verb = "training" if resumed is None else f"resuming after round {start}"
+    verb = "training" if resumed is None else f"resuming after round {done}"
     stderr.print(f"{verb}: {_description(prepared)}")
     with locked(prepared.folder), stop_on_interrupt() as stop:
         # What was changed for another machine holds for the next resume too.
         write_config(prepared.folder / CONFIG, prepared.config)
         tracker = _trackers(prepared)
         try:
-            checkpoint = prepared.checkpoint
-            state = train(assemble(prepared, tracker, stop), checkpoint.state, checkpoint.tensors, checkpoint.velocity)
+            start = prepared.checkpoint
+            run = assemble(prepared, tracker, stop)
+            state = train(run, start.state, start.tensors, start.velocity, start.branches)
         finally:
             tracker.close()
     if not extent(prepared.config, state).finished:
-        of = f" of {prepared.config.rounds}" if prepared.config.compute is None else ""
+        rounds = known_rounds(prepared.config)
+        of = "" if rounds is None else f" of {rounds}"
         stderr.print(f"stopped after round {state.round}{of}, with a checkpoint")
         next_step(f"train-supernet --resume {prepared.folder}")
         return EXIT_INTERRUPTED
@@ -85,7 +89,7 @@ def _trackers(prepared: Prepared) -> Trackers:
         config = prepared.checkpoint.config
         trackers.append(WandbTracker(folder, folder.name, tracking.project, tracking.wandb, config, state.wandb_id))
     if tracking.progress:
-        rounds = prepared.config.rounds if prepared.config.compute is None else None
+        rounds = known_rounds(prepared.config)
         trackers.append(TerminalProgress(rounds, prepared.config.clients.per_round, state.round))
     return Trackers(trackers)
 
@@ -95,6 +99,8 @@ def _description(prepared: Prepared) -> str:
     split = prepared.federation.split
     sizes = [size for size in split.sizes if size]
     length = f"{config.rounds} rounds" if config.compute is None else f"{config.compute} MACs of training in rounds"
+    if config.method == "decnas":
+        length = f"a search down to {config.decnas.budget} MACs, then {length}"
     where = f"on {config.device}" if config.engine == "in-process" else f"over Flower at {config.flower.address}"
     return (
         f"{config.method}: {prepared.space.name} on {config.data.name} ({len(split.classes)} classes), {length} "
@@ -105,6 +111,8 @@ def _description(prepared: Prepared) -> str:
 
 
 def _print_end(folder: Path) -> None:
+    if (folder / ACCOUNTING).exists():
+        print_accounting(folder)
     evaluated = [record for record in read_records(folder / METRICS) if record["probes"]]
     if not evaluated:
         next_step(_next_search(folder, "60M"))

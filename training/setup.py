@@ -28,6 +28,7 @@ from training.execution import Profile, apply_to_torch, default_profile
 from training.federation import Federation, method_of, recipe_of, simulated, simulated_again
 from training.flower.connection import connect
 from training.flower.link import Link
+from training.models import Branch
 from training.randomness import torch_stream
 from training.rounds import Run
 from training.run_folder import (
@@ -91,7 +92,7 @@ def new_run(config: RunConfig, listener: Listener, link: Link | None = None) -> 
     space = space.adapted(classes=len(federation.split.classes))
     cache = _cache(config, space, listener)
     # Refuses clients that are too weak for the cache, before anything is written.
-    method_of(config, space, cache)
+    method_of(config, space, cache, federation.labels())
     config, profile = _with_profile(config, space, cache, federation, device, listener)
     state = RunState(
         round=0,
@@ -152,7 +153,7 @@ def assemble(prepared: Prepared, tracker: Tracker, should_stop: Callable[[], boo
         config_mapping=config_to_mapping(config),
         space=prepared.space,
         entries=prepared.cache.entries,
-        method=method_of(config, prepared.space, prepared.cache),
+        method=method_of(config, prepared.space, prepared.cache, federation.labels()),
         engine=federation.engine(config, prepared.space, prepared.profile, should_stop),
         evaluator=federation.evaluator(config, prepared.space),
         tracker=tracker,
@@ -251,5 +252,8 @@ def _on_device(prepared: Prepared, device: torch.device) -> Prepared:
             checkpoint,
             tensors=move(checkpoint.tensors),
             velocity=checkpoint.velocity and move(checkpoint.velocity),
+            branches={
+                name: Branch(branch.architecture, move(branch.tensors)) for name, branch in checkpoint.branches.items()
+            },
         ),
     )

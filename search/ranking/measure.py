@@ -6,13 +6,12 @@ from typing import Any, Literal
 
 import torch
 
-from cache.entries import make_entries
+from cache.entries import make_entry
 from cache.progress import Listener
 from search.ranking.accuracies import Journal
 from search.ranking.sampling import Subnet
 from search.trained import TrainedRun, open_run
 from supernet.errors import UserError
-from supernet.genes import encode
 from supernet.space import SearchSpace
 from training.evaluation import Evaluator
 from training.randomness import torch_stream
@@ -75,6 +74,6 @@ def measure(run: TrainedRun, evaluator: Evaluator, journal: Journal, listener: L
 
 
 def _accuracy(run: TrainedRun, evaluator: Evaluator, subnet: Subnet) -> float:
-    entries = make_entries(run.space, encode(run.space, subnet.architecture)[None], run.space.fitness)
-    (probe,) = evaluator.probe(run.checkpoint.tensors, entries).probes
+    entry = make_entry(run.space, subnet.architecture)
+    (probe,) = evaluator.probe(run.checkpoint.tensors, [entry]).probes
     return probe.accuracy

@@ -43,6 +43,9 @@ class ConnectedFederation:
     request: Request
     split: Census
 
+    def labels(self) -> None:
+        """Return None: what images clients have of which class is theirs to know."""
+
     def engine(
         self,
         config: RunConfig,

@@ -4,7 +4,7 @@ A client receives its envelope, the slices of the largest cache entry that it ca
 trains besides lies inside: entries of the cache, cut to the envelope choice by choice where they reach beyond it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from cache.entries import Entry
 from supernet.architecture import Architecture
@@ -15,12 +15,12 @@ from training.checkpoint import RunState
 from training.curriculum import runnable_entries
 from training.evaluation import choose_probes
 from training.methods.draws import drawn_clients, equal_plan
-from training.methods.protocol import Ground
+from training.methods.protocol import Ground, SupernetMethod
 from training.methods.settings import CoTrainConfig
 from training.work import CoTraining, Plain, Work
 
 
-class CoTrain:
+class CoTrain(SupernetMethod):
     """Trains the whole supernet, several networks a client.
 
     Args:
@@ -54,11 +54,6 @@ class CoTrain:
         """Return entries of the cache from its smallest to its largest."""
         del state
         return self._probes
-
-    def files(self, state: RunState) -> Mapping[str, str]:
-        """Return none."""
-        del state
-        return {}
 
 
 def cotrain(ground: Ground) -> CoTrain:

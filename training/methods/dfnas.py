@@ -20,25 +20,26 @@ import functools
 import json
 from collections.abc import Mapping, Sequence
 
-from cache.entries import Entry, make_entries
+from cache.entries import Entry, make_entry
+from supernet.architecture_file import ARCHITECTURE, architecture_text
 from supernet.errors import UserError
-from supernet.genes import largest_genes
+from supernet.slices import supernet_architecture
 from supernet.units import parse_quantity
 from training.answers import Answers, RoundPlan
 from training.checkpoint import RunState
 from training.methods.decisions import Decisions, decisions_from_json, mean_of, undecided
 from training.methods.draws import able_among, drawn_clients, equal_plan
-from training.methods.protocol import Ground
-from training.methods.start import entry_of, largest_for_all, named_entry
+from training.methods.protocol import Ground, SupernetMethod
+from training.methods.start import largest_for_all, named_entry
 from training.paths import paths_through
-from training.run_folder import ARCHITECTURE, ARCHITECTURES
+from training.run_folder import ARCHITECTURES
 from training.work import PathSampling, Plain, Work
 
 #: Whose decisions those are that all clients share.
 _EVERYONE = "everyone"
 
 
-class Dfnas:
+class Dfnas(SupernetMethod):
     """Trains paths through a network, and narrows them down to one.
 
     Args:
@@ -49,7 +50,7 @@ class Dfnas:
     def __init__(self, ground: Ground, start: Entry) -> None:
         self._ground, self._settings, self._start = ground, ground.config.dfnas, start
         self._paths = paths_through(ground.space, start.architecture)
-        self._entry = functools.lru_cache(maxsize=4096)(functools.partial(entry_of, ground.space))
+        self._entry = functools.lru_cache(maxsize=4096)(functools.partial(make_entry, ground.space))
 
     @property
     def by_examples(self) -> bool:
@@ -94,7 +95,7 @@ class Dfnas:
 
     def files(self, state: RunState) -> Mapping[str, str]:
         """Return the best network so far and, of personal searches, that of every client that has trained."""
-        files = {ARCHITECTURE: json.dumps(self.probes(state)[0].architecture.to_json(), indent=2) + "\n"}
+        files = {ARCHITECTURE: architecture_text(self.probes(state)[0].architecture)}
         if self._settings.personal:
             files[ARCHITECTURES] = "".join(
                 json.dumps({"client": int(owner), "architecture": self._best_of(search)}) + "\n"
@@ -134,6 +135,5 @@ def dfnas(ground: Ground) -> Dfnas:
     path, field = ground.config.dfnas.architecture, "dfnas.architecture"
     if path is not None:
         return Dfnas(ground, named_entry(ground, field, path))
-    space = ground.space
-    supernet = make_entries(space, largest_genes(space)[None], space.fitness)
-    return Dfnas(ground, largest_for_all(ground, field, [*ground.entries, *supernet]))
+    supernet = make_entry(ground.space, supernet_architecture(ground.space))
+    return Dfnas(ground, largest_for_all(ground, field, [*ground.entries, supernet]))

@@ -3,14 +3,15 @@
 from collections.abc import Mapping, Sequence
 
 from cache.entries import Entry
+from supernet.architecture_file import ARCHITECTURE, architecture_text
 from training.answers import Answers, RoundPlan
 from training.checkpoint import RunState
-from training.methods.draws import drawn_clients, equal_plan
-from training.methods.protocol import Ground
+from training.methods.draws import able_among, drawn_clients, equal_plan
+from training.methods.protocol import Ground, SupernetMethod
 from training.methods.start import largest_for_all, named_entry
 
 
-class FedAvg:
+class FedAvg(SupernetMethod):
     """Trains the slices of one network.
 
     Args:
@@ -48,6 +49,7 @@ class FedAvg:
 
     def files(self, state: RunState) -> Mapping[str, str]:
         """Return the network."""
+        del state
         return {ARCHITECTURE: architecture_text(self._entry.architecture)}
 
 

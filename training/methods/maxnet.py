@@ -4,7 +4,7 @@ What distinguishes ``deepfednas`` and ``superfednas`` is where all other network
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from cache.entries import Entry
 from training.aggregation import maxnet_weights
@@ -14,12 +14,12 @@ from training.curriculum import Assigner
 from training.evaluation import choose_probes
 from training.extent import extent
 from training.methods.draws import drawn_clients, rate_of
-from training.methods.protocol import Ground
+from training.methods.protocol import Ground, SupernetMethod
 from training.randomness import numpy_stream
 from training.schedules import largest_weight
 
 
-class MaxNet:
+class MaxNet(SupernetMethod):
     """Trains the whole supernet, one network a client.
 
     Args:
@@ -69,8 +69,3 @@ class MaxNet:
         """Return entries of the cache from its smallest to its largest."""
         del state
         return self._probes
-
-    def files(self, state: RunState) -> Mapping[str, str]:
-        """Return none."""
-        del state
-        return {}

@@ -2,9 +2,10 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from cache.entries import Entry
+from supernet.layouts import IntArray
 from supernet.space import SearchSpace
 from training.answers import Answers, RoundPlan
 from training.capabilities import Capability
@@ -21,12 +22,27 @@ class Ground:
         space: the search space.
         entries: the cache's entries by ascending MACs.
         clients: what every client can run.
+        labels: how many images of each class every client has, shape (clients, classes); None where only the clients
+            know.
     """
 
     config: RunConfig
     space: SearchSpace
     entries: Sequence[Entry]
     clients: Sequence[Capability]
+    labels: IntArray | None = None
+
+
+class Measured(NamedTuple):
+    """What a method makes of the networks it had measured.
+
+    Attributes:
+        state: of the run from here on.
+        adopted: branch whose weights the supernet takes over in its slices, if any.
+    """
+
+    state: RunState
+    adopted: str | None = None
 
 
 class Method(Protocol):
@@ -47,3 +63,36 @@ class Method(Protocol):
 
     def files(self, state: RunState) -> Mapping[str, str]:
         """Return what the method has found, as texts of files in the run's folder by their names."""
+
+    def branches(self, state: RunState) -> Mapping[str, Entry]:
+        """Return the networks that have weights of their own after ``state``, by name; new ones inherit slices."""
+
+    def tested(self, state: RunState) -> Mapping[str, Entry]:
+        """Return the networks to measure after this very round: branches by name, any others in the supernet."""
+
+    def measured(self, state: RunState, accuracies: Mapping[str, float]) -> Measured:
+        """Return what the accuracies of the ``tested`` networks on validation images lead to."""
+
+
+class SupernetMethod:
+    """What methods share that train nothing beside the supernet and search nothing while they do."""
+
+    def branches(self, state: RunState) -> Mapping[str, Entry]:
+        """Return none."""
+        del state
+        return {}
+
+    def tested(self, state: RunState) -> Mapping[str, Entry]:
+        """Return none."""
+        del state
+        return {}
+
+    def measured(self, state: RunState, accuracies: Mapping[str, float]) -> Measured:
+        """Return the state as it is."""
+        del accuracies
+        return Measured(state)
+
+    def files(self, state: RunState) -> Mapping[str, str]:
+        """Return none."""
+        del state
+        return {}

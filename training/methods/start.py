@@ -3,37 +3,34 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from cache.entries import Entry, make_entries
-from supernet.architecture import Architecture, architecture_from_text
+from cache.entries import Entry, make_entry
+from supernet.architecture import architecture_from_text
 from supernet.errors import ArchitectureError, UserError
 from supernet.files import read_text
-from supernet.genes import encode
-from supernet.space import SearchSpace
 from supernet.units import format_quantity
 from training.methods.protocol import Ground
 
 
-def entry_of(space: SearchSpace, architecture: Architecture) -> Entry:
-    """Return a network with its costs.
+def read_entry(ground: Ground, field: str, path: str) -> Entry:
+    """Return the network of the JSON file ``path``, which the ``field`` of the configuration names.
 
     Raises:
-        ArchitectureError: it is not in the space.
+        UserError: it cannot be read, or is not in the space.
     """
-    (entry,) = make_entries(space, encode(space, architecture)[None], space.fitness)
-    return entry
+    architecture = architecture_from_text(read_text(Path(path)), path)
+    try:
+        return make_entry(ground.space, architecture)
+    except ArchitectureError as error:
+        raise ArchitectureError(f"{field} {path}: {error}") from error
 
 
 def named_entry(ground: Ground, field: str, path: str) -> Entry:
-    """Return the network of the JSON file ``path``, which the ``field`` of the configuration names.
+    """Return what ``read_entry`` does, if any client can run it.
 
     Raises:
         UserError: it cannot be read, is not in the space, or no client can run it.
     """
-    architecture = architecture_from_text(read_text(Path(path)), path)
-    try:
-        entry = entry_of(ground.space, architecture)
-    except ArchitectureError as error:
-        raise ArchitectureError(f"{field} {path}: {error}") from error
+    entry = read_entry(ground, field, path)
     batch = ground.config.client.batch
     if not any(kind.runs(entry, batch) for kind in set(ground.clients)):
         raise UserError(

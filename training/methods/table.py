@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from training.methods.cotrain import cotrain
+from training.methods.decnas.method import decnas
 from training.methods.deepfednas import deepfednas
 from training.methods.dfnas import dfnas
 from training.methods.fedavg import fedavg
@@ -16,6 +17,7 @@ METHODS: Mapping[MethodName, Callable[[Ground], Method]] = {
     "fedavg": fedavg,
     "cotrain": cotrain,
     "dfnas": dfnas,
+    "decnas": decnas,
 }
 
 

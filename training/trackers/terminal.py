@@ -12,11 +12,11 @@ from training.records import LostRound, RoundRecord
 class TerminalProgress:
     """Shows a bar over all clients of all rounds, and prints evaluated rounds on standard error.
 
-    Without a number of ``rounds`` it is estimated from the share of the training that is done.
+    Without a number of ``rounds`` it is estimated from the share of the training that is done, once some of it is.
     """
 
     def __init__(self, rounds: int | None, clients_per_round: int, done: int) -> None:
-        self._per_round = clients_per_round
+        self._per_round, self._searching = clients_per_round, 0
         self._of = "" if rounds is None else f"/{rounds}"
         self._progress = progress_bar()
         self._task = self._progress.add_task(
@@ -35,8 +35,17 @@ class TerminalProgress:
     def round_done(self, record: RoundRecord) -> None:
         """Print the probes' accuracies of an evaluated round, and every failure."""
         self._print_failures(record)
-        if not self._of and record.done:
-            self._progress.update(self._task, total=round(record.round * self._per_round / record.done))
+        if not record.done:
+            self._searching = record.round
+        elif not self._of:
+            trained = record.round - self._searching
+            self._progress.update(self._task, total=round((self._searching + trained / record.done) * self._per_round))
+        if record.tested:
+            low, high = min(record.tested.values()), max(record.tested.values())
+            self._progress.console.print(
+                f"round {record.round}{self._of}: validation accuracy of {len(record.tested)} networks of the search: "
+                f"{low:.1%} to {high:.1%}"
+            )
         for kind, count in Counter(failure["failure"] for failure in record.evaluation_failures).items():
             self._progress.console.print(f"round {record.round}: {count} failed in the evaluation ({kind})")
         if record.probes:

@@ -70,6 +70,8 @@ class WandbTracker:
             values["privacy/epsilon"] = record.epsilon
         if record.clipped is not None:
             values["privacy/clipped_share"] = record.clipped
+        for name, accuracy in record.tested.items():
+            values[f"search/{name}"] = accuracy
         if record.probes:
             values["time/evaluation_seconds"] = record.evaluation_seconds
             values["bytes/evaluation_up"] = record.evaluation_bytes_up

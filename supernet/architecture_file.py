@@ -1,4 +1,4 @@
-"""``architecture.json``: a found architecture as a file. No torch."""
+"""``architecture.json``: a found architecture as a file."""
 
 import json
 from pathlib import Path
@@ -9,10 +9,15 @@ from supernet.files import write_text
 ARCHITECTURE = "architecture.json"
 
 
+def architecture_text(architecture: Architecture) -> str:
+    """Return what the file of an architecture holds."""
+    return json.dumps(architecture.to_json(), indent=2) + "\n"
+
+
 def save_architecture(folder: Path, architecture: Architecture) -> None:
     """Write ``architecture.json`` into ``folder``.
 
     Raises:
         UserError: the folder cannot be written.
     """
-    write_text(folder / ARCHITECTURE, json.dumps(architecture.to_json(), indent=2) + "\n")
+    write_text(folder / ARCHITECTURE, architecture_text(architecture))

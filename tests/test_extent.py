@@ -1,0 +1,54 @@
+"""How far a run is, with and without a search before what is scheduled."""
+
+import dataclasses
+
+import pytest
+
+from training.checkpoint import Origin, RunState
+from training.config import RunConfig
+from training.curriculum import Counts
+from training.extent import Extent, extent, known_rounds
+from training.methods.settings import DecNasConfig
+
+_STATE = RunState(7, Counts((), ()), (), compute=700)
+
+
+def _at(origin: Origin | None) -> RunState:
+    return dataclasses.replace(_STATE, origin=origin)
+
+
+@pytest.mark.parametrize(
+    ("compute", "origin", "expected"),
+    [
+        (None, Origin(), Extent(7, 10)),
+        (None, Origin(3, 300), Extent(4, 10)),
+        (None, None, Extent(0, 10)),
+        ("1000", Origin(), Extent(700, 1000)),
+        ("1000", Origin(3, 300), Extent(400, 700)),
+        ("1000", None, Extent(700, 1000)),
+    ],
+)
+def test_rounds_and_compute_count_from_where_the_schedule_began(
+    compute: str | None, origin: Origin | None, expected: Extent
+) -> None:
+    assert extent(RunConfig(rounds=10, compute=compute), _at(origin)) == expected
+
+
+@pytest.mark.parametrize("origin", [Origin(), None, Origin(7, 700), Origin(5, 699)])
+def test_used_up_compute_ends_a_run_wherever_it_is(origin: Origin | None) -> None:
+    for limit in (600, 700):
+        found = extent(RunConfig(compute=str(limit)), _at(origin))
+        assert found.finished
+        assert found.share >= 1
+    assert not extent(RunConfig(compute="701"), _at(origin)).finished
+
+
+def test_a_search_is_never_finished_by_rounds() -> None:
+    assert not extent(RunConfig(rounds=1), _at(None)).finished
+    assert extent(RunConfig(rounds=1), _at(None)).share == 0
+
+
+def test_the_rounds_of_a_run_are_known_unless_compute_ends_it_or_a_search_comes_first() -> None:
+    assert known_rounds(RunConfig(rounds=10)) == 10
+    assert known_rounds(RunConfig(compute="1G")) is None
+    assert known_rounds(RunConfig(method="decnas", decnas=DecNasConfig("60M"))) is None

@@ -1,0 +1,1 @@
+"""DecNAS: federated architecture search by training candidates, each on a group of clients."""

@@ -1,0 +1,131 @@
+"""What a search costs its clients, and what the straightforward version of it would have.
+
+The straightforward version trains every candidate on all clients that can run it, for the most rounds, in every
+iteration: no groups, no early dropping, no dynamic rounds. Its messages have the size of a network's tensors, as those
+of the in-process engine have, its compute that of ``training/compute.py``. Both count whole iterations, the same ones.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from supernet.architecture import Architecture
+from supernet.console import print_table, stderr
+from supernet.files import read_text
+from supernet.slices import tensor_shapes
+from supernet.space import SearchSpace
+from supernet.units import format_bytes, format_quantity
+from training.compute import macs_of, training_macs
+from training.config import ClientConfig
+
+ACCOUNTING = "accounting.json"
+
+#: Bytes of a value of a trained tensor.
+_VALUE = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Costs:
+    """Bytes the clients sent, bytes they were sent, and MACs of the forward passes they trained with."""
+
+    bytes_up: int = 0
+    bytes_down: int = 0
+    compute: int = 0
+
+    def __add__(self, other: "Costs") -> "Costs":
+        pairs = zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)
+        return Costs(*(one + another for one, another in pairs))
+
+
+NOTHING = Costs()
+
+
+@dataclasses.dataclass(frozen=True)
+class Account:
+    """What is said of a run at a checkpoint; an iteration counts once it is over.
+
+    Attributes:
+        macs: of the current network.
+        budget: MACs it was to be shrunk to.
+        search: what the search cost.
+        straightforward_search: what its straightforward version would have.
+        fine_tuning: what the fine-tuning cost.
+        iterations: what happened in every iteration, as JSON values.
+    """
+
+    macs: int
+    budget: int
+    search: Costs
+    straightforward_search: Costs
+    fine_tuning: Costs
+    iterations: Sequence[Mapping[str, Any]]
+
+    def text(self) -> str:
+        """Return what ``accounting.json`` holds."""
+        body = {**dataclasses.asdict(self), "saved": _saved(self.search, self.straightforward_search)}
+        return json.dumps(body, indent=2) + "\n"
+
+
+def straightforward(
+    space: SearchSpace,
+    architectures: Mapping[Architecture, Sequence[int]],
+    images: Sequence[int],
+    client: ClientConfig,
+    rounds: int,
+) -> Costs:
+    """Return what it costs to train every architecture on all its clients for a number of ``rounds``.
+
+    Args:
+        space: the search space.
+        architectures: the clients of each.
+        images: of every client of the federation.
+        client: the local training.
+        rounds: of each architecture.
+    """
+    total = NOTHING
+    for architecture, clients in architectures.items():
+        message = _VALUE * sum(int(np.prod(shape)) for shape in tensor_shapes(space, architecture).values())
+        macs = macs_of(space, architecture)
+        compute = sum(training_macs(macs, images[one], client.epochs, client.batch) for one in clients)
+        total += Costs(rounds * len(clients) * message, rounds * len(clients) * message, rounds * compute)
+    return total
+
+
+def print_accounting(folder: Path) -> None:
+    """Print a run's ``accounting.json`` as a table.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    body = json.loads(read_text(folder / ACCOUNTING))
+    table = Table(title=f"what the clients' training cost, in {len(body['iterations'])} iterations of search")
+    for column in ("", "sent up", "sent down", "MACs of forward passes"):
+        table.add_column(column, justify="right" if column else "left")
+    for title, name in (
+        ("search", "search"),
+        ("all candidates on all clients", "straightforward_search"),
+        ("fine-tuning", "fine_tuning"),
+    ):
+        costs = Costs(**body[name])
+        sent = (format_bytes(costs.bytes_up), format_bytes(costs.bytes_down))
+        table.add_row(title, *sent, format_quantity(costs.compute))
+    table.add_row("saved in the search", *(f"{body['saved'][field.name]:.1%}" for field in dataclasses.fields(Costs)))
+    print_table(table)
+    if body["macs"] > body["budget"]:
+        stderr.print(
+            f"the search ended before it met the budget of {format_quantity(body['budget'])}: the network has "
+            f"{format_quantity(body['macs'])} MACs"
+        )
+
+
+def _saved(search: Costs, plain: Costs) -> dict[str, float]:
+    """Return the shares of the straightforward version's costs that were saved; 0 where nothing was trained."""
+    return {
+        name: 1 - cost / would if (would := getattr(plain, name)) else 0.0
+        for name, cost in dataclasses.asdict(search).items()
+    }

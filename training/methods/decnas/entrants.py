@@ -1,0 +1,76 @@
+"""Who races: candidates with the clients that train them, at the start of an iteration and after some are dropped."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.entries import Entry
+from supernet.layouts import IntArray
+from training.capabilities import Capability
+from training.methods.decnas.candidates import Candidate
+from training.methods.decnas.groups import placed
+from training.methods.decnas.race import Racer
+
+
+@dataclasses.dataclass(frozen=True)
+class Clients:
+    """The federation as the groups see it.
+
+    Attributes:
+        capabilities: what every client can run.
+        labels: how many images of each class every client has, shape (clients, classes).
+        batch_size: images of a local step.
+    """
+
+    capabilities: Sequence[Capability]
+    labels: IntArray
+    batch_size: int
+
+    @functools.cached_property
+    def images(self) -> list[int]:
+        """Training images of every client."""
+        return [int(images) for images in self.labels.sum(axis=1)]
+
+    def able(self, entry: Entry) -> list[int]:
+        """Return the clients that have images and can train a network."""
+        runs = {kind: kind.runs(entry, self.batch_size) for kind in set(self.capabilities)}
+        return [client for client, images in enumerate(self.images) if images and runs[self.capabilities[client]]]
+
+    def entered(self, found: Sequence[Candidate]) -> list[Racer]:
+        """Return the candidates with their groups.
+
+        Every group has a client: with fewer clients than candidates, those nearest to the target stay, the ones that
+        have given up least. A candidate whose only clients are the last of other groups is left out, too.
+        """
+        runs = self._runs(found)
+        clients = [client for client in range(len(runs)) if runs[client].any()]
+        nearest = sorted(range(len(found)), key=lambda index: -found[index].entry.macs)[: len(clients)]
+        kept = [found[index] for index in sorted(nearest)]
+        groups = placed([[] for _ in kept], clients, self.labels, self._runs(kept))
+        return [Racer(one, tuple(sorted(group))) for one, group in zip(kept, groups, strict=True) if group]
+
+    def regrouped(self, racers: Sequence[Racer]) -> list[Racer]:
+        """Return the racers with the clients of those that are dropped in the groups of those that still train."""
+        free = [client for racer in racers if racer.status == "dropped" for client in racer.clients]
+        training = [racer for racer in racers if racer.status == "training"]
+        if not free or not training:
+            return list(racers)
+        runs = self._runs([racer.candidate for racer in training])
+        groups = placed([racer.clients for racer in training], free, self.labels, runs)
+        moved = {racer.name: tuple(sorted(group)) for racer, group in zip(training, groups, strict=True)}
+        return [
+            dataclasses.replace(
+                racer, clients=() if racer.status == "dropped" else moved.get(racer.name, racer.clients)
+            )
+            for racer in racers
+        ]
+
+    def _runs(self, found: Sequence[Candidate]) -> NDArray[np.bool_]:
+        """Return whether a client can train a candidate, shape (clients, candidates)."""
+        runs = np.zeros((len(self.capabilities), len(found)), dtype=np.bool_)
+        for index, candidate in enumerate(found):
+            runs[self.able(candidate.entry), index] = True
+        return runs

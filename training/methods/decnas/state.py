@@ -1,0 +1,116 @@
+"""What a search keeps from round to round, and its JSON form in the run's state."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from cache.entries import Entry, make_entry
+from supernet.architecture import architecture_from_json
+from supernet.space import SearchSpace
+from training.methods.decnas.accounting import NOTHING, Costs
+from training.methods.decnas.candidates import Candidate
+from training.methods.decnas.race import Racer
+
+
+@dataclasses.dataclass(frozen=True)
+class Iteration:
+    """One step of the search: candidates for one target.
+
+    Attributes:
+        number: of the iteration, from 1.
+        target: most MACs of its candidates.
+        racers: the candidates, their groups and their accuracies.
+        spent: what its clients have spent so far.
+        straightforward: what all candidates on all clients for the most rounds would.
+    """
+
+    number: int
+    target: int
+    racers: tuple[Racer, ...]
+    spent: Costs
+    straightforward: Costs
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """A search between two rounds.
+
+    Attributes:
+        current: the network that candidates come from; its weights are the supernet's slices.
+        accuracy: of it on validation images; None before it was measured.
+        iteration: the one under way; None once the search is over.
+        spent: what clients have spent in whole iterations.
+        straightforward: what the straightforward version of those would have spent.
+        tuning: what the fine-tuning has spent.
+        history: of every whole iteration its number, rounds, target, candidates, winner, MACs and accuracy.
+    """
+
+    current: Entry
+    accuracy: float | None = None
+    iteration: Iteration | None = None
+    spent: Costs = NOTHING
+    straightforward: Costs = NOTHING
+    tuning: Costs = NOTHING
+    history: tuple[Mapping[str, Any], ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the search as JSON values."""
+        return {
+            "current": self.current.architecture.to_json(),
+            "accuracy": self.accuracy,
+            "iteration": self.iteration and _iteration_to_json(self.iteration),
+            "spent": dataclasses.asdict(self.spent),
+            "straightforward": dataclasses.asdict(self.straightforward),
+            "tuning": dataclasses.asdict(self.tuning),
+            "history": list(self.history),
+        }
+
+
+def search_from_json(space: SearchSpace, fields: Mapping[str, Any]) -> Search:
+    """Return the search that JSON values describe; the inverse of ``Search.to_json``."""
+    return Search(
+        current=make_entry(space, architecture_from_json(fields["current"])),
+        accuracy=fields["accuracy"],
+        iteration=fields["iteration"] and _iteration_from_json(space, fields["iteration"]),
+        spent=Costs(**fields["spent"]),
+        straightforward=Costs(**fields["straightforward"]),
+        tuning=Costs(**fields["tuning"]),
+        history=tuple(fields["history"]),
+    )
+
+
+def _iteration_to_json(iteration: Iteration) -> dict[str, Any]:
+    return {
+        "number": iteration.number,
+        "target": iteration.target,
+        "racers": [_racer_to_json(racer) for racer in iteration.racers],
+        "spent": dataclasses.asdict(iteration.spent),
+        "straightforward": dataclasses.asdict(iteration.straightforward),
+    }
+
+
+def _iteration_from_json(space: SearchSpace, fields: Mapping[str, Any]) -> Iteration:
+    return Iteration(
+        number=fields["number"],
+        target=fields["target"],
+        racers=tuple(_racer_from_json(space, racer) for racer in fields["racers"]),
+        spent=Costs(**fields["spent"]),
+        straightforward=Costs(**fields["straightforward"]),
+    )
+
+
+def _racer_to_json(racer: Racer) -> dict[str, Any]:
+    return {
+        "stage": racer.candidate.stage,
+        "dimension": racer.candidate.dimension,
+        "architecture": racer.candidate.entry.architecture.to_json(),
+        "clients": list(racer.clients),
+        "accuracies": list(racer.accuracies),
+        "status": racer.status,
+    }
+
+
+def _racer_from_json(space: SearchSpace, fields: Mapping[str, Any]) -> Racer:
+    entry = make_entry(space, architecture_from_json(fields["architecture"]))
+    candidate = Candidate(fields["stage"], fields["dimension"], entry)
+    return Racer(candidate, tuple(fields["clients"]), tuple(fields["accuracies"]), fields["status"])

@@ -1,0 +1,61 @@
+"""The weights a run trains: the supernet's, and those of networks that train beside it for a while."""
+
+import dataclasses
+from collections.abc import Mapping
+
+from supernet.architecture import Architecture
+from supernet.space import SearchSpace
+from supernet.weights import Tensors, extract, views
+
+
+@dataclasses.dataclass(frozen=True)
+class Branch:
+    """A network with weights of its own.
+
+    Attributes:
+        architecture: the network.
+        tensors: its weights, with its own shapes, as ``supernet.slices.tensor_shapes`` gives them.
+    """
+
+    architecture: Architecture
+    tensors: Tensors
+
+
+@dataclasses.dataclass
+class Models:
+    """All weights of a run; tensors are updated in place, branches come and go.
+
+    Attributes:
+        supernet: the supernet's tensors.
+        velocity: the server's momentum on them, if it has one; branches have none.
+        branches: networks that train beside the supernet, by name.
+    """
+
+    supernet: Tensors
+    velocity: Tensors | None = None
+    branches: dict[str, Branch] = dataclasses.field(default_factory=dict)
+
+    def tensors(self, name: str | None) -> Tensors:
+        """Return the tensors of a branch, or the supernet's where there is no branch of that name."""
+        return self.branches[name].tensors if name in self.branches else self.supernet
+
+    def settle(self, space: SearchSpace, adopted: str | None, wanted: Mapping[str, Architecture]) -> None:
+        """Copy the branch ``adopted`` into the supernet's slices, then keep the ``wanted`` branches and no other.
+
+        A branch that there is not yet inherits its slices of the supernet. A branch whose name is wanted for another
+        architecture is a new one, as is every branch once one has been adopted.
+        """
+        if adopted is not None:
+            branch = self.branches[adopted]
+            for name, view in views(space, self.supernet, branch.architecture).items():
+                view.copy_(branch.tensors[name])
+            self.branches.clear()
+        kept = {
+            name: self.branches[name]
+            for name, architecture in wanted.items()
+            if name in self.branches and self.branches[name].architecture == architecture
+        }
+        self.branches = {
+            name: kept.get(name) or Branch(architecture, extract(space, self.supernet, architecture))
+            for name, architecture in wanted.items()
+        }
