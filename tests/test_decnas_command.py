@@ -35,7 +35,7 @@ def test_the_command_ends_with_a_network_within_the_budget_and_what_the_search_h
     assert "all candidates on all clients" in outcome.out
     assert f"{saved['bytes_up']:.1%}" in outcome.out
     assert f"{macs:,}" in outcome.out
-    assert f"next: score-subnet --space {run}/space.yaml {run}/architecture.json" in outcome.err
+    assert f"next: search-subnet --run {run} --architecture {run}/architecture.json" in outcome.err
     score = run_main(score_subnet, capsys, "--space", run / "space.yaml", run / "architecture.json")
     assert score.code == 0
     records = read_metrics(run)

@@ -21,7 +21,7 @@ from training.run_folder import METRICS, read_run_cache, read_space
 from training.trackers.metrics_file import read_records
 
 #: Methods whose result is one network, at its own MACs.
-_SINGLE = ("fedavg",)
+_SINGLE = ("fedavg", "dfnas", "decnas")
 
 
 @dataclasses.dataclass(frozen=True)

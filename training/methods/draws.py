@@ -29,7 +29,7 @@ def able_among(ground: Ground, available: Sequence[int], entry_of: Callable[[int
     batch = ground.config.client.batch
     able = [client for client in available if ground.clients[client].runs(entry_of(client), batch)]
     if not able:
-        raise EngineError(f"none of the {len(available)} clients that are there can run its network")
+        raise EngineError(f"none of the {len(available)} clients that are there can run what they are to train")
     return able
 
 
