@@ -22,7 +22,7 @@ from search.ranking.fit import (
     strongest,
 )
 from supernet.errors import UserError
-from supernet.space import load_space
+from supernet.space import FitnessSettings, load_space
 
 _BOTH: tuple[Pairs, Pairs] = ("band", "all")
 
@@ -30,7 +30,7 @@ _BOTH: tuple[Pairs, Pairs] = ("band", "all")
 @pytest.mark.parametrize("name", ["mobilenet-cifar", "resnet-cifar"])
 def test_a_planted_ranking_is_recovered_on_networks_held_out(name: str) -> None:
     space = preset(name)
-    start = dataclasses.replace(space.fitness, effectiveness_weight=0.0)
+    start = FitnessSettings()
     sample = planted(space, count=120)
     fit = fit_weights(sample, start, 0.5, Manner(), seed=0)
     held_out = sample.take(fit.held_out)
