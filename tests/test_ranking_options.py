@@ -3,7 +3,9 @@ from typing import Any
 
 import pytest
 
+from search.ranking.fit import Manner
 from search.ranking.options import Options, check_options, macs_range
+from search.ranking.terms import FIELDS
 from supernet.errors import UserError
 
 
@@ -22,12 +24,25 @@ from supernet.errors import UserError
         ({"run": "r", "images": 0}, "--images is 0; it must be at least 1"),
         ({"run": "r", "subnets": 15}, "--subnets is 15; 4 bands of at least 4 take 16"),
         ({"run": "r", "band_width": 1.0}, "--band-width is 1.0; it must be above 0 and below 1"),
+        (
+            {"run": "r", "fit": True, "fitted": "omega"},
+            "--fitted: unknown field 'omega'; valid: block_penalty",
+        ),
+        ({"run": "r", "fitted": "block_penalty"}, "--fitted and --pairs go with --fit"),
+        ({"run": "r", "pairs": "all"}, "--fitted and --pairs go with --fit"),
         ({"run": "r", "held_out": 0.0}, "--held-out is 0.0; it must be above 0 and below 1"),
     ],
 )
 def test_what_does_not_go_together_is_named(options: dict[str, Any], named: str) -> None:
     with pytest.raises(UserError, match=f"^{named}"):
         check_options(Options(**options))
+
+
+def test_all_weights_are_fitted_unless_some_are_named() -> None:
+    assert Options().manner == Manner("band", FIELDS)
+    some = Options(fitted="block_penalty, kind_weights", pairs="all").manner
+    assert some == Manner("all", ("block_penalty", "kind_weights"))
+    check_options(Options(run="r", fit=True, fitted="block_penalty"))
 
 
 def test_the_folder_is_the_runs_or_beside_the_accuracies() -> None:

@@ -120,7 +120,7 @@ def test_scores_of_pinned_architectures(
 ) -> None:
     blocks = tuple(Stage(width, tuple(Block(e, k) for k, e in choices)) for width, choices in stages)
     space = preset("mobilenet-cifar")
-    scores = score(space, encode(space, Architecture("mobilenet", 32, 16, blocks)))
+    scores = score(space, encode(space, Architecture("mobilenet", 32, 16, blocks)), FitnessSettings())
     macs, params, fitness, rho = expected
     assert (scores.macs[0], scores.params[0]) == (macs, params)
     assert scores.fitness[0] == pytest.approx(fitness, rel=1e-12)
@@ -202,7 +202,7 @@ def test_kinds_of_convolutions_that_count_alike_change_nothing(name: str) -> Non
     space = preset(name)
     genes = random_genes(space, 500, np.random.default_rng(0))
     for kinds in ((1.0, 1.0, 1.0), (1.0,)):
-        alike = score(space, genes, dataclasses.replace(space.fitness, kind_weights=kinds, block_penalty=0.0))
+        alike = score(space, genes, dataclasses.replace(space.fitness, kind_weights=kinds))
         assert alike.fitness.tolist() == score(space, genes).fitness.tolist()
     doubled = score(space, genes, dataclasses.replace(space.fitness, kind_weights=(2.0,)))
     assert doubled.entropy.tolist() == (2 * score(space, genes).entropy).tolist()

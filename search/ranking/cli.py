@@ -46,7 +46,7 @@ def _run(arguments: Sequence[str]) -> None:
     fitnesses = {"fitness": settings}
     _write_report(options, report)
     if options.fit:
-        fit = fit_weights(sample, settings, options.held_out, options.pairs, options.seed)
+        fit = fit_weights(sample, settings, options.held_out, options.manner, options.seed)
         report["fit"] = _reported(options, sample, settings, fit)
         fitnesses["fitted fitness"] = fit.settings
         _write_report(options, report)
@@ -116,6 +116,7 @@ def _reported(options: Options, sample: Sample, before: FitnessSettings, fit: Fi
     return {
         "settings": settings_to_json(fit.settings),
         "pairs": options.pairs,
+        "fields": list(options.manner.fields),
         "strength": fit.strength,
         "cross_validation": {f"{strength:g}": found._asdict() for strength, found in fit.cross_validation.items()},
         "fitted_networks": fit.fitted.tolist(),

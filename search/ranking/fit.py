@@ -12,7 +12,7 @@ within the spread of the best one's: the one-standard-error rule (Breiman et al.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -20,12 +20,20 @@ import numpy as np
 from fitness.blocks import FloatArray
 from search.ranking.sample import Sample
 from search.ranking.statistics import LEAST, correlations, kendall, resampled
-from search.ranking.terms import Terms, Weights, derivatives, settings_with, terms_of, values, weights_of
+from search.ranking.terms import FIELDS, Terms, Weights, derivatives, settings_with, terms_of, values, weights_of
 from supernet.errors import UserError
 from supernet.layouts import IntArray
 from supernet.space import FitnessSettings
 
 Pairs = Literal["band", "all"]
+
+
+class Manner(NamedTuple):
+    """How weights are fitted: which networks are compared, and the fields that may change."""
+
+    pairs: Pairs = "band"
+    fields: Collection[str] = FIELDS
+
 
 #: Strengths of the penalty that are tried, the strongest first.
 STRENGTHS = (3.0, 1.0, 0.3, 0.1, 0.03, 0.01)
@@ -73,7 +81,7 @@ def check_fittable(start: FitnessSettings) -> None:
         raise UserError(f"--fit goes with entropy: stage, and the fitness has entropy: {start.entropy}")
 
 
-def fit_weights(sample: Sample, start: FitnessSettings, share: float, pairs: Pairs, seed: int) -> Fit:
+def fit_weights(sample: Sample, start: FitnessSettings, share: float, manner: Manner, seed: int) -> Fit:
     """Fit the weights on the networks that are left when a random ``share`` of each band is held out.
 
     Raises:
@@ -90,9 +98,9 @@ def fit_weights(sample: Sample, start: FitnessSettings, share: float, pairs: Pai
         )
     part = sample.take(fitted)
     splits = [halves(part.band, 0.5, generator) for _ in range(_HALVINGS)]
-    tried = {strength: _left_out(part, start, strength, pairs, splits) for strength in STRENGTHS}
+    tried = {strength: _left_out(part, start, strength, manner, splits) for strength in STRENGTHS}
     strength = strongest(tried)
-    return Fit(fitted_settings(part, start, strength, pairs), strength, tried, fitted, held_out)
+    return Fit(fitted_settings(part, start, strength, manner), strength, tried, fitted, held_out)
 
 
 def strongest(tried: Mapping[float, LeftOut]) -> float:
@@ -110,11 +118,11 @@ def halves(band: IntArray, share: float, generator: np.random.Generator) -> tupl
     return np.flatnonzero(first), np.flatnonzero(~first)
 
 
-def fitted_settings(sample: Sample, start: FitnessSettings, strength: float, pairs: Pairs) -> FitnessSettings:
+def fitted_settings(sample: Sample, start: FitnessSettings, strength: float, manner: Manner) -> FitnessSettings:
     """Return the fitness with the weights of least penalised loss over a sample's pairs."""
     from scipy.optimize import minimize  # noqa: PLC0415 - only a fit pays for it
 
-    problem = _problem(sample, start, pairs)
+    problem = _problem(sample, start, manner)
     if not len(problem.better) or not len(problem.free):
         return start
     found = minimize(
@@ -138,14 +146,14 @@ def _left_out(
     sample: Sample,
     start: FitnessSettings,
     strength: float,
-    pairs: Pairs,
+    manner: Manner,
     splits: Sequence[tuple[IntArray, IntArray]],
 ) -> LeftOut:
     """Return how networks are ranked when each half is ranked by a fit on the other."""
     found = []
     for one, other in splits:
         taus = [
-            kendall_within(sample.take(left_out), fitted_settings(sample.take(kept), start, strength, pairs))
+            kendall_within(sample.take(left_out), fitted_settings(sample.take(kept), start, strength, manner))
             for left_out, kept in ((one, other), (other, one))
         ]
         # Where all are equal nothing is ranked.
@@ -200,15 +208,15 @@ class _Problem:
         return loss, gradient + 2 * strength * moved
 
 
-def _problem(sample: Sample, start: FitnessSettings, pairs: Pairs) -> _Problem:
+def _problem(sample: Sample, start: FitnessSettings, manner: Manner) -> _Problem:
     apart = sample.accuracy[:, None] - sample.accuracy[None, :]
-    groups = sample.band if pairs == "band" else np.zeros_like(sample.band)
+    groups = sample.band if manner.pairs == "band" else np.zeros_like(sample.band)
     better, worse = np.nonzero((apart > 0) & (groups[:, None] == groups[None, :]))
     importance = apart[better, worse]
     terms, weights = terms_of(sample.space, sample.genes), weights_of(sample.space, start)
     scale = float(_deviation(values(terms, weights)[None], groups)[0]) or 1.0
     deviation = _deviation(derivatives(terms, weights), groups) / scale
-    free = np.flatnonzero(deviation)
+    free = np.flatnonzero((deviation > 0) & weights.of_fields(manner.fields))
     # Entropy may count for nothing, but not against a network.
     entropies = len(weights.stages) + len(weights.kinds)
     lowest = np.where(np.arange(len(deviation)) < entropies, np.minimum(0, -weights.flat * deviation), -_FURTHEST)

@@ -4,8 +4,9 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
-from search.ranking.fit import Pairs
-from supernet.errors import UserError
+from search.ranking.fit import Manner, Pairs
+from search.ranking.terms import FIELDS
+from supernet.errors import UserError, unknown_name
 from supernet.units import parse_quantity
 
 #: Fewest subnets a band.
@@ -31,6 +32,7 @@ class Options:
         checkpoint: of the run, the best by validation accuracy or the newest.
         fit: fit the fitness's weights on a part of the networks, and judge them on the others.
         held_out: share of each band that weights are not fitted on.
+        fitted: fields of the fitness that a fit may change, comma-separated, such as block_penalty; all when left out.
         pairs: compare networks of one band when weights are fitted, or all with all.
         output: folder for accuracies, report, plot and fitted weights; RUN/validation, or named after the accuracies.
         seed: seed of draws, intervals and splits.
@@ -50,9 +52,23 @@ class Options:
     checkpoint: Literal["best", "newest"] = "best"
     fit: bool = False
     held_out: float = 0.5
+    fitted: str | None = None
     pairs: Pairs = "band"
     output: str | None = None
     seed: int = 0
+
+    @property
+    def manner(self) -> Manner:
+        """How weights are fitted.
+
+        Raises:
+            UserError: a field has no weights.
+        """
+        names = FIELDS if self.fitted is None else tuple(name.strip() for name in self.fitted.split(","))
+        for name in names:
+            if name not in FIELDS:
+                raise UserError(f"--fitted: {unknown_name('field', name, FIELDS)}")
+        return Manner(self.pairs, names)
 
     @property
     def folder(self) -> Path:
@@ -85,6 +101,8 @@ def check_options(options: Options) -> None:
         raise UserError(
             f"--subnets is {options.subnets}; {options.bands} bands of at least {_LEAST} take {_LEAST * options.bands}"
         )
+    if options.manner != Manner() and not options.fit:
+        raise UserError("--fitted and --pairs go with --fit")
     for name in ("band_width", "held_out"):
         if not 0 < getattr(options, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} is {getattr(options, name)}; it must be above 0 and below 1")

@@ -32,7 +32,9 @@ def plot_ranking(path: Path, sample: Sample, fitnesses: Mapping[str, FitnessSett
         _scatter(axes, sample, values)
         axes.set_xlabel(name)
     panels[0].set_ylabel("accuracy (%)")
-    panels[-1].legend(fontsize="small", loc="best")
+    handles, labels = panels[0].get_legend_handles_labels()
+    # Beside the panels: within one it would hide networks.
+    figure.legend(handles, labels, fontsize="small", loc="outside lower center", ncols=min(4, len(labels)))
     figure.suptitle(f"{len(sample)} networks of {sample.space.name}")
     with replacing(path) as temporary:
         figure.savefig(temporary, format=path.suffix[1:])

@@ -1,14 +1,26 @@
 """The fitness as a product of its weights and what they multiply."""
 
 import dataclasses
+from collections.abc import Collection
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fitness.blocks import FloatArray
 from fitness.score import score
 from supernet.layouts import IntArray
 from supernet.space import CONVOLUTIONS, FitnessSettings, SearchSpace
+
+#: The fields of a fitness that hold weights, in the order of a row of them.
+FIELDS = (
+    "entropy_weights",
+    "kind_weights",
+    "depth_penalty",
+    "effectiveness_weight",
+    "width_penalty",
+    "block_penalty",
+)
 
 #: Digits of a weight that is written.
 _DIGITS = 5
@@ -35,6 +47,11 @@ class Weights(NamedTuple):
     def flat(self) -> FloatArray:
         """All weights in a row."""
         return np.concatenate(self)
+
+    def of_fields(self, names: Collection[str]) -> NDArray[np.bool_]:
+        """Return which weights in a row belong to fields of these ``names``."""
+        sizes = [len(self.stages), len(self.kinds), *[1] * len(self.others)]
+        return np.repeat([name in names for name in FIELDS], sizes)
 
     def like(self, flat: FloatArray) -> "Weights":
         """Return other weights, given in a row."""
@@ -81,10 +98,15 @@ def settings_with(start: FitnessSettings, weights: Weights) -> FitnessSettings:
     )
     return dataclasses.replace(
         start,
-        entropy_weights=tuple(stages),
-        kind_weights=tuple(kinds),
+        entropy_weights=_unless_equal(start.entropy_weights, stages),
+        kind_weights=_unless_equal(start.kind_weights, kinds),
         depth_penalty=depth,
         effectiveness_weight=effectiveness,
         width_penalty=width,
         block_penalty=block,
     )
+
+
+def _unless_equal(start: tuple[float, ...], found: list[float]) -> tuple[float, ...]:
+    """Return ``found``, or ``start`` where that says the same, perhaps with one weight for all."""
+    return start if found == list(np.broadcast_to(start, len(found))) else tuple(found)
