@@ -16,7 +16,7 @@ import yaml
 from federation import micro_config
 from matplotlib.image import imread
 
-from search.comparison.measure import Measured, Outcome, read_outcome, write_outcome
+from search.comparison.outcome import Measured, Outcome, read_outcome, write_outcome
 from search.comparison.study import Study, read_study
 from search.comparison.summary import Spread, rows, to_csv, to_markdown
 from search.comparison.trials import share_done

@@ -40,6 +40,7 @@ def test_nothing_but_networks_and_weights_needs_torch() -> None:
         "search.page.page",
         "cache.latency.table",
         "search.latency.cli",
+        "search.comparison.cli",
         "search.ranking.cli",
         "cache.kept",
         "cache.exact",

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from cache.progress import shown
 from fitness.score import score
+from search.comparison.outcome import read_outcome, write_outcome
+from search.comparison.plot import plot_rows
 from search.comparison.study import Study, Trial, read_study
 from search.comparison.summary import rows, to_csv, to_markdown, to_table
 from supernet.console import next_step, options_parser, print_table, run_command, stderr
@@ -85,7 +87,7 @@ def _check_budgets(study: Study) -> None:
 
 def _run_trials(study: Study, folder: Path, jobs: int) -> None:
     # Both import torch.
-    from search.comparison.measure import measure, write_outcome  # noqa: PLC0415
+    from search.comparison.measure import measure  # noqa: PLC0415
     from search.comparison.trials import Trials  # noqa: PLC0415
 
     first = [trial for trial in study.trials if trial.label == study.reference]
@@ -101,8 +103,6 @@ def _run_trials(study: Study, folder: Path, jobs: int) -> None:
 
 def _with_compute(study: Study, folder: Path, trial: Trial) -> Trial:
     """Return a trial that computes as much as the reference did with its seed; the reference itself as it is."""
-    from search.comparison.measure import read_outcome  # noqa: PLC0415 - imports torch
-
     if study.reference in (None, trial.label):
         return trial
     reference = dataclasses.replace(trial, label=str(study.reference))
@@ -116,9 +116,6 @@ def _outcome_path(folder: Path, trial: Trial) -> Path:
 
 def _report(study: Study, folder: Path) -> None:
     """Write table and plot of what is finished."""
-    from search.comparison.measure import read_outcome  # noqa: PLC0415
-    from search.comparison.plot import plot_rows  # noqa: PLC0415
-
     paths = [_outcome_path(folder, trial) for trial in study.trials]
     outcomes = [read_outcome(path) for path in paths if path.exists()]
     if not outcomes:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from search.comparison.measure import Measured, Outcome
+from search.comparison.outcome import Measured, Outcome
 from supernet.units import format_bytes, format_quantity
 
 #: Of the CSV file.
