@@ -9,8 +9,6 @@ from supernet.typed_yaml import from_mapping, read_yaml_mapping
 from training.accountant import PrivacyConfig
 from training.clients import ClientsConfig
 from training.config import (
-    RESUME_MAY_ADAPT,
-    RESUME_MAY_CHANGE,
     CheckpointConfig,
     ClientConfig,
     DataConfig,
@@ -18,10 +16,10 @@ from training.config import (
     RunConfig,
     ServerConfig,
     TrackingConfig,
-    changed_fields,
     config_to_mapping,
     write_config,
 )
+from training.config_changes import RESUME_MAY_ADAPT, RESUME_MAY_CHANGE, changed_fields
 from training.execution import ExecutionConfig
 from training.flower.settings import FlowerConfig
 from training.methods.settings import CoTrainConfig, DecNasConfig, DfnasConfig, FedAvgConfig

@@ -15,7 +15,8 @@ import pytest
 from supernet.errors import UserError
 from supernet.typed_yaml import from_mapping
 from training.clients import ClientsConfig
-from training.config import RESUME_MAY_CHANGE, RunConfig, changed_fields, config_to_mapping
+from training.config import RunConfig, config_to_mapping
+from training.config_changes import RESUME_MAY_CHANGE, changed_fields
 from training.flower.connection import opened_link
 from training.flower.line import GONE, SOCKET, Line, LineLost
 from training.flower.link import FlowerLink, check_reachable

@@ -1,7 +1,6 @@
 """The configuration of a run: typed, complete, written to ``config.yaml`` and read back."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,39 +27,6 @@ PRIVATE_METHODS: tuple[MethodName, ...] = ("deepfednas", "superfednas", "fedavg"
 
 #: Methods that search before what is scheduled begins.
 SEARCHING_METHODS: tuple[MethodName, ...] = ("decnas",)
-
-#: What may change when a run is resumed: where things are, what is reported, how many clients train at once.
-RESUME_MAY_CHANGE = (
-    "output",
-    "data.root",
-    "data.download",
-    "checkpoint.",
-    "tracking.",
-    "execution.workers",
-    *(
-        f"flower.{name}"
-        for name in (
-            "address",
-            "root_certificates",
-            "insecure",
-            "min_clients",
-            "patience",
-            "deadline",
-            "quorum",
-            "retries",
-        )
-    ),
-)
-
-#: What may change besides for the sake of another machine or a full memory; the user is told that bytes differ.
-RESUME_MAY_ADAPT = (
-    "device",
-    "precision",
-    *(f"execution.{name}" for name in ("memory_format", "fused", "compiled", "graphs", "threads")),
-    "client.batch_size",
-    "evaluation.batch_size",
-    "flower.wire_dtype",
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -326,28 +292,6 @@ def config_to_mapping(config: RunConfig) -> dict[str, Any]:
 def write_config(path: Path, config: RunConfig) -> None:
     """Write the complete configuration; ``train-supernet --config PATH`` runs it again."""
     write_text(path, yaml.safe_dump(config_to_mapping(config), sort_keys=False))
-
-
-def changed_fields(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """Return every (field, old, new) that differs and is not one that any resumed run may change.
-
-    A group of fields that an older program did not know has its defaults, which leave runs as they were.
-    """
-    defaults = config_to_mapping(RunConfig())
-    old, new = dict(_flatten({**defaults, **before})), dict(_flatten({**defaults, **after}))
-    return [
-        (name, old.get(name), new.get(name))
-        for name in sorted(old.keys() | new.keys())
-        if not name.startswith(RESUME_MAY_CHANGE) and old.get(name) != new.get(name)
-    ]
-
-
-def _flatten(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in mapping.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _plain(value: Any) -> Any:

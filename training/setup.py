@@ -20,7 +20,8 @@ from supernet.space import SearchSpace, load_space
 from supernet.weights import Tensors, initial_tensors
 from training.accountant import require_accountant
 from training.checkpoint import Checkpoint, RunState, load_checkpoint, newest_checkpoint, save_checkpoint
-from training.config import RESUME_MAY_ADAPT, RunConfig, changed_fields, config_to_mapping
+from training.config import RunConfig, config_to_mapping
+from training.config_changes import RESUME_MAY_ADAPT, changed_fields
 from training.curriculum import Counts
 from training.data.sources import source
 from training.devices import resolve_device

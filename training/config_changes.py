@@ -1,0 +1,61 @@
+"""What of a run's configuration may change when it is resumed."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from training.config import RunConfig, config_to_mapping
+
+#: What may change when a run is resumed: where things are, what is reported, how many clients train at once.
+RESUME_MAY_CHANGE = (
+    "output",
+    "data.root",
+    "data.download",
+    "checkpoint.",
+    "tracking.",
+    "execution.workers",
+    *(
+        f"flower.{name}"
+        for name in (
+            "address",
+            "root_certificates",
+            "insecure",
+            "min_clients",
+            "patience",
+            "deadline",
+            "quorum",
+            "retries",
+        )
+    ),
+)
+
+#: What may change besides for the sake of another machine or a full memory; the user is told that bytes differ.
+RESUME_MAY_ADAPT = (
+    "device",
+    "precision",
+    *(f"execution.{name}" for name in ("memory_format", "fused", "compiled", "graphs", "threads")),
+    "client.batch_size",
+    "evaluation.batch_size",
+    "flower.wire_dtype",
+)
+
+
+def changed_fields(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Return every (field, old, new) that differs and is not one that any resumed run may change.
+
+    A group of fields that an older program did not know has its defaults, which leave runs as they were.
+    """
+    defaults = config_to_mapping(RunConfig())
+    old, new = dict(_flatten({**defaults, **before})), dict(_flatten({**defaults, **after}))
+    return [
+        (name, old.get(name), new.get(name))
+        for name in sorted(old.keys() | new.keys())
+        if not name.startswith(RESUME_MAY_CHANGE) and old.get(name) != new.get(name)
+    ]
+
+
+def _flatten(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in mapping.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
