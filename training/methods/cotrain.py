@@ -78,5 +78,6 @@ def _work(space: SearchSpace, entries: Sequence[Entry], envelope: Entry, setting
     outer = envelope.architecture
     inside = [intersection(space, entry.architecture, outer) for entry in entries if entry.macs <= envelope.macs]
     smaller = [architecture for architecture in dict.fromkeys(inside) if architecture != outer]
-    drawn: tuple[Architecture, ...] = tuple(smaller) if settings.networks == "all" else ()
+    # The smallest is trained in every step: to draw it too would be to train it twice.
+    drawn: tuple[Architecture, ...] = tuple(smaller[1:]) if settings.networks == "all" else ()
     return CoTraining(tuple(smaller[:1]), drawn, settings.distillation, settings.temperature)
