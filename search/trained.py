@@ -21,6 +21,7 @@ from training.calibration import (
     statistics_of,
     with_statistics,
 )
+from training.capabilities import able_clients, capabilities
 from training.checkpoint import Checkpoint, best_checkpoint, load_checkpoint, newest_checkpoint
 from training.config import RunConfig
 from training.data.images import ImageSet
@@ -28,7 +29,7 @@ from training.data.sources import load_images
 from training.engines.protocol import CalibratingEngine
 from training.evaluation import Evaluator
 from training.execution import Profile
-from training.federation import Federation, able_clients, simulated_again
+from training.federation import Federation, simulated_again
 from training.finetune import FineTuning, fine_tune
 from training.flower.connection import connect
 from training.flower.evaluation import FederatedEvaluator
@@ -168,7 +169,8 @@ class TrainedRun:
 
     def _able(self, engine: CalibratingEngine, entry: Entry) -> list[int]:
         """Return the clients that are there and can run a subnet."""
-        able = able_clients(self.config, self.space, entry, engine.available())
+        clients = capabilities(self.config.clients, self.space, self.config.seed)
+        able = able_clients(clients, entry, engine.available(), self.config.client.batch)
         if not able:
             raise UserError("no client of the federation can run this subnet; search one within their limits")
         return able

@@ -99,6 +99,11 @@ def capabilities(config: ClientsConfig, space: SearchSpace, seed: int) -> list[C
     ]
 
 
+def able_clients(clients: Sequence[Capability], entry: Entry, available: Sequence[int], batch_size: int) -> list[int]:
+    """Return those of the ``available`` clients that can train ``entry``."""
+    return [client for client in available if clients[client].runs(entry, batch_size)]
+
+
 def matched(parts: Sequence[list[int]], clients: Sequence[Capability]) -> list[list[int]]:
     """Return the parts of the images by client, the more images the more MACs a client can run."""
     strongest = sorted(range(len(clients)), key=lambda client: -(clients[client].macs or float("inf")))

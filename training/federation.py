@@ -8,7 +8,6 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from cache.entries import Entry
 from cache.file import Cache
 from supernet.errors import UserError
 from supernet.layouts import IntArray
@@ -145,12 +144,6 @@ def method_of(config: RunConfig, space: SearchSpace, cache: Cache, labels: IntAr
     """
     clients = capabilities(config.clients, space, config.seed)
     return make_method(Ground(config, space, cache.entries, clients, labels))
-
-
-def able_clients(config: RunConfig, space: SearchSpace, entry: Entry, available: Sequence[int]) -> list[int]:
-    """Return those of the ``available`` clients of a run that can train ``entry``."""
-    clients = capabilities(config.clients, space, config.seed)
-    return [client for client in available if clients[client].runs(entry, config.client.batch)]
 
 
 def recipe_of(config: RunConfig, space: SearchSpace, normalisation: Normalisation) -> Recipe:

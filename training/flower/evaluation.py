@@ -1,6 +1,7 @@
 """Evaluation where the images are: clients calibrate and measure subnets on what they hold out."""
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
@@ -11,11 +12,11 @@ from supernet.architecture import Architecture
 from supernet.space import SearchSpace
 from supernet.weights import views
 from training.calibration import blank_network, combined, plan_calibration, with_statistics
+from training.capabilities import Capability, able_clients, capabilities
 from training.config import RunConfig
 from training.engines.flower import FlowerEngine
 from training.engines.protocol import EngineError
 from training.evaluation import Evaluation, Probe
-from training.federation import able_clients
 from training.messages import CalibrationTask, Correct, EvaluationTask, Failure, Statistics
 
 AnyAnswer = TypeVar("AnyAnswer", Statistics | Failure, Correct | Failure)
@@ -44,7 +45,7 @@ class FederatedEvaluator:
         except EngineError:
             # The round is merged; the next one says what is wrong, after it has waited again.
             return Evaluation()
-        able = {entry.architecture: able_clients(self.config, self.space, entry, present) for entry in entries}
+        able = {entry.architecture: self._able(entry, present) for entry in entries}
         tally = _Tally()
         networks = self._calibrated(tensors, able, tally)
         correct = self._measured(networks, able, tally)
@@ -60,9 +61,17 @@ class FederatedEvaluator:
 
         None if no client answered that can run it.
         """
-        clients = able_clients(self.config, self.space, entry, self.engine.available())
+        clients = self._able(entry, self.engine.available())
         measured = self._measured({entry.architecture: network}, {entry.architecture: clients}, _Tally())
         return measured.get(entry.architecture)
+
+    @functools.cached_property
+    def _clients(self) -> Sequence[Capability]:
+        """What every client can run; limits may be files, which are read once."""
+        return capabilities(self.config.clients, self.space, self.config.seed)
+
+    def _able(self, entry: Entry, available: Sequence[int]) -> list[int]:
+        return able_clients(self._clients, entry, available, self.config.client.batch)
 
     def _calibrated(
         self, tensors: Mapping[str, Tensor], able: Mapping[Architecture, Sequence[int]], tally: "_Tally"

@@ -10,7 +10,7 @@ from cache.entries import Entry
 from supernet.architecture import Architecture
 from supernet.genes import intersection
 from supernet.space import SearchSpace
-from training.answers import Answers, RoundPlan
+from training.answers import RoundPlan
 from training.checkpoint import RunState
 from training.curriculum import runnable_entries
 from training.evaluation import choose_probes
@@ -44,11 +44,6 @@ class CoTrain(SupernetMethod):
         drawn = drawn_clients(config, state, available)
         envelopes = {client: self._envelopes[client] for client in drawn}
         return equal_plan(config, state, envelopes, {client: self._work[client] for client in drawn})
-
-    def counted(self, state: RunState, answers: Answers) -> RunState:
-        """Return ``state``: nothing else is kept."""
-        del answers
-        return state
 
     def probes(self, state: RunState) -> Sequence[Entry]:
         """Return entries of the cache from its smallest to its largest."""

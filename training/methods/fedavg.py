@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from cache.entries import Entry
 from supernet.architecture_file import ARCHITECTURE, architecture_text
-from training.answers import Answers, RoundPlan
+from training.answers import RoundPlan
 from training.checkpoint import RunState
 from training.methods.draws import able_among, drawn_clients, equal_plan
 from training.methods.protocol import Ground, SupernetMethod
@@ -36,11 +36,6 @@ class FedAvg(SupernetMethod):
         config = self._ground.config
         drawn = drawn_clients(config, state, able_among(self._ground, available, lambda client: self._entry))
         return equal_plan(config, state, dict.fromkeys(drawn, self._entry))
-
-    def counted(self, state: RunState, answers: Answers) -> RunState:
-        """Return ``state``: nothing else is kept."""
-        del answers
-        return state
 
     def probes(self, state: RunState) -> Sequence[Entry]:
         """Return the network."""

@@ -77,6 +77,11 @@ class Method(Protocol):
 class SupernetMethod:
     """What methods share that train nothing beside the supernet and search nothing while they do."""
 
+    def counted(self, state: RunState, answers: Answers) -> RunState:
+        """Return ``state``: nothing else is kept."""
+        del answers
+        return state
+
     def branches(self, state: RunState) -> Mapping[str, Entry]:
         """Return none."""
         del state
