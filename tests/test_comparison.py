@@ -16,6 +16,7 @@ import yaml
 from federation import micro_config
 from matplotlib.image import imread
 
+from search.comparison.differences import Difference, differences, differences_markdown
 from search.comparison.outcome import Measured, Outcome, read_outcome, write_outcome
 from search.comparison.study import Study, read_study
 from search.comparison.summary import Spread, rows, to_csv, to_markdown
@@ -152,6 +153,23 @@ def test_the_table_has_means_and_sample_deviations_over_seeds() -> None:
     assert float(parsed[0]["bytes_down"]) == 3000
 
 
+def test_methods_are_subtracted_seed_by_seed() -> None:
+    outcomes = [
+        _outcome("a", 0, {100: 0.5, 200: 0.75}),
+        _outcome("b", 0, {100: 0.25, 200: 0.5}),
+        _outcome("a", 1, {100: 0.75}),
+        _outcome("b", 1, {100: 0.25, 200: 0.5}),
+        _outcome("a", 2, {100: 0.0}),  # b has not finished this seed
+        _outcome("c", 5, {100: 0.5}),  # shares no seed
+    ]
+    found = differences(["a", "b", "c"], [100, 200, 300], outcomes)
+    expected = [Spread(0.375, 0.25 / 2 * 2**0.5, 2), Spread(0.25, 0.0, 1), None]
+    assert found == [Difference("a", "b", 2, expected)]
+    lines = differences_markdown(found, [100, 200, 300]).splitlines()
+    assert lines[0] == "| difference in points | seeds | at 100 MACs | at 200 MACs | at 300 MACs |"
+    assert lines[2] == "| a − b | 2 | +37.50 ± 17.68 | +25.00 | – |"
+
+
 def test_an_outcome_is_read_back_and_a_damaged_one_named(tmp_path: Path) -> None:
     path = tmp_path / "outcome.json"
     outcome = dataclasses.replace(_outcome("a", 0, {100: 0.5}), networks=[])
@@ -195,7 +213,8 @@ def test_a_study_ends_with_a_table_a_plot_and_the_next_command(finished: Finishe
     assert all(0 < float(line["accuracy_mean"]) < 1 and line["seeds"] == "2" for line in parsed)
     assert all(float(line["macs"]) <= float(line["budget_macs"]) for line in parsed)
     assert "deepfednas" in (output / "table.md").read_text()
-    assert "deepfednas" in done.stdout
+    assert "deepfednas − cotrain" in (output / "table.md").read_text()
+    assert "deepfednas − cotrain" in done.stdout
     assert imread(output / "accuracy.png").shape[0] > 300
     assert f"next: search-subnet --run {output / 'runs' / 'deepfednas-seed0'}" in done.stderr
 

@@ -3,60 +3,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from configs import OTHER
 
 from supernet.errors import UserError
 from supernet.typed_yaml import from_mapping, read_yaml_mapping
 from training.accountant import PrivacyConfig
-from training.clients import ClientsConfig
 from training.config import (
-    CheckpointConfig,
     ClientConfig,
     DataConfig,
-    EvaluationConfig,
     RunConfig,
     ServerConfig,
-    TrackingConfig,
     config_to_mapping,
     write_config,
 )
-from training.config_changes import RESUME_MAY_ADAPT, RESUME_MAY_CHANGE, changed_fields
-from training.execution import ExecutionConfig
-from training.flower.settings import FlowerConfig
-from training.methods.settings import CoTrainConfig, DecNasConfig, DfnasConfig, FedAvgConfig
-from training.partition import PartitionConfig
-
-#: No field has its default value.
-_OTHER = RunConfig(
-    space="mobilenet-cifar",
-    output="somewhere/else",
-    cache="cache.jsonl",
-    fitness="fitness.yaml",
-    rounds=7,
-    seed=11,
-    engine="flower",
-    compute="50T",
-    method="superfednas",
-    device="cuda:1",
-    precision="bf16",
-    data=DataConfig("imagefolder", "images", True, 0.25, 3, False, 5, 2, 7, 0.2, 1.0, 900),
-    partition=PartitionConfig("shard", 0.3, 4, 5),
-    clients=ClientsConfig(
-        30, 10, ("60M", "180M"), ("64M",), "zipf", 1.5, "100M", ("5ms",), "table.json", None, "independent"
-    ),
-    client=ClientConfig(2, 32, 0.025, "step", 0.5, 1e-4, 1.0, 0.1),
-    # Weights by examples are refused beside privacy.
-    server=ServerConfig(0.75, False, 0.9),
-    fedavg=FedAvgConfig("network.json"),
-    cotrain=CoTrainConfig("extremes", 0.25, 2.0),
-    dfnas=DfnasConfig("start.json", 0.01, 0.4, 0.5, "60M", True),
-    decnas=DecNasConfig("60M", "start.json", 0.05, 0.9, 3, 4, 12, 0.01, 0.05),
-    privacy=PrivacyConfig(1.5, 0.5, 1e-6),
-    evaluation=EvaluationConfig(3, 4, 512, 64),
-    checkpoint=CheckpointConfig(5, 6),
-    tracking=TrackingConfig("offline", "mine", False),
-    execution=ExecutionConfig("contiguous", False, True, False, 3, 2),
-    flower=FlowerConfig("superlink:9092", "ca.crt", True, 3, 10.0, 20.0, 0.75, 5, "bf16"),
-)
+from training.methods.settings import DecNasConfig
 
 
 def _nested(name: str, value: object) -> dict[str, Any]:
@@ -67,20 +27,8 @@ def _nested(name: str, value: object) -> dict[str, Any]:
     return mapping
 
 
-def _changed(name: str, value: object) -> dict[str, Any]:
-    """Return the mapping of the other configuration with one field replaced."""
-    mapping = config_to_mapping(_OTHER)
-    *groups, field = name.split(".")
-    inner = mapping
-    for group in groups:
-        inner = inner[group]
-    assert field in inner
-    inner[field] = value
-    return mapping
-
-
 def test_every_field_of_the_test_differs_from_its_default() -> None:
-    ours, defaults = config_to_mapping(_OTHER), config_to_mapping(RunConfig())
+    ours, defaults = config_to_mapping(OTHER), config_to_mapping(RunConfig())
     for name, value in ours.items():
         for field, inner in value.items() if isinstance(value, dict) else [(name, value)]:
             default = defaults[name][field] if isinstance(value, dict) else defaults[name]
@@ -89,7 +37,7 @@ def test_every_field_of_the_test_differs_from_its_default() -> None:
             assert inner != default or excluded, f"{name}.{field}"
 
 
-@pytest.mark.parametrize("config", [RunConfig(), _OTHER])
+@pytest.mark.parametrize("config", [RunConfig(), OTHER])
 def test_a_configuration_comes_back_from_its_file_as_it_was(tmp_path: Path, config: RunConfig) -> None:
     path = tmp_path / "config.yaml"
     write_config(path, config)
@@ -97,92 +45,10 @@ def test_a_configuration_comes_back_from_its_file_as_it_was(tmp_path: Path, conf
 
 
 def test_the_file_names_every_field_in_their_order() -> None:
-    mapping = config_to_mapping(_OTHER)
+    mapping = config_to_mapping(OTHER)
     assert list(mapping) == [field.name for field in dataclasses.fields(RunConfig)]
     assert list(mapping["client"]) == [field.name for field in dataclasses.fields(ClientConfig)]
     assert mapping["clients"]["max_macs"] == ["60M", "180M"]
-
-
-def test_an_equal_configuration_has_no_changed_field() -> None:
-    assert changed_fields(config_to_mapping(_OTHER), config_to_mapping(_OTHER)) == []
-
-
-@pytest.mark.parametrize(
-    ("name", "old", "new"),
-    [
-        ("rounds", 7, 8),
-        ("seed", 11, 0),
-        ("device", "cuda:1", "cpu"),
-        ("client.lr", 0.025, 0.03),
-        ("clients.max_macs", ["60M", "180M"], ["60M"]),
-        ("data.name", "imagefolder", "digits"),
-        ("data.crop", 3, None),
-        ("partition.alpha", 0.3, 0.4),
-        ("server.momentum", 0.9, 0.0),
-        ("evaluation.every", 3, 4),
-        ("evaluation.batch_size", 64, 32),
-        ("precision", "bf16", "auto"),
-        ("client.batch_size", 32, 16),
-        ("data.mixup", 0.2, 0.0),
-        ("data.magnitude", 7, 9),
-        ("execution.memory_format", "contiguous", None),
-        ("execution.threads", 2, 4),
-    ],
-)
-def test_a_changed_field_is_named_with_its_old_and_new_value(name: str, old: object, new: object) -> None:
-    assert changed_fields(config_to_mapping(_OTHER), _changed(name, new)) == [(name, old, new)]
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("output", "moved"),
-        ("data.root", "/elsewhere"),
-        ("data.download", False),
-        ("checkpoint.every", 1),
-        ("checkpoint.keep", 9),
-        ("tracking.wandb", "off"),
-        ("tracking.project", "another"),
-        ("tracking.progress", True),
-        ("execution.workers", 1),
-        ("flower.address", "elsewhere:1"),
-        ("flower.root_certificates", None),
-        ("flower.deadline", 1.0),
-        ("flower.quorum", 0.1),
-    ],
-)
-def test_where_things_are_and_what_is_reported_may_change(name: str, value: object) -> None:
-    assert changed_fields(config_to_mapping(_OTHER), _changed(name, value)) == []
-
-
-def test_what_a_resumed_run_may_adapt_is_where_and_how_it_is_computed() -> None:
-    fields = [f"{name}.{field}" if field else name for name, field in _fields(config_to_mapping(_OTHER))]
-    adapted = [name for name in fields if name.startswith(RESUME_MAY_ADAPT)]
-    assert adapted == [
-        "device",
-        "precision",
-        "client.batch_size",
-        "evaluation.batch_size",
-        "execution.memory_format",
-        "execution.fused",
-        "execution.compiled",
-        "execution.graphs",
-        "execution.threads",
-        "flower.wire_dtype",
-    ]
-    assert not [name for name in adapted if name.startswith(RESUME_MAY_CHANGE)]
-
-
-def _fields(mapping: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return the groups and fields of a configuration; the field is empty where there is no group."""
-    return [(name, field) for name, value in mapping.items() for field in (value if isinstance(value, dict) else [""])]
-
-
-def test_a_field_that_is_new_or_gone_counts_as_changed() -> None:
-    without = config_to_mapping(_OTHER)
-    del without["client"]["clip"]
-    assert changed_fields(without, config_to_mapping(_OTHER)) == [("client.clip", None, 1.0)]
-    assert changed_fields(config_to_mapping(_OTHER), without) == [("client.clip", 1.0, None)]
 
 
 _BAD_VALUES: list[tuple[str, object]] = [
@@ -326,11 +192,3 @@ def test_the_default_delta_is_small_and_below_one_over_the_clients(
     delta: float | None, clients: int, expected: float
 ) -> None:
     assert PrivacyConfig(delta=delta).delta_among(clients) == pytest.approx(expected)
-
-
-def test_a_run_from_before_there_was_privacy_goes_on_without_it() -> None:
-    before = config_to_mapping(RunConfig())
-    del before["privacy"]
-    assert changed_fields(before, config_to_mapping(RunConfig())) == []
-    private = config_to_mapping(RunConfig(privacy=PrivacyConfig(clip=1.0)))
-    assert changed_fields(before, private) == [("privacy.clip", 0.0, 1.0)]

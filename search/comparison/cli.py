@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cache.progress import shown
 from fitness.score import score
+from search.comparison.differences import differences, differences_markdown, differences_table
 from search.comparison.outcome import read_outcome, write_outcome
 from search.comparison.plot import plot_rows
 from search.comparison.study import Study, Trial, read_study
@@ -122,7 +123,11 @@ def _report(study: Study, folder: Path) -> None:
         return
     found = rows(study.labels, study.budgets, outcomes)
     write_text(folder / "table.csv", to_csv(found, study.budgets))
-    write_text(folder / "table.md", to_markdown(found, study.budgets))
+    apart = differences(study.labels, study.budgets, outcomes)
+    pages = [to_markdown(found, study.budgets), *([differences_markdown(apart, study.budgets)] if apart else [])]
+    write_text(folder / "table.md", "\n".join(pages))
     plot_rows(folder / "accuracy.png", study.name, found)
     print_table(to_table(f"{study.name}: test accuracy, {len(outcomes)} of {len(paths)} runs", found, study.budgets))
+    if apart:
+        print_table(differences_table(f"{study.name}: seed by seed", apart, study.budgets))
     stderr.print(f"table: {folder / 'table.csv'}, {folder / 'table.md'}; plot: {folder / 'accuracy.png'}")

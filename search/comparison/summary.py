@@ -122,11 +122,25 @@ def _percent(found: Spread) -> str:
     return f"{100 * found.mean:.2f}{deviation} %"
 
 
+def markdown_table(names: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """Return a table as Markdown, its first column to the left."""
+    every = [names, ["---", *["---:"] * (len(names) - 1)], *lines]
+    return "".join(f"| {' | '.join(line)} |\n" for line in every)
+
+
+def terminal_table(title: str, names: Sequence[str], lines: Sequence[Sequence[str]]) -> Table:
+    """Return a table for the terminal, its first column to the left."""
+    table = Table(title=title)
+    for position, name in enumerate(names):
+        table.add_column(name, justify="right" if position else "left")
+    for line in lines:
+        table.add_row(*line)
+    return table
+
+
 def to_markdown(found: Sequence[Row], budgets: Sequence[int]) -> str:
-    """Return the table as Markdown."""
-    names = header(budgets)
-    lines = [names, ["---", *["---:"] * (len(names) - 1)], *map(cells, found)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    """Return the rows as Markdown."""
+    return markdown_table(header(budgets), [cells(row) for row in found])
 
 
 def to_csv(found: Sequence[Row], budgets: Sequence[int]) -> str:
@@ -143,10 +157,5 @@ def to_csv(found: Sequence[Row], budgets: Sequence[int]) -> str:
 
 
 def to_table(title: str, found: Sequence[Row], budgets: Sequence[int]) -> Table:
-    """Return the table for the terminal."""
-    table = Table(title=title)
-    for name in header(budgets):
-        table.add_column(name, justify="left" if name == "method" else "right")
-    for row in found:
-        table.add_row(*cells(row))
-    return table
+    """Return the rows for the terminal."""
+    return terminal_table(title, header(budgets), [cells(row) for row in found])

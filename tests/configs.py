@@ -1,0 +1,50 @@
+"""A configuration in which everything is set."""
+
+from training.accountant import PrivacyConfig
+from training.clients import ClientsConfig
+from training.config import (
+    CheckpointConfig,
+    ClientConfig,
+    DataConfig,
+    EvaluationConfig,
+    RunConfig,
+    ServerConfig,
+    TrackingConfig,
+)
+from training.execution import ExecutionConfig
+from training.flower.settings import FlowerConfig
+from training.methods.settings import CoTrainConfig, DecNasConfig, DfnasConfig, FedAvgConfig
+from training.partition import PartitionConfig
+
+#: No field has its default value.
+OTHER = RunConfig(
+    space="mobilenet-cifar",
+    output="somewhere/else",
+    cache="cache.jsonl",
+    fitness="fitness.yaml",
+    rounds=7,
+    seed=11,
+    engine="flower",
+    compute="50T",
+    method="superfednas",
+    device="cuda:1",
+    precision="bf16",
+    data=DataConfig("imagefolder", "images", True, 0.25, 3, False, 5, 2, 7, 0.2, 1.0, 900),
+    partition=PartitionConfig("shard", 0.3, 4, 5),
+    clients=ClientsConfig(
+        30, 10, ("60M", "180M"), ("64M",), "zipf", 1.5, "100M", ("5ms",), "table.json", None, "independent"
+    ),
+    client=ClientConfig(2, 32, 0.025, "step", 0.5, 1e-4, 1.0, 0.1),
+    # Weights by examples are refused beside privacy.
+    server=ServerConfig(0.75, False, 0.9),
+    fedavg=FedAvgConfig("network.json"),
+    cotrain=CoTrainConfig("extremes", 0.25, 2.0),
+    dfnas=DfnasConfig("start.json", 0.01, 0.4, 0.5, "60M", True),
+    decnas=DecNasConfig("60M", "start.json", 0.05, 0.9, 3, 4, 12, 0.01, 0.05),
+    privacy=PrivacyConfig(1.5, 0.5, 1e-6),
+    evaluation=EvaluationConfig(3, 4, 512, 64),
+    checkpoint=CheckpointConfig(5, 6),
+    tracking=TrackingConfig("offline", "mine", False),
+    execution=ExecutionConfig("contiguous", False, True, False, 3, 2),
+    flower=FlowerConfig("superlink:9092", "ca.crt", True, 3, 10.0, 20.0, 0.75, 5, "bf16"),
+)
