@@ -13,7 +13,7 @@ from training.config import (
 )
 from training.execution import ExecutionConfig
 from training.flower.settings import FlowerConfig
-from training.methods.settings import CoTrainConfig, DecNasConfig, DfnasConfig, FedAvgConfig
+from training.methods.settings import CoTrainConfig, DecNasConfig, DeepFedNasConfig, DfnasConfig, FedAvgConfig
 from training.partition import PartitionConfig
 
 #: No field has its default value.
@@ -37,6 +37,7 @@ OTHER = RunConfig(
     client=ClientConfig(2, 32, 0.025, "step", 0.5, 1e-4, 1.0, 0.1),
     # Weights by examples are refused beside privacy.
     server=ServerConfig(0.75, False, 0.9),
+    deepfednas=DeepFedNasConfig("uniform"),
     fedavg=FedAvgConfig("network.json"),
     cotrain=CoTrainConfig("extremes", 0.25, 2.0),
     dfnas=DfnasConfig("start.json", 0.01, 0.4, 0.5, "60M", True),

@@ -8,6 +8,7 @@ from configs import OTHER
 from training.accountant import PrivacyConfig
 from training.config import RunConfig, config_to_mapping
 from training.config_changes import RESUME_MAY_ADAPT, RESUME_MAY_CHANGE, changed_fields
+from training.methods.settings import DeepFedNasConfig
 
 
 def _changed(name: str, value: object) -> dict[str, Any]:
@@ -110,3 +111,13 @@ def test_a_run_from_before_there_was_privacy_goes_on_without_it() -> None:
     assert changed_fields(before, config_to_mapping(RunConfig())) == []
     private = config_to_mapping(RunConfig(privacy=PrivacyConfig(clip=1.0)))
     assert changed_fields(before, private) == [("privacy.clip", 0.0, 1.0)]
+
+
+def test_a_run_from_before_the_draw_was_balanced_does_not_change_it_unasked() -> None:
+    before = config_to_mapping(RunConfig())
+    del before["deepfednas"]
+    assert changed_fields(before, config_to_mapping(RunConfig())) == [("deepfednas.draw", "uniform", "balanced")]
+    uniform = RunConfig(deepfednas=DeepFedNasConfig("uniform"))
+    assert changed_fields(before, config_to_mapping(uniform)) == []
+    other = {**before, "method": "cotrain"}
+    assert changed_fields(other, config_to_mapping(RunConfig(method="cotrain"))) == []

@@ -1,3 +1,5 @@
+from typing import get_args
+
 import numpy as np
 import pytest
 from federation import MICRO
@@ -11,6 +13,7 @@ from supernet.genes import encode, random_genes
 from supernet.space import load_space
 from training.capabilities import Capability
 from training.curriculum import Assigner, Counts, Curriculum
+from training.methods.settings import CacheDraw
 
 _BATCH = 8
 _CURRICULA: tuple[Curriculum, ...] = ("pareto", "sandwich")
@@ -92,12 +95,19 @@ def test_when_all_clients_train_every_round_each_is_given_the_smallest_and_the_l
         assert max(counts.largest) - min(counts.largest) <= 2
 
 
-def test_pareto_draws_cache_entries_only_and_all_of_them() -> None:
-    assigner, generator = _assigner(), np.random.default_rng(0)
-    drawn = [entry for _ in range(80) for entry in assigner.assign(range(6), Counts.zero(6), generator)[2:]]
-    assert set(drawn) == set(micro_entries())
-    times = [drawn.count(entry) for entry in micro_entries()]
-    assert min(times) > 320 / len(times) * 0.6
+@pytest.mark.parametrize("draw", get_args(CacheDraw))
+def test_pareto_draws_all_cache_entries_evenly_or_in_inverse_proportion_to_their_macs(draw: CacheDraw) -> None:
+    entries, clients = micro_entries(), [Capability()] * 6
+    assigner = Assigner("pareto", MICRO, entries, clients, _BATCH, draw)
+    generator = np.random.default_rng(0)
+    drawn = [entry for _ in range(2000) for entry in assigner.assign(range(6), Counts.zero(6), generator)[2:]]
+    assert set(drawn) == set(entries)
+    weights = np.array([1.0 if draw == "uniform" else 1 / entry.macs for entry in entries])
+    expected = weights / weights.sum() * len(drawn)
+    times = np.array([drawn.count(entry) for entry in entries])
+    assert np.abs(times - expected).max() < 5 * np.sqrt(expected.max())
+    # Loose enough to hold, and the two rules are farther apart than that.
+    assert entries[-1].macs > 2 * entries[0].macs
 
 
 def test_sandwich_draws_from_the_space_within_the_macs_of_the_cache() -> None:

@@ -13,7 +13,14 @@ from training.accountant import PrivacyConfig
 from training.clients import ClientsConfig
 from training.execution import ExecutionConfig, PrecisionChoice
 from training.flower.settings import FlowerConfig
-from training.methods.settings import CoTrainConfig, DecNasConfig, DfnasConfig, FedAvgConfig, MethodName
+from training.methods.settings import (
+    CoTrainConfig,
+    DecNasConfig,
+    DeepFedNasConfig,
+    DfnasConfig,
+    FedAvgConfig,
+    MethodName,
+)
 from training.partition import PartitionConfig
 from training.schedules import LearningRateSchedule
 
@@ -215,6 +222,7 @@ class RunConfig:
         clients: the federation.
         client: local training.
         server: aggregation.
+        deepfednas: the method deepfednas.
         fedavg: the network of the method fedavg.
         cotrain: the method cotrain.
         dfnas: the method dfnas.
@@ -243,6 +251,7 @@ class RunConfig:
     clients: ClientsConfig = dataclasses.field(default_factory=ClientsConfig)
     client: ClientConfig = dataclasses.field(default_factory=ClientConfig)
     server: ServerConfig = dataclasses.field(default_factory=ServerConfig)
+    deepfednas: DeepFedNasConfig = dataclasses.field(default_factory=DeepFedNasConfig)
     fedavg: FedAvgConfig = dataclasses.field(default_factory=FedAvgConfig)
     cotrain: CoTrainConfig = dataclasses.field(default_factory=CoTrainConfig)
     dfnas: DfnasConfig = dataclasses.field(default_factory=DfnasConfig)

@@ -38,14 +38,19 @@ RESUME_MAY_ADAPT = (
     "flower.wire_dtype",
 )
 
+#: What deepfednas did before there was a choice.
+_BEFORE = {"deepfednas": {"draw": "uniform"}}
+
 
 def changed_fields(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """Return every (field, old, new) that differs and is not one that any resumed run may change.
 
-    A group of fields that an older program did not know has its defaults, which leave runs as they were.
+    A group of fields that an older program did not know has its defaults, which leave runs as they were, or what that
+    program did.
     """
     defaults = config_to_mapping(RunConfig())
-    old, new = dict(_flatten({**defaults, **before})), dict(_flatten({**defaults, **after}))
+    did = _BEFORE if before.get("method") == "deepfednas" else {}
+    old, new = dict(_flatten({**defaults, **did, **before})), dict(_flatten({**defaults, **after}))
     return [
         (name, old.get(name), new.get(name))
         for name in sorted(old.keys() | new.keys())

@@ -17,6 +17,7 @@ from cache.sampling import draw_within
 from supernet.errors import BudgetError, UserError
 from supernet.space import SearchSpace
 from training.capabilities import Capability
+from training.methods.settings import CacheDraw
 
 Curriculum = Literal["pareto", "sandwich"]
 
@@ -54,6 +55,7 @@ class Assigner:
         entries: the cache's entries by ascending MACs.
         clients: what every client can run.
         batch_size: images of a local step, for the memory a network needs.
+        cache_draw: how ``pareto`` draws from the entries.
 
     Raises:
         UserError: a client cannot run even the smallest entry.
@@ -66,8 +68,9 @@ class Assigner:
         entries: Sequence[Entry],
         clients: Sequence[Capability],
         batch_size: int,
+        cache_draw: CacheDraw = "balanced",
     ) -> None:
-        self._space, self._batch_size = space, batch_size
+        self._space, self._batch_size, self._cache_draw = space, batch_size, cache_draw
         self._entries = entries
         self._clients = clients
         self._runnable = runnable_entries(entries, clients, batch_size)
@@ -101,7 +104,10 @@ class Assigner:
 
     def _draw_from_cache(self, client: int, generator: np.random.Generator) -> Entry:
         runnable = self._runnable[client]
-        return runnable[int(generator.integers(len(runnable)))]
+        if self._cache_draw == "uniform":
+            return runnable[int(generator.integers(len(runnable)))]
+        shares = 1 / np.array([entry.macs for entry in runnable])
+        return runnable[int(generator.choice(len(runnable), p=shares / shares.sum()))]
 
     def _draw_from_space(self, client: int, generator: np.random.Generator) -> Entry:
         """Draw within the MACs of the client's entries; the smallest entry if no draw is one it can run."""

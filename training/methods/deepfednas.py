@@ -11,5 +11,5 @@ def deepfednas(ground: Ground) -> MaxNet:
     Raises:
         UserError: a client cannot run the smallest network of the cache.
     """
-    batch = ground.config.client.batch
-    return MaxNet(ground, Assigner("pareto", ground.space, ground.entries, ground.clients, batch))
+    batch, draw = ground.config.client.batch, ground.config.deepfednas.draw
+    return MaxNet(ground, Assigner("pareto", ground.space, ground.entries, ground.clients, batch, draw))

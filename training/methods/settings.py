@@ -9,7 +9,20 @@ from supernet.units import parse_quantity
 
 MethodName = Literal["deepfednas", "superfednas", "fedavg", "cotrain", "dfnas", "decnas"]
 
+CacheDraw = Literal["balanced", "uniform"]
+
 CoTrainedNetworks = Literal["all", "extremes", "largest", "smallest"]
+
+
+@dataclasses.dataclass(frozen=True)
+class DeepFedNasConfig:
+    """Networks drawn from the cache.
+
+    Attributes:
+        draw: balanced (in inverse proportion to their MACs: all get the same compute) or uniform (as published).
+    """
+
+    draw: CacheDraw = "balanced"
 
 
 @dataclasses.dataclass(frozen=True)
