@@ -57,13 +57,8 @@ def _cells(difference: Difference) -> list[str]:
     return [
         f"{difference.label} − {difference.other}",
         str(difference.seeds),
-        *("–" if found is None else _points(found) for found in difference.accuracies),
+        *("–" if found is None else found.in_points("+") for found in difference.accuracies),
     ]
-
-
-def _points(found: Spread) -> str:
-    deviation = f" ± {100 * found.deviation:.2f}" if found.count > 1 else ""
-    return f"{100 * found.mean:+.2f}{deviation}"
 
 
 def differences_markdown(found: Sequence[Difference], budgets: Sequence[int]) -> str:

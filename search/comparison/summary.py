@@ -5,6 +5,7 @@ import dataclasses
 import io
 import statistics
 from collections.abc import Sequence
+from typing import Literal
 
 from rich.table import Table
 
@@ -30,6 +31,11 @@ class Spread:
     def of(cls, values: Sequence[float]) -> "Spread":
         """Return the spread of one or more values."""
         return cls(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0, len(values))
+
+    def in_points(self, sign: Literal["", "+"] = "") -> str:
+        """Return both times 100, the mean with its sign if told so; no deviation of a single seed."""
+        deviation = f" ± {100 * self.deviation:.2f}" if self.count > 1 else ""
+        return f"{100 * self.mean:{sign}.2f}{deviation}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,17 +115,12 @@ def cells(row: Row) -> list[str]:
     return [
         row.label,
         str(row.seeds),
-        *("–" if found is None else _percent(found) for found in row.accuracies),
+        *("–" if found is None else f"{found.in_points()} %" for found in row.accuracies),
         format_bytes(row.bytes_up),
         f"{format_quantity(row.compute)} MACs",
         f"{row.rounds:.0f}",
         f"{row.search_seconds:.2f} s" if row.search_seconds else "–",
     ]
-
-
-def _percent(found: Spread) -> str:
-    deviation = f" ± {100 * found.deviation:.2f}" if found.count > 1 else ""
-    return f"{100 * found.mean:.2f}{deviation} %"
 
 
 def markdown_table(names: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
