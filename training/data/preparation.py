@@ -1,0 +1,193 @@
+"""Preparation: how a picture or an array of any size, depth and colour becomes pixels of one shape.
+
+The one description that training, evaluation, export and the deployed example follow. In this order:
+
+1. *Orientation*: the picture is turned as its EXIF says.
+2. *Depth*: values of more than 8 bits, and floats, are scaled so that white is 255 (``white_of``).
+3. *Background*: what is transparent shows white.
+4. *Channels*: one is the grey of Pillow's ``L``, three are RGB; any other number comes from arrays that have it.
+5. *Fit*: a picture that is no square is cropped to its centre, padded with white, or stretched.
+6. *Resize*: Pillow's bicubic filter, band by band, with 8 bits.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+Fit = Literal["crop", "pad", "stretch"]
+
+Pixels = NDArray[np.uint8]
+
+#: What shows through transparent pixels, and what pads.
+BACKGROUND = 255
+
+#: Largest values of the usual depths: 8, 12 and 16 bits.
+DEPTHS = (255, 4095, 65535)
+
+#: Files that hold arrays (height, width) or (height, width, channels) and not pictures.
+ARRAY_SUFFIX = ".npy"
+
+
+class PictureError(ValueError):
+    """A picture or array that cannot be prepared; the message says why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Preparation:
+    """What all pictures of a run become.
+
+    Attributes:
+        side: height and width in pixels.
+        channels: 1 for grey, 3 for RGB, or those of the arrays.
+        fit: what is done about pictures that are no squares.
+    """
+
+    side: int
+    channels: int = 3
+    fit: Fit = "crop"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the whole description as JSON values, for files that are used elsewhere."""
+        return {
+            **dataclasses.asdict(self),
+            "orientation": "exif",
+            "depths": list(DEPTHS),
+            "background": BACKGROUND,
+            "filter": "bicubic",
+        }
+
+
+def read_picture(path: Path, preparation: Preparation) -> Pixels:
+    """Return the pixels of a picture or ``.npy`` file, shape (side, side, channels).
+
+    Raises:
+        PictureError: it cannot be read, or holds what cannot be prepared.
+    """
+    try:
+        if path.suffix.lower() == ARRAY_SUFFIX:
+            return prepare_array(np.load(path, allow_pickle=False), preparation)
+        with Image.open(path) as picture:
+            return prepare_picture(picture, preparation)
+    except PictureError:
+        raise
+    # Pillow's readers let many kinds of errors out of damaged files.
+    except (OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, OverflowError) as error:
+        raise PictureError(str(error) or type(error).__name__) from error
+    except (Image.DecompressionBombError, MemoryError) as error:
+        raise PictureError(f"it is too large: {error}") from error
+
+
+def prepare_picture(picture: Image.Image, preparation: Preparation) -> Pixels:
+    """Return the pixels of a picture, shape (side, side, channels).
+
+    Raises:
+        PictureError: its values have no known range, or the channels asked for are not a picture's.
+    """
+    if preparation.channels not in (1, 3):
+        raise PictureError(
+            f"it is a picture, and the network takes {preparation.channels} channels; "
+            f"give {ARRAY_SUFFIX} arrays of (height, width, {preparation.channels})"
+        )
+    return _fitted(_colour(_on_white(_of_8_bits(ImageOps.exif_transpose(picture)))), preparation)
+
+
+def prepare_array(array: NDArray[Any], preparation: Preparation) -> Pixels:
+    """Return the pixels of an array (height, width) or (height, width, channels), shape (side, side, channels).
+
+    An array of one channel is grey, of three it is RGB; where a network wants the other they are converted.
+
+    Raises:
+        PictureError: it has another shape, type or number of channels, or its values have no known range.
+    """
+    if array.ndim == 2:
+        array = array[:, :, None]
+    if array.ndim != 3 or 0 in array.shape:
+        raise PictureError(f"it has shape {array.shape}; it must be (height, width) or (height, width, channels)")
+    pixels, channels = to_8_bits(array), array.shape[2]
+    if channels == preparation.channels:
+        bands = [Image.fromarray(np.ascontiguousarray(pixels[:, :, band])) for band in range(channels)]
+        return np.concatenate([_fitted(band, dataclasses.replace(preparation, channels=1)) for band in bands], axis=2)
+    if {channels, preparation.channels} == {1, 3}:
+        return _fitted(Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels), preparation)
+    raise PictureError(f"it has {channels} channels, and the network takes {preparation.channels}")
+
+
+def white_of(array: NDArray[Any]) -> float:
+    """Return the value that is white: the least of 255, 4095 and 65535 that holds all values, else the largest value.
+
+    Of bytes it is 255, of truth values and of floats up to 1 it is 1. Files declare the bits of their containers,
+    while what is in them often has 12.
+
+    Raises:
+        PictureError: a value is negative or not finite, or the values are no numbers.
+    """
+    if array.dtype == np.uint8:
+        return DEPTHS[0]
+    if array.dtype.kind not in "buif":
+        raise PictureError(f"its values are {array.dtype}; they must be whole numbers or floats")
+    least, most = float(array.min()), float(array.max())
+    if not (least >= 0 and np.isfinite(most)):
+        raise PictureError(f"its values go from {least:g} to {most:g}, a range that is not known; scale them to 0..1")
+    if array.dtype.kind in "bf" and most <= 1:
+        return 1.0
+    return next((float(depth) for depth in DEPTHS if most <= depth), most)
+
+
+def to_8_bits(array: NDArray[Any]) -> Pixels:
+    """Return values scaled so that ``white_of`` them is 255, rounded.
+
+    Raises:
+        PictureError: their range is not known.
+    """
+    white = white_of(array)
+    if array.dtype == np.uint8:
+        return array
+    return np.rint(array.astype(np.float64) * (255 / white)).astype(np.uint8)
+
+
+def _of_8_bits(picture: Image.Image) -> Image.Image:
+    """Return a picture whose bands have 8 bits; Pillow's own conversions clip deeper ones."""
+    if picture.mode.split(";")[0] not in ("I", "F"):
+        return picture
+    return Image.fromarray(to_8_bits(np.asarray(picture)))
+
+
+def _on_white(picture: Image.Image) -> Image.Image:
+    if not picture.has_transparency_data:
+        return picture
+    opaque = Image.new("RGBA", picture.size, (BACKGROUND,) * 4)
+    return Image.alpha_composite(opaque, _converted(picture, "RGBA"))
+
+
+def _colour(picture: Image.Image) -> Image.Image:
+    return picture if picture.mode in ("L", "RGB") else _converted(picture, "RGB")
+
+
+def _converted(picture: Image.Image, mode: str) -> Image.Image:
+    try:
+        return picture.convert(mode)
+    except ValueError as error:
+        raise PictureError(f"its colours are {picture.mode}; convert it to RGB") from error
+
+
+def _fitted(picture: Image.Image, preparation: Preparation) -> Pixels:
+    """Return a picture of mode L or RGB in the channels, fit and size that are asked for."""
+    picture = picture.convert("L" if preparation.channels == 1 else "RGB")
+    width, height = picture.size
+    side, box = (preparation.side,) * 2, (0, 0, width, height)
+    if preparation.fit == "crop":
+        short = min(width, height)
+        left, top = (width - short) // 2, (height - short) // 2
+        box = (left, top, left + short, top + short)
+    elif preparation.fit == "pad" and width != height:
+        long = max(width, height)
+        padded = Image.new(picture.mode, (long, long), (BACKGROUND,) * len(picture.getbands()))
+        padded.paste(picture, ((long - width) // 2, (long - height) // 2))
+        picture, box = padded, (0, 0, long, long)
+    if picture.size != side:
+        picture = picture.resize(side, Image.Resampling.BICUBIC, box=box)
+    return np.asarray(picture).reshape(preparation.side, preparation.side, preparation.channels)
