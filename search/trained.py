@@ -29,12 +29,13 @@ from training.data.sources import load_images
 from training.engines.protocol import CalibratingEngine
 from training.evaluation import Evaluator
 from training.execution import Profile
-from training.federation import Federation, simulated_again
+from training.federation import Federation, StoredFederation
 from training.finetune import FineTuning, fine_tune
 from training.flower.connection import connect
 from training.flower.evaluation import FederatedEvaluator
 from training.flower.link import Link
 from training.run_folder import read_census, read_run_config, read_split
+from training.run_images import preparation_of
 
 Calibration = Literal["auto", "pooled", "federated", "none"]
 
@@ -195,9 +196,10 @@ def open_run(
             connected = connect(link, config, space, listener, read_census(folder))
         measured_there = connected.evaluator(config, space)
         return TrainedRun(folder, config, space, connected, checkpoint, path, measured_there, None)
-    simulation = simulated_again(folder, config, space, read_split(folder))
-    test_images = None
-    if test:
-        test_images = load_images(config.data.name, config.data.root, "test", space.resolutions[-1])
-    evaluator = simulation.evaluator(config, space)
+    data, test_images = config.data, None
+    with shown() as listener:
+        if test:
+            test_images = load_images(data.name, data.root, "test", preparation_of(config, space), listener=listener)
+        simulation = StoredFederation(folder, config, space, read_split(folder), listener)
+        evaluator = simulation.evaluator(config, space)
     return TrainedRun(folder, config, space, simulation, checkpoint, path, evaluator, test_images)

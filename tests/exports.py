@@ -18,6 +18,7 @@ from supernet.space import SearchSpace
 from training.calibration import calibrate
 from training.data.batches import plain_batches
 from training.data.images import normalisation_of
+from training.data.preparation import Preparation
 from training.data.sources import load_images
 
 CALIBRATED = {"method": "pooled", "clients": 6, "batches": 4, "images": 256}
@@ -36,7 +37,7 @@ def learned(space: SearchSpace = MICRO, architecture: Architecture | None = None
     """Return a network of the space that saw the digits for some steps."""
     if architecture is None:
         architecture = decode(space, random_genes(space, 1, np.random.default_rng(3))[0])
-    digits = load_images("digits", "", "train", architecture.resolution)
+    digits = load_images("digits", "", "train", Preparation(architecture.resolution))
     training, validation = digits.subset(torch.arange(256, len(digits))), digits.subset(torch.arange(256))
     normalisation = normalisation_of(training)
     with torch.random.fork_rng():

@@ -15,12 +15,12 @@ from simulation import Recorder
 from cache.progress import SILENT
 from supernet.typed_yaml import from_mapping
 from supernet.weights import Tensors
+from training import run_images
 from training.checkpoint import RunState
 from training.clients import ClientsConfig
 from training.config import CheckpointConfig, DataConfig, EvaluationConfig, RunConfig
-from training.data import sources
-from training.data.images import ImageSet
-from training.data.sources import load_images
+from training.data.listing import Listing
+from training.data.sources import Split, list_images
 from training.engines import flower as flower_engine
 from training.engines.flower import FlowerEngine
 from training.flower import exchange, node, wire
@@ -178,7 +178,7 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exchange, "_POLL", 0.001)
     monkeypatch.setattr(flower_engine, "_PAUSE", 0.001)
     monkeypatch.setattr(node, "from_mapping", _parsed)
-    monkeypatch.setattr(sources, "load_images", _loaded)
+    monkeypatch.setattr(run_images, "list_images", _listed)
 
 
 def _parsed(cls: type[RunConfig], mapping: Mapping[str, Any], source: str) -> RunConfig:
@@ -186,9 +186,14 @@ def _parsed(cls: type[RunConfig], mapping: Mapping[str, Any], source: str) -> Ru
     return _parsed_text(json.dumps(mapping), source)
 
 
+def _listed(name: str, root: str, split: Split, **rest: Any) -> Listing:
+    del rest
+    return _listed_once(name, root, split)
+
+
 @functools.cache
-def _loaded(name: str, root: str, split: str, side: int) -> ImageSet:
-    return load_images(name, root, split, side)
+def _listed_once(name: str, root: str, split: Split) -> Listing:
+    return list_images(name, root, split)
 
 
 @functools.cache

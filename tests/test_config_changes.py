@@ -98,11 +98,12 @@ def _fields(mapping: dict[str, Any]) -> list[tuple[str, str]]:
     return [(name, field) for name, value in mapping.items() for field in (value if isinstance(value, dict) else [""])]
 
 
-def test_a_field_that_is_new_or_gone_counts_as_changed() -> None:
+def test_a_field_that_an_older_program_did_not_know_had_its_default() -> None:
     without = config_to_mapping(OTHER)
-    del without["client"]["clip"]
-    assert changed_fields(without, config_to_mapping(OTHER)) == [("client.clip", None, 1.0)]
-    assert changed_fields(config_to_mapping(OTHER), without) == [("client.clip", 1.0, None)]
+    del without["client"]["clip"], without["data"]["fit"]
+    clip, fit = ("client.clip", 10.0, 1.0), ("data.fit", "crop", "pad")
+    assert changed_fields(without, config_to_mapping(OTHER)) == [clip, fit]
+    assert changed_fields(without, without) == []
 
 
 def test_a_run_from_before_there_was_privacy_goes_on_without_it() -> None:

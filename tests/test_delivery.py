@@ -20,6 +20,7 @@ from search.subnet import load_subnet, read_subnet_info
 from supernet.machine import machine
 from supernet.space import SearchSpace, space_to_mapping
 from training.data.batches import prepare
+from training.data.preparation import Preparation
 from training.data.sources import load_images
 from training.run_folder import read_space
 
@@ -105,7 +106,7 @@ def test_fine_tuning_is_reported_before_and_after_and_in_the_files(command: Comm
     assert tuned["before"] == {name: untouched[name] for name in ("validation_accuracy", "test_accuracy")}
     assert tuned["before"] != tuned["after"]
     network, info = load_subnet(output), read_subnet_info(output)
-    test = load_images("digits", "data", "test", 8)
+    test = load_images("digits", "data", "test", Preparation(8))
     with torch.inference_mode():
         hits = (network(prepare(test.images, 8, info.normalisation)).argmax(1) == test.labels).float().mean()
     assert float(hits) == pytest.approx(report["test_accuracy"], abs=0.01)

@@ -47,11 +47,9 @@ from training.checkpoint import RunState, load_checkpoint, newest_checkpoint
 from training.client import LocalTrainer
 from training.clients import ClientsConfig
 from training.config import ClientConfig, DataConfig, EvaluationConfig, RunConfig, ServerConfig
-from training.data.sources import load_images
 from training.engines.flower import FlowerEngine, restored, statistics_shapes
 from training.engines.protocol import EngineError
 from training.evaluation import Evaluation
-from training.federation import split_images
 from training.flower import wire
 from training.flower.evaluation import FederatedEvaluator
 from training.flower.line import LineLost
@@ -60,6 +58,7 @@ from training.messages import CalibrationTask, Correct, EvaluationTask, Failure,
 from training.partition import PartitionConfig
 from training.records import RoundRecord
 from training.rounds import Run, train
+from training.run_images import shares, used_images
 from training.setup import assemble, new_run
 
 #: The client whose answers are spoiled.
@@ -667,7 +666,7 @@ def test_counts_that_cannot_be_fail_alone(config: RunConfig, link: LocalLink, ch
 
 
 def _held_out(config: RunConfig, client: int) -> list[int]:
-    split = split_images(config, load_images("digits", "data", "train", 8))
+    split = shares(config, used_images(config))
     return list(split.validation)[client :: config.clients.count]
 
 

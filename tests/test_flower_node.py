@@ -20,14 +20,15 @@ from simulation import largest, random_architectures, random_tensors, same_bytes
 from supernet.kept import kept_folder
 from supernet.space import space_to_mapping
 from supernet.weights import Tensors, views
+from training import run_images
 from training.client import LocalTrainer
 from training.clients import ClientsConfig
 from training.config import DataConfig, RunConfig, config_to_mapping
 from training.data import sources
 from training.data.images import ImageSet, Normalisation, normalisation_of
-from training.data.sources import load_images
+from training.data.preparation import Preparation
 from training.execution import Profile
-from training.federation import recipe_of, split_images
+from training.federation import recipe_of
 from training.flower import connection, wire
 from training.flower.node import answer
 from training.flower.roster import Description
@@ -35,6 +36,7 @@ from training.flower.wire import Request
 from training.memory import OutOfMemoryError
 from training.messages import Task
 from training.partition import PartitionConfig
+from training.run_images import shares, split_of, used_images
 from training.work import CoTraining, work_to_json
 
 _DIGITS = tuple("0123456789")
@@ -75,8 +77,9 @@ def _kept() -> list[Path]:
 
 
 def _split(config: RunConfig) -> tuple[ImageSet, Any]:
-    data = load_images("digits", "data", "train", 8)
-    return data, split_images(config, data)
+    listing = used_images(config)
+    data = listing.read(Preparation(8))
+    return data, split_of(config, data, shares(config, listing))
 
 
 def _folder(root: Path, classes: dict[str, int]) -> Path:
@@ -205,8 +208,8 @@ def test_kept_images_are_read_without_the_decoder(config: RunConfig, monkeypatch
     first = _ask(_request(config), config_of(1))
     (path,) = _kept()
     before = path.stat()
-    monkeypatch.delattr(sources, "load_images")
-    monkeypatch.delattr(sources, "load_class_folders")
+    monkeypatch.delattr(run_images, "used_images")
+    monkeypatch.delattr(sources, "list_class_folders")
     assert _ask(_request(config), config_of(1)) == first
     assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 

@@ -38,7 +38,7 @@ class _Nodes:
         self.said: dict[str, Reaction] = {}
         self.told: list[str] = []
         self.now, self.a_look = 0.0, 1000.0
-        question = Request("describe", 30.0, "fp32", {}, {"resolutions": [_SIDE]}, (), {}, [])
+        question = Request("describe", 30.0, "fp32", {}, {"resolutions": [_SIDE], "in_channels": 3}, (), {}, [])
         self.roster = Roster(self.link, Exchange(self.link), question, 3, self.told.append, self._clock)
 
     def _clock(self) -> float:

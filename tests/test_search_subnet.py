@@ -28,6 +28,7 @@ from supernet.genes import encode
 from supernet.space import SearchSpace, load_space, space_to_mapping
 from supernet.units import format_quantity
 from training.data.batches import plain_batches
+from training.data.preparation import Preparation
 from training.data.sources import load_images
 from training.run_folder import read_space
 
@@ -365,7 +366,7 @@ def test_a_trained_subnet_is_extracted_calibrated_evaluated_and_written(command:
     assert report["validation_accuracy"] > 0.3
     assert report["test_accuracy"] > 0.3
     network, info = load_subnet(output), read_subnet_info(output)
-    test = load_images("digits", "data", "test", 8)
+    test = load_images("digits", "data", "test", Preparation(8))
     with torch.inference_mode():
         hits = [(network(x).argmax(1) == y).sum() for x, y in plain_batches(test, 64, 8, info.normalisation)]
     assert sum(map(int, hits)) / len(test) == pytest.approx(report["test_accuracy"], abs=0.01)

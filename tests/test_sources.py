@@ -15,7 +15,8 @@ from torchvision import datasets
 
 from training.data.augment import Augmentation
 from training.data.images import DataError, ImageSet
-from training.data.sources import load_images, source
+from training.data.preparation import Preparation
+from training.data.sources import Split, load_images, source
 
 
 def _values(data: ImageSet) -> Counter[tuple[bytes, int]]:
@@ -24,7 +25,7 @@ def _values(data: ImageSet) -> Counter[tuple[bytes, int]]:
 
 
 def test_digits_are_split_into_disjoint_parts_that_are_all_of_them() -> None:
-    train, test = (load_images("digits", "", split, 8) for split in ("train", "test"))
+    train, test = (load_images("digits", "", split, Preparation(8)) for split in ("train", "test"))
     digits = load_digits()
     scaled = np.rint(digits.images * (255 / 16)).astype(np.uint8)
     every = Counter(
@@ -38,14 +39,14 @@ def test_digits_are_split_into_disjoint_parts_that_are_all_of_them() -> None:
 
 
 def test_a_fifth_of_every_digit_is_test_data() -> None:
-    train, test = (load_images("digits", "", split, 8).labels for split in ("train", "test"))
+    train, test = (load_images("digits", "", split, Preparation(8)).labels for split in ("train", "test"))
     for digit in range(10):
         held, kept = int((test == digit).sum()), int((train == digit).sum())
         assert held == -(-(held + kept) // 5)
 
 
 def test_digits_are_resized_to_the_side_of_the_space() -> None:
-    small, large = (load_images("digits", "", "test", side).images for side in (8, 16))
+    small, large = (load_images("digits", "", "test", Preparation(side)).images for side in (8, 16))
     assert large.shape == (len(small), 3, 16, 16)
     # The mean brightness of an image outlives a change of size.
     means = [images.float().mean(dim=(1, 2, 3)) for images in (small, large)]
@@ -83,27 +84,28 @@ def test_cifar_is_read_from_its_own_files(
     monkeypatch.setattr(dataset, "train_list", [[file, sums[file]] for file in train_files])
     monkeypatch.setattr(dataset, "test_list", [[test_file, sums[test_file]]])
     monkeypatch.setattr(dataset, "meta", {**dataset.meta, "md5": sums[dataset.meta["filename"]]})
-    for split, files in (("train", train_files), ("test", [test_file])):
-        data = load_images(name, str(tmp_path), split, 32)
+    parts: list[tuple[Split, list[str]]] = [("train", train_files), ("test", [test_file])]
+    for split, files in parts:
+        data = load_images(name, str(tmp_path), split, Preparation(32))
         # A row holds the red plane, then the green and the blue one, each row by row.
         expected = np.concatenate([batches[file] for file in files]).reshape(-1, 3, 32, 32)
         assert np.array_equal(data.images.numpy(), expected)
         assert data.labels.tolist() == [0, 1, 2, 0] * len(files)
         assert data.classes == ("class0", "class1", "class2")
-    halved = load_images(name, str(tmp_path), "test", 16).images
+    halved = load_images(name, str(tmp_path), "test", Preparation(16)).images
     assert halved.shape == (4, 3, 16, 16)
     assert halved.dtype == torch.uint8
     # A damaged file is as good as none.
     file = tmp_path / dataset.base_folder / test_file
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(DataError, match=r"its files are damaged; set --data\.root, or pass --data\.download"):
-        load_images(name, str(tmp_path), "test", 32)
+        load_images(name, str(tmp_path), "test", Preparation(32))
 
 
 @pytest.mark.parametrize(("name", "spelt"), [("cifar10", "CIFAR10"), ("cifar100", "CIFAR100")])
 def test_missing_cifar_is_an_error_that_names_the_option_to_fetch_it(tmp_path: Path, name: str, spelt: str) -> None:
     with pytest.raises(DataError, match=rf"{spelt} is not in .*pass --data\.download") as caught:
-        load_images(name, str(tmp_path), "train", 32)
+        load_images(name, str(tmp_path), "train", Preparation(32))
     assert str(tmp_path) in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -126,13 +128,14 @@ def _write_folder(root: Path) -> None:
     (root / "train" / "red" / "notes.txt").write_text("no image")
 
 
-def _load_folder(root: Path, split: str = "train", side: int = 8) -> ImageSet:
-    return load_images("imagefolder", str(root), split, side)
+def _load_folder(root: Path, split: Split = "train", side: int = 8) -> ImageSet:
+    return load_images("imagefolder", str(root), split, Preparation(side))
 
 
 def test_an_image_folder_is_decoded_resized_and_labelled_by_its_folders(tmp_path: Path) -> None:
     _write_folder(tmp_path)
-    for split, labels in (("train", [0, 0, 1, 1]), ("test", [0, 1])):
+    parts: list[tuple[Split, list[int]]] = [("train", [0, 0, 1, 1]), ("test", [0, 1])]
+    for split, labels in parts:
         data = _load_folder(tmp_path, split, 8)
         assert data.classes == ("blue", "red")
         assert data.labels.tolist() == labels
@@ -226,10 +229,11 @@ def test_a_missing_or_empty_train_folder_is_an_error_that_shows_the_layout(tmp_p
         _load_folder(tmp_path)
 
 
-def test_a_missing_test_folder_is_an_error_before_anything_is_trained(tmp_path: Path) -> None:
+def test_a_missing_test_folder_matters_only_to_those_who_want_its_images(tmp_path: Path) -> None:
     _write_image(tmp_path / "train" / "red" / "1.png", (1, 1, 1))
-    with pytest.raises(DataError, match=r"there is no folder .*test"):
-        _load_folder(tmp_path)
+    assert len(_load_folder(tmp_path)) == 1
+    with pytest.raises(DataError, match=r"there is no folder .*test; without test images leave out --test$"):
+        _load_folder(tmp_path, "test")
 
 
 def test_a_class_without_images_is_an_error_that_names_it(tmp_path: Path) -> None:
@@ -250,7 +254,7 @@ def test_a_class_in_one_part_only_is_an_error_that_names_both(tmp_path: Path, pa
 
 def test_an_image_folder_cannot_be_downloaded(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"drop --data\.download and set --data\.root"):
-        load_images("imagefolder", str(tmp_path), "train", 8, download=True)
+        load_images("imagefolder", str(tmp_path), "train", Preparation(8), download=True)
 
 
 def test_more_images_than_memory_is_an_error_before_any_is_decoded(
@@ -261,14 +265,14 @@ def test_more_images_than_memory_is_an_error_before_any_is_decoded(
     # Four images of 64×64 twice over are 98,304 bytes.
     monkeypatch.setattr(os, "sysconf", lambda name: {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 23}[name])
     with pytest.raises(
-        DataError, match=r"4 images of 64×64 need .* use fewer images, or a space of a lower resolution"
+        DataError, match=r"4 images of 64×64 in 3 channels need .* use fewer .* or a space of a lower resolution"
     ):
         _load_folder(tmp_path, side=64)
 
 
 def test_an_unknown_data_set_is_an_error_that_lists_the_valid_ones() -> None:
     with pytest.raises(DataError, match="unknown data set 'mnist'; valid: cifar10, cifar100, digits, imagefolder"):
-        load_images("mnist", "", "train", 8)
+        load_images("mnist", "", "train", Preparation(8))
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "imagefolder"])

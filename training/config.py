@@ -11,6 +11,7 @@ from supernet.files import write_text
 from supernet.units import parse_quantity
 from training.accountant import PrivacyConfig
 from training.clients import ClientsConfig
+from training.data.preparation import Fit
 from training.execution import ExecutionConfig, PrecisionChoice
 from training.flower.settings import FlowerConfig
 from training.methods.settings import (
@@ -26,6 +27,9 @@ from training.schedules import LearningRateSchedule
 
 #: Images a step of the published recipe.
 DEFAULT_BATCH = 64
+
+#: Share of the training images held out for validation.
+DEFAULT_VALIDATION = 0.1
 
 EngineName = Literal["in-process", "flower"]
 
@@ -44,7 +48,8 @@ class DataConfig:
         name: digits, cifar10, cifar100 or imagefolder.
         root: folder of the images; holds train/CLASS and test/CLASS for imagefolder.
         download: fetch CIFAR if it is not in the root.
-        validation: share of the training images held out before they are partitioned.
+        validation: share of the training images that are used held out before they are partitioned, 0.1 when left out;
+            leave it out where ROOT/val (or valid, validation) holds validation images.
         crop: pixels of padding of the random crop; the data set's own when left out.
         flip: mirror images; the data set's own when left out.
         cutout: side in pixels of the square cut out; none when left out.
@@ -52,13 +57,15 @@ class DataConfig:
         magnitude: of RandAugment's operations, 0 to 30.
         mixup: alpha of Mixup; 0 for none.
         cutmix: alpha of CutMix; 0 for none.
-        images: the clients get only so many of the training images, drawn at random; all when left out.
+        images: so many of the training images are used and read, those held out for validation included, drawn at
+            random with the classes' shares; all when left out.
+        fit: what is done about pictures that are no squares: crop to the centre, pad with white, or stretch.
     """
 
     name: str = "digits"
     root: str = "data"
     download: bool = False
-    validation: float = 0.1
+    validation: float | None = None
     crop: int | None = None
     flip: bool | None = None
     cutout: int | None = None
@@ -67,6 +74,12 @@ class DataConfig:
     mixup: float = 0.0
     cutmix: float = 0.0
     images: int | None = None
+    fit: Fit = "crop"
+
+    @property
+    def validation_share(self) -> float:
+        """Share of the training images held out where the data have no validation split."""
+        return DEFAULT_VALIDATION if self.validation is None else self.validation
 
     def __post_init__(self) -> None:
         if self.images is not None and self.images < 1:

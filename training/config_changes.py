@@ -45,12 +45,12 @@ _BEFORE = {"deepfednas": {"draw": "uniform"}}
 def changed_fields(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """Return every (field, old, new) that differs and is not one that any resumed run may change.
 
-    A group of fields that an older program did not know has its defaults, which leave runs as they were, or what that
-    program did.
+    A field that an older program did not know has its default, which leaves runs as they were, or what that program
+    did.
     """
-    defaults = config_to_mapping(RunConfig())
-    did = _BEFORE if before.get("method") == "deepfednas" else {}
-    old, new = dict(_flatten({**defaults, **did, **before})), dict(_flatten({**defaults, **after}))
+    defaults = dict(_flatten(config_to_mapping(RunConfig())))
+    did = dict(_flatten(_BEFORE if before.get("method") == "deepfednas" else {}))
+    old, new = {**defaults, **did, **dict(_flatten(before))}, {**defaults, **dict(_flatten(after))}
     return [
         (name, old.get(name), new.get(name))
         for name in sorted(old.keys() | new.keys())

@@ -1,33 +1,42 @@
 """The federation a run's files describe: its images, its clients and what they train, how it is evaluated."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from cache.file import Cache
+from cache.progress import SILENT, Listener
 from supernet.errors import UserError
 from supernet.layouts import IntArray
 from supernet.space import SearchSpace
-from training.capabilities import Capability, capabilities, matched
+from training.capabilities import capabilities
 from training.client import Recipe
 from training.config import DataConfig, RunConfig
 from training.data.augment import Augmentation
-from training.data.images import ImageSet, Normalisation, normalisation_of
-from training.data.sources import load_images
-from training.data.split import validation_split
+from training.data.images import ImageSet, Normalisation
+from training.data.listing import Listing
 from training.engines.in_process import InProcessEngine
 from training.engines.protocol import CalibratingEngine, never
 from training.evaluation import Evaluator, ProbeEvaluator
 from training.execution import Profile
 from training.methods.protocol import Ground, Method
 from training.methods.table import make_method
-from training.partition import partition
-from training.randomness import numpy_stream, torch_stream
 from training.run_folder import Census, Split
+from training.run_images import (
+    all_images,
+    calibration_positions,
+    measured_positions,
+    preparation_of,
+    shares,
+    split_of,
+    used_images,
+)
 
 
 class Federation(Protocol):
@@ -57,7 +66,7 @@ class SimulatedFederation:
     """All clients in this process.
 
     Attributes:
-        data: the training images, validation included.
+        data: the images that are used, validation included.
         split: which image went where.
     """
 
@@ -79,61 +88,127 @@ class SimulatedFederation:
 
     def evaluator(self, config: RunConfig, space: SearchSpace) -> Evaluator:
         """Return an evaluator on the validation images, calibrated with a fixed draw of the clients' images."""
-        pool = torch.tensor([index for members in self.split.clients for index in members])
-        order = torch.randperm(len(pool), generator=torch_stream(config.seed, "calibration"))
-        chosen = pool[order[: config.evaluation.calibration_images]]
-        held_out = self.data.subset(torch.tensor(self.split.validation))
-        calibration, normalisation = self.data.subset(chosen), self.split.normalisation
-        return Evaluator(space, calibration, held_out, normalisation, config.evaluation.batch_size)
+        return _evaluator(config, space, self.split, self.data, torch.arange(len(self.data)))
 
     def on_device(self, device: torch.device) -> "SimulatedFederation":
         """Return the same with the images on ``device``."""
         return SimulatedFederation(self.data.on(device), self.split)
 
 
-def simulated(config: RunConfig, space: SearchSpace) -> SimulatedFederation:
-    """Return the federation of a new run on this machine.
+def simulated(config: RunConfig, space: SearchSpace, listener: Listener = SILENT) -> SimulatedFederation:
+    """Return the federation of a new run on this machine; ``listener`` follows the reading of its images.
 
     Raises:
         UserError: the images are missing, or cannot be spread as asked for.
     """
-    data = load_training_images(config, space)
+    listing = used_images(config, listener)
     strength = capabilities(config.clients, space, config.seed) if config.clients.data == "matched" else None
-    return SimulatedFederation(data, split_images(config, data, strength))
+    # Refuses what cannot be spread before anything is decoded.
+    given = shares(config, listing, strength)
+    data = listing.read(preparation_of(config, space), listener)
+    return SimulatedFederation(data, split_of(config, data, given))
 
 
-def simulated_again(folder: Path, config: RunConfig, space: SearchSpace, split: Split) -> SimulatedFederation:
+def simulated_again(
+    folder: Path, config: RunConfig, space: SearchSpace, split: Split, listener: Listener = SILENT
+) -> SimulatedFederation:
     """Return the federation of the run in ``folder``.
 
     Raises:
         UserError: the images are missing, or are not those the run was started with.
     """
-    data = load_training_images(config, space)
-    if data.digest() != split.digest or data.classes != split.classes:
-        raise UserError(f"the images in {config.data.root} are not those {folder} was started with; restore them")
+    data = _listed_again(folder, config, split).read(preparation_of(config, space), _progress_of(listener))
+    _check_same(folder, config, data, split.digest)
     return SimulatedFederation(data, split)
 
 
-def split_images(config: RunConfig, data: ImageSet, strength: Sequence[Capability] | None = None) -> Split:
-    """Hold out validation images, spread the others over the clients; by their ``strength`` if it is given.
+@dataclasses.dataclass(frozen=True)
+class StoredFederation:
+    """The federation of a run that is not trained further: of its images only those that are asked for are read.
+
+    Attributes:
+        folder: of the run.
+        config: its configuration.
+        space: its search space.
+        split: which image went where.
+        listener: follows the reading.
+    """
+
+    folder: Path
+    config: RunConfig
+    space: SearchSpace
+    split: Split
+    listener: Listener = SILENT
+
+    def labels(self) -> IntArray:
+        """Return how many images of each class every client has, shape (clients, classes)."""
+        return self._whole.labels()
+
+    def engine(
+        self, config: RunConfig, space: SearchSpace, profile: Profile, should_stop: Callable[[], bool] = never
+    ) -> InProcessEngine:
+        """Return the in-process engine; all images are read for it."""
+        return self._whole.engine(config, space, profile, should_stop)
+
+    def evaluator(self, config: RunConfig, space: SearchSpace) -> Evaluator:
+        """Return the evaluator of the run; the images that validate and calibrate are read.
+
+        Raises:
+            UserError: they are missing, or are not those the run was started with.
+        """
+        if self.split.measured is None:
+            return self._whole.evaluator(config, space)
+        positions = measured_positions(config, self.split)
+        listing = _listed_again(self.folder, config, self.split).subset(positions)
+        data = listing.read(preparation_of(config, space), _progress_of(self.listener))
+        _check_same(self.folder, config, data, self.split.measured)
+        return _evaluator(config, space, self.split, data, positions)
+
+    def on_device(self, device: torch.device) -> "StoredFederation":
+        """Return the same: nothing is kept on a device."""
+        del device
+        return self
+
+    @functools.cached_property
+    def _whole(self) -> SimulatedFederation:
+        return simulated_again(self.folder, self.config, self.space, self.split, self.listener)
+
+
+def _listed_again(folder: Path, config: RunConfig, split: Split) -> Listing:
+    """Return the images of a run as they are there now.
 
     Raises:
-        UserError: a class has too few images, or a client would have less than a batch.
+        UserError: they are missing, or fewer than they were.
     """
-    training, validation = validation_split(data, config.data.validation, torch_stream(config.seed, "validation"))
-    if config.data.images is not None:
-        order = torch.randperm(len(training), generator=torch_stream(config.seed, "images"))
-        training = training[order[: config.data.images].sort().values]
-    parts = partition(
-        data.labels[training].tolist(),
-        config.clients.count,
-        config.partition,
-        config.client.batch,
-        numpy_stream(config.seed, "partition"),
-    )
-    spread = parts if strength is None else matched(parts, strength)
-    clients = [training[part].tolist() for part in spread]
-    return Split(data.digest(), data.classes, validation.tolist(), clients, normalisation_of(data.subset(training)))
+    # Older programs read all images and drew from them later.
+    listing = all_images(config) if split.measured is None else used_images(config)
+    if listing.classes != split.classes or len(listing) <= max(split.validation):
+        raise _others(folder, config)
+    return listing
+
+
+def _check_same(folder: Path, config: RunConfig, data: ImageSet, digest: str) -> None:
+    if data.digest() != digest:
+        raise _others(folder, config)
+
+
+def _others(folder: Path, config: RunConfig) -> UserError:
+    return UserError(f"the images in {config.data.root} are not those {folder} was started with; restore them")
+
+
+def _progress_of(listener: Listener) -> Listener:
+    """Return what follows the reading alone: what is odd about the images was told when the run was started."""
+    return Listener(report=listener.report)
+
+
+def _evaluator(config: RunConfig, space: SearchSpace, split: Split, data: ImageSet, positions: Tensor) -> Evaluator:
+    """Return an evaluator on the images of a split, of which ``data`` are those at the ascending ``positions``."""
+
+    def at(chosen: Tensor) -> ImageSet:
+        return data.subset(torch.searchsorted(positions, chosen))
+
+    calibration, held_out = at(calibration_positions(config, split)), at(torch.tensor(split.validation))
+    return Evaluator(space, calibration, held_out, split.normalisation, config.evaluation.batch_size)
 
 
 def method_of(config: RunConfig, space: SearchSpace, cache: Cache, labels: IntArray | None = None) -> Method:
@@ -149,16 +224,6 @@ def method_of(config: RunConfig, space: SearchSpace, cache: Cache, labels: IntAr
 def recipe_of(config: RunConfig, space: SearchSpace, normalisation: Normalisation) -> Recipe:
     """Return the local training of a run."""
     return Recipe(space, config.client, _augmentation(config.data), normalisation)
-
-
-def load_training_images(config: RunConfig, space: SearchSpace) -> ImageSet:
-    """Return the training images of a configuration, validation included.
-
-    Raises:
-        UserError: they are missing or cannot be read.
-    """
-    data = config.data
-    return load_images(data.name, data.root, "train", space.resolutions[-1], download=data.download)
 
 
 def _augmentation(data: DataConfig) -> Augmentation:

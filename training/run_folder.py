@@ -39,11 +39,13 @@ class Split:
     """Which training image went where, and the statistics all images are normalised with.
 
     Attributes:
-        digest: of the training images; a run goes on only with the same ones.
+        digest: of the images that are used; a run goes on only with the same ones.
         classes: class names.
-        validation: indices of the held-out images.
-        clients: indices of every client's images.
+        validation: positions of the held-out images among those that are used.
+        clients: positions of every client's images among them.
         normalisation: mean and standard deviation of the clients' pixels.
+        measured: digest of the images that validate and calibrate; None of runs of older programs, whose images are
+            drawn otherwise.
     """
 
     digest: str
@@ -51,6 +53,7 @@ class Split:
     validation: Sequence[int]
     clients: Sequence[Sequence[int]]
     normalisation: Normalisation
+    measured: str | None = None
 
     @property
     def sizes(self) -> Sequence[int]:
@@ -167,7 +170,8 @@ def read_split(folder: Path) -> Split:
     with _damage_reported(folder):
         fields = json.loads(read_text(folder / SPLIT))
         classes, normalisation = tuple(fields["classes"]), _normalisation(fields)
-        return Split(fields["digest"], classes, fields["validation"], fields["clients"], normalisation)
+        digest, measured = fields["digest"], fields.get("measured")
+        return Split(digest, classes, fields["validation"], fields["clients"], normalisation, measured)
 
 
 def read_census(folder: Path) -> Census:

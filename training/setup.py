@@ -42,6 +42,7 @@ from training.run_folder import (
     read_space,
     read_split,
 )
+from training.run_images import with_validation
 from training.trackers.protocol import Tracker
 from training.tuning import choose_profile
 
@@ -87,9 +88,11 @@ def new_run(config: RunConfig, listener: Listener, link: Link | None = None) -> 
     require_accountant(config.privacy)
     device = resolve_device(config.device)
     space = load_space(config.space)
-    config = with_data_defaults(config, space.resolutions[-1])
+    config = with_data_defaults(config, space)
+    if link is None:
+        config = dataclasses.replace(config, data=with_validation(config.data, listener))
     config = dataclasses.replace(config, output=str(folder), device=str(device))
-    federation = simulated(config, space) if link is None else connect(link, config, space, listener)
+    federation = simulated(config, space, listener) if link is None else connect(link, config, space, listener)
     space = space.adapted(classes=len(federation.split.classes))
     cache = _cache(config, space, listener)
     # Refuses clients that are too weak for the cache, before anything is written.
@@ -129,7 +132,7 @@ def resumed_run(folder: Path, config: RunConfig, listener: Listener, link: Link 
     config = dataclasses.replace(config, device=str(device))
     federation: Federation
     if link is None:
-        federation = simulated_again(folder, config, space, read_split(folder))
+        federation = simulated_again(folder, config, space, read_split(folder), listener)
     else:
         federation = connect(link, config, space, listener, read_census(folder))
     cache = read_run_cache(folder, space)
@@ -166,14 +169,14 @@ def assemble(prepared: Prepared, tracker: Tracker, should_stop: Callable[[], boo
     )
 
 
-def with_data_defaults(config: RunConfig, side: int) -> RunConfig:
+def with_data_defaults(config: RunConfig, space: SearchSpace) -> RunConfig:
     """Return ``config`` with the data set's own augmentation and batch size where none was chosen.
 
     Raises:
         DataError: there is no such data set.
-        UserError: an augmentation is larger than the image.
+        UserError: an augmentation is larger than the images, or not made for their channels.
     """
-    data, origin = config.data, source(config.data.name)
+    data, origin, side = config.data, source(config.data.name), space.resolutions[-1]
     own = origin.augmentation(side)
     filled = dataclasses.replace(
         data,
@@ -184,6 +187,11 @@ def with_data_defaults(config: RunConfig, side: int) -> RunConfig:
     for name in ("crop", "cutout"):
         if not 0 <= getattr(filled, name) <= side:
             raise UserError(f"data.{name} is {getattr(filled, name)}; images have {side} pixels a side")
+    if data.randaugment and space.in_channels not in (1, 3):
+        raise UserError(
+            f"data.randaugment is {data.randaugment}; it changes colours of 1 or 3 channels, and the space has "
+            f"in_channels {space.in_channels}: leave it out (crop, flip, cutout, mixup and cutmix take any)"
+        )
     batch_size = origin.batch_size if config.client.batch_size is None else config.client.batch_size
     return dataclasses.replace(config, data=filled, client=dataclasses.replace(config.client, batch_size=batch_size))
 

@@ -124,9 +124,9 @@ class _Bench:
     def engine(self, profile: Profile) -> InProcessEngine:
         """Return an engine whose clients hold one batch each."""
         batch, space = self.recipe.config.batch, self.recipe.space
-        side = space.resolutions[-1]
+        shape = (batch, space.in_channels, space.resolutions[-1], space.resolutions[-1])
         generator = torch.Generator().manual_seed(0)
-        images = torch.randint(256, (batch, 3, side, side), dtype=torch.uint8, generator=generator).to(self.device)
+        images = torch.randint(256, shape, dtype=torch.uint8, generator=generator).to(self.device)
         data = ImageSet(images, torch.arange(batch, device=self.device) % space.classes, ())
         members = [torch.arange(batch, device=self.device)] * profile.workers
         return InProcessEngine(data, members, self.recipe, profile)

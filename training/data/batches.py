@@ -33,7 +33,7 @@ class Batches:
     def epoch(self, data: ImageSet, resolution: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield one epoch of (images, labels) in random order; the images that fill no batch are left out.
 
-        Images are float32 (size, 3, resolution, resolution), labels int64 (size,), or with mixup or cutmix the
+        Images are float32 (size, channels, resolution, resolution), labels int64 (size,), or with mixup or cutmix the
         float32 shares of the classes (size, classes). All is computed where the data are.
         """
         order = torch.randperm(len(data), generator=generator).to(data.images.device)
@@ -48,7 +48,7 @@ class Batches:
 
     def empty(self, resolution: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Return memory of one batch, all zero: images and labels as ``epoch`` yields them."""
-        images = torch.zeros(self.size, 3, resolution, resolution, device=device)
+        images = torch.zeros(self.size, len(self.normalisation.mean), resolution, resolution, device=device)
         shape = (self.size, self.classes) if self.augmentation.mixes else (self.size,)
         dtype = torch.float32 if self.augmentation.mixes else torch.int64
         return images.to(memory_format=self.memory_format), torch.zeros(shape, dtype=dtype, device=device)
@@ -69,7 +69,7 @@ def prepare(
     normalisation: Normalisation,
     memory_format: torch.memory_format = torch.channels_last,
 ) -> Tensor:
-    """Normalise uint8 images (N, 3, side, side) and resize them to ``resolution``; float32 in ``memory_format``."""
+    """Normalise uint8 (N, channels, side, side) and resize it to ``resolution``; float32 in ``memory_format``."""
     pixels = normalisation.apply(images.contiguous(memory_format=memory_format))
     if pixels.shape[-1] != resolution:
         pixels = F.interpolate(pixels, size=(resolution, resolution), mode="bilinear", antialias=True)

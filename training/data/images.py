@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -18,28 +19,31 @@ class ImageSet:
     """Images and labels in memory.
 
     Attributes:
-        images: (N, 3, side, side) uint8.
+        images: (N, channels, side, side) uint8.
         labels: (N,) int64.
         classes: class names; a label is an index into them.
+        paths: the file that every image was read from; None where they are no files of their own.
     """
 
     images: Tensor
     labels: Tensor
     classes: tuple[str, ...]
+    paths: tuple[Path, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def subset(self, indices: Tensor) -> "ImageSet":
         """Return the images at ``indices``."""
-        return ImageSet(self.images[indices], self.labels[indices], self.classes)
+        paths = self.paths and tuple(self.paths[index] for index in indices.tolist())
+        return ImageSet(self.images[indices], self.labels[indices], self.classes, paths)
 
     def on(self, device: torch.device) -> "ImageSet":
         """Return the same images on ``device``."""
-        return ImageSet(self.images.to(device), self.labels.to(device), self.classes)
+        return ImageSet(self.images.to(device), self.labels.to(device), self.classes, self.paths)
 
     def pixel_counts(self) -> Tensor:
-        """Return for each channel how many pixels have each value: (3, 256) int64."""
+        """Return for each channel how many pixels have each value: (channels, 256) int64."""
         channels = range(self.images.shape[1])
         return torch.stack([torch.bincount(self.images[:, channel].flatten(), minlength=256) for channel in channels])
 

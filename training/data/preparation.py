@@ -67,11 +67,21 @@ def read_picture(path: Path, preparation: Preparation) -> Pixels:
     Raises:
         PictureError: it cannot be read, or holds what cannot be prepared.
     """
+    return read_sized(path, preparation)[0]
+
+
+def read_sized(path: Path, preparation: Preparation) -> tuple[Pixels, tuple[int, int]]:
+    """Return the pixels of a file as ``read_picture`` does, and the (width, height) it has itself.
+
+    Raises:
+        PictureError: it cannot be read, or holds what cannot be prepared.
+    """
     try:
         if path.suffix.lower() == ARRAY_SUFFIX:
-            return prepare_array(np.load(path, allow_pickle=False), preparation)
+            array = np.load(path, allow_pickle=False)
+            return prepare_array(array, preparation), (array.shape[1], array.shape[0])
         with Image.open(path) as picture:
-            return prepare_picture(picture, preparation)
+            return prepare_picture(picture, preparation), picture.size
     except PictureError:
         raise
     # Pillow's readers let many kinds of errors out of damaged files.

@@ -1,50 +1,75 @@
 """Where images come from: scikit-learn's digits, CIFAR through torchvision, image folders."""
 
 import dataclasses
-import os
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional as F  # noqa: N812 - the library's own convention
 
-from supernet.console import end_progress, progress_bar
+from cache.progress import SILENT, Listener
 from supernet.errors import unknown_name
 from training.config import DEFAULT_BATCH
 from training.data.augment import Augmentation
+from training.data.folders import ClassFiles, check_same_classes, class_files
 from training.data.images import DataError, ImageSet
+from training.data.listing import Listing
+from training.data.preparation import Preparation
+from training.data.reading import Arrays, Files
 
-#: Files that take long enough to read for a progress bar.
-_MANY_FILES = 5000
+#: Which images; with ``train+validation`` those of the data's own validation split come last.
+Split = Literal["train", "train+validation", "test"]
+
+#: What the folder of validation images may be called.
+_VALIDATION = ("val", "valid", "validation")
 
 #: Every fifth digit of each class is test data.
 _DIGITS_TEST_EVERY = 5
 
 
+def _none(root: Path) -> None:
+    del root
+
+
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """One kind of data: how a split is loaded, and the augmentation and batch size that suit it.
+    """One kind of data: how a split is listed, and the augmentation and batch size that suit it.
 
-    ``load(root, split, side, download)`` returns the ``train`` or ``test`` images as squares of ``side``.
+    ``listing(root, split, download, listener)`` returns a split's images, none of them decoded, and tells what it
+    skips. ``validation(root)`` returns the folder of the data's own validation split, None if there is none.
     """
 
-    load: Callable[[Path, str, int, bool], ImageSet]
+    listing: Callable[[Path, Split, bool, Listener], Listing]
     augmentation: Callable[[int], Augmentation]
     batch_size: int = DEFAULT_BATCH
+    validation: Callable[[Path], Path | None] = _none
 
 
-def load_images(name: str, root: str, split: str, side: int, *, download: bool = False) -> ImageSet:
-    """Return the ``train`` or ``test`` images of a data set, resized to squares of ``side`` pixels.
+def load_images(
+    name: str,
+    root: str,
+    split: Split,
+    preparation: Preparation,
+    *,
+    download: bool = False,
+    listener: Listener = SILENT,
+) -> ImageSet:
+    """Return all images of a split of a data set, decoded.
 
     Raises:
         DataError: the data set is unknown, missing or unreadable; the message names the file or option.
     """
-    return source(name).load(Path(root), split, side, download)
+    return list_images(name, root, split, download=download, listener=listener).read(preparation, listener)
+
+
+def list_images(name: str, root: str, split: Split, *, download: bool = False, listener: Listener = SILENT) -> Listing:
+    """Return the images of a split of a data set, none of them decoded.
+
+    Raises:
+        DataError: the data set is unknown or missing; the message names the file or option.
+    """
+    return source(name).listing(Path(root), split, download, listener)
 
 
 def source(name: str) -> Source:
@@ -58,22 +83,24 @@ def source(name: str) -> Source:
     return SOURCES[name]
 
 
-def _load_digits(root: Path, split: str, side: int, download: bool) -> ImageSet:
+def _list_digits(root: Path, split: Split, download: bool, listener: Listener) -> Listing:
     from sklearn.datasets import load_digits  # noqa: PLC0415 - slow to import, needed for digits only
 
-    del root, download
+    del root, download, listener
     digits = load_digits()
     labels = torch.from_numpy(digits.target).long()
     # Position of each image among those of its class, so that the split keeps the classes' shares.
     rank = torch.stack([(labels[:i] == label).sum() for i, label in enumerate(labels)])
     chosen = (rank % _DIGITS_TEST_EVERY == 0) == (split == "test")
-    grey = torch.from_numpy(digits.images)[chosen, None].float() * (255 / 16)
-    return ImageSet(_to_uint8(_resize(grey.expand(-1, 3, -1, -1), side)), labels[chosen], tuple("0123456789"))
+    # Their white is 16, which no file format's is.
+    grey = np.rint(digits.images[chosen.numpy()] * (255 / 16)).astype(np.uint8)
+    return Listing(labels[chosen], tuple("0123456789"), Arrays("digits", grey[..., None]))
 
 
-def _load_cifar(dataset: str, root: Path, split: str, side: int, download: bool) -> ImageSet:
-    from torchvision import datasets  # noqa: PLC0415 - slow to import
+def _list_cifar(dataset: str, root: Path, split: Split, download: bool, listener: Listener) -> Listing:
+    from torchvision import datasets  # noqa: PLC0415 - slow to import, needed for CIFAR only
 
+    del listener
     try:
         data: Any = getattr(datasets, dataset)(str(root), train=split == "train", download=download)
     except (RuntimeError, OSError) as error:
@@ -82,120 +109,49 @@ def _load_cifar(dataset: str, root: Path, split: str, side: int, download: bool)
         raise DataError(
             f"{dataset} is not in {root}, or its files are damaged; set --data.root, or pass --data.download"
         ) from error
-    pixels = torch.from_numpy(data.data).permute(0, 3, 1, 2)
-    images = pixels if pixels.shape[-1] == side else _to_uint8(_resize(pixels.float(), side))
-    return ImageSet(images.contiguous(), torch.tensor(data.targets), tuple(data.classes))
+    return Listing(torch.tensor(data.targets), tuple(data.classes), Arrays(dataset, data.data))
 
 
-def _load_folder(root: Path, split: str, side: int, download: bool) -> ImageSet:
+def _list_folder(root: Path, split: Split, download: bool, listener: Listener) -> Listing:
     if download:
         raise DataError("an image folder cannot be downloaded; drop --data.download and set --data.root")
-    classes = _classes(root / "train")
-    missing = sorted(set(classes) - set(_classes(root / "test")))
-    if missing:
-        raise DataError(f"{root / 'test'} lacks the class {missing[0]!r}, which {root / 'train'} has")
-    unknown = sorted(set(_classes(root / "test")) - set(classes))
-    if unknown:
-        raise DataError(f"{root / 'train'} lacks the class {unknown[0]!r}, which {root / 'test'} has")
-    return _load_classes(root / split, classes, side)
+    train, test, own = root / "train", root / "test", _own_validation(root)
+    if split == "test" and not test.exists():
+        raise DataError(f"there is no folder {test}; without test images leave out --test")
+    # A difference between training and test images is told before anything is trained.
+    for other in (test, own):
+        if other is not None and train.exists() and other.exists():
+            check_same_classes(train, other)
+    if own is None or split != "train+validation":
+        return list_class_folders(test if split == "test" else train, listener)
+    found, held_out = _class_files(train, listener), _class_files(own, listener)
+    labels = torch.tensor([*found.labels, *held_out.labels])
+    return Listing(labels, found.classes, Files((*found.paths, *held_out.paths)), len(held_out.paths))
 
 
-def load_class_folders(folder: Path, side: int) -> ImageSet:
-    """Return all images of ``folder/CLASS/``, resized to squares of ``side`` pixels.
+def list_class_folders(folder: Path, listener: Listener = SILENT) -> Listing:
+    """Return all images of ``folder/CLASS/``, none of them decoded; ``listener`` is told what is skipped.
 
     Raises:
-        DataError: there are none, or one cannot be read.
+        DataError: there are none, or something cannot be read.
     """
-    return _load_classes(folder, _classes(folder), side)
+    found = _class_files(folder, listener)
+    return Listing(torch.tensor(found.labels), found.classes, Files(found.paths))
 
 
-def _load_classes(folder: Path, classes: tuple[str, ...], side: int) -> ImageSet:
-    files = _image_files(folder, classes)
-    _check_memory(len(files), side)
-    images = torch.from_numpy(np.stack(_decode_all([path for path, _ in files], side)))
-    return ImageSet(images.permute(0, 3, 1, 2).contiguous(), torch.tensor([label for _, label in files]), classes)
+def _class_files(folder: Path, listener: Listener) -> ClassFiles:
+    found = class_files(folder)
+    remark = found.skipped.words(folder)
+    if remark is not None:
+        listener.remark(remark)
+    return found
 
 
-def _decode_all(paths: list[Path], side: int) -> list[NDArray[np.uint8]]:
-    progress = progress_bar()
-    task = progress.add_task("reading images", total=len(paths))
-    if len(paths) >= _MANY_FILES:
-        progress.start()
-    pixels = []
-    try:
-        with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-            for decoded in pool.map(lambda path: _decode(path, side), paths):
-                pixels.append(decoded)
-                progress.advance(task)
-    finally:
-        end_progress(progress)
-    return pixels
-
-
-def _classes(folder: Path) -> tuple[str, ...]:
-    if not folder.is_dir():
-        raise DataError(f"there is no folder {folder}; images belong in ROOT/train/CLASS and ROOT/test/CLASS")
-    names = tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir()))
-    if not names:
-        raise DataError(f"{folder} is empty: it holds no CLASS folders")
-    return names
-
-
-def _image_files(folder: Path, classes: tuple[str, ...]) -> list[tuple[Path, int]]:
-    from torchvision.datasets.folder import IMG_EXTENSIONS  # noqa: PLC0415 - slow to import
-
-    files: list[tuple[Path, int]] = []
-    for label, name in enumerate(classes):
-        found = sorted(path for path in (folder / name).rglob("*") if path.suffix.lower() in IMG_EXTENSIONS)
-        if not found:
-            raise DataError(f"{folder / name} holds no images (looked for {', '.join(IMG_EXTENSIONS)})")
-        files += [(path, label) for path in found]
-    return files
-
-
-def _check_memory(count: int, side: int) -> None:
-    needed = count * 3 * side * side
-    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    # Decoding holds the single images and the stacked tensor at once.
-    if 2 * needed > available:
-        raise DataError(
-            f"{count:,} images of {side}×{side} need {2 * needed / 1e9:.1f} GB to decode and this machine has "
-            f"{available / 1e9:.1f} GB; use fewer images, or a space of a lower resolution"
-        )
-
-
-def _decode(path: Path, side: int) -> NDArray[np.uint8]:
-    from PIL import Image, UnidentifiedImageError  # noqa: PLC0415 - comes with torchvision
-
-    try:
-        with Image.open(path) as image:
-            rgb = _to_8_bits(image).convert("RGB")
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"cannot decode {path}: {error}; repair or remove it") from error
-    if rgb.size != (side, side):
-        short = min(rgb.size)
-        left, top = (rgb.width - short) // 2, (rgb.height - short) // 2
-        rgb = rgb.resize((side, side), Image.Resampling.BICUBIC, box=(left, top, left + short, top + short))
-    return np.asarray(rgb)
-
-
-def _to_8_bits(image: Any) -> Any:
-    """Return a 16-bit grey image with 8 bits; Pillow's own conversion would clip it to white."""
-    from PIL import Image  # noqa: PLC0415
-
-    if not image.mode.startswith("I"):
-        return image
-    return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
-
-
-def _resize(images: Tensor, side: int) -> Tensor:
-    if images.shape[-1] == side:
-        return images
-    return F.interpolate(images, size=(side, side), mode="bilinear", antialias=True)
-
-
-def _to_uint8(images: Tensor) -> Tensor:
-    return images.round().clamp(0, 255).to(torch.uint8)
+def _own_validation(root: Path) -> Path | None:
+    found = [root / name for name in _VALIDATION if (root / name).exists()]
+    if len(found) > 1:
+        raise DataError(f"{root} holds {found[0].name}/ and {found[1].name}/; keep one of them for validation")
+    return found[0] if found else None
 
 
 def _natural(side: int) -> Augmentation:
@@ -203,14 +159,14 @@ def _natural(side: int) -> Augmentation:
 
 
 def _cifar(name: str) -> Source:
-    return Source(lambda *args: _load_cifar(name, *args), _natural)
+    return Source(lambda *args: _list_cifar(name, *args), _natural)
 
 
 #: Every data set by name. Mirrored digits are other digits, so they are moved by a pixel in eight only; there are
 #: 1,433 of them to train with, too few for large batches on many clients.
 SOURCES: Mapping[str, Source] = {
-    "digits": Source(_load_digits, lambda side: Augmentation(crop=side // 8), batch_size=16),
+    "digits": Source(_list_digits, lambda side: Augmentation(crop=side // 8), batch_size=16),
     "cifar10": _cifar("CIFAR10"),
     "cifar100": _cifar("CIFAR100"),
-    "imagefolder": Source(_load_folder, _natural),
+    "imagefolder": Source(_list_folder, _natural, validation=_own_validation),
 }

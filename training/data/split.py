@@ -1,12 +1,41 @@
-"""The validation split, held out before the clients' data are partitioned."""
+"""Which training images are used, and which of them are held out before the clients' data are partitioned."""
 
 import torch
 from torch import Tensor
 
 from training.data.images import DataError, ImageSet
+from training.data.listing import Listing
+
+#: Of every class, as many are used as validation and training need.
+_LEAST_OF_A_CLASS = 2
 
 
-def validation_split(data: ImageSet, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def drawn(listing: Listing, count: int, generator: torch.Generator) -> Listing:
+    """Return ``count`` of the training images, drawn at random; classes keep their shares, two images at least.
+
+    What the data set itself holds out for validation stays as it is.
+
+    Raises:
+        DataError: there are fewer, or so few are asked for that a class would be left out.
+    """
+    there, least = len(listing) - listing.held_out, _LEAST_OF_A_CLASS * len(listing.classes)
+    if not least <= count <= there:
+        raise DataError(
+            f"data.images is {count:,}; allowed are {least:,} (two of each of {len(listing.classes):,} classes) to the "
+            f"{there:,} training images that there are; leave it out to use all"
+        )
+    shuffled = torch.randperm(there, generator=generator)
+    labels = listing.labels[shuffled]
+    turn = torch.empty(there, dtype=torch.float64)
+    for label in range(len(listing.classes)):
+        members = torch.nonzero(labels == label).flatten()
+        rank = torch.arange(len(members), dtype=torch.float64)
+        turn[members] = torch.where(rank < _LEAST_OF_A_CLASS, -1.0, rank / max(1, len(members)))
+    chosen = shuffled[turn.argsort(stable=True)[:count]]
+    return listing.subset(torch.cat([chosen.sort().values, torch.arange(there, len(listing))]))
+
+
+def validation_split(data: ImageSet | Listing, share: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Return (training, validation) indices; every class gives the same share, at least one image.
 
     Raises:

@@ -34,6 +34,7 @@ from training.flower.own_images import OwnImages, own_images, read_node_config
 from training.flower.wire import PROTOCOL, Request, WireError
 from training.memory import OutOfMemoryError
 from training.messages import CalibrationTask, Task
+from training.run_images import preparation_of
 from training.work import work_from_json
 
 Fields = Mapping[str, Any]
@@ -93,7 +94,7 @@ class _Node:
 
     def done(self, blob: bytes) -> tuple[dict[str, Any], Tensors]:
         """Return the answer's fields and tensors."""
-        images = own_images(self._node, self._config, self._space.resolutions[-1])
+        images = own_images(self._node, self._config, preparation_of(self._config, self._space))
         if self._request.kind == "describe":
             return self._described(images), {}
         images = OwnImages(self._relabelled(images.training), self._relabelled(images.validation))

@@ -7,6 +7,7 @@ folder that ``supernet/kept.py`` names.
 import dataclasses
 import hashlib
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,15 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
+from cache.progress import Listener
 from supernet.errors import UserError
 from supernet.files import replacing
 from supernet.kept import kept_file
 from supernet.weights import Tensors
 from training.config import RunConfig, config_to_mapping
+from training.data.folders import all_files
 from training.data.images import ImageSet
+from training.data.preparation import Preparation
 
 #: What a SuperNode's --node-config may hold.
 _KEYS = ("partition-id", "data-root", "data-folder", "device")
@@ -73,8 +77,8 @@ def read_node_config(values: Mapping[str, Any]) -> NodeConfig:
     return NodeConfig(client, root, None if folder is None else Path(str(folder)), device)
 
 
-def own_images(node: NodeConfig, config: RunConfig, side: int) -> OwnImages:
-    """Return the client's images as squares of ``side`` pixels, decoded now or on an earlier call.
+def own_images(node: NodeConfig, config: RunConfig, preparation: Preparation) -> OwnImages:
+    """Return the client's images, decoded now or on an earlier call.
 
     Raises:
         UserError: the images are missing or cannot be read, or the run has no such client.
@@ -82,32 +86,35 @@ def own_images(node: NodeConfig, config: RunConfig, side: int) -> OwnImages:
     if node.client >= config.clients.count:
         last = config.clients.count - 1
         raise UserError(f"node-config partition-id is {node.client}; the run has clients 0 to {last}")
-    identity = _identity(node, config, side)
+    identity = _identity(node, config, preparation)
     path = kept_file("images", f"client-{node.client}", identity, ".safetensors")
     try:
         return _kept(path)
     except (FileNotFoundError, SafetensorError):
         # Not there yet, or damaged.
-        _keep(path, _read(node, config, side))
+        _keep(path, _read(node, config, preparation))
     return _kept(path)
 
 
-def _read(node: NodeConfig, config: RunConfig, side: int) -> OwnImages:
+def _read(node: NodeConfig, config: RunConfig, preparation: Preparation) -> OwnImages:
     # Decoders and partitioners are slow to import and needed once.
-    from training.data.sources import load_class_folders, load_images  # noqa: PLC0415
+    from training.data.sources import list_class_folders  # noqa: PLC0415
     from training.data.split import validation_split  # noqa: PLC0415
-    from training.federation import split_images  # noqa: PLC0415
     from training.randomness import torch_stream  # noqa: PLC0415
+    from training.run_images import shares, used_images  # noqa: PLC0415
 
+    told = Listener(remark=lambda sentence: print(sentence, file=sys.stderr))
     if node.folder is not None:
-        data = load_class_folders(node.folder, side)
+        listing = list_class_folders(node.folder, told)
         stream = torch_stream(config.seed, "validation", node.client)
-        training, validation = validation_split(data, config.data.validation, stream)
-        return OwnImages(data.subset(training), data.subset(validation))
-    data = load_images(config.data.name, node.root, "train", side)
-    split = split_images(config, data)
-    held_out = torch.tensor(split.validation[node.client :: config.clients.count], dtype=torch.int64)
-    return OwnImages(data.subset(torch.tensor(split.clients[node.client])), data.subset(held_out))
+        training, validation = validation_split(listing, config.data.validation_share, stream)
+    else:
+        here = dataclasses.replace(config.data, root=node.root, download=False)
+        listing = used_images(dataclasses.replace(config, data=here), told)
+        given = shares(config, listing)
+        training = torch.tensor(given.clients[node.client])
+        validation = torch.tensor(given.validation[node.client :: config.clients.count], dtype=torch.int64)
+    return OwnImages(*(listing.subset(part).read(preparation, told) for part in (training, validation)))
 
 
 def _keep(path: Path, images: OwnImages) -> None:
@@ -127,14 +134,19 @@ def _kept(path: Path) -> OwnImages:
     return OwnImages(*parts)
 
 
-def _identity(node: NodeConfig, config: RunConfig, side: int) -> str:
+def _identity(node: NodeConfig, config: RunConfig, preparation: Preparation) -> str:
     """Return a digest of all that decides which images are the client's, the files on disk included."""
-    folder = Path(node.root) if node.folder is None else node.folder
     settings = config_to_mapping(config)
     chosen = {name: settings[name] for name in ("seed", "partition")}
     data = (config.data.name, config.data.validation, config.data.images, config.client.batch, config.clients.count)
-    digest = hashlib.sha256(repr((dataclasses.astuple(node), side, chosen, data)).encode())
-    for path in sorted(folder.rglob("*")) if folder.is_dir() else ():
+    digest = hashlib.sha256(repr((dataclasses.astuple(node), preparation.to_json(), chosen, data)).encode())
+    for path in _files(node):
         status = path.stat()
-        digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+        digest.update(f"{path!a}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:16]
+
+
+def _files(node: NodeConfig) -> list[Path]:
+    """Return all files that a client's images may be in, links followed."""
+    root = Path(node.root) if node.folder is None else node.folder
+    return sorted(all_files(root)) if root.is_dir() else []

@@ -75,6 +75,7 @@ class Roster:
         # Nodes that are left out, with the node in whose place they would be.
         self._second: dict[str, str] = {}
         self._told: dict[str, str] = {}
+        self._shape = question.space["resolutions"][-1], question.space["in_channels"]
         # How long a node that failed is left alone, and until when: each question starts a process there.
         self._clock = clock
         self._pauses: dict[str, float] = {}
@@ -130,7 +131,7 @@ class Roster:
                     self._tell(node, answer.reason)
                 continue
             try:
-                self._welcome(node, read_description(answer, self._clients, self._question.space["resolutions"][-1]))
+                self._welcome(node, read_description(answer, self._clients, *self._shape))
             except WireError as error:
                 self._leave_alone(node, _LONGEST_PAUSE)
                 self._tell(node, str(error))
@@ -165,8 +166,8 @@ class Roster:
             self._say(f"node {node} takes no part: {reason}")
 
 
-def read_description(answer: Answer, clients: int, side: int) -> Description:
-    """Return what a client says of its images, squares of ``side`` pixels.
+def read_description(answer: Answer, clients: int, side: int, channels: int) -> Description:
+    """Return what a client says of its images, squares of ``side`` pixels in ``channels``.
 
     Raises:
         WireError: a field is missing or absurd.
@@ -178,7 +179,7 @@ def read_description(answer: Answer, clients: int, side: int) -> Description:
         examples=examples,
         validation=wire.integer(fields, "validation", 0, MOST_IMAGES),
         classes=_class_names(fields),
-        pixels=_histograms(fields, examples * side**2),
+        pixels=_histograms(fields, channels, examples * side**2),
     )
 
 
@@ -190,11 +191,11 @@ def _class_names(fields: Mapping[str, Any]) -> tuple[str, ...]:
     return names
 
 
-def _histograms(fields: Mapping[str, Any], values: int) -> tuple[tuple[int, ...], ...]:
+def _histograms(fields: Mapping[str, Any], channels: int, values: int) -> tuple[tuple[int, ...], ...]:
     """Return for each channel how many of its ``values`` have each of the 256 values."""
     pixels = fields.get("pixels")
-    if not isinstance(pixels, list) or len(pixels) != 3:
-        raise WireError("pixels must hold the histograms of three channels")
+    if not isinstance(pixels, list) or len(pixels) != channels:
+        raise WireError(f"pixels must hold the histograms of {channels} channels")
     for counts in pixels:
         fine = isinstance(counts, list) and len(counts) == 256
         if not fine or not all(type(count) is int and count >= 0 for count in counts):

@@ -1,0 +1,260 @@
+"""Folders of classes: which of their files are images, and what of them is skipped.
+
+``ROOT/train/CLASS/…`` holds the images of a class at any depth. What is hidden or left by a tool is skipped, and
+counted. Links are followed, and each real folder is read once: a link never adds a class to another one, nor a loop.
+"""
+
+import dataclasses
+import functools
+import os
+import unicodedata
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+
+from training.data.images import DataError
+from training.data.preparation import ARRAY_SUFFIX
+
+#: Names that systems and tools leave in folders, in lower case; those that begin with a dot are hidden besides.
+_LEFTOVERS = frozenset(
+    {
+        "__macosx", "@eadir", "@tmp", "#recycle", "$recycle.bin", "system volume information", "lost+found",
+        "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r", "__pycache__",
+    }
+)  # fmt: skip
+
+#: Formats that Pillow names and cannot decode by itself.
+_UNDECODABLE = ("MPEG",)
+
+_LAYOUT = "images belong in ROOT/train/CLASS and ROOT/test/CLASS"
+
+
+@dataclasses.dataclass
+class Skipped:
+    """What was left out of a folder, by kind."""
+
+    leftovers: list[Path] = dataclasses.field(default_factory=list)
+    others: list[Path] = dataclasses.field(default_factory=list)
+    outside: list[Path] = dataclasses.field(default_factory=list)
+    repeated: list[Path] = dataclasses.field(default_factory=list)
+
+    def words(self, folder: Path) -> str | None:
+        """Return one line that tells how many of each kind with an example; None if nothing was skipped."""
+        kinds = (
+            (self.leftovers, "hidden or left by a tool"),
+            (self.others, "no image"),
+            (self.outside, "outside the class folders"),
+            (self.repeated, "linked and read already"),
+        )
+        parts = [
+            f"{len(paths):,} {kind} ({'e.g. ' if len(paths) > 1 else ''}{paths[0].relative_to(folder)})"
+            for paths, kind in kinds
+            if paths
+        ]
+        return f"skipped in {folder}: {', '.join(parts)}" if parts else None
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassFiles:
+    """The image files of a folder of classes.
+
+    Attributes:
+        classes: class names in Unicode's composed form (NFC), sorted.
+        paths: files, class by class, sorted within.
+        labels: of every file, an index into ``classes``.
+        skipped: what is no image.
+    """
+
+    classes: tuple[str, ...]
+    paths: tuple[Path, ...]
+    labels: tuple[int, ...]
+    skipped: Skipped
+
+
+def class_files(folder: Path) -> ClassFiles:
+    """Return the image files of ``folder/CLASS/``, at any depth.
+
+    Raises:
+        DataError: the folder or a class holds none, a link is broken, or something cannot be read.
+    """
+    skipped = Skipped()
+    roots = _class_folders(folder, skipped)
+    found = _files_of(folder, roots, skipped)
+    labels = tuple(label for label, files in enumerate(found) for _ in files)
+    for root, files in zip(roots.values(), found, strict=True):
+        if not files:
+            kinds = f"{ARRAY_SUFFIX} files, or pictures such as .jpg and .png"
+            raise DataError(f"{root} holds no images ({kinds}){_left_in(root, skipped)}")
+    return ClassFiles(tuple(roots), tuple(path for files in found for path in files), labels, skipped)
+
+
+def class_names(folder: Path) -> tuple[str, ...]:
+    """Return the names of the classes in ``folder``, composed (NFC) and sorted.
+
+    Raises:
+        DataError: there are none, two look equal, or the folder cannot be read.
+    """
+    return tuple(_class_folders(folder, Skipped()))
+
+
+def check_same_classes(folder: Path, other: Path) -> None:
+    """Refuse two folders of different classes.
+
+    Raises:
+        DataError: one lacks a class of the other, or cannot be read.
+    """
+    for having, lacking in ((folder, other), (other, folder)):
+        missing = sorted(set(class_names(having)) - set(class_names(lacking)))
+        if missing:
+            raise DataError(f"{lacking} lacks the class {missing[0]!r}, which {having} has")
+
+
+def all_files(folder: Path) -> Iterator[Path]:
+    """Yield every file below a folder, images or not; links are followed, leftovers and broken links left out."""
+    seen: set[tuple[int, int]] = set()
+    for current, folders, files in os.walk(folder, followlinks=True):
+        fresh = _is_new(Path(current), seen)
+        folders[:] = sorted(name for name in folders if fresh and not is_leftover(name))
+        for name in sorted(files):
+            if fresh and not is_leftover(name) and Path(current, name).exists():
+                yield Path(current, name)
+
+
+@functools.cache
+def image_suffixes() -> frozenset[str]:
+    """Return the suffixes of the files that are read as images, in lower case."""
+    from PIL import Image, ImageFile  # noqa: PLC0415 - its formats are slow to import
+
+    formats = Image.registered_extensions()
+    stubs = {
+        name
+        for name, (opener, _) in Image.OPEN.items()
+        if name in _UNDECODABLE or (isinstance(opener, type) and issubclass(opener, ImageFile.StubImageFile))
+    }
+    readable = Image.OPEN.keys() - stubs
+    return frozenset({suffix.lower() for suffix, name in formats.items() if name in readable} | {ARRAY_SUFFIX})
+
+
+def is_leftover(name: str) -> bool:
+    """Return whether a file or folder of this name is hidden, or a system's or tool's own."""
+    return name.startswith(".") or name.lower() in _LEFTOVERS
+
+
+def _class_folders(folder: Path, skipped: Skipped) -> dict[str, Path]:
+    """Return the folder of every class by its composed name, sorted."""
+    roots: dict[str, Path] = {}
+    for entry in _entries(folder, skipped):
+        if not _is_folder(entry):
+            skipped.outside.append(entry)
+            continue
+        name = _composed(entry)
+        if name in roots:
+            # One of them may be a half-copied other: which images are meant only the user knows.
+            raise DataError(
+                f"{folder} holds two folders whose names look equal, {roots[name].name!a} and {entry.name!a}; "
+                "put their images into one"
+            )
+        roots[name] = entry
+    if not roots:
+        raise DataError(f"{folder} is empty: it holds no CLASS folders")
+    return dict(sorted(roots.items()))
+
+
+def _files_of(folder: Path, roots: dict[str, Path], skipped: Skipped) -> list[list[Path]]:
+    """Return the image files of every class, sorted."""
+    found: list[list[Path]] = [[] for _ in roots]
+    suffixes = image_suffixes()
+    for label, path in _walk(folder, roots, skipped):
+        if path.suffix.lower() in suffixes:
+            found[label].append(path)
+        else:
+            skipped.others.append(path)
+    return [sorted(files) for files in found]
+
+
+def _walk(folder: Path, roots: dict[str, Path], skipped: Skipped) -> Iterator[tuple[int, Path]]:
+    """Yield (label, file); real folders before linked ones, so that a link takes no images from another class."""
+    # Through a link nobody reads the split as a whole, nor what it lies in.
+    seen = {_identity(above) for above in (folder.resolve(), *folder.resolve().parents)}
+    entered = set(roots.values())
+    for root in roots.values():
+        _enter(root, seen)
+    waiting = deque(enumerate(roots.values()))
+    linked: deque[tuple[int, Path]] = deque()
+    while waiting or linked:
+        label, current = waiting.popleft() if waiting else linked.popleft()
+        if current not in entered and not _is_new(current, seen):
+            skipped.repeated.append(current)
+            continue
+        for entry in _entries(current, skipped):
+            if _is_folder(entry):
+                (linked if entry.is_symlink() else waiting).append((label, entry))
+            elif entry.is_file():
+                yield label, entry
+            else:
+                skipped.others.append(entry)
+
+
+def _enter(root: Path, seen: set[tuple[int, int]]) -> None:
+    if not _is_new(root, seen):
+        raise DataError(f"{root} is a link to the folder of another class, or to one that holds it; remove it")
+
+
+def _is_new(folder: Path, seen: set[tuple[int, int]]) -> bool:
+    """Return whether a real folder is met for the first time."""
+    identity = _identity(folder)
+    fresh = identity not in seen
+    seen.add(identity)
+    return fresh
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
+
+def _entries(folder: Path, skipped: Skipped) -> list[Path]:
+    """Return what a folder holds, sorted, without leftovers.
+
+    Raises:
+        DataError: it is no folder, may not be read, or holds a broken link.
+    """
+    try:
+        entries = sorted(folder.iterdir())
+    except FileNotFoundError as error:
+        raise DataError(f"there is no folder {folder}; {_LAYOUT}") from error
+    except NotADirectoryError as error:
+        raise DataError(f"{folder} is a file, and a folder is expected; {_LAYOUT}") from error
+    except OSError as error:
+        raise DataError(f"cannot read the folder {folder}: {error.strerror or error}; mend its permissions") from error
+    skipped.leftovers += [entry for entry in entries if is_leftover(entry.name)]
+    return [entry for entry in entries if not is_leftover(entry.name)]
+
+
+def _is_folder(entry: Path) -> bool:
+    """Return whether something is a folder or a link to one.
+
+    Raises:
+        DataError: it is a broken link, or may not be looked at.
+    """
+    try:
+        entry.stat()
+    except OSError as error:
+        if entry.is_symlink():
+            raise DataError(f"{entry} is a broken link to {entry.readlink()}; mend or remove it") from error
+        raise DataError(f"cannot read {entry}: {error.strerror or error}; mend its permissions") from error
+    return entry.is_dir()
+
+
+def _composed(entry: Path) -> str:
+    try:
+        entry.name.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"the name of the folder {str(entry)!a} is no valid UTF-8; rename it") from error
+    return unicodedata.normalize("NFC", entry.name)
+
+
+def _left_in(root: Path, skipped: Skipped) -> str:
+    """Return what was skipped below a class folder, for an error."""
+    inside = [path for field in dataclasses.astuple(skipped) for path in field if root in path.parents]
+    return f"; {len(inside)} of its files or folders were skipped, e.g. {inside[0].relative_to(root)}" if inside else ""
