@@ -78,17 +78,23 @@ def read_sized(path: Path, preparation: Preparation) -> tuple[Pixels, tuple[int,
     """
     try:
         if path.suffix.lower() == ARRAY_SUFFIX:
-            array = np.load(path, allow_pickle=False)
+            array = _read_array(path)
             return prepare_array(array, preparation), (array.shape[1], array.shape[0])
         with Image.open(path) as picture:
             return prepare_picture(picture, preparation), picture.size
     except PictureError:
         raise
-    # Pillow's readers let many kinds of errors out of damaged files.
-    except (OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, OverflowError) as error:
-        raise PictureError(str(error) or type(error).__name__) from error
     except (Image.DecompressionBombError, MemoryError) as error:
         raise PictureError(f"it is too large: {error}") from error
+    except Exception as error:
+        # Readers of damaged files raise whatever they stumble over: struct.error, KeyError, AssertionError, …
+        raise PictureError(str(error) or type(error).__name__) from error
+
+
+def _read_array(path: Path) -> NDArray[Any]:
+    # ``np.load`` would take archives of arrays, too.
+    with path.open("rb") as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
 
 
 def prepare_picture(picture: Image.Image, preparation: Preparation) -> Pixels:
