@@ -66,16 +66,16 @@ def write_space(folder: Path, space: SearchSpace = MICRO) -> Path:
     return path
 
 
-def write_micro(folder: Path) -> tuple[Path, Path]:
-    """Write the micro space and its cache; return both paths."""
+def write_micro(folder: Path, space: SearchSpace = MICRO) -> tuple[Path, Path]:
+    """Write a micro space and its cache; return both paths."""
     cache = folder / "cache.jsonl"
-    write_cache(cache, MICRO, micro_cache())
-    return write_space(folder), cache
+    write_cache(cache, space, micro_cache(space))
+    return write_space(folder, space), cache
 
 
-def micro_config(folder: Path, **changes: Any) -> RunConfig:
+def micro_config(folder: Path, of: SearchSpace = MICRO, **changes: Any) -> RunConfig:
     """Return the configuration of a short run on the digits, its output in ``folder``."""
-    space, cache = write_micro(folder)
+    space, cache = write_micro(folder, of)
     config = RunConfig(
         space=str(space),
         output=str(folder / "run"),

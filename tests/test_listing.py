@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from pictures import noise, write_pictures
 
 from cache.progress import Listener
@@ -45,16 +46,17 @@ def test_a_subset_knows_what_of_it_is_held_out(tmp_path: Path, positions: list[i
     assert _listing(tmp_path, held_out=2).subset(torch.tensor(positions)).held_out == held_out
 
 
+def _picture(kind: str, seed: int) -> NDArray[np.uint8]:
+    if kind == "flat":
+        return np.full((8, 8, 3), seed, dtype=np.uint8)
+    if kind == "coloured":
+        return np.broadcast_to(noise(seed, 1, 1), (8, 8, 3))
+    return noise(seed) if kind == "noise" else 100 + noise(seed) % {"nearly": 5, "faint": 9}[kind]
+
+
 def _set(*classes: list[str]) -> ImageSet:
     """Images by class: noise, flat ones, nearly flat ones, flat ones of colours."""
-    made = {
-        "noise": noise,
-        "flat": lambda seed: np.full((8, 8, 3), seed % 256, dtype=np.uint8),
-        "nearly": lambda seed: 100 + noise(seed) % 5,
-        "coloured": lambda seed: np.broadcast_to(noise(seed, 1, 1), (8, 8, 3)),
-        "faint": lambda seed: 100 + noise(seed) % 9,
-    }
-    pixels = [made[kind](seed) for seed, kind in enumerate(kind for kinds in classes for kind in kinds)]
+    pixels = [_picture(kind, seed) for seed, kind in enumerate(kind for kinds in classes for kind in kinds)]
     labels = [label for label, kinds in enumerate(classes) for _ in kinds]
     images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
     return ImageSet(images, torch.tensor(labels), tuple("abcdef"[: len(classes)]))

@@ -31,7 +31,7 @@ def test_files_are_read_as_the_preparation_reads_each(tmp_path: Path, channels: 
     write_pictures(tmp_path, {"a": {"b": 3}}, size=(9, 5))
     paths = tuple(sorted(tmp_path.rglob("*.png")))
     for fit in ("crop", "pad", "stretch"):
-        preparation = Preparation(6, channels, fit)  # type: ignore[arg-type]
+        preparation = Preparation(6, channels, fit)
         pixels = Files(paths).read(preparation, SILENT)
         assert pixels.shape == (3, channels, 6, 6)
         for path, image in zip(paths, pixels, strict=True):

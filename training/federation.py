@@ -182,7 +182,8 @@ def _listed_again(folder: Path, config: RunConfig, split: Split) -> Listing:
     """
     # Older programs read all images and drew from them later.
     listing = all_images(config) if split.measured is None else used_images(config)
-    if listing.classes != split.classes or len(listing) <= max(split.validation):
+    last = max(index for members in (split.validation, *split.clients) for index in members)
+    if listing.classes != split.classes or last >= len(listing):
         raise _others(folder, config)
     return listing
 
