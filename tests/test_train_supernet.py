@@ -271,7 +271,8 @@ def test_a_run_goes_on_only_with_the_images_it_was_started_with(command: Command
 def test_damaged_image_folders_are_named(command: Command, damage: Any, expected: str) -> None:
     root = write_images(command.folder / "images", count=4)
     damage(root)
-    error = command.error("--data.name", "imagefolder", "--data.root", root)
+    clients = ("--clients.count", 1, "--clients.per-round", 1, "--client.batch-size", 2)
+    error = command.error("--data.name", "imagefolder", "--data.root", root, *clients)
     assert expected in error
     assert str(root) in error
 
