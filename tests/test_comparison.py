@@ -15,6 +15,7 @@ import pytest
 import yaml
 from federation import micro_config
 from matplotlib.image import imread
+from pictures import write_pictures
 
 from search.comparison.differences import Difference, differences, differences_markdown
 from search.comparison.outcome import Measured, Outcome, read_outcome, write_outcome
@@ -320,6 +321,15 @@ def test_a_budget_below_every_network_is_refused_before_anything_is_trained(tmp_
     done = _compare("--config", _write(tmp_path, study), "--output", tmp_path / "out")
     assert done.returncode == 2
     assert "budgets has 30,000 MACs and the smallest network of micro 40,416; raise it" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_images_without_a_test_split_are_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    study = _study(tmp_path, seeds=[0])
+    study["run"]["data"] |= {"name": "imagefolder", "root": str(write_pictures(tmp_path, {"train": {"a": 2}}))}
+    done = _compare("--config", _write(tmp_path, study), "--output", tmp_path / "out")
+    assert done.returncode == 2
+    assert f"there is no folder {tmp_path / 'test'}, and test images were asked for" in done.stderr
     assert not (tmp_path / "out").exists()
 
 

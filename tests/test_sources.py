@@ -232,7 +232,9 @@ def test_a_missing_or_empty_train_folder_is_an_error_that_shows_the_layout(tmp_p
 def test_a_missing_test_folder_matters_only_to_those_who_want_its_images(tmp_path: Path) -> None:
     _write_image(tmp_path / "train" / "red" / "1.png", (1, 1, 1))
     assert len(_load_folder(tmp_path)) == 1
-    with pytest.raises(DataError, match=r"there is no folder .*test; without test images leave out --test$"):
+    with pytest.raises(
+        DataError, match=r"there is no folder .*test, and test images were asked for; .* leave out --test$"
+    ):
         _load_folder(tmp_path, "test")
 
 

@@ -93,6 +93,8 @@ def _run_trials(study: Study, folder: Path, jobs: int) -> None:
 
     first = [trial for trial in study.trials if trial.label == study.reference]
     others = [trial for trial in study.trials if trial.label != study.reference]
+    if not all(_outcome_path(folder, trial).exists() for trial in study.trials):
+        _check_test_images(study)
     with shown() as listener:
         trials = Trials(folder / "runs", jobs, listener)
         for stage in (first, others):
@@ -100,6 +102,14 @@ def _run_trials(study: Study, folder: Path, jobs: int) -> None:
             limited = [_with_compute(study, folder, trial) for trial in waiting]
             for trial, run in trials.run(limited):
                 write_outcome(_outcome_path(folder, trial), measure(trial, run, study.budgets))
+
+
+def _check_test_images(study: Study) -> None:
+    """Refuse images without a test split, which would end in an error after hours of training."""
+    from training.data.sources import list_images  # noqa: PLC0415 - imports torch
+
+    data = study.trials[0].config.data
+    list_images(data.name, data.root, "test", download=data.download)
 
 
 def _with_compute(study: Study, folder: Path, trial: Trial) -> Trial:

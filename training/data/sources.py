@@ -117,7 +117,7 @@ def _list_folder(root: Path, split: Split, download: bool, listener: Listener) -
         raise DataError("an image folder cannot be downloaded; drop --data.download and set --data.root")
     train, test, own = root / "train", root / "test", _own_validation(root)
     if split == "test" and not test.exists():
-        raise DataError(f"there is no folder {test}; without test images leave out --test")
+        raise DataError(f"there is no folder {test}, and test images were asked for; without them leave out --test")
     # A difference between training and test images is told before anything is trained.
     for other in (test, own):
         if other is not None and train.exists() and other.exists():
