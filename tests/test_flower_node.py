@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from federation import MICRO
+from federation import MICRO, micro_space
 from flower import config_of, flower_config
+from pictures import write_pictures
 from PIL import Image
 from simulation import largest, random_architectures, random_tensors, same_bytes, smallest
 
@@ -231,6 +232,75 @@ def test_images_are_decoded_again_when_a_file_changes(config: RunConfig, tmp_pat
     images = {"more": 41, "fewer": 39, "other": 40}[change]
     assert again["examples"] + again["validation"] == images
     assert again["pixels"] != first["pixels"]
+
+
+def test_images_behind_a_link_are_the_clients_and_are_read_again_when_they_change(
+    config: RunConfig, tmp_path: Path
+) -> None:
+    folder = _folder(tmp_path / "mine", {"cat": 20, "dog": 20})
+    _folder(tmp_path / "elsewhere", {"more": 5})
+    (folder / "cat" / "link").symlink_to(tmp_path / "elsewhere" / "more")
+    (folder / "cat" / "loop").symlink_to(folder)
+    settings = {"partition-id": 0, "device": "cpu", "data-folder": str(folder)}
+    first, _ = _ask(_request(config), settings)
+    assert first["examples"] + first["validation"] == 45
+    Image.new("RGB", (8, 8), (9, 8, 7)).save(tmp_path / "elsewhere" / "more" / "0.png")
+    assert _ask(_request(config), settings)[0]["pixels"] != first["pixels"]
+
+
+def test_what_a_tool_leaves_on_a_node_is_skipped_and_said(
+    config: RunConfig, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = _folder(tmp_path / "mine", {"cat": 20, "dog": 20})
+    settings = {"partition-id": 0, "device": "cpu", "data-folder": str(folder)}
+    first, _ = _ask(_request(config), settings)
+    _folder(folder, {".thumbnails": 2, "__MACOSX": 2})
+    (folder / "cat" / "._0.png").write_bytes(b"mac")
+    (folder / "cat" / "notes.txt").write_text("mine")
+    capfd.readouterr()
+    assert _ask(_request(config), settings)[0] == first
+    said = f"skipped in {folder}: 3 hidden or left by a tool (e.g. .thumbnails), 1 no image (cat/notes.txt)\n"
+    assert said in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("client", [0, 3])
+def test_a_validation_folder_of_the_data_set_is_shared_among_the_clients(
+    config: RunConfig, tmp_path: Path, client: int
+) -> None:
+    root = tmp_path / "set"
+    for part, count in (("train", 48), ("val", 5)):
+        _folder(root / part, {"cat": count, "dog": count})
+    data = DataConfig("imagefolder", crop=1, flip=False, cutout=0)
+    spread = dataclasses.replace(config, data=data, partition=PartitionConfig(scheme="iid"))
+    fields, _ = _ask(_request(spread), {**config_of(client), "data-root": str(root)})
+    # Ten are held out; every fourth is one client's.
+    assert fields["validation"] == {0: 3, 3: 2}[client]
+    given = dataclasses.replace(spread, data=dataclasses.replace(data, validation=0.25))
+    fields, _ = _ask(_request(given), {**config_of(client), "data-root": str(root)})
+    assert fields["validation"] == 6
+
+
+@pytest.mark.parametrize("channels", [1, 5])
+def test_a_client_has_images_of_the_spaces_channels(config: RunConfig, tmp_path: Path, channels: int) -> None:
+    folder = write_pictures(tmp_path, {"mine": {"cat": 20, "dog": 20}}, channels) / "mine"
+    settings = {"partition-id": 0, "device": "cpu", "data-folder": str(folder)}
+    space = space_to_mapping(micro_space(in_channels=channels))
+    fields, _ = _ask(_request(config, space=space), settings)
+    assert [sum(counts) for counts in fields["pixels"]] == [fields["examples"] * 64] * channels
+    refused, _ = _ask(_request(config, space=space_to_mapping(micro_space(in_channels=4))), settings)
+    assert f"it has {channels} channels, and the network takes 4" in refused["refused"]
+
+
+def test_another_fit_is_another_preparation(config: RunConfig, tmp_path: Path) -> None:
+    folder = write_pictures(tmp_path, {"mine": {"cat": 20, "dog": 20}}, size=(8, 12)) / "mine"
+    settings = {"partition-id": 0, "device": "cpu", "data-folder": str(folder)}
+    told = [
+        _ask(_request(dataclasses.replace(config, data=dataclasses.replace(config.data, fit=fit))), settings)[0][
+            "pixels"
+        ]
+        for fit in ("crop", "pad", "stretch")
+    ]
+    assert told[0] != told[1] != told[2] != told[0]
 
 
 def test_kept_images_are_one_run_settings_and_one_nodes(config: RunConfig) -> None:
