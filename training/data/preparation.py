@@ -25,6 +25,8 @@ Pixels = NDArray[np.uint8]
 #: What shows through transparent pixels, and what pads.
 BACKGROUND = 255
 
+_WHITE = np.uint8(BACKGROUND)
+
 #: Largest values of the usual depths: 8, 12 and 16 bits.
 DEPTHS = (255, 4095, 65535)
 
@@ -51,13 +53,17 @@ class Preparation:
     fit: Fit = "crop"
 
     def to_json(self) -> dict[str, Any]:
-        """Return the whole description as JSON values, for files that are used elsewhere."""
+        """Return the whole description as JSON values, for files that are used elsewhere.
+
+        ``resolution_filter`` is what ``batches.py`` brings normalised pixels to an architecture's resolution with.
+        """
         return {
             **dataclasses.asdict(self),
             "orientation": "exif",
             "depths": list(DEPTHS),
             "background": BACKGROUND,
             "filter": "bicubic",
+            "resolution_filter": "bilinear",
         }
 
 
@@ -169,7 +175,10 @@ def _of_8_bits(picture: Image.Image) -> Image.Image:
     """Return a picture whose bands have 8 bits; Pillow's own conversions clip deeper ones."""
     if picture.mode.split(";")[0] not in ("I", "F"):
         return picture
-    return Image.fromarray(to_8_bits(np.asarray(picture)))
+    values, transparent = np.asarray(picture), picture.info.get("transparency")
+    pixels = to_8_bits(values)
+    # The value that is transparent has the depth of the file, so it can only be found before it is scaled.
+    return Image.fromarray(pixels if transparent is None else np.where(values == transparent, _WHITE, pixels))
 
 
 def _on_white(picture: Image.Image) -> Image.Image:
