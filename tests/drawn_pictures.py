@@ -99,7 +99,7 @@ class DrawnArray(NamedTuple):
 
 def _values(kind: str, shape: tuple[int, ...], generator: np.random.Generator) -> NDArray[Any]:
     values = generator.random(shape) * ARRAYS[kind]
-    dtype = np.dtype(kind.split()[0])
+    dtype = np.dtype(kind.split(maxsplit=1)[0])
     return (values if dtype.kind == "f" else np.rint(values)).astype(dtype)
 
 

@@ -55,7 +55,8 @@ def learned(space: SearchSpace = MICRO, architecture: Architecture | None = None
         "macs": 7, "params": 5, "fitness": 1.5, "run": "/machine/runs/digits",
         "checkpoint": "/machine/runs/digits/checkpoints/round-000003", "calibration": CALIBRATED,
     }  # fmt: skip
-    info = SubnetInfo(space, architecture, validation.classes, normalisation, report)
+    preparation = Preparation(architecture.resolution, space.in_channels)
+    info = SubnetInfo(space, architecture, validation.classes, preparation, normalisation, report)
     return Learned(network, info, ExportImages(training.subset(torch.arange(256)), validation, 100))
 
 

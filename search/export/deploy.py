@@ -106,8 +106,12 @@ def _classify(model: Path, picture: Path) -> None:
     print(f"{milliseconds:.2f} ms")
 
 
-def load_model(path: Path) -> tuple[Any, Description]:
+def load_model(path: Path, threads: int = 0) -> tuple[Any, Description]:
     """Return the onnxruntime session of a model, and what its metadata say of its input.
+
+    Args:
+        path: the ``.onnx`` file.
+        threads: of the CPU; onnxruntime's own choice when 0.
 
     Raises:
         DeployError: it is missing, no ONNX file, or not one that ``search-subnet --export onnx`` wrote.
@@ -119,6 +123,9 @@ def load_model(path: Path) -> tuple[Any, Description]:
     except ImportError:
         raise DeployError("onnxruntime is missing: pip install onnxruntime") from None
     options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # What it logs is also in its errors, or about the insides of models.
     options.log_severity_level = 4
     try:
         session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])

@@ -11,8 +11,9 @@ The one description that training, evaluation, export and the deployed example f
 """
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +53,13 @@ class Preparation:
     channels: int = 3
     fit: Fit = "crop"
 
+    def __post_init__(self) -> None:
+        for name in ("side", "channels"):
+            if type(getattr(self, name)) is not int or getattr(self, name) < 1:
+                raise PictureError(f"{name} is {getattr(self, name)!r}; it must be a whole number from 1")
+        if self.fit not in get_args(Fit):
+            raise PictureError(f"fit is {self.fit!r}; it must be one of {', '.join(get_args(Fit))}")
+
     def to_json(self) -> dict[str, Any]:
         """Return the whole description as JSON values, for files that are used elsewhere.
 
@@ -65,6 +73,19 @@ class Preparation:
             "filter": "bicubic",
             "resolution_filter": "bilinear",
         }
+
+    @classmethod
+    def from_json(cls, description: Mapping[str, Any]) -> "Preparation":
+        """Return the preparation that ``to_json`` described.
+
+        Raises:
+            PictureError: it is no description of a preparation as it is done here.
+        """
+        fields: dict[str, Any] = {field.name: description.get(field.name) for field in dataclasses.fields(cls)}
+        preparation = cls(**fields)
+        if preparation.to_json() != description:
+            raise PictureError("it describes another way to prepare pictures than this version's")
+        return preparation
 
 
 def read_picture(path: Path, preparation: Preparation) -> Pixels:
