@@ -25,7 +25,6 @@ from training.capabilities import able_clients, capabilities
 from training.checkpoint import Checkpoint, best_checkpoint, load_checkpoint, newest_checkpoint
 from training.config import RunConfig
 from training.data.images import ImageSet
-from training.data.preparation import Preparation
 from training.data.sources import load_images
 from training.engines.protocol import CalibratingEngine
 from training.evaluation import Evaluator
@@ -110,7 +109,7 @@ class TrainedRun:
             full["finetune"]["after"] = accuracies
         full |= accuracies
         split = self.federation.split
-        preparation = Preparation(self.space.resolutions[-1], self.space.in_channels)
+        preparation = preparation_of(self.config, self.space)
         info = SubnetInfo(self.space, architecture, split.classes, preparation, split.normalisation, full)
         return TrainedSubnet(network, info)
 

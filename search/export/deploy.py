@@ -8,6 +8,7 @@ Without Pillow it reads ``.npy`` arrays and binary ``.ppm`` files that have the 
 """
 
 import dataclasses
+import io
 import json
 import math
 import re
@@ -80,7 +81,8 @@ class Description:
 def main(arguments: list[str]) -> int:
     """Print the three likeliest classes of a picture and how long the network took; return the exit code."""
     # A terminal that lacks a letter of a class name shows its code.
-    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         if len(arguments) != 2:
             raise DeployError(
