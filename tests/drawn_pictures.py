@@ -35,7 +35,7 @@ TURNED = ("png", "jpg", "jfif", "tif", "webp")
 #: Types of arrays, and the values in them.
 ARRAYS = {
     "uint8": 255, "uint16": 65535, "uint16 of 12 bits": 4095, "int32": 100_000, "float32": 1.0, "float64": 255.0,
-    "bool": 1,
+    "float32 that overshoots": 1.05, "bool": 1,
 }  # fmt: skip
 
 

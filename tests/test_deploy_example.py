@@ -185,8 +185,8 @@ def _with_metadata(deployed: Deployed, path: Path, changes: dict[str, str | None
 
 
 _WHOLE: dict[str, Any] = {
-    "side": 8, "channels": 3, "fit": "crop", "orientation": "exif", "depths": [255, 4095, 65535], "background": 255,
-    "filter": "bicubic", "resolution_filter": "bilinear",
+    "side": 8, "channels": 3, "fit": "crop", "orientation": "exif", "depths": [255, 4095, 65535], "floats": 16,
+    "background": 255, "filter": "bicubic", "resolution_filter": "bilinear",
 }  # fmt: skip
 
 
@@ -205,6 +205,7 @@ def _prepared(**changes: Any) -> dict[str, str | None]:
         *((_prepared(**{name: value}), "are damaged") for name, value in (
             ("side", "gone"), ("side", 0), ("side", "8"), ("side", [8]), ("side", True), ("side", 8.5), ("side", None),
             ("channels", "gone"), ("channels", 0), ("channels", 4), ("depths", []), ("depths", 255), ("depths", ["a"]),
+            ("floats", "gone"),
             ("background", 256), ("background", -1), ("background", "white"), ("fit", "gone"), ("fit", 3))),
         *((_prepared(**{name: "other"}), f"asks for {name} 'other'")
           for name in ("fit", "filter", "orientation", "resolution_filter")),

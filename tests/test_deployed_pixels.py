@@ -12,6 +12,7 @@ from drawn_pictures import FORMATS, TURNED, Drawn, DrawnArray, array_files, pict
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from PIL import Image
 from strategies import runs
 
 from search.export.deploy import DeployError, Description, network_input, read_description, read_pixels
@@ -72,6 +73,16 @@ def test_drawn_arrays_are_the_same_pixels(tmp_path_factory: pytest.TempPathFacto
     check()
 
 
+@pytest.mark.parametrize("largest", [0.5, 1.0, 1.001, 1.2, 2.0, 15.9, 200.0, 255.0, 4000.0, 65535.0, 1e6])
+@pytest.mark.parametrize("suffix", ["npy", "tif"])
+def test_floats_of_any_range_keep_their_pictures(tmp_path: Path, suffix: str, largest: float) -> None:
+    ramp, path = np.linspace(0, largest, 64, dtype=np.float32).reshape(8, 8), tmp_path / f"ramp.{suffix}"
+    np.save(path, ramp) if suffix == "npy" else Image.fromarray(ramp).save(path)
+    pixels = _check_same(path, Preparation(8, 1))
+    assert pixels.max() >= 127
+    assert len(np.unique(pixels)) == 64
+
+
 @pytest.mark.parametrize("suffix", TURNED)
 def test_every_orientation_is_turned_upright(tmp_path: Path, suffix: str) -> None:
     seen = set()
@@ -104,6 +115,7 @@ def _damaged(path: Path, cut: float, at: float, byte: int) -> Path:
     return path
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 def test_damaged_files_are_refused_or_read_by_both_alike(tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("damaged")
     files = st.one_of(pictures(), array_files(st.sampled_from((1, 3))))
@@ -124,3 +136,27 @@ def test_damaged_files_are_refused_or_read_by_both_alike(tmp_path_factory: pytes
             np.testing.assert_array_equal(read_pixels(path, _description(preparation)), expected)
 
     check()
+
+
+@given(st.integers(1, 500), st.sampled_from((1, 3, 7)), st.sampled_from(_FITS))
+@runs(20)
+def test_a_description_reads_back(side: int, channels: int, fit: Fit) -> None:
+    preparation = Preparation(side, channels, fit)
+    assert Preparation.from_json(json.loads(json.dumps(preparation.to_json()))) == preparation
+
+
+_WHOLE = Preparation(8).to_json()
+
+
+@pytest.mark.parametrize(
+    "description",
+    [
+        None, [], "crop", {},
+        *({name: value for name, value in _WHOLE.items() if name != gone} for gone in _WHOLE),
+        *(_WHOLE | {name: other} for name in _WHOLE for other in (None, "other", -1, [], {})),
+        _WHOLE | {"new": 1}, _WHOLE | {"side": True}, _WHOLE | {"side": 8.0},
+    ],
+)  # fmt: skip
+def test_another_description_is_refused(description: Any) -> None:
+    with pytest.raises(PictureError):
+        Preparation.from_json(description)

@@ -38,7 +38,7 @@ _UNDERSTOOD = {
 
 #: Types of the fields of a description, or of the items of those that are lists; and their range.
 _CHECKS: Mapping[str, tuple[tuple[type, ...], Callable[[Any], bool]]] = {
-    **dict.fromkeys(("side", "channels", "resolution", "depths"), ((int,), lambda value: value >= 1)),
+    **dict.fromkeys(("side", "channels", "resolution", "depths", "floats"), ((int,), lambda value: value >= 1)),
     "background": ((int,), lambda value: 0 <= value <= 255),
     "mean": ((int, float), math.isfinite),
     "std": ((int, float), lambda value: 0 < value < math.inf),
@@ -61,6 +61,7 @@ class Description:
         fit: what is done about pictures that are no squares: ``crop``, ``pad`` or ``stretch``.
         background: value that shows through transparent pixels, and that pads.
         depths: values that may be white, in rising order.
+        floats: floats up to this have their largest value as white, at least 1.
         resolution: height and width of the network's input.
         mean: of each channel, of pixels scaled to 0..1.
         std: standard deviation of each channel.
@@ -72,6 +73,7 @@ class Description:
     fit: str
     background: int
     depths: tuple[int, ...]
+    floats: int
     resolution: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -261,8 +263,8 @@ def _to_8_bits(array: NDArray[Any], description: Description) -> Pixels:
     least, most = float(array.min()), float(array.max())
     if not (least >= 0 and math.isfinite(most)):
         raise DeployError(f"its values go from {least:g} to {most:g}, a range that is not known; scale them to 0..1")
-    if array.dtype.kind in "bf" and most <= 1:
-        white = 1.0
+    if array.dtype.kind in "bf" and most <= description.floats:
+        white = max(1.0, most)
     else:
         white = next((float(depth) for depth in description.depths if most <= depth), most)
     return np.rint(array.astype(np.float64) * (255 / white)).astype(np.uint8)

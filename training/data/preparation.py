@@ -31,6 +31,10 @@ _WHITE = np.uint8(BACKGROUND)
 #: Largest values of the usual depths: 8, 12 and 16 bits.
 DEPTHS = (255, 4095, 65535)
 
+#: Floats up to this one are on a scale of their own and not on one of whole numbers: a picture of 0..1 that overshoots
+#: a little would be all black on that of bytes.
+FLOATS = 16
+
 #: Files that hold arrays (height, width) or (height, width, channels) and not pictures.
 ARRAY_SUFFIX = ".npy"
 
@@ -69,18 +73,21 @@ class Preparation:
             **dataclasses.asdict(self),
             "orientation": "exif",
             "depths": list(DEPTHS),
+            "floats": FLOATS,
             "background": BACKGROUND,
             "filter": "bicubic",
             "resolution_filter": "bilinear",
         }
 
     @classmethod
-    def from_json(cls, description: Mapping[str, Any]) -> "Preparation":
+    def from_json(cls, description: object) -> "Preparation":
         """Return the preparation that ``to_json`` described.
 
         Raises:
             PictureError: it is no description of a preparation as it is done here.
         """
+        if not isinstance(description, Mapping):
+            raise PictureError("it is no description of how pictures are prepared")
         fields: dict[str, Any] = {field.name: description.get(field.name) for field in dataclasses.fields(cls)}
         preparation = cls(**fields)
         if preparation.to_json() != description:
@@ -162,7 +169,8 @@ def prepare_array(array: NDArray[Any], preparation: Preparation) -> Pixels:
 def white_of(array: NDArray[Any]) -> float:
     """Return the value that is white: the least of 255, 4095 and 65535 that holds all values, else the largest value.
 
-    Of bytes it is 255, of truth values and of floats up to 1 it is 1. Files declare the bits of their containers,
+    Of bytes it is 255, of truth values and of floats up to 1 it is 1, and floats from there to ``FLOATS`` have their
+    largest value. Files declare the bits of their containers,
     while what is in them often has 12.
 
     Raises:
@@ -175,8 +183,8 @@ def white_of(array: NDArray[Any]) -> float:
     least, most = float(array.min()), float(array.max())
     if not (least >= 0 and np.isfinite(most)):
         raise PictureError(f"its values go from {least:g} to {most:g}, a range that is not known; scale them to 0..1")
-    if array.dtype.kind in "bf" and most <= 1:
-        return 1.0
+    if array.dtype.kind in "bf" and most <= FLOATS:
+        return max(1.0, most)
     return next((float(depth) for depth in DEPTHS if most <= depth), most)
 
 
