@@ -148,11 +148,12 @@ def test_it_takes_two_files(deployed: Deployed, refused: Callable[..., str], cou
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("missing.onnx", None, "there is no model"),
+        ("missing.onnx", None, "cannot read the model"),
+        ("long" * 99, None, "File name too long"),
         ("empty.onnx", b"", "as an ONNX model"),
         ("text.onnx", b"a text\nof lines", "as an ONNX model"),
         ("picture.png", b"\x89PNG\r\n\x1a\n", "as an ONNX model"),
-        (".", None, "there is no model"),
+        (".", None, "Is a directory"),
     ],
 )
 def test_what_is_no_model_is_refused(
@@ -248,8 +249,10 @@ def _cut_picture(path: Path) -> Path:
 @pytest.mark.parametrize(
     ("name", "write", "words"),
     [
-        ("missing.png", lambda path: path, "there is no picture"),
-        ("folder", lambda path: path.mkdir() or path, "there is no picture"),
+        ("missing.png", lambda path: path, "No such file"),
+        ("missing.npy", lambda path: path, "No such file"),
+        ("long" * 99, lambda path: path, "File name too long"),
+        ("folder", lambda path: path.mkdir() or path, "Is a directory"),
         ("empty.png", lambda path: _bytes(path, b""), "cannot identify"),
         ("text.jpg", lambda path: _bytes(path, b"no\npicture"), "cannot identify"),
         ("cut.png", _cut_picture, ""),
@@ -293,6 +296,17 @@ def test_a_picture_too_large_to_be_one_is_refused(
     Image.new("L", (64, 64)).save(path)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     assert "exceeds limit" in refused(deployed.file, path)
+
+
+def test_an_output_that_cannot_be_written_is_one_line_and_a_reader_that_left_is_none(
+    deployed: Deployed, tmp_path: Path
+) -> None:
+    command = [sys.executable, str(EXAMPLE), str(deployed.file), str(_npy(tmp_path / "image.npy", deployed.pixels))]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "deploy: error: cannot print: No space left on device\n")
+    left = subprocess.run(["bash", "-c", '"$@" | true', "-", *command], capture_output=True, text=True, check=True)
+    assert left.stderr == ""
 
 
 def test_class_names_are_printed_as_text(

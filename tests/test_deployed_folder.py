@@ -24,7 +24,6 @@ from search.subnet import load_subnet, read_subnet_info
 from training.clients import ClientsConfig
 from training.config import DataConfig
 from training.data.batches import prepare
-from training.data.preparation import Fit
 from training.data.sources import load_images
 
 pytest.importorskip("onnx")
@@ -90,12 +89,11 @@ class Trained(NamedTuple):
 
     run: Path
     root: Path
-    fit: Fit
 
 
-@pytest.fixture(scope="module", params=["crop", "pad"])
-def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    folder, root, fit = tmp_path_factory.mktemp("run"), tmp_path_factory.mktemp("pictures"), request.param
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    folder, root = tmp_path_factory.mktemp("run"), tmp_path_factory.mktemp("pictures")
     _write_pictures(root)
     space = micro_space(resolutions=(8, 12), classes=len(CLASSES))
     write_cache(folder / "elastic.jsonl", space, micro_cache(space))
@@ -103,11 +101,11 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     changes: dict[str, Any] = {
         "space": str(write_space(folder / "space", space)),
         "cache": str(folder / "elastic.jsonl"),
-        "data": DataConfig(name="imagefolder", root=str(root), crop=0, flip=False, fit=fit),
+        "data": DataConfig(name="imagefolder", root=str(root), crop=0, flip=False, fit="pad"),
         "clients": ClientsConfig(count=3, per_round=3),
         "rounds": 12,
     }
-    return Trained(finished_run(folder, **changes), root, fit)
+    return Trained(finished_run(folder, **changes), root)
 
 
 @pytest.mark.parametrize("budget", ["60K", "1M"])
@@ -124,7 +122,7 @@ def test_what_is_delivered_classifies_files_as_the_command_says(
     assert report["export"]["files"]["own"]
     assert report["export"]["files"]["accuracy"] == report["validation_accuracy"]
     info = read_subnet_info(output)
-    assert (info.preparation.side, info.preparation.channels, info.preparation.fit) == (12, 3, trained.fit)
+    assert (info.preparation.side, info.preparation.channels, info.preparation.fit) == (12, 3, "pad")
 
     test = load_images("imagefolder", str(trained.root), "test", info.preparation)
     resolution = info.architecture.resolution

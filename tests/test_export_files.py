@@ -178,7 +178,7 @@ def test_a_device_that_resizes_otherwise_is_noticed(
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (Path.unlink, "there is no picture"),
+        (Path.unlink, "No such file"),
         (lambda path: path.write_bytes(path.read_bytes()[:60]), "cannot read"),
         (lambda path: Image.new("RGB", (20, 20)).save(path), "make different pixels of"),
     ],

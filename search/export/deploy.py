@@ -11,6 +11,7 @@ import dataclasses
 import io
 import json
 import math
+import os
 import re
 import sys
 import time
@@ -105,9 +106,9 @@ def _classify(model: Path, picture: Path) -> None:
     milliseconds = (time.perf_counter() - started) * 1000
     shares = np.exp(logits[0] - logits[0].max())
     shares /= shares.sum()
-    for number in shares.argsort()[::-1][:3]:
-        print(f"{shares[number]:7.2%}  {_printable(description.classes[number])}")
-    print(f"{milliseconds:.2f} ms")
+    best = shares.argsort()[::-1][:3]
+    lines = [f"{shares[number]:7.2%}  {_printable(description.classes[number])}" for number in best]
+    _print("\n".join([*lines, f"{milliseconds:.2f} ms"]))
 
 
 def load_model(path: Path, threads: int = 0) -> tuple[Any, Description]:
@@ -120,8 +121,10 @@ def load_model(path: Path, threads: int = 0) -> tuple[Any, Description]:
     Raises:
         DeployError: it is missing, no ONNX file, or not one that ``search-subnet --export onnx`` wrote.
     """
-    if not path.is_file():
-        raise DeployError(f"there is no model {path}; give the .onnx file that search-subnet --export onnx wrote")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DeployError(f"cannot read the model {path}: {_line(error)}") from None
     try:
         import onnxruntime  # noqa: PLC0415 - reading pictures does not need it
     except ImportError:
@@ -132,7 +135,7 @@ def load_model(path: Path, threads: int = 0) -> tuple[Any, Description]:
     # What it logs is also in its errors, or about the insides of models.
     options.log_severity_level = 4
     try:
-        session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise DeployError(f"cannot read {path} as an ONNX model: {_line(error)}") from None
     description = read_description(session.get_modelmeta().custom_metadata_map, path)
@@ -199,8 +202,6 @@ def read_pixels(path: Path, description: Description) -> Pixels:
     Raises:
         DeployError: it is missing, cannot be read, or holds what cannot be prepared.
     """
-    if not path.is_file():
-        raise DeployError(f"there is no picture {path}")
     try:
         with warnings.catch_warnings():
             # What Pillow warns of is either an error later on or of no consequence.
@@ -210,7 +211,7 @@ def read_pixels(path: Path, description: Description) -> Pixels:
         raise DeployError(f"cannot use {path}: {error}") from None
     # Readers of damaged files let many kinds of errors out.
     except Exception as error:
-        raise DeployError(f"cannot read {path}: {_line(error)}") from None
+        raise DeployError(f"cannot read the picture {path}: {_line(error)}") from None
 
 
 def _decoded(path: Path, description: Description) -> Pixels:
@@ -331,9 +332,21 @@ def _pillow(purpose: str) -> Any:
     return PIL
 
 
+def _print(text: str) -> None:
+    """Print a text; a reader that has left is no error, a full disk is."""
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        # Python would try to write it once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            raise DeployError(f"cannot print: {_line(error)}") from None
+
+
 def _line(error: BaseException) -> str:
     """Return the first line of what an error says, or its kind."""
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
+    text = getattr(error, "strerror", None) or str(error)
+    return next(iter(text.splitlines()), "") or type(error).__name__
 
 
 def _printable(text: str) -> str:
