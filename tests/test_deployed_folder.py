@@ -43,7 +43,7 @@ def _dark_half(name: str, generator: np.random.Generator) -> NDArray[np.uint8]:
     """Return grey values of a picture that is no square, dark in one half."""
     height, width = (int(side) for side in generator.permutation((20, int(generator.integers(21, 40)))))
     pixels = generator.integers(150, 256, (height, width), dtype=np.uint8)
-    halves = {
+    halves: dict[str, Any] = {
         "top": np.s_[: height // 2], "bottom": np.s_[height // 2 :],
         "left": np.s_[:, : width // 2], "right": np.s_[:, width // 2 :],
     }  # fmt: skip

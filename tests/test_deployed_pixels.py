@@ -146,6 +146,7 @@ def test_a_description_reads_back(side: int, channels: int, fit: Fit) -> None:
 
 
 _WHOLE = Preparation(8).to_json()
+_OTHERS: tuple[Any, ...] = (None, "other", -1, [], {})
 
 
 @pytest.mark.parametrize(
@@ -153,7 +154,7 @@ _WHOLE = Preparation(8).to_json()
     [
         None, [], "crop", {},
         *({name: value for name, value in _WHOLE.items() if name != gone} for gone in _WHOLE),
-        *(_WHOLE | {name: other} for name in _WHOLE for other in (None, "other", -1, [], {})),
+        *(_WHOLE | {name: other} for name in _WHOLE for other in _OTHERS),
         _WHOLE | {"new": 1}, _WHOLE | {"side": True}, _WHOLE | {"side": 8.0},
     ],
 )  # fmt: skip
