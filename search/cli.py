@@ -160,7 +160,7 @@ def _next(options: Options, subject: Subject, report: Mapping[str, Any]) -> str:
     if options.export is None:
         return f"{again} --export onnx --output {options.output}-onnx"
     if options.export == "onnx":
-        return f"python examples/deploy.py {report['export']['file']} IMAGE"
+        return f"python {shlex.join([report['export']['script'], report['export']['file']])} PICTURE"
     if options.architecture is not None:
         return f"profile-device --run {subject.run} --output latency.json"
     return f"{again} --report report.html"

@@ -7,7 +7,7 @@ from typing import Any
 
 from cache.progress import Listener
 from search.answering import Answered
-from search.export.export import ExportImages, export_subnet
+from search.export.export import ExportImages, export_subnet, write_deploy
 from search.export.settings import ExportSettings, file_name
 from search.subnet import save_subnet
 from search.trained import Extraction, TrainedRun
@@ -47,6 +47,8 @@ def deliver(
         images = ExportImages(run.evaluator.calibration, run.evaluator.held_out, run.config.evaluation.batch_size)
         file = output / file_name(delivery.export.format, delivery.export.precision)
         report["export"] = export_subnet(file, subnet.network, subnet.info, images, delivery.export, listener)
+        if delivery.export.format == "onnx":
+            report["export"]["script"] = str(write_deploy(output))
         if delivery.check_latency:
             report["export"] |= _prediction(answered, report)
     save_subnet(output, subnet.network, dataclasses.replace(subnet.info, report=report))

@@ -127,6 +127,12 @@ def _exported(report: Mapping[str, Any]) -> Iterator[str]:
         f"{export['images']:,} validation images; accuracy {export['validation_accuracy']:.2%} "
         f"({export['fp32_validation_accuracy']:.2%} before the export)"
     )
+    files = export["files"]
+    yield (
+        f"{files['images']:,} of them {'read from their' if files['own'] else 'written to and read from'} files as a "
+        f"device does: the same pixels as in training; accuracy {files['accuracy']:.2%} "
+        f"({files['fp32_accuracy']:.2%} before the export)"
+    )
     latency = export["latency"]
     predicted = ""
     if "predicted_ms" in export:

@@ -17,6 +17,7 @@ from supernet.files import replacing
 from supernet.space import SearchSpace, space_from_mapping, space_to_mapping
 from supernet.weights import network_with
 from training.data.images import Normalisation
+from training.data.preparation import PictureError, Preparation
 
 WEIGHTS = "subnet.safetensors"
 
@@ -29,13 +30,15 @@ class SubnetInfo:
         space: the search space it belongs to.
         architecture: its architecture.
         classes: class names in the order of the logits.
-        normalisation: what images must be normalised with.
+        preparation: how pictures become pixels.
+        normalisation: what pixels must be normalised with.
         report: costs, fitness, accuracies and origin, as printed by ``search-subnet --json``.
     """
 
     space: SearchSpace
     architecture: Architecture
     classes: tuple[str, ...]
+    preparation: Preparation
     normalisation: Normalisation
     report: Mapping[str, Any]
 
@@ -50,6 +53,7 @@ def save_subnet(folder: Path, network: nn.Module, info: SubnetInfo) -> None:
         "space": json.dumps(space_to_mapping(info.space)),
         "architecture": str(info.architecture),
         "classes": json.dumps(info.classes),
+        "preparation": json.dumps(info.preparation.to_json()),
         "normalisation": json.dumps(dataclasses.asdict(info.normalisation)),
         "report": json.dumps(dict(info.report)),
     }
@@ -66,7 +70,7 @@ def load_subnet(folder: str | Path) -> nn.Module:
     """Return the network saved in ``folder``, calibrated and in evaluation mode: a plain ``nn.Module``.
 
     It maps normalised images (N, channels, side, side) to logits (N, classes); ``read_subnet_info`` gives
-    the normalisation and the class names.
+    how pictures are prepared, the normalisation and the class names.
 
     Raises:
         UserError: the folder holds no subnet, or its file is damaged.
@@ -93,10 +97,11 @@ def read_subnet_info(folder: str | Path) -> SubnetInfo:
             space=space_from_mapping(fields["space"], str(path)),
             architecture=architecture_from_json(fields["architecture"]),
             classes=_strings(fields["classes"]),
+            preparation=Preparation.from_json(fields["preparation"]),
             normalisation=Normalisation(*(tuple(fields["normalisation"][name]) for name in ("mean", "std"))),
             report=fields["report"],
         )
-    except (OSError, SafetensorError, json.JSONDecodeError, KeyError) as error:
+    except (OSError, SafetensorError, json.JSONDecodeError, KeyError, PictureError) as error:
         raise UserError(f"{path} is damaged or no subnet file: {error}") from error
 
 

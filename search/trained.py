@@ -109,7 +109,8 @@ class TrainedRun:
             full["finetune"]["after"] = accuracies
         full |= accuracies
         split = self.federation.split
-        info = SubnetInfo(self.space, architecture, split.classes, split.normalisation, full)
+        preparation = preparation_of(self.config, self.space)
+        info = SubnetInfo(self.space, architecture, split.classes, preparation, split.normalisation, full)
         return TrainedSubnet(network, info)
 
     def _accuracies(self, network: nn.Module, entry: Entry) -> dict[str, float]:

@@ -37,7 +37,8 @@ def learned(space: SearchSpace = MICRO, architecture: Architecture | None = None
     """Return a network of the space that saw the digits for some steps."""
     if architecture is None:
         architecture = decode(space, random_genes(space, 1, np.random.default_rng(3))[0])
-    digits = load_images("digits", "", "train", Preparation(architecture.resolution))
+    preparation = Preparation(space.resolutions[-1], space.in_channels)
+    digits = load_images("digits", "", "train", preparation)
     training, validation = digits.subset(torch.arange(256, len(digits))), digits.subset(torch.arange(256))
     normalisation = normalisation_of(training)
     with torch.random.fork_rng():
@@ -55,7 +56,7 @@ def learned(space: SearchSpace = MICRO, architecture: Architecture | None = None
         "macs": 7, "params": 5, "fitness": 1.5, "run": "/machine/runs/digits",
         "checkpoint": "/machine/runs/digits/checkpoints/round-000003", "calibration": CALIBRATED,
     }  # fmt: skip
-    info = SubnetInfo(space, architecture, validation.classes, normalisation, report)
+    info = SubnetInfo(space, architecture, validation.classes, preparation, normalisation, report)
     return Learned(network, info, ExportImages(training.subset(torch.arange(256)), validation, 100))
 
 

@@ -134,7 +134,8 @@ def test_an_export_is_written_beside_the_subnet_and_its_checks_are_reported(comm
     np.testing.assert_allclose(logits, expected, atol=1e-4)
     assert read_subnet_info(output).report["export"] == export
     outcome = command(*limits, "--export", "onnx", "--output", tmp_path / "again")
-    assert f"next: python examples/deploy.py {tmp_path / 'again' / 'subnet.onnx'} IMAGE" in outcome.err
+    again = tmp_path / "again"
+    assert f"next: python {again / 'deploy.py'} {again / 'subnet.onnx'} PICTURE" in outcome.err
     assert "the same class as the network on 100.00%" in outcome.out
 
 

@@ -49,7 +49,7 @@ _RESNET = SearchSpace(
 )
 _REPORTED = {
     "format", "precision", "file", "file_bytes", "max_abs_error", "top1_agreement", "images", "validation_accuracy",
-    "fp32_validation_accuracy", "latency",
+    "fp32_validation_accuracy", "files", "latency",
 }  # fmt: skip
 
 

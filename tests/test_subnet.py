@@ -15,7 +15,10 @@ from supernet.genes import decode, random_genes
 from supernet.space import SearchSpace
 from supernet.weights import initial_tensors
 from training.data.images import Normalisation
+from training.data.preparation import Preparation
 from training.evaluation import Evaluator
+
+_PREPARATION = Preparation(8, 3, "pad")
 
 
 def _saved(folder: Path, space: SearchSpace = MICRO) -> tuple[torch.nn.Module, Architecture]:
@@ -23,7 +26,9 @@ def _saved(folder: Path, space: SearchSpace = MICRO) -> tuple[torch.nn.Module, A
     architecture = decode(space, random_genes(space, 1, np.random.default_rng(3))[0])
     evaluator = Evaluator(space, random_images(64), random_images(32, seed=1), NORMALISATION, 32)
     network = evaluator.subnet(tensors, architecture)
-    save_subnet(folder, network, SubnetInfo(space, architecture, tuple("abcd"), NORMALISATION, {"macs": 7}))
+    save_subnet(
+        folder, network, SubnetInfo(space, architecture, tuple("abcd"), _PREPARATION, NORMALISATION, {"macs": 7})
+    )
     return network, architecture
 
 
@@ -45,6 +50,7 @@ def test_a_subnet_file_says_what_it_needs(tmp_path: Path) -> None:
     assert info.architecture == architecture
     assert info.space.fingerprint == MICRO.fingerprint
     assert info.classes == ("a", "b", "c", "d")
+    assert info.preparation == _PREPARATION
     assert info.normalisation == Normalisation((0.5,) * 3, (0.25,) * 3)
     assert info.report == {"macs": 7}
     assert architecture_from_json(json.loads((tmp_path / "architecture.json").read_text())) == architecture

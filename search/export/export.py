@@ -8,12 +8,13 @@ import torch
 from torch import nn
 
 from cache.progress import Listener
+from search.export import deploy
 from search.export.formats import write
 from search.export.metadata import metadata_of
 from search.export.settings import ExportSettings, check_calibrated, check_export
 from search.export.verify import HeldOut, arrays, verify
 from search.subnet import SubnetInfo
-from supernet.files import check_output, replacing
+from supernet.files import check_output, read_text, replacing, write_text
 from supernet.folding import folded
 from training.data.images import ImageSet
 
@@ -84,3 +85,14 @@ def export_subnet(
         "file_bytes": path.stat().st_size,
         **report,
     }
+
+
+def write_deploy(folder: Path) -> Path:
+    """Write ``deploy.py``, which classifies pictures with an exported ONNX file, to ``folder``; return its path.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    source = Path(deploy.__file__)
+    write_text(folder / source.name, read_text(source))
+    return folder / source.name

@@ -8,20 +8,27 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from search.export.onnx_file import INPUT, Images, at_precision, onnx_of, save_onnx
-from search.export.settings import ExportSettings, Format
+from search.export.deploy import INPUT, DeployError, Description, load_model, read_description
+from search.export.onnx_file import Images, at_precision, onnx_of, save_onnx
+from search.export.settings import ExportError, ExportSettings, Format
 from search.export.torch_files import load_program, load_torchscript, save_program, save_torchscript
-from search.onnx_model import open_session
 
 #: Maps normalised images (N, C, side, side) to logits (N, classes).
 Run = Callable[[Images], Images]
 
 
 class Opened(NamedTuple):
-    """An exported file in its runtime: a function that runs it, and the runtime's name and version."""
+    """An exported file in its runtime.
+
+    Attributes:
+        run: runs the file.
+        runtime: its name and version.
+        description: what the file says of its input.
+    """
 
     run: Run
     runtime: str
+    description: Description
 
 
 def write(
@@ -52,14 +59,22 @@ def write(
 
 @contextlib.contextmanager
 def opened(path: Path, form: Format, threads: int) -> Iterator[Opened]:
-    """Yield the file at ``path`` in its runtime, on ``threads`` threads of the CPU."""
+    """Yield the file at ``path`` in its runtime, on ``threads`` threads of the CPU; ONNX files as devices open them.
+
+    Raises:
+        ExportError: the file cannot be opened, or does not say what its input is.
+    """
     if form == "onnx":
         import onnxruntime  # noqa: PLC0415 - an extra
 
-        session = open_session(path.read_bytes(), threads)
-        yield Opened(lambda images: _only(session.run(None, {INPUT: images})), f"onnxruntime {onnxruntime.__version__}")
+        with refused_by_deploy():
+            session, description = load_model(path, threads)
+        runtime = f"onnxruntime {onnxruntime.__version__}"
+        yield Opened(lambda images: _only(session.run(None, {INPUT: images})), runtime, description)
         return
-    module = load_torchscript(path) if form == "torchscript" else load_program(path)
+    module, metadata = load_torchscript(path) if form == "torchscript" else load_program(path)
+    with refused_by_deploy():
+        description = read_description(metadata, path)
 
     def run(images: Images) -> Images:
         with torch.no_grad():
@@ -69,9 +84,18 @@ def opened(path: Path, form: Format, threads: int) -> Iterator[Opened]:
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        yield Opened(run, f"torch {torch.__version__}")
+        yield Opened(run, f"torch {torch.__version__}", description)
     finally:
         torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def refused_by_deploy() -> Iterator[None]:
+    """Turn what a device would refuse into an ``ExportError``."""
+    try:
+        yield
+    except DeployError as error:
+        raise ExportError(f"{error}; nothing is written") from error
 
 
 def _only(outputs: list[Any]) -> Images:

@@ -12,14 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fitness.costs import FilePrecision
+from search.export.deploy import INPUT, OUTPUT
 from search.onnx_model import to_onnx
 
 if TYPE_CHECKING:
     import onnx
 
 Images = NDArray[np.float32]
-
-INPUT, OUTPUT = "images", "logits"
 
 #: Operators int8 files compute on bytes.
 _QUANTISED = ("Conv", "Gemm", "Add", "Relu", "AveragePool")

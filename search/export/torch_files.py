@@ -28,12 +28,15 @@ def save_torchscript(path: Path, network: nn.Module, example: Tensor, metadata: 
     path.write_bytes(_without_debug_records(buffer))
 
 
-def load_torchscript(path: Path) -> torch.nn.Module:
-    """Return the module of a TorchScript file."""
+def load_torchscript(path: Path) -> tuple[torch.nn.Module, dict[str, str]]:
+    """Return the module of a TorchScript file, and its metadata."""
+    files = {METADATA: ""}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        module: torch.nn.Module = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
-    return module
+        module: torch.nn.Module = torch.jit.load(  # type: ignore[no-untyped-call]
+            str(path), map_location="cpu", _extra_files=files
+        )
+    return module, json.loads(files[METADATA])
 
 
 def save_program(path: Path, network: nn.Module, example: Tensor, metadata: Mapping[str, str]) -> None:
@@ -49,9 +52,11 @@ def save_program(path: Path, network: nn.Module, example: Tensor, metadata: Mapp
     path.write_bytes(buffer.getvalue())
 
 
-def load_program(path: Path) -> torch.nn.Module:
-    """Return the module of a ``torch.export`` file."""
-    return torch.export.load(str(path)).module()
+def load_program(path: Path) -> tuple[torch.nn.Module, dict[str, str]]:
+    """Return the module of a ``torch.export`` file, and its metadata."""
+    files = {METADATA: ""}
+    module = torch.export.load(str(path), extra_files=files).module()
+    return module, json.loads(files[METADATA])
 
 
 def _without_debug_records(archive: io.BytesIO) -> bytes:

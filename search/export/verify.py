@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from search.export.formats import Run, opened
+from search.export.files import deployed_inputs, spread
+from search.export.formats import Opened, Run, opened
 from search.export.onnx_file import Images
 from search.export.settings import ExportError, ExportSettings
 from search.stopwatch import Effort, measure
@@ -17,9 +18,16 @@ from supernet.machine import machine
 from training.data.batches import plain_batches
 from training.data.images import ImageSet, Normalisation
 
+#: Validation pictures that go through the deployed path from their files, at most.
+MOST_FILES = 200
+
 #: Largest error of an fp32 logit, relative to the largest logit. Folding and other kernels round differently:
 #: a MobileNet trained on CIFAR-10 was 5e-7 off. A wrong layer is off by far more.
 TOLERANCE = 1e-4
+
+#: The same where pixels are resized to the network's resolution: torch and Pillow round that differently, and the
+#: inputs of the two were up to 2e-5 apart.
+RESIZED_TOLERANCE = 1e-3
 
 
 def arrays(images: ImageSet, batch_size: int, resolution: int, normalisation: Normalisation) -> Iterator[Images]:
@@ -67,12 +75,16 @@ def verify(path: Path, network: nn.Module, held_out: HeldOut, settings: ExportSe
     """Run the file at ``path`` beside the network in fp32 and return what an export reports of it.
 
     Raises:
-        ExportError: an fp32 file's logits differ by more than ``TOLERANCE`` of the largest, or a file of any
-            precision returns values that are not finite.
+        ExportError: an fp32 file's logits differ by more than ``TOLERANCE`` of the largest, a file of any precision
+            returns values that are not finite, or pictures in files become something else than in training.
     """
     with opened(path, settings.format, settings.threads) as file:
         result = compare(file.run, network, held_out)
-        _refuse(result, settings)
+        _refuse(result, settings, TOLERANCE)
+        chosen = held_out._replace(images=spread(held_out.images, MOST_FILES))
+        from_files = compare_files(file, network, chosen)
+        resized = held_out.images.images.shape[-1] != held_out.resolution
+        _refuse(from_files, settings, RESIZED_TOLERANCE if resized else TOLERANCE)
         latency = _latency(file.run, held_out, settings) | {"runtime": file.runtime}
     return {
         "max_abs_error": result.max_abs_error,
@@ -80,6 +92,13 @@ def verify(path: Path, network: nn.Module, held_out: HeldOut, settings: ExportSe
         "images": result.images,
         "validation_accuracy": result.accuracy,
         "fp32_validation_accuracy": result.reference_accuracy,
+        "files": {
+            "images": from_files.images,
+            "own": held_out.images.paths is not None,
+            "top1_agreement": from_files.agreement,
+            "accuracy": from_files.accuracy,
+            "fp32_accuracy": from_files.reference_accuracy,
+        },
         "latency": latency,
     }
 
@@ -88,9 +107,25 @@ def compare(run: Run, network: nn.Module, held_out: HeldOut) -> Comparison:
     """Return how far the outputs of ``run`` are from those of ``network`` in evaluation mode."""
     single, *batches = (_pair(run, network, images) for images in held_out.batches())
     logits, expected = (np.concatenate(columns) for columns in zip(*batches, strict=True))
-    labels, classes, expected_classes = held_out.images.labels.numpy(), logits.argmax(axis=1), expected.argmax(axis=1)
+    result = _comparison(logits, expected, held_out.images)
+    return result._replace(max_abs_error=max(_error(*single), result.max_abs_error))
+
+
+def compare_files(file: Opened, network: nn.Module, held_out: HeldOut) -> Comparison:
+    """Return how far the outputs on pictures in files, as a device reads them, are from ``network``'s on their pixels.
+
+    Raises:
+        ExportError: a device refuses a file, or gets other pixels from it than training has.
+    """
+    logits = np.concatenate([file.run(images) for images in deployed_inputs(held_out.images, file.description)])
+    batches = arrays(held_out.images, held_out.batch_size, held_out.resolution, held_out.normalisation)
+    return _comparison(logits, np.concatenate([_reference(network, images) for images in batches]), held_out.images)
+
+
+def _comparison(logits: Images, expected: Images, images: ImageSet) -> Comparison:
+    labels, classes, expected_classes = images.labels.numpy(), logits.argmax(axis=1), expected.argmax(axis=1)
     return Comparison(
-        max_abs_error=max(_error(*single), _error(logits, expected)),
+        max_abs_error=_error(logits, expected),
         largest_logit=float(np.abs(expected).max()),
         agreement=float((classes == expected_classes).mean()),
         accuracy=float((classes == labels).mean()),
@@ -100,9 +135,13 @@ def compare(run: Run, network: nn.Module, held_out: HeldOut) -> Comparison:
 
 
 def _pair(run: Run, network: nn.Module, images: Images) -> tuple[Images, Images]:
+    return run(images), _reference(network, images)
+
+
+def _reference(network: nn.Module, images: Images) -> Images:
     with torch.inference_mode():
-        expected: Images = network(torch.from_numpy(images).contiguous(memory_format=torch.channels_last)).numpy()
-    return run(images), expected
+        logits: Images = network(torch.from_numpy(images).contiguous(memory_format=torch.channels_last)).numpy()
+    return logits
 
 
 def _error(logits: Images, expected: Images) -> float:
@@ -110,14 +149,14 @@ def _error(logits: Images, expected: Images) -> float:
     return error if np.isfinite(error) else math.inf
 
 
-def _refuse(result: Comparison, settings: ExportSettings) -> None:
+def _refuse(result: Comparison, settings: ExportSettings, tolerance: float) -> None:
     what = f"the {settings.format} file does not compute what the subnet computes"
     if math.isinf(result.max_abs_error):
         raise ExportError(f"{what}: a logit is not finite; nothing is written")
-    if settings.precision == "fp32" and result.max_abs_error > TOLERANCE * result.largest_logit:
+    if settings.precision == "fp32" and result.max_abs_error > tolerance * result.largest_logit:
         raise ExportError(
             f"{what}: logits of up to {result.largest_logit:.3g} differ by {result.max_abs_error:.3g}, "
-            f"more than {TOLERANCE:g} of the largest; nothing is written"
+            f"more than {tolerance:g} of the largest; nothing is written"
         )
 
 

@@ -77,6 +77,8 @@ _LISTS: Mapping[str, Sequence[Row]] = {
         ("images compared", "export.images", form.number),
         ("validation accuracy of the file", f"export.{_VALIDATION}", form.share),
         ("validation accuracy in fp32", f"export.fp32_{_VALIDATION}", form.share),
+        ("images read from files", "export.files.images", form.number),
+        ("accuracy on those", "export.files.accuracy", form.share),
         ("latency, median", "export.latency.ms", form.milliseconds),
         ("latency, low", "export.latency.low", form.milliseconds),
         ("latency, high", "export.latency.high", form.milliseconds),

@@ -11,8 +11,9 @@ The one description that training, evaluation, export and the deployed example f
 """
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +26,14 @@ Pixels = NDArray[np.uint8]
 #: What shows through transparent pixels, and what pads.
 BACKGROUND = 255
 
+_WHITE = np.uint8(BACKGROUND)
+
 #: Largest values of the usual depths: 8, 12 and 16 bits.
 DEPTHS = (255, 4095, 65535)
+
+#: Floats up to this one are on a scale of their own and not on one of whole numbers: a picture of 0..1 that overshoots
+#: a little would be all black on that of bytes.
+FLOATS = 16
 
 #: Files that hold arrays (height, width) or (height, width, channels) and not pictures.
 ARRAY_SUFFIX = ".npy"
@@ -50,15 +57,42 @@ class Preparation:
     channels: int = 3
     fit: Fit = "crop"
 
+    def __post_init__(self) -> None:
+        for name in ("side", "channels"):
+            if type(getattr(self, name)) is not int or getattr(self, name) < 1:
+                raise PictureError(f"{name} is {getattr(self, name)!r}; it must be a whole number from 1")
+        if self.fit not in get_args(Fit):
+            raise PictureError(f"fit is {self.fit!r}; it must be one of {', '.join(get_args(Fit))}")
+
     def to_json(self) -> dict[str, Any]:
-        """Return the whole description as JSON values, for files that are used elsewhere."""
+        """Return the whole description as JSON values, for files that are used elsewhere.
+
+        ``resolution_filter`` is what ``batches.py`` brings normalised pixels to an architecture's resolution with.
+        """
         return {
             **dataclasses.asdict(self),
             "orientation": "exif",
             "depths": list(DEPTHS),
+            "floats": FLOATS,
             "background": BACKGROUND,
             "filter": "bicubic",
+            "resolution_filter": "bilinear",
         }
+
+    @classmethod
+    def from_json(cls, description: object) -> "Preparation":
+        """Return the preparation that ``to_json`` described.
+
+        Raises:
+            PictureError: it is no description of a preparation as it is done here.
+        """
+        if not isinstance(description, Mapping):
+            raise PictureError("it is no description of how pictures are prepared")
+        fields: dict[str, Any] = {field.name: description.get(field.name) for field in dataclasses.fields(cls)}
+        preparation = cls(**fields)
+        if preparation.to_json() != description:
+            raise PictureError("it describes another way to prepare pictures than this version's")
+        return preparation
 
 
 def read_picture(path: Path, preparation: Preparation) -> Pixels:
@@ -135,7 +169,8 @@ def prepare_array(array: NDArray[Any], preparation: Preparation) -> Pixels:
 def white_of(array: NDArray[Any]) -> float:
     """Return the value that is white: the least of 255, 4095 and 65535 that holds all values, else the largest value.
 
-    Of bytes it is 255, of truth values and of floats up to 1 it is 1. Files declare the bits of their containers,
+    Of bytes it is 255, of truth values and of floats up to 1 it is 1, and floats from there to ``FLOATS`` have their
+    largest value. Files declare the bits of their containers,
     while what is in them often has 12.
 
     Raises:
@@ -148,8 +183,8 @@ def white_of(array: NDArray[Any]) -> float:
     least, most = float(array.min()), float(array.max())
     if not (least >= 0 and np.isfinite(most)):
         raise PictureError(f"its values go from {least:g} to {most:g}, a range that is not known; scale them to 0..1")
-    if array.dtype.kind in "bf" and most <= 1:
-        return 1.0
+    if array.dtype.kind in "bf" and most <= FLOATS:
+        return max(1.0, most)
     return next((float(depth) for depth in DEPTHS if most <= depth), most)
 
 
@@ -169,7 +204,10 @@ def _of_8_bits(picture: Image.Image) -> Image.Image:
     """Return a picture whose bands have 8 bits; Pillow's own conversions clip deeper ones."""
     if picture.mode.split(";")[0] not in ("I", "F"):
         return picture
-    return Image.fromarray(to_8_bits(np.asarray(picture)))
+    values, transparent = np.asarray(picture), picture.info.get("transparency")
+    pixels = to_8_bits(values)
+    # The value that is transparent has the depth of the file, so it can only be found before it is scaled.
+    return Image.fromarray(pixels if transparent is None else np.where(values == transparent, _WHITE, pixels))
 
 
 def _on_white(picture: Image.Image) -> Image.Image:
