@@ -576,6 +576,12 @@ _BAD_STATISTICS: dict[str, tuple[Spoil, str]] = {
     "NaN": (_statistic("running_mean", lambda t: t * float("nan")), "non-finite"),
     "infinity": (_statistic("running_var", lambda t: t + float("inf")), "non-finite"),
     "infinite in fp32": (_statistic("running_var", lambda t: t + 1e300), "non-finite"),
+    "infinite in fp32 with the others": (_statistic("squared_mean", lambda t: t + 1e300), "non-finite"),
+    "negative squared mean": (_statistic("squared_mean", lambda t: -t - 1), "non-finite"),
+    "squared mean below the mean's square": (_statistic("squared_mean", lambda t: t * 0.5 - 1e-30), "non-finite"),
+    "mean beyond its square": (_statistic("running_mean", lambda t: t + 1e30), "non-finite"),
+    "without a squared mean": (_statistic("squared_mean", lambda t: None), "shape"),
+    "fewer images than batches": (_first(images=1), "malformed"),
     "fp32": (_statistic("running_mean", lambda t: t.float()), "dtype"),
     "integers": (_statistic("running_mean", lambda t: t.long()), "dtype"),
     "float8": (_statistic("running_mean", lambda t: t.to(torch.float8_e4m3fn)), "dtype"),
@@ -629,10 +635,10 @@ def test_statistics_outlive_the_file_they_came_in(config: RunConfig, link: Local
     assert all(isinstance(a, Statistics) and all(t.isfinite().all() for t in a.sums.values()) for a in answers)
 
 
-def test_every_norm_has_a_mean_and_a_variance() -> None:
+def test_every_norm_has_a_mean_a_variance_and_a_squared_mean() -> None:
     shapes = statistics_shapes(MICRO, largest())
     norms = [name for name in tensor_shapes(MICRO, largest()) if name.endswith("norm.weight")]
-    assert len(shapes) == 2 * len(norms)
+    assert len(shapes) == 3 * len(norms)
     assert statistics_shapes(dataclasses.replace(MICRO, norm="group"), largest()) == {}
 
 

@@ -112,7 +112,8 @@ class Statistics:
     """Sums of BatchNorm's statistics over some batches; all that a client reports.
 
     Attributes:
-        sums: for every running mean and variance, by name, the float64 sum over the batches; shapes (channels,).
+        sums: the float64 sums of every norm's moments over the batches, each times its images, by the names that
+            ``moments.py`` gives them; shapes (channels,).
         batches: how many.
         images: in all of them.
         bytes_down: bytes of the message that carried the task; those of one with several tasks count once.
