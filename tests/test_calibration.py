@@ -90,7 +90,7 @@ def test_clients_of_one_class_each_add_up_to_the_mean_and_variance_of_all_images
     counts: list[int], batch: int, architecture: Architecture
 ) -> None:
     tensors, data = random_tensors(), _skewed_images(4, counts)
-    parts = list(torch.arange(len(data)).split(counts))
+    parts = list(torch.split(torch.arange(len(data)), counts))
     engine = InProcessEngine(data, parts, micro_recipe(), Profile())
     # Every client runs as many whole batches as it has.
     used = [count // min(batch, count) * min(batch, count) for count in counts]

@@ -160,14 +160,16 @@ def _told(record: RoundRecord) -> dict[int, Mapping[str, Any]]:
             "partition": PartitionConfig(alpha=1.0),
             "data": DataConfig("digits", validation=0.5),
         },
+        # The last round is as small as what is left.
+        {"rounds": 1, "compute": "120M"},
     ],
-    ids=["plain", "other"],
+    ids=["plain", "other", "compute"],
 )
 def test_a_run_ends_with_the_bytes_of_the_simulated_one(
     config: RunConfig, link: LocalLink, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
     config = dataclasses.replace(
-        config, rounds=3, clients=ClientsConfig(count=8, per_round=3), evaluation=_rarely(config), **changes
+        config, clients=ClientsConfig(count=8, per_round=3), evaluation=_rarely(config), **{"rounds": 3, **changes}
     )
     for client in range(4, 8):
         link.online[f"node-{client}"] = {"partition-id": client, "device": "cpu"}
@@ -175,7 +177,12 @@ def test_a_run_ends_with_the_bytes_of_the_simulated_one(
     alone = dataclasses.replace(config, engine="in-process", output=str(tmp_path / "alone"))
     simulated, state_alone, tensors_alone = trained(alone, None)
     assert same_bytes(tensors, tensors_alone)
-    assert (state.round, state.counts, state.trained) == (3, state_alone.counts, state_alone.trained)
+    assert state.round == (3 if config.compute is None else state_alone.round)
+    assert (state.counts, state.trained) == (state_alone.counts, state_alone.trained)
+    assert state.compute == state_alone.compute
+    if config.compute is not None:
+        assert any(job["steps"] for message in link.asked("train") for job in message.fields["jobs"])
+        assert abs(state.compute - 120_000_000) < 1_200_000
     for record, other in zip(recorder(run).records, recorder(simulated).records, strict=True):
         assert record.train_loss == other.train_loss
         assert [(c["client"], c["macs"], c["examples"]) for c in record.clients] == [

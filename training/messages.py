@@ -44,6 +44,7 @@ class Task:
         learning_rate: of this round.
         seed: of all the client's draws in this round.
         work: what it does with the subnet besides training it.
+        steps: most local steps, of all epochs together; None for all there are.
     """
 
     round: int
@@ -54,6 +55,7 @@ class Task:
     learning_rate: float
     seed: int
     work: Work = dataclasses.field(default_factory=Plain)
+    steps: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)

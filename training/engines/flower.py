@@ -90,6 +90,10 @@ class FlowerEngine:
         """
         return sorted(wait_for(self._roster, self._enough, self._config, should_stop=self._should_stop))
 
+    def examples(self, client: int) -> int:
+        """Return how many training images a client has, as it said when it was first seen."""
+        return self._roster.described[client].examples
+
     def run(self, tasks: Iterable[Task]) -> Iterator[Update | Failure]:
         """Yield one answer for every task, in their order."""
         yield from self._asked("train", ([task] for task in tasks), _training_job, self._update)
@@ -173,7 +177,8 @@ class FlowerEngine:
         if abs(loss) > _LARGEST_LOSS:
             raise Unusable("non-finite", f"its training loss is {loss:g}")
         # No client computes more than its network and two smaller ones in every step.
-        compute = wire.integer(job, "compute", 0, 3 * task.epochs * examples * macs_of(self._space, task.architecture))
+        steps = task.epochs * examples if task.steps is None else min(task.epochs, task.steps) * examples
+        compute = wire.integer(job, "compute", 0, 3 * steps * macs_of(self._space, task.architecture))
         seconds = min(max(0.0, wire.number(job, "seconds")), answer.seconds)
         return Update(
             task=task,
@@ -305,7 +310,7 @@ def _shares(answer: AnyAnswer, tasks: int) -> list[AnyAnswer]:
 
 def _training_job(task: Task) -> Mapping[str, Any]:
     fields = {"round": task.round, "epochs": task.epochs, "learning_rate": task.learning_rate, "seed": task.seed}
-    return {**fields, "work": work_to_json(task.work)}
+    return {**fields, "work": work_to_json(task.work), "steps": task.steps}
 
 
 def _calibration_job(task: CalibrationTask) -> Mapping[str, Any]:

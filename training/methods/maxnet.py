@@ -41,7 +41,8 @@ class MaxNet(SupernetMethod):
         config, number = self._ground.config, state.round + 1
         drawn = drawn_clients(config, state, available)
         entries = self._assigner.assign(drawn, state.counts, numpy_stream(config.seed, "curriculum", number))
-        beta = largest_weight(*extent(config, state), len(drawn), config.server.largest_weight)
+        done, total, _ = extent(config, state)
+        beta = largest_weight(done, total, len(drawn), config.server.largest_weight)
         weights = maxnet_weights([entry.macs for entry in entries], beta)
         return RoundPlan(
             number=number,
