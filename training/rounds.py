@@ -157,7 +157,7 @@ def _planned(run: Run, state: RunState) -> RoundPlan:
     plan = run.method.assign(state, run.engine.available())
     if run.config.compute is None:
         return plan
-    return shortened(plan, run.config, run.space, extent(run.config, state).left, run.engine.examples)
+    return shortened(plan, run.config, run.space, extent(run.config, state), run.engine.examples)
 
 
 def _answers(run: Run, plan: RoundPlan, fold: Fold, models: Models) -> Answers:

@@ -37,7 +37,12 @@ class Trial:
     @property
     def name(self) -> str:
         """What its files are called."""
-        return f"{self.label}-seed{self.seed}"
+        return trial_name(self.label, self.seed)
+
+
+def trial_name(label: str, seed: int) -> str:
+    """Return what the files of a method's run with a seed are called."""
+    return f"{label}-seed{seed}"
 
 
 @dataclasses.dataclass(frozen=True)
