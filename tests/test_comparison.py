@@ -24,6 +24,7 @@ from search.comparison.trials import share_done
 from supernet.errors import UserError
 from training.config import config_to_mapping
 from training.run_folder import METRICS
+from training.unused_settings import refuse_unread
 
 _BUDGETS = (60_000, 120_000)
 
@@ -69,7 +70,9 @@ def test_all_methods_share_everything_but_their_own_settings(tmp_path: Path) -> 
 
 
 def test_a_study_may_name_its_methods_and_take_its_images_from_elsewhere(tmp_path: Path) -> None:
-    path = _write(tmp_path, _study(tmp_path, methods={"no-random": {"method": "cotrain"}}))
+    study = _study(tmp_path, methods={"no-random": {"method": "cotrain"}})
+    study["run"]["data"]["name"] = "imagefolder"
+    path = _write(tmp_path, study)
     (trial, _) = read_study(path, "elsewhere").trials
     assert trial.name == "no-random-seed0"
     assert trial.config.method == "cotrain"
@@ -103,6 +106,96 @@ def test_a_study_that_is_none_is_refused_in_one_line(tmp_path: Path, changes: di
     with pytest.raises(UserError, match=message) as caught:
         _read(tmp_path, **changes)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("methods", "run", "message"),
+    [
+        (
+            {"deepfednas": {}, "superfednas": {}},
+            {"clients": {"count": 6, "per_round": 2}},
+            r"methods deepfednas and superfednas would compute the same \(with clients\.per_round 2 one client has",
+        ),
+        (
+            {"cotrain": {}, "a": {"method": "superfednas"}, "b": {"method": "deepfednas"}},
+            {"clients": {"count": 2, "per_round": 2}},
+            "methods a and b would compute the same",
+        ),
+        ({"deepfednas": {}, "again": {"method": "deepfednas"}}, {}, "deepfednas and again would compute the same"),
+        (
+            {"cotrain": {}, "again": {"method": "cotrain", "evaluation": {"every": 7}, "checkpoint": {"keep": 9}}},
+            {},
+            "differ in nothing that changes the result",
+        ),
+        (
+            {"cotrain": {"cotrain": {"distillation": 0.5}}, "other": {"method": "cotrain", "client": {"lr": 0.05}}},
+            {},
+            "methods cotrain and other would compute the same",
+        ),
+        (
+            {"deepfednas": {"deepfednas": {"draw": "uniform"}}, "cotrain": {}},
+            {"clients": {"count": 6, "per_round": 2}},
+            r"methods\.deepfednas: deepfednas\.draw is uniform, which method deepfednas would ignore here",
+        ),
+        ({"cotrain": {"server": {"largest_weight": 0.5}}}, {}, r"methods\.cotrain: server\.largest_weight is 0\.5"),
+        ({"fedavg": {"evaluation": {"probes": 4}}}, {}, r"methods\.fedavg: evaluation\.probes is 4"),
+        (
+            {"cotrain": {}, "fedavg": {}},
+            {"decnas": {"budget": "60M"}},
+            r"decnas\.budget is 60M, .* as would all others",
+        ),
+        ({"cotrain": {}}, {"data": {"root": "elsewhere"}}, r"run: data\.root is elsewhere"),
+        ({"cotrain": {}}, {"rounds": 9}, r"run: rounds is 9, which method cotrain would ignore here"),
+    ],
+    ids=str,
+)
+def test_methods_that_compute_the_same_and_settings_that_nobody_reads_are_refused_in_one_line(
+    tmp_path: Path, methods: dict[str, Any], run: dict[str, Any], message: str
+) -> None:
+    study = _study(tmp_path, methods=methods)
+    study["run"] = {**study["run"], **run}
+    with pytest.raises(UserError, match=message) as caught:
+        read_study(_write(tmp_path, study))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("entries", "same"), [(1, True), (2, True), (3, False)])
+def test_methods_that_a_small_cache_makes_the_same_are_refused(tmp_path: Path, entries: int, same: bool) -> None:
+    other = {"method": "cotrain", "cotrain": {"networks": "extremes"}}
+    study = _study(tmp_path, methods={"cotrain": {}, "none-drawn": other})
+    lines = Path(study["run"]["cache"]).read_text().splitlines()
+    small = tmp_path / "small.jsonl"
+    small.write_text("\n".join(lines[: entries + 1]) + "\n")
+    study["run"]["cache"] = str(small)
+    path = _write(tmp_path, study)
+    if not same:
+        assert len(read_study(path).labels) == 2
+        return
+    with pytest.raises(UserError, match=rf"a cache of {entries} leaves nothing that tells them apart"):
+        read_study(path)
+
+
+def test_common_settings_reach_the_methods_that_read_them_and_no_others(tmp_path: Path) -> None:
+    methods: dict[str, Any] = {name: {} for name in ("deepfednas", "superfednas", "cotrain", "fedavg")}
+    study = _study(tmp_path, methods=methods, seeds=[4])
+    study["run"] |= {
+        "deepfednas": {"draw": "uniform"},
+        "cotrain": {"distillation": 0.25},
+        "server": {"largest_weight": 0.5, "momentum": 0.1},
+    }
+    found = {trial.label: trial.config for trial in read_study(_write(tmp_path, study)).trials}
+    assert {label: config.deepfednas.draw for label, config in found.items()} == {
+        **dict.fromkeys(methods, "balanced"),
+        "deepfednas": "uniform",
+    }
+    assert {label: config.cotrain.distillation for label, config in found.items()} == {
+        **dict.fromkeys(methods, 0.5),
+        "cotrain": 0.25,
+    }
+    assert [config.server.largest_weight for config in found.values()] == [0.5, 0.5, 0.9, 0.9]
+    assert {config.server.momentum for config in found.values()} == {0.1}
+    for config in found.values():
+        refuse_unread(config)
 
 
 def test_a_study_that_lacks_a_field_is_refused(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from supernet.files import write_text
 from supernet.genes import smallest_genes
 from supernet.space import load_space
 from supernet.units import format_quantity, parse_quantity
+from training.unused_settings import read_only
 
 PROG = "compare-methods"
 
@@ -115,7 +116,7 @@ def _with_compute(study: Study, folder: Path, trial: Trial) -> Trial:
         return trial
     reference = dataclasses.replace(trial, label=str(study.reference))
     compute = read_outcome(_outcome_path(folder, reference)).compute
-    return dataclasses.replace(trial, config=dataclasses.replace(trial.config, compute=str(compute)))
+    return dataclasses.replace(trial, config=read_only(dataclasses.replace(trial.config, compute=str(compute))))
 
 
 def _outcome_path(folder: Path, trial: Trial) -> Path:
