@@ -15,7 +15,15 @@ from cache.nsga2 import Nsga2Settings
 from supernet.space import HeadSpec, SearchSpace, StageSpec, StemSpec, space_to_mapping
 from training.client import Recipe
 from training.clients import ClientsConfig
-from training.config import CheckpointConfig, ClientConfig, DataConfig, EvaluationConfig, RunConfig, TrackingConfig
+from training.config import (
+    SINGLE_METHODS,
+    CheckpointConfig,
+    ClientConfig,
+    DataConfig,
+    EvaluationConfig,
+    RunConfig,
+    TrackingConfig,
+)
 from training.data.augment import Augmentation
 from training.data.images import ImageSet, Normalisation
 from training.execution import Profile
@@ -92,7 +100,11 @@ def micro_config(folder: Path, of: SearchSpace = MICRO, **changes: Any) -> RunCo
         checkpoint=CheckpointConfig(every=1, keep=2),
         tracking=TrackingConfig(wandb="off", progress=False),
     )
-    return dataclasses.replace(config, **changes)
+    config = dataclasses.replace(config, **changes)
+    if config.method in SINGLE_METHODS:
+        # They evaluate the one network.
+        config = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, probes=5))
+    return config
 
 
 def arguments_of(config: RunConfig) -> list[str]:

@@ -125,6 +125,9 @@ class SpoilingEngine:
     def available(self) -> Sequence[int]:
         return self._inner.available()
 
+    def examples(self, client: int) -> int:
+        return self._inner.examples(client)
+
     def run(self, tasks: Iterable[Task]) -> Iterator[Update | Failure]:
         for answer in self._inner.run(tasks):
             assert isinstance(answer, Update)

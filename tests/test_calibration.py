@@ -1,12 +1,14 @@
 """Calibration: what clients contribute adds up to what one pass over all their batches gives."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 import torch
 from federation import MICRO, NORMALISATION, micro_recipe, micro_space, random_images
-from simulation import random_architectures, random_tensors, smallest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from simulation import largest, random_architectures, random_tensors, smallest
 from torch import Tensor, nn
 
 from supernet.architecture import Architecture
@@ -24,9 +26,11 @@ from training.calibration import (
     with_statistics,
 )
 from training.data.batches import prepare
+from training.data.images import ImageSet
 from training.engines.in_process import InProcessEngine
 from training.execution import Profile
 from training.messages import CalibrationTask, Failure, Statistics
+from training.moments import moments_of
 
 CLIENTS, IMAGES = 4, 20
 
@@ -69,6 +73,48 @@ def test_federated_calibration_equals_central_calibration_over_the_same_batches(
         torch.testing.assert_close(federated(x), central(x), rtol=1e-5, atol=1e-5)
 
 
+def _skewed_images(classes: int, counts: Sequence[int]) -> ImageSet:
+    """Return images whose brightness is their class's: the means of single classes lie far apart."""
+    labels = torch.cat([torch.full((count,), label % classes) for label, count in enumerate(counts)])
+    noise = torch.randint(0, 30, (len(labels), 3, 8, 8), generator=torch.Generator().manual_seed(4))
+    return ImageSet((noise + 200 * labels.view(-1, 1, 1, 1) // classes).byte(), labels, tuple("abcd"[:classes]))
+
+
+@settings(max_examples=25, deadline=None, derandomize=True, database=None)
+@given(
+    counts=st.lists(st.integers(2, 12), min_size=2, max_size=6),
+    batch=st.integers(2, 12),
+    architecture=st.sampled_from([smallest(), largest(), *random_architectures(2)]),
+)
+def test_clients_of_one_class_each_add_up_to_the_mean_and_variance_of_all_images(
+    counts: list[int], batch: int, architecture: Architecture
+) -> None:
+    tensors, data = random_tensors(), _skewed_images(4, counts)
+    parts = list(torch.split(torch.arange(len(data)), counts))
+    engine = InProcessEngine(data, parts, micro_recipe(), Profile())
+    # Every client runs as many whole batches as it has.
+    used = [count // min(batch, count) * min(batch, count) for count in counts]
+    tasks = CalibrationPlan(range(len(counts)), 99, batch, 5).tasks(architecture, views(MICRO, tensors, architecture))
+    statistics = gather(engine.calibrate(tasks))
+    network = with_statistics(blank_network(MICRO, tensors, architecture), statistics)
+    assert statistics.images == sum(used)
+    chosen = [
+        part[torch.randperm(len(part), generator=torch.Generator().manual_seed(task.seed))[:count]]
+        for task, part, count in zip(
+            CalibrationPlan(range(len(counts)), 99, batch, 5).tasks(architecture, {}), parts, used, strict=True
+        )
+    ]
+    pixels = prepare(data.images[torch.cat(chosen)], 8, NORMALISATION)
+    inputs: list[Tensor] = []
+    norm = network.get_submodule("stem.entry.norm")
+    norm.register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
+    with torch.no_grad():
+        network(pixels)
+    variance, mean = torch.var_mean(inputs[0], dim=(0, 2, 3), correction=0)
+    torch.testing.assert_close(norm.get_buffer("running_mean"), mean, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(norm.get_buffer("running_var"), variance, rtol=1e-4, atol=1e-5)
+
+
 def test_how_the_batches_lie_on_clients_changes_nothing() -> None:
     tensors, generator = random_tensors(), torch.Generator().manual_seed(0)
     batches = [torch.randn(8, 3, 8, 8, generator=generator) for _ in range(5)]
@@ -89,8 +135,12 @@ def test_a_contribution_holds_no_image() -> None:
     task = next(CalibrationPlan([0], 2, 8, 5).tasks(smallest(), views(MICRO, random_tensors(), smallest())))
     contribution = client_statistics(MICRO, task, random_images(IMAGES), NORMALISATION)
     channels = {name: tensor.numel() for name, tensor in contribution.sums.items()}
-    network = blank_network(MICRO, random_tensors(), smallest())
-    assert channels == {name: tensor.numel() for name, tensor in _buffers(network).items()}
+    assert channels == {
+        moment: module.num_features
+        for name, module in blank_network(MICRO, random_tensors(), smallest()).named_modules()
+        if isinstance(module, nn.BatchNorm2d)
+        for moment in moments_of(name)
+    }
 
 
 def test_a_client_with_few_images_makes_whole_batches_of_what_it_has() -> None:

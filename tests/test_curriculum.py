@@ -39,7 +39,7 @@ def test_the_cache_begins_with_the_smallest_network_and_ends_with_the_largest() 
     assert entries[0].architecture == smallest()
     assert entries[-1].architecture == largest()
     assert [assigner.is_smallest(entry) for entry in entries] == [True] + [False] * (len(entries) - 1)
-    assert [assigner.is_largest(entry) for entry in entries] == [False] * (len(entries) - 1) + [True]
+    assert [assigner.is_largest(0, entry) for entry in entries] == [False] * (len(entries) - 1) + [True]
 
 
 @pytest.mark.parametrize("name", _CURRICULA)
@@ -51,13 +51,13 @@ def test_those_who_had_the_smallest_and_the_largest_least_often_get_them(name: C
     drawn = data.draw(st.permutations(range(6)))[: data.draw(st.integers(2, 6))]
     assigner = _assigner(name)
     assigned = dict(zip(drawn, assigner.assign(drawn, counts, np.random.default_rng(0)), strict=True))
-    least = min(counts.smallest[client] for client in drawn)
-    (small,) = [client for client in drawn if counts.smallest[client] == least][:1]
+    least = min(counts.largest[client] for client in drawn)
+    (large,) = [client for client in drawn if counts.largest[client] == least][:1]
+    assert assigner.is_largest(large, assigned[large])
+    rest = [client for client in drawn if client != large]
+    least = min(counts.smallest[client] for client in rest)
+    (small,) = [client for client in rest if counts.smallest[client] == least][:1]
     assert assigner.is_smallest(assigned[small])
-    rest = [client for client in drawn if client != small]
-    least = min(counts.largest[client] for client in rest)
-    (large,) = [client for client in rest if counts.largest[client] == least][:1]
-    assert assigner.is_largest(assigned[large])
 
 
 def test_over_many_rounds_every_client_has_the_smallest_and_the_largest_about_equally_often() -> None:
@@ -71,8 +71,8 @@ def test_over_many_rounds_every_client_has_the_smallest_and_the_largest_about_eq
         counts = counts.after([drawn[small]], [drawn[large]])
         drawn_times[drawn] += 1
     assert sum(counts.smallest) == sum(counts.largest) == 300
-    assert max(counts.smallest) - min(counts.smallest) <= 3
-    # Whoever is not given the smallest of two is given the largest.
+    assert max(counts.largest) - min(counts.largest) <= 3
+    # Whoever is not given the largest of two is given the smallest.
     assert counts.largest == tuple(drawn_times - counts.smallest)
 
 
@@ -85,14 +85,14 @@ def test_when_all_clients_train_every_round_each_is_given_the_smallest_and_the_l
         drawn = [int(client) for client in generator.permutation(6)]
         assigned = assigner.assign(drawn, counts, generator)
         # Others may draw the smallest or the largest by chance; the turns are those with the least counts.
-        small = min(drawn, key=lambda client: counts.smallest[client])
-        large = min((client for client in drawn if client != small), key=lambda client: counts.largest[client])
+        large = min(drawn, key=lambda client: counts.largest[client])
+        small = min((client for client in drawn if client != large), key=lambda client: counts.smallest[client])
+        assert assigner.is_largest(large, assigned[drawn.index(large)])
         assert assigner.is_smallest(assigned[drawn.index(small)])
-        assert assigner.is_largest(assigned[drawn.index(large)])
         counts = counts.after([small], [large])
-        assert max(counts.smallest) - min(counts.smallest) <= 1
-        # Whose turn it is may be taken by the smallest: the largest comes a round later then.
-        assert max(counts.largest) - min(counts.largest) <= 2
+        assert max(counts.largest) - min(counts.largest) <= 1
+        # Whose turn it is may be taken by the largest: the smallest comes a round later then.
+        assert max(counts.smallest) - min(counts.smallest) <= 2
 
 
 @pytest.mark.parametrize("draw", get_args(CacheDraw))
@@ -157,6 +157,46 @@ def test_among_weak_clients_the_ablest_takes_the_place_of_the_largest() -> None:
     counts = Counts((0,) * 5, (0, 0, 1, 0, 0))
     assigned = assigner.assign([0, 2, 4], counts, np.random.default_rng(0))
     assert assigned[2] == entries[2]
+
+
+@pytest.mark.parametrize("name", _CURRICULA)
+@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@given(data=st.data())
+def test_the_ablest_client_of_every_round_trains_the_largest_network_it_can_run(
+    name: Curriculum, data: st.DataObject
+) -> None:
+    entries = micro_entries()
+    reaches = data.draw(st.lists(st.integers(0, len(entries) - 1), min_size=2, max_size=7))
+    assigner = _assigner(name, [Capability(macs=entries[reach].macs) for reach in reaches])
+    generator, counts = np.random.default_rng(0), Counts.zero(len(reaches))
+    for _ in range(3 * len(reaches)):
+        size = data.draw(st.integers(2, len(reaches)))
+        drawn = [int(client) for client in generator.choice(len(reaches), size, replace=False)]
+        assigned = dict(zip(drawn, assigner.assign(drawn, counts, generator), strict=True))
+        top = max(reaches[client] for client in drawn)
+        ablest = [client for client in drawn if reaches[client] == top]
+        # Of equally able clients the one that has had it least often, whatever the smallest network would want.
+        chosen = min(ablest, key=lambda client: counts.largest[client])
+        assert assigned[chosen] == entries[top]
+        assert entries[0] in [entry for client, entry in assigned.items() if client != chosen]
+        counts = counts.after(
+            [client for client, entry in assigned.items() if assigner.is_smallest(entry)],
+            [client for client, entry in assigned.items() if assigner.is_largest(client, entry)],
+        )
+
+
+def test_equally_weak_clients_have_the_largest_they_can_run_in_turn() -> None:
+    entries = micro_entries()
+    # None of them ever has the cache's largest: turns must be counted all the same.
+    assigner = _assigner("pareto", [Capability(macs=entries[2].macs)] * 4 + [Capability()])
+    counts = Counts.zero(5)
+    for _ in range(20):
+        assigned = assigner.assign([0, 1, 2, 3], counts, np.random.default_rng(0))
+        chosen = min(range(4), key=lambda client: counts.largest[client])
+        assert assigned[chosen] == entries[2]
+        counts = counts.after([], [chosen])
+        assert max(counts.largest[:4]) - min(counts.largest[:4]) <= 1
+    assert [assigner.is_largest(0, entry) for entry in entries] == [index == 2 for index in range(len(entries))]
 
 
 def test_a_single_client_draws_freely() -> None:

@@ -129,7 +129,9 @@ def test_every_target_is_the_steps_share_of_the_start_below_the_current_network(
         macs = step["macs"]
 
 
-def test_the_winner_of_an_iteration_has_lost_least_per_mac_and_its_weights_are_the_supernets(tmp_path: Path) -> None:
+def test_the_winner_of_an_iteration_gained_most_or_lost_least_per_mac_and_its_weights_are_the_supernets(
+    tmp_path: Path,
+) -> None:
     _trained(simulated_run(tmp_path, _config()))
     found = _states(tmp_path)
     changes = 0
@@ -142,12 +144,15 @@ def test_the_winner_of_an_iteration_has_lost_least_per_mac_and_its_weights_are_t
         current = was.current
         reference = was.accuracy
         if reference is not None:
-            losses = {
-                one["name"]: (reference - one["accuracies"][-1]) / (current.macs - one["macs"])
-                for one in told["candidates"]
-                if not one["dropped"]
-            }
-            assert losses[told["winner"]] == min(losses.values())
+            raced = [one for one in told["candidates"] if not one["dropped"]]
+            rounds = min(len(one["accuracies"]) for one in raced)
+            assert told["compared_after"] == rounds
+            gains = {one["name"]: one["accuracies"][rounds - 1] - reference for one in raced}
+            saved = {one["name"]: current.macs - one["macs"] for one in raced}
+            if max(gains.values()) > 0:
+                assert gains[told["winner"]] == max(gains.values())
+            else:
+                assert gains[told["winner"]] / saved[told["winner"]] == max(gains[one] / saved[one] for one in gains)
         # All that train next begin as slices of what won.
         for branch in after.branches.values():
             assert same_bytes(branch.tensors, extract(MICRO, after.tensors, branch.architecture))

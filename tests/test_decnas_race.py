@@ -1,7 +1,9 @@
 """The race of decnas' candidates."""
 
+import dataclasses
 import itertools
 from collections.abc import Sequence
+from typing import get_args
 
 import numpy as np
 from hypothesis import given
@@ -106,14 +108,14 @@ def test_equal_candidates_and_a_single_one_are_not_dropped() -> None:
     assert _statuses(after_round(_racers(1), {"stage0-width": 0.0}, _settings(drop_after=1))) == ["training"]
 
 
-def test_one_that_has_stopped_is_not_dropped_when_others_pass_it_later_and_counts_in_the_median() -> None:
+def test_one_that_has_stopped_is_neither_dropped_nor_compared_with_those_that_have_trained_longer() -> None:
     settings = _settings(drop_after=1, gain=0.5)
-    stopped, training = _racers(2)
-    stopped = Racer(stopped.candidate, stopped.clients, (0.5, 0.5, 0.5), "stopped")
-    ahead = after_round([stopped, training], {"stage1-width": 0.6}, settings)
-    assert _statuses(ahead) == ["stopped", "training"]
-    behind = after_round([stopped, training], {"stage1-width": 0.4}, settings)
-    assert _statuses(behind) == ["stopped", "dropped"]
+    stopped, *training = _racers(3)
+    for accuracy in (0.0, 0.9):
+        resting = Racer(stopped.candidate, stopped.clients, (0.5, 0.5, accuracy), "stopped")
+        raced = after_round([resting, *training], {"stage1-width": 0.4, "stage2-width": 0.6}, settings)
+        assert _statuses(raced) == ["stopped", "dropped", "training"]
+    assert after_round([resting], {}, settings) == [resting]
 
 
 def test_a_candidate_stops_when_two_rounds_have_gained_it_too_little() -> None:
@@ -129,23 +131,69 @@ def test_a_candidate_stops_when_two_rounds_have_gained_it_too_little() -> None:
     assert rounds(0.1, 0.106, 0.112, 0.118, 0.118, 0.118) == 5
 
 
-def test_the_winner_has_lost_the_least_accuracy_for_every_mac_saved() -> None:
-    small, large = micro_entries()[0], micro_entries()[-1]
+def _finished(*curves: Sequence[float], statuses: Sequence[Status] | None = None) -> list[Racer]:
+    """Return racers of the micro cache's entries, smallest first, with these accuracies."""
+    statuses = statuses or ["stopped"] * len(curves)
+    return [
+        dataclasses.replace(racer, accuracies=tuple(curve), status=status)
+        for racer, curve, status in zip(_racers(len(curves)), curves, statuses, strict=True)
+    ]
 
-    def raced(entry_accuracy: float, other: float, status: Status = "stopped") -> str:
-        racers = [
-            Racer(Candidate(0, "width", small), (0,), (0.0, entry_accuracy), "stopped"),
-            Racer(Candidate(1, "depth", large), (1,), (0.9, other), status),
-        ]
-        return winner(racers, 0.8, _CURRENT).name
 
-    saved_small, saved_large = _CURRENT - small.macs, _CURRENT - large.macs
-    even = 0.8 - 0.1 * saved_large / saved_small
-    # The small network may lose more, as it saves more; exactly so much more.
-    assert raced(0.7, even + 1e-6) == "stage1-depth"
-    assert raced(0.7, even - 1e-6) == "stage0-width"
-    assert raced(0.0, 0.9) == "stage1-depth"
-    assert raced(0.0, 0.9, "dropped") == "stage0-width"
+def _saved(racer: Racer) -> int:
+    return _CURRENT - racer.candidate.entry.macs
+
+
+def test_a_larger_gain_wins_even_if_a_smaller_one_saves_fewer_macs() -> None:
+    # By gain for every MAC the network that hardly shrank would win.
+    large, small = _finished((0.0,), (0.0,), (0.0,), (0.0,), (0.0,), (0.809,))[-1], _finished((0.82,))[0]
+    assert (0.809 - 0.8) / _saved(large) > (0.82 - 0.8) / _saved(small)
+    assert winner([large, small], 0.8, _CURRENT) is small
+
+
+def test_of_losses_the_least_for_every_mac_saved_wins() -> None:
+    (small, *_, large) = _racers(len(micro_entries()))
+    even = 0.1 * _saved(large) / _saved(small)
+    for shift, best in ((1e-6, "small"), (-1e-6, "large")):
+        small, large = (
+            dataclasses.replace(racer, accuracies=(accuracy,), status="stopped")
+            for racer, accuracy in ((small, 0.7), (large, 0.8 - even - shift))
+        )
+        assert winner([small, large], 0.8, _CURRENT) is {"small": small, "large": large}[best]
+
+
+_ACCURACIES = st.integers(0, 8).map(lambda eighths: eighths / 8)
+
+
+@given(
+    curves=st.lists(st.lists(_ACCURACIES, min_size=1, max_size=5), min_size=1, max_size=6),
+    reference=_ACCURACIES,
+    data=st.data(),
+)
+@runs(300)
+def test_the_winner_is_found_by_the_accuracies_after_the_rounds_that_all_have(
+    curves: list[list[float]], reference: float, data: st.DataObject
+) -> None:
+    statuses = data.draw(st.lists(st.sampled_from(get_args(Status)), min_size=len(curves), max_size=len(curves)))
+    statuses[data.draw(st.integers(0, len(curves) - 1))] = "stopped"
+    racers = _finished(*curves, statuses=statuses)
+    best = winner(racers, reference, _CURRENT)
+    left = [racer for racer in racers if racer.status != "dropped"]
+    assert best in left
+    rounds = min(len(racer.accuracies) for racer in left)
+    gain = best.accuracies[rounds - 1] - reference
+    for racer in left:
+        other = racer.accuracies[rounds - 1] - reference
+        if gain > 0:
+            assert other < gain or (other == gain and _saved(racer) <= _saved(best))
+        else:
+            # Nobody has gained.
+            assert other <= 0
+            assert other / _saved(racer) <= gain / _saved(best)
+    # Rounds that only some have had decide nothing.
+    longer = [dataclasses.replace(racer, accuracies=racer.accuracies[:rounds] + (1.0,) * 3) for racer in left[1:]]
+    shorter = dataclasses.replace(left[0], accuracies=left[0].accuracies[:rounds])
+    assert winner([shorter, *longer], reference, _CURRENT).name == best.name
 
 
 def test_of_equal_candidates_the_first_wins() -> None:

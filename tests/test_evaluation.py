@@ -31,15 +31,17 @@ class _ByBrightness(nn.Module):
         return torch.stack([-bright, bright], dim=1)
 
 
-def test_calibration_sets_the_mean_over_batches_of_their_mean_and_variance() -> None:
+def test_calibration_sets_the_mean_and_the_variance_over_all_images() -> None:
     norm = nn.BatchNorm2d(3, momentum=None)
     generator = torch.Generator().manual_seed(0)
-    batches = [torch.randn(6, 3, 4, 4, generator=generator) * scale + scale for scale in (1.0, 2.0, 5.0)]
+    batches = [
+        torch.randn(size, 3, 4, 4, generator=generator) * scale + scale
+        for size, scale in ((6, 1.0), (2, 2.0), (3, 5.0))
+    ]
     # Leftovers of an earlier calibration count for nothing.
     norm.train()(torch.randn(6, 3, 4, 4, generator=generator) * 100)
     calibrate(norm, batches)
-    means = torch.stack([batch.mean(dim=(0, 2, 3)) for batch in batches]).mean(dim=0)
-    variances = torch.stack([batch.var(dim=(0, 2, 3)) for batch in batches]).mean(dim=0)
+    variances, means = torch.var_mean(torch.cat(batches), dim=(0, 2, 3), correction=0)
     assert norm.running_mean is not None
     assert norm.running_var is not None
     torch.testing.assert_close(norm.running_mean, means)
@@ -67,12 +69,12 @@ def test_a_network_of_group_norm_runs_nothing_to_calibrate() -> None:
     assert not calibrate(network, (never() for _ in range(1))).training
 
 
-def test_a_subnet_is_calibrated_on_whole_batches_of_the_calibration_images() -> None:
+def test_a_subnet_is_calibrated_on_all_calibration_images_in_batches_of_about_one_size() -> None:
     evaluator = _evaluator(calibration=20, batch_size=8)
     subnet = evaluator.subnet(random_tensors(), smallest())
     expected = network_with(MICRO, smallest(), extract(MICRO, random_tensors(), smallest()), running_statistics=True)
     images = evaluator.calibration.images
-    calibrate(expected, [prepare(images[start : start + 8], 8, NORMALISATION) for start in (0, 8)])
+    calibrate(expected, [prepare(part, 8, NORMALISATION) for part in (images[:7], images[7:14], images[14:])])
     got, wanted = subnet.state_dict(), expected.state_dict()
     assert got.keys() == wanted.keys()
     for name, tensor in wanted.items():

@@ -23,9 +23,9 @@ def _at(origin: Origin | None) -> RunState:
         (None, Origin(), Extent(7, 10)),
         (None, Origin(3, 300), Extent(4, 10)),
         (None, None, Extent(0, 10)),
-        ("1000", Origin(), Extent(700, 1000)),
-        ("1000", Origin(3, 300), Extent(400, 700)),
-        ("1000", None, Extent(700, 1000)),
+        ("1000", Origin(), Extent(700, 1000, 5)),
+        ("1000", Origin(3, 300), Extent(400, 700, 5)),
+        ("1000", None, Extent(700, 1000, 5)),
     ],
 )
 def test_rounds_and_compute_count_from_where_the_schedule_began(
@@ -36,11 +36,23 @@ def test_rounds_and_compute_count_from_where_the_schedule_began(
 
 @pytest.mark.parametrize("origin", [Origin(), None, Origin(7, 700), Origin(5, 699)])
 def test_used_up_compute_ends_a_run_wherever_it_is(origin: Origin | None) -> None:
-    for limit in (600, 700):
+    # The last would be within half a per cent.
+    for limit in (600, 700, 703):
         found = extent(RunConfig(compute=str(limit)), _at(origin))
         assert found.finished
-        assert found.share >= 1
-    assert not extent(RunConfig(compute="701"), _at(origin)).finished
+        assert found.share == 1
+    for limit in (704, 1000):
+        found = extent(RunConfig(compute=str(limit)), _at(origin))
+        assert not found.finished
+        assert found.left == limit - 700
+        assert 0 <= found.share < 1
+
+
+@pytest.mark.parametrize("rounds", [2, 199, 10_000])
+def test_of_rounds_none_is_negligible(rounds: int) -> None:
+    state = dataclasses.replace(_STATE, round=rounds - 1)
+    assert not extent(RunConfig(rounds=rounds), state).finished
+    assert extent(RunConfig(rounds=rounds), dataclasses.replace(state, round=rounds)).finished
 
 
 def test_a_search_is_never_finished_by_rounds() -> None:

@@ -39,6 +39,9 @@ class _Failing:
     def available(self) -> Sequence[int]:
         return self.engine.available()
 
+    def examples(self, client: int) -> int:
+        return self.engine.examples(client)
+
     def run(self, tasks: Iterable[Task]) -> Iterator[Update | Failure]:
         for task in tasks:
             if task.client in self.well:

@@ -159,14 +159,16 @@ def _told(record: RoundRecord) -> dict[int, Mapping[str, Any]]:
             "partition": PartitionConfig(alpha=1.0),
             "data": DataConfig("digits", validation=0.5),
         },
+        # The last round is as small as what is left.
+        {"rounds": 1, "compute": "120M"},
     ],
-    ids=["plain", "other"],
+    ids=["plain", "other", "compute"],
 )
 def test_a_run_ends_with_the_bytes_of_the_simulated_one(
     config: RunConfig, link: LocalLink, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
     config = dataclasses.replace(
-        config, rounds=3, clients=ClientsConfig(count=8, per_round=3), evaluation=_rarely(config), **changes
+        config, clients=ClientsConfig(count=8, per_round=3), evaluation=_rarely(config), **{"rounds": 3, **changes}
     )
     for client in range(4, 8):
         link.online[f"node-{client}"] = {"partition-id": client, "device": "cpu"}
@@ -174,7 +176,12 @@ def test_a_run_ends_with_the_bytes_of_the_simulated_one(
     alone = dataclasses.replace(config, engine="in-process", output=str(tmp_path / "alone"))
     simulated, state_alone, tensors_alone = trained(alone, None)
     assert same_bytes(tensors, tensors_alone)
-    assert (state.round, state.counts, state.trained) == (3, state_alone.counts, state_alone.trained)
+    assert state.round == (3 if config.compute is None else state_alone.round)
+    assert (state.counts, state.trained) == (state_alone.counts, state_alone.trained)
+    assert state.compute == state_alone.compute
+    if config.compute is not None:
+        assert any(job["steps"] for message in link.asked("train") for job in message.fields["jobs"])
+        assert abs(state.compute - 120_000_000) < 1_200_000
     for record, other in zip(recorder(run).records, recorder(simulated).records, strict=True):
         assert record.train_loss == other.train_loss
         assert [(c["client"], c["macs"], c["examples"]) for c in record.clients] == [
@@ -575,6 +582,12 @@ _BAD_STATISTICS: dict[str, tuple[Spoil, str]] = {
     "NaN": (_statistic("running_mean", lambda t: t * float("nan")), "non-finite"),
     "infinity": (_statistic("running_var", lambda t: t + float("inf")), "non-finite"),
     "infinite in fp32": (_statistic("running_var", lambda t: t + 1e300), "non-finite"),
+    "infinite in fp32 with the others": (_statistic("squared_mean", lambda t: t + 1e300), "non-finite"),
+    "negative squared mean": (_statistic("squared_mean", lambda t: -t - 1), "non-finite"),
+    "squared mean below the mean's square": (_statistic("squared_mean", lambda t: t * 0.5 - 1e-30), "non-finite"),
+    "mean beyond its square": (_statistic("running_mean", lambda t: t + 1e30), "non-finite"),
+    "without a squared mean": (_statistic("squared_mean", lambda t: None), "shape"),
+    "fewer images than batches": (_first(images=1), "malformed"),
     "fp32": (_statistic("running_mean", lambda t: t.float()), "dtype"),
     "integers": (_statistic("running_mean", lambda t: t.long()), "dtype"),
     "float8": (_statistic("running_mean", lambda t: t.to(torch.float8_e4m3fn)), "dtype"),
@@ -628,10 +641,10 @@ def test_statistics_outlive_the_file_they_came_in(config: RunConfig, link: Local
     assert all(isinstance(a, Statistics) and all(t.isfinite().all() for t in a.sums.values()) for a in answers)
 
 
-def test_every_norm_has_a_mean_and_a_variance() -> None:
+def test_every_norm_has_a_mean_a_variance_and_a_squared_mean() -> None:
     shapes = statistics_shapes(MICRO, largest())
     norms = [name for name in tensor_shapes(MICRO, largest()) if name.endswith("norm.weight")]
-    assert len(shapes) == 2 * len(norms)
+    assert len(shapes) == 3 * len(norms)
     assert statistics_shapes(dataclasses.replace(MICRO, norm="group"), largest()) == {}
 
 

@@ -24,6 +24,7 @@ from supernet.weights import Tensors, views
 from training import run_images
 from training.client import LocalTrainer
 from training.clients import ClientsConfig
+from training.compute import macs_of
 from training.config import DataConfig, RunConfig, config_to_mapping
 from training.data import sources
 from training.data.images import ImageSet, Normalisation, normalisation_of
@@ -356,6 +357,17 @@ def test_a_client_co_trains_over_flower_as_in_one_process(config: RunConfig, tmp
     assert told["jobs"][0]["compute"] == update.compute > 0
 
 
+def test_a_client_takes_no_more_steps_than_it_is_asked_for(config: RunConfig, tmp_path: Path) -> None:
+    folder = _folder(tmp_path / "mine", {"3": 20, "7": 24})
+    settings = {"partition-id": 2, "device": "cpu", "data-folder": str(folder)}
+    questions = [_training(config, epochs=2, steps=steps) for steps in (None, 1, 3, 99)]
+    done = [_ask(request, settings, tensors)[0]["jobs"][0] for request, tensors in questions]
+    every, one, three, most = (job["compute"] for job in done)
+    assert one == macs_of(MICRO, smallest()) * config.client.batch
+    assert three == 3 * one
+    assert most == every == 4 * one
+
+
 def _train_here(config: RunConfig, request: Request, own: ImageSet) -> Tensors:
     recipe = recipe_of(config, MICRO, Normalisation((0.3,) * 3, (0.4,) * 3))
     sliced = views(MICRO, random_tensors(), smallest())
@@ -382,6 +394,7 @@ def test_fewer_images_than_a_batch_are_refused(config: RunConfig, tmp_path: Path
 @pytest.mark.parametrize(
     "changes",
     [
+        {"steps": 0}, {"steps": "2"}, {"steps": True}, {"steps": 1.5},
         {"round": 0}, {"round": "1"}, {"epochs": 0}, {"epochs": True}, {"learning_rate": None}, {"seed": -1},
         {"seed": 1.5}, {"work": None}, {"work": {"kind": "magic"}}, {"architecture": None},
         {"architecture": {"stages": []}},

@@ -95,6 +95,9 @@ class _Bursting:
     def available(self) -> Sequence[int]:
         return self._inner.available()
 
+    def examples(self, client: int) -> int:
+        return self._inner.examples(client)
+
     def run(self, tasks: Iterable[Task]) -> Iterator[Update | Failure]:
         for answered, answer in enumerate(self._inner.run(tasks)):
             assert isinstance(answer, Update)
@@ -202,6 +205,9 @@ class _Full:
 
     def available(self) -> Sequence[int]:
         return self._inner.available()
+
+    def examples(self, client: int) -> int:
+        return self._inner.examples(client)
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Update | Failure]:
         first, *rest = tasks

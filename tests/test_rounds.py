@@ -259,6 +259,9 @@ class _Reversed:
     def available(self) -> Sequence[int]:
         return self._inner.available()
 
+    def examples(self, client: int) -> int:
+        return self._inner.examples(client)
+
     def run(self, tasks: Iterable[Task]) -> Iterator[Update | Failure]:
         yield from [own_memory(update) for update in self._inner.run(tasks) if isinstance(update, Update)][::-1]
 

@@ -24,6 +24,7 @@ class RoundPlan:
         weights: of the clients' updates.
         work: what clients do besides training it.
         branches: clients that train a network with weights of its own, and its name; all others train the supernet's.
+        steps: most local steps of every client; empty where all take those of their epochs.
     """
 
     number: int
@@ -33,6 +34,7 @@ class RoundPlan:
     weights: Mapping[int, float]
     work: Mapping[int, Work] = dataclasses.field(default_factory=dict)
     branches: Mapping[int, str] = dataclasses.field(default_factory=dict)
+    steps: Mapping[int, int] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)

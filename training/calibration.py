@@ -1,12 +1,14 @@
 """Calibration: the statistics of BatchNorm, measured over batches wherever those are, and combined exactly.
 
-A BatchNorm's statistics are the means, over batches, of the batches' mean and unbiased variance. So sums over batches
-and their number are all a client has to report: what the server adds up is what one pass over all batches gives, and no
-image leaves a client.
+A BatchNorm's statistics are the mean and the total variance over all images (``moments.py``). So sums over batches, in
+which every batch weighs as much as it has images, and their number are all a client has to report: what the server adds
+up is what one pass over all batches gives, and no image leaves a client. What a later layer is given is normalised
+batch by batch, as in training, and so still depends on which images share one.
 """
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +20,7 @@ from supernet.weights import Tensors, extract, network_with
 from training.data.batches import plain_batches
 from training.data.images import ImageSet, Normalisation
 from training.messages import CalibrationTask, Failure, Statistics
+from training.moments import mean_and_variance, moments_of, norms_of
 from training.randomness import derive_seed, numpy_stream
 
 
@@ -30,7 +33,7 @@ def calibrate(network: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
 
 
 def statistics_of(network: nn.Module, batches: Iterable[Tensor]) -> Statistics:
-    """Return the statistics of ``network``'s BatchNorms over ``batches``, which are those of its own, too, afterwards.
+    """Return the statistics of ``network``'s BatchNorms over ``batches``; its own are the last batch's afterwards.
 
     Summed in float64: the order of batches is lost in the rounding to float32.
     """
@@ -41,13 +44,38 @@ def statistics_of(network: nn.Module, batches: Iterable[Tensor]) -> Statistics:
     for norm in norms.values():
         # The running statistics are those of the last batch alone.
         norm.momentum = 1.0
-    with torch.no_grad():
+    with torch.no_grad(), _counted(norms) as values:
         for batch in batches if norms else ():
             network(batch)
-            for name, buffer in _buffers(norms):
-                sums[name] = sums.get(name, 0) + buffer.double()
+            for name, norm in norms.items():
+                for moment, value in zip(moments_of(name), _moments(norm, values[name]), strict=True):
+                    sums[moment] = sums.get(moment, 0) + len(batch) * value
             count, images = count + 1, images + len(batch)
     return Statistics(sums, count, images)
+
+
+def _moments(norm: nn.BatchNorm2d, values: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return mean, biased variance and squared mean of a norm's last batch, of ``values`` a channel, in float64."""
+    mean, unbiased = norm.get_buffer("running_mean").double(), norm.get_buffer("running_var").double()
+    return mean, unbiased * (values - 1) / values, mean.square()
+
+
+@contextmanager
+def _counted(norms: Mapping[str, nn.BatchNorm2d]) -> Iterator[Mapping[str, int]]:
+    """Count the values a channel that every norm is given, images times pixels; those of the last batch."""
+    values: dict[str, int] = {}
+
+    def count(name: str, inputs: tuple[Tensor, ...]) -> None:
+        values[name] = inputs[0].numel() // inputs[0].shape[1]
+
+    hooks = [
+        norm.register_forward_pre_hook(lambda _, inputs, name=name: count(name, inputs)) for name, norm in norms.items()
+    ]
+    try:
+        yield values
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def combined(parts: Iterable[Statistics]) -> Statistics:
@@ -73,14 +101,13 @@ def with_statistics(network: nn.Module, statistics: Statistics) -> nn.Module:
     for norm in norms.values():
         norm.reset_running_stats()
     if statistics.batches:
-        buffers = dict(_buffers(norms))
-        if buffers.keys() != statistics.sums.keys():
+        if set(norms) != set(norms_of(statistics)):
             raise ValueError("the statistics are those of another network")
-        for name, buffer in buffers.items():
-            buffer.copy_(statistics.sums[name] / statistics.batches)
-        for norm in norms.values():
-            if norm.num_batches_tracked is not None:
-                norm.num_batches_tracked.fill_(statistics.batches)
+        for name, norm in norms.items():
+            mean, variance = mean_and_variance(statistics, name)
+            norm.get_buffer("running_mean").copy_(mean)
+            norm.get_buffer("running_var").copy_(variance)
+            norm.get_buffer("num_batches_tracked").fill_(statistics.batches)
     return network.eval()
 
 
@@ -161,10 +188,3 @@ def gather(answers: Iterable[Statistics | Failure]) -> Statistics:
 
 def _norms(network: nn.Module) -> dict[str, nn.BatchNorm2d]:
     return {name: module for name, module in network.named_modules() if isinstance(module, nn.BatchNorm2d)}
-
-
-def _buffers(norms: Mapping[str, nn.BatchNorm2d]) -> Iterator[tuple[str, Tensor]]:
-    """Yield the running means and variances with their names."""
-    for name, norm in norms.items():
-        for kind in ("running_mean", "running_var"):
-            yield f"{name}.{kind}", norm.get_buffer(kind)

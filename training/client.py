@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -94,14 +95,18 @@ class LocalTrainer:
         built = self._network(task.architecture, type(task.work))
         _fill(built, task)
         generator = torch.Generator().manual_seed(task.seed)
-        loss = 0.0
+        loss, taken = 0.0, 0
         started = time.monotonic()
         for _ in range(task.epochs):
             losses = []
-            for images, labels in self._batches.epoch(data, task.architecture.resolution, generator):
+            epoch = self._batches.epoch(data, task.architecture.resolution, generator)
+            for images, labels in itertools.islice(epoch, None if task.steps is None else task.steps - taken):
                 if cancelled():
                     raise CancelledError
                 losses.append(built.step(images, labels))
+            if not losses:
+                break
+            taken += len(losses)
             # Reading the loss waits for the device: the time is that of all steps.
             loss = torch.stack(losses).mean().item()
         # Many networks stay built; none may keep the memory of its gradients.
@@ -116,7 +121,7 @@ class LocalTrainer:
         batch = self._recipe.config.batch
         if isinstance(built.step, CoTrainingStep | PathSamplingStep):
             return built.step.macs * batch
-        return training_macs(macs_of(self._recipe.space, task.architecture), len(data), task.epochs, batch)
+        return training_macs(macs_of(self._recipe.space, task.architecture), len(data), task.epochs, batch, task.steps)
 
     def _on_stream(self) -> AbstractContextManager[object]:
         if self._stream is None:

@@ -21,6 +21,10 @@ def macs_of(space: SearchSpace, architecture: Architecture) -> int:
     return int(score(space, encode(space, architecture)).macs[0])
 
 
-def training_macs(macs: int, examples: int, epochs: int, batch_size: int) -> int:
-    """Return the MACs of training a network of ``macs`` for some epochs; images that fill no batch are left out."""
-    return macs * epochs * (examples // batch_size * batch_size)
+def training_macs(macs: int, examples: int, epochs: int, batch_size: int, steps: int | None = None) -> int:
+    """Return the MACs of training a network of ``macs`` for some epochs, or for the first ``steps`` steps of them.
+
+    Images that fill no batch are left out.
+    """
+    every = epochs * (examples // batch_size)
+    return macs * batch_size * (every if steps is None else min(steps, every))

@@ -36,6 +36,9 @@ EngineName = Literal["in-process", "flower"]
 #: Methods whose rounds the account of privacy describes.
 PRIVATE_METHODS: tuple[MethodName, ...] = ("deepfednas", "superfednas", "fedavg")
 
+#: Methods whose result is one network, at its own MACs.
+SINGLE_METHODS: tuple[MethodName, ...] = ("fedavg", "dfnas", "decnas")
+
 #: Methods that search before what is scheduled begins.
 SEARCHING_METHODS: tuple[MethodName, ...] = ("decnas",)
 

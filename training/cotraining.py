@@ -4,7 +4,7 @@ The sandwich rule with in-place distillation (Yu and Huang, "Universally slimmab
 client can run (FEAST, 2026).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -82,7 +82,7 @@ class CoTrainingStep:
     def begin(self, work: CoTraining, seed: int) -> None:
         """Forget everything of the client before; ``seed`` is of the draws of networks."""
         self._descent.begin()
-        self._work, self._draws = work, torch_stream(seed, "networks")
+        self._work, self._networks = work, networks_of_steps(work, seed)
         self.macs = 0
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
@@ -94,7 +94,7 @@ class CoTrainingStep:
         self._descent.backward(loss)
         self.macs += self._outer_macs
         targets = logits.detach()
-        for architecture in self._networks():
+        for architecture in next(self._networks):
             inner = self._inner(architecture)
             with self._descent.autocast():
                 self._descent.backward(self._loss(inner(images), targets, labels))
@@ -103,19 +103,22 @@ class CoTrainingStep:
         self._descent.update(self._outer.parameters())
         return loss.detach()
 
-    def _networks(self) -> Sequence[Architecture]:
-        drawn = self._work.drawn
-        if not drawn:
-            return self._work.always
-        number = int(torch.randint(len(drawn), (), generator=self._draws))
-        return (*self._work.always, drawn[number])
-
     def _loss(self, logits: Tensor, targets: Tensor, labels: Tensor) -> Tensor:
         share, temperature = self._work.distillation, self._work.temperature
         own: Tensor = self._criterion(logits, labels)
         if not share:
             return own
         return (1 - share) * own + share * distillation_loss(logits, targets, temperature)
+
+
+def networks_of_steps(work: CoTraining, seed: int) -> Iterator[Sequence[Architecture]]:
+    """Yield, step by step without end, the networks inside the task's that are trained beside it."""
+    draws = torch_stream(seed, "networks")
+    while True:
+        if work.drawn:
+            yield (*work.always, work.drawn[int(torch.randint(len(work.drawn), (), generator=draws))])
+        else:
+            yield work.always
 
 
 def distillation_loss(logits: Tensor, targets: Tensor, temperature: float) -> Tensor:

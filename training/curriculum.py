@@ -1,8 +1,10 @@
 """The curriculum: which architecture each client of a round trains.
 
-Every round holds the cache's smallest and its largest network: the client that has had the smallest least
-often gets it, likewise the largest. ``pareto`` (DeepFedNAS) draws all others from the cache, ``sandwich``
-(SuperFedNAS) at random from the space in the cache's range of MACs.
+Every round hands out the largest network first, then the smallest, then all others, as the published code does. The
+largest goes to the client that has had it least often, or where clients are unequal to the ablest of the round, which
+trains the largest that it can run. The smallest goes to the one of the others that has had it least often. ``pareto``
+(DeepFedNAS) draws what is left from the cache, ``sandwich`` (SuperFedNAS) at random from the space in the cache's range
+of MACs.
 """
 
 import dataclasses
@@ -28,7 +30,7 @@ Draw = Callable[[int, np.random.Generator], Entry]
 
 @dataclasses.dataclass(frozen=True)
 class Counts:
-    """How often every client has trained the smallest and the largest network (without failing)."""
+    """How often every client has trained the smallest network and the largest it can run (without failing)."""
 
     smallest: tuple[int, ...]
     largest: tuple[int, ...]
@@ -84,23 +86,25 @@ class Assigner:
         """
         assigned: dict[int, Entry] = {}
         if len(drawn) > 1:
-            smallest = min(drawn, key=lambda client: counts.smallest[client])
-            assigned[smallest] = self._entries[0]
-            rest = [client for client in drawn if client != smallest]
-            # Among weaker clients the one that comes nearest to the largest network takes its place.
-            reach = max(self._runnable[client][-1].macs for client in rest)
-            able = [client for client in rest if self._runnable[client][-1].macs == reach]
-            largest = min(able, key=lambda client: counts.largest[client])
-            assigned[largest] = self._runnable[largest][-1]
+            # Only clients of equal reach are compared by their counts, so that these are of one and the same network.
+            reach = max(self._largest(client).macs for client in drawn)
+            ablest = [client for client in drawn if self._largest(client).macs == reach]
+            largest = min(ablest, key=lambda client: counts.largest[client])
+            assigned[largest] = self._largest(largest)
+            rest = [client for client in drawn if client != largest]
+            assigned[min(rest, key=lambda client: counts.smallest[client])] = self._entries[0]
         return [assigned.get(client) or self._draw(client, generator) for client in drawn]
 
     def is_smallest(self, entry: Entry) -> bool:
         """Return whether ``entry`` is the cache's smallest."""
         return entry.architecture == self._entries[0].architecture
 
-    def is_largest(self, entry: Entry) -> bool:
-        """Return whether ``entry`` is the cache's largest."""
-        return entry.architecture == self._entries[-1].architecture
+    def is_largest(self, client: int, entry: Entry) -> bool:
+        """Return whether ``entry`` is the largest of the cache that a client can run."""
+        return entry.architecture == self._largest(client).architecture
+
+    def _largest(self, client: int) -> Entry:
+        return self._runnable[client][-1]
 
     def _draw_from_cache(self, client: int, generator: np.random.Generator) -> Entry:
         runnable = self._runnable[client]
@@ -111,7 +115,7 @@ class Assigner:
 
     def _draw_from_space(self, client: int, generator: np.random.Generator) -> Entry:
         """Draw within the MACs of the client's entries; the smallest entry if no draw is one it can run."""
-        limits = Limits(macs=self._runnable[client][-1].macs, min_macs=self._entries[0].macs)
+        limits = Limits(macs=self._largest(client).macs, min_macs=self._entries[0].macs)
         for _ in range(_MOST_DRAWS):
             try:
                 architecture = draw_within(self._space, limits, generator)

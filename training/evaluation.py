@@ -11,7 +11,7 @@ from cache.entries import Entry
 from supernet.architecture import Architecture
 from supernet.space import SearchSpace
 from training.calibration import blank_network, calibrate
-from training.data.batches import plain_batches
+from training.data.batches import plain_batches, prepare
 from training.data.images import ImageSet, Normalisation
 from training.memory import out_of_memory
 from training.messages import Failure
@@ -81,12 +81,11 @@ class Evaluator:
         return calibrate(network, self.calibration_batches(architecture.resolution))
 
     def calibration_batches(self, resolution: int) -> Iterator[Tensor]:
-        """Yield the images that calibrate, normalised, in batches of one size."""
-        # Statistics of a short last batch would weigh as much as a full one's.
-        size = min(self.batch_size, len(self.calibration))
-        whole = self.calibration.subset(torch.arange(len(self.calibration) // size * size))
-        for images, _ in plain_batches(whole, size, resolution, self.normalisation):
-            yield images
+        """Yield all images that calibrate, normalised, in batches whose sizes differ by one at the most."""
+        # Layers normalise by the batch: a short last one would be out of the ordinary.
+        number = -(-len(self.calibration) // self.batch_size)
+        for chosen in torch.arange(len(self.calibration)).tensor_split(number):
+            yield prepare(self.calibration.images[chosen], resolution, self.normalisation)
 
     def accuracy(self, network: nn.Module, resolution: int) -> float:
         """Return the share of held-out images that ``network`` classifies rightly."""

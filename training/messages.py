@@ -44,6 +44,7 @@ class Task:
         learning_rate: of this round.
         seed: of all the client's draws in this round.
         work: what it does with the subnet besides training it.
+        steps: most local steps, of all epochs together; None for all there are.
     """
 
     round: int
@@ -54,6 +55,7 @@ class Task:
     learning_rate: float
     seed: int
     work: Work = dataclasses.field(default_factory=Plain)
+    steps: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +114,8 @@ class Statistics:
     """Sums of BatchNorm's statistics over some batches; all that a client reports.
 
     Attributes:
-        sums: for every running mean and variance, by name, the float64 sum over the batches; shapes (channels,).
+        sums: the float64 sums of every norm's moments over the batches, each times its images, by the names that
+            ``moments.py`` gives them; shapes (channels,).
         batches: how many.
         images: in all of them.
         bytes_down: bytes of the message that carried the task; those of one with several tasks count once.

@@ -23,12 +23,12 @@ from training.config import RunConfig
 from training.engines.protocol import Engine, EngineError, Stopped, never
 from training.evaluation import Evaluation, Probe, ProbeEvaluator, mean_accuracy
 from training.extent import extent
+from training.last_round import shortened, task_seed
 from training.memory import OutOfMemoryError
 from training.messages import Task, tensor_bytes
 from training.methods.protocol import Method
 from training.models import Branch, Models
 from training.privacy import Noise
-from training.randomness import derive_seed
 from training.records import lost_round, make_record
 from training.trackers.protocol import Tracker
 from training.work import Plain
@@ -99,7 +99,7 @@ def train(
             answers: Answers | None = None
             try:
                 # 1. Draw the clients and give each an architecture.
-                plan = run.method.assign(state, run.engine.available())
+                plan = _planned(run, state)
                 answers = _answers(run, plan, fold, models)
                 # 2. Train them, folding every update in as it arrives.
                 _collect(run, answers, models)
@@ -135,7 +135,7 @@ def train(
                 bytes_whole=tensor_bytes(tensors) * len(plan.assigned),
                 seconds=seconds,
                 evaluation_seconds=evaluation_seconds,
-                done=min(1.0, extent(run.config, state).share),
+                done=extent(run.config, state).share,
                 guarantee=guarantee(run.config.privacy, state.exposure),
             )
             run.tracker.round_done(record)
@@ -150,6 +150,14 @@ def train(
 def _settle(run: Run, state: RunState, models: Models, adopted: str | None = None) -> None:
     wanted = {name: entry.architecture for name, entry in run.method.branches(state).items()}
     models.settle(run.space, adopted, wanted)
+
+
+def _planned(run: Run, state: RunState) -> RoundPlan:
+    """Return the plan of the round after ``state``, which takes no more compute than the run has left."""
+    plan = run.method.assign(state, run.engine.available())
+    if run.config.compute is None:
+        return plan
+    return shortened(plan, run.config, run.space, extent(run.config, state), run.engine.examples)
 
 
 def _answers(run: Run, plan: RoundPlan, fold: Fold, models: Models) -> Answers:
@@ -191,9 +199,17 @@ def _lose(run: Run, answers: Answers | None) -> None:
 def _tasks(run: Run, plan: RoundPlan, models: Models, clients: Sequence[tuple[int, Entry]]) -> Iterator[Task]:
     for client, entry in clients:
         sliced = views(run.space, models.tensors(plan.branches.get(client)), entry.architecture)
-        seed = derive_seed(run.config.seed, "client", plan.number, client)
-        epochs, work = run.config.client.epochs, plan.work.get(client, Plain())
-        yield Task(plan.number, client, entry.architecture, sliced, epochs, plan.learning_rate, seed, work)
+        yield Task(
+            round=plan.number,
+            client=client,
+            architecture=entry.architecture,
+            tensors=sliced,
+            epochs=run.config.client.epochs,
+            learning_rate=plan.learning_rate,
+            seed=task_seed(run.config, plan.number, client),
+            work=plan.work.get(client, Plain()),
+            steps=plan.steps.get(client),
+        )
 
 
 def _quorum(run: Run, plan: RoundPlan) -> int:

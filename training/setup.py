@@ -29,6 +29,7 @@ from training.execution import Profile, apply_to_torch, default_profile
 from training.federation import Federation, method_of, recipe_of, simulated, simulated_again
 from training.flower.connection import connect
 from training.flower.link import Link
+from training.methods.coincidence import coincides
 from training.models import Branch
 from training.randomness import torch_stream
 from training.rounds import Run
@@ -45,6 +46,7 @@ from training.run_folder import (
 from training.run_images import with_validation
 from training.trackers.protocol import Tracker
 from training.tuning import choose_profile
+from training.unused_settings import refuse_unread
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +85,7 @@ def new_run(config: RunConfig, listener: Listener, link: Link | None = None) -> 
     Raises:
         UserError: whatever the user can mend; nothing has been written then.
     """
+    refuse_unread(config)
     folder = run_folder(config)
     check_new_run(folder)
     require_accountant(config.privacy)
@@ -97,6 +100,9 @@ def new_run(config: RunConfig, listener: Listener, link: Link | None = None) -> 
     cache = _cache(config, space, listener)
     # Refuses clients that are too weak for the cache, before anything is written.
     method_of(config, space, cache, federation.labels())
+    same = coincides(config)
+    if same is not None:
+        listener.remark(same)
     config, profile = _with_profile(config, space, cache, federation, device, listener)
     state = RunState(
         round=0,

@@ -8,16 +8,18 @@ from pathlib import Path
 from cache.progress import shown
 from fitness.score import score
 from search.comparison.differences import differences, differences_markdown, differences_table
-from search.comparison.outcome import read_outcome, write_outcome
+from search.comparison.fairness import judged, same_checkpoint
+from search.comparison.outcome import Outcome, read_outcome, write_outcome
 from search.comparison.plot import plot_rows
-from search.comparison.study import Study, Trial, read_study
+from search.comparison.study import Study, Trial, read_study, trial_name
 from search.comparison.summary import rows, to_csv, to_markdown, to_table
 from supernet.console import next_step, options_parser, print_table, run_command, stderr
 from supernet.errors import BudgetError, UserError
 from supernet.files import write_text
 from supernet.genes import smallest_genes
 from supernet.space import load_space
-from supernet.units import format_quantity
+from supernet.units import format_quantity, parse_quantity
+from training.unused_settings import read_only
 
 PROG = "compare-methods"
 
@@ -61,7 +63,13 @@ def _run(arguments: Sequence[str]) -> None:
         next_step(f"{PROG} {shlex.join(arguments)}, which goes on where it stopped")
         raise
     finally:
-        _report(study, folder)
+        left_out = _report(study, folder)
+    if left_out:
+        raise UserError(
+            f"{left_out} of {len(study.trials)} runs are left out of the table, as said above; raise the study's "
+            "compute until a step of each client is a small share of it, give methods settings that differ, and where "
+            "a run is of an older program remove its result and its folder"
+        )
     next_step(f"search-subnet --run {folder / 'runs' / study.trials[0].name} --flops-budget {study.budgets[-1]}")
 
 
@@ -118,26 +126,52 @@ def _with_compute(study: Study, folder: Path, trial: Trial) -> Trial:
         return trial
     reference = dataclasses.replace(trial, label=str(study.reference))
     compute = read_outcome(_outcome_path(folder, reference)).compute
-    return dataclasses.replace(trial, config=dataclasses.replace(trial.config, compute=str(compute)))
+    return dataclasses.replace(trial, config=read_only(dataclasses.replace(trial.config, compute=str(compute))))
 
 
 def _outcome_path(folder: Path, trial: Trial) -> Path:
     return folder / "results" / f"{trial.name}.json"
 
 
-def _report(study: Study, folder: Path) -> None:
-    """Write table and plot of what is finished."""
+def _report(study: Study, folder: Path) -> int:
+    """Write table and plot of what is finished and may be compared; return how many runs are left out."""
     paths = [_outcome_path(folder, trial) for trial in study.trials]
-    outcomes = [read_outcome(path) for path in paths if path.exists()]
-    if not outcomes:
-        return
+    finished = [read_outcome(path) for path in paths if path.exists()]
+    limits = _limits(study, finished)
+    found = judged(
+        # Without its reference a run can be compared with nothing yet.
+        [outcome for outcome in finished if outcome.seed in limits],
+        limits,
+        lambda one, other: same_checkpoint(_run_folder(folder, one), _run_folder(folder, other)),
+    )
+    for reason in found.refused:
+        stderr.print(f"left out: {reason}")
+    if found.fair:
+        _write_tables(study, folder, found.fair)
+    return len(found.refused)
+
+
+def _limits(study: Study, outcomes: Sequence[Outcome]) -> dict[int, int]:
+    """Return by seed what all runs were to compute; of a reference, what that has computed."""
+    if study.reference is not None:
+        return {outcome.seed: outcome.compute for outcome in outcomes if outcome.label == study.reference}
+    return {trial.seed: parse_quantity(str(trial.config.compute)) for trial in study.trials}
+
+
+def _run_folder(folder: Path, outcome: Outcome) -> Path:
+    return folder / "runs" / trial_name(outcome.label, outcome.seed)
+
+
+def _write_tables(study: Study, folder: Path, outcomes: Sequence[Outcome]) -> None:
     found = rows(study.labels, study.budgets, outcomes)
     write_text(folder / "table.csv", to_csv(found, study.budgets))
     apart = differences(study.labels, study.budgets, outcomes)
     pages = [to_markdown(found, study.budgets), *([differences_markdown(apart, study.budgets)] if apart else [])]
     write_text(folder / "table.md", "\n".join(pages))
     plot_rows(folder / "accuracy.png", study.name, found)
-    print_table(to_table(f"{study.name}: test accuracy, {len(outcomes)} of {len(paths)} runs", found, study.budgets))
+    print_table(
+        to_table(f"{study.name}: test accuracy, {len(outcomes)} of {len(study.trials)} runs", found, study.budgets)
+    )
     if apart:
         print_table(differences_table(f"{study.name}: seed by seed", apart, study.budgets))
     stderr.print(f"table: {folder / 'table.csv'}, {folder / 'table.md'}; plot: {folder / 'accuracy.png'}")

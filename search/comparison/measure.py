@@ -11,12 +11,10 @@ from search.comparison.study import Trial
 from search.searcher import search
 from search.trained import Extraction, TrainedRun, open_run
 from supernet.machine import machine
+from training.config import SINGLE_METHODS
 from training.federation import method_of
 from training.run_folder import METRICS, read_run_cache, read_space
 from training.trackers.metrics_file import read_records
-
-#: Methods whose result is one network, at its own MACs.
-_SINGLE = ("fedavg", "dfnas", "decnas")
 
 
 def measure(trial: Trial, folder: Path, budgets: Sequence[int]) -> Outcome:
@@ -29,7 +27,7 @@ def measure(trial: Trial, folder: Path, budgets: Sequence[int]) -> Outcome:
     run = open_run(folder, space, "newest", None, test=True)
     state = run.checkpoint.state
     seconds = sum(record["seconds"] for record in read_records(folder / METRICS))
-    found = _single(run, budgets) if trial.config.method in _SINGLE else _searched(run, budgets)
+    found = _single(run, budgets) if trial.config.method in SINGLE_METHODS else _searched(run, budgets)
     networks = [_measured(run, budget, entry, taken) for budget, entry, taken in found]
     return Outcome(
         trial.label,

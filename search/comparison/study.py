@@ -5,11 +5,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+from search.comparison.settings import check_distinct, check_read
 from supernet.errors import UserError
 from supernet.typed_yaml import from_mapping, read_yaml_mapping
 from supernet.units import parse_quantity
 from training.config import RunConfig
 from training.methods.settings import MethodName
+from training.unused_settings import read_only
 
 #: What all methods of a study share: no method may have its own.
 SHARED = ("space", "seed", "compute", "engine", "data", "partition", "clients", "output", "rounds")
@@ -37,7 +39,12 @@ class Trial:
     @property
     def name(self) -> str:
         """What its files are called."""
-        return f"{self.label}-seed{self.seed}"
+        return trial_name(self.label, self.seed)
+
+
+def trial_name(label: str, seed: int) -> str:
+    """Return what the files of a method's run with a seed are called."""
+    return f"{label}-seed{seed}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,8 +73,8 @@ def read_study(path: Path, data_root: str | None = None) -> Study:
     """Read a study file; ``data_root`` replaces the folder of its images.
 
     Raises:
-        UserError: a field is unknown, missing or of another type, a method has what all must share, or the compute
-            of a run is not limited.
+        UserError: a field is unknown, missing or of another type, a method has what all must share or what it does
+            not read, two methods compute the same, or the compute of a run is not limited.
     """
     mapping = read_yaml_mapping(path)
     for name in mapping:
@@ -93,15 +100,18 @@ def read_study(path: Path, data_root: str | None = None) -> Study:
     if data_root is not None:
         base["data"] = {**_mapping(base.get("data") or {}, f"{path}: run.data"), "root": data_root}
     settings = {label: _own(path, label, own) for label, own in methods.items()}
+    configs = {label: _config(path, label, {**_merged(base, own), "seed": 0}) for label, own in settings.items()}
+    check_read(path, configs, settings)
+    check_distinct(path, configs)
     return Study(
         name=str(mapping["name"]),
         labels=list(settings),
         seeds=list(dict.fromkeys(seeds)),
         budgets=_budgets(path, mapping["budgets"]),
         trials=[
-            Trial(label, seed, _config(path, label, {**_merged(base, own), "seed": seed}))
+            Trial(label, seed, read_only(dataclasses.replace(config, seed=seed)))
             for seed in dict.fromkeys(seeds)
-            for label, own in settings.items()
+            for label, config in configs.items()
         ],
         reference=reference,
     )

@@ -18,6 +18,7 @@ from supernet.files import read_text
 from supernet.typed_yaml import from_mapping, read_yaml_mapping
 from training.config import RunConfig, config_to_mapping, write_config
 from training.run_folder import CONFIG, METRICS
+from training.unused_settings import read_only
 
 #: Most bytes of a line of metrics that are read.
 _TAIL = 1 << 18
@@ -134,4 +135,4 @@ def share_done(run: Path) -> float:
 
 
 def _asked(config: Path) -> dict[str, Any]:
-    return config_to_mapping(from_mapping(RunConfig, read_yaml_mapping(config), str(config))) | _FREE
+    return config_to_mapping(read_only(from_mapping(RunConfig, read_yaml_mapping(config), str(config)))) | _FREE

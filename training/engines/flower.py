@@ -33,6 +33,7 @@ from training.messages import (
     Task,
     Update,
 )
+from training.moments import impossible, moments_of
 from training.work import Logits, logits_from_json, work_to_json
 
 #: Seconds between two looks for clients that are missing.
@@ -88,6 +89,10 @@ class FlowerEngine:
             Stopped: the user does not want to wait any more.
         """
         return sorted(wait_for(self._roster, self._enough, self._config, should_stop=self._should_stop))
+
+    def examples(self, client: int) -> int:
+        """Return how many training images a client has, as it said when it was first seen."""
+        return self._roster.described[client].examples
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Update | Failure]:
         """Yield one answer for every task, in their order."""
@@ -172,7 +177,8 @@ class FlowerEngine:
         if abs(loss) > _LARGEST_LOSS:
             raise Unusable("non-finite", f"its training loss is {loss:g}")
         # No client computes more than its network and two smaller ones in every step.
-        compute = wire.integer(job, "compute", 0, 3 * task.epochs * examples * macs_of(self._space, task.architecture))
+        steps = task.epochs * examples if task.steps is None else min(task.epochs, task.steps) * examples
+        compute = wire.integer(job, "compute", 0, 3 * steps * macs_of(self._space, task.architecture))
         seconds = min(max(0.0, wire.number(job, "seconds")), answer.seconds)
         return Update(
             task=task,
@@ -189,20 +195,19 @@ class FlowerEngine:
 
     def _statistics(self, task: CalibrationTask, job: Mapping[str, Any], sums: Tensors, answer: Answer) -> Statistics:
         batches = wire.integer(job, "batches", 0, task.batches)
-        images = wire.integer(job, "images", 0, batches * task.batch_size)
+        images = wire.integer(job, "images", batches, batches * task.batch_size)
         expected = statistics_shapes(self._space, task.architecture) if batches else {}
         if {name: tuple(tensor.shape) for name, tensor in sums.items()} != expected:
             raise Unusable("shape", "its statistics are those of another network")
         if any(tensor.dtype != torch.float64 for tensor in sums.values()):
             raise Unusable("dtype", "its statistics are not sums in float64")
-        # What they become is float32.
-        if not all(tensor.float().isfinite().all() for tensor in sums.values()):
-            raise Unusable("non-finite", "its statistics hold NaN or infinity")
-        if any((tensor < 0).any() for name, tensor in sums.items() if name.endswith("running_var")):
-            raise Unusable("non-finite", "its statistics hold negative variances")
         # The file is gone when the next answer is read.
         kept = {name: tensor.clone() for name, tensor in sums.items()}
-        return Statistics(kept, batches, images, answer.bytes_down, answer.bytes_up)
+        statistics = Statistics(kept, batches, images, answer.bytes_down, answer.bytes_up)
+        problem = impossible(statistics)
+        if problem is not None:
+            raise Unusable("non-finite", problem)
+        return statistics
 
     def _correct(self, task: EvaluationTask, job: Mapping[str, Any], tensors: Tensors, answer: Answer) -> Correct:
         del tensors
@@ -272,15 +277,11 @@ def restored(sent: Mapping[str, Tensor], received: Tensors, dtype: WireDtype) ->
 
 
 def statistics_shapes(space: SearchSpace, architecture: Architecture) -> dict[str, tuple[int, ...]]:
-    """Return the names and shapes of a subnet's running means and variances; none for GroupNorm."""
+    """Return the names and shapes of the sums of a subnet's moments; none for GroupNorm."""
     if space.norm == "group":
         return {}
     norms = {name: shape for name, shape in tensor_shapes(space, architecture).items() if name.endswith("norm.weight")}
-    return {
-        f"{name.removesuffix('weight')}{kind}": shape
-        for name, shape in norms.items()
-        for kind in ("running_mean", "running_var")
-    }
+    return {moment: shape for name, shape in norms.items() for moment in moments_of(name.removesuffix(".weight"))}
 
 
 def _logits(job: Mapping[str, Any]) -> Logits | None:
@@ -309,7 +310,7 @@ def _shares(answer: AnyAnswer, tasks: int) -> list[AnyAnswer]:
 
 def _training_job(task: Task) -> Mapping[str, Any]:
     fields = {"round": task.round, "epochs": task.epochs, "learning_rate": task.learning_rate, "seed": task.seed}
-    return {**fields, "work": work_to_json(task.work)}
+    return {**fields, "work": work_to_json(task.work), "steps": task.steps}
 
 
 def _calibration_job(task: CalibrationTask) -> Mapping[str, Any]:

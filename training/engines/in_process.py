@@ -38,6 +38,10 @@ class InProcessEngine:
         """Return all clients: nobody is ever absent."""
         return range(len(self._partition))
 
+    def examples(self, client: int) -> int:
+        """Return how many training images a client has."""
+        return len(self._partition[client])
+
     def run(self, tasks: Iterable[Task]) -> Iterator[Update | Failure]:
         """Yield one update for every task; it may be overwritten once the next one is asked for."""
         if len(self._trainers) > 1:

@@ -35,6 +35,9 @@ class Engine(Protocol):
             Stopped: the user does not want to wait any more.
         """
 
+    def examples(self, client: int) -> int:
+        """Return how many training images a client has that is available."""
+
     def run(self, tasks: Iterable[Task]) -> Iterator[Update | Failure]:
         """Yield one answer for every task, in any order; its tensors hold until the next one is asked for."""
 

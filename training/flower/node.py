@@ -140,6 +140,7 @@ class _Node:
                 learning_rate=wire.number(fields, "learning_rate"),
                 seed=wire.integer(fields, "seed", 0, 1 << 63),
                 work=work_from_json(fields.get("work")),
+                steps=None if fields.get("steps") is None else wire.integer(fields, "steps", 1, 1 << 31),
             )
             update = trainer.train(task, own)
             done = {

@@ -18,7 +18,7 @@ from supernet.weights import Tensors
 from training.flower.settings import WireDtype
 
 #: Raised whenever a message changes; a client of another number refuses the job.
-PROTOCOL = 2
+PROTOCOL = 3
 
 #: Most bytes of a header; that of a space of many stages and thousands of classes fits.
 MOST_HEADER_BYTES = 1 << 20

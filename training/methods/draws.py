@@ -35,7 +35,8 @@ def able_among(ground: Ground, available: Sequence[int], entry_of: Callable[[int
 
 def rate_of(config: RunConfig, state: RunState) -> float:
     """Return the clients' learning rate in the round after ``state``."""
-    return learning_rate(config.client.lr_schedule, config.client.lr, *extent(config, state))
+    done, total, _ = extent(config, state)
+    return learning_rate(config.client.lr_schedule, config.client.lr, done, total)
 
 
 def equal_plan(

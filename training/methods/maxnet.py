@@ -1,4 +1,4 @@
-"""One network a client, the smallest and the largest in every round, the largest weighing most (SuperFedNAS, 2024).
+"""One network a client, the largest and the smallest in every round, the largest weighing most (SuperFedNAS, 2024).
 
 What distinguishes ``deepfednas`` and ``superfednas`` is where all other networks are drawn from: see ``curriculum.py``.
 """
@@ -41,7 +41,8 @@ class MaxNet(SupernetMethod):
         config, number = self._ground.config, state.round + 1
         drawn = drawn_clients(config, state, available)
         entries = self._assigner.assign(drawn, state.counts, numpy_stream(config.seed, "curriculum", number))
-        beta = largest_weight(*extent(config, state), len(drawn), config.server.largest_weight)
+        done, total, _ = extent(config, state)
+        beta = largest_weight(done, total, len(drawn), config.server.largest_weight)
         weights = maxnet_weights([entry.macs for entry in entries], beta)
         return RoundPlan(
             number=number,
@@ -52,7 +53,7 @@ class MaxNet(SupernetMethod):
         )
 
     def counted(self, state: RunState, answers: Answers) -> RunState:
-        """Return ``state`` with who had the smallest and the largest network; clients that failed had none.
+        """Return ``state`` with who had the smallest network and the largest it can run; clients that failed had none.
 
         The curriculum of a private run counts them as if they had: whom it gives what must not tell of images.
         """
@@ -61,7 +62,7 @@ class MaxNet(SupernetMethod):
         counted = [(client, entry) for client, entry in plan.assigned.items() if private or client in answers.accepted]
         counts = state.counts.after(
             [client for client, entry in counted if self._assigner.is_smallest(entry)],
-            [client for client, entry in counted if self._assigner.is_largest(entry)],
+            [client for client, entry in counted if self._assigner.is_largest(client, entry)],
         )
         return dataclasses.replace(state, counts=counts)
 

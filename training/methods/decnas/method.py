@@ -30,7 +30,7 @@ from training.checkpoint import Origin, RunState
 from training.methods.decnas.accounting import ACCOUNTING, NOTHING, Account, Costs, straightforward
 from training.methods.decnas.candidates import Candidate, least_macs, nearest_candidates
 from training.methods.decnas.entrants import Clients
-from training.methods.decnas.race import Racer, after_round, winner
+from training.methods.decnas.race import Racer, after_round, compared_rounds, in_the_race, winner
 from training.methods.decnas.state import Iteration, Search, search_from_json
 from training.methods.fedavg import FedAvg
 from training.methods.protocol import Ground, Measured
@@ -96,7 +96,7 @@ class DecNas:
         """Return the candidates in the race."""
         iteration = self._search(state).iteration
         racers = () if iteration is None else iteration.racers
-        return {racer.name: racer.candidate.entry for racer in racers if racer.status != "dropped"}
+        return {racer.name: racer.candidate.entry for racer in in_the_race(racers)}
 
     def tested(self, state: RunState) -> Mapping[str, Entry]:
         """Return the candidates that train, and the current network if its accuracy is not known."""
@@ -210,6 +210,7 @@ def _concluded(search: Search, iteration: Iteration, best: Racer) -> Search:
             }
             for racer in iteration.racers
         ],
+        "compared_after": compared_rounds(in_the_race(iteration.racers)),
         "winner": best.name,
         "macs": entry.macs,
         "accuracy": accuracy,

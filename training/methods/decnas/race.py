@@ -1,14 +1,17 @@
 """The race of an iteration's candidates: who goes on training, who is dropped, who wins.
 
-After every round each candidate in the race has one more accuracy on validation images.
+After every round each candidate that trained in it has one more accuracy on validation images. Candidates are compared
+with each other after the same number of rounds, always: more training is worth more than most differences between
+networks. A round in which no client of a candidate has answered counts as one of its rounds.
 
-- **Early dropping**: from round ``drop_after`` on, those that trained and are below the median of the race are dropped.
-  The race are all that are not dropped, each with its latest accuracy. Candidates that have stopped are not dropped:
-  others have trained longer since.
+- **Early dropping**: from round ``drop_after`` on, of those that trained in the round the ones below their median are
+  dropped. Candidates that have stopped take no part in that: what more rounds would have made of them is not known.
 - **Dynamic rounds**: a candidate stops once two rounds have gained it less than ``gain``, but not before
   ``least_rounds`` (nor before it has three accuracies, which two rounds lie between), and at the latest after
-  ``most_rounds``.
-- **The winner** has lost the least accuracy against the current network for every MAC it saves.
+  ``most_rounds``. This compares it with itself.
+- **The winner** is judged by accuracies after as many rounds as the candidate with the fewest has, of those that are
+  not dropped, against the current network's as it is. One that gained beats any that did not. Of those that gained, the
+  one that gained most wins; of the others, the one that lost least for every MAC it saves.
 """
 
 import dataclasses
@@ -52,11 +55,29 @@ def after_round(racers: Sequence[Racer], accuracies: Mapping[str, float], settin
         else racer
         for racer in racers
     ]
-    median = statistics.median(racer.accuracies[-1] for racer in measured if racer.status != "dropped")
+    trained = [racer for racer in measured if racer.status == "training"]
+    if not trained:
+        return measured
+    median = statistics.median(accuracies_after(compared_rounds(trained), trained))
     return [
         dataclasses.replace(racer, status=_status(racer, median, settings)) if racer.status == "training" else racer
         for racer in measured
     ]
+
+
+def compared_rounds(racers: Sequence[Racer]) -> int:
+    """Return the number of rounds after which one or more racers can be compared: that of the one with the fewest."""
+    return min(len(racer.accuracies) for racer in racers)
+
+
+def accuracies_after(rounds: int, racers: Sequence[Racer]) -> list[float]:
+    """Return the racers' accuracies after their first ``rounds`` rounds."""
+    return [racer.accuracies[rounds - 1] for racer in racers]
+
+
+def in_the_race(racers: Sequence[Racer]) -> list[Racer]:
+    """Return the racers that are not dropped."""
+    return [racer for racer in racers if racer.status != "dropped"]
 
 
 def _status(racer: Racer, median: float, settings: DecNasConfig) -> Status:
@@ -69,12 +90,20 @@ def _status(racer: Racer, median: float, settings: DecNasConfig) -> Status:
 
 
 def winner(racers: Sequence[Racer], accuracy: float, macs: int) -> Racer:
-    """Return the racer that has lost the least accuracy for every MAC saved; of equals the first.
+    """Return the racer that the search goes on with; of equals the one that saves more MACs, then the first.
 
-    Losses and savings count against the current network, which has an ``accuracy`` and ``macs``.
+    A gain is not divided by what is saved: that would prefer the small gain of a network that hardly shrank.
+
+    Args:
+        racers: all of the iteration, at least one of them not dropped.
+        accuracy: of the current network, which gains and losses count against.
+        macs: of the current network, which savings count against.
     """
+    left = in_the_race(racers)
+    after = dict(zip((racer.name for racer in left), accuracies_after(compared_rounds(left), left), strict=True))
 
-    def loss(racer: Racer) -> float:
-        return (accuracy - racer.accuracies[-1]) / (macs - racer.candidate.entry.macs)
+    def merit(racer: Racer) -> tuple[bool, float, int]:
+        gain, saved = after[racer.name] - accuracy, macs - racer.candidate.entry.macs
+        return gain > 0, gain if gain > 0 else gain / saved, saved
 
-    return min((racer for racer in racers if racer.status != "dropped"), key=loss)
+    return max(left, key=merit)

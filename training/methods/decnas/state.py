@@ -42,7 +42,8 @@ class Search:
         spent: what clients have spent in whole iterations.
         straightforward: what the straightforward version of those would have spent.
         tuning: what the fine-tuning has spent.
-        history: of every whole iteration its number, rounds, target, candidates, winner, MACs and accuracy.
+        history: of every whole iteration its number, target, candidates, the rounds after which they were compared, the
+            winner, its MACs and accuracy.
     """
 
     current: Entry

@@ -1,0 +1,78 @@
+"""Whether the rows of a study may stand beside each other: equal compute, and not one computation twice."""
+
+import dataclasses
+import filecmp
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from search.comparison.outcome import Outcome
+from supernet.units import format_quantity
+
+#: Most by which the compute of two runs may differ, as a share, and still be called equal.
+EQUAL = 0.01
+
+#: File of a checkpoint's weights.
+_SUPERNET = "supernet.safetensors"
+
+
+@dataclasses.dataclass(frozen=True)
+class Judged:
+    """Outcomes that may be compared, and why the others may not, a line each."""
+
+    fair: Sequence[Outcome]
+    refused: Sequence[str]
+
+
+#: Says whether two outcomes' runs ended with the same weights.
+SameWeights = Callable[[Outcome, Outcome], bool]
+
+
+def judged(outcomes: Sequence[Outcome], limits: Mapping[int, int], same_weights: SameWeights) -> Judged:
+    """Return which outcomes may be compared.
+
+    Args:
+        outcomes: of a study.
+        limits: client MACs that the study promises, by seed.
+        same_weights: is asked of outcomes that are alike in all else.
+    """
+    reasons = [
+        _unequal(outcome, limits[outcome.seed]) or _twin(outcome, outcomes, same_weights) for outcome in outcomes
+    ]
+    fair = [outcome for outcome, reason in zip(outcomes, reasons, strict=True) if reason is None]
+    return Judged(fair, [reason for reason in reasons if reason is not None])
+
+
+def _unequal(outcome: Outcome, limit: int) -> str | None:
+    """Return why an outcome's compute is not that of the study, or None if it is."""
+    apart = outcome.compute / limit - 1
+    if abs(apart) <= EQUAL:
+        return None
+    return (
+        f"{outcome.label} with seed {outcome.seed} trained {format_quantity(outcome.compute)} client MACs, "
+        f"{abs(apart):.1%} {'more' if apart > 0 else 'less'} than the {format_quantity(limit)} of the study"
+    )
+
+
+def _twin(outcome: Outcome, outcomes: Sequence[Outcome], same_weights: SameWeights) -> str | None:
+    """Return which outcome is the same computation as this one, or None if it is the only or the first one."""
+    for other in outcomes:
+        if other is outcome:
+            return None
+        if _result(other) == _result(outcome) and same_weights(other, outcome):
+            return (
+                f"{outcome.label} with seed {outcome.seed} came to exactly what {other.label} did: they are one "
+                "computation"
+            )
+    return None
+
+
+def _result(outcome: Outcome) -> Outcome:
+    """Return an outcome without what differs between two runs of one computation."""
+    networks = [dataclasses.replace(network, search_seconds=0.0) for network in outcome.networks]
+    return dataclasses.replace(outcome, label="", seconds=0.0, machine="", networks=networks)
+
+
+def same_checkpoint(one: Path, other: Path) -> bool:
+    """Return whether the newest checkpoints of two runs hold the same supernet; False where one has none."""
+    found = [sorted(run.glob(f"checkpoints/round-*/{_SUPERNET}")) for run in (one, other)]
+    return all(found) and filecmp.cmp(found[0][-1], found[1][-1], shallow=False)
