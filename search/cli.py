@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(arguments: Sequence[str]) -> None:
     parser = options_parser(PROG, "Find the architecture of highest fitness within limits, without training.", Options)
-    options = Options(**parser.parse(arguments).as_dict())
+    options = Options(**parser.instantiate(parser.parse(arguments)).as_dict())
     named = check_options(options)
     subject = find_subject(options.space, options.run, options.classes, options.fitness)
     if options.targets is None:
@@ -118,7 +118,7 @@ def _of_run(
     extraction = Extraction(options.calibration, options.finetune_epochs, options.finetune_lr)
     reports = {}
     with opened_link(config) as link:
-        run = open_run(folder, subject.space, options.checkpoint, link, test=options.test)
+        run = open_run(folder, subject.space, options.checkpoint, link, test=options.test, root=options.data.root)
         # Reading the images had a display of its own.
         with shown() as listener:
             for name, answered in found.items():
@@ -138,6 +138,7 @@ def _refuse_without_images(options: Options) -> None:
     """Refuse what needs images on this machine, for a run whose images are with its clients."""
     asked = {
         "--test": options.test,
+        "--data.root": options.data.root,
         "--export": options.export,
         "--calibration pooled": options.calibration == "pooled",
     }
@@ -151,18 +152,19 @@ def _refuse_without_images(options: Options) -> None:
 def _next(options: Options, subject: Subject, report: Mapping[str, Any]) -> str:
     if subject.run is None:
         return f"train-supernet --space {options.space}"
-    again, images_here = f"{PROG} --run {subject.run} {_asked(options)}", not _is_connected(subject.run)
+    again = f"{PROG} --run {subject.run}{options.data.words} {_asked(options)}"
+    images_here = not _is_connected(subject.run)
     if options.output is None:
         test = " --test" if images_here else ""
         return f"{again}{test} --output subnet"
     if not images_here:
-        return f"profile-device --run {subject.run} --output latency.json"
+        return f"profile-device --run {subject.run}{options.data.words} --output latency.json"
     if options.export is None:
         return f"{again} --export onnx --output {options.output}-onnx"
     if options.export == "onnx":
         return f"python {shlex.join([report['export']['script'], report['export']['file']])} PICTURE"
     if options.architecture is not None:
-        return f"profile-device --run {subject.run} --output latency.json"
+        return f"profile-device --run {subject.run}{options.data.words} --output latency.json"
     return f"{again} --report report.html"
 
 
@@ -178,7 +180,8 @@ def _next_of_targets(options: Options, subject: Subject) -> str:
     if subject.run is None:
         return f"train-supernet --space {options.space}"
     if options.output is None:
-        return f"{PROG} --run {subject.run} --targets {options.targets} --output subnets"
+        return f"{PROG} --run {subject.run}{options.data.words} --targets {options.targets} --output subnets"
     if _is_connected(subject.run):
-        return f"profile-device --run {subject.run} --output latency.json"
-    return f"{PROG} --run {subject.run} --targets {options.targets} --export onnx --output {options.output}-onnx"
+        return f"profile-device --run {subject.run}{options.data.words} --output latency.json"
+    run = f"--run {subject.run}{options.data.words}"
+    return f"{PROG} {run} --targets {options.targets} --export onnx --output {options.output}-onnx"

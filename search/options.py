@@ -9,6 +9,7 @@ from cache.latency.table import check_conditions, read_table
 from cache.plot import check_plot_path
 from search.budgets import LIMITING, Budgets, check_batch, check_budgets
 from search.export.settings import ExportSettings, Format, check_export, runtime_of
+from search.subject import RunImages
 from search.targets import read_targets
 from supernet.errors import UserError
 from supernet.files import check_output, check_output_folder
@@ -26,6 +27,7 @@ class Options(Budgets):
         targets: YAML file of named budgets; all of them are answered in one table.
         space: preset name or YAML file of a search space; or give a run.
         run: folder of a trained run, whose subnet is extracted, calibrated and evaluated.
+        data: the run's images.
         architecture: JSON file of the architecture to take out of the run, in place of budgets to search one for.
         checkpoint: which checkpoint of the run to use, best by validation or newest.
         calibration: BatchNorm's statistics from images of the clients that the server draws (pooled), from
@@ -50,6 +52,7 @@ class Options(Budgets):
     targets: str | None = None
     space: str | None = None
     run: str | None = None
+    data: RunImages = dataclasses.field(default_factory=RunImages)
     architecture: str | None = None
     checkpoint: Literal["best", "newest"] = "best"
     calibration: Literal["auto", "pooled", "federated", "none"] = "auto"
@@ -80,6 +83,7 @@ def check_options(options: Options) -> dict[str, Budgets]:
     Raises:
         UserError: whatever can be refused before anything is searched, naming the option.
     """
+    options.data.check(options.run)
     named = _named_budgets(options)
     if options.output_folder is not None:
         check_output_folder(options.output_folder)

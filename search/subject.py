@@ -10,6 +10,35 @@ from supernet.space import FitnessSettings, SearchSpace, load_space
 
 
 @dataclasses.dataclass(frozen=True)
+class RunImages:
+    """The images of a trained run.
+
+    Attributes:
+        root: folder of the run's images now, if it is not where they were when the run was trained.
+    """
+
+    root: str | None = None
+
+    @property
+    def words(self) -> str:
+        """The option again, for a suggested command."""
+        return "" if self.root is None else f" --data.root {self.root}"
+
+    def check(self, run: str | None) -> None:
+        """Refuse a folder that is empty text, or given without a run.
+
+        Raises:
+            UserError: naming the option.
+        """
+        if self.root is not None and run is None:
+            raise UserError(
+                f"--data.root is {self.root}, but no run is given whose images could be there: give --run FOLDER"
+            )
+        if self.root is not None and not self.root.strip():
+            raise UserError("--data.root is empty, as if a variable was not set; name a folder, or leave it out")
+
+
+@dataclasses.dataclass(frozen=True)
 class Subject:
     """What is searched.
 

@@ -34,6 +34,7 @@ from training.finetune import FineTuning, fine_tune
 from training.flower.connection import connect
 from training.flower.evaluation import FederatedEvaluator
 from training.flower.link import Link
+from training.inputs import replaced
 from training.run_folder import read_census, read_run_config, read_split
 from training.run_images import preparation_of
 
@@ -182,14 +183,24 @@ class TrainedRun:
 
 
 def open_run(
-    folder: Path, space: SearchSpace, which: Literal["best", "newest"], link: Link | None, *, test: bool
+    folder: Path,
+    space: SearchSpace,
+    which: Literal["best", "newest"],
+    link: Link | None,
+    *,
+    test: bool,
+    root: str | None = None,
 ) -> TrainedRun:
     """Read a run's checkpoint and its images, with ``test`` also the test images; or find its clients over ``link``.
+
+    The images are in ``root``, or where the run had them; their digest tells whether they are the same.
 
     Raises:
         UserError: the run has no whole checkpoint, its images are missing or changed, or too few clients are there.
     """
     config = read_run_config(folder)
+    if root is not None:
+        config = replaced(config, {"data.root": root})
     path = best_checkpoint(folder) if which == "best" else newest_checkpoint(folder)
     checkpoint = load_checkpoint(path, space)
     if link is not None:

@@ -180,6 +180,9 @@ class ResNetLayout:
         return after
 
 
+#: What every network ends with; the only layer whose shape depends on the classes.
+CLASSIFIER = "head.classifier"
+
 #: The layout of every family.
 LAYOUTS: Mapping[str, Layout] = {"mobilenet": MobileNetLayout(), "resnet": ResNetLayout()}
 
@@ -193,4 +196,4 @@ def write_head(walk: Walk, space: SearchSpace, before: Size, multiplier: NDArray
     if space.head is not None:
         hidden = Layer("head.hidden", "linear", 1, "hswish")
         pooled = walk.row(hidden, pooled, round8_columns(space.head.hidden * multiplier))
-    walk.row(Layer("head.classifier", "linear", bias=True), pooled, space.classes)
+    walk.row(Layer(CLASSIFIER, "linear", bias=True), pooled, space.classes)

@@ -173,7 +173,6 @@ def test_where_things_are_and_what_is_reported_change_without_a_remark(copy: Pat
     [
         ("space", "mobilenet-tiny"),
         ("cache", None),
-        ("rounds", 3),
         ("seed", 1),
         ("method", "superfednas"),
         ("data.validation", 0.2),

@@ -38,7 +38,7 @@ def _first_checkpoint(into: Path) -> None:
 
 def _create(folder: Path) -> RunConfig:
     config = RunConfig(space="micro.yaml", output=str(folder), seed=5)
-    create_run(folder, config, MICRO, micro_cache(), _SPLIT, _first_checkpoint)
+    create_run(folder, config, MICRO, micro_cache(), _SPLIT, _first_checkpoint, {})
     return config
 
 
@@ -72,7 +72,7 @@ def test_a_run_that_cannot_be_completed_leaves_nothing(tmp_path: Path, error: Ba
         raise error
 
     with pytest.raises((UserError, KeyboardInterrupt)):
-        create_run(folder, RunConfig(), MICRO, micro_cache(), _SPLIT, fail)
+        create_run(folder, RunConfig(), MICRO, micro_cache(), _SPLIT, fail, {})
     assert list(tmp_path.iterdir()) == []
 
 

@@ -192,7 +192,11 @@ def test_an_output_that_cannot_be_made_is_refused(command: Command) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "field"),
-    [(("--client.lr", 0.5), "client.lr is 0.5"), (("--rounds", 9), "rounds is 9"), (("--seed", 1), "seed is 1")],
+    [
+        (("--client.lr", 0.5), "client.lr is 0.5"),
+        (("--client.epochs", 9), "client.epochs is 9"),
+        (("--seed", 1), "seed is 1"),
+    ],
 )
 def test_a_resume_with_a_changed_option_names_the_field(
     command: Command, run: Path, arguments: tuple[object, ...], field: str

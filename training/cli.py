@@ -1,10 +1,16 @@
 """``train-supernet``: federated training of a supernet, new or resumed."""
 
+import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
 
 from supernet.console import CommandParser, run_command
+from supernet.errors import UserError
+from supernet.typed_yaml import read_yaml_mapping
 from training.config import RunConfig
 
 PROG = "train-supernet"
@@ -17,17 +23,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(arguments: Sequence[str]) -> int:
     parser = _parser()
-    resumed = _resume_argument(arguments)
-    if resumed is not None and (resumed / "config.yaml").is_file():
-        parser.default_config_files = [str(resumed / "config.yaml")]
-    values = parser.instantiate(parser.parse(arguments)).as_dict()
-    config = RunConfig(**{name: values[name] for name in RunConfig.__dataclass_fields__})
+    values = parser.parse(arguments)
     # OpenMP threads that spin for long while they wait make a run many times slower beside any other busy process.
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
-    # torch is imported here, so that --help and mistyped options answer at once.
+    # torch is imported from here on, so that --help and mistyped options answer at once.
+    from training.run_folder import CONFIG, check_run  # noqa: PLC0415
     from training.session import run_session  # noqa: PLC0415
 
-    return run_session(config, resumed)
+    resumed = _resumed(values)
+    files = [Path(str(path)) for path in values.config or ()]
+    if resumed is not None:
+        check_run(resumed)
+        # What the run was trained with is the default of all other options.
+        parser.default_config_files = [str(resumed / CONFIG)]
+        values = parser.parse(arguments)
+        files.append(resumed / CONFIG)
+    fields = parser.instantiate(values).as_dict()
+    config = RunConfig(**{name: fields[name] for name in RunConfig.__dataclass_fields__})
+    return run_session(_relocated(config, files), resumed)
 
 
 def _parser() -> CommandParser:
@@ -35,17 +48,54 @@ def _parser() -> CommandParser:
         prog=PROG, description="Train a once-for-all supernet federatedly, with a curriculum from a Pareto cache."
     )
     parser.add_argument("--config", action="config", help="YAML file of these options; later options override it")
-    parser.add_argument("--resume", type=str, help="folder of a run to go on with; it keeps its configuration")
+    # Without a default: an option that was given nothing is told from one that was not given.
+    parser.add_argument(
+        "--resume",
+        type=str,
+        action=_Once,
+        default=argparse.SUPPRESS,
+        help="folder of a run to go on with; it keeps its configuration, but may be given more --rounds or --compute",
+    )
     parser.add_class_arguments(RunConfig)
     parser.spell_with_dashes()
     return parser
 
 
-def _resume_argument(arguments: Sequence[str]) -> Path | None:
-    """Return the value of ``--resume``, which decides the defaults of all other options."""
-    for argument, following in zip(arguments, [*arguments, ""][1:], strict=True):
-        if argument == "--resume" and following:
-            return Path(following)
-        if argument.startswith("--resume="):
-            return Path(argument.partition("=")[2])
-    return None
+class _Once(argparse.Action):
+    """An option that names one thing, however often it is given."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        before = getattr(namespace, self.dest, None)
+        if before not in (None, values):
+            parser.error(f"{option_string} is given twice, as {before} and as {values}; give one")
+        setattr(namespace, self.dest, values)
+
+
+def _resumed(values: Namespace) -> Path | None:
+    """Return the folder of the run to go on with; None only where none was asked for.
+
+    Raises:
+        UserError: the option was given nothing.
+    """
+    if "resume" not in values:
+        return None
+    if not (values.resume or "").strip():
+        raise UserError("resume is empty, as if a variable was not set; name a run's folder, or leave resume out")
+    return Path(values.resume)
+
+
+def _relocated(config: RunConfig, files: Sequence[Path]) -> RunConfig:
+    """Return ``config`` with the copies that runs keep where the runs are now, of all runs that it was read from."""
+    from training.inputs import relocated  # noqa: PLC0415
+    from training.run_folder import holds_run  # noqa: PLC0415
+
+    for path in files:
+        if holds_run(path.parent):
+            config = relocated(config, read_yaml_mapping(path).get("output"), path.parent)
+    return config

@@ -222,6 +222,7 @@ class RunConfig:
         output: folder of the run; runs/SPACE-DATA-seedN when left out.
         cache: cache file; a cache of 60 entries is built when left out.
         fitness: YAML file of fitness weights for the cache that is built.
+        init: run, or checkpoint of one, whose supernet this one begins with; of a run its best checkpoint.
         rounds: rounds of training.
         compute: MACs of all clients' forward passes that training may take, e.g. 50T; ends a run in place of rounds.
         seed: of every random draw of the run.
@@ -255,6 +256,7 @@ class RunConfig:
     output: str | None = None
     cache: str | None = None
     fitness: str | None = None
+    init: str | None = None
     rounds: int = 100
     compute: str | None = None
     seed: int = 0

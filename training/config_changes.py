@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from training.config import RunConfig, config_to_mapping
+from training.inputs import portable
 
 #: What may change when a run is resumed: where things are, what is reported, how many clients train at once.
 RESUME_MAY_CHANGE = (
@@ -38,6 +39,9 @@ RESUME_MAY_ADAPT = (
     "flower.wire_dtype",
 )
 
+#: What ends a run, which may be given more; the user is told what that does to the schedules.
+RESUME_MAY_EXTEND = ("rounds", "compute")
+
 #: What deepfednas did before there was a choice.
 _BEFORE = {"deepfednas": {"draw": "uniform"}}
 
@@ -46,11 +50,12 @@ def changed_fields(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[
     """Return every (field, old, new) that differs and is not one that any resumed run may change.
 
     A field that an older program did not know has its default, which leaves runs as they were, or what that program
-    did.
+    did. Copies of files that a run keeps are the same wherever its folder is.
     """
     defaults = dict(_flatten(config_to_mapping(RunConfig())))
     did = dict(_flatten(_BEFORE if before.get("method") == "deepfednas" else {}))
-    old, new = {**defaults, **did, **dict(_flatten(before))}, {**defaults, **dict(_flatten(after))}
+    old, new = (dict(_flatten(portable(mapping))) for mapping in (before, after))
+    old, new = {**defaults, **did, **old}, {**defaults, **new}
     return [
         (name, old.get(name), new.get(name))
         for name in sorted(old.keys() | new.keys())

@@ -18,6 +18,7 @@ from supernet.space import SearchSpace, space_from_mapping, space_to_mapping
 from supernet.typed_yaml import from_mapping, read_yaml_mapping
 from training.config import RunConfig, write_config
 from training.data.images import Normalisation
+from training.inputs import relocated
 
 CONFIG = "config.yaml"
 SPACE = "space.yaml"
@@ -90,8 +91,11 @@ def create_run(
     cache: Cache,
     split: Split | Census,
     first_checkpoint: Callable[[Path], object],
+    inputs: Mapping[str, str],
 ) -> None:
     """Write a new run's files and its first checkpoint; the folder appears when it is complete.
+
+    ``inputs`` are the texts of further files by their names in the run.
 
     Raises:
         UserError: the folder cannot be written.
@@ -102,6 +106,8 @@ def create_run(
             write_text(temporary / SPACE, yaml.safe_dump(space_to_mapping(space), sort_keys=False))
             write_cache(temporary / CACHE, space, cache)
             write_text(temporary / SPLIT, json.dumps(dataclasses.asdict(split)))
+            for name, text in inputs.items():
+                write_text(temporary / name, text)
             if config.privacy.noise:
                 _write_noise_key(temporary / NOISE_KEY)
             first_checkpoint(temporary)
@@ -127,11 +133,35 @@ def check_run(folder: Path) -> None:
     """Refuse a folder that holds no run.
 
     Raises:
-        RunError: a file of a run is missing.
+        RunError: a file of a run is missing; names the run that ``folder`` is a part of, if it is.
     """
-    for name in (CONFIG, SPACE, CACHE, SPLIT):
-        if not (folder / name).is_file():
-            raise RunError(f"{folder} holds no run: {folder / name} is missing")
+    try:
+        reason = _lacking(folder)
+    except OSError as error:
+        reason = f"it cannot be read ({error.strerror or error})"
+    if reason is not None:
+        raise RunError(f"{folder} holds no run: {reason}")
+
+
+def holds_run(folder: Path) -> bool:
+    """Return whether a folder holds all files of a run."""
+    return _missing(folder) is None
+
+
+def _lacking(folder: Path) -> str | None:
+    """Return why a folder holds no run, None if it holds one."""
+    if not folder.exists():
+        return "there is no such folder"
+    missing = _missing(folder)
+    if missing is None:
+        return None
+    reason = f"{folder / missing} is missing" if folder.is_dir() else "it is a file"
+    around = next((parent for parent in folder.parents if holds_run(parent)), None)
+    return reason if around is None else f"{reason}; it is a part of the run {around}"
+
+
+def _missing(folder: Path) -> str | None:
+    return next((name for name in (CONFIG, SPACE, CACHE, SPLIT) if not (folder / name).is_file()), None)
 
 
 def read_space(folder: Path) -> SearchSpace:
@@ -153,12 +183,23 @@ def read_run_cache(folder: Path, space: SearchSpace) -> Cache:
 
 
 def read_run_config(folder: Path) -> RunConfig:
-    """Return the configuration of a run.
+    """Return the configuration of a run, with its copies of files where the folder is now.
 
     Raises:
         UserError: the file is damaged.
     """
-    return from_mapping(RunConfig, read_yaml_mapping(folder / CONFIG), str(folder / CONFIG))
+    config = from_mapping(RunConfig, read_yaml_mapping(folder / CONFIG), str(folder / CONFIG))
+    return relocated(config, config.output, folder)
+
+
+def read_classes(folder: Path) -> tuple[str, ...]:
+    """Return the class names of a run, whose images are here or with clients.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    with _damage_reported(folder):
+        return tuple(json.loads(read_text(folder / SPLIT))["classes"])
 
 
 def read_split(folder: Path) -> Split:

@@ -10,8 +10,8 @@ _STEPS = (0.5, 0.75)
 
 
 def learning_rate(schedule: LearningRateSchedule, base: float, round_index: int, rounds: int) -> float:
-    """Return the learning rate of round ``round_index`` (from 0) of ``rounds``."""
-    done = round_index / rounds
+    """Return the learning rate of round ``round_index`` (from 0) of ``rounds``; after them it stays the last one."""
+    done = min(1.0, round_index / rounds)
     if schedule == "cosine":
         return base * (1 + math.cos(math.pi * done)) / 2
     if schedule == "step":

@@ -15,10 +15,11 @@ from training.config import RunConfig, write_config
 from training.extent import extent, known_rounds
 from training.flower.connection import opened_link
 from training.flower.link import Link
+from training.inputs import PLACES, named, replaced
 from training.interrupt import stop_on_interrupt
 from training.methods.decnas.accounting import ACCOUNTING, print_accounting
 from training.rounds import train
-from training.run_folder import CONFIG, METRICS, locked
+from training.run_folder import CONFIG, METRICS, locked, read_run_config
 from training.setup import Prepared, assemble, new_run, resumed_run
 from training.trackers.metrics_file import MetricsFile, read_records
 from training.trackers.protocol import Tracker, Trackers
@@ -43,7 +44,8 @@ def _run(config: RunConfig, resumed: Path | None, link: Link | None) -> int:
         prepared = new_run(config, listener, link) if resumed is None else resumed_run(resumed, config, listener, link)
     done = prepared.checkpoint.state.round
     if extent(prepared.config, prepared.checkpoint.state).finished:
-        stderr.print(f"{prepared.folder} is finished: {done} rounds are done")
+        _remember_places(prepared)
+        stderr.print(f"{prepared.folder} is finished: {done} rounds are done; give it more with --rounds or --compute")
         _print_end(prepared.folder)
         return 0
     verb = "training" if resumed is None else f"resuming after round {done}"
@@ -73,6 +75,15 @@ def _run(config: RunConfig, resumed: Path | None, link: Link | None) -> int:
         stderr.print(_privacy_words(prepared.config, state))
     _print_end(prepared.folder)
     return 0
+
+
+def _remember_places(prepared: Prepared) -> None:
+    """Write where the data of a finished run are now, if they have moved; what it was trained with stays as it is."""
+    written = read_run_config(prepared.folder)
+    now = {name: path for name in PLACES if (path := named(prepared.config, name)) is not None}
+    if any(path != named(written, name) for name, path in now.items() if name != "output"):
+        with locked(prepared.folder):
+            write_config(prepared.folder / CONFIG, replaced(written, now))
 
 
 def _privacy_words(config: RunConfig, state: RunState) -> str:

@@ -21,15 +21,18 @@ from supernet.weights import Tensors, initial_tensors
 from training.accountant import require_accountant
 from training.checkpoint import Checkpoint, RunState, load_checkpoint, newest_checkpoint, save_checkpoint
 from training.config import RunConfig, config_to_mapping
-from training.config_changes import RESUME_MAY_ADAPT, changed_fields
+from training.config_changes import RESUME_MAY_ADAPT, RESUME_MAY_EXTEND, changed_fields
 from training.curriculum import Counts
 from training.data.sources import source
 from training.devices import resolve_device
 from training.execution import Profile, apply_to_torch, default_profile
+from training.extension import before_extension, extension_words
 from training.federation import Federation, method_of, recipe_of, simulated, simulated_again
 from training.flower.connection import connect
 from training.flower.link import Link
 from training.methods.coincidence import coincides
+from training.initial import Beginning, beginning
+from training.inputs import INPUTS, anchored, check_paths, read_inputs, with_equal_inputs, with_own_inputs
 from training.models import Branch
 from training.randomness import torch_stream
 from training.rounds import Run
@@ -86,15 +89,17 @@ def new_run(config: RunConfig, listener: Listener, link: Link | None = None) -> 
         UserError: whatever the user can mend; nothing has been written then.
     """
     refuse_unread(config)
+    check_paths(config)
     folder = run_folder(config)
     check_new_run(folder)
     require_accountant(config.privacy)
     device = resolve_device(config.device)
-    space = load_space(config.space)
+    space, inputs = load_space(config.space), read_inputs(config)
+    begun = None if config.init is None else beginning(config.init, space)
     config = with_data_defaults(config, space)
     if link is None:
         config = dataclasses.replace(config, data=with_validation(config.data, listener))
-    config = dataclasses.replace(config, output=str(folder), device=str(device))
+    config = anchored(dataclasses.replace(config, output=str(folder), device=str(device)))
     federation = simulated(config, space, listener) if link is None else connect(link, config, space, listener)
     space = space.adapted(classes=len(federation.split.classes))
     cache = _cache(config, space, listener)
@@ -111,13 +116,16 @@ def new_run(config: RunConfig, listener: Listener, link: Link | None = None) -> 
         wandb_id=uuid.uuid4().hex[:12],
     )
     tensors = initial_tensors(space, torch_stream(config.seed, "initialisation"))
+    if begun is not None:
+        config, tensors = _begin(config, begun, federation, tensors, listener)
     velocity = _zero_velocity(config, tensors)
+    config = with_own_inputs(config, folder)
     mapping = config_to_mapping(config)
 
     def first_checkpoint(into: Path) -> object:
         return save_checkpoint(into, state, mapping, tensors, velocity)
 
-    create_run(folder, config, space, cache, federation.split, first_checkpoint)
+    create_run(folder, config, space, cache, federation.split, first_checkpoint, inputs)
     checkpoint = Checkpoint(state, mapping, tensors, velocity)
     return _on_device(Prepared(folder, config, space, cache, federation, checkpoint, profile), device)
 
@@ -131,8 +139,12 @@ def resumed_run(folder: Path, config: RunConfig, listener: Listener, link: Link 
     check_run(folder)
     space = read_space(folder)
     checkpoint = load_checkpoint(newest_checkpoint(folder), space)
-    config = dataclasses.replace(config, output=str(folder))
+    check_paths(config)
+    config = anchored(dataclasses.replace(config, output=str(folder)))
+    changes = changed_fields(checkpoint.config, config_to_mapping(config))
+    config = with_equal_inputs(config, [name for name, _, _ in changes if name in INPUTS], folder, space)
     _refuse_changes(folder, config, changed_fields(checkpoint.config, config_to_mapping(config)))
+    was = before_extension(folder, config, checkpoint.state, checkpoint.config)
     require_accountant(config.privacy)
     device = resolve_device(config.device)
     config = dataclasses.replace(config, device=str(device))
@@ -144,7 +156,11 @@ def resumed_run(folder: Path, config: RunConfig, listener: Listener, link: Link 
     cache = read_run_cache(folder, space)
     config, profile = _with_profile(config, space, cache, federation, device, listener)
     for name, old, new in changed_fields(checkpoint.config, config_to_mapping(config)):
-        listener.remark(f"{name} is {new} from here on; it was {old}: the run ends with other bytes")
+        if name not in RESUME_MAY_EXTEND:
+            listener.remark(f"{name} is {new} from here on; it was {old}: the run ends with other bytes")
+    if was is not None:
+        before, now = (method_of(each, space, cache, federation.labels()) for each in (was, config))
+        listener.remark(extension_words(before, now, config, was, checkpoint.state))
     return _on_device(Prepared(folder, config, space, cache, federation, checkpoint, profile), device)
 
 
@@ -224,7 +240,12 @@ def _with_profile(
 def _refuse_changes(folder: Path, config: RunConfig, changes: Sequence[tuple[str, Any, Any]]) -> None:
     """Refuse what a resumed run may not change."""
     for name, old, new in changes:
-        if not name.startswith(RESUME_MAY_ADAPT):
+        if name == "init":
+            raise UserError(
+                f"init is {new}, but {folder} has begun already, with {old or 'a supernet of its own'}; leave init out "
+                "to go on with it, or start a new run with another --output and without --resume"
+            )
+        if not name.startswith((*RESUME_MAY_ADAPT, *RESUME_MAY_EXTEND)):
             raise UserError(
                 f"{name} is {new}, but {folder} was trained with {old}; a resumed run keeps its configuration: drop "
                 "the change, or start a new run with another --output"
@@ -234,6 +255,19 @@ def _refuse_changes(folder: Path, config: RunConfig, changes: Sequence[tuple[str
                 f"client.batch_size is {new}, but {folder} was trained with {old} and its clients may hold no more "
                 "images; a resumed run may only lower it"
             )
+
+
+def _begin(
+    config: RunConfig, begun: Beginning, federation: Federation, fresh: Tensors, listener: Listener
+) -> tuple[RunConfig, Tensors]:
+    """Return the configuration with the checkpoint that is begun with, and the supernet to begin with."""
+    tensors, words = begun.tensors(federation.split.classes, fresh)
+    listener.remark(words)
+    if config.privacy.clip:
+        listener.remark(
+            "the account of privacy is of this run alone: it says nothing of what that supernet was trained on"
+        )
+    return dataclasses.replace(config, init=str(begun.checkpoint)), tensors
 
 
 def _cache(config: RunConfig, space: SearchSpace, listener: Listener) -> Cache:

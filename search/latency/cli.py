@@ -11,7 +11,7 @@ import numpy as np
 from cache.latency.cost import latency_cost
 from cache.latency.table import Conditions, LatencyTable, check_conditions, read_table, write_latency_table
 from cache.progress import shown
-from search.subject import find_space
+from search.subject import RunImages, find_space
 from supernet.console import next_step, options_parser, run_command
 from supernet.errors import UserError
 from supernet.files import check_output
@@ -39,6 +39,7 @@ class Options:
         output: JSON file for the table; what is measured is kept beside it, and an interrupted command goes on.
         space: preset name or YAML file of a search space; or give a run.
         run: folder of a trained run, whose space is measured with the classes of its images.
+        data: the run's images, which are not read here; the suggested search will look for them in that folder.
         classes: outputs of the classifier, with a space; its own when left out.
         runtime: what runs the networks on the device.
         device: where they run, the CPU or the first GPU of this machine.
@@ -54,6 +55,7 @@ class Options:
     output: str
     space: str | None = None
     run: str | None = None
+    data: RunImages = dataclasses.field(default_factory=RunImages)
     classes: int | None = None
     runtime: Literal["torch", "onnxruntime"] = "onnxruntime"
     device: Literal["cpu", "cuda"] = "cpu"
@@ -72,8 +74,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(arguments: Sequence[str]) -> None:
     description = "Measure the latency of every distinct block of a search space on this machine."
-    options = Options(**options_parser(PROG, description, Options).parse(arguments).as_dict())
+    parser = options_parser(PROG, description, Options)
+    options = Options(**parser.instantiate(parser.parse(arguments)).as_dict())
     _check_numbers(options)
+    options.data.check(options.run)
     output = Path(options.output)
     existing = options.validate is not None and output.is_file() and not options.overwrite
     check_output(output, overwrite=options.overwrite or existing)
@@ -99,7 +103,7 @@ def _run(arguments: Sequence[str]) -> None:
             table = validate(bench, table, options.validate, listener)
             write_latency_table(output, table)
     _report(table, space, output)
-    subject = f"--space {options.space}" if options.run is None else f"--run {options.run}"
+    subject = f"--space {options.space}" if options.run is None else f"--run {options.run}{options.data.words}"
     batch = "" if options.batch == 1 else f" --batch {options.batch}"
     budget = f"--latency-budget {_typical_ms(table, space)}ms"
     next_step(f"search-subnet {subject} --latency-table {output} {budget}{batch}")

@@ -36,7 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(arguments: Sequence[str]) -> None:
     description = "Measure how well the fitness ranks networks of equal MACs by accuracy, and fit its weights."
-    options = Options(**options_parser(PROG, description, Options).parse(arguments).as_dict())
+    parser = options_parser(PROG, description, Options)
+    options = Options(**parser.instantiate(parser.parse(arguments)).as_dict())
     check_options(options)
     sample, settings = _given(options) if options.run is None else _of_run(options, options.run)
     ranking = rank(sample, settings, options.seed)
@@ -79,7 +80,7 @@ def _of_run(options: Options, folder: str) -> tuple[Sample, FitnessSettings]:
     from training.allocator import keep_freed_memory  # noqa: PLC0415
 
     keep_freed_memory()
-    run = open_simulated(Path(folder), space, options.checkpoint)
+    run = open_simulated(Path(folder), space, options.checkpoint, options.data.root)
     evaluator = evaluator_of(run, options.images)
     subnets = draw_subnets(space, subject.fitness, bands, options.subnets, options.seed)
     drawn = {"subnets": options.subnets, "bands": bands, "seed": options.seed}
@@ -130,8 +131,9 @@ def _next(options: Options, sample: Sample) -> str:
         weights = f"--fitness {options.folder / FITNESS}"
         if options.run is None:
             return f"build-cache --space {options.space} {weights} --output cache.jsonl"
-        return f"search-subnet --run {options.run} {weights} --flops-budget {format_quantity(sample.bands[-1].most)}"
-    given = dataclasses.asdict(options)
+        subject = f"--run {options.run}{options.data.words}"
+        return f"search-subnet {subject} {weights} --flops-budget {format_quantity(sample.bands[-1].most)}"
+    given = {field.name: getattr(options, field.name) for field in dataclasses.fields(options) if field.name != "data"}
     changed = {name: value for name, value in given.items() if value != getattr(Options(), name)}
     words = [f"--{name.replace('_', '-')} {value}" for name, value in changed.items()]
-    return " ".join([PROG, *words, "--fit"])
+    return " ".join([PROG, *words]) + f"{options.data.words} --fit"

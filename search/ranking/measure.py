@@ -18,15 +18,17 @@ from training.randomness import torch_stream
 from training.run_folder import read_run_config
 
 
-def open_simulated(folder: Path, space: SearchSpace, which: Literal["best", "newest"]) -> TrainedRun:
-    """Return a run whose images are on this machine; the test images stay unread.
+def open_simulated(
+    folder: Path, space: SearchSpace, which: Literal["best", "newest"], root: str | None = None
+) -> TrainedRun:
+    """Return a run whose images are on this machine, in ``root`` if they have moved; the test images stay unread.
 
     Raises:
         UserError: they are with clients, missing or changed, or the run has no whole checkpoint.
     """
     if read_run_config(folder).engine == "flower":
         raise UserError(f"the images of {folder} are with its clients; subnets are measured where the images are")
-    return open_run(folder, space, which, None, test=False)
+    return open_run(folder, space, which, None, test=False, root=root)
 
 
 def evaluator_of(run: TrainedRun, images: int | None) -> Evaluator:

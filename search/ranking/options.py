@@ -6,6 +6,7 @@ from typing import Literal
 
 from search.ranking.fit import Manner, Pairs
 from search.ranking.terms import FIELDS
+from search.subject import RunImages
 from supernet.errors import UserError, unknown_name
 from supernet.units import parse_quantity
 
@@ -19,6 +20,7 @@ class Options:
 
     Attributes:
         run: folder of a trained run, whose subnets are measured on its validation images.
+        data: the run's images.
         accuracies: JSON Lines file of architectures with accuracies that were measured before, instead of a run.
         space: preset name or YAML file of the space that the accuracies' architectures are of.
         classes: outputs of the classifier, with a space; its own when left out.
@@ -39,6 +41,7 @@ class Options:
     """
 
     run: str | None = None
+    data: RunImages = dataclasses.field(default_factory=RunImages)
     accuracies: str | None = None
     space: str | None = None
     classes: int | None = None
@@ -91,6 +94,7 @@ def check_options(options: Options) -> None:
         raise UserError("give either --run FOLDER, or --accuracies FILE with --space NAME")
     if options.run is not None and (options.space is not None or options.classes is not None):
         raise UserError("--space and --classes go with --accuracies; a run has its own")
+    options.data.check(options.run)
     if options.accuracies is not None:
         _check_accuracies(options)
     for name, least in (("bands", 1), ("seed", 0), ("images", 1)):
