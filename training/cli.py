@@ -38,6 +38,7 @@ def _run(arguments: Sequence[str]) -> int:
         parser.default_config_files = [str(resumed / CONFIG)]
         values = parser.parse(arguments)
         files.append(resumed / CONFIG)
+        _check_output(values.output, resumed)
     fields = parser.instantiate(values).as_dict()
     config = RunConfig(**{name: fields[name] for name in RunConfig.__dataclass_fields__})
     return run_session(_relocated(config, files), resumed)
@@ -88,6 +89,23 @@ def _resumed(values: Namespace) -> Path | None:
     if not (values.resume or "").strip():
         raise UserError("resume is empty, as if a variable was not set; name a run's folder, or leave resume out")
     return Path(values.resume)
+
+
+def _check_output(output: str | None, resumed: Path) -> None:
+    """Refuse another output than the folder of the run that is resumed, or the one that the run was in before.
+
+    Raises:
+        UserError: naming both.
+    """
+    from training.inputs import absolute  # noqa: PLC0415
+    from training.run_folder import CONFIG  # noqa: PLC0415
+
+    known = (str(resumed), read_yaml_mapping(resumed / CONFIG).get("output"))
+    if output and absolute(output) not in [absolute(place) for place in known if place]:
+        raise UserError(
+            f"output is {output}, but a resumed run goes on in its own folder {resumed}; leave output out, or move the "
+            "folder"
+        )
 
 
 def _relocated(config: RunConfig, files: Sequence[Path]) -> RunConfig:

@@ -43,12 +43,13 @@ def extension_words(before: Method, now: Method, config: RunConfig, was: RunConf
         was: the same with the length that it had.
         state: of the run.
     """
+    longer = f"training ends after {_length(config)}, not {_length(was)}"
+    if state.origin is None:
+        return f"{longer}: the search goes on as it was"
     clients = range(config.clients.count)
     changes = _schedule_words(before.assign(state, clients), now.assign(state, clients))
-    if state.origin is None:
-        return f"training ends after {_length(config)}, not {_length(was)}: the search goes on as it was"
     return (
-        f"training ends after {_length(config)}, not {_length(was)}: from round {state.round + 1} on its schedules run "
+        f"{longer}: from round {state.round + 1} on its schedules run "
         f"over the new length, earlier rounds stay as they are; {changes}"
     )
 

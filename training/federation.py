@@ -19,7 +19,7 @@ from training.capabilities import capabilities
 from training.client import Recipe
 from training.config import DataConfig, RunConfig
 from training.data.augment import Augmentation
-from training.data.images import ImageSet, Normalisation
+from training.data.images import DataError, ImageSet, Normalisation
 from training.data.listing import Listing
 from training.engines.in_process import InProcessEngine
 from training.engines.protocol import CalibratingEngine, never
@@ -181,7 +181,11 @@ def _listed_again(folder: Path, config: RunConfig, split: Split) -> Listing:
         UserError: they are missing, or fewer than they were.
     """
     # Older programs read all images and drew from them later.
-    listing = all_images(config) if split.measured is None else used_images(config)
+    listed = all_images if split.measured is None else used_images
+    try:
+        listing = listed(config)
+    except DataError as error:
+        raise DataError(f"{error}; if the images of {folder} have moved, add --data.root FOLDER") from error
     last = max(index for members in (split.validation, *split.clients) for index in members)
     if listing.classes != split.classes or last >= len(listing):
         raise _others(folder, config)
@@ -194,7 +198,10 @@ def _check_same(folder: Path, config: RunConfig, data: ImageSet, digest: str) ->
 
 
 def _others(folder: Path, config: RunConfig) -> UserError:
-    return UserError(f"the images in {config.data.root} are not those {folder} was started with; restore them")
+    return UserError(
+        f"the images in {config.data.root} are not those {folder} was started with; restore them or, if they are "
+        "elsewhere, add --data.root FOLDER"
+    )
 
 
 def _progress_of(listener: Listener) -> Listener:

@@ -15,7 +15,7 @@ from training.config import RunConfig, write_config
 from training.extent import extent, known_rounds
 from training.flower.connection import opened_link
 from training.flower.link import Link
-from training.inputs import PLACES, named, replaced
+from training.inputs import PLACES, anchored, named, replaced
 from training.interrupt import stop_on_interrupt
 from training.methods.decnas.accounting import ACCOUNTING, print_accounting
 from training.rounds import train
@@ -81,7 +81,8 @@ def _remember_places(prepared: Prepared) -> None:
     """Write where the data of a finished run are now, if they have moved; what it was trained with stays as it is."""
     written = read_run_config(prepared.folder)
     now = {name: path for name in PLACES if (path := named(prepared.config, name)) is not None}
-    if any(path != named(written, name) for name, path in now.items() if name != "output"):
+    before = anchored(written)
+    if any(path != named(before, name) for name, path in now.items() if name != "output"):
         with locked(prepared.folder):
             write_config(prepared.folder / CONFIG, replaced(written, now))
 

@@ -28,7 +28,7 @@ _PAUSE = 0.5
 
 _PROGRAM = "from training.cli import main; main()"
 
-#: What may differ when a trial goes on.
+#: What may differ when a trial goes on, beside the folder of its images.
 _FREE = {"output": None, "tracking": None}
 
 
@@ -74,7 +74,7 @@ class Trials:
         run = self._run_of(trial)
         if (run / CONFIG).exists():
             self._check_same(trial, run)
-            arguments = ["--resume", str(run)]
+            arguments = ["--resume", str(run), "--data.root", trial.config.data.root]
         else:
             config = self._folder / f"{trial.name}.yaml"
             write_config(config, trial.config)
@@ -88,7 +88,7 @@ class Trials:
 
     def _check_same(self, trial: Trial, run: Path) -> None:
         config = self._folder / f"{trial.name}.yaml"
-        if not config.exists() or _asked(config) != config_to_mapping(trial.config) | _FREE:
+        if not config.exists() or _asked(config) != _compared(trial.config):
             raise UserError(
                 f"{run} was trained with other settings than the study has now; restore them, or name another --output"
             )
@@ -135,4 +135,9 @@ def share_done(run: Path) -> float:
 
 
 def _asked(config: Path) -> dict[str, Any]:
-    return config_to_mapping(read_only(from_mapping(RunConfig, read_yaml_mapping(config), str(config)))) | _FREE
+    return _compared(read_only(from_mapping(RunConfig, read_yaml_mapping(config), str(config))))
+
+
+def _compared(config: RunConfig) -> dict[str, Any]:
+    fields = config_to_mapping(config)
+    return fields | _FREE | {"data": {**fields["data"], "root": None}}
