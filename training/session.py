@@ -91,7 +91,8 @@ def _privacy_words(config: RunConfig, state: RunState) -> str:
     found = guarantee(config.privacy, state.exposure)
     if found is None:
         return "updates were clipped without noise: that alone is no differential privacy"
-    return f"the supernet is differentially private: {found} for each client"
+    apart = "" if config.init is None else ", apart from what the supernet it began with was trained on"
+    return f"the supernet is differentially private: {found} for each client{apart}"
 
 
 def _trackers(prepared: Prepared) -> Trackers:
