@@ -132,6 +132,14 @@ def test_a_run_finds_its_copies_wherever_its_folder_is(before: Path, after: Path
     assert {**same, "output": None} == {**again, "output": None}
 
 
+@pytest.mark.parametrize("name", INPUTS)
+def test_a_copy_is_not_taken_for_a_file_of_its_name_in_the_working_folder(name: str, tmp_path: Path) -> None:
+    own = with_own_inputs(_all_named(tmp_path), tmp_path / "run")
+    own = dataclasses.replace(own, output=str(tmp_path / "run"))
+    other = replaced(own, {name: INPUTS[name]})
+    assert portable(config_to_mapping(own)) != portable(config_to_mapping(other))
+
+
 @given(_FOLDERS, _FOLDERS)
 def test_files_outside_of_a_run_stay_where_they_are(before: Path, after: Path) -> None:
     config = dataclasses.replace(_all_named(Path("/elsewhere/and/far")), output=str(before))

@@ -82,12 +82,19 @@ def test_a_lower_batch_size_is_taken_with_a_remark(run: Path) -> None:
         assert remarks == [_remark("client.batch_size", 16, lower)]
 
 
-@pytest.mark.parametrize("larger", [17, 64, None])
-def test_a_larger_batch_size_is_refused_since_clients_may_hold_fewer_images(run: Path, larger: int | None) -> None:
+@pytest.mark.parametrize("larger", [17, 64])
+def test_a_larger_batch_size_is_refused_since_clients_may_hold_fewer_images(run: Path, larger: int) -> None:
     assert _refused(run, client__batch_size=larger) == (
         f"client.batch_size is {larger}, but {run} was trained with 16 and its clients may hold no more images; "
         "a resumed run may only lower it"
     )
+
+
+@pytest.mark.parametrize("name", ["data__crop", "data__flip", "data__cutout", "client__batch_size"])
+def test_what_is_left_out_is_what_a_new_run_is_given(run: Path, name: str) -> None:
+    prepared, remarks = _resume(run, **{name: None})
+    assert remarks == []
+    assert prepared.config == dataclasses.replace(_config(run), output=str(run))
 
 
 @pytest.mark.parametrize("size", [32, 128])

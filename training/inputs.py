@@ -120,7 +120,7 @@ def relocated(config: RunConfig, before: str | None, folder: Path) -> RunConfig:
 
 
 def portable(mapping: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration's plain values with a run's own copies named from its folder, wherever that is."""
+    """Return a configuration's plain values with a run's own copies as such, wherever its folder is, to be compared."""
     result: dict[str, Any] = {
         name: dict(value) if isinstance(value, Mapping) else value for name, value in mapping.items()
     }
@@ -131,7 +131,8 @@ def portable(mapping: Mapping[str, Any]) -> dict[str, Any]:
             group = group.get(each, {})
         inside = _inside(group.get(field), mapping.get("output"))
         if inside is not None:
-            group[field] = str(inside)
+            # In words, as a bare name could be that of a file in the working folder.
+            group[field] = f"its own {inside}"
     return result
 
 

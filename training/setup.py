@@ -140,7 +140,8 @@ def resumed_run(folder: Path, config: RunConfig, listener: Listener, link: Link 
     space = read_space(folder)
     checkpoint = load_checkpoint(newest_checkpoint(folder), space)
     check_paths(config)
-    config = anchored(dataclasses.replace(config, output=str(folder)))
+    # A configuration file that was resumed with may leave out what the new run was given then.
+    config = anchored(with_data_defaults(dataclasses.replace(config, output=str(folder)), space.resolutions[-1]))
     changes = changed_fields(checkpoint.config, config_to_mapping(config))
     config = with_equal_inputs(config, [name for name, _, _ in changes if name in INPUTS], folder, space)
     _refuse_changes(folder, config, changed_fields(checkpoint.config, config_to_mapping(config)))
