@@ -24,7 +24,7 @@ from search.comparison.summary import Spread, rows, to_csv, to_markdown
 from search.comparison.trials import share_done
 from supernet.errors import UserError
 from training.config import config_to_mapping
-from training.run_folder import METRICS
+from training.run_folder import METRICS, read_run_config
 from training.unused_settings import refuse_unread
 
 _BUDGETS = (60_000, 120_000)
@@ -356,6 +356,18 @@ def test_a_trial_of_other_settings_is_refused(finished: Finished, tmp_path: Path
     assert done.returncode == 2
     assert "was trained with other settings than the study has now" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_trial_goes_on_with_images_that_have_moved(finished: Finished, tmp_path: Path) -> None:
+    path, output, _ = finished
+    outcome = output / "results" / "cotrain-seed0.json"
+    kept = outcome.read_text()
+    outcome.unlink()
+    done = _compare("--config", path, "--output", output, "--data-root", tmp_path / "moved")
+    assert done.returncode == 0, done.stderr
+    again, before = (json.loads(text)["networks"] for text in (outcome.read_text(), kept))
+    assert [each["test_accuracy"] for each in again] == [each["test_accuracy"] for each in before]
+    assert read_run_config(output / "runs" / "cotrain-seed0").data.root == str(tmp_path / "moved")
 
 
 def test_the_others_compute_as_much_as_the_reference_did(tmp_path: Path) -> None:

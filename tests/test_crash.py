@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import resource
+import shutil
 import signal
 from pathlib import Path
 
@@ -57,6 +58,27 @@ def test_a_run_killed_in_mid_round_and_resumed_ends_with_the_same_bytes(tmp_path
     assert [record["round"] for record in kept] == list(range(1, ROUNDS + 1))
     for name in ("train_loss", "clients", "probes", "trained", "bytes_up"):
         assert [record[name] for record in kept] == [record[name] for record in whole]
+
+
+def test_a_finished_run_that_is_killed_while_it_is_given_more_ends_with_the_bytes_of_one_that_was_not(
+    tmp_path: Path, uninterrupted: Path
+) -> None:
+    more, longer = ROUNDS + 4, Path(shutil.copytree(uninterrupted, tmp_path / "longer"))
+    done = finish("train-supernet", "--resume", longer, "--rounds", more, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    run = Path(shutil.copytree(uninterrupted, tmp_path / "run"))
+    process = start("train-supernet", "--resume", run, "--rounds", more, cwd=tmp_path)
+    wait_until(lambda: _rounds(run) > ROUNDS, process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    # It remembers how long it is to be.
+    resumed = finish("train-supernet", "--resume", run, cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    assert _supernet(run, more) == _supernet(longer, more) != _supernet(uninterrupted)
+    lines = (uninterrupted / "metrics.jsonl").read_bytes()
+    for extended in (run, longer):
+        assert (extended / "metrics.jsonl").read_bytes().startswith(lines)
+        assert len(read_metrics(extended)) == more
 
 
 def test_the_same_seed_twice_gives_the_same_bytes_and_another_seed_others(tmp_path: Path, uninterrupted: Path) -> None:

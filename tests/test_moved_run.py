@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 from commands import Outcome, check_refused, run_main
-from federation import MICRO, micro_config, write_micro
+from federation import MICRO, micro_cache, micro_config, micro_space, write_micro
 from latency import random_times, write_table
 from PIL import Image
 from simulation import smallest
@@ -17,6 +17,7 @@ from simulation import smallest
 import search.cli
 import search.latency.cli
 import search.ranking.cli
+from cache.file import write_cache
 from supernet.architecture import Architecture
 from supernet.slices import supernet_architecture
 from training.cli import main
@@ -69,7 +70,7 @@ def _write_architecture(name: str, architecture: Architecture) -> dict[str, str]
 def _configuration(method: str) -> dict[str, Any]:
     """Write every file a run of a method can name into the working folder; return what names them, all relative."""
     write_micro(Path())
-    Path("fitness.yaml").write_text("ratio: 1.0\n" if method == "none" else "{}\n")
+    Path("fitness.yaml").write_text("block_penalty: 1.0\n")
     write_table(Path("table.json"), random_times(MICRO))
     Path("clients.jsonl").write_text('{"macs": "10M", "latency": "1000ms"}\n' * 6)
     mapping = config_to_mapping(micro_config(Path(), rounds=2, method="deepfednas"))
@@ -114,18 +115,18 @@ def test_a_run_needs_nothing_but_its_own_folder_wherever_that_is(place: Place, m
     _succeeded(place.train("--resume", "../third", "--rounds", 4))
 
 
-@pytest.mark.parametrize(
-    "name", ["clients.jsonl", "table.json", "fitness.yaml", "micro.yaml", "cache.jsonl", "network.json"]
-)
-def test_an_edited_file_changes_nothing_and_is_refused_where_it_is_named_again(place: Place, name: str) -> None:
+def test_an_edited_file_changes_nothing_and_is_refused_where_it_is_named_again(place: Place) -> None:
     place.go("start")
     Path("go.yaml").write_text(yaml.safe_dump(_configuration("fedavg")))
     _succeeded(place.train("--config", "go.yaml"))
     assert "is finished" in _succeeded(place.train("--resume", "runs/mine", "--config", "go.yaml")).err
-    Path(name).write_text("nonsense: [")
-    assert "is finished" in _succeeded(place.train("--resume", "runs/mine")).err
-    line = check_refused(place.train("--resume", "runs/mine", "--config", "go.yaml"), "train-supernet")
-    assert name in line
+    for name in ("clients.jsonl", "table.json", "fitness.yaml", "micro.yaml", "cache.jsonl", "network.json"):
+        text = Path(name).read_text()
+        Path(name).write_text("nonsense: [")
+        line = check_refused(place.train("--resume", "runs/mine", "--config", "go.yaml"), "train-supernet")
+        assert name in line
+        assert "is finished" in _succeeded(place.train("--resume", "runs/mine")).err
+        Path(name).write_text(text)
 
 
 def _write_images(root: Path, seed: int = 0) -> Path:
@@ -146,9 +147,10 @@ def run(place: Place) -> Path:
     """A finished run on images in ``start/images``, named relative to ``start``."""
     place.go("start")
     _write_images(Path("images"))
-    write_micro(Path())
-    mapping = config_to_mapping(micro_config(Path(), rounds=1, cache=None))
-    mapping |= {"space": "micro.yaml", "output": "run"}
+    mapping = config_to_mapping(micro_config(Path(), rounds=1))
+    two = micro_space(classes=2)
+    write_cache(Path("cache.jsonl"), two, micro_cache(two))
+    mapping |= {"space": "micro.yaml", "cache": "cache.jsonl", "output": "run"}
     mapping["data"] |= {"name": "imagefolder", "root": "images"}
     mapping["clients"] |= {"count": 2, "per_round": 2}
     mapping["client"] |= {"batch_size": 8}
