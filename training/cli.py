@@ -27,20 +27,18 @@ def _run(arguments: Sequence[str]) -> int:
     # OpenMP threads that spin for long while they wait make a run many times slower beside any other busy process.
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     # torch is imported from here on, so that --help and mistyped options answer at once.
-    from training.run_folder import CONFIG, check_run  # noqa: PLC0415
+    from training.run_folder import CONFIG, check_holds_run  # noqa: PLC0415
     from training.session import run_session  # noqa: PLC0415
 
     resumed = _resumed(values)
-    files = [Path(str(path)) for path in values.config or ()]
     if resumed is not None:
-        check_run(resumed)
-        # What the run was trained with is the default of all other options.
-        parser.default_config_files = [str(resumed / CONFIG)]
-        values = parser.parse(arguments)
-        files.append(resumed / CONFIG)
+        check_holds_run(resumed)
+        # All options override what the run was trained with.
+        values = parser.parse(["--config", str(resumed / CONFIG), *arguments])
         _check_output(values.output, resumed)
     fields = parser.instantiate(values).as_dict()
     config = RunConfig(**{name: fields[name] for name in RunConfig.__dataclass_fields__})
+    files = [Path(str(path)) for path in values.config or ()]
     return run_session(_relocated(config, files), resumed)
 
 

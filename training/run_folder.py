@@ -133,7 +133,16 @@ def check_run(folder: Path) -> None:
     """Refuse a folder that holds no run.
 
     Raises:
-        RunError: a file of a run is missing; names the run that ``folder`` is a part of, if it is.
+        RunError: a file of a run is missing.
+    """
+    check_holds_run(folder)
+
+
+def check_holds_run(folder: Path) -> None:
+    """Refuse a folder that lacks a file of a run; the files themselves are not looked at.
+
+    Raises:
+        RunError: naming the file, and the run that ``folder`` is a part of, if it is.
     """
     try:
         reason = _lacking(folder)
