@@ -141,14 +141,20 @@ def test_a_space_of_other_networks_is_refused_by_what_differs(origin: Path, chan
     beginning(str(origin), micro_space(name="other"))
 
 
-@pytest.mark.parametrize("init", ["nowhere", "origin/config.yaml", "origin/checkpoints", "", " "])
+@pytest.mark.parametrize(
+    "init", ["nowhere", "origin/config.yaml", "origin/checkpoints", "origin/checkpoints/round-000009", "", " "]
+)
 def test_what_is_no_run_and_no_checkpoint_is_refused_before_anything_is_written(
     origin: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], init: str
 ) -> None:
     given = init.replace("origin", str(origin))
     arguments = arguments_of(micro_config(tmp_path))
     line = check_refused(run_main(main, capsys, *arguments, "--init", given), "train-supernet")
-    assert ("holds no run" if init.strip() else "init is empty, as if a variable was not set") in line
+    assert (
+        f"init is {given}; {Path(given)} holds no run: "
+        if init.strip()
+        else "init is empty, as if a variable was not set"
+    ) in line
     assert not (tmp_path / "run").exists()
 
 

@@ -70,7 +70,7 @@ def test_nothing_in_a_file_is_refused_likewise(resume: Resume, text: str) -> Non
         ("run/checkpoints", "run/checkpoints/config.yaml is missing; it is a part of the run run"),
         ("run/checkpoints/round-000001", "config.yaml is missing; it is a part of the run run"),
         ("run/checkpoints/round-000001/state.json", "it is a file; it is a part of the run run"),
-        ("run/nothing/there", "there is no such folder"),
+        ("run/nothing/there", "run/nothing/there holds no run: there is no such folder; it is a part of the run run"),
         ("x" * 300, "cannot be read"),
     ],
 )

@@ -9,7 +9,7 @@ from supernet.layouts import CLASSIFIER
 from supernet.space import SearchSpace
 from supernet.weights import Tensors
 from training.checkpoint import STATE, best_checkpoint, load_checkpoint
-from training.run_folder import SPACE, check_run, read_classes, read_space
+from training.run_folder import SPACE, RunError, check_run, read_classes, read_space
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +54,10 @@ def beginning(path: str, space: SearchSpace) -> Beginning:
     place = Path(path).resolve()
     is_checkpoint = (place / STATE).is_file()
     run = place.parent.parent if is_checkpoint else place
-    check_run(run)
+    try:
+        check_run(run)
+    except RunError as error:
+        raise RunError(f"init is {path}; {error}") from error
     found = read_space(run)
     if found.adapted(classes=space.classes).fingerprint != space.fingerprint:
         raise UserError(

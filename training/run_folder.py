@@ -159,12 +159,12 @@ def holds_run(folder: Path) -> bool:
 
 def _lacking(folder: Path) -> str | None:
     """Return why a folder holds no run, None if it holds one."""
-    if not folder.exists():
-        return "there is no such folder"
     missing = _missing(folder)
     if missing is None:
         return None
-    reason = f"{folder / missing} is missing" if folder.is_dir() else "it is a file"
+    reason = "it is a file" if folder.exists() else "there is no such folder"
+    if folder.is_dir():
+        reason = f"{folder / missing} is missing"
     around = next((parent for parent in folder.parents if holds_run(parent)), None)
     return reason if around is None else f"{reason}; it is a part of the run {around}"
 

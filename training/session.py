@@ -100,7 +100,9 @@ def _trackers(prepared: Prepared) -> Trackers:
     trackers: list[Tracker] = [MetricsFile(folder / METRICS, state.round)]
     if tracking.wandb != "off":
         config = prepared.checkpoint.config
-        trackers.append(WandbTracker(folder, folder.name, tracking.project, tracking.wandb, config, state.wandb_id))
+        trackers.append(
+            WandbTracker(folder, folder.resolve().name, tracking.project, tracking.wandb, config, state.wandb_id)
+        )
     if tracking.progress:
         rounds = known_rounds(prepared.config)
         trackers.append(TerminalProgress(rounds, prepared.config.clients.per_round, state.round))
