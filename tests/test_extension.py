@@ -66,6 +66,7 @@ def test_a_finished_run_goes_on_and_its_earlier_rounds_keep_their_bytes(
     length = f"{arguments[1]} {'rounds' if arguments[0] == '--rounds' else 'MACs'}"
     assert f"training ends after {length}, not 2 rounds: from round 3 on its schedules run over" in outcome.err
     assert "the learning rate goes from 0 to 0.0" in outcome.err
+    assert "the run ends with other bytes" not in outcome.err
     after = _files(run)
     assert after[METRICS].startswith(before[METRICS])
     assert len(read_metrics(run)) > 2
