@@ -100,7 +100,9 @@ def test_memory_of_a_batch_is_like_the_batches_of_an_epoch(
     for batch in epoch:
         assert batch[0].is_contiguous(memory_format=layout)
         for tensor, memory in zip(batch, empty, strict=True):
-            assert (memory.shape, memory.dtype, memory.stride()) == (tensor.shape, tensor.dtype, tensor.stride())
+            assert (memory.shape, memory.dtype) == (tensor.shape, tensor.dtype)
+            # Of a single channel both formats are one, whatever the strides say.
+            assert channels == 1 or memory.stride() == tensor.stride()
 
 
 def test_the_memory_format_changes_no_value_of_a_batch() -> None:
