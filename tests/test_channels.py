@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from commands import check_refused, run_main
-from federation import arguments_of, micro_config, micro_space, read_metrics
+from federation import arguments_of, micro_cache, micro_config, micro_recipe, micro_space, read_metrics
 from flower import LocalLink, flower_config, trained
 from pictures import noise, write_pictures
 from simulation import same_bytes
@@ -21,13 +21,16 @@ from search.latency.cli import main as profile_device
 from supernet.errors import UserError
 from supernet.space import SearchSpace, space_to_mapping
 from supernet.weights import Tensors
+from training import tuning
 from training.checkpoint import load_checkpoint, newest_checkpoint
 from training.cli import main as train_supernet
 from training.clients import ClientsConfig
 from training.config import ClientConfig, DataConfig, RunConfig
 from training.data.augment import Augmentation, augment
+from training.data.images import Normalisation
 from training.data.preparation import Preparation
 from training.data.sources import load_images
+from training.execution import Profile
 from training.run_folder import read_space
 from training.setup import with_data_defaults
 
@@ -195,3 +198,15 @@ def test_randaugment_is_refused_by_name_where_it_has_no_colours(channels: int) -
     else:
         with pytest.raises(UserError, match=rf"data\.randaugment is 2; .* the space has in_channels {channels}"):
             with_data_defaults(config, micro_space(in_channels=channels))
+
+
+@pytest.mark.parametrize("channels", _CHANNELS)
+def test_ways_to_train_are_measured_on_images_of_the_spaces_channels(channels: int) -> None:
+    space = _space(channels)
+    recipe = dataclasses.replace(
+        micro_recipe(space), normalisation=Normalisation((0.5,) * channels, (0.25,) * channels)
+    )
+    bench = tuning._sized(recipe, micro_cache(space).entries[0], torch.device("cpu"))
+    engine = bench.engine(Profile())
+    assert engine._data.images.shape[1] == channels
+    assert bench.rate(engine, 1) > 0

@@ -9,8 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from training.data.folders import all_files, check_same_classes, class_files, class_names, image_suffixes, is_leftover
+from training.data.folders import (
+    all_files,
+    check_same_classes,
+    class_files,
+    class_names,
+    image_suffixes,
+    is_leftover,
+    is_there,
+)
 from training.data.images import DataError
+from training.data.sources import Split, list_images
 
 _LEFT_FOLDERS = [
     ".thumbnails",
@@ -296,3 +305,34 @@ def test_all_files_are_those_behind_links_too_each_once(tmp_path: Path) -> None:
     (root / "a" / "loop").symlink_to(root)
     (root / "gone").symlink_to(tmp_path / "nowhere")
     assert sorted(all_files(root)) == sorted([*kept, root / "a" / "link" / "1.png"])
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(5, "Input/output error")])
+def test_probing_what_may_not_be_looked_at_is_an_error_of_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    def refuse(path: Path, *, follow_symlinks: bool = True) -> object:
+        raise error
+
+    assert not is_there(tmp_path / "train")
+    monkeypatch.setattr(Path, "stat", refuse)
+    with pytest.raises(DataError, match=rf"cannot read '.*train': {error.strerror}; mend its permissions or name"):
+        is_there(tmp_path / "train")
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b", "f/" * 3000])
+@pytest.mark.parametrize("split", ["train", "train+validation", "test"])
+def test_a_root_that_can_be_no_path_is_an_error_of_one_line(tmp_path: Path, name: str, split: Split) -> None:
+    with pytest.raises(DataError) as caught:
+        list_images("imagefolder", str(tmp_path / name), split)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["train", "val", "test"])
+def test_a_split_that_is_a_broken_link_is_never_taken_for_one_that_is_missing(tmp_path: Path, name: str) -> None:
+    for part in ("train", "val", "test"):
+        if part != name:
+            _touch(tmp_path / part / "cat" / "1.png")
+    (tmp_path / name).symlink_to(tmp_path / "gone")
+    with pytest.raises(DataError, match=rf"{name} is a broken link to .*gone; mend or remove it"):
+        list_images("imagefolder", str(tmp_path), "train+validation")

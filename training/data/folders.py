@@ -116,8 +116,26 @@ def all_files(folder: Path) -> Iterator[Path]:
         fresh = _is_new(Path(current), seen)
         folders[:] = sorted(name for name in folders if fresh and not is_leftover(name))
         for name in sorted(files):
-            if fresh and not is_leftover(name) and Path(current, name).exists():
+            if fresh and not is_leftover(name) and os.path.exists(Path(current, name)):
                 yield Path(current, name)
+
+
+def is_there(path: Path) -> bool:
+    """Return whether there is something of a path; probing fails as reading does.
+
+    Raises:
+        DataError: it is a broken link, may not be looked at, or can be no path.
+    """
+    try:
+        path.stat()
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and os.path.islink(path):
+            raise DataError(f"{path} is a broken link to {path.readlink()}; mend or remove it") from error
+        if isinstance(error, FileNotFoundError | NotADirectoryError):
+            return False
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"cannot read {str(path)!r}: {reason}; mend its permissions or name") from error
+    return True
 
 
 @functools.cache
@@ -232,17 +250,13 @@ def _entries(folder: Path, skipped: Skipped) -> list[Path]:
 
 
 def _is_folder(entry: Path) -> bool:
-    """Return whether something is a folder or a link to one.
+    """Return whether something that is listed is a folder or a link to one.
 
     Raises:
         DataError: it is a broken link, or may not be looked at.
     """
-    try:
-        entry.stat()
-    except OSError as error:
-        if entry.is_symlink():
-            raise DataError(f"{entry} is a broken link to {entry.readlink()}; mend or remove it") from error
-        raise DataError(f"cannot read {entry}: {error.strerror or error}; mend its permissions") from error
+    if not is_there(entry):
+        raise DataError(f"{entry} has gone while it was read; try again")
     return entry.is_dir()
 
 

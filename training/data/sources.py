@@ -12,7 +12,7 @@ from cache.progress import SILENT, Listener
 from supernet.errors import unknown_name
 from training.config import DEFAULT_BATCH
 from training.data.augment import Augmentation
-from training.data.folders import ClassFiles, check_same_classes, class_files
+from training.data.folders import ClassFiles, check_same_classes, class_files, is_there
 from training.data.images import DataError, ImageSet
 from training.data.listing import Listing
 from training.data.preparation import Preparation
@@ -116,11 +116,11 @@ def _list_folder(root: Path, split: Split, download: bool, listener: Listener) -
     if download:
         raise DataError("an image folder cannot be downloaded; drop --data.download and set --data.root")
     train, test, own = root / "train", root / "test", _own_validation(root)
-    if split == "test" and not test.exists():
+    if split == "test" and not is_there(test):
         raise DataError(f"there is no folder {test}, and test images were asked for; without them leave out --test")
     # A difference between training and test images is told before anything is trained.
     for other in (test, own):
-        if other is not None and train.exists() and other.exists():
+        if other is not None and is_there(train) and is_there(other):
             check_same_classes(train, other)
     if own is None or split != "train+validation":
         return list_class_folders(test if split == "test" else train, listener)
@@ -148,7 +148,7 @@ def _class_files(folder: Path, listener: Listener) -> ClassFiles:
 
 
 def _own_validation(root: Path) -> Path | None:
-    found = [root / name for name in _VALIDATION if (root / name).exists()]
+    found = [root / name for name in _VALIDATION if is_there(root / name)]
     if len(found) > 1:
         raise DataError(f"{root} holds {found[0].name}/ and {found[1].name}/; keep one of them for validation")
     return found[0] if found else None

@@ -149,4 +149,4 @@ def _identity(node: NodeConfig, config: RunConfig, preparation: Preparation) -> 
 def _files(node: NodeConfig) -> list[Path]:
     """Return all files that a client's images may be in, links followed."""
     root = Path(node.root) if node.folder is None else node.folder
-    return sorted(all_files(root)) if root.is_dir() else []
+    return sorted(all_files(root))
