@@ -19,6 +19,7 @@ from supernet.errors import UserError
 from supernet.files import check_output
 from supernet.space import load_space
 from supernet.units import format_quantity, parse_quantity
+from supernet.unused_options import refuse_unused
 
 PROG = "build-cache"
 
@@ -67,7 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(arguments: Sequence[str]) -> None:
     parser = options_parser(PROG, "Search the architectures of highest fitness over a range of MACs.", Options)
-    options = parser.parse(arguments)
+    options = Options(**parser.parse(arguments).as_dict())
+    searched = (options.solver == "nsga2", "with --solver nsga2, which searches")
+    refuse_unused(options, dict.fromkeys(("population", "generations", "seed"), searched))
     space = load_space(options.space, options.classes)
     fitness = load_settings(options.fitness, space)
     limits = Limits(

@@ -14,6 +14,7 @@ from search.targets import read_targets
 from supernet.errors import UserError
 from supernet.files import check_output, check_output_folder
 from supernet.machine import machine
+from supernet.unused_options import refuse_unused
 
 #: Options that are about a search.
 _OF_SEARCH = ("targets", "fitness", "plot", "report")
@@ -97,9 +98,37 @@ def check_options(options: Options) -> dict[str, Budgets]:
             raise UserError(f"cannot write a page to {options.report}; name a .html file")
         check_output(Path(options.report), overwrite=None)
     _check_trained(options)
+    refuse_unused(options, _conditions(options))
     for budgets in named.values():
         _check_export(options, budgets)
     return named
+
+
+def _conditions(options: Options) -> dict[str, tuple[bool, str]]:
+    """Return of the options that are not always read whether they are now, and what reads them."""
+    trained = (options.run is not None, "with --run, whose subnet is trained")
+    exported = (options.export is not None, "with --export")
+    return {
+        "checkpoint": trained,
+        "calibration": trained,
+        "finetune_lr": (options.finetune_epochs > 0, "with --finetune-epochs"),
+        "allow_uncalibrated": exported,
+        "threads": exported,
+        "check_latency": (
+            options.export is not None and (options.latency_table is not None or options.targets is not None),
+            "with --export and --latency-table",
+        ),
+        "precision": (
+            options.targets is None and (options.size_budget is not None or options.export is not None),
+            "with --size-budget or --export; the file of --targets has its own",
+        ),
+        "batch": (
+            options.targets is None
+            and any(given is not None for given in (options.memory_budget, options.latency_table, options.export)),
+            "with --memory-budget, --latency-table or --export; the file of --targets has its own",
+        ),
+        "seed": (options.architecture is None, "where something is searched, not with --architecture"),
+    }
 
 
 def export_settings(options: Options, budgets: Budgets) -> ExportSettings | None:

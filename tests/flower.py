@@ -222,6 +222,9 @@ def flower_config(folder: Path, **changes: Any) -> RunConfig:
 
 def prepared_run(config: RunConfig, link: Link | None) -> tuple[Run, RunState, Tensors, Tensors | None]:
     """Return a run of a configuration as the command makes it, and what it starts with."""
+    if link is None:
+        # The same run as a simulation, which reads nothing of Flower's.
+        config = dataclasses.replace(config, flower=RunConfig().flower)
     prepared = new_run(config, SILENT, link)
     start = prepared.checkpoint
     run = assemble(prepared, Recorder(), lambda: False)

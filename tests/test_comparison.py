@@ -146,7 +146,6 @@ def test_a_study_that_is_none_is_refused_in_one_line(tmp_path: Path, changes: di
             r"decnas\.budget is 60M, .* as would all others",
         ),
         ({"cotrain": {}}, {"data": {"root": "elsewhere"}}, r"run: data\.root is elsewhere"),
-        ({"cotrain": {}}, {"rounds": 9}, r"run: rounds is 9, which method cotrain would ignore here"),
     ],
     ids=str,
 )

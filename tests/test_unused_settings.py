@@ -77,7 +77,6 @@ _UNREAD: list[tuple[dict[str, Any], str]] = [
         "evaluation.probes",
     ),
     ({"cache": "cache.jsonl", "fitness": "fitness.yaml"}, "fitness"),
-    ({"compute": "1T", "rounds": 7}, "rounds"),
     ({"clients": ClientsConfig(macs_exponent=2.0)}, "clients.macs_exponent"),
     (
         {"clients": ClientsConfig(macs_exponent=2.0, macs_distribution="uniform", max_macs=("1M", "2M"))},

@@ -57,7 +57,6 @@ CONDITIONS: Mapping[str, Condition] = {
     "fitness": Condition(
         lambda config: config.cache is None, "where the cache is built; a cache that is given has its own"
     ),
-    "rounds": Condition(lambda config: config.compute is None, "where compute does not end the run"),
     "data.root": Condition(
         lambda config: config.engine == "flower" or config.data.name != "digits",
         "by data sets that are files; data.name is digits, which come with a package",
@@ -90,9 +89,10 @@ CONDITIONS: Mapping[str, Condition] = {
     "flower.": _CONNECTED,
 }
 
-#: What every run reads. Where files are and what is reported, too: a run that does without is the same run.
+#: What every run reads. Where files are and what is reported, too: a run that does without is the same run. Rounds give
+#: way to compute, as the run says when it starts.
 ALWAYS = (
-    *("space", "output", "cache", "compute", "seed", "engine", "method", "device", "precision"),
+    *("space", "output", "cache", "rounds", "compute", "seed", "engine", "method", "device", "precision"),
     *(f"data.{name}" for name in ("name", "validation", "crop", "flip", "cutout", "randaugment", "mixup", "cutmix")),
     *("data.images", "partition.scheme"),
     *(f"clients.{name}" for name in ("count", "per_round", "max_macs", "max_memory", "macs_distribution")),

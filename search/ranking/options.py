@@ -9,6 +9,7 @@ from search.ranking.terms import FIELDS
 from search.subject import RunImages
 from supernet.errors import UserError, unknown_name
 from supernet.units import parse_quantity
+from supernet.unused_options import refuse_unused
 
 #: Fewest subnets a band.
 _LEAST = 4
@@ -107,6 +108,7 @@ def check_options(options: Options) -> None:
         )
     if options.manner != Manner() and not options.fit:
         raise UserError("--fitted and --pairs go with --fit")
+    refuse_unused(options, {"held_out": (options.fit, "with --fit")})
     for name in ("band_width", "held_out"):
         if not 0 < getattr(options, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} is {getattr(options, name)}; it must be above 0 and below 1")
