@@ -84,7 +84,10 @@ def read_cache(path: Path, space: SearchSpace) -> Cache:
     )
     if list(entries) != sorted(entries, key=lambda entry: entry.macs):
         raise CacheError(f"{path}: the entries are not ordered by MACs; the file was altered, build it anew")
-    return Cache(entries, settings, str(header["solver"]), header["solver_settings"], _check_gaps(path, header))
+    gaps = _check_gaps(path, header)
+    # What entries have to be was recomputed; the rest of the header has only its digest. Checked last: others say more.
+    unsealed(header, f"{path}:1", CacheError)
+    return Cache(entries, settings, str(header["solver"]), header["solver_settings"], gaps)
 
 
 def entry_to_json(entry: Entry) -> dict[str, Any]:
@@ -133,7 +136,7 @@ def _check_header(path: Path, header: dict[str, Any], space: SearchSpace) -> dic
             f"(fingerprint {header.get('fingerprint')}), not of {space.name} with {space.classes} classes "
             f"({space.fingerprint}); build one with: build-cache --space {space.name} --classes {space.classes}"
         )
-    return unsealed(header, f"{path}:1", CacheError)
+    return header
 
 
 def _check_settings(path: Path, header: dict[str, Any], space: SearchSpace) -> FitnessSettings:

@@ -22,8 +22,8 @@ DIGEST = "digest"
 #: Makes the error of a text that is no JSON.
 Complaint = Callable[[str], Exception]
 
-#: What NUL or half a character may be written as; a text without it need not be looked through.
-_ODD_ESCAPE = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
+#: What half a character may be written as; a text without it need not be looked through.
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def parse_json(text: str, source: str, error: Complaint = UserError) -> Any:
@@ -41,7 +41,7 @@ def parse_json(text: str, source: str, error: Complaint = UserError) -> Any:
             parse_float=_finite,
             parse_constant=_constant,
         )
-        _check(value, texts=_ODD_ESCAPE.search(text) is not None)
+        _check(value, texts=_SURROGATE.search(text) is not None)
     except (ValueError, RecursionError) as reason:
         what = "it is nested too deeply" if isinstance(reason, RecursionError) else str(reason)
         raise error(f"{source} is not valid JSON: {what}") from reason
@@ -124,9 +124,7 @@ def _within(value: object) -> list[Any]:
 
 
 def _check_text(text: str) -> None:
-    """Refuse what escapes can smuggle into a text: NUL, which ends it elsewhere, and half a character."""
-    if "\0" in text:
-        raise ValueError("a text holds NUL")
+    """Refuse half a character, which an escape can smuggle into a text and nothing can write or print."""
     try:
         text.encode()
     except UnicodeEncodeError as error:

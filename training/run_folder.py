@@ -191,8 +191,8 @@ def read_split(folder: Path) -> Split:
     return Split(
         digest=fields.text("digest"),
         classes=fields.texts("classes"),
-        validation=fields.wholes("validation"),
-        clients=fields.lists_of_wholes("clients"),
+        validation=list(fields.wholes("validation")),
+        clients=[list(members) for members in fields.lists_of_wholes("clients")],
         normalisation=_normalisation(fields.within("normalisation")),
         measured=fields.text("measured") if fields.has("measured") else None,
     )
