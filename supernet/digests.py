@@ -99,14 +99,15 @@ def check_file(path: Path) -> None:
         _check(path, allowed)
 
 
-def check_folder(folder: Path) -> None:
-    """Refuse a folder if any file that has a digest is missing or was changed.
+def check_folder(folder: Path, *, complete: bool) -> None:
+    """Refuse a folder if any file that has a digest was changed or, where it must be ``complete``, is missing.
 
     Raises:
         DamagedError: naming the first such file.
     """
     for name, allowed in read_digests(folder).items():
-        _check(folder / name, allowed)
+        if complete or (folder / name).exists():
+            _check(folder / name, allowed)
 
 
 def digests_before_replacing(path: Path, replacement: Path) -> str | None:

@@ -462,7 +462,9 @@ def test_a_run_whose_checkpoint_is_cut_short_is_refused(command: Command, run: P
     shutil.copytree(run, copy)
     for path in copy.glob("checkpoints/*/supernet.safetensors"):
         path.write_bytes(path.read_bytes()[:1000])
-    assert "is damaged: supernet.safetensors" in command.error("--run", copy, "--flops-budget", "1M")
+    assert "is damaged (supernet.safetensors: its digest does not fit)" in command.error(
+        "--run", copy, "--flops-budget", "1M"
+    )
 
 
 # A given architecture.

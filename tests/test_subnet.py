@@ -95,7 +95,7 @@ def test_any_flipped_bit_is_found(tmp_path: Path) -> None:
             damaged[generator.integers(len(content))] ^= 1 << int(generator.integers(8))
             path.write_bytes(damaged)
             with pytest.raises(UserError) as caught:
-                check_folder(tmp_path) if name == "architecture.json" else load_subnet(tmp_path)
+                check_folder(tmp_path, complete=True) if name == "architecture.json" else load_subnet(tmp_path)
             assert "\n" not in str(caught.value)
         path.write_bytes(content)
     load_subnet(tmp_path)

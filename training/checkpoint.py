@@ -186,7 +186,7 @@ def _check_digests(folder: Path, body: Body) -> None:
     if body.version == WITHOUT_DIGESTS and not has_digests(folder):
         return
     try:
-        check_folder(folder)
+        check_folder(folder, complete=True)
         named = read_digests(folder)
     except UserError as error:
         raise _damaged(folder, error) from error

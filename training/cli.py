@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from supernet.console import CommandParser, run_command
-from supernet.digests import check_file
-from training.config import RunConfig
+from training.config import RunConfig, check_unedited
 
 PROG = "train-supernet"
 
@@ -20,7 +19,7 @@ def _run(arguments: Sequence[str]) -> int:
     parser = _parser()
     resumed = _resume_argument(arguments)
     if resumed is not None and (resumed / "config.yaml").is_file():
-        check_file(resumed / "config.yaml")
+        check_unedited(resumed / "config.yaml")
         parser.default_config_files = [str(resumed / "config.yaml")]
     values = parser.instantiate(parser.parse(arguments)).as_dict()
     config = RunConfig(**{name: values[name] for name in RunConfig.__dataclass_fields__})

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import yaml
 
+from supernet.digests import DamagedError, check_file
 from supernet.errors import UserError
 from supernet.files import write_text
 from supernet.units import parse_quantity
@@ -317,6 +318,18 @@ def config_to_mapping(config: RunConfig) -> dict[str, Any]:
 def write_config(path: Path, config: RunConfig) -> None:
     """Write the complete configuration; ``train-supernet --config PATH`` runs it again."""
     write_text(path, yaml.safe_dump(config_to_mapping(config), sort_keys=False))
+
+
+def check_unedited(path: Path) -> None:
+    """Refuse the configuration of a run that was changed after the run wrote it.
+
+    Raises:
+        UserError: its digest does not fit.
+    """
+    try:
+        check_file(path)
+    except DamagedError as error:
+        raise UserError(f"{error}; changes are given as options of train-supernet --resume {path.parent}") from error
 
 
 def _plain(value: Any) -> Any:

@@ -21,7 +21,7 @@ from supernet.json_text import parse_json
 from supernet.space import SearchSpace, space_from_mapping, space_to_mapping
 from supernet.typed_yaml import from_mapping, read_yaml_mapping
 from training.checkpoint import CHECKPOINTS, newest_checkpoint, read_checkpoint_config
-from training.config import RunConfig, config_to_mapping, write_config
+from training.config import RunConfig, check_unedited, config_to_mapping, write_config
 from training.config_changes import RESUME_MAY_ADAPT, changed_fields
 from training.data.images import Normalisation
 
@@ -146,8 +146,10 @@ def check_run(folder: Path) -> None:
         stderr.print(
             f"{folder} has no {DIGESTS}: an earlier version wrote it, and damage to its files may go unnoticed"
         )
+    check_unedited(folder / CONFIG)
     for part in _parts(folder):
-        check_folder(part)
+        # Whoever reads a file that is gone will say so; what a method tells of its search is not needed to go on.
+        check_folder(part, complete=False)
 
 
 def read_space(folder: Path) -> SearchSpace:
