@@ -160,12 +160,10 @@ def _yaml_deep(content: bytes, generator: np.random.Generator) -> bytes:
 
 
 def _yaml_number(content: bytes, generator: np.random.Generator) -> bytes:
-    lines = [line for line in content.splitlines(keepends=True)]
+    lines = content.splitlines(keepends=True)
     numbers = [number for number, line in enumerate(lines) if line.rstrip()[-1:].isdigit() and b":" in line]
-    number = int(generator.choice(numbers))
-    lines[number] = (
-        lines[number].split(b":")[0] + b": " + str(generator.choice([".inf", ".nan", "1e400"])).encode() + b"\n"
-    )
+    number, odd = int(generator.choice(numbers)), str(generator.choice([".inf", ".nan", "1e400"]))
+    lines[number] = lines[number].split(b":")[0] + f": {odd}\n".encode()
     return b"".join(lines)
 
 
