@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from supernet.errors import UserError
@@ -51,6 +51,14 @@ class Fields:
         """Return a text."""
         return self._text(name, self.value(name))
 
+    def choice(self, name: str, allowed: Sequence[T]) -> T:
+        """Return one of the ``allowed`` values."""
+        value = self.value(name)
+        for one in allowed:
+            if type(one) is type(value) and one == value:
+                return one
+        raise self._wrong(name, value, f"one of {', '.join(map(repr, allowed))}")
+
     def wholes(self, name: str, low: int = 0) -> tuple[int, ...]:
         """Return a list of whole numbers of at least ``low``."""
         return self._list(name, lambda where, item: self._whole(where, item, low))
@@ -63,13 +71,17 @@ class Fields:
         """Return a list of texts."""
         return self._list(name, self._text)
 
-    def lists_of_wholes(self, name: str, low: int = 0) -> tuple[tuple[int, ...], ...]:
-        """Return a list of lists of whole numbers of at least ``low``."""
+    def wholes_or_nulls(self, name: str) -> tuple[int | None, ...]:
+        """Return a list of whole numbers of at least 0, and None where there is null."""
+        return self._list(name, lambda where, item: None if item is None else self._whole(where, item, 0))
 
-        def inner(where: str, item: object) -> tuple[int, ...]:
-            return dataclasses.replace(self, values={where: item}).wholes(where, low)
+    def lists_of_wholes(self, name: str) -> tuple[tuple[int, ...], ...]:
+        """Return a list of lists of whole numbers of at least 0."""
+        return self._list(name, lambda where, item: self._alone(where, item).wholes(where))
 
-        return self._list(name, inner)
+    def lists_of_numbers(self, name: str) -> tuple[tuple[float, ...], ...]:
+        """Return a list of lists of numbers."""
+        return self._list(name, lambda where, item: self._alone(where, item).numbers(where))
 
     def within(self, name: str) -> "Fields":
         """Return the object that a field holds."""
@@ -78,6 +90,9 @@ class Fields:
     def each(self, name: str) -> tuple["Fields", ...]:
         """Return the objects of a list."""
         return self._list(name, self._fields)
+
+    def _alone(self, name: str, value: object) -> "Fields":
+        return dataclasses.replace(self, values={name: value})
 
     def _fields(self, name: str, value: object) -> "Fields":
         if not isinstance(value, dict):

@@ -1,6 +1,8 @@
 """The configuration of a run: typed, complete, written to ``config.yaml`` and read back."""
 
 import dataclasses
+import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -281,6 +283,10 @@ class RunConfig:
     flower: FlowerConfig = dataclasses.field(default_factory=FlowerConfig)
 
     def __post_init__(self) -> None:
+        # What a checkpoint says of the configuration is JSON, which knows no others.
+        for name, value in _numbers(config_to_mapping(self)):
+            if not math.isfinite(value):
+                raise UserError(f"{name} is {value}; it must be a finite number")
         wanted = self.flower.min_clients
         if wanted is not None and wanted > self.clients.count:
             raise UserError(f"flower.min_clients is {wanted}, more than the {self.clients.count} of clients.count")
@@ -330,6 +336,18 @@ def check_unedited(path: Path) -> None:
         check_file(path)
     except DamagedError as error:
         raise UserError(f"{error}; changes are given as options of train-supernet --resume {path.parent}") from error
+
+
+def _numbers(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
+    """Yield the numbers of a configuration with the names of their fields."""
+    if isinstance(value, dict):
+        for field, inner in value.items():
+            yield from _numbers(inner, f"{name}.{field}" if name else field)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _numbers(inner, name)
+    elif isinstance(value, float):
+        yield name, value
 
 
 def _plain(value: Any) -> Any:

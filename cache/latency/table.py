@@ -75,7 +75,8 @@ class Validation:
         networks: how many.
         mean_absolute_percentage_error: of the table as it is used, in percent; with a correction, of networks that
             it was not fitted on.
-        rank_correlation: Spearman's, between predicted and measured times; no correction changes it.
+        rank_correlation: Spearman's, between predicted and measured times; no correction changes it. None where all
+            predictions are equal.
         uncorrected_percentage_error: the same error without a correction.
         corrected_percentage_error: the same error with one, whether or not the table has kept it.
         predicted_ms: each network's time by the sum over its blocks.
@@ -84,7 +85,7 @@ class Validation:
 
     networks: int
     mean_absolute_percentage_error: float
-    rank_correlation: float
+    rank_correlation: float | None
     uncorrected_percentage_error: float
     corrected_percentage_error: float
     predicted_ms: tuple[float, ...]
@@ -222,7 +223,7 @@ def _validation(fields: Fields) -> Validation:
     return Validation(
         networks=fields.whole("networks", 1),
         mean_absolute_percentage_error=fields.number("mean_absolute_percentage_error", 0),
-        rank_correlation=fields.number("rank_correlation", -1, 1),
+        rank_correlation=fields.number("rank_correlation", -1, 1) if fields.has("rank_correlation") else None,
         uncorrected_percentage_error=fields.number("uncorrected_percentage_error", 0),
         corrected_percentage_error=fields.number("corrected_percentage_error", 0),
         predicted_ms=fields.numbers("predicted_ms"),
