@@ -115,9 +115,10 @@ def read_text(path: Path) -> str:
         UserError: the file is missing or cannot be read, or its folder has another digest of it.
     """
     try:
-        return read_bytes(path).decode()
+        # Some editors put a byte order mark in front, which is no part of the text.
+        return read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"cannot read {path}: it is not UTF-8 text") from error
+        raise UserError(f"cannot read {path}: it is not UTF-8 text; save it as UTF-8") from error
 
 
 def check_output(path: Path, *, overwrite: bool | None) -> None:

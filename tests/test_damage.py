@@ -29,6 +29,7 @@ from search.comparison.outcome import Outcome as TrialOutcome
 from search.latency.cli import main as profile_device
 from search.ranking.cli import main as validate_fitness
 from search.subnet import load_subnet
+from supernet.digests import DIGESTS, check_folder, read_digests
 from supernet.errors import UserError
 from supernet.slices import supernet_architecture
 from training.checkpoint import newest_checkpoint
@@ -253,6 +254,16 @@ def _check_damages(world: World, name: str, draws: int, seed: int) -> None:
 @pytest.mark.parametrize("name", FILES)
 def test_damage_is_refused_in_one_line_or_changes_nothing(world: World, name: str) -> None:
     _check_damages(world, name, draws=1, seed=0)
+
+
+def test_what_is_delivered_has_digests_of_all_its_files(world: World) -> None:
+    folder = world.root / "subnet"
+    assert {path.name for path in folder.iterdir()} == {DIGESTS, *read_digests(folder)}
+    for path in folder.iterdir():
+        content = path.read_bytes()
+        with _damaged(path, content[:-9] + bytes([content[-9] ^ 1]) + content[-8:]), pytest.raises(UserError):
+            check_folder(folder, complete=True)
+    check_folder(folder, complete=True)
 
 
 @pytest.mark.slow
