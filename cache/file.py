@@ -14,6 +14,7 @@ from supernet.architecture import architecture_from_json
 from supernet.errors import ArchitectureError, UserError
 from supernet.files import read_text, write_text
 from supernet.genes import encode
+from supernet.json_text import parse_json, sealed, shown, unsealed
 from supernet.space import FitnessSettings, SearchSpace, check_fitness
 from supernet.typed_yaml import from_mapping
 
@@ -53,7 +54,7 @@ def write_cache(path: Path, space: SearchSpace, cache: Cache) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    lines = [json.dumps(_header(space, cache))]
+    lines = [json.dumps(sealed(_header(space, cache)))]
     lines += [json.dumps(entry_to_json(entry)) for entry in cache.entries]
     write_text(path, "\n".join(lines) + "\n")
 
@@ -74,14 +75,19 @@ def read_cache(path: Path, space: SearchSpace) -> Cache:
     if len(values) == 1:
         raise CacheError(f"{path} holds no entries; build it anew")
     if header["entries"] != len(values) - 1:
-        raise CacheError(f"{path} is cut short: it announces {header['entries']} entries and has {len(values) - 1}")
+        raise CacheError(
+            f"{path} is cut short: it announces {shown(header['entries'])} entries and has {len(values) - 1}"
+        )
     settings = _check_settings(path, header, space)
     entries = tuple(
         _check_entry(f"{path}:{number}", value, space, settings) for number, value in enumerate(values[1:], 2)
     )
     if list(entries) != sorted(entries, key=lambda entry: entry.macs):
         raise CacheError(f"{path}: the entries are not ordered by MACs; the file was altered, build it anew")
-    return Cache(entries, settings, str(header["solver"]), header["solver_settings"], _check_gaps(path, header))
+    gaps = _check_gaps(path, header)
+    # What entries have to be was recomputed; the rest of the header has only its digest. Checked last: others say more.
+    unsealed(header, f"{path}:1", CacheError)
+    return Cache(entries, settings, str(header["solver"]), header["solver_settings"], gaps)
 
 
 def entry_to_json(entry: Entry) -> dict[str, Any]:
@@ -108,10 +114,7 @@ def _header(space: SearchSpace, cache: Cache) -> dict[str, Any]:
 
 
 def _parse_line(path: Path, number: int, line: str) -> dict[str, Any]:
-    try:
-        value = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise CacheError(f"{path}:{number} is not valid JSON ({error.msg}); the file may be cut short") from error
+    value = parse_json(line, f"{path}:{number}", CacheError)
     if not isinstance(value, dict):
         raise CacheError(f"{path}:{number} must be a JSON object, found {type(value).__name__}")
     return value
@@ -139,7 +142,7 @@ def _check_header(path: Path, header: dict[str, Any], space: SearchSpace) -> dic
 def _check_settings(path: Path, header: dict[str, Any], space: SearchSpace) -> FitnessSettings:
     for name in ("fitness", "solver_settings"):
         if not isinstance(header[name], dict):
-            raise CacheError(f"{path}:1: {name} must be a JSON object, found {header[name]!r}; build it anew")
+            raise CacheError(f"{path}:1: {name} must be a JSON object, found {shown(header[name])}; build it anew")
     try:
         settings = from_mapping(FitnessSettings, header["fitness"], "fitness")
         check_fitness(settings, len(space.stages))
@@ -170,5 +173,7 @@ def _check_entry(where: str, value: dict[str, Any], space: SearchSpace, settings
         found = value.get(name)
         same = isinstance(found, int | float) and math.isclose(found, expected, rel_tol=_RELATIVE, abs_tol=0)
         if not same or (isinstance(expected, int) and found != expected):
-            raise CacheError(f"{where}: {name} is {found}, recomputed {expected}; the file was altered, build it anew")
+            raise CacheError(
+                f"{where}: {name} is {shown(found)}, recomputed {expected}; the file was altered, build it anew"
+            )
     return entry

@@ -13,11 +13,12 @@ from rich.table import Table
 from fitness.report import all_terms
 from fitness.score import score
 from fitness.settings import load_settings
-from supernet.architecture import Architecture, architecture_from_json, architecture_from_text
+from supernet.architecture import Architecture, architecture_from_json
 from supernet.console import next_step, options_parser, print_table, run_command
-from supernet.errors import ArchitectureError
+from supernet.errors import ArchitectureError, UserError
 from supernet.files import read_text
 from supernet.genes import encode
+from supernet.json_text import parse_json
 from supernet.space import SearchSpace, load_space
 from supernet.units import format_bytes
 
@@ -84,22 +85,25 @@ def read_architectures(file: str) -> Iterator[tuple[str, Architecture]]:
         raise ArchitectureError(f"{source} is not UTF-8 text; give architectures as JSON") from error
     if not text.strip():
         raise ArchitectureError(f"{source} is empty; give one architecture as JSON, or one a line")
-    try:
-        yield source, _architecture_in(json.loads(text), source)
+    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    if len(lines) == 1 or not _is_json(lines[0][1]):
+        yield source, _architecture_in(parse_json(text, source, ArchitectureError), source)
         return
-    except json.JSONDecodeError:
-        lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-    if len(lines) == 1:
-        architecture_from_text(text, source)
     for number, line in lines:
         where = f"{source}:{number}"
-        try:
-            value = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ArchitectureError(f"{where} is not valid JSON: {error}") from error
+        value = parse_json(line, where, ArchitectureError)
         if isinstance(value, dict) and "format" in value:
             continue
         yield where, _architecture_in(value, where)
+
+
+def _is_json(line: str) -> bool:
+    """Return whether a line is a JSON document by itself, as every line of JSON Lines is."""
+    try:
+        parse_json(line, "")
+    except UserError:
+        return False
+    return True
 
 
 def _source(file: str) -> str:

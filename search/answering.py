@@ -14,9 +14,8 @@ from search.budgets import Budgets, limits_of
 from search.report import search_report
 from search.searcher import Answer, search, search_cheapest
 from search.subject import Subject
-from supernet.architecture import architecture_from_text
+from supernet.architecture_file import read_architecture
 from supernet.errors import ArchitectureError, UserError
-from supernet.files import read_text
 from supernet.genes import encode
 
 
@@ -83,7 +82,7 @@ def answer_given(subject: Subject, budgets: Budgets, path: str) -> Answered:
     Raises:
         ArchitectureError: the file holds none, or one of another space.
     """
-    architecture = architecture_from_text(read_text(Path(path)), path)
+    architecture = read_architecture(path)
     try:
         genes = encode(subject.space, architecture)
     except ArchitectureError as error:

@@ -42,16 +42,18 @@ def deliver(
     if output is None:
         return report
     report["output"] = str(output)
+    files = []
     # Where the images are with the clients there is nothing to verify a file on; the command has refused it.
     if delivery.export is not None and isinstance(run.evaluator, Evaluator):
         images = ExportImages(run.evaluator.calibration, run.evaluator.held_out, run.config.evaluation.batch_size)
         file = output / file_name(delivery.export.format, delivery.export.precision)
+        files.append(file.name)
         report["export"] = export_subnet(file, subnet.network, subnet.info, images, delivery.export, listener)
         if delivery.export.format == "onnx":
             report["export"]["script"] = str(write_deploy(output))
         if delivery.check_latency:
             report["export"] |= _prediction(answered, report)
-    save_subnet(output, subnet.network, dataclasses.replace(subnet.info, report=report))
+    save_subnet(output, subnet.network, dataclasses.replace(subnet.info, report=report), files)
     return report
 
 

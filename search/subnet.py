@@ -2,24 +2,33 @@
 
 import dataclasses
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from supernet.architecture import Architecture, architecture_from_json
-from supernet.architecture_file import save_architecture
+from supernet.architecture_file import ARCHITECTURE, save_architecture
+from supernet.digests import DIGESTS, check_file, read_digests
 from supernet.errors import UserError
-from supernet.files import replacing
+from supernet.files import record, replacing
+from supernet.json_fields import Fields
+from supernet.json_text import parse_json
+from supernet.network import build_network
 from supernet.space import SearchSpace, space_from_mapping, space_to_mapping
+from supernet.tensor_files import read_tensors
 from supernet.weights import network_with
 from training.data.images import Normalisation
 from training.data.preparation import PictureError, Preparation
 
 WEIGHTS = "subnet.safetensors"
+
+#: Since version 2 a subnet has digests beside it. What was written before says no version.
+VERSION = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,8 +52,14 @@ class SubnetInfo:
     report: Mapping[str, Any]
 
 
-def save_subnet(folder: Path, network: nn.Module, info: SubnetInfo) -> None:
-    """Write ``subnet.safetensors`` (weights, calibrated statistics, metadata) and ``architecture.json``.
+def save_subnet(folder: Path, network: nn.Module, info: SubnetInfo, files: Sequence[str] = ()) -> None:
+    """Write ``subnet.safetensors`` (weights, calibrated statistics, metadata), ``architecture.json``, and digests.
+
+    Args:
+        folder: where to.
+        network: the calibrated network.
+        info: what the subnet is.
+        files: names of other files in the folder that belong to the subnet and get a digest too.
 
     Raises:
         UserError: the folder cannot be written.
@@ -56,6 +71,7 @@ def save_subnet(folder: Path, network: nn.Module, info: SubnetInfo) -> None:
         "preparation": json.dumps(info.preparation.to_json()),
         "normalisation": json.dumps(dataclasses.asdict(info.normalisation)),
         "report": json.dumps(dict(info.report)),
+        "version": json.dumps(VERSION),
     }
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     with replacing(folder / WEIGHTS) as temporary:
@@ -64,6 +80,7 @@ def save_subnet(folder: Path, network: nn.Module, info: SubnetInfo) -> None:
         except SafetensorError as error:
             raise UserError(f"cannot write {folder / WEIGHTS}: {error}") from error
     save_architecture(folder, info.architecture)
+    record(folder, [WEIGHTS, ARCHITECTURE, *files])
 
 
 def load_subnet(folder: str | Path) -> nn.Module:
@@ -76,7 +93,10 @@ def load_subnet(folder: str | Path) -> nn.Module:
         UserError: the folder holds no subnet, or its file is damaged.
     """
     info = read_subnet_info(folder)
-    tensors = load_file(Path(folder) / WEIGHTS)
+    wanted = build_network(info.space, info.architecture, running_statistics=True, device="meta").state_dict()
+    shapes = {name: tensor.shape for name, tensor in wanted.items()}
+    types = {name: tensor.dtype for name, tensor in wanted.items()}
+    tensors = read_tensors(Path(folder) / WEIGHTS, shapes, "its architecture", types)
     return network_with(info.space, info.architecture, tensors, running_statistics=True).eval()
 
 
@@ -89,21 +109,36 @@ def read_subnet_info(folder: str | Path) -> SubnetInfo:
     path = Path(folder) / WEIGHTS
     if not path.is_file():
         raise UserError(f"{folder} holds no subnet: {path} is missing; write one with search-subnet --run … --output")
+    check_file(path)
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata: dict[str, str] = file.metadata() or {}
-        fields: dict[str, Any] = {name: json.loads(text) for name, text in metadata.items()}
-        return SubnetInfo(
-            space=space_from_mapping(fields["space"], str(path)),
-            architecture=architecture_from_json(fields["architecture"]),
-            classes=_strings(fields["classes"]),
-            preparation=Preparation.from_json(fields["preparation"]),
-            normalisation=Normalisation(*(tuple(fields["normalisation"][name]) for name in ("mean", "std"))),
-            report=fields["report"],
+        fields = _metadata(path)
+        normalisation = fields.within("normalisation")
+        space = space_from_mapping(dict(fields.within("space").values), str(path))
+        info = SubnetInfo(
+            space=space,
+            architecture=architecture_from_json(fields.value("architecture")),
+            classes=fields.texts("classes"),
+            preparation=_preparation(fields, space),
+            normalisation=Normalisation(normalisation.numbers("mean"), normalisation.numbers("std", 0)),
+            report=fields.within("report").values,
         )
-    except (OSError, SafetensorError, json.JSONDecodeError, KeyError, PictureError) as error:
+    except (OSError, SafetensorError, UserError, PictureError) as error:
         raise UserError(f"{path} is damaged or no subnet file: {error}") from error
+    if path.name not in read_digests(path.parent):
+        if "version" in fields.values:
+            raise UserError(f"{path.parent / DIGESTS} is missing or does not name {WEIGHTS}; it belongs to the subnet")
+        warnings.warn(f"{path} has no digest: an earlier version wrote it; damage may go unnoticed", stacklevel=2)
+    return info
 
 
-def _strings(values: Sequence[object]) -> tuple[str, ...]:
-    return tuple(str(value) for value in values)
+def _metadata(path: Path) -> Fields:
+    with safe_open(path, framework="pt") as file:
+        metadata: dict[str, str] = file.metadata() or {}
+    return Fields({name: parse_json(text, name) for name, text in metadata.items()}, str(path))
+
+
+def _preparation(fields: Fields, space: SearchSpace) -> Preparation:
+    if "version" not in fields.values and "preparation" not in fields.values:
+        # What earlier versions did, and did not say.
+        return Preparation(space.resolutions[-1], space.in_channels)
+    return Preparation.from_json(fields.value("preparation"))

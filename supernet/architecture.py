@@ -2,10 +2,12 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from supernet.errors import ArchitectureError, unknown_name
+from supernet.json_text import parse_json, shown
 
 #: The fields of a block that vary in each family, in the order its JSON prints them.
 BLOCK_FIELDS: Mapping[str, tuple[str, ...]] = {"mobilenet": ("kernel", "expand"), "resnet": ("expand",)}
@@ -50,8 +52,8 @@ class Architecture:
         if self.family not in BLOCK_FIELDS:
             raise ArchitectureError(unknown_name("family", self.family, BLOCK_FIELDS))
         for where, value in self._numbers():
-            if value <= 0:
-                raise ArchitectureError(f"{where} is {value}; it must be positive")
+            if not 0 < value < math.inf:
+                raise ArchitectureError(f"{where} is {shown(value)}; it must be positive")
         for index, stage in enumerate(self.stages):
             if not stage.blocks:
                 raise ArchitectureError(f"stages[{index}].blocks is empty; a stage has at least one block")
@@ -94,7 +96,7 @@ def architecture_from_json(value: object) -> Architecture:
     fields = _object(value, "architecture", ("family", "resolution", "stem_width", "stages"))
     family = fields["family"]
     if not isinstance(family, str) or family not in BLOCK_FIELDS:
-        raise ArchitectureError(unknown_name("family", str(family), BLOCK_FIELDS))
+        raise ArchitectureError(unknown_name("family", f"{family!s:.60}", BLOCK_FIELDS))
     return Architecture(
         family=family,
         resolution=_integer(fields["resolution"], "resolution"),
@@ -112,10 +114,7 @@ def architecture_from_text(text: str, source: str) -> Architecture:
     Raises:
         ArchitectureError: the text is not JSON, or not an architecture.
     """
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ArchitectureError(f"{source} is not valid JSON: {error}") from error
+    value = parse_json(text, source, ArchitectureError)
     try:
         return architecture_from_json(value)
     except ArchitectureError as error:
@@ -143,10 +142,10 @@ def _object(value: object, where: str, names: tuple[str, ...]) -> dict[str, obje
         raise ArchitectureError(f"{where} must be a JSON object, found {type(value).__name__}")
     for name in names:
         if name not in value:
-            raise ArchitectureError(f"{where} lacks the field {name!r}; it has: {', '.join(map(str, value))}")
+            raise ArchitectureError(f"{where} lacks the field {name!r}; it has: {', '.join(map(str, value)):.60}")
     for name in value:
         if name not in names:
-            raise ArchitectureError(f"{where} has an unknown field {name!r}; allowed: {', '.join(names)}")
+            raise ArchitectureError(f"{where} has an unknown field {shown(name)}; allowed: {', '.join(names)}")
     return value
 
 
@@ -158,11 +157,11 @@ def _list(value: object, where: str) -> list[object]:
 
 def _integer(value: object, where: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
-        raise ArchitectureError(f"{where} must be an integer, found {value!r}")
+        raise ArchitectureError(f"{where} must be an integer, found {shown(value)}")
     return value
 
 
 def _number(value: object, where: str) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool):
-        raise ArchitectureError(f"{where} must be a number, found {value!r}")
+        raise ArchitectureError(f"{where} must be a number, found {shown(value)}")
     return value

@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from supernet.architecture import Architecture
-from supernet.files import write_text
+from supernet.architecture import Architecture, architecture_from_text
+from supernet.files import read_text, write_text
 
 ARCHITECTURE = "architecture.json"
 
@@ -21,3 +21,12 @@ def save_architecture(folder: Path, architecture: Architecture) -> None:
         UserError: the folder cannot be written.
     """
     write_text(folder / ARCHITECTURE, architecture_text(architecture))
+
+
+def read_architecture(path: str | Path) -> Architecture:
+    """Return the architecture of a JSON file.
+
+    Raises:
+        UserError: it cannot be read, was altered since this program wrote it, or holds no architecture.
+    """
+    return architecture_from_text(read_text(Path(path)), str(path))

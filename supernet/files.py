@@ -4,9 +4,10 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from supernet.digests import DIGESTS, check_content, digest_of, digests_before_replacing, digests_text, read_digests
 from supernet.errors import UserError
 
 
@@ -14,7 +15,8 @@ from supernet.errors import UserError
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` that takes its place when the block succeeds.
 
-    The temporary file is synced to disk before the rename, and removed if the block fails.
+    The temporary file is synced to disk before the rename, and removed if the block fails. If the folder has a digest
+    of the file, that changes with it.
 
     Raises:
         UserError: the folder cannot be written, or the disk is full.
@@ -28,6 +30,9 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         temporary.chmod(0o666 & ~_umask())
         sync(temporary)
+        digests = digests_before_replacing(path, temporary)
+        if digests is not None:
+            write_text(path.parent / DIGESTS, digests)
         temporary.replace(path)
         sync(path.parent)
     except OSError as error:
@@ -65,17 +70,55 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def record(folder: Path, names: Iterable[str] | None = None) -> None:
+    """Write digests of the files of ``folder`` with the given ``names`` beside them; of all its files when None.
+
+    Digests of other files stay as they are. A file that is written again by ``replacing`` keeps its digest up to date.
+
+    Raises:
+        UserError: the folder cannot be written.
+        OSError: a file cannot be read.
+    """
+    chosen = sorted(path.name for path in folder.iterdir() if path.is_file()) if names is None else names
+    found = {name: (digest_of(folder / name),) for name in chosen if name != DIGESTS}
+    write_text(folder / DIGESTS, digests_text({**read_digests(folder), **found}))
+
+
+def write_recorded(path: Path, text: str) -> None:
+    """Write ``text`` to ``path`` atomically (UTF-8), and its digest beside it."""
+    if path.name not in read_digests(path.parent):
+        write_text(path, text)
+        record(path.parent, [path.name])
+    else:
+        write_text(path, text)
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return the bytes of ``path``.
+
+    Raises:
+        UserError: the file is missing or cannot be read, or its folder has another digest of it.
+    """
+    try:
+        content = path.read_bytes()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"cannot read {path}: {reason}") from error
+    check_content(path, content)
+    return content
+
+
 def read_text(path: Path) -> str:
     """Return the UTF-8 text of ``path``.
 
     Raises:
-        UserError: the file is missing or cannot be read.
+        UserError: the file is missing or cannot be read, or its folder has another digest of it.
     """
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise UserError(f"cannot read {path}: {reason}") from error
+        # Some editors put a byte order mark in front, which is no part of the text.
+        return read_bytes(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"cannot read {path}: it is not UTF-8 text; save it as UTF-8") from error
 
 
 def check_output(path: Path, *, overwrite: bool | None) -> None:

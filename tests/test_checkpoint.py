@@ -3,12 +3,17 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from federation import MICRO, micro_space
 from simulation import largest, random_tensors, same_bytes, smallest
 
+from supernet.digests import DIGESTS
 from supernet.errors import UserError
 from supernet.weights import extract
 from training.checkpoint import (
@@ -76,7 +81,7 @@ def test_without_server_momentum_there_is_no_velocity(tmp_path: Path) -> None:
 def test_a_checkpoint_is_a_folder_named_after_its_round_without_pickles(tmp_path: Path) -> None:
     folder = save_checkpoint(tmp_path, _state(120), _CONFIG, random_tensors(), random_tensors())
     assert folder == checkpoint_folder(tmp_path, 120) == tmp_path / "checkpoints" / "round-000120"
-    assert sorted(path.name for path in folder.iterdir()) == [SERVER, STATE, SUPERNET]
+    assert sorted(path.name for path in folder.iterdir()) == [DIGESTS, SERVER, STATE, SUPERNET]
     json.loads((folder / STATE).read_text())
     assert _names(tmp_path) == ["round-000120"]
 
@@ -95,50 +100,151 @@ def test_a_file_cut_short_is_an_error_that_names_the_folder_and_what_to_do(
     folder = save_checkpoint(tmp_path, _state(), _CONFIG, random_tensors(), random_tensors())
     size = (folder / name).stat().st_size
     os.truncate(folder / name, int(share * size))
-    with pytest.raises(
-        CheckpointError, match=f"{name} is missing or cut short; remove that folder to resume"
-    ) as caught:
+    _refused(folder, f"({name}: its digest does not fit); restore it from a copy, or train anew")
+    _save(tmp_path, number=3)
+    _refused(folder, "; remove that folder to resume from the checkpoint before it, round-000003")
+
+
+def _refused(folder: Path, *words: str) -> None:
+    with pytest.raises(CheckpointError) as caught:
         load_checkpoint(folder, MICRO)
-    assert str(folder) in str(caught.value)
+    for word in (f"checkpoint {folder} is damaged (", *words):
+        assert word in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", [SUPERNET, STATE])
+@pytest.mark.parametrize("name", [SUPERNET, STATE, DIGESTS])
 def test_a_missing_file_is_an_error_that_names_the_folder_and_what_to_do(tmp_path: Path, name: str) -> None:
     folder = _save(tmp_path)
     (folder / name).unlink()
-    with pytest.raises(CheckpointError, match=f"{name} is missing or cut short; remove that folder to resume"):
+    _refused(folder, name)
+
+
+@pytest.mark.parametrize("name", [SUPERNET, SERVER, STATE, DIGESTS])
+@pytest.mark.parametrize("kind", ["folder", "link to nowhere"])
+def test_what_is_no_file_is_an_error_that_names_it(tmp_path: Path, name: str, kind: str) -> None:
+    folder = save_checkpoint(tmp_path, _state(), _CONFIG, random_tensors(), random_tensors())
+    (folder / name).unlink()
+    if kind == "folder":
+        (folder / name).mkdir()
+    else:
+        (folder / name).symlink_to("nowhere")
+    _refused(folder, name)
+
+
+def test_any_flipped_bit_of_any_file_is_found(tmp_path: Path) -> None:
+    folder = save_checkpoint(tmp_path, _state(), _CONFIG, random_tensors(), random_tensors(), _branches())
+    whole, generator = load_checkpoint(folder, MICRO), np.random.default_rng(0)
+    for path in sorted(folder.iterdir()):
+        content = path.read_bytes()
+        for _ in range(20):
+            place, bit = generator.integers(len(content)), 1 << int(generator.integers(8))
+            damaged = bytearray(content)
+            damaged[place] ^= int(bit)
+            path.write_bytes(damaged)
+            _refused(folder)
+        path.write_bytes(content)
+    assert same_bytes(load_checkpoint(folder, MICRO).tensors, whole.tensors)
+
+
+def _as_of_version_1(folder: Path, edit: Callable[[dict[str, Any]], object] = lambda body: None) -> Path:
+    """Make a checkpoint one of an earlier program: without digests, and edited."""
+    (folder / DIGESTS).unlink()
+    body = json.loads((folder / STATE).read_text()) | {"version": 1}
+    edit(body)
+    (folder / STATE).write_text(json.dumps(body))
+    return folder
+
+
+def test_a_checkpoint_from_before_there_were_digests_is_read(tmp_path: Path) -> None:
+    found = load_checkpoint(_as_of_version_1(_save(tmp_path)), MICRO)
+    assert found.state == _state()
+    assert same_bytes(found.tensors, random_tensors())
+
+
+def _error_of(folder: Path) -> str | None:
+    try:
         load_checkpoint(folder, MICRO)
+    except CheckpointError as error:
+        return str(error)
+    return None
+
+
+_ODD = [None, True, -1, 1.5, "1", [], {}, [-1], [None], ["a"], {"a": -1}, {"round": 1}, 10**40, -1e300]
+
+
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(RunState)])
+def test_a_field_of_another_type_or_out_of_range_is_named(tmp_path: Path, field: str) -> None:
+    folder = _as_of_version_1(_save(tmp_path))
+    body = json.loads((folder / STATE).read_text())
+    refused = 0
+    for value in _ODD:
+        (folder / STATE).write_text(json.dumps({**body, "state": {**body["state"], field: value}}))
+        error = _error_of(folder)
+        if error is None:
+            kept = dataclasses.asdict(load_checkpoint(folder, MICRO).state)[field]
+            assert json.loads(json.dumps(kept)) == value
+        else:
+            assert f"state.{field}" in error
+            assert "\n" not in error
+            refused += 1
+    assert refused >= 8
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_value_that_is_not_finite_is_found_without_a_digest(tmp_path: Path, value: float) -> None:
+    for index, name in enumerate(random_tensors()):
+        tensors = random_tensors()
+        tensors[name].view(-1)[index % tensors[name].numel()] = value
+        folder = save_checkpoint(tmp_path, _state(), _CONFIG, tensors, None)
+        _refused(_as_of_version_1(folder), f"{SUPERNET}: {name} holds a value that is not finite")
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16, torch.int32])
+def test_tensors_of_another_type_are_found_without_a_digest(tmp_path: Path, dtype: torch.dtype) -> None:
+    tensors = {name: tensor.to(dtype) for name, tensor in random_tensors().items()}
+    folder = save_checkpoint(tmp_path, _state(), _CONFIG, tensors, None)
+    _refused(_as_of_version_1(folder), f"holds {dtype}; it must hold torch.float32")
+
+
+@pytest.mark.parametrize("length", [0, 7, 8, 2**32, 2**62, 2**64 - 1])
+def test_a_header_that_lies_about_its_length_is_found_without_a_digest(tmp_path: Path, length: int) -> None:
+    folder = _as_of_version_1(_save(tmp_path))
+    content = (folder / SUPERNET).read_bytes()
+    (folder / SUPERNET).write_bytes(length.to_bytes(8, "little") + content[8:])
+    _refused(folder, SUPERNET)
+
+
+def test_momentum_that_the_configuration_names_is_not_missed_in_silence(tmp_path: Path) -> None:
+    config = {**_CONFIG, "server": {"momentum": 0.9}}
+    folder = save_checkpoint(tmp_path, _state(), config, random_tensors(), random_tensors())
+    (folder / SERVER).unlink()
+    _refused(_as_of_version_1(folder), f"{SERVER} is missing")
 
 
 @pytest.mark.parametrize("body", ["[]", "{}", '{"state": 3}', '{"version": 1, "state": {"round": 1}, "config": {}}'])
 def test_a_state_of_another_form_is_an_error_that_names_the_folder(tmp_path: Path, body: str) -> None:
     folder = _save(tmp_path)
     (folder / STATE).write_text(body)
-    with pytest.raises(CheckpointError, match=f"{folder} is damaged"):
-        load_checkpoint(folder, MICRO)
+    _refused(folder, STATE)
+    (folder / DIGESTS).unlink()
+    _refused(folder, STATE)
 
 
 def test_a_checkpoint_from_before_there_was_privacy_has_no_exposure(tmp_path: Path) -> None:
-    folder = _save(tmp_path)
-    body = json.loads((folder / STATE).read_text())
-    del body["state"]["exposure"]
-    (folder / STATE).write_text(json.dumps(body))
+    folder = _as_of_version_1(_save(tmp_path), lambda body: body["state"].pop("exposure"))
     assert load_checkpoint(folder, MICRO).state == dataclasses.replace(_state(), exposure=())
 
 
 def test_a_checkpoint_of_another_version_is_refused(tmp_path: Path) -> None:
-    folder = _save(tmp_path)
-    body = json.loads((folder / STATE).read_text())
-    (folder / STATE).write_text(json.dumps({**body, "version": 2}))
-    with pytest.raises(CheckpointError, match="has version 2; this program reads 1"):
-        load_checkpoint(folder, MICRO)
+    folder = _as_of_version_1(_save(tmp_path), lambda body: body.update(version=3))
+    _refused(folder, "has version 3; this program reads 1 and 2")
 
 
 def test_a_checkpoint_of_another_space_is_refused(tmp_path: Path) -> None:
     folder = _save(tmp_path)
     for other in (micro_space(expands=(2, 4)), micro_space(depths=(1,)), MICRO.adapted(classes=4)):
-        with pytest.raises(CheckpointError, match="holds the supernet of another space than micro"):
+        with pytest.raises(CheckpointError, match="holds another network than the supernet of micro"):
             load_checkpoint(folder, other)
 
 
@@ -245,7 +351,7 @@ def _branches(seed: int = 3) -> dict[str, Branch]:
 
 def test_networks_beside_the_supernet_come_back_from_a_file_each(tmp_path: Path) -> None:
     folder = save_checkpoint(tmp_path, _state(), _CONFIG, random_tensors(), None, _branches())
-    assert {path.name for path in folder.iterdir()} == {SUPERNET, STATE, *map(branch_file, _branches())}
+    assert {path.name for path in folder.iterdir()} == {DIGESTS, SUPERNET, STATE, *map(branch_file, _branches())}
     found = load_checkpoint(folder, MICRO)
     assert found.branches.keys() == _branches().keys()
     for name, branch in _branches().items():
@@ -264,9 +370,9 @@ def test_a_damaged_network_beside_the_supernet_is_an_error(tmp_path: Path, damag
         os.truncate(path, 100)
     else:
         path.write_bytes(other.read_bytes())
-    expected = "holds another network of micro" if damage == "other" else "is missing or cut short"
-    with pytest.raises(CheckpointError, match=expected):
-        load_checkpoint(folder, MICRO)
+    _refused(folder, path.name)
+    words = {"missing": "is missing", "short": "is cut short", "other": "holds another network than the branch"}
+    _refused(_as_of_version_1(folder), f"{path.name} {words[damage]}")
 
 
 @pytest.mark.parametrize("origin", [Origin(), Origin(4, 10**13), None])
@@ -276,10 +382,7 @@ def test_where_the_schedule_began_comes_back(tmp_path: Path, origin: Origin | No
 
 
 def test_a_checkpoint_from_before_there_were_searches_is_read(tmp_path: Path) -> None:
-    folder = _save(tmp_path)
-    body = json.loads((folder / STATE).read_text())
-    del body["branches"], body["state"]["origin"]
-    (folder / STATE).write_text(json.dumps(body))
+    folder = _as_of_version_1(_save(tmp_path), lambda body: (body.pop("branches"), body["state"].pop("origin")))
     found = load_checkpoint(folder, MICRO)
     assert found.state == _state()
     assert found.branches == {}

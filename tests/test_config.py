@@ -1,4 +1,6 @@
 import dataclasses
+import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -192,3 +194,20 @@ def test_the_default_delta_is_small_and_below_one_over_the_clients(
     delta: float | None, clients: int, expected: float
 ) -> None:
     assert PrivacyConfig(delta=delta).delta_among(clients) == pytest.approx(expected)
+
+
+def _decimals(mapping: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yield the names of the fields that hold a number with decimals."""
+    for name, value in mapping.items():
+        if isinstance(value, dict):
+            yield from _decimals(value, f"{prefix}{name}.")
+        elif isinstance(value, float):
+            yield f"{prefix}{name}"
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize("name", list(_decimals(config_to_mapping(RunConfig()))))
+def test_a_number_that_json_does_not_know_is_refused(name: str, value: float) -> None:
+    group, field = name.split(".")
+    with pytest.raises(UserError, match=rf"{field} is .*-?(inf|nan)"):
+        RunConfig(**{group: dataclasses.replace(getattr(RunConfig(), group), **{field: value})})

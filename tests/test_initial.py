@@ -20,7 +20,8 @@ from training.accountant import PrivacyConfig
 from training.checkpoint import best_checkpoint, newest_checkpoint
 from training.cli import main
 from training.config import RunConfig
-from training.data.images import ImageSet
+from training.data.listing import Listing
+from training.data.sources import list_images
 from training.initial import beginning
 from training.run_folder import SPLIT, read_run_config
 from training.setup import new_run, resumed_run
@@ -104,7 +105,7 @@ def test_other_classes_get_a_classifier_of_their_own(
         _same(tensors, theirs, _CLASSIFIER)
         _same({name: tensors[name] for name in _CLASSIFIER}, {name: fresh[name] for name in _CLASSIFIER})
     # Fewer, in a whole run.
-    monkeypatch.setattr("training.federation.load_training_images", _even_digits)
+    monkeypatch.setattr("training.federation.used_images", _even_digits)
     config = micro_config(tmp_path, init=str(origin), cache=None)
     remarks: list[str] = []
     tensors = new_run(config, Listener(remark=remarks.append)).checkpoint.tensors
@@ -114,12 +115,10 @@ def test_other_classes_get_a_classifier_of_their_own(
     assert [words for words in remarks if "drawn anew" in words]
 
 
-def _even_digits(config: RunConfig, space: object) -> ImageSet:
+def _even_digits(config: RunConfig, listener: object) -> Listing:
     """Return the digits of five classes."""
-    del config, space
-    from training.data.sources import load_images
-
-    digits = load_images("digits", "", "train", 8)
+    del config, listener
+    digits = list_images("digits", "", "train")
     even = digits.subset((digits.labels % 2 == 0).nonzero().flatten())
     return dataclasses.replace(even, labels=even.labels // 2, classes=tuple("02468"))
 

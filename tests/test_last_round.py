@@ -110,8 +110,8 @@ def test_rates_are_those_of_a_longer_run_until_the_last_round_and_resuming_chang
     rounds = len(recorder(run).records)
     for stop in range(1, rounds):
         halted = simulated_run(tmp_path / f"at-{stop}", config)
-        counter = itertools.count(1)
-        halted = dataclasses.replace(halted, should_stop=lambda counter=counter, stop=stop: next(counter) >= stop)
+        asked = iter([False] * (stop - 1) + [True])
+        halted = dataclasses.replace(halted, should_stop=asked.__next__)
         start = fresh_start(halted)
         train(halted, *start)
         kept = load_checkpoint(newest_checkpoint(halted.folder), MICRO)
@@ -122,7 +122,7 @@ def test_rates_are_those_of_a_longer_run_until_the_last_round_and_resuming_chang
 
 
 def test_clients_that_fail_leave_their_compute_to_further_rounds(tmp_path: Path) -> None:
-    failed = []
+    failed: list[Update] = []
 
     def spoil(update: Update) -> Update | Failure:
         if update.task.client == 2 and update.task.steps is not None and not failed:

@@ -9,6 +9,7 @@ from strategies import tiny_space
 from search.ranking.accuracies import AccuraciesError, Journal, read_accuracies
 from search.ranking.sampling import Subnet
 from supernet.genes import decode, random_genes
+from supernet.json_text import sealed
 
 _HEADER = {"space": "mobilenet-tiny", "seed": 0, "bands": [(1.0, 2.0)]}
 
@@ -97,11 +98,13 @@ def test_what_is_no_journal_is_left_alone(tmp_path: Path) -> None:
         ("[1]", r":2 must be a JSON object, found \[1\]"),
         (
             json.dumps({"architecture": _subnets()[0].architecture.to_json()}),
-            r":2: accuracy is None; it must be",
+            r":2 lacks the field accuracy",
         ),
-        (json.dumps({"accuracy": 63.2}), r":2: accuracy is 63.2; it must be a share from 0 to 1"),
+        (json.dumps({"accuracy": 63.2}), r":2: accuracy is 63.2; it must be a number from 0 to 1"),
         (json.dumps({"accuracy": True}), r":2: accuracy is True"),
-        ('{"accuracy": NaN}', r":2: accuracy is nan"),
+        ('{"accuracy": NaN}', r":2 is not valid JSON: NaN"),
+        ('{"accuracy": 0.5, "accuracy": 0.6}', r":2 is not valid JSON: the field 'accuracy' is there twice"),
+        (json.dumps(sealed({"accuracy": 0.5})).replace("0.5", "0.6"), r":2 is damaged \(its digest does not fit\)"),
         (json.dumps({"accuracy": 0.5}), r":2: "),
     ],
 )
@@ -112,6 +115,24 @@ def test_a_bad_line_is_named(tmp_path: Path, line: str, named: str) -> None:
     with pytest.raises(AccuraciesError, match=named) as caught:
         read_accuracies(path)
     assert "\n" not in str(caught.value)
+
+
+def test_any_changed_digit_of_a_journal_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "subnets.jsonl"
+    journal = Journal(path, _HEADER, _subnets())
+    while journal.missing:
+        journal.append(1 / (3 + len(journal.missing)))
+    content, generator = path.read_bytes(), np.random.default_rng(0)
+    places = [place for place, character in enumerate(content) if chr(character).isdigit()]
+    for place in generator.choice(places, 40, replace=False):
+        digit = (int(chr(content[place])) + generator.integers(1, 10)) % 10
+        path.write_bytes(content[:place] + str(digit).encode() + content[place + 1 :])
+        with pytest.raises(AccuraciesError):
+            read_accuracies(path)
+        with pytest.raises(AccuraciesError):
+            Journal(path, _HEADER, _subnets())
+    path.write_bytes(content)
+    assert [measured.accuracy for measured in read_accuracies(path)] == journal.accuracies
 
 
 def test_a_file_without_accuracies_is_refused(tmp_path: Path) -> None:

@@ -3,17 +3,23 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from federation import MICRO, NORMALISATION, micro_cache
 
+from supernet.digests import DIGESTS, DamagedError
 from supernet.errors import UserError
-from training.config import RunConfig
+from supernet.files import record
+from training.accountant import PrivacyConfig
+from training.config import DataConfig, RunConfig, write_config
 from training.run_folder import (
     CACHE,
     CONFIG,
+    NOISE_KEY,
     SPACE,
     SPLIT,
     RunError,
@@ -130,8 +136,9 @@ def test_a_folder_that_lacks_a_file_of_a_run_is_refused_and_the_file_named(tmp_p
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"digest": "x"}', '{"normalisation": []}'])
 def test_a_damaged_split_is_an_error_that_names_the_file(tmp_path: Path, text: str) -> None:
     (tmp_path / SPLIT).write_text(text)
-    with pytest.raises(RunError, match=f"{tmp_path / SPLIT} is damaged"):
+    with pytest.raises(RunError, match=str(tmp_path / SPLIT)) as caught:
         read_split(tmp_path)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", [CONFIG, SPACE])
@@ -144,6 +151,102 @@ def test_a_damaged_configuration_or_space_is_an_error_of_one_line_that_names_it(
     with pytest.raises(UserError, match=str(tmp_path / name)) as caught:
         read(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("digest", 3),
+        ("classes", ["a", 1]),
+        ("classes", "ab"),
+        ("validation", [4, -9]),
+        ("validation", [4.0]),
+        ("validation", [True]),
+        ("clients", [[0, 1], 2]),
+        ("clients", [[0, "1"]]),
+        ("clients", {"0": [1]}),
+        ("normalisation", [0.5]),
+        ("normalisation", {"mean": [0.5], "std": [-0.5]}),
+        ("normalisation", {"mean": [None], "std": [0.5]}),
+    ],
+)
+def test_a_split_with_a_field_of_another_kind_names_it(tmp_path: Path, field: str, value: object) -> None:
+    fields = dataclasses.asdict(_SPLIT)
+    (tmp_path / SPLIT).write_text(json.dumps({**fields, field: value}))
+    with pytest.raises(RunError, match=rf"{tmp_path / SPLIT}: {field}.* is .*; it must be"):
+        read_split(tmp_path)
+
+
+@pytest.mark.parametrize("name", [*_FILES, NOISE_KEY, DIGESTS])
+def test_one_changed_digit_of_any_file_is_found(tmp_path: Path, name: str) -> None:
+    folder, generator = tmp_path / "run", np.random.default_rng(0)
+    config = RunConfig(
+        space="micro.yaml", output=str(folder), privacy=PrivacyConfig(clip=1.0, noise=1.0), method="fedavg"
+    )
+    create_run(folder, config, MICRO, micro_cache(), _SPLIT, _first_checkpoint, {})
+    content = (folder / name).read_bytes()
+    places = [place for place, character in enumerate(content) if chr(character).isdigit()]
+    for place in generator.choice(places, 10, replace=False):
+        digit = (int(chr(content[place])) + generator.integers(1, 10)) % 10
+        (folder / name).write_bytes(content[:place] + str(digit).encode() + content[place + 1 :])
+        with pytest.raises(UserError) as caught:
+            check_run(folder)
+        assert "\n" not in str(caught.value)
+        assert name in str(caught.value) or name == DIGESTS
+    (folder / name).write_bytes(content)
+    check_run(folder)
+
+
+@pytest.mark.parametrize(
+    "read", [read_run_config, read_space, read_split, lambda folder: read_run_cache(folder, MICRO)]
+)
+def test_every_reader_looks_at_the_digest(tmp_path: Path, read: Callable[[Path], object]) -> None:
+    folder = tmp_path / "run"
+    _create(folder)
+    before = read(folder)
+    for name in _FILES:
+        path = folder / name
+        path.write_bytes(path.read_bytes().rstrip(b"\n") + b" \n")
+    with pytest.raises(DamagedError, match=r"is damaged \(its digest does not fit\)"):
+        read(folder)
+    # A run of an earlier program has none.
+    (folder / DIGESTS).unlink()
+    if read is not read_run_config:
+        assert read(folder) == before
+
+
+def test_files_in_folders_of_a_run_have_digests_too(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    _create(folder)
+    (folder / "inputs").mkdir()
+    (folder / "inputs" / "clients.jsonl").write_text("{}\n")
+    record(folder / "inputs")
+    check_run(folder)
+    (folder / "inputs" / "clients.jsonl").write_text("{} \n")
+    with pytest.raises(DamagedError, match=r"inputs/clients\.jsonl is damaged"):
+        check_run(folder)
+
+
+def test_a_configuration_that_is_written_again_keeps_its_digest_up_to_date(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    config = _create(folder)
+    for root in ("here", "there", "here", "elsewhere"):
+        config = dataclasses.replace(config, data=DataConfig(root=root))
+        write_config(folder / CONFIG, config)
+        check_run(folder)
+        assert read_run_config(folder) == config
+
+
+def test_a_run_of_an_earlier_program_says_that_damage_may_go_unnoticed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    _create(folder)
+    check_run(folder)
+    assert capsys.readouterr().err == ""
+    (folder / DIGESTS).unlink()
+    check_run(folder)
+    assert f"{folder} has no {DIGESTS}: an earlier version wrote it" in capsys.readouterr().err
 
 
 def test_a_cache_of_another_space_is_refused(tmp_path: Path) -> None:

@@ -208,9 +208,9 @@ def test_a_bad_latency_table_is_refused(command: Command) -> None:
     cases = {
         f"lacks {count - 1} of the {count} blocks of small, such as ": {first: 1.0},
         f"the time of {first!r} is -1.0; it must be": times | {first: -1.0},
-        f"the time of {first!r} is nan; it must be": times | {first: float("nan")},
+        "is not valid JSON: NaN is no number of JSON": times | {first: float("nan")},
         f"the time of {first!r} is 'fast'; it must be": times | {first: "fast"},
-        "blocks must be an object": None,
+        "blocks is None; it must be an object": None,
     }
     for words, blocks in cases.items():
         write_table(path, blocks)
@@ -454,7 +454,12 @@ def test_a_run_with_an_altered_cache_is_refused(command: Command, run: Path) -> 
     shutil.copytree(run, copy)
     path = copy / "cache.jsonl"
     path.write_text(path.read_text().replace('"rho": 0.', '"rho": 1.'))
-    assert "rho is 1." in command.error("--run", copy, "--flops-budget", "1M")
+    assert f"{path} is damaged (its digest does not fit)" in command.error("--run", copy, "--flops-budget", "1M")
+    # A run of an earlier program has no digests.
+    (copy / "digests.json").unlink()
+    outcome = command("--run", copy, "--flops-budget", "1M")
+    assert outcome.code == 2
+    assert "rho is 1." in outcome.err.splitlines()[-1]
 
 
 def test_a_run_whose_checkpoint_is_cut_short_is_refused(command: Command, run: Path) -> None:
@@ -462,7 +467,9 @@ def test_a_run_whose_checkpoint_is_cut_short_is_refused(command: Command, run: P
     shutil.copytree(run, copy)
     for path in copy.glob("checkpoints/*/supernet.safetensors"):
         path.write_bytes(path.read_bytes()[:1000])
-    assert "is damaged: supernet.safetensors" in command.error("--run", copy, "--flops-budget", "1M")
+    assert "is damaged (supernet.safetensors: its digest does not fit)" in command.error(
+        "--run", copy, "--flops-budget", "1M"
+    )
 
 
 # A given architecture.

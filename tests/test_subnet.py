@@ -7,9 +7,13 @@ import numpy as np
 import pytest
 import torch
 from federation import MICRO, NORMALISATION, micro_space, random_images
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from search.subnet import SubnetInfo, load_subnet, read_subnet_info, save_subnet
 from supernet.architecture import Architecture, architecture_from_json
+from supernet.architecture_file import read_architecture
+from supernet.digests import DIGESTS, check_folder
 from supernet.errors import UserError
 from supernet.genes import decode, random_genes
 from supernet.space import SearchSpace
@@ -72,5 +76,64 @@ def test_a_file_that_is_cut_short_is_an_error(tmp_path: Path) -> None:
     _saved(tmp_path)
     path = tmp_path / "subnet.safetensors"
     path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(UserError, match=r"subnet\.safetensors is damaged \(its digest does not fit\)"):
+        load_subnet(tmp_path)
+    (tmp_path / DIGESTS).unlink()
     with pytest.raises(UserError, match="is damaged or no subnet file"):
         load_subnet(tmp_path)
+
+
+def test_any_flipped_bit_is_found(tmp_path: Path) -> None:
+    _saved(tmp_path)
+    generator = np.random.default_rng(0)
+    for name in ("subnet.safetensors", "architecture.json"):
+        path = tmp_path / name
+        content = path.read_bytes()
+        for _ in range(30):
+            damaged = bytearray(content)
+            damaged[generator.integers(len(content))] ^= 1 << int(generator.integers(8))
+            path.write_bytes(damaged)
+            with pytest.raises(UserError) as caught:
+                check_folder(tmp_path, complete=True) if name == "architecture.json" else load_subnet(tmp_path)
+            assert "\n" not in str(caught.value)
+        path.write_bytes(content)
+    load_subnet(tmp_path)
+    read_architecture(tmp_path / "architecture.json")
+
+
+def test_a_subnet_without_its_digests_is_refused_and_one_of_an_earlier_program_read_with_a_warning(
+    tmp_path: Path,
+) -> None:
+    network, _ = _saved(tmp_path)
+    (tmp_path / DIGESTS).unlink()
+    with pytest.raises(UserError, match=r"digests\.json is missing"):
+        load_subnet(tmp_path)
+    path = tmp_path / "subnet.safetensors"
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    del metadata["version"]
+    save_file(load_file(path), path, metadata)
+    with pytest.warns(UserWarning, match="has no digest: an earlier version wrote it"):
+        loaded = load_subnet(tmp_path)
+    assert all(torch.equal(one, loaded.state_dict()[name]) for name, one in network.state_dict().items())
+
+
+_NAMES = ("space", "architecture", "classes", "normalisation", "report")
+_TEXTS = ("", "{", "NaN", "[" * 100_000, '{"a": 1, "a": 1}', '{"mean": [1e400]}', "null", "3", "[3]", "[[[]]]", '""')
+
+
+@pytest.mark.parametrize("name", _NAMES)
+@pytest.mark.parametrize("text", [*_TEXTS, None], ids=lambda text: repr(text)[:12])
+def test_metadata_of_another_kind_is_one_line_without_a_digest(tmp_path: Path, name: str, text: str | None) -> None:
+    _saved(tmp_path)
+    (tmp_path / DIGESTS).unlink()
+    path = tmp_path / "subnet.safetensors"
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    del metadata["version"], metadata[name]
+    if text is not None:
+        metadata[name] = text
+    save_file(load_file(path), path, metadata)
+    with pytest.raises(UserError, match=r"subnet\.safetensors") as caught:
+        load_subnet(tmp_path)
+    assert "\n" not in str(caught.value)

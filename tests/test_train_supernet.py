@@ -205,11 +205,20 @@ def test_a_resume_with_a_changed_option_names_the_field(
     assert f"{field}, but {run} was trained with" in error
 
 
-def test_a_resume_with_an_edited_configuration_names_the_field(command: Command, run: Path) -> None:
+def test_a_resume_with_an_edited_configuration_says_how_changes_are_given(command: Command, run: Path) -> None:
     mapping: dict[str, Any] = config_to_mapping(read_run_config(run))
     mapping["client"]["momentum"] = 0.5
     (run / "config.yaml").write_text(yaml.safe_dump(mapping))
-    assert "client.momentum is 0.5" in command.resume_error()
+    error = command.resume_error()
+    assert f"{run / 'config.yaml'} is damaged (its digest does not fit)" in error
+    assert f"changes are given as options of train-supernet --resume {run}" in error
+    # A run of an earlier program has no digests: the checkpoint knows what it was trained with.
+    (run / "digests.json").unlink()
+    outcome = command.resume()
+    assert outcome.code == 2
+    remark, error = outcome.err.splitlines()
+    assert remark.startswith(f"{run} has no digests.json: an earlier version wrote it")
+    assert "client.momentum is 0.5" in error
 
 
 def test_a_resume_may_change_where_it_is_reported(command: Command, run: Path) -> None:
@@ -234,7 +243,7 @@ def test_a_checkpoint_that_is_cut_short_is_named(command: Command, run: Path, na
     path = run / "checkpoints/round-000002" / name
     path.write_bytes(path.read_bytes()[:-50])
     error = command.resume_error()
-    assert f"checkpoint {path.parent} is damaged: {name} is missing or cut short" in error
+    assert f"checkpoint {path.parent} is damaged ({name}: its digest does not fit); remove that folder" in error
 
 
 def test_removing_the_damaged_checkpoint_resumes_from_the_one_before(command: Command, run: Path) -> None:

@@ -13,6 +13,7 @@ from simulation import micro_entries
 from cache.entries import Entry
 from cache.progress import Listener
 from supernet.errors import UserError
+from supernet.json_text import sealed, unsealed
 from supernet.units import format_quantity
 from training import tuning
 from training.client import Recipe
@@ -499,8 +500,8 @@ def _kept(folder: Path) -> Path:
 
 def test_a_kept_profile_is_returned_without_being_measured(folder: Path, clock: Clock) -> None:
     path = _kept(folder)
-    body = _body(path)
-    path.write_text(json.dumps({**body, "profile": dataclasses.asdict(_EDITED), "why": "it was edited"}))
+    body = unsealed(_body(path), str(path))
+    path.write_text(json.dumps(sealed({**body, "profile": dataclasses.asdict(_EDITED), "why": "it was edited"})))
     content = path.read_bytes()
     clock.measured.clear()
     choice, remarks = _choose()
@@ -531,6 +532,10 @@ def _without(*names: str) -> Callable[[dict[str, Any]], str]:
         pytest.param(_without("profile"), id="no profile"),
         pytest.param(_without("why"), id="no reason"),
         pytest.param(_without("machine"), id="no machine"),
+        pytest.param(_changed(why="altered"), id="an altered reason"),
+        pytest.param(_changed(profile=dataclasses.asdict(_EDITED)), id="an altered profile"),
+        pytest.param(lambda body: json.dumps(body)[:-1] + ', "why": "twice"}', id="a field that is there twice"),
+        pytest.param(lambda body: "[" * 100_000, id="deep nesting"),
         pytest.param(_changed(profile=["fp32"]), id="a list for a profile"),
         pytest.param(_changed(profile=None), id="no value for a profile"),
         pytest.param(_changed(profile={"precision": "fp32", "speed": 9}), id="an unknown setting"),

@@ -2,10 +2,8 @@
 
 import dataclasses
 import functools
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from cache.additive import AdditiveCost
 from cache.entries import Entry
@@ -14,6 +12,7 @@ from supernet.architecture import Architecture
 from supernet.errors import UserError
 from supernet.files import read_text
 from supernet.genes import encode
+from supernet.json_text import parse_json
 from supernet.space import SearchSpace
 from supernet.units import format_bytes, format_quantity, parse_milliseconds, parse_quantity
 from training.clients import ClientsConfig
@@ -166,10 +165,7 @@ def _listed_in_file(path: Path, config: ClientsConfig, space: SearchSpace) -> li
 
 
 def _limits_of(where: str, line: str) -> Mapping[str, str]:
-    try:
-        fields: Any = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{where} is not valid JSON ({error.msg})") from error
+    fields = parse_json(line, where)
     if not isinstance(fields, dict) or not fields.keys() <= set(_LIMITS):
         raise UserError(f'{where} must be an object of {", ".join(_LIMITS)}, e.g. {{"macs": "60M", "latency": "5ms"}}')
     return {name: str(value) for name, value in fields.items()}

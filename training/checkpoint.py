@@ -5,22 +5,44 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
-from supernet.architecture import Architecture, architecture_from_json
+from supernet.architecture import Architecture
+from supernet.digests import DIGESTS, DamagedError, check_folder, has_digests, read_digests
 from supernet.errors import UserError
-from supernet.files import read_text, replacing_folder
+from supernet.files import record, replacing_folder
 from supernet.slices import supernet_architecture, tensor_shapes
 from supernet.space import SearchSpace
+from supernet.tensor_files import read_tensors
 from supernet.weights import Tensors
-from training.curriculum import Counts
+from training.checkpoint_state import VERSION, WITHOUT_DIGESTS, Best, Body, Origin, RunState, body_to_json, read_body
 from training.models import Branch
 
-VERSION = 1
+__all__ = [
+    "CHECKPOINTS",
+    "SERVER",
+    "STATE",
+    "SUPERNET",
+    "Best",
+    "Checkpoint",
+    "CheckpointError",
+    "Origin",
+    "RunState",
+    "best_checkpoint",
+    "branch_file",
+    "checkpoint_folder",
+    "load_checkpoint",
+    "newest_checkpoint",
+    "prune_checkpoints",
+    "read_checkpoint_config",
+    "save_checkpoint",
+]
+
+CHECKPOINTS = "checkpoints"
 SUPERNET = "supernet.safetensors"
 SERVER = "server.safetensors"
 STATE = "state.json"
@@ -28,55 +50,6 @@ STATE = "state.json"
 
 class CheckpointError(UserError):
     """A checkpoint that cannot be written or read."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Best:
-    """The evaluated round with the highest mean accuracy of the probes on validation images."""
-
-    round: int
-    accuracy: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Origin:
-    """Where a run was when what its configuration schedules began: rounds and compute count from here."""
-
-    round: int = 0
-    compute: int = 0
-
-
-@dataclasses.dataclass(frozen=True)
-class RunState:
-    """Everything that a run carries from one round to the next, tensors aside.
-
-    Attributes:
-        round: rounds done.
-        counts: how often every client had the smallest and the largest network.
-        trained: how often every cache entry was trained.
-        failures: failed updates by kind.
-        best: the best evaluated round so far.
-        bytes_up: bytes the clients have sent, for evaluations too.
-        bytes_down: bytes the clients were sent, likewise.
-        wandb_id: the wandb run that mirrors this one.
-        exposure: of every client in a private run, see ``accountant.py``; empty in others and before the first round.
-        compute: multiply–accumulates of all forward passes that clients have trained with so far.
-        method: what the method keeps, as JSON values.
-        origin: where the scheduled training began; None while a search precedes it.
-    """
-
-    round: int
-    counts: Counts
-    trained: tuple[int, ...]
-    failures: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    best: Best | None = None
-    bytes_up: int = 0
-    bytes_down: int = 0
-    wandb_id: str | None = None
-    exposure: tuple[float, ...] = ()
-    compute: int = 0
-    method: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    origin: Origin | None = Origin()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +73,7 @@ class Checkpoint:
 
 def checkpoint_folder(run: Path, round_number: int) -> Path:
     """Return the folder of a round's checkpoint."""
-    return run / "checkpoints" / f"round-{round_number:06d}"
+    return run / CHECKPOINTS / f"round-{round_number:06d}"
 
 
 def branch_file(name: str) -> str:
@@ -124,12 +97,7 @@ def save_checkpoint(
     """
     folder = checkpoint_folder(run, state.round)
     beside = branches or {}
-    body = {
-        "version": VERSION,
-        "state": dataclasses.asdict(state),
-        "config": config,
-        "branches": {name: branch.architecture.to_json() for name, branch in beside.items()},
-    }
+    body = Body(VERSION, state, config, {name: branch.architecture for name, branch in beside.items()})
     try:
         with replacing_folder(folder) as temporary:
             save_file(_contiguous(tensors), temporary / SUPERNET)
@@ -137,7 +105,8 @@ def save_checkpoint(
                 save_file(_contiguous(velocity), temporary / SERVER)
             for name, branch in beside.items():
                 save_file(_contiguous(branch.tensors), temporary / branch_file(name))
-            (temporary / STATE).write_text(json.dumps(body), encoding="utf-8")
+            (temporary / STATE).write_text(json.dumps(body_to_json(body)), encoding="utf-8")
+            record(temporary)
             shutil.rmtree(folder, ignore_errors=True)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(_cannot_write(run, folder, error)) from error
@@ -184,22 +153,51 @@ def load_checkpoint(folder: Path, space: SearchSpace) -> Checkpoint:
     """Read and verify a checkpoint.
 
     Raises:
-        CheckpointError: a file is missing, cut short, or holds tensors of another space.
+        CheckpointError: a file is missing, cut short or altered, or holds tensors of another space.
     """
     body, whole = _read_state(folder), supernet_architecture(space)
-    tensors = _read_tensors(folder, SUPERNET, space, whole)
-    velocity = _read_tensors(folder, SERVER, space, whole) if (folder / SERVER).exists() else None
-    branches = {
-        name: Branch(architecture, _read_tensors(folder, branch_file(name), space, architecture))
-        for name, architecture in body.branches.items()
-    }
+    _check_digests(folder, body)
+    try:
+        expected, what = tensor_shapes(space, whole), f"the supernet of {space.name}"
+        tensors = read_tensors(folder / SUPERNET, expected, what)
+        velocity = read_tensors(folder / SERVER, expected, what) if _has_momentum(folder, body) else None
+        branches = {name: _read_branch(folder, name, space, one) for name, one in body.branches.items()}
+    except UserError as error:
+        raise _damaged(folder, error) from error
     return Checkpoint(body.state, body.config, tensors, velocity, branches)
 
 
-class _Body(NamedTuple):
-    state: RunState
-    config: Mapping[str, Any]
-    branches: Mapping[str, Architecture]
+def read_checkpoint_config(folder: Path) -> Mapping[str, Any]:
+    """Return the configuration that a checkpoint holds, as plain values.
+
+    Raises:
+        CheckpointError: its state is damaged.
+    """
+    return _read_state(folder).config
+
+
+def _read_branch(folder: Path, name: str, space: SearchSpace, architecture: Architecture) -> Branch:
+    shapes = tensor_shapes(space, architecture)
+    return Branch(architecture, read_tensors(folder / branch_file(name), shapes, f"the branch {name} of {space.name}"))
+
+
+def _check_digests(folder: Path, body: Body) -> None:
+    """Refuse a checkpoint of which a file was altered; one of an earlier version has nothing to tell that by."""
+    if body.version == WITHOUT_DIGESTS and not has_digests(folder):
+        return
+    try:
+        check_folder(folder, complete=True)
+        named = read_digests(folder)
+    except UserError as error:
+        raise _damaged(folder, error) from error
+    for path in sorted(folder.iterdir()):
+        if path.name not in named and (path.name == STATE or path.suffix == ".safetensors"):
+            raise _damaged(folder, UserError(f"{DIGESTS} has no digest of {path.name}"))
+
+
+def _has_momentum(folder: Path, body: Body) -> bool:
+    server = body.config.get("server")
+    return (folder / SERVER).exists() or (isinstance(server, Mapping) and bool(server.get("momentum")))
 
 
 def _contiguous(tensors: Mapping[str, Tensor]) -> Tensors:
@@ -207,53 +205,23 @@ def _contiguous(tensors: Mapping[str, Tensor]) -> Tensors:
 
 
 def _folders(run: Path) -> list[Path]:
-    return sorted((run / "checkpoints").glob("round-*"))
+    return sorted((run / CHECKPOINTS).glob("round-*"))
 
 
-def _read_state(folder: Path) -> _Body:
+def _read_state(folder: Path) -> Body:
     try:
-        body = json.loads(read_text(folder / STATE))
-        fields = body["state"]
-        fields["counts"] = Counts(*(tuple(fields["counts"][name]) for name in ("smallest", "largest")))
-        fields["trained"] = tuple(fields["trained"])
-        # Checkpoints from before there was privacy have none.
-        fields["exposure"] = tuple(fields.get("exposure", ()))
-        fields["best"] = fields["best"] and Best(**fields["best"])
-        # Nor, from before there were searches, an origin and branches.
-        fields["origin"] = _origin(fields.get("origin", {}))
-        branches = {name: architecture_from_json(value) for name, value in body.get("branches", {}).items()}
-        if body["version"] != VERSION:
-            raise CheckpointError(f"{folder} has version {body['version']}; this program reads {VERSION}")
-        return _Body(RunState(**fields), body["config"], branches)
-    except CheckpointError:
-        raise
-    except (UserError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(_damaged(folder, STATE)) from error
+        return read_body(folder / STATE)
+    except UserError as error:
+        raise _damaged(folder, error) from error
 
 
-def _origin(fields: Mapping[str, Any] | None) -> Origin | None:
-    return None if fields is None else Origin(**fields)
-
-
-def _read_tensors(folder: Path, name: str, space: SearchSpace, architecture: Architecture) -> Tensors:
-    if not (folder / name).exists():
-        raise CheckpointError(_damaged(folder, name))
-    try:
-        tensors = load_file(folder / name)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(_damaged(folder, name)) from error
-    expected = tensor_shapes(space, architecture)
-    if {key: tuple(tensor.shape) for key, tensor in tensors.items()} != dict(expected):
-        what = "the supernet of another space than" if name in (SUPERNET, SERVER) else "another network of"
-        raise CheckpointError(f"{folder / name} holds {what} {space.name}")
-    return {key: tensors[key] for key in expected}
-
-
-def _damaged(folder: Path, name: str) -> str:
-    return (
-        f"checkpoint {folder} is damaged: {name} is missing or cut short; remove that folder to resume from the "
-        "checkpoint before it"
-    )
+def _damaged(folder: Path, error: UserError) -> CheckpointError:
+    what = f"{error.path.name}: {error.reason}" if isinstance(error, DamagedError) else str(error)
+    earlier = [other for other in _folders(folder.parent.parent) if other.name < folder.name]
+    remedy = "restore it from a copy, or train anew"
+    if earlier:
+        remedy = f"remove that folder to resume from the checkpoint before it, {earlier[-1].name}"
+    return CheckpointError(f"checkpoint {folder} is damaged ({what.replace(f'{folder}/', '')}); {remedy}")
 
 
 def _cannot_write(run: Path, folder: Path, error: Exception) -> str:

@@ -11,7 +11,7 @@ from jsonargparse import Namespace
 from supernet.console import CommandParser, run_command
 from supernet.errors import UserError
 from supernet.typed_yaml import read_yaml_mapping
-from training.config import RunConfig
+from training.config import RunConfig, check_unedited
 
 PROG = "train-supernet"
 
@@ -33,6 +33,7 @@ def _run(arguments: Sequence[str]) -> int:
     resumed = _resumed(values)
     if resumed is not None:
         check_holds_run(resumed)
+        check_unedited(resumed / CONFIG)
         # All options override what the run was trained with.
         values = parser.parse(["--config", str(resumed / CONFIG), *arguments])
         _check_output(values.output, resumed)

@@ -1,11 +1,14 @@
 """The configuration of a run: typed, complete, written to ``config.yaml`` and read back."""
 
 import dataclasses
+import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
+from supernet.digests import DamagedError, check_file
 from supernet.errors import UserError
 from supernet.files import write_text
 from supernet.units import parse_quantity
@@ -282,6 +285,10 @@ class RunConfig:
     flower: FlowerConfig = dataclasses.field(default_factory=FlowerConfig)
 
     def __post_init__(self) -> None:
+        # What a checkpoint says of the configuration is JSON, which knows no others.
+        for name, value in _numbers(config_to_mapping(self)):
+            if not math.isfinite(value):
+                raise UserError(f"{name} is {value}; it must be a finite number")
         wanted = self.flower.min_clients
         if wanted is not None and wanted > self.clients.count:
             raise UserError(f"flower.min_clients is {wanted}, more than the {self.clients.count} of clients.count")
@@ -319,6 +326,30 @@ def config_to_mapping(config: RunConfig) -> dict[str, Any]:
 def write_config(path: Path, config: RunConfig) -> None:
     """Write the complete configuration; ``train-supernet --config PATH`` runs it again."""
     write_text(path, yaml.safe_dump(config_to_mapping(config), sort_keys=False))
+
+
+def check_unedited(path: Path) -> None:
+    """Refuse the configuration of a run that was changed after the run wrote it.
+
+    Raises:
+        UserError: its digest does not fit.
+    """
+    try:
+        check_file(path)
+    except DamagedError as error:
+        raise UserError(f"{error}; changes are given as options of train-supernet --resume {path.parent}") from error
+
+
+def _numbers(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
+    """Yield the numbers of a configuration with the names of their fields."""
+    if isinstance(value, dict):
+        for field, inner in value.items():
+            yield from _numbers(inner, f"{name}.{field}" if name else field)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _numbers(inner, name)
+    elif isinstance(value, float):
+        yield name, value
 
 
 def _plain(value: Any) -> Any:

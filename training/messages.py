@@ -9,6 +9,7 @@ from typing import Literal
 from torch import Tensor
 
 from supernet.architecture import Architecture
+from supernet.tensor_files import is_finite
 from training.work import Logits, PathSampling, Plain, Work
 
 FailureKind = Literal[
@@ -210,8 +211,7 @@ def _problem(update: Update) -> tuple[FailureKind, str] | None:
             return "shape", f"{name} has shape {tuple(tensor.shape)} instead of {tuple(sent.shape)}"
         if tensor.dtype != sent.dtype:
             return "dtype", f"{name} has type {tensor.dtype} instead of {sent.dtype}"
-        # One pass that is much faster than isfinite; a sum of finite values may still be too large.
-        if not tensor.sum().isfinite() and not tensor.isfinite().all():
+        if not is_finite(tensor):
             return "non-finite", f"{name} holds NaN or infinity"
     return _problem_of_logits(update)
 

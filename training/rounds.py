@@ -10,7 +10,7 @@ from typing import Any
 
 from cache.entries import Entry, make_entry
 from supernet.errors import UserError
-from supernet.files import write_text
+from supernet.files import write_recorded
 from supernet.space import SearchSpace
 from supernet.units import format_quantity
 from supernet.weights import Tensors, views
@@ -308,7 +308,7 @@ def _checkpoint(run: Run, writer: CheckpointWriter, state: RunState, models: Mod
 def _write_files(run: Run, state: RunState) -> None:
     """Write what the method has to say of a checkpoint, before it: whoever finds a finished run finds that too."""
     for name, text in run.method.files(state).items():
-        write_text(run.folder / name, text)
+        write_recorded(run.folder / name, text)
 
 
 def _too_few(run: Run, state: RunState, models: Models, answers: Answers) -> str:

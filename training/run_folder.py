@@ -12,11 +12,17 @@ from typing import Any
 import yaml
 
 from cache.file import Cache, read_cache, write_cache
+from supernet.console import stderr
+from supernet.digests import DIGESTS, check_folder, has_digests
 from supernet.errors import UserError
-from supernet.files import check_output_folder, read_text, replacing_folder, write_text
+from supernet.files import check_output_folder, read_text, record, replacing_folder, write_text
+from supernet.json_fields import Fields, fields_of
+from supernet.json_text import parse_json
 from supernet.space import SearchSpace, space_from_mapping, space_to_mapping
 from supernet.typed_yaml import from_mapping, read_yaml_mapping
-from training.config import RunConfig, write_config
+from training.checkpoint import CHECKPOINTS, newest_checkpoint, read_checkpoint_config
+from training.config import RunConfig, check_unedited, config_to_mapping, write_config
+from training.config_changes import RESUME_MAY_ADAPT, RESUME_MAY_EXTEND, changed_fields
 from training.data.images import Normalisation
 from training.inputs import relocated
 
@@ -110,6 +116,9 @@ def create_run(
                 write_text(temporary / name, text)
             if config.privacy.noise:
                 _write_noise_key(temporary / NOISE_KEY)
+            for part in [temporary, *(path for path in temporary.rglob("*") if path.is_dir())]:
+                record(part)
+            # Checkpoints have digests of their own.
             first_checkpoint(temporary)
     except OSError as error:
         raise RunError(f"cannot write {folder}: {error.strerror or error}") from error
@@ -130,12 +139,21 @@ def check_new_run(folder: Path) -> None:
 
 
 def check_run(folder: Path) -> None:
-    """Refuse a folder that holds no run.
+    """Refuse a folder that holds no run, or one of which a file was altered since it was written.
 
     Raises:
         RunError: a file of a run is missing.
+        DamagedError: a file of a run was altered.
     """
     check_holds_run(folder)
+    if not has_digests(folder):
+        stderr.print(
+            f"{folder} has no {DIGESTS}: an earlier version wrote it, and damage to its files may go unnoticed"
+        )
+    check_unedited(folder / CONFIG)
+    for part in _parts(folder):
+        # Whoever reads a file that is gone will say so; what a method tells of its search is not needed to go on.
+        check_folder(part, complete=False)
 
 
 def check_holds_run(folder: Path) -> None:
@@ -195,9 +213,12 @@ def read_run_config(folder: Path) -> RunConfig:
     """Return the configuration of a run, with its copies of files where the folder is now.
 
     Raises:
-        UserError: the file is damaged.
+        UserError: the file is damaged, or is not the one the run was trained with.
     """
-    config = from_mapping(RunConfig, read_yaml_mapping(folder / CONFIG), str(folder / CONFIG))
+    path = folder / CONFIG
+    config = from_mapping(RunConfig, read_yaml_mapping(path), str(path))
+    if not has_digests(folder):
+        _check_trained_with(path, config, read_checkpoint_config(newest_checkpoint(folder)))
     return relocated(config, config.output, folder)
 
 
@@ -207,45 +228,61 @@ def read_classes(folder: Path) -> tuple[str, ...]:
     Raises:
         RunError: the file is damaged.
     """
-    with _damage_reported(folder):
-        return tuple(json.loads(read_text(folder / SPLIT))["classes"])
+    return _split_fields(folder).texts("classes")
 
 
 def read_split(folder: Path) -> Split:
     """Return the split of a run's images.
 
     Raises:
-        RunError: the file is damaged.
+        UserError: the file is damaged.
     """
-    with _damage_reported(folder):
-        fields = json.loads(read_text(folder / SPLIT))
-        classes, normalisation = tuple(fields["classes"]), _normalisation(fields)
-        digest, measured = fields["digest"], fields.get("measured")
-        return Split(digest, classes, fields["validation"], fields["clients"], normalisation, measured)
+    fields = _split_fields(folder)
+    return Split(
+        digest=fields.text("digest"),
+        classes=fields.texts("classes"),
+        validation=list(fields.wholes("validation")),
+        clients=[list(members) for members in fields.lists_of_wholes("clients")],
+        normalisation=_normalisation(fields.within("normalisation")),
+        measured=fields.text("measured") if fields.has("measured") else None,
+    )
 
 
 def read_census(folder: Path) -> Census:
     """Return what the connected clients of a run said of their images.
 
     Raises:
-        RunError: the file is damaged.
+        UserError: the file is damaged.
     """
-    with _damage_reported(folder):
-        fields = json.loads(read_text(folder / SPLIT))
-        return Census(tuple(fields["classes"]), _normalisation(fields), fields["examples"], fields["validation"])
+    fields = _split_fields(folder)
+    return Census(
+        classes=fields.texts("classes"),
+        normalisation=_normalisation(fields.within("normalisation")),
+        examples=fields.wholes("examples"),
+        validation=fields.wholes("validation"),
+    )
 
 
-def _normalisation(fields: Mapping[str, Any]) -> Normalisation:
-    statistics = fields["normalisation"]
-    return Normalisation(tuple(statistics["mean"]), tuple(statistics["std"]))
+def _check_trained_with(path: Path, config: RunConfig, trained: Mapping[str, Any]) -> None:
+    """Refuse a configuration that is not a checkpoint's, but for what a resumed run may change."""
+    for name, old, new in changed_fields(trained, config_to_mapping(config)):
+        if not name.startswith((*RESUME_MAY_ADAPT, *RESUME_MAY_EXTEND)):
+            raise RunError(f"{path}: {name} is {new}, but the run was trained with {old}; restore it")
 
 
-@contextlib.contextmanager
-def _damage_reported(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise RunError(f"{folder / SPLIT} is damaged; the run cannot go on without its split") from error
+def _split_fields(folder: Path) -> Fields:
+    path = str(folder / SPLIT)
+    return fields_of(parse_json(read_text(folder / SPLIT), path, RunError), path, RunError)
+
+
+def _normalisation(statistics: Fields) -> Normalisation:
+    return Normalisation(statistics.numbers("mean"), statistics.numbers("std", 0))
+
+
+def _parts(folder: Path) -> list[Path]:
+    """Return a run's folder and those in it that hold files of its own: not its checkpoints, and not wandb's."""
+    inner = (path for path in folder.rglob("*") if path.is_dir() and has_digests(path))
+    return [folder, *(path for path in sorted(inner) if path.relative_to(folder).parts[0] != CHECKPOINTS)]
 
 
 def read_noise_key(folder: Path) -> int:

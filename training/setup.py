@@ -30,9 +30,9 @@ from training.extension import before_extension, extension_words
 from training.federation import Federation, method_of, recipe_of, simulated, simulated_again
 from training.flower.connection import connect
 from training.flower.link import Link
-from training.methods.coincidence import coincides
 from training.initial import Beginning, beginning
 from training.inputs import INPUTS, anchored, check_paths, read_inputs, with_equal_inputs, with_own_inputs
+from training.methods.coincidence import coincides
 from training.models import Branch
 from training.randomness import torch_stream
 from training.rounds import Run
@@ -141,7 +141,7 @@ def resumed_run(folder: Path, config: RunConfig, listener: Listener, link: Link 
     checkpoint = load_checkpoint(newest_checkpoint(folder), space)
     check_paths(config)
     # A configuration file that was resumed with may leave out what the new run was given then.
-    config = anchored(with_data_defaults(dataclasses.replace(config, output=str(folder)), space.resolutions[-1]))
+    config = anchored(with_data_defaults(dataclasses.replace(config, output=str(folder)), space))
     changes = changed_fields(checkpoint.config, config_to_mapping(config))
     config = with_equal_inputs(config, [name for name, _, _ in changes if name in INPUTS], folder, space)
     _refuse_changes(folder, config, changed_fields(checkpoint.config, config_to_mapping(config)))

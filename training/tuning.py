@@ -15,6 +15,7 @@ from cache.entries import Entry
 from cache.progress import Listener
 from supernet.errors import UserError
 from supernet.files import read_text, write_text
+from supernet.json_text import parse_json, sealed, unsealed
 from supernet.kept import kept_file
 from supernet.machine import machine
 from supernet.typed_yaml import from_mapping
@@ -51,7 +52,7 @@ _REPEATS = 3
 #: Most clients at once that are tried on a GPU.
 _GPU_WORKERS = 8
 
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +98,8 @@ def choose_profile(
         return kept
     choice = _measure(precision, config, _sized(recipe, entry, device), listener)
     try:
-        write_text(path, json.dumps({**identity, "profile": dataclasses.asdict(choice.profile), "why": choice.reason}))
+        body = {**identity, "profile": dataclasses.asdict(choice.profile), "why": choice.reason}
+        write_text(path, json.dumps(sealed(body)))
     except UserError as error:
         listener.remark(f"{error}; the profile is not kept")
     return choice
@@ -284,7 +286,7 @@ def _digest(identity: Mapping[str, Any]) -> str:
 def _read(path: Path, identity: Mapping[str, Any]) -> Choice | None:
     """Return the choice kept in a file; None if there is none, or it is damaged: measuring again takes seconds."""
     try:
-        body = json.loads(read_text(path))
+        body = unsealed(parse_json(read_text(path), str(path)), str(path))
         complete = body["profile"].keys() == {field.name for field in dataclasses.fields(Profile)}
         if not complete or {name: body[name] for name in identity} != identity:
             return None

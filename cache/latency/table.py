@@ -3,21 +3,21 @@
 A JSON file ``{"format": "fedpareto-latency-table", "version": 1, "blocks": {BLOCK: MILLISECONDS, …}}``, where blocks
 are named by their layers (``cache.latency.names``). A table written by hand holds no more. ``profile-device`` adds
 ``measured`` (what was measured where), ``spread`` (each block's interval and runs) and, after a validation on whole
-networks, ``validation`` and perhaps ``correction``.
+networks, ``validation`` and perhaps ``correction``; and ``digest``, so that no figure changes unnoticed.
 """
 
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from supernet.errors import UserError
 from supernet.files import read_text, write_text
+from supernet.json_fields import Fields
+from supernet.json_text import parse_json, sealed, shown, unsealed
 
 FORMAT = "fedpareto-latency-table"
 VERSION = 1
-
-T = TypeVar("T")
 
 #: What reports say about a table.
 _MEASURED = ("machine", "device", "runtime", "threads", "batch")
@@ -75,7 +75,8 @@ class Validation:
         networks: how many.
         mean_absolute_percentage_error: of the table as it is used, in percent; with a correction, of networks that
             it was not fitted on.
-        rank_correlation: Spearman's, between predicted and measured times; no correction changes it.
+        rank_correlation: Spearman's, between predicted and measured times; no correction changes it. None where all
+            predictions are equal.
         uncorrected_percentage_error: the same error without a correction.
         corrected_percentage_error: the same error with one, whether or not the table has kept it.
         predicted_ms: each network's time by the sum over its blocks.
@@ -84,7 +85,7 @@ class Validation:
 
     networks: int
     mean_absolute_percentage_error: float
-    rank_correlation: float
+    rank_correlation: float | None
     uncorrected_percentage_error: float
     corrected_percentage_error: float
     predicted_ms: tuple[float, ...]
@@ -120,28 +121,21 @@ def read_table(path: Path) -> LatencyTable:
         LatencyTableError: the file is no table, or a field beside ``blocks`` is malformed.
         UserError: the file cannot be read.
     """
-    try:
-        content = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise LatencyTableError(f"{path} is not valid JSON: {error}") from error
+    content = parse_json(read_text(path), str(path), LatencyTableError)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise LatencyTableError(f'{path} is not a latency table: it lacks "format": "{FORMAT}"')
     if content.get("version") != VERSION:
-        raise LatencyTableError(f"{path} has version {content.get('version')}; this program reads {VERSION}")
-    times, spread = content.get("blocks"), content.get("spread", {})
-    if not isinstance(times, dict):
-        raise LatencyTableError(f"{path}: blocks must be an object of names and milliseconds, found {times!r:.60}")
-    try:
-        return LatencyTable(
-            times,
-            _part(Conditions, content.get("measured")),
-            {name: (float(low), float(high), int(runs)) for name, (low, high, runs) in spread.items()},
-            tuple(map(float, content.get("references", ()))),
-            _part(Correction, content.get("correction")),
-            _part(Validation, content.get("validation")),
-        )
-    except (AttributeError, TypeError, ValueError) as error:
-        raise LatencyTableError(f"{path} is damaged: {error}") from error
+        raise LatencyTableError(f"{path} has version {shown(content.get('version'))}; this program reads {VERSION}")
+    fields = Fields(unsealed(content, str(path), LatencyTableError), str(path), "", LatencyTableError)
+    return LatencyTable(
+        # What is in them is checked where a space needs it.
+        dict(fields.within("blocks").values),
+        _conditions(fields.within("measured")) if fields.has("measured") else None,
+        _spread(fields.within("spread")) if fields.has("spread") else {},
+        fields.numbers("references", 0) if fields.has("references") else (),
+        _correction(fields.within("correction")) if fields.has("correction") else None,
+        _validation(fields.within("validation")) if fields.has("validation") else None,
+    )
 
 
 def write_latency_table(path: Path, table: LatencyTable) -> None:
@@ -151,7 +145,8 @@ def write_latency_table(path: Path, table: LatencyTable) -> None:
         UserError: the file cannot be written.
     """
     fields = {name: value for name, value in dataclasses.asdict(table).items() if value}
-    write_text(path, json.dumps({"format": FORMAT, "version": VERSION, "blocks": {}, **fields}, indent=1) + "\n")
+    body = sealed({"format": FORMAT, "version": VERSION, "blocks": {}, **fields})
+    write_text(path, json.dumps(body, indent=1) + "\n")
 
 
 def table_summary(path: Path) -> dict[str, Any]:
@@ -193,14 +188,47 @@ def check_conditions(
             )
 
 
-def _part(cls: type[T], content: object) -> T | None:
-    if content is None:
-        return None
-    if not isinstance(content, dict):
-        raise TypeError(f"{cls.__name__.lower()} must be an object, found {content!r:.60}")
-    # Fields of a later version are none of ours.
-    names = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in content.items() if name in names})
+def _conditions(fields: Fields) -> Conditions:
+    versions = fields.within("versions")
+    return Conditions(
+        space=fields.text("space"),
+        machine=fields.text("machine"),
+        device=fields.text("device"),
+        runtime=fields.text("runtime"),
+        threads=fields.whole("threads", 1),
+        batch=fields.whole("batch", 1),
+        clock=fields.text("clock"),
+        versions={name: versions.text(name) for name in versions.values},
+        interval=fields.number("interval", 0, 1),
+        confidence=fields.number("confidence", 0, 1),
+        created=fields.text("created"),
+    )
+
+
+def _spread(fields: Fields) -> dict[str, tuple[float, float, int]]:
+    found = {}
+    for name in fields.values:
+        ends = fields.numbers(name, 0)
+        if len(ends) != 3 or ends[2] != int(ends[2]):
+            raise fields.wrong(name, "the two ends of an interval and a number of runs")
+        found[name] = (ends[0], ends[1], int(ends[2]))
+    return found
+
+
+def _correction(fields: Fields) -> Correction:
+    return Correction(fields.number("factor"), fields.number("offset_ms"))
+
+
+def _validation(fields: Fields) -> Validation:
+    return Validation(
+        networks=fields.whole("networks", 1),
+        mean_absolute_percentage_error=fields.number("mean_absolute_percentage_error", 0),
+        rank_correlation=fields.number("rank_correlation", -1, 1) if fields.has("rank_correlation") else None,
+        uncorrected_percentage_error=fields.number("uncorrected_percentage_error", 0),
+        corrected_percentage_error=fields.number("corrected_percentage_error", 0),
+        predicted_ms=fields.numbers("predicted_ms"),
+        measured_ms=fields.numbers("measured_ms", 0),
+    )
 
 
 def _shown(value: object) -> str:

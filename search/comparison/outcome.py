@@ -9,6 +9,8 @@ from typing import Any
 from supernet.architecture import architecture_from_json
 from supernet.errors import UserError
 from supernet.files import read_text, write_text
+from supernet.json_fields import Fields, fields_of
+from supernet.json_text import parse_json, sealed, unsealed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +69,7 @@ def write_outcome(path: Path, outcome: Outcome) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    write_text(path, json.dumps(dataclasses.asdict(outcome), indent=2) + "\n")
+    write_text(path, json.dumps(sealed(dataclasses.asdict(outcome)), indent=2) + "\n")
 
 
 def read_outcome(path: Path) -> Outcome:
@@ -77,10 +79,32 @@ def read_outcome(path: Path) -> Outcome:
         UserError: the file cannot be read, or is none.
     """
     try:
-        fields = json.loads(read_text(path))
-        networks = [Measured(**network) for network in fields.pop("networks")]
-        for network in networks:
-            architecture_from_json(network.architecture)
-        return Outcome(**fields, networks=networks)
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged; remove it, and the trial is measured again") from error
+        value = fields_of(parse_json(read_text(path), str(path)), str(path))
+        fields = dataclasses.replace(value, values=unsealed(value.values, str(path)))
+        return Outcome(
+            label=fields.text("label"),
+            seed=fields.whole("seed"),
+            rounds=fields.whole("rounds"),
+            compute=fields.whole("compute"),
+            bytes_up=fields.whole("bytes_up"),
+            bytes_down=fields.whole("bytes_down"),
+            seconds=fields.number("seconds", 0),
+            networks=[_measured(network) for network in fields.each("networks")],
+            machine=fields.text("machine"),
+        )
+    except UserError as error:
+        raise UserError(f"{path} is damaged; remove it, and the trial is measured again ({error})") from error
+
+
+def _measured(fields: Fields) -> Measured:
+    architecture = fields.within("architecture").values
+    architecture_from_json(architecture)
+    return Measured(
+        budget=fields.whole("budget"),
+        macs=fields.whole("macs"),
+        params=fields.whole("params"),
+        validation_accuracy=fields.number("validation_accuracy", 0, 1),
+        test_accuracy=fields.number("test_accuracy", 0, 1),
+        search_seconds=fields.number("search_seconds", 0),
+        architecture=dict(architecture),
+    )

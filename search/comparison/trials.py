@@ -1,7 +1,6 @@
 """The trials of a study as processes of ``train-supernet``, some at once; what is finished is not run again."""
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -15,6 +14,8 @@ from cache.progress import Listener
 from search.comparison.study import Trial
 from supernet.errors import UserError
 from supernet.files import read_text
+from supernet.json_fields import fields_of
+from supernet.json_text import parse_json
 from supernet.typed_yaml import from_mapping, read_yaml_mapping
 from training.config import RunConfig, config_to_mapping, write_config
 from training.run_folder import CONFIG, METRICS
@@ -128,8 +129,9 @@ def share_done(run: Path) -> float:
         with (run / METRICS).open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
             lines = [line for line in file.read().split(b"\n")[:-1] if line]
-        return float(json.loads(lines[-1])["done"])
-    except (OSError, IndexError, KeyError, ValueError):
+        line = fields_of(parse_json(lines[-1].decode(), METRICS), METRICS)
+        return line.number("done", 0, 1)
+    except (OSError, IndexError, ValueError, UserError):
         # Not begun, or a line is longer than what was read.
         return 0.0
 

@@ -17,7 +17,7 @@ def metadata_of(info: SubnetInfo, precision: FilePrecision = "fp32") -> dict[str
     """
     report = info.report
     values: dict[str, Any] = {
-        "architecture": json.loads(str(info.architecture)),
+        "architecture": info.architecture.to_json(),
         "preparation": info.preparation.to_json(),
         "resolution": info.architecture.resolution,
         "space": info.space.name,

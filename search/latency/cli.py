@@ -162,7 +162,7 @@ def _report(table: LatencyTable, space: SearchSpace, output: Path) -> None:
         return
     print(
         f"{found.networks} whole networks: mean absolute error {found.mean_absolute_percentage_error:.1f} %, "
-        f"rank correlation {found.rank_correlation:.3f}"
+        f"rank correlation {'unknown' if found.rank_correlation is None else f'{found.rank_correlation:.3f}'}"
     )
     errors = f"{found.uncorrected_percentage_error:.1f} % without, {found.corrected_percentage_error:.1f} % with it"
     if table.correction is None:

@@ -52,7 +52,7 @@ def judged(table: LatencyTable, space: SearchSpace, sums: FloatArray, times: Flo
     validation = Validation(
         networks=len(sums),
         mean_absolute_percentage_error=min(plain, corrected),
-        rank_correlation=float(spearmanr(sums, times).statistic),
+        rank_correlation=None if np.ptp(sums) == 0 or np.ptp(times) == 0 else float(spearmanr(sums, times).statistic),
         uncorrected_percentage_error=plain,
         corrected_percentage_error=corrected,
         predicted_ms=tuple(sums.tolist()),

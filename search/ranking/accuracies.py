@@ -1,8 +1,10 @@
-"""Files of measured accuracies: JSON Lines of architectures, and a header where this program measured them."""
+"""Files of measured accuracies: JSON Lines of architectures, and a header where this program measured them.
+
+What this program measured has a digest in every line.
+"""
 
 import dataclasses
 import json
-import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,9 +14,11 @@ from search.ranking.sampling import Subnet
 from supernet.architecture import Architecture, architecture_from_json
 from supernet.errors import ArchitectureError, UserError
 from supernet.files import read_text, write_text
+from supernet.json_fields import fields_of
+from supernet.json_text import parse_json, sealed, unsealed
 
 FORMAT = "fedpareto-accuracies"
-VERSION = 1
+VERSION = 2
 
 
 class AccuraciesError(UserError):
@@ -61,7 +65,7 @@ class Journal:
         if path.exists() and read_text(path).strip():
             self._go_on()
         else:
-            write_text(path, json.dumps(self._header) + "\n")
+            write_text(path, json.dumps(sealed(self._header)) + "\n")
 
     @property
     def missing(self) -> Sequence[Subnet]:
@@ -74,7 +78,7 @@ class Journal:
         line = {"band": subnet.band, "accuracy": accuracy, "architecture": subnet.architecture.to_json()}
         try:
             with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+                file.write(json.dumps(sealed(line)) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
@@ -115,21 +119,14 @@ def _values(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in enumerate(read_text(path).splitlines(), 1):
         if not line.strip():
             continue
-        try:
-            value = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise AccuraciesError(f"{path}:{number} is not valid JSON: {error}") from error
-        if not isinstance(value, dict):
-            raise AccuraciesError(f"{path}:{number} must be a JSON object, found {line:.60}")
-        yield number, value
+        where = f"{path}:{number}"
+        fields = fields_of(parse_json(line, where, AccuraciesError), where, AccuraciesError)
+        yield number, unsealed(fields.values, where, AccuraciesError)
 
 
 def _measured(where: str, value: dict[str, Any]) -> Measured:
-    accuracy = value.get("accuracy")
-    number = isinstance(accuracy, int | float) and not isinstance(accuracy, bool) and math.isfinite(accuracy)
-    if not number or not 0 <= float(str(accuracy)) <= 1:
-        raise AccuraciesError(f"{where}: accuracy is {accuracy!r}; it must be a share from 0 to 1")
+    accuracy = fields_of(value, where, AccuraciesError).number("accuracy", 0, 1)
     try:
-        return Measured(architecture_from_json(value.get("architecture")), float(str(accuracy)))
+        return Measured(architecture_from_json(value.get("architecture")), accuracy)
     except ArchitectureError as error:
         raise AccuraciesError(f"{where}: {error}") from error

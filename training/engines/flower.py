@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from supernet.architecture import Architecture
+from supernet.json_text import shown
 from supernet.slices import tensor_shapes
 from supernet.space import SearchSpace
 from supernet.weights import Tensors
@@ -172,7 +173,7 @@ class FlowerEngine:
             raise WireError("an answer to another round")
         said, examples = self._roster.described[task.client].examples, job.get("examples")
         if examples != said or type(examples) is not int:
-            raise Unusable("examples", f"it reports {wire.shown(examples)} examples and has described {said}")
+            raise Unusable("examples", f"it reports {shown(examples)} examples and has described {said}")
         loss = math.nan if job.get("loss") is None else wire.number(job, "loss")
         if abs(loss) > _LARGEST_LOSS:
             raise Unusable("non-finite", f"its training loss is {loss:g}")

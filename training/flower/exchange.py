@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 from torch import Tensor
 
+from supernet.json_text import shown
 from training.flower import wire
 from training.flower.line import GONE, MALFORMED, TOO_LARGE, LineLost, Reply
 from training.flower.link import Link, MessageType
@@ -215,7 +216,7 @@ def read_reply(reply: Reply, bytes_down: int = 0, started: float = 0.0) -> Answe
         reply.blob.unlink(missing_ok=True)
         refusal: FailureKind = fields["kind"] if fields.get("kind") in get_args(FailureKind) else "refused"
         words = fields["refused"]
-        reason = wire.one_line(words if isinstance(words, str) else wire.shown(words))
+        reason = wire.one_line(words if isinstance(words, str) else shown(words))
         return Trouble(refusal, reason, bytes_down, size)
     now = time.monotonic()
     return Answer(fields, reply.blob, now, now - started, bytes_down, size)

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from supernet.json_text import parse_json
+
 #: Name of the socket in the command's folder.
 SOCKET = "line"
 
@@ -79,7 +81,7 @@ class Line:
         """Return the next object, or None when the other end has hung up.
 
         Raises:
-            LineLost: nothing came within the socket's timeout.
+            LineLost: nothing came within the socket's timeout, or what came is not JSON.
         """
         try:
             text = self._file.readline()
@@ -87,7 +89,7 @@ class Line:
             raise LineLost(str(error)) from error
         if not text.endswith(b"\n"):
             return None
-        fields: dict[str, Any] = json.loads(text)
+        fields: dict[str, Any] = parse_json(text.decode(errors="replace"), "the line", LineLost)
         return fields
 
     def close(self) -> None:

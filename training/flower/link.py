@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from supernet.errors import UserError
+from supernet.json_text import parse_json
 from training.flower.line import GONE, PID, SOCKET, Line, LineLost, Reply
 from training.flower.settings import FlowerConfig
 
@@ -250,11 +251,11 @@ def _write_connection(home: Path, config: FlowerConfig) -> None:
 def _complaint(out: str, err: str) -> str | None:
     """Return what Flower's command says is wrong, None if it started the run; its exit code does not always tell."""
     try:
-        answer = json.loads(out)
+        answer = parse_json(out, "Flower's answer")
         if answer["success"]:
             return None
         text = str(answer["error-message"])
-    except (json.JSONDecodeError, TypeError, KeyError):
+    except (UserError, TypeError, KeyError):
         text = err or out
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else "Flower's command failed without a word"

@@ -8,7 +8,7 @@ import dataclasses
 import hashlib
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from safetensors import SafetensorError
 from cache.progress import Listener
 from supernet.errors import UserError
 from supernet.files import replacing
+from supernet.json_fields import Fields, fields_of
+from supernet.json_text import parse_json
 from supernet.kept import kept_file
 from supernet.weights import Tensors
 from training.config import RunConfig, config_to_mapping
@@ -90,7 +92,7 @@ def own_images(node: NodeConfig, config: RunConfig, preparation: Preparation) ->
     path = kept_file("images", f"client-{node.client}", identity, ".safetensors")
     try:
         return _kept(path)
-    except (FileNotFoundError, SafetensorError):
+    except (OSError, SafetensorError, UserError):
         # Not there yet, or damaged.
         _keep(path, _read(node, config, preparation))
     return _kept(path)
@@ -122,16 +124,36 @@ def _keep(path: Path, images: OwnImages) -> None:
     for part in _PARTS:
         data: ImageSet = getattr(images, part)
         tensors |= {f"{part}.images": data.images.contiguous(), f"{part}.labels": data.labels.contiguous()}
+    metadata = {"classes": json.dumps(images.training.classes), "digest": _digest(tensors, images.training.classes)}
     with replacing(path) as temporary:
-        safetensors.torch.save_file(tensors, temporary, {"classes": json.dumps(images.training.classes)})
+        safetensors.torch.save_file(tensors, temporary, metadata)
 
 
 def _kept(path: Path) -> OwnImages:
+    """Return the images kept in a file.
+
+    Raises:
+        FileNotFoundError: there is none.
+        SafetensorError: it is damaged.
+        UserError: likewise.
+    """
     with safetensors.safe_open(path, framework="pt") as file:
-        classes = tuple(json.loads(file.metadata()["classes"]))
+        metadata = fields_of(file.metadata() or {}, str(path))
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+    texts = parse_json(metadata.text("classes"), str(path))
+    classes = Fields({"classes": texts}, str(path)).texts("classes")
+    if metadata.text("digest") != _digest(tensors, classes):
+        raise UserError(f"{path} is damaged (its digest does not fit)")
     parts = [ImageSet(tensors[f"{part}.images"], tensors[f"{part}.labels"], classes) for part in _PARTS]
     return OwnImages(*parts)
+
+
+def _digest(tensors: Tensors, classes: Sequence[str]) -> str:
+    digest = hashlib.sha256(repr(list(classes)).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.numpy().data)
+    return digest.hexdigest()
 
 
 def _identity(node: NodeConfig, config: RunConfig, preparation: Preparation) -> str:

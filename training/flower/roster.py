@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Set
 from typing import Any
 
+from supernet.json_text import shown
 from training.flower import wire
 from training.flower.exchange import Answer, Exchange, Question, Trouble, read_reply
 from training.flower.link import Link
@@ -187,7 +188,7 @@ def _class_names(fields: Mapping[str, Any]) -> tuple[str, ...]:
     names = wire.texts(fields, "classes", MOST_CLASSES)
     fine = all(name.isprintable() and len(name) <= _LONGEST_NAME for name in names)
     if not names or not fine or len(set(names)) != len(names):
-        raise WireError(f"classes are {wire.shown(list(names))}; they must be different names of printable characters")
+        raise WireError(f"classes are {shown(list(names))}; they must be different names of printable characters")
     return names
 
 

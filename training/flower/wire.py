@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import math
-import reprlib
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from supernet.json_text import parse_json, shown
 from supernet.weights import Tensors
 from training.flower.settings import WireDtype
 
@@ -83,9 +83,10 @@ def decode(header: bytes) -> dict[str, Any]:
     if len(header) > MOST_HEADER_BYTES:
         raise WireError(f"a header of {len(header):,} bytes; at most {MOST_HEADER_BYTES:,} are read")
     try:
-        fields = json.loads(header)
-    except (ValueError, RecursionError) as error:
-        raise WireError("a header that is not JSON") from error
+        text = header.decode()
+    except UnicodeDecodeError as error:
+        raise WireError("a header is not valid JSON: it is not UTF-8 text") from error
+    fields = parse_json(text, "a header", WireError)
     if not isinstance(fields, dict):
         raise WireError("a header that is not a JSON object")
     return fields
@@ -208,12 +209,6 @@ def _contiguous(tensors: Mapping[str, Tensor], dtype: torch.dtype | None) -> Ten
         name: tensor.detach().to("cpu", dtype).clone(memory_format=torch.contiguous_format)
         for name, tensor in tensors.items()
     }
-
-
-def shown(value: Any) -> str:
-    """Return what a client sent as it may be shown: short, however long or deep it is."""
-    text = reprlib.repr(value)
-    return text if len(text) <= 60 else f"{text[:60]}…"
 
 
 def one_line(text: str) -> str:

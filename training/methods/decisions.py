@@ -2,10 +2,11 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from supernet.architecture import Architecture
+from supernet.json_fields import fields_of
 from training.paths import Path, Paths
 from training.work import Logits
 
@@ -77,9 +78,17 @@ def undecided(paths: Paths) -> Decisions:
     return Decisions(logits, tuple(0 if len(slot) == 1 else None for slot in logits))
 
 
-def decisions_from_json(value: Mapping[str, Any]) -> Decisions:
-    """Return what JSON values describe; the inverse of ``to_json``."""
-    return Decisions(tuple(tuple(slot) for slot in value["logits"]), tuple(value["settled"]))
+def decisions_from_json(value: object) -> Decisions:
+    """Return what JSON values describe; the inverse of ``to_json``.
+
+    Raises:
+        UserError: a field is missing or of another type.
+    """
+    fields = fields_of(value, "the state of the search")
+    logits, settled = fields.lists_of_numbers("logits"), fields.wholes_or_nulls("settled")
+    if len(logits) != len(settled):
+        raise fields.wrong("settled", f"a list of {len(logits)} choices")
+    return Decisions(logits, settled)
 
 
 def mean_of(several: Sequence[Decisions]) -> Decisions:

@@ -1,12 +1,10 @@
 """The network that a method of one network begins with: from a file, or one that every client can run."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from cache.entries import Entry, make_entry
-from supernet.architecture import architecture_from_text
+from supernet.architecture_file import read_architecture
 from supernet.errors import ArchitectureError, UserError
-from supernet.files import read_text
 from supernet.units import format_quantity
 from training.methods.protocol import Ground
 
@@ -17,7 +15,7 @@ def read_entry(ground: Ground, field: str, path: str) -> Entry:
     Raises:
         UserError: it cannot be read, or is not in the space.
     """
-    architecture = architecture_from_text(read_text(Path(path)), path)
+    architecture = read_architecture(path)
     try:
         return make_entry(ground.space, architecture)
     except ArchitectureError as error:

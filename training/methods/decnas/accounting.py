@@ -17,6 +17,8 @@ from rich.table import Table
 from supernet.architecture import Architecture
 from supernet.console import print_table, stderr
 from supernet.files import read_text
+from supernet.json_fields import Fields, fields_of
+from supernet.json_text import parse_json
 from supernet.slices import tensor_shapes
 from supernet.space import SearchSpace
 from supernet.units import format_bytes, format_quantity
@@ -100,10 +102,11 @@ def print_accounting(folder: Path) -> None:
     """Print a run's ``accounting.json`` as a table.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: it cannot be read, or a field is missing or of another type.
     """
-    body = json.loads(read_text(folder / ACCOUNTING))
-    table = Table(title=f"what the clients' training cost, in {len(body['iterations'])} iterations of search")
+    path = str(folder / ACCOUNTING)
+    body = fields_of(parse_json(read_text(folder / ACCOUNTING), path), path)
+    table = Table(title=f"what the clients' training cost, in {len(body.each('iterations'))} iterations of search")
     for column in ("", "sent up", "sent down", "MACs of forward passes"):
         table.add_column(column, justify="right" if column else "left")
     for title, name in (
@@ -111,16 +114,23 @@ def print_accounting(folder: Path) -> None:
         ("all candidates on all clients", "straightforward_search"),
         ("fine-tuning", "fine_tuning"),
     ):
-        costs = Costs(**body[name])
+        costs = costs_of(body.within(name))
         sent = (format_bytes(costs.bytes_up), format_bytes(costs.bytes_down))
         table.add_row(title, *sent, format_quantity(costs.compute))
-    table.add_row("saved in the search", *(f"{body['saved'][field.name]:.1%}" for field in dataclasses.fields(Costs)))
+    saved = body.within("saved")
+    table.add_row("saved in the search", *(f"{saved.number(one.name):.1%}" for one in dataclasses.fields(Costs)))
     print_table(table)
-    if body["macs"] > body["budget"]:
+    macs, budget = body.whole("macs"), body.whole("budget")
+    if macs > budget:
         stderr.print(
-            f"the search ended before it met the budget of {format_quantity(body['budget'])}: the network has "
-            f"{format_quantity(body['macs'])} MACs"
+            f"the search ended before it met the budget of {format_quantity(budget)}: the network has "
+            f"{format_quantity(macs)} MACs"
         )
+
+
+def costs_of(fields: Fields) -> Costs:
+    """Return the costs that a JSON object holds."""
+    return Costs(*(fields.whole(one.name) for one in dataclasses.fields(Costs)))
 
 
 def _saved(search: Costs, plain: Costs) -> dict[str, float]:

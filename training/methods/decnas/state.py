@@ -2,14 +2,15 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 from cache.entries import Entry, make_entry
 from supernet.architecture import architecture_from_json
+from supernet.json_fields import Fields
 from supernet.space import SearchSpace
-from training.methods.decnas.accounting import NOTHING, Costs
-from training.methods.decnas.candidates import Candidate
-from training.methods.decnas.race import Racer
+from training.methods.decnas.accounting import NOTHING, Costs, costs_of
+from training.methods.decnas.candidates import Candidate, Dimension
+from training.methods.decnas.race import Racer, Status
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,16 +68,21 @@ class Search:
         }
 
 
-def search_from_json(space: SearchSpace, fields: Mapping[str, Any]) -> Search:
-    """Return the search that JSON values describe; the inverse of ``Search.to_json``."""
+def search_from_json(space: SearchSpace, values: Mapping[str, Any]) -> Search:
+    """Return the search that JSON values describe; the inverse of ``Search.to_json``.
+
+    Raises:
+        UserError: a field is missing, of another type or out of range.
+    """
+    fields = Fields(values, "the state of the search")
     return Search(
-        current=make_entry(space, architecture_from_json(fields["current"])),
-        accuracy=fields["accuracy"],
-        iteration=fields["iteration"] and _iteration_from_json(space, fields["iteration"]),
-        spent=Costs(**fields["spent"]),
-        straightforward=Costs(**fields["straightforward"]),
-        tuning=Costs(**fields["tuning"]),
-        history=tuple(fields["history"]),
+        current=make_entry(space, architecture_from_json(fields.value("current"))),
+        accuracy=fields.number("accuracy", 0, 1) if fields.has("accuracy") else None,
+        iteration=_iteration_from_json(space, fields.within("iteration")) if fields.has("iteration") else None,
+        spent=costs_of(fields.within("spent")),
+        straightforward=costs_of(fields.within("straightforward")),
+        tuning=costs_of(fields.within("tuning")),
+        history=tuple(one.values for one in fields.each("history")),
     )
 
 
@@ -90,13 +96,13 @@ def _iteration_to_json(iteration: Iteration) -> dict[str, Any]:
     }
 
 
-def _iteration_from_json(space: SearchSpace, fields: Mapping[str, Any]) -> Iteration:
+def _iteration_from_json(space: SearchSpace, fields: Fields) -> Iteration:
     return Iteration(
-        number=fields["number"],
-        target=fields["target"],
-        racers=tuple(_racer_from_json(space, racer) for racer in fields["racers"]),
-        spent=Costs(**fields["spent"]),
-        straightforward=Costs(**fields["straightforward"]),
+        number=fields.whole("number"),
+        target=fields.whole("target"),
+        racers=tuple(_racer_from_json(space, racer) for racer in fields.each("racers")),
+        spent=costs_of(fields.within("spent")),
+        straightforward=costs_of(fields.within("straightforward")),
     )
 
 
@@ -111,7 +117,8 @@ def _racer_to_json(racer: Racer) -> dict[str, Any]:
     }
 
 
-def _racer_from_json(space: SearchSpace, fields: Mapping[str, Any]) -> Racer:
-    entry = make_entry(space, architecture_from_json(fields["architecture"]))
-    candidate = Candidate(fields["stage"], fields["dimension"], entry)
-    return Racer(candidate, tuple(fields["clients"]), tuple(fields["accuracies"]), fields["status"])
+def _racer_from_json(space: SearchSpace, fields: Fields) -> Racer:
+    entry = make_entry(space, architecture_from_json(fields.value("architecture")))
+    candidate = Candidate(fields.whole("stage"), fields.choice("dimension", get_args(Dimension)), entry)
+    clients, accuracies = fields.wholes("clients"), fields.numbers("accuracies", 0, 1)
+    return Racer(candidate, clients, accuracies, fields.choice("status", get_args(Status)))

@@ -1,0 +1,64 @@
+"""Files of a network's tensors, read with their names, shapes, types and values checked."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from supernet.errors import UserError
+from supernet.weights import Tensors
+
+
+def load_tensors(path: Path) -> Tensors:
+    """Return the tensors of a safetensors file, whatever they are.
+
+    Raises:
+        UserError: it is missing, cut short, or no such file.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} is {'no file' if path.exists() else 'missing'}")
+    try:
+        tensors: Tensors = load_file(path)
+    # A header that lies makes torch raise what it likes.
+    except (OSError, SafetensorError, ValueError, TypeError, KeyError, RuntimeError, OverflowError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path} is cut short or no safetensors file ({reason:.200})") from error
+    return tensors
+
+
+def read_tensors(
+    path: Path,
+    shapes: Mapping[str, Sequence[int]],
+    network: str,
+    types: Mapping[str, torch.dtype] | None = None,
+) -> Tensors:
+    """Return the tensors of a network, in the order of their names in ``shapes``.
+
+    Args:
+        path: the file.
+        shapes: of every tensor of the network.
+        network: what errors call it.
+        types: of tensors that are no float32.
+
+    Raises:
+        UserError: the file cannot be read, or holds other tensors, or a value that is not finite.
+    """
+    tensors = load_tensors(path)
+    if {name: tuple(tensor.shape) for name, tensor in tensors.items()} != {n: tuple(s) for n, s in shapes.items()}:
+        raise UserError(f"{path} holds another network than {network}")
+    for name, tensor in tensors.items():
+        wanted = (types or {}).get(name, torch.float32)
+        if tensor.dtype != wanted:
+            raise UserError(f"{path}: {name} holds {tensor.dtype}; it must hold {wanted}")
+        if not is_finite(tensor):
+            raise UserError(f"{path}: {name} holds a value that is not finite")
+    return {name: tensors[name] for name in shapes}
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Return whether no value of a tensor is infinite or NaN."""
+    # One pass that is much faster than isfinite; a sum of finite values may still be too large.
+    return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())
