@@ -327,7 +327,8 @@ def test_a_limit_of_compute_ends_a_run_in_its_search_or_its_fine_tuning(tmp_path
         run = simulated_run(folder, dataclasses.replace(_config(), compute=str(limit)))
         ended, _ = _trained(run)
         records = recorder(run).records
-        assert ended.compute >= limit > ended.compute - records[-1].compute
+        assert limit > ended.compute - records[-1].compute
+        assert 0.995 * limit <= ended.compute < limit + 8 * sum(client["macs"] for client in records[-1].clients)
         assert records[-1].done == 1.0
         assert _account(folder)["budget"] == 115_000
         assert (ended.origin is None) == (number == 0)

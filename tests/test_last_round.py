@@ -1,7 +1,9 @@
 """The last round under a limit on compute: as small as what is left, whatever the method."""
 
 import dataclasses
+import functools
 import itertools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -110,8 +112,8 @@ def test_rates_are_those_of_a_longer_run_until_the_last_round_and_resuming_chang
     rounds = len(recorder(run).records)
     for stop in range(1, rounds):
         halted = simulated_run(tmp_path / f"at-{stop}", config)
-        asked = iter([False] * (stop - 1) + [True])
-        halted = dataclasses.replace(halted, should_stop=asked.__next__)
+        counter = itertools.count(1)
+        halted = dataclasses.replace(halted, should_stop=functools.partial(_reached, counter, stop))
         start = fresh_start(halted)
         train(halted, *start)
         kept = load_checkpoint(newest_checkpoint(halted.folder), MICRO)
@@ -119,6 +121,10 @@ def test_rates_are_those_of_a_longer_run_until_the_last_round_and_resuming_chang
         again = dataclasses.replace(halted, should_stop=lambda: False)
         train(again, kept.state, kept.tensors, kept.velocity)
         assert same_bytes(kept.tensors, tensors)
+
+
+def _reached(counter: Iterator[int], stop: int) -> bool:
+    return next(counter) >= stop
 
 
 def test_clients_that_fail_leave_their_compute_to_further_rounds(tmp_path: Path) -> None:

@@ -65,6 +65,9 @@ CONDITIONS: Mapping[str, Condition] = {
         lambda config: config.engine == "in-process" and config.data.name in ("cifar10", "cifar100"),
         "by data.name cifar10 and cifar100 with engine in-process",
     ),
+    "data.fit": Condition(
+        lambda config: config.engine == "flower" or config.data.name == "imagefolder", "with data.name imagefolder"
+    ),
     "data.magnitude": Condition(lambda config: config.data.randaugment > 0, "with data.randaugment"),
     "partition.alpha": _by_scheme("dirichlet"),
     "partition.classes_per_client": _by_scheme("pathological"),
@@ -92,7 +95,7 @@ CONDITIONS: Mapping[str, Condition] = {
 #: What every run reads. Where files are and what is reported, too: a run that does without is the same run. Rounds give
 #: way to compute, as the run says when it starts.
 ALWAYS = (
-    *("space", "output", "cache", "rounds", "compute", "seed", "engine", "method", "device", "precision"),
+    *("space", "output", "cache", "init", "rounds", "compute", "seed", "engine", "method", "device", "precision"),
     *(f"data.{name}" for name in ("name", "validation", "crop", "flip", "cutout", "randaugment", "mixup", "cutmix")),
     *("data.images", "partition.scheme"),
     *(f"clients.{name}" for name in ("count", "per_round", "max_macs", "max_memory", "macs_distribution")),
@@ -104,17 +107,8 @@ ALWAYS = (
 
 
 def condition_of(name: str) -> Condition | None:
-    """Return when a setting is read, None of one that every run reads.
-
-    Raises:
-        KeyError: nothing says.
-    """
-    for known, condition in CONDITIONS.items():
-        if _names(known, name):
-            return condition
-    if any(_names(known, name) for known in ALWAYS):
-        return None
-    raise KeyError(name)
+    """Return when a setting is read, None of one that every run reads."""
+    return next((condition for known, condition in CONDITIONS.items() if _names(known, name)), None)
 
 
 def unread(config: RunConfig) -> dict[str, Any]:
