@@ -92,7 +92,7 @@ CONDITIONS: Mapping[str, Condition] = {
 #: What every run reads. Where files are and what is reported, too: a run that does without is the same run. Rounds give
 #: way to compute, as the run says when it starts.
 ALWAYS = (
-    *("space", "output", "cache", "rounds", "compute", "seed", "engine", "method", "device", "precision"),
+    *("space", "output", "cache", "init", "rounds", "compute", "seed", "engine", "method", "device", "precision"),
     *(f"data.{name}" for name in ("name", "validation", "crop", "flip", "cutout", "randaugment", "mixup", "cutmix")),
     *("data.images", "partition.scheme"),
     *(f"clients.{name}" for name in ("count", "per_round", "max_macs", "max_memory", "macs_distribution")),
@@ -117,13 +117,18 @@ def condition_of(name: str) -> Condition | None:
     raise KeyError(name)
 
 
+def reads(config: RunConfig, name: str) -> bool:
+    """Return whether a run reads a setting."""
+    condition = condition_of(name)
+    return condition is None or condition.holds(config)
+
+
 def unread(config: RunConfig) -> dict[str, Any]:
     """Return the settings that were given, as they are not the default, and that the run does not read."""
     given, defaults = settings_of(config), settings_of(RunConfig())
     found = {}
     for name, value in given.items():
-        condition = condition_of(name)
-        if value != defaults[name] and condition is not None and not condition.holds(config):
+        if value != defaults[name] and not reads(config, name):
             found[name] = value
     return found
 
