@@ -70,7 +70,9 @@ def _configuration(method: str) -> dict[str, Any]:
     write_micro(Path())
     write_table(Path("table.json"), random_times(MICRO))
     Path("clients.jsonl").write_text('{"macs": "10M", "latency": "1000ms"}\n' * 6)
-    settings = {"decnas": DecNasConfig(budget="110K", step=0.15, drop_after=1, least_rounds=1, most_rounds=1)}
+    settings: dict[str, Any] = {
+        "decnas": DecNasConfig(budget="110K", step=0.15, drop_after=1, least_rounds=1, most_rounds=1)
+    }
     config = micro_config(Path(), rounds=2, method=method, **(settings if method == "decnas" else {}))
     mapping = config_to_mapping(config)
     mapping |= {"space": "micro.yaml", "cache": "cache.jsonl", "output": "runs/mine"}
