@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from cache.build import Method, build_cache
 from cache.file import Cache, write_cache
@@ -79,6 +80,19 @@ def write_micro(folder: Path, space: SearchSpace = MICRO) -> tuple[Path, Path]:
     cache = folder / "cache.jsonl"
     write_cache(cache, space, micro_cache(space))
     return write_space(folder, space), cache
+
+
+def write_two_classes(root: Path, seed: int = 0) -> Path:
+    """Write image files of two classes as ROOT/train/CLASS and ROOT/test/CLASS."""
+    generator = torch.Generator().manual_seed(seed)
+    for split in ("train", "test"):
+        for index, name in enumerate(("cat", "dog")):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for number in range(60):
+                noise = torch.randint(120, (8, 8, 3), generator=generator) + 100 * index
+                Image.fromarray(noise.to(torch.uint8).numpy()).save(folder / f"{number:03d}.png")
+    return root
 
 
 def micro_config(folder: Path, of: SearchSpace = MICRO, **changes: Any) -> RunConfig:

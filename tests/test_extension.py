@@ -136,7 +136,7 @@ def _unchanged(config: RunConfig) -> dict[str, Any]:
         (RunConfig(rounds=20), RunConfig(rounds=9), Origin()),
         (RunConfig(rounds=20), RunConfig(rounds=6), Origin(3, 300)),
         (RunConfig(rounds=20), RunConfig(rounds=1), None),
-        (RunConfig(rounds=8), RunConfig(rounds=8, compute="801"), Origin()),
+        (RunConfig(rounds=8), RunConfig(rounds=8, compute="900"), Origin()),
         (RunConfig(rounds=8, compute="800"), RunConfig(rounds=8, compute="1K"), Origin()),
         (RunConfig(rounds=8, compute="800"), RunConfig(rounds=9), Origin()),
         (RunConfig(rounds=8, compute="800"), RunConfig(rounds=8, compute="900"), None),
@@ -174,6 +174,12 @@ def test_the_same_length_in_other_words_is_no_change(trained: RunConfig, asked: 
             Origin(),
             "rounds is 30, but run ends by compute (9K MACs); give it more --compute, or add --compute null",
         ),
+        (
+            RunConfig(rounds=8),
+            RunConfig(rounds=30, compute="9K"),
+            Origin(),
+            "rounds is 30, but run ends by compute (9K",
+        ),
         (RunConfig(rounds=20, compute="9K"), RunConfig(rounds=8), Origin(), "rounds is 8, but run has done 8;"),
     ],
 )
@@ -210,11 +216,11 @@ def test_a_search_that_compute_ended_goes_on_and_so_does_the_training_after_it(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     settings = DecNasConfig(budget="110K", step=0.15, drop_after=1, least_rounds=1, most_rounds=2)
-    config = micro_config(tmp_path, rounds=1, method="decnas", decnas=settings)
-    assert run_main(main, capsys, *arguments_of(config), "--compute", 1000).code == 0
+    config = micro_config(tmp_path, rounds=RunConfig.rounds, compute="1000", method="decnas", decnas=settings)
+    assert run_main(main, capsys, *arguments_of(config)).code == 0
     run = tmp_path / "run"
     searched = (run / METRICS).read_bytes()
-    more = _resume(capsys, run, "--compute", "null")
+    more = _resume(capsys, run, "--compute", "null", "--rounds", 1)
     assert "training ends after 1 rounds, not 1000 MACs: the search goes on as it was" in more.err
     assert (run / METRICS).read_bytes().startswith(searched)
     rounds = len(read_metrics(run))

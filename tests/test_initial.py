@@ -1,6 +1,5 @@
 """Runs that begin with another run's supernet."""
 
-import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -10,19 +9,20 @@ import pytest
 import torch
 import yaml
 from commands import Outcome, check_refused, run_main
-from federation import MICRO, arguments_of, finished_run, micro_config, micro_space
+from federation import MICRO, arguments_of, finished_run, micro_cache, micro_config, micro_space, write_two_classes
 from safetensors.torch import load_file
 
+from cache.file import write_cache
 from cache.progress import Listener
 from supernet.errors import UserError
 from supernet.weights import Tensors, initial_tensors
 from training.accountant import PrivacyConfig
 from training.checkpoint import best_checkpoint, newest_checkpoint
 from training.cli import main
-from training.config import RunConfig
-from training.data.listing import Listing
-from training.data.sources import list_images
+from training.clients import ClientsConfig
+from training.config import DataConfig, RunConfig
 from training.initial import beginning
+from training.partition import PartitionConfig
 from training.run_folder import SPLIT, read_run_config
 from training.setup import new_run, resumed_run
 
@@ -92,9 +92,7 @@ def test_a_run_does_not_need_the_one_it_began_with_any_more(
     assert (tmp_path / "run" / last).read_bytes() == (tmp_path / "again" / last).read_bytes()
 
 
-def test_other_classes_get_a_classifier_of_their_own(
-    origin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_classes_get_a_classifier_of_their_own(origin: Path, tmp_path: Path) -> None:
     theirs = load_file(best_checkpoint(origin) / _SUPERNET)
     fresh = initial_tensors(MICRO, torch.Generator().manual_seed(0))
     begun = beginning(str(origin), MICRO)
@@ -105,22 +103,21 @@ def test_other_classes_get_a_classifier_of_their_own(
         _same(tensors, theirs, _CLASSIFIER)
         _same({name: tensors[name] for name in _CLASSIFIER}, {name: fresh[name] for name in _CLASSIFIER})
     # Fewer, in a whole run.
-    monkeypatch.setattr("training.federation.used_images", _even_digits)
-    config = micro_config(tmp_path, init=str(origin), cache=None)
+    two = micro_space(classes=2)
+    write_two_classes(tmp_path / "images")
     remarks: list[str] = []
+    config = micro_config(
+        tmp_path,
+        init=str(origin),
+        data=DataConfig(name="imagefolder", root=str(tmp_path / "images")),
+        partition=PartitionConfig("iid"),
+        clients=ClientsConfig(count=2, per_round=2),
+    )
+    write_cache(tmp_path / "cache.jsonl", two, micro_cache(two))
     tensors = new_run(config, Listener(remark=remarks.append)).checkpoint.tensors
-    assert tensors["head.classifier.linear.weight"].shape[0] == 5
     assert {name for name in tensors if tensors[name].shape != theirs[name].shape} == _CLASSIFIER
     assert all(torch.equal(tensors[name], theirs[name]) for name in tensors.keys() - _CLASSIFIER)
     assert [words for words in remarks if "drawn anew" in words]
-
-
-def _even_digits(config: RunConfig, listener: object) -> Listing:
-    """Return the digits of five classes."""
-    del config, listener
-    digits = list_images("digits", "", "train")
-    even = digits.subset((digits.labels % 2 == 0).nonzero().flatten())
-    return dataclasses.replace(even, labels=even.labels // 2, classes=tuple("02468"))
 
 
 @pytest.mark.parametrize(

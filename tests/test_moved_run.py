@@ -6,12 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
 from commands import Outcome, check_refused, run_main
-from federation import MICRO, micro_cache, micro_config, micro_space, write_micro
+from federation import MICRO, micro_cache, micro_config, micro_space, write_micro, write_two_classes
 from latency import random_times, write_table
-from PIL import Image
 from simulation import smallest
 
 import search.cli
@@ -70,18 +68,22 @@ def _write_architecture(name: str, architecture: Architecture) -> dict[str, str]
 def _configuration(method: str) -> dict[str, Any]:
     """Write every file a run of a method can name into the working folder; return what names them, all relative."""
     write_micro(Path())
-    Path("fitness.yaml").write_text("block_penalty: 1.0\n")
     write_table(Path("table.json"), random_times(MICRO))
     Path("clients.jsonl").write_text('{"macs": "10M", "latency": "1000ms"}\n' * 6)
-    mapping = config_to_mapping(micro_config(Path(), rounds=2, method="deepfednas"))
-    mapping |= {"space": "micro.yaml", "cache": "cache.jsonl", "fitness": "fitness.yaml", "output": "runs/mine"}
-    mapping["method"] = method
+    settings: dict[str, Any] = {
+        "decnas": DecNasConfig(budget="110K", step=0.15, drop_after=1, least_rounds=1, most_rounds=1)
+    }
+    config = micro_config(Path(), rounds=2, method=method, **(settings if method == "decnas" else {}))
+    mapping = config_to_mapping(config)
+    mapping |= {"space": "micro.yaml", "cache": "cache.jsonl", "output": "runs/mine"}
     mapping["clients"] |= {"file": "clients.jsonl", "latency_table": "table.json"}
-    if method in ("fedavg", "dfnas"):
-        mapping[method] |= _write_architecture("network.json", smallest())
-    if method == "decnas":
-        settings = DecNasConfig(budget="110K", step=0.15, drop_after=1, least_rounds=1, most_rounds=1)
-        mapping["decnas"] = vars(settings) | _write_architecture("network.json", supernet_architecture(MICRO))
+    if method == "deepfednas":
+        # Its cache is built by the run.
+        Path("fitness.yaml").write_text("block_penalty: 1.0\n")
+        mapping |= {"cache": None, "fitness": "fitness.yaml"}
+    else:
+        start = supernet_architecture(MICRO) if method == "decnas" else smallest()
+        mapping[method] |= _write_architecture("network.json", start)
     return mapping
 
 
@@ -99,7 +101,7 @@ def test_a_run_needs_nothing_but_its_own_folder_wherever_that_is(place: Place, m
     config, absolute = read_run_config(run), place.folder / "elsewhere/yours"
     paths = {name: path for name in INPUTS if (path := named(config, name)) is not None}
     assert paths == {name: str(absolute / INPUTS[name]) for name in paths}
-    assert len(paths) == (5 if method == "deepfednas" else 6)
+    assert len(paths) == (4 if method == "deepfednas" else 5)
     # It runs again with the same bytes,
     _succeeded(place.train("--config", run / "config.yaml", "--output", "again"))
     newest = sorted(path.relative_to(run) for path in run.glob("checkpoints/*/supernet.safetensors"))[-1]
@@ -120,7 +122,7 @@ def test_an_edited_file_changes_nothing_and_is_refused_where_it_is_named_again(p
     Path("go.yaml").write_text(yaml.safe_dump(_configuration("fedavg")))
     _succeeded(place.train("--config", "go.yaml"))
     assert "is finished" in _succeeded(place.train("--resume", "runs/mine", "--config", "go.yaml")).err
-    for name in ("clients.jsonl", "table.json", "fitness.yaml", "micro.yaml", "cache.jsonl", "network.json"):
+    for name in ("clients.jsonl", "table.json", "micro.yaml", "cache.jsonl", "network.json"):
         text = Path(name).read_text()
         Path(name).write_text("nonsense: [")
         line = check_refused(place.train("--resume", "runs/mine", "--config", "go.yaml"), "train-supernet")
@@ -129,24 +131,11 @@ def test_an_edited_file_changes_nothing_and_is_refused_where_it_is_named_again(p
         Path(name).write_text(text)
 
 
-def _write_images(root: Path, seed: int = 0) -> Path:
-    """Write image files of two classes as ROOT/train/CLASS and ROOT/test/CLASS."""
-    generator = torch.Generator().manual_seed(seed)
-    for split in ("train", "test"):
-        for index, name in enumerate(("cat", "dog")):
-            folder = root / split / name
-            folder.mkdir(parents=True)
-            for number in range(60):
-                noise = torch.randint(120, (8, 8, 3), generator=generator) + 100 * index
-                Image.fromarray(noise.to(torch.uint8).numpy()).save(folder / f"{number:03d}.png")
-    return root
-
-
 @pytest.fixture
 def run(place: Place) -> Path:
     """A finished run on images in ``start/images``, named relative to ``start``."""
     place.go("start")
-    _write_images(Path("images"))
+    write_two_classes(Path("images"))
     mapping = config_to_mapping(micro_config(Path(), rounds=1))
     two = micro_space(classes=2)
     write_cache(Path("cache.jsonl"), two, micro_cache(two))
@@ -206,7 +195,7 @@ def test_a_finished_run_remembers_nothing_but_places(place: Place, run: Path) ->
 
 
 def test_other_images_are_told_by_their_digest(place: Place, run: Path) -> None:
-    other = _write_images(place.folder / "other", seed=1)
+    other = write_two_classes(place.folder / "other", seed=1)
     files = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     for command, arguments in (
         (place.train, ("--resume", run)),

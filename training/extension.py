@@ -21,9 +21,9 @@ def before_extension(folder: Path, config: RunConfig, state: RunState, trained: 
         UserError: the length asked for leaves nothing to train, or is given in what does not end the run.
     """
     before = dataclasses.replace(config, rounds=trained["rounds"], compute=trained.get("compute"))
-    if config.compute is not None and before.compute is not None and config.rounds != before.rounds:
+    if config.compute is not None and config.rounds != before.rounds:
         raise UserError(
-            f"rounds is {config.rounds}, but {folder} ends by compute ({before.compute} MACs); give it more --compute, "
+            f"rounds is {config.rounds}, but {folder} ends by compute ({config.compute} MACs); give it more --compute, "
             "or add --compute null to end it by rounds"
         )
     if (config.compute is None) == (before.compute is None) and extent(config, state) == extent(before, state):

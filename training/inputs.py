@@ -15,6 +15,7 @@ from supernet.errors import UserError
 from supernet.files import read_text
 from supernet.space import SearchSpace, load_space, preset_names
 from training.config import RunConfig
+from training.unused_settings import reads
 
 #: Fields that name a file which decides what is trained, and the run's own copy of it. Space and cache are written by
 #: ``run_folder.create_run``, with the classes of the data and verified; all others are copied as they are.
@@ -60,8 +61,8 @@ def named(config: RunConfig, field: str) -> str | None:
 
 
 def anchored(config: RunConfig) -> RunConfig:
-    """Return ``config`` with its places as absolute paths, seen from the working folder."""
-    places = {name: value for name in PLACES if (value := named(config, name)) is not None}
+    """Return ``config`` with the places that the run reads as absolute paths, seen from the working folder."""
+    places = {name: value for name in PLACES if (value := named(config, name)) is not None and reads(config, name)}
     return replaced(config, {name: absolute(value) for name, value in places.items()})
 
 

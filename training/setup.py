@@ -2,7 +2,7 @@
 
 import dataclasses
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -140,8 +140,7 @@ def resumed_run(folder: Path, config: RunConfig, listener: Listener, link: Link 
     space = read_space(folder)
     checkpoint = load_checkpoint(newest_checkpoint(folder), space)
     check_paths(config)
-    # A configuration file that was resumed with may leave out what the new run was given then.
-    config = anchored(with_data_defaults(dataclasses.replace(config, output=str(folder)), space))
+    config = anchored(_completed(dataclasses.replace(config, output=str(folder)), checkpoint.config, space))
     changes = changed_fields(checkpoint.config, config_to_mapping(config))
     config = with_equal_inputs(config, [name for name, _, _ in changes if name in INPUTS], folder, space)
     _refuse_changes(folder, config, changed_fields(checkpoint.config, config_to_mapping(config)))
@@ -217,6 +216,14 @@ def with_data_defaults(config: RunConfig, space: SearchSpace) -> RunConfig:
         )
     batch_size = origin.batch_size if config.client.batch_size is None else config.client.batch_size
     return dataclasses.replace(config, data=filled, client=dataclasses.replace(config.client, batch_size=batch_size))
+
+
+def _completed(config: RunConfig, trained: Mapping[str, Any], space: SearchSpace) -> RunConfig:
+    """Return what a run is resumed with, with what a file leaves out and a new run is given where it is started."""
+    if config.data.validation is None and trained["data"]["validation"] is not None:
+        data = dataclasses.replace(config.data, validation=config.data.validation_share)
+        config = dataclasses.replace(config, data=data)
+    return with_data_defaults(config, space)
 
 
 def _with_profile(

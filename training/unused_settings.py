@@ -111,13 +111,18 @@ def condition_of(name: str) -> Condition | None:
     return next((condition for known, condition in CONDITIONS.items() if _names(known, name)), None)
 
 
+def reads(config: RunConfig, name: str) -> bool:
+    """Return whether a run reads a setting."""
+    condition = condition_of(name)
+    return condition is None or condition.holds(config)
+
+
 def unread(config: RunConfig) -> dict[str, Any]:
     """Return the settings that were given, as they are not the default, and that the run does not read."""
     given, defaults = settings_of(config), settings_of(RunConfig())
     found = {}
     for name, value in given.items():
-        condition = condition_of(name)
-        if value != defaults[name] and condition is not None and not condition.holds(config):
+        if value != defaults[name] and not reads(config, name):
             found[name] = value
     return found
 
