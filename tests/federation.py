@@ -81,7 +81,7 @@ def write_micro(folder: Path, space: SearchSpace = MICRO) -> tuple[Path, Path]:
     return write_space(folder, space), cache
 
 
-def micro_config(folder: Path, of: SearchSpace = MICRO, **changes: Any) -> RunConfig:
+def micro_config(folder: Path, of: SearchSpace = MICRO, /, **changes: Any) -> RunConfig:
     """Return the configuration of a short run on the digits, its output in ``folder``."""
     space, cache = write_micro(folder, of)
     config = RunConfig(
