@@ -95,7 +95,7 @@ def write_two_classes(root: Path, seed: int = 0) -> Path:
     return root
 
 
-def micro_config(folder: Path, of: SearchSpace = MICRO, **changes: Any) -> RunConfig:
+def micro_config(folder: Path, of: SearchSpace = MICRO, /, **changes: Any) -> RunConfig:
     """Return the configuration of a short run on the digits, its output in ``folder``."""
     space, cache = write_micro(folder, of)
     config = RunConfig(
