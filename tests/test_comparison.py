@@ -17,14 +17,15 @@ from federation import micro_config
 from matplotlib.image import imread
 from pictures import write_pictures
 
+from cache.progress import SILENT
 from search.comparison.differences import Difference, differences, differences_markdown
 from search.comparison.outcome import Measured, Outcome, read_outcome, write_outcome
-from search.comparison.study import Study, read_study
+from search.comparison.study import Study, Trial, read_study
 from search.comparison.summary import Spread, rows, to_csv, to_markdown
-from search.comparison.trials import share_done
+from search.comparison.trials import Trials, share_done
 from supernet.errors import UserError
-from training.config import config_to_mapping
-from training.run_folder import METRICS, read_run_config
+from training.config import DataConfig, config_to_mapping, write_config
+from training.run_folder import METRICS
 from training.unused_settings import refuse_unread
 
 _BUDGETS = (60_000, 120_000)
@@ -357,16 +358,15 @@ def test_a_trial_of_other_settings_is_refused(finished: Finished, tmp_path: Path
     assert "Traceback" not in done.stderr
 
 
-def test_a_trial_goes_on_with_images_that_have_moved(finished: Finished, tmp_path: Path) -> None:
-    path, output, _ = finished
-    outcome = output / "results" / "cotrain-seed0.json"
-    kept = outcome.read_text()
-    outcome.unlink()
-    done = _compare("--config", path, "--output", output, "--data-root", tmp_path / "moved")
-    assert done.returncode == 0, done.stderr
-    again, before = (json.loads(text)["networks"] for text in (outcome.read_text(), kept))
-    assert [each["test_accuracy"] for each in again] == [each["test_accuracy"] for each in before]
-    assert read_run_config(output / "runs" / "cotrain-seed0").data.root == str(tmp_path / "moved")
+def test_a_trial_goes_on_with_images_that_have_moved(tmp_path: Path) -> None:
+    config = micro_config(tmp_path, data=DataConfig(name="imagefolder", root="here"))
+    write_config(tmp_path / "cotrain-seed0.yaml", config)
+    trials, run = Trials(tmp_path, 1, SILENT), tmp_path / "cotrain-seed0"
+    moved = dataclasses.replace(config, data=dataclasses.replace(config.data, root="there"))
+    trials.check_same(Trial("cotrain", 0, moved), run)
+    others = dataclasses.replace(config, data=dataclasses.replace(config.data, name="cifar10"))
+    with pytest.raises(UserError, match="was trained with other settings than the study has now"):
+        trials.check_same(Trial("cotrain", 0, others), run)
 
 
 def test_the_others_compute_as_much_as_the_reference_did(tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ class Trials:
         """Start a trial anew, or go on with it; one that is finished ends at once."""
         run = self._run_of(trial)
         if (run / CONFIG).exists():
-            self._check_same(trial, run)
+            self.check_same(trial, run)
             arguments = ["--resume", str(run), "--data.root", trial.config.data.root]
         else:
             config = self._folder / f"{trial.name}.yaml"
@@ -87,7 +87,12 @@ class Trials:
                 command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
             )
 
-    def _check_same(self, trial: Trial, run: Path) -> None:
+    def check_same(self, trial: Trial, run: Path) -> None:
+        """Refuse to go on with a run that was not started with the settings of its trial; its images may have moved.
+
+        Raises:
+            UserError: naming the run.
+        """
         config = self._folder / f"{trial.name}.yaml"
         if not config.exists() or _asked(config) != _compared(trial.config):
             raise UserError(
