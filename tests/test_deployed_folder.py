@@ -103,7 +103,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
         "cache": str(folder / "elastic.jsonl"),
         "data": DataConfig(name="imagefolder", root=str(root), crop=0, flip=False, fit="pad"),
         "clients": ClientsConfig(count=3, per_round=3),
-        "rounds": 12,
+        "rounds": 25,
     }
     return Trained(finished_run(folder, **changes), root)
 
