@@ -108,10 +108,10 @@ def check_options(options: Options) -> None:
         )
     if options.manner != Manner() and not options.fit:
         raise UserError("--fitted and --pairs go with --fit")
-    refuse_unused(options, {"held_out": (options.fit, "with --fit")})
     for name in ("band_width", "held_out"):
         if not 0 < getattr(options, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} is {getattr(options, name)}; it must be above 0 and below 1")
+    refuse_unused(options, {"held_out": (options.fit, "with --fit")})
 
 
 def _check_accuracies(options: Options) -> None:
