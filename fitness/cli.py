@@ -14,7 +14,8 @@ from fitness.report import all_terms
 from fitness.score import score
 from fitness.settings import load_settings
 from supernet.architecture import Architecture, architecture_from_json
-from supernet.console import next_step, options_parser, print_table, run_command
+from supernet.command_line import options_parser
+from supernet.console import next_step, print_table, run_command
 from supernet.errors import ArchitectureError, UserError
 from supernet.files import read_text
 from supernet.genes import encode

@@ -7,7 +7,8 @@ import pytest
 from commands import check_refused, run_main
 from rich.table import Table
 
-from supernet.console import next_step, options_parser, print_table, run_command, stderr
+from supernet.command_line import options_parser
+from supernet.console import next_step, print_table, run_command, stderr
 from supernet.errors import BudgetError, UserError
 
 

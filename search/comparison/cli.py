@@ -13,7 +13,8 @@ from search.comparison.outcome import Outcome, read_outcome, write_outcome
 from search.comparison.plot import plot_rows
 from search.comparison.study import Study, Trial, read_study, trial_name
 from search.comparison.summary import rows, to_csv, to_markdown, to_table
-from supernet.console import next_step, options_parser, print_table, run_command, stderr
+from supernet.command_line import options_parser
+from supernet.console import next_step, print_table, run_command, stderr
 from supernet.errors import BudgetError, UserError
 from supernet.files import write_text
 from supernet.genes import smallest_genes

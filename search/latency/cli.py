@@ -12,7 +12,8 @@ from cache.latency.cost import latency_cost
 from cache.latency.table import Conditions, LatencyTable, check_conditions, read_table, write_latency_table
 from cache.progress import shown
 from search.subject import RunImages, find_space
-from supernet.console import next_step, options_parser, run_command
+from supernet.command_line import options_parser
+from supernet.console import next_step, run_command
 from supernet.errors import UserError
 from supernet.files import check_output
 from supernet.genes import random_genes

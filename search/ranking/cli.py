@@ -18,7 +18,8 @@ from search.ranking.report import print_ranking, print_weights, rank, ranking_to
 from search.ranking.sample import Sample, sample_of
 from search.ranking.sampling import draw_subnets, macs_bands
 from search.subject import find_space, find_subject
-from supernet.console import next_step, options_parser, run_command
+from supernet.command_line import options_parser
+from supernet.console import next_step, run_command
 from supernet.files import write_text
 from supernet.space import FitnessSettings, SearchSpace
 from supernet.units import format_quantity
