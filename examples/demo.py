@@ -48,7 +48,7 @@ def main() -> None:
 
 def output_folder(description: str | None, default: str) -> Path:
     """Read the one option of a demo: the folder it writes, which must not be there."""
-    parser = argparse.ArgumentParser(description=description)
+    parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
     parser.add_argument("--output", type=Path, default=Path(default), help="folder to write, must not exist")
     output: Path = parser.parse_args().output
     if output.exists():

@@ -19,7 +19,7 @@ PAUSE = 10.0
 
 def main() -> None:
     """Start, say what to type, and watch until interrupted."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("folder", type=Path, help="folder for keys and logs, must not exist")
     parser.add_argument("--nodes", type=int, default=4, help="SuperNodes; each has one partition of the run's data")
     parser.add_argument("--data-root", type=Path, help="folder of the data set; the digits need none")

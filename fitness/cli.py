@@ -81,9 +81,11 @@ def read_architectures(file: str) -> Iterator[tuple[str, Architecture]]:
     """
     source = _source(file)
     try:
-        text = sys.stdin.read() if file == "-" else read_text(Path(file))
+        text = sys.stdin.read().removeprefix("\ufeff") if file == "-" else read_text(Path(file))
     except UnicodeDecodeError as error:
         raise ArchitectureError(f"{source} is not UTF-8 text; give architectures as JSON") from error
+    except OSError as error:
+        raise ArchitectureError(f"cannot read {source}: {error.strerror}") from error
     if not text.strip():
         raise ArchitectureError(f"{source} is empty; give one architecture as JSON, or one a line")
     lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]

@@ -137,7 +137,7 @@ def check_output(path: Path, *, overwrite: bool | None) -> None:
         raise UserError(f"{path} exists; {remedy}, or choose another output")
     if exists(path) and not is_file(path):
         raise UserError(f"{path} is no ordinary file; choose another output")
-    _check_writable(path)
+    check_writable(path)
 
 
 def check_output_folder(path: Path) -> None:
@@ -150,10 +150,15 @@ def check_output_folder(path: Path) -> None:
         raise UserError(f"{path} exists and is not an empty folder; choose another --output")
     if path.resolve() == Path.cwd():
         raise UserError(f"{path} is the folder you are in, which cannot be replaced; choose another --output")
-    _check_writable(path)
+    check_writable(path)
 
 
-def _check_writable(path: Path) -> None:
+def check_writable(path: Path) -> None:
+    """Refuse a path of a file or folder that cannot be written, before any work is done.
+
+    Raises:
+        UserError: it is too long, or in no folder that may be written to.
+    """
     with reaching(path, "write"):
         folder = next(parent for parent in path.absolute().parents if exists(parent))
         check_length(path, folder)

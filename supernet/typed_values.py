@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import difflib
-import functools
 import math
 import sys
 import types
@@ -95,7 +94,8 @@ def build(cls: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
     Raises:
         UserError: a field is missing, or values do not go together.
     """
-    groups = {name: hint for name, hint in _hints(cls).items() if dataclasses.is_dataclass(hint)}
+    hints: dict[str, Any] = _hints(cls)
+    groups: dict[str, Any] = {name: hint for name, hint in hints.items() if dataclasses.is_dataclass(hint)}
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and field.name not in values:
@@ -116,8 +116,7 @@ def unknown_field(name: str, known: Iterable[str], prefix: str = "") -> str:
     return f"there is no field {name!r}; {meant}"
 
 
-@functools.cache
-def _hints(cls: type) -> dict[str, Any]:
+def _hints(cls: Any) -> dict[str, Any]:
     hints = typing.get_type_hints(cls)
     return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
 

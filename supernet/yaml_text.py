@@ -112,7 +112,8 @@ class _Values:
             return self._mapping(node, depth)
         if isinstance(node, yaml.SequenceNode):
             return [self.value(inner, depth + 1) for inner in node.value]
-        return read_scalar(node.value) if node.style is None else node.value
+        quoted = isinstance(node, yaml.ScalarNode) and node.style is not None
+        return node.value if quoted else read_scalar(node.value)
 
     def _mapping(self, node: yaml.MappingNode, depth: int) -> dict[str, Any]:
         merged: dict[str, Any] = {}
@@ -120,7 +121,7 @@ class _Values:
         for key, inner in node.value:
             name = self._key(key)
             value = self.value(inner, depth + 1)
-            if name == "<<" and key.style is None:
+            if name == "<<":
                 merged = {**self._merged(inner, value), **merged}
             elif name in own:
                 raise UserError(f"{self._at(key)}: {name!r} is there twice; keep one of them")
