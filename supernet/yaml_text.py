@@ -113,7 +113,7 @@ class _Values:
         if isinstance(node, yaml.SequenceNode):
             return [self.value(inner, depth + 1) for inner in node.value]
         quoted = isinstance(node, yaml.ScalarNode) and node.style is not None
-        return node.value if quoted else read_scalar(node.value)
+        return _paired(node.value) if quoted else read_scalar(node.value)
 
     def _mapping(self, node: yaml.MappingNode, depth: int) -> dict[str, Any]:
         merged: dict[str, Any] = {}
@@ -142,6 +142,11 @@ class _Values:
 
     def _at(self, node: yaml.Node) -> str:
         return f"{self._source}, line {node.start_mark.line + 1}"
+
+
+def _paired(text: str) -> str:
+    """Return text in which the two halves that JSON escapes a character as are that character again."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
 
 
 def _short(tag: str) -> str:
