@@ -166,7 +166,7 @@ class _ConfigFile(argparse.Action):
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         """Read the file."""
-        mapping = read_yaml_mapping(Path(values))
+        mapping = read_yaml_mapping(Path(typed_text(values, str, self.option_strings[0])))
         with named(values):
             fields = typed_fields(self._options, mapping)
         _take(parser, namespace, fields, "", values)

@@ -26,6 +26,8 @@ _LARGEST = 2**63 - 1
 #: Most characters of a value that an error repeats.
 _SHOWN = 80
 
+_EMPTY = "{} is empty; give it a value, or leave it out"
+
 #: What people call the simple types.
 _KINDS: dict[Any, str] = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 
@@ -61,6 +63,9 @@ def typed_text(text: str, hint: Any, field: str) -> Any:
         UserError: naming the field, the value and what is allowed.
     """
     options = _alternatives(hint)
+    if not text:
+        # Most often a variable of the shell that is not set.
+        raise UserError(_EMPTY.format(field))
     if text == "null" and types.NoneType in options:
         return None
     if text.startswith("[") and any(typing.get_origin(option) is tuple for option in options):
@@ -154,7 +159,7 @@ def _text(value: object, field: str) -> str:
         raise _MisfitError
     text = value if isinstance(value, str) else repr(value)
     if not text:
-        raise UserError(f"{field} is empty; give it a value, or leave it out")
+        raise UserError(_EMPTY.format(field))
     if "\0" in text:
         raise UserError(f"{field} is {_shown(text)}; text must hold no NUL character")
     return text

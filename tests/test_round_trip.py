@@ -106,6 +106,11 @@ def _leaves(cls: Any, prefix: str = "") -> list[str]:
     return names
 
 
+def _flow(value: object) -> str:
+    text: str = yaml.safe_dump(value, default_flow_style=True, width=10**6)
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
 def _check_config(folder: Path, config: RunConfig) -> None:
     write_config(folder / CONFIG, config)
     assert read_run_config(folder) == config
@@ -145,12 +150,10 @@ def test_an_option_and_the_file_that_it_ends_in_say_the_same(folder: Path, name:
         hints = typing.get_type_hints(hints)[part]
     value = data.draw(_values(hints).filter(lambda value: value is not None))
     parser = _parser()
-    text = (
-        value if isinstance(value, str) else yaml.safe_dump(value, default_flow_style=True, width=10**6).split("\n")[0]
-    )
-    if isinstance(value, tuple):
-        text = yaml.safe_dump(list(value), default_flow_style=True, width=10**6).strip()
+    plain = list(value) if isinstance(value, tuple) else value
+    text = plain if isinstance(plain, str) else _flow(plain)
     if text == "null":
+        # It says that there is no value.
         return
     try:
         config = parser.build(RunConfig, parser.parse([f"--{name}={text}"]))
