@@ -9,7 +9,7 @@ from pathlib import Path
 
 from supernet.digests import DIGESTS, check_content, digest_of, digests_before_replacing, digests_text, read_digests
 from supernet.errors import UserError
-from supernet.probes import check_length, children, exists, is_file, is_folder, reaching
+from supernet.probes import check_length, check_readable, children, exists, is_file, is_folder, reaching
 
 
 @contextlib.contextmanager
@@ -116,6 +116,7 @@ def read_text(path: Path) -> str:
     Raises:
         UserError: the file is missing or cannot be read, or its folder has another digest of it.
     """
+    check_readable(path)
     try:
         # Some editors put a byte order mark in front, which is no part of the text.
         return read_bytes(path).decode("utf-8-sig")

@@ -32,7 +32,16 @@ def kept_folder(kind: str) -> Path:
     Raises:
         NowhereKeptError: the user has no home, and no other folder is named.
     """
-    folder = Path(os.environ.get(VARIABLE) or platformdirs.user_cache_path("fedpareto"))
+    named = os.environ.get(VARIABLE)
+    return (_platform_folder() if not named else Path(named)) / kind
+
+
+def _platform_folder() -> Path:
+    try:
+        folder = platformdirs.user_cache_path("fedpareto")
+    except RuntimeError:
+        folder = Path("~")
+    # Older versions of platformdirs leave the tilde of a user without a home.
     if folder.parts[:1] == ("~",):
         raise NowhereKeptError(f"this user has no home folder to keep things in; name a folder with {VARIABLE}")
-    return folder / kind
+    return folder

@@ -87,8 +87,8 @@ def children(folder: Path) -> list[Path]:
             return []
 
 
-def check_size(path: Path, most: int) -> None:
-    """Refuse to read what is no file of text of a reasonable size.
+def check_readable(path: Path, most: int | None = None) -> None:
+    """Refuse to read what has no end, or is larger than it can be.
 
     Raises:
         UserError: ``path`` is a folder or a device, or has more than ``most`` bytes.
@@ -99,7 +99,7 @@ def check_size(path: Path, most: int) -> None:
     if stat.S_ISDIR(found.st_mode) or stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode):
         kind = "folder" if stat.S_ISDIR(found.st_mode) else "device"
         raise UserError(f"cannot read {path}: it is a {kind}, not a file")
-    if found.st_size > most:
+    if most is not None and found.st_size > most:
         raise UserError(f"cannot read {path}: it has {found.st_size:,} bytes; such a file has at most {most:,}")
 
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from supernet.errors import UserError
 from supernet.files import read_text
-from supernet.probes import check_size
+from supernet.probes import check_readable
 from supernet.typed_values import build, typed_fields
 from supernet.yaml_text import parse_yaml
 
@@ -23,7 +23,7 @@ def read_yaml_mapping(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file cannot be read, is not YAML, or holds something else than a mapping.
     """
-    check_size(path, _LARGEST)
+    check_readable(path, _LARGEST)
     content = parse_yaml(read_text(path), str(path))
     if content is None:
         raise UserError(f"{path} is empty; it must hold a mapping of fields, one 'name: value' a line")

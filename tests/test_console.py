@@ -129,6 +129,23 @@ def test_errors_for_the_user_are_one_line_and_an_exit_code(
     assert run_main(main, capsys) == (code, "", line)
 
 
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (PermissionError(13, "Permission denied", "/a/b"), "prog: error: /a/b: Permission denied\n"),
+        (OSError(28, "No space left on device"), "prog: error: the system refused: No space left on device\n"),
+        (UserError("two\nlines\r\nand more"), "prog: error: two lines and more\n"),
+    ],
+)
+def test_whatever_the_system_refuses_is_one_line(
+    capsys: pytest.CaptureFixture[str], error: Exception, line: str
+) -> None:
+    def command(given: Sequence[str]) -> None:
+        raise error
+
+    assert run_main(lambda arguments: run_command("prog", command, arguments), capsys) == (2, "", line)
+
+
 def test_a_programming_error_keeps_its_traceback() -> None:
     def command(given: Sequence[str]) -> None:
         raise ZeroDivisionError
