@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, default=4, help="SuperNodes; each has one partition of the run's data")
     parser.add_argument("--data-root", type=Path, help="folder of the data set; the digits need none")
     options = parser.parse_args()
-    if options.folder.exists():
+    if os.path.exists(options.folder):
         sys.exit(f"{options.folder} exists; remove it or name another")
     root = f' data-root="{options.data_root.absolute()}"' if options.data_root else ""
     nodes = [f"partition-id={client}{root}" for client in range(options.nodes)]

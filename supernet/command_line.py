@@ -73,9 +73,16 @@ class CommandParser(ArgumentParser):
             origin = self.origins.get(field[0]) if field else None
             raise error if origin is None else type(error)(f"{origin}: {error}") from error
 
-    def add_config(self, option: str, cls: type, description: str) -> None:
-        """Add an option that takes a YAML file of the fields of the dataclass ``cls``, whose options come first."""
-        self.add_argument(option, action=_ConfigFile, options=cls, help=description)
+    def add_config(self, option: str, cls: type, description: str, also: Sequence[str] = ()) -> None:
+        """Add an option that takes a YAML file of the fields of the dataclass ``cls``.
+
+        Args:
+            option: its name.
+            cls: what the file holds.
+            description: what help says of it.
+            also: options that hold text and that the file may name besides.
+        """
+        self.add_argument(option, action=_ConfigFile, options=cls, also=also, help=description)
 
     def spell_with_dashes(self) -> None:
         """Make every option read ``--flops-budget`` in help; underscores are still understood."""
@@ -160,15 +167,18 @@ class _Group(_ActionConfigLoad):
 class _ConfigFile(argparse.Action):
     """An option that takes a file of other options."""
 
-    def __init__(self, *args: Any, options: type, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, options: type, also: Sequence[str], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._options = options
+        self._options, self._also = options, also
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         """Read the file."""
         mapping = read_yaml_mapping(Path(typed_text(values, str, self.option_strings[0])))
         with named(values):
+            besides = {name: typed(mapping.pop(name), str | None, name) for name in self._also if name in mapping}
             fields = typed_fields(self._options, mapping)
+        for name, value in besides.items():
+            namespace[name] = value
         _take(parser, namespace, fields, "", values)
         namespace[self.dest] = [*(namespace.get(self.dest) or []), values]
 

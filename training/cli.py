@@ -48,7 +48,7 @@ def _parser() -> CommandParser:
     parser = CommandParser(
         prog=PROG, description="Train a once-for-all supernet federatedly, with a curriculum from a Pareto cache."
     )
-    parser.add_config("--config", RunConfig, "YAML file of these options; later options override it")
+    parser.add_config("--config", RunConfig, "YAML file of these options; later options override it", ("resume",))
     # Without a default: an option that was given nothing is told from one that was not given.
     parser.add_argument(
         "--resume",
