@@ -139,6 +139,8 @@ def _converted(value: object, hint: Any, field: str) -> Any:
         return _literal(value, typing.get_args(hint))
     if typing.get_origin(hint) is tuple:
         return _tuple(value, typing.get_args(hint)[0], field)
+    if isinstance(value, hint):
+        return value
     if not isinstance(value, Mapping):
         raise _MisfitError
     return build(hint, typed_fields(hint, value, f"{field}."), f"{field}.")

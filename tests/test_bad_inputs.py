@@ -4,6 +4,7 @@ import importlib
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from commands import check_refused, run_main
@@ -206,10 +207,10 @@ def test_a_folder_that_may_not_be_searched_is_one_line(
     monkeypatch.chdir(prepared)
     original = os.stat
 
-    def stat(path: object, *args: object, **kwargs: object) -> os.stat_result:
+    def stat(path: Any, *args: Any, **kwargs: Any) -> os.stat_result:
         if "secret" in str(path):
             raise PermissionError(13, "Permission denied", str(path))
-        return original(path, *args, **kwargs)  # type: ignore[call-overload, no-any-return]
+        return original(path, *args, **kwargs)
 
     monkeypatch.setattr(os, "stat", stat)
     monkeypatch.setattr(Path, "stat", stat)

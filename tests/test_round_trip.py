@@ -15,6 +15,7 @@ from fitness.settings import load_settings
 from supernet.errors import UserError
 from supernet.space import FitnessSettings, SearchSpace, load_space, space_to_mapping
 from supernet.typed_values import typed_fields
+from supernet.typed_yaml import from_mapping
 from training.cli import _parser
 from training.config import RunConfig, config_to_mapping, write_config
 from training.run_folder import CONFIG, read_run_config
@@ -132,11 +133,9 @@ def test_a_configuration_of_any_values_is_read_as_it_was_written(folder: Path, c
 @pytest.mark.parametrize("name", [name for name in _leaves(RunConfig) if name.endswith(("put", "root", "project"))])
 def test_every_odd_text_comes_back_from_a_configuration(folder: Path, name: str) -> None:
     for text in _ODD:
-        *groups, field = name.split(".")
-        config = RunConfig()
-        inner = getattr(config, groups[0]) if groups else config
-        inner = dataclasses.replace(inner, **{field: text})
-        config = dataclasses.replace(config, **{groups[0]: inner}) if groups else inner
+        group, _, field = name.rpartition(".")
+        fields: dict[str, Any] = {field: text}
+        config = from_mapping(RunConfig, {group: fields} if group else fields, "test")
         write_config(folder / CONFIG, config)
         assert read_run_config(folder) == config
 

@@ -104,7 +104,7 @@ def _run_trials(study: Study, folder: Path, jobs: int) -> None:
 
     first = [trial for trial in study.trials if trial.label == study.reference]
     others = [trial for trial in study.trials if trial.label != study.reference]
-    if not all(_outcome_path(folder, trial).exists() for trial in study.trials):
+    if not all(exists(_outcome_path(folder, trial)) for trial in study.trials):
         _check_test_images(study)
     with shown() as listener:
         trials = Trials(folder / "runs", jobs, listener)
