@@ -15,10 +15,10 @@ from fitness.settings import load_settings
 from supernet.errors import UserError
 from supernet.space import FitnessSettings, SearchSpace, load_space, space_to_mapping
 from supernet.typed_values import typed_fields
-from supernet.typed_yaml import from_mapping
+from supernet.typed_yaml import from_mapping, read_yaml_mapping
 from training.cli import _parser
 from training.config import RunConfig, config_to_mapping, write_config
-from training.run_folder import CONFIG, read_run_config
+from training.run_folder import CONFIG
 
 #: Text that YAML has other ideas about, and text that is only odd.
 _ODD = [
@@ -112,9 +112,13 @@ def _flow(value: object) -> str:
     return text.removesuffix("\n").removesuffix("\n...")
 
 
+def _read(folder: Path) -> RunConfig:
+    return from_mapping(RunConfig, read_yaml_mapping(folder / CONFIG), str(folder))
+
+
 def _check_config(folder: Path, config: RunConfig) -> None:
     write_config(folder / CONFIG, config)
-    assert read_run_config(folder) == config
+    assert _read(folder) == config
     parser = _parser()
     assert parser.build(RunConfig, parser.parse(["--config", str(folder / CONFIG)])) == config
 
@@ -137,7 +141,7 @@ def test_every_odd_text_comes_back_from_a_configuration(folder: Path, name: str)
         fields: dict[str, Any] = {field: text}
         config = from_mapping(RunConfig, {group: fields} if group else fields, "test")
         write_config(folder / CONFIG, config)
-        assert read_run_config(folder) == config
+        assert _read(folder) == config
 
 
 @runs(60, shrink=False)
