@@ -57,7 +57,7 @@ FIXED = {"--precision": "fp32", "--execution.memory-format": "channels_last", "-
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--rounds", type=int, default=4, help="rounds of a run; the first is not counted")
     rounds = parser.parse_args().rounds
     table = Results("fedpareto", "flwr", "torch")

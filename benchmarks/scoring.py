@@ -16,7 +16,7 @@ SPACES = ("resnet-cifar", "mobilenet-cifar", "mobilenet-tiny")
 
 def main() -> None:
     """Measure and print."""
-    argparse.ArgumentParser(description=__doc__).parse_args()
+    argparse.ArgumentParser(description=__doc__, allow_abbrev=False).parse_args()
     table = Results("fedpareto", "numpy")
     for name in SPACES:
         vectorised, single = fitness_rates(load_space(name))

@@ -39,7 +39,7 @@ LIMITED = {"resnet-cifar": (500_000_000, 8_000_000), "mobilenet-cifar": (60_000_
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--frontier", help=argparse.SUPPRESS)
     parser.add_argument("--searches", type=int, default=7, help="searches in fresh processes, whose median is printed")
     options = parser.parse_args()

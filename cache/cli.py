@@ -14,7 +14,8 @@ from cache.nsga2 import Nsga2Settings
 from cache.plot import Fronts, check_plot_path, plot_fronts
 from cache.progress import shown
 from fitness.settings import load_settings
-from supernet.console import next_step, options_parser, run_command
+from supernet.command_line import options_parser
+from supernet.console import next_step, run_command
 from supernet.errors import UserError
 from supernet.files import check_output
 from supernet.space import load_space

@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from cache.progress import SILENT, Listener
 from supernet.errors import ArchitectureError, UserError
 from supernet.files import replacing
 from supernet.kept import VARIABLE, kept_file
+from supernet.probes import exists
 from supernet.space import FitnessSettings, SearchSpace
 
 VERSION = 1
@@ -44,12 +44,15 @@ def find_frontier(space: SearchSpace, fitness: FitnessSettings, listener: Listen
     Raises:
         SpaceTooLargeError: the space is too large to be solved.
     """
-    path = kept_path(space, fitness)
-    if os.path.exists(path):
-        try:
+    try:
+        path = kept_path(space, fitness)
+        if exists(path):
             return read_frontier(path, space, fitness)
-        except KeptFrontierError as error:
-            listener.remark(f"{error}; computing it again")
+    except KeptFrontierError as error:
+        listener.remark(f"{error}; computing it again")
+    except UserError as error:
+        listener.remark(f"{error}; the frontier is not kept")
+        return exact_frontier(space, fitness, listener=listener)
     frontier = exact_frontier(space, fitness, listener=listener)
     try:
         write_frontier(path, frontier)

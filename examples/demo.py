@@ -5,6 +5,7 @@ Prints every command before it runs it, and ends with a table and the places of 
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -48,10 +49,10 @@ def main() -> None:
 
 def output_folder(description: str | None, default: str) -> Path:
     """Read the one option of a demo: the folder it writes, which must not be there."""
-    parser = argparse.ArgumentParser(description=description)
+    parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
     parser.add_argument("--output", type=Path, default=Path(default), help="folder to write, must not exist")
     output: Path = parser.parse_args().output
-    if output.exists():
+    if os.path.exists(output):
         sys.exit(f"{output} exists; remove it or pass another --output")
     return output
 

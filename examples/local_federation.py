@@ -19,12 +19,12 @@ PAUSE = 10.0
 
 def main() -> None:
     """Start, say what to type, and watch until interrupted."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("folder", type=Path, help="folder for keys and logs, must not exist")
     parser.add_argument("--nodes", type=int, default=4, help="SuperNodes; each has one partition of the run's data")
     parser.add_argument("--data-root", type=Path, help="folder of the data set; the digits need none")
     options = parser.parse_args()
-    if options.folder.exists():
+    if os.path.exists(options.folder):
         sys.exit(f"{options.folder} exists; remove it or name another")
     root = f' data-root="{options.data_root.absolute()}"' if options.data_root else ""
     nodes = [f"partition-id={client}{root}" for client in range(options.nodes)]

@@ -14,7 +14,8 @@ from fitness.report import all_terms
 from fitness.score import score
 from fitness.settings import load_settings
 from supernet.architecture import Architecture, architecture_from_json
-from supernet.console import next_step, options_parser, print_table, run_command
+from supernet.command_line import options_parser
+from supernet.console import next_step, print_table, run_command
 from supernet.errors import ArchitectureError, UserError
 from supernet.files import read_text
 from supernet.genes import encode
@@ -80,9 +81,11 @@ def read_architectures(file: str) -> Iterator[tuple[str, Architecture]]:
     """
     source = _source(file)
     try:
-        text = sys.stdin.read() if file == "-" else read_text(Path(file))
+        text = sys.stdin.read().removeprefix("\ufeff") if file == "-" else read_text(Path(file))
     except UnicodeDecodeError as error:
         raise ArchitectureError(f"{source} is not UTF-8 text; give architectures as JSON") from error
+    except OSError as error:
+        raise ArchitectureError(f"cannot read {source}: {error.strerror}") from error
     if not text.strip():
         raise ArchitectureError(f"{source} is empty; give one architecture as JSON, or one a line")
     lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]

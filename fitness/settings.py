@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from supernet.space import FitnessSettings, SearchSpace, check_fitness
-from supernet.typed_yaml import from_mapping, read_yaml_mapping
+from supernet.typed_yaml import from_mapping, named, read_yaml_mapping
 
 
 def load_settings(path: str | None, space: SearchSpace) -> FitnessSettings:
@@ -15,5 +15,6 @@ def load_settings(path: str | None, space: SearchSpace) -> FitnessSettings:
     if path is None:
         return space.fitness
     settings = from_mapping(FitnessSettings, read_yaml_mapping(Path(path)), path)
-    check_fitness(settings, len(space.stages))
+    with named(path):
+        check_fitness(settings, len(space.stages))
     return settings

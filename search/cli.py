@@ -17,7 +17,8 @@ from search.report import print_report
 from search.subject import Subject, find_subject
 from search.targets import print_targets, refused_line
 from supernet.architecture_file import save_architecture
-from supernet.console import next_step, options_parser, run_command
+from supernet.command_line import options_parser
+from supernet.console import next_step, run_command
 from supernet.errors import UserError
 
 PROG = "search-subnet"

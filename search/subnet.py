@@ -19,6 +19,7 @@ from supernet.files import record, replacing
 from supernet.json_fields import Fields
 from supernet.json_text import parse_json
 from supernet.network import build_network
+from supernet.probes import is_file
 from supernet.space import SearchSpace, space_from_mapping, space_to_mapping
 from supernet.tensor_files import read_tensors
 from supernet.weights import network_with
@@ -107,7 +108,7 @@ def read_subnet_info(folder: str | Path) -> SubnetInfo:
         UserError: the folder holds no subnet, or its file is damaged.
     """
     path = Path(folder) / WEIGHTS
-    if not path.is_file():
+    if not is_file(path):
         raise UserError(f"{folder} holds no subnet: {path} is missing; write one with search-subnet --run … --output")
     check_file(path)
     try:

@@ -13,7 +13,7 @@ from search.report import COSTS, figure
 from supernet.console import print_table
 from supernet.errors import UserError
 from supernet.space import SearchSpace
-from supernet.typed_yaml import from_mapping, read_yaml_mapping
+from supernet.typed_yaml import from_mapping, named, read_yaml_mapping
 from supernet.units import format_quantity
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -31,17 +31,14 @@ def read_targets(path: Path) -> dict[str, Budgets]:
     targets = {}
     for name, fields in read_yaml_mapping(path).items():
         source = f"{path}: {name}"
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
+        if not _NAME.fullmatch(name):
             raise UserError(f"{source} is no name of a target; use letters, digits, '.', '_' and '-'")
         if not isinstance(fields, Mapping):
-            raise UserError(f"{source} must hold a mapping of budgets such as flops_budget: 60M, found {fields!r}")
-        # YAML reads 60000000 and 2e6 as numbers, which are as good as text.
-        spelled = {str(field).replace("-", "_"): _text(str(field), value) for field, value in fields.items()}
+            raise UserError(f"{source} must hold a mapping of budgets, such as flops_budget: 60M")
+        spelled = {field.replace("-", "_"): value for field, value in fields.items()}
         targets[name] = from_mapping(Budgets, spelled, source)
-        try:
+        with named(source):
             check_budgets(targets[name])
-        except UserError as error:
-            raise UserError(f"{source}: {error}") from error
     if not targets:
         raise UserError(f"{path} holds no target; write one like phone: {{flops_budget: 60M}}")
     return targets
@@ -80,8 +77,3 @@ def _cell(report: Mapping[str, Any], key: str) -> str:
         if value is not None
     ]
     return f" {sign} ".join(texts)
-
-
-def _text(field: str, value: Any) -> Any:
-    numeric = field.endswith("_budget") and isinstance(value, int | float) and not isinstance(value, bool)
-    return f"{value!r}" if numeric else value

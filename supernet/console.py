@@ -1,11 +1,10 @@
-"""What all commands share: options from typed dataclasses, one-line errors, exit codes, the next step."""
+"""What all commands share: one-line errors, exit codes, progress, tables, the next step."""
 
-import re
+import contextlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -19,8 +18,9 @@ from rich.table import Table
 from rich.text import Text
 
 from supernet.errors import UserError
-from supernet.typed_yaml import flatten
+from supernet.streams import close_streams, open_streams, output_refusal
 
+#: Exit codes: a mistake that the user can mend, and Ctrl-C.
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 
@@ -31,73 +31,50 @@ stderr = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
 #: Columns of tables that are not printed on a terminal.
 _PIPE_WIDTH = 120
 
-_NEGATIVE = re.compile(r"-\.?\d")
-
-
-class CommandParser(ArgumentParser):
-    """A jsonargparse parser that spells options with dashes and reports mistakes in one line."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print one line and exit with code 2."""
-        del ex
-        print(f"{self.prog}: error: {flatten(message)} (see {self.prog} --help)", file=sys.stderr)
-        raise SystemExit(EXIT_USER_ERROR)
-
-    def parse(self, arguments: Sequence[str]) -> Namespace:
-        """Parse ``arguments``; a switch given alone (``--json``) is on, and values may be negative (``-3M``)."""
-        return self.parse_args(list(self._joined(list(arguments))))
-
-    def spell_with_dashes(self) -> None:
-        """Make every option read ``--flops-budget`` in help; underscores are still understood."""
-        for action in self._actions:
-            dashed = [option.replace("_", "-") for option in action.option_strings]
-            for option in dashed:
-                self._option_string_actions.setdefault(option, action)
-            action.option_strings = dashed
-            if getattr(action, "_typehint", None) is bool:
-                action.nargs = "?"
-
-    def _joined(self, given: list[str]) -> Iterator[str]:
-        """Yield the arguments with values argparse would misread attached to their options."""
-        tokens = iter(zip(given, [*given, ""][1:], strict=True))
-        for token, following in tokens:
-            if token in self._switches() and following.lower() not in ("true", "false"):
-                yield f"{token}=true"
-            elif token in self._option_string_actions and _NEGATIVE.match(following):
-                yield f"{token}={following}"
-                next(tokens)
-            else:
-                yield token
-
-    def _switches(self) -> set[str]:
-        actions = self._option_string_actions.items()
-        return {option for option, action in actions if getattr(action, "_typehint", None) is bool}
-
-
-def options_parser(prog: str, description: str, options: type) -> CommandParser:
-    """Return a parser whose options are the fields of the dataclass ``options``."""
-    parser = CommandParser(prog=prog, description=description)
-    parser.add_class_arguments(options)
-    parser.spell_with_dashes()
-    return parser
-
 
 def run_command(prog: str, command: Callable[[Sequence[str]], int | None], arguments: Sequence[str] | None) -> NoReturn:
     """Run ``command`` on the arguments and exit: 0, 2 for a user's mistake, 130 when interrupted."""
     try:
-        code = command(sys.argv[1:] if arguments is None else arguments) or 0
+        open_streams()
+        code: object = _code_of(command, sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()
+        lost = output_refusal()
+        if lost is not None:
+            raise lost
     except UserError as error:
-        print(f"{prog}: error: {error}", file=sys.stderr)
-        code = EXIT_USER_ERROR
+        code = _refused(prog, str(error))
     except KeyboardInterrupt:
-        print(f"{prog}: interrupted", file=sys.stderr)
+        _tell(f"{prog}: interrupted")
         code = EXIT_INTERRUPTED
     except BrokenPipeError:
         # The reader of a pipe left (``| head``): nothing to tell it.
-        sys.stderr.close()
         code = 0
+    except OSError as error:
+        # Whatever the system refused is for the user to mend: a full disk, a folder that was taken away.
+        where = "standard output" if error is output_refusal() else str(error.filename or "the system refused")
+        code = _refused(prog, f"{where}: {error.strerror or error}")
+    finally:
+        close_streams()
     raise SystemExit(code)
+
+
+def _code_of(command: Callable[[Sequence[str]], int | None], arguments: Sequence[str]) -> object:
+    try:
+        return command(arguments) or 0
+    except SystemExit as ended:
+        # Of the parser, after help or a mistake: what it printed has yet to be written.
+        return ended.code
+
+
+def _refused(prog: str, message: str) -> int:
+    _tell(f"{prog}: error: {' '.join(message.splitlines())}")
+    return EXIT_USER_ERROR
+
+
+def _tell(line: str) -> None:
+    # Where standard error takes nothing, the exit code is what is left to tell.
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr)
 
 
 def next_step(text: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from supernet.digests import DIGESTS, check_content, digest_of, digests_before_replacing, digests_text, read_digests
 from supernet.errors import UserError
+from supernet.probes import check_length, check_readable, children, exists, is_file, is_folder, reaching
 
 
 @contextlib.contextmanager
@@ -51,6 +52,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     Raises:
         OSError: the folder cannot be written, or ``path`` is a folder that is not empty.
     """
+    path = path.absolute()
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -114,6 +116,7 @@ def read_text(path: Path) -> str:
     Raises:
         UserError: the file is missing or cannot be read, or its folder has another digest of it.
     """
+    check_readable(path)
     try:
         # Some editors put a byte order mark in front, which is no part of the text.
         return read_bytes(path).decode("utf-8-sig")
@@ -128,27 +131,38 @@ def check_output(path: Path, *, overwrite: bool | None) -> None:
         UserError: ``path`` exists and ``overwrite`` is false, or None where a command has no such option; or its
             folder cannot be written.
     """
-    if path.is_dir():
+    if is_folder(path):
         raise UserError(f"{path} is a folder; name a file in it")
-    if path.exists() and not overwrite:
+    if exists(path) and not overwrite:
         remedy = "remove it" if overwrite is None else "pass --overwrite to replace it"
         raise UserError(f"{path} exists; {remedy}, or choose another output")
-    _check_writable(path)
+    if exists(path) and not is_file(path):
+        raise UserError(f"{path} is no ordinary file; choose another output")
+    check_writable(path)
 
 
 def check_output_folder(path: Path) -> None:
     """Refuse an output folder that is taken or cannot be written, before any work is done.
 
     Raises:
-        UserError: ``path`` exists and is not an empty folder, or its folder cannot be written.
+        UserError: ``path`` exists and is not an empty folder, is the working folder, or its folder cannot be written.
     """
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if exists(path) and (not is_folder(path) or children(path)):
         raise UserError(f"{path} exists and is not an empty folder; choose another --output")
-    _check_writable(path)
+    if path.resolve() == Path.cwd():
+        raise UserError(f"{path} is the folder you are in, which cannot be replaced; choose another --output")
+    check_writable(path)
 
 
-def _check_writable(path: Path) -> None:
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
+def check_writable(path: Path) -> None:
+    """Refuse a path of a file or folder that cannot be written, before any work is done.
+
+    Raises:
+        UserError: it is too long, or in no folder that may be written to.
+    """
+    with reaching(path, "write"):
+        folder = next(parent for parent in path.absolute().parents if exists(parent))
+        check_length(path, folder)
     try:
         # Asked for by writing: what a system allows on paper is not what a file system does.
         with tempfile.TemporaryFile(dir=folder):

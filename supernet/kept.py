@@ -6,16 +6,42 @@ from pathlib import Path
 
 import platformdirs
 
+from supernet.errors import UserError
+
 #: Names the folder things are kept in, instead of the platform's.
 VARIABLE = "FEDPARETO_CACHE_DIR"
 
 
+class NowhereKeptError(UserError):
+    """There is no folder that things can be kept in."""
+
+
 def kept_file(kind: str, name: str, digest: str, suffix: str) -> Path:
-    """Return where a thing of a ``kind`` is kept; ``digest`` tells things of one name apart."""
+    """Return where a thing of a ``kind`` is kept; ``digest`` tells things of one name apart.
+
+    Raises:
+        NowhereKeptError: see ``kept_folder``.
+    """
     readable = re.sub(r"[^A-Za-z0-9._-]", "-", name)[:60]
     return kept_folder(kind) / f"{readable}-{digest}{suffix}"
 
 
 def kept_folder(kind: str) -> Path:
-    """Return the folder in which things of a ``kind`` are kept."""
-    return Path(os.environ.get(VARIABLE) or platformdirs.user_cache_path("fedpareto")) / kind
+    """Return the folder in which things of a ``kind`` are kept.
+
+    Raises:
+        NowhereKeptError: the user has no home, and no other folder is named.
+    """
+    named = os.environ.get(VARIABLE)
+    return (_platform_folder() if not named else Path(named)) / kind
+
+
+def _platform_folder() -> Path:
+    try:
+        folder = platformdirs.user_cache_path("fedpareto")
+    except RuntimeError:
+        folder = Path("~")
+    # Older versions of platformdirs leave the tilde of a user without a home.
+    if folder.parts[:1] == ("~",):
+        raise NowhereKeptError(f"this user has no home folder to keep things in; name a folder with {VARIABLE}")
+    return folder

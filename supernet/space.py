@@ -307,11 +307,7 @@ def space_from_mapping(mapping: dict[str, Any], source: str) -> SearchSpace:
         SpaceError: a field is unknown, missing, of another type, or makes no network.
     """
     try:
-        if not isinstance(mapping.get("fitness", {}), dict):
-            raise SpaceError(f"fitness must be a mapping of weights, found {mapping['fitness']!r}")
         return from_mapping(SearchSpace, mapping, source)
-    except SpaceError as error:
-        raise SpaceError(f"{source}: {error}") from error
     except UserError as error:
         raise SpaceError(str(error)) from error
 

@@ -1,33 +1,20 @@
-"""YAML mappings read into typed dataclasses, with one-line errors."""
+"""YAML files read into typed dataclasses, with one-line errors."""
 
-import re
-from argparse import ArgumentError
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from supernet.errors import UserError
 from supernet.files import read_text
+from supernet.probes import check_readable
+from supernet.typed_values import build, typed_fields
+from supernet.yaml_text import parse_yaml
 
 T = TypeVar("T")
 
-#: A parser's message of a value that fits none of several types, and of one that does not fit its type.
-_UNION = re.compile(
-    r"Does not validate against any of the Union subtypes Subtypes: .*? Errors: (?P<expected>- Expected .*?) "
-    r"Given value type: \w+ Given value: (?P<value>.*)"
-)
-_MISTAKE = re.compile(r": (?P<expected>(?:- )?Expected an? .*?)\. Got value: (?P<value>.*)")
-
-#: What people call the types of fields.
-_KINDS = {
-    "int": "a whole number",
-    "float": "a number",
-    "str": "text",
-    "bool": "true or false",
-    "tuple": "a list, such as [1, 2]",
-}
+#: Largest file of settings, in bytes; what is larger is none.
+_LARGEST = 1 << 20
 
 
 def read_yaml_mapping(path: Path) -> dict[str, Any]:
@@ -36,12 +23,13 @@ def read_yaml_mapping(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file cannot be read, is not YAML, or holds something else than a mapping.
     """
-    try:
-        content = yaml.safe_load(read_text(path))
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {flatten(str(error))}") from error
+    check_readable(path, _LARGEST)
+    content = parse_yaml(read_text(path), str(path))
+    if content is None:
+        raise UserError(f"{path} is empty; it must hold a mapping of fields, one 'name: value' a line")
     if not isinstance(content, dict):
-        raise UserError(f"{path} must hold a mapping of fields, found {type(content).__name__}")
+        found = "a list" if isinstance(content, list) else "a single value"
+        raise UserError(f"{path} must hold a mapping of fields, one 'name: value' a line; it holds {found}")
     return content
 
 
@@ -49,38 +37,22 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any], source: str) -> T:
     """Build the dataclass ``cls`` from ``mapping``; ``source`` names its origin in errors.
 
     Raises:
-        UserError: a field is unknown, missing, or of another type.
+        UserError: a field is unknown, missing, of another type, or has a value that is not allowed.
     """
-    # Imported here: what only reads presets by value never pays for it.
-    from jsonargparse import ArgumentParser  # noqa: PLC0415
-
     if not isinstance(mapping, Mapping):
-        raise UserError(f"{source} must hold a mapping of fields, found {mapping!r}")
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(cls, "value")
+        raise UserError(f"{source} must hold a mapping of fields, found {type(mapping).__name__}")
+    with named(source):
+        return build(cls, typed_fields(cls, mapping))
+
+
+@contextlib.contextmanager
+def named(source: str) -> Iterator[None]:
+    """Let every error of the block begin with where the values come from.
+
+    Raises:
+        UserError: of the kind that the block raised.
+    """
     try:
-        parsed = parser.parse_object({"value": dict(mapping)})
-        value = parser.instantiate(parsed).value
-    except (ArgumentError, TypeError, ValueError) as error:
-        raise UserError(f"{source}: {flatten(str(error))}") from error
-    if not isinstance(value, cls):
-        raise TypeError(f"expected {cls.__name__}, built {type(value).__name__}")
-    return value
-
-
-def flatten(message: str) -> str:
-    """Return a parser's message as one line a person can read."""
-    message = re.sub(r"Problem with given class_path '[^']*':", "", message)
-    message = re.sub(r'Parser key "(?:value\.)?([^"]*)":', r"\1:", message)
-    message = re.sub(r"Group '([^']*)' does not accept option '([^']*)'", r"there is no field '\1.\2'", message)
-    message = re.sub(r"<class '([^']*)'>", r"\1", message)
-    message = message.replace("typing.", "").replace("value.", "")
-    message = re.sub(r"\s+", " ", message).strip()
-    message = _UNION.sub(lambda union: f"{union['expected']}. Got value: {union['value']}", message)
-    return _MISTAKE.sub(lambda mistake: f" is {mistake['value']}; it must be {_words(mistake['expected'])}", message)
-
-
-def _words(expected: str) -> str:
-    """Return what a parser expected as people say it."""
-    kinds = [kind for kind in re.split(r" ?- Expected an? |^Expected an? ", expected) if kind not in ("", "NoneType")]
-    return " or ".join(_KINDS.get(kind) or re.sub(r"^Literal\[(.*)\]$", r"one of \1", kind) for kind in kinds)
+        yield
+    except UserError as error:
+        raise type(error)(f"{source}: {error}") from error

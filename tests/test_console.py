@@ -1,111 +1,21 @@
-import dataclasses
 import subprocess
 import sys
 from collections.abc import Sequence
 
 import pytest
-from commands import check_refused, run_main
+from commands import run_main
 from rich.table import Table
 
-from supernet.console import next_step, options_parser, print_table, run_command, stderr
+from supernet.console import next_step, print_table, run_command, stderr
 from supernet.errors import BudgetError, UserError
 
 
-@dataclasses.dataclass
-class Options:
-    """Options of a command for tests.
-
-    Attributes:
-        output_file: where to write.
-        flops_max: most MACs.
-        rounds: how many rounds.
-        dry_run: write nothing.
-        with_plot: draw.
-    """
-
-    output_file: str
-    flops_max: str | None = None
-    rounds: int = 3
-    dry_run: bool = False
-    with_plot: bool = True
-
-
-def _parsed(*arguments: str) -> dict[str, object]:
-    return vars(options_parser("prog", "A command.", Options).parse(arguments)).copy()
-
-
 def _main(arguments: Sequence[str]) -> None:
-    def command(given: Sequence[str]) -> None:
-        print(options_parser("prog", "A command.", Options).parse(given).rounds)
-
-    run_command("prog", command, arguments)
-
-
-@pytest.mark.parametrize("option", ["--output-file", "--output_file"])
-def test_options_are_spelled_with_dashes_or_underscores(option: str) -> None:
-    assert _parsed(option, "a.txt")["output_file"] == "a.txt"
-    assert _parsed(f"{option}=a.txt")["output_file"] == "a.txt"
-
-
-def test_help_shows_dashes_and_exits_with_0(capsys: pytest.CaptureFixture[str]) -> None:
-    outcome = run_main(_main, capsys, "--help")
-    assert outcome.code == 0
-    assert "--output-file" in outcome.out
-    assert "--dry-run [{true,false}]" in outcome.out
-    assert "most MACs" in outcome.out
-    assert "_file" not in outcome.out
-
-
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [
-        ([], (False, True)),
-        (["--dry-run"], (True, True)),
-        (["--dry_run", "true"], (True, True)),
-        (["--dry-run=false"], (False, True)),
-        (["--with-plot", "false"], (False, False)),
-        (["--dry-run", "--with-plot", "False"], (True, False)),
-    ],
-)
-def test_a_switch_alone_is_on_and_takes_true_or_false(given: list[str], expected: tuple[bool, bool]) -> None:
-    parsed = _parsed(*given, "--output-file", "a")
-    assert (parsed["dry_run"], parsed["with_plot"]) == expected
-    assert parsed["output_file"] == "a"
-
-
-def test_a_switch_before_another_option_takes_no_value_from_it() -> None:
-    parsed = _parsed("--dry-run", "--rounds", "5", "--output-file", "a")
-    assert (parsed["dry_run"], parsed["rounds"]) == (True, 5)
-
-
-@pytest.mark.parametrize("value", ["-3M", "-.5", "-3"])
-def test_a_negative_value_is_a_value_and_no_option(value: str) -> None:
-    assert _parsed("--flops-max", value, "--output-file", "a")["flops_max"] == value
-
-
-@pytest.mark.parametrize(
-    ("arguments", "named"),
-    [
-        ([], "output"),
-        (["--output-file", "a", "--rounds", "many"], "rounds"),
-        (["--output-file", "a", "--rounds", "1.5"], "rounds"),
-        (["--output-file", "a", "--colour", "red"], "--colour"),
-        (["--output-file", "a", "extra"], "extra"),
-        (["--output-file"], "output"),
-        (["--output-file", "a", "--dry-run=maybe"], "dry"),
-    ],
-)
-def test_a_bad_option_is_one_line_that_names_it(
-    capsys: pytest.CaptureFixture[str], arguments: list[str], named: str
-) -> None:
-    error = check_refused(run_main(_main, capsys, *arguments), "prog")
-    assert named in error
-    assert "see prog --help" in error
+    run_command("prog", lambda given: print(*given), arguments)
 
 
 def test_a_command_that_succeeds_exits_with_0(capsys: pytest.CaptureFixture[str]) -> None:
-    outcome = run_main(_main, capsys, "--output-file", "a", "--rounds", "7")
-    assert outcome == (0, "7\n", "")
+    assert run_main(_main, capsys, "a", "7") == (0, "a 7\n", "")
 
 
 @pytest.mark.parametrize(
@@ -126,6 +36,23 @@ def test_errors_for_the_user_are_one_line_and_an_exit_code(
         run_command("prog", command, arguments)
 
     assert run_main(main, capsys) == (code, "", line)
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (PermissionError(13, "Permission denied", "/a/b"), "prog: error: /a/b: Permission denied\n"),
+        (OSError(28, "No space left on device"), "prog: error: the system refused: No space left on device\n"),
+        (UserError("two\nlines\r\nand more"), "prog: error: two lines and more\n"),
+    ],
+)
+def test_whatever_the_system_refuses_is_one_line(
+    capsys: pytest.CaptureFixture[str], error: Exception, line: str
+) -> None:
+    def command(given: Sequence[str]) -> None:
+        raise error
+
+    assert run_main(lambda arguments: run_command("prog", command, arguments), capsys) == (2, "", line)
 
 
 def test_a_programming_error_keeps_its_traceback() -> None:

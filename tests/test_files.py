@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from supernet.errors import UserError
-from supernet.files import check_output, read_text, replacing, write_text
+from supernet.files import check_output, check_output_folder, check_writable, read_text, replacing, write_text
 
 
 def _write_half(path: Path, error: BaseException) -> None:
@@ -100,4 +100,34 @@ def test_a_folder_is_refused_as_an_output_file(tmp_path: Path) -> None:
 
 def test_a_new_output_in_a_new_folder_is_allowed_and_not_made(tmp_path: Path) -> None:
     check_output(tmp_path / "a" / "b" / "cache.jsonl", overwrite=False)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_byte_order_mark_is_no_part_of_a_text(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes("\ufeffβ".encode())
+    assert read_text(tmp_path / "a") == "β"
+
+
+@pytest.mark.parametrize("overwrite", [True, None])
+def test_a_device_is_never_replaced(tmp_path: Path, overwrite: bool | None) -> None:
+    (tmp_path / "link").symlink_to("/dev/null")
+    for path in (Path("/dev/null"), tmp_path / "link"):
+        with pytest.raises(UserError, match=f"^{path} "):
+            check_output(path, overwrite=overwrite)
+
+
+def test_the_working_folder_is_no_output_even_if_it_is_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path in (Path("."), tmp_path, Path("a/..")):
+        with pytest.raises(UserError, match="is the folder you are in"):
+            check_output_folder(path)
+    (tmp_path / "a").mkdir()
+    check_output_folder(Path("a"))
+
+
+@pytest.mark.parametrize("name", ["n" * 216, "é" * 120, "a/" + "n" * 300, "n/" * 2000])
+def test_a_path_that_is_too_long_to_write_is_refused_before_any_work(tmp_path: Path, name: str) -> None:
+    for check in (check_output_folder, lambda path: check_output(path, overwrite=True), check_writable):
+        with pytest.raises(UserError, match=r"cannot (read|write) "):
+            check(tmp_path / name)
     assert os.listdir(tmp_path) == []

@@ -1,4 +1,5 @@
 import dataclasses
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,7 +18,7 @@ import cache.kept
 from cache.frontier import Frontier, exact_frontier
 from cache.kept import KeptFrontierError, find_frontier, kept_path, read_frontier, write_frontier
 from cache.progress import Listener
-from supernet.kept import kept_folder
+from supernet.kept import VARIABLE, NowhereKeptError, kept_folder
 from supernet.space import FitnessSettings
 
 SPACE = dataclasses.replace(tiny_space(), resolutions=(8,), depths=(1, 2), kernels=(3,))
@@ -286,3 +287,34 @@ def test_processes_that_keep_a_frontier_at_once_leave_one_good_file(folder: Path
     path = kept_path(space, space.fitness)
     assert list(folder.iterdir()) == [path]
     _check_equal(read_frontier(path, space, space.fitness), expected)
+
+
+def test_a_user_without_a_home_keeps_nothing_and_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expected: Frontier
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(VARIABLE)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    # What is left of the tilde where neither HOME nor the system's users say what it stands for.
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    with pytest.raises(NowhereKeptError, match=f"name a folder with {VARIABLE}"):
+        kept_folder("frontiers")
+    found, remarks, _ = _find()
+    _check_equal(found, expected)
+    assert remarks == [
+        f"this user has no home folder to keep things in; name a folder with {VARIABLE}; the frontier is not kept"
+    ]
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["file", "file/a", "loop", "n" * 300])
+def test_a_cache_folder_that_is_none_keeps_nothing_and_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expected: Frontier, name: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "loop").symlink_to("loop")
+    monkeypatch.setenv(VARIABLE, str(tmp_path / name))
+    found, (remark,), _ = _find()
+    _check_equal(found, expected)
+    assert str(tmp_path / name) in remark
+    assert "the frontier is not kept" in remark

@@ -162,7 +162,7 @@ def test_a_killed_measurement_goes_on_where_it_was(command: Command) -> None:
         (("--space", "mobilenet-tiny", "--seed", "-1"), "--seed is -1; it must be at least 0"),
         (("--space", "mobilenet-tiny", "--validate", "1"), "--validate is 1; it must be at least 4 networks"),
         (("--space", "mobilenet-tiny", "--interval", "0"), "--interval is 0.0; it must be above 0 and below 1"),
-        (("--space", "mobilenet-tiny", "--interval", ".nan"), "--interval is nan; it must be above 0"),
+        (("--space", "mobilenet-tiny", "--interval", ".nan"), "--interval is .nan; it must be a finite number"),
         (("--space", "mobilenet-tiny", "--runtime", "tflite"), "runtime"),
         (("--space", "mobilenet-tiny", "--device", "tpu"), "device"),
         (("--space", "mobilenet-tiny", "--output", "."), ". is a folder; name a file in it"),

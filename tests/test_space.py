@@ -41,7 +41,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"kernel_sizes": [3]}, "kernel_sizes"),
     ({"expands": None}, "expands"),
     ({"stem": None}, "stem"),
-    ({"depths": 2}, "depths"),
+    ({"depths": {"most": 2}}, "depths"),
     ({"depths": [1.5]}, "depths"),
     ({"expands": ["wide"]}, "expands"),
     ({"norm": "layer"}, "norm"),
@@ -95,8 +95,8 @@ BAD_RESNET: list[tuple[dict[str, Any], str]] = [
     ({"expands": [-0.5, 0.5]}, "expands .* ratios above 0"),
     ({"expands": [0.5, 0.1]}, "expands .* ascending"),
     ({"expands": [0.5, 0.5]}, "expands .* ascending"),
-    ({"expands": [0.5, float("inf")]}, "expands is .*inf"),
-    ({"expands": [0.5, float("nan")]}, "expands is .*nan"),
+    ({"expands": [0.5, float("inf")]}, r"expands\[1\] is \.?inf; it must be a finite number"),
+    ({"expands": [0.5, float("nan")]}, r"expands\[1\] is \.?nan; it must be a finite number"),
 ]
 
 

@@ -8,8 +8,10 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from supernet.console import CommandParser, run_command
+from supernet.command_line import CommandParser
+from supernet.console import run_command
 from supernet.errors import UserError
+from supernet.typed_values import typed
 from supernet.typed_yaml import read_yaml_mapping
 from training.config import RunConfig, check_unedited
 
@@ -37,8 +39,7 @@ def _run(arguments: Sequence[str]) -> int:
         # All options override what the run was trained with.
         values = parser.parse(["--config", str(resumed / CONFIG), *arguments])
         _check_output(values.output, resumed)
-    fields = parser.instantiate(values).as_dict()
-    config = RunConfig(**{name: fields[name] for name in RunConfig.__dataclass_fields__})
+    config = parser.build(RunConfig, values)
     files = [Path(str(path)) for path in values.config or ()]
     return run_session(_relocated(config, files), resumed)
 
@@ -47,7 +48,7 @@ def _parser() -> CommandParser:
     parser = CommandParser(
         prog=PROG, description="Train a once-for-all supernet federatedly, with a curriculum from a Pareto cache."
     )
-    parser.add_argument("--config", action="config", help="YAML file of these options; later options override it")
+    parser.add_config("--config", RunConfig, "YAML file of these options; later options override it", ("resume",))
     # Without a default: an option that was given nothing is told from one that was not given.
     parser.add_argument(
         "--resume",
@@ -99,12 +100,18 @@ def _check_output(output: str | None, resumed: Path) -> None:
     from training.inputs import absolute  # noqa: PLC0415
     from training.run_folder import CONFIG  # noqa: PLC0415
 
-    known = (str(resumed), read_yaml_mapping(resumed / CONFIG).get("output"))
+    known = (str(resumed), _output_in(resumed / CONFIG))
     if output and absolute(output) not in [absolute(place) for place in known if place]:
         raise UserError(
             f"output is {output}, but a resumed run goes on in its own folder {resumed}; leave output out, or move the "
             "folder"
         )
+
+
+def _output_in(path: Path) -> str | None:
+    """Return the output that a configuration names."""
+    output: str | None = typed(read_yaml_mapping(path).get("output"), str | None, f"{path}: output")
+    return output
 
 
 def _relocated(config: RunConfig, files: Sequence[Path]) -> RunConfig:
@@ -114,5 +121,5 @@ def _relocated(config: RunConfig, files: Sequence[Path]) -> RunConfig:
 
     for path in files:
         if holds_run(path.parent):
-            config = relocated(config, read_yaml_mapping(path).get("output"), path.parent)
+            config = relocated(config, _output_in(path), path.parent)
     return config

@@ -11,6 +11,7 @@ from typing import Any
 from cache.entries import Entry, make_entry
 from supernet.errors import UserError
 from supernet.files import write_recorded
+from supernet.probes import exists
 from supernet.space import SearchSpace
 from supernet.units import format_quantity
 from supernet.weights import Tensors, views
@@ -348,7 +349,7 @@ def _described(space: SearchSpace, error: OutOfMemoryError) -> str:
 def _kept(run: Run, state: RunState, models: Models) -> str:
     """Make sure that the last whole round has a checkpoint; return the words that say where."""
     folder = checkpoint_folder(run.folder, state.round)
-    if not folder.exists():
+    if not exists(folder):
         _write_files(run, state)
         save_checkpoint(run.folder, state, run.config_mapping, models.supernet, models.velocity, models.branches)
     return f"round {state.round} is kept in {folder}"

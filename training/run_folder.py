@@ -18,6 +18,7 @@ from supernet.errors import UserError
 from supernet.files import check_output_folder, read_text, record, replacing_folder, write_text
 from supernet.json_fields import Fields, fields_of
 from supernet.json_text import parse_json
+from supernet.probes import exists, is_file, is_folder
 from supernet.space import SearchSpace, space_from_mapping, space_to_mapping
 from supernet.typed_yaml import from_mapping, read_yaml_mapping
 from training.checkpoint import CHECKPOINTS, newest_checkpoint, read_checkpoint_config
@@ -131,7 +132,7 @@ def check_new_run(folder: Path) -> None:
         RunError: it holds a run (offers ``--resume``).
         UserError: it is not empty, or cannot be written.
     """
-    if (folder / CONFIG).exists():
+    if exists(folder / CONFIG):
         raise RunError(
             f"{folder} already holds a run; go on with: train-supernet --resume {folder}, or choose another --output"
         )
@@ -162,10 +163,7 @@ def check_holds_run(folder: Path) -> None:
     Raises:
         RunError: naming the file, and the run that ``folder`` is a part of, if it is.
     """
-    try:
-        reason = _lacking(folder)
-    except OSError as error:
-        reason = f"it cannot be read ({error.strerror or error})"
+    reason = _lacking(folder)
     if reason is not None:
         raise RunError(f"{folder} holds no run: {reason}")
 
@@ -180,15 +178,15 @@ def _lacking(folder: Path) -> str | None:
     missing = _missing(folder)
     if missing is None:
         return None
-    reason = "it is a file" if folder.exists() else "there is no such folder"
-    if folder.is_dir():
+    reason = "it is a file" if exists(folder) else "there is no such folder"
+    if is_folder(folder):
         reason = f"{folder / missing} is missing"
     around = next((parent for parent in folder.parents if holds_run(parent)), None)
     return reason if around is None else f"{reason}; it is a part of the run {around}"
 
 
 def _missing(folder: Path) -> str | None:
-    return next((name for name in (CONFIG, SPACE, CACHE, SPLIT) if not (folder / name).is_file()), None)
+    return next((name for name in (CONFIG, SPACE, CACHE, SPLIT) if not is_file(folder / name)), None)
 
 
 def read_space(folder: Path) -> SearchSpace:

@@ -7,6 +7,7 @@ from rich.table import Table
 from cache.progress import shown
 from supernet.architecture_file import ARCHITECTURE
 from supernet.console import EXIT_INTERRUPTED, next_step, print_table, stderr
+from supernet.probes import exists, is_file
 from supernet.units import format_bytes, format_quantity
 from training.accountant import guarantee
 from training.allocator import keep_freed_memory
@@ -126,7 +127,7 @@ def _description(prepared: Prepared) -> str:
 
 
 def _print_end(folder: Path) -> None:
-    if (folder / ACCOUNTING).exists():
+    if exists(folder / ACCOUNTING):
         print_accounting(folder)
     evaluated = [record for record in read_records(folder / METRICS) if record["probes"]]
     if not evaluated:
@@ -146,6 +147,6 @@ def _print_end(folder: Path) -> None:
 def _next_search(folder: Path, budget: str) -> str:
     """Return how to take a subnet out of the run: what it has found itself, with the weights it was found with."""
     found = folder / ARCHITECTURE
-    if found.is_file():
+    if is_file(found):
         return f"search-subnet --run {folder} --architecture {found} --checkpoint newest --output subnet"
     return f"search-subnet --run {folder} --flops-budget {budget}"

@@ -16,7 +16,7 @@ from cache.progress import Listener
 from supernet.errors import UserError
 from supernet.files import read_text, write_text
 from supernet.json_text import parse_json, sealed, unsealed
-from supernet.kept import kept_file
+from supernet.kept import NowhereKeptError, kept_file
 from supernet.machine import machine
 from supernet.typed_yaml import from_mapping
 from supernet.units import format_quantity
@@ -92,7 +92,11 @@ def choose_profile(
         return Choice(asked, "as configured")
     entry = _representative(entries)
     identity = _identity(precision, config, recipe, entry, device)
-    path = kept_file("profiles", recipe.space.name, _digest(identity), ".json")
+    try:
+        path = kept_file("profiles", recipe.space.name, _digest(identity), ".json")
+    except NowhereKeptError as error:
+        listener.remark(f"{error}; the profile is not kept")
+        return _measure(precision, config, _sized(recipe, entry, device), listener)
     kept = _read(path, identity)
     if kept is not None:
         return kept

@@ -13,10 +13,12 @@ from search.comparison.outcome import Outcome, read_outcome, write_outcome
 from search.comparison.plot import plot_rows
 from search.comparison.study import Study, Trial, read_study, trial_name
 from search.comparison.summary import rows, to_csv, to_markdown, to_table
-from supernet.console import next_step, options_parser, print_table, run_command, stderr
+from supernet.command_line import options_parser
+from supernet.console import next_step, print_table, run_command, stderr
 from supernet.errors import BudgetError, UserError
-from supernet.files import write_text
+from supernet.files import check_writable, write_text
 from supernet.genes import smallest_genes
+from supernet.probes import exists
 from supernet.space import load_space
 from supernet.units import format_quantity, parse_quantity
 from training.unused_settings import read_only
@@ -55,6 +57,7 @@ def _run(arguments: Sequence[str]) -> None:
         raise UserError(f"jobs is {options.jobs}; it must be at least 1")
     study = read_study(Path(options.config), options.data_root)
     folder = Path(options.output or f"runs/{study.name}")
+    check_writable(folder / "runs")
     _describe(study, folder)
     _check_budgets(study)
     try:
@@ -101,12 +104,12 @@ def _run_trials(study: Study, folder: Path, jobs: int) -> None:
 
     first = [trial for trial in study.trials if trial.label == study.reference]
     others = [trial for trial in study.trials if trial.label != study.reference]
-    if not all(_outcome_path(folder, trial).exists() for trial in study.trials):
+    if not all(exists(_outcome_path(folder, trial)) for trial in study.trials):
         _check_test_images(study)
     with shown() as listener:
         trials = Trials(folder / "runs", jobs, listener)
         for stage in (first, others):
-            waiting = [trial for trial in stage if not _outcome_path(folder, trial).exists()]
+            waiting = [trial for trial in stage if not exists(_outcome_path(folder, trial))]
             limited = [_with_compute(study, folder, trial) for trial in waiting]
             for trial, run in trials.run(limited):
                 write_outcome(_outcome_path(folder, trial), measure(trial, run, study.budgets))
@@ -136,7 +139,7 @@ def _outcome_path(folder: Path, trial: Trial) -> Path:
 def _report(study: Study, folder: Path) -> int:
     """Write table and plot of what is finished and may be compared; return how many runs are left out."""
     paths = [_outcome_path(folder, trial) for trial in study.trials]
-    finished = [read_outcome(path) for path in paths if path.exists()]
+    finished = [read_outcome(path) for path in paths if exists(path)]
     limits = _limits(study, finished)
     found = judged(
         # Without its reference a run can be compared with nothing yet.

@@ -7,6 +7,7 @@ from typing import Any
 
 from supernet.errors import UserError
 from supernet.files import read_text
+from supernet.probes import is_file
 from training.config import RunConfig
 from training.methods.coincidence import coincides, normal_form
 from training.unused_settings import unread, unread_words
@@ -56,7 +57,7 @@ def check_distinct(path: Path, configs: Mapping[str, RunConfig]) -> None:
 
 def _entries(config: RunConfig) -> int | None:
     """Return how many entries the cache has that a run names, None if it is built or cannot be read yet."""
-    if config.cache is None or not Path(config.cache).is_file():
+    if config.cache is None or not is_file(Path(config.cache)):
         return None
     return max(0, len([line for line in read_text(Path(config.cache)).splitlines() if line.strip()]) - 1)
 

@@ -7,7 +7,8 @@ from typing import Any, get_args
 
 from search.comparison.settings import check_distinct, check_read
 from supernet.errors import UserError
-from supernet.typed_yaml import from_mapping, read_yaml_mapping
+from supernet.typed_values import typed
+from supernet.typed_yaml import from_mapping, named, read_yaml_mapping
 from supernet.units import parse_quantity
 from training.config import RunConfig
 from training.methods.settings import MethodName
@@ -83,13 +84,13 @@ def read_study(path: Path, data_root: str | None = None) -> Study:
     for name in _FIELDS:
         if name not in mapping:
             raise UserError(f"{path} lacks the field {name!r}; a study has: {', '.join(_FIELDS)}")
-    methods, seeds = mapping["methods"], mapping["seeds"]
+    methods, seeds = mapping["methods"], typed(mapping["seeds"], tuple[int, ...], f"{path}: seeds")
     if not isinstance(methods, dict) or not methods:
         raise UserError(f"{path}: methods must be a mapping of names to their own settings, e.g. cotrain: {{}}")
-    if not isinstance(seeds, list) or not seeds or any(type(seed) is not int or seed < 0 for seed in seeds):
-        raise UserError(f"{path}: seeds is {seeds!r}; it must list whole numbers of at least 0")
+    if not seeds or min(seeds) < 0:
+        raise UserError(f"{path}: seeds is {list(seeds)}; it must list whole numbers of at least 0")
     base = dict(_mapping(mapping["run"], f"{path}: run"))
-    reference = mapping.get("reference")
+    reference = typed(mapping.get("reference"), str | None, f"{path}: reference")
     if reference is not None and reference not in methods:
         raise UserError(f"{path}: reference is {reference!r}; it must be one of the methods: {', '.join(methods)}")
     if (base.get("compute") is None) == (reference is None):
@@ -98,13 +99,13 @@ def read_study(path: Path, data_root: str | None = None) -> Study:
             "the method whose run.rounds decide how much the others compute"
         )
     if data_root is not None:
-        base["data"] = {**_mapping(base.get("data") or {}, f"{path}: run.data"), "root": data_root}
+        base["data"] = {**_mapping(base.get("data", {}), f"{path}: run.data"), "root": data_root}
     settings = {label: _own(path, label, own) for label, own in methods.items()}
     configs = {label: _config(path, label, {**_merged(base, own), "seed": 0}) for label, own in settings.items()}
     check_read(path, configs, settings)
     check_distinct(path, configs)
     return Study(
-        name=str(mapping["name"]),
+        name=typed(mapping["name"], str, f"{path}: name"),
         labels=list(settings),
         seeds=list(dict.fromkeys(seeds)),
         budgets=_budgets(path, mapping["budgets"]),
@@ -122,7 +123,7 @@ def _own(path: Path, label: str, own: object) -> dict[str, Any]:
     where = f"{path}: methods.{label}"
     if not label.replace("-", "").replace("_", "").isalnum():
         raise UserError(f"{where}: names of methods are letters, digits, - and _")
-    settings = dict(_mapping(own or {}, where))
+    settings = dict(_mapping({} if own is None else own, where))
     for name in settings:
         if name in SHARED:
             raise UserError(f"{where}.{name}: all methods of a study share {', '.join(SHARED)}; move it to run")
@@ -133,14 +134,17 @@ def _own(path: Path, label: str, own: object) -> dict[str, Any]:
 
 
 def _config(path: Path, label: str, fields: Mapping[str, Any]) -> RunConfig:
-    tracking = {"wandb": "off", **(fields.get("tracking") or {}), "progress": False}
-    return from_mapping(RunConfig, {**fields, "tracking": tracking}, f"{path}: methods.{label}")
+    where = f"{path}: methods.{label}"
+    tracking = {"wandb": "off", **_mapping(fields.get("tracking", {}), f"{where}.tracking"), "progress": False}
+    return from_mapping(RunConfig, {**fields, "tracking": tracking}, where)
 
 
 def _budgets(path: Path, value: object) -> list[int]:
-    if not isinstance(value, list) or not value:
-        raise UserError(f"{path}: budgets is {value!r}; it must list MACs, e.g. [20M, 60M]")
-    return sorted({parse_quantity(str(budget)) for budget in value})
+    texts = typed(value, tuple[str, ...], f"{path}: budgets")
+    if not texts:
+        raise UserError(f"{path}: budgets is empty; it must list MACs, e.g. [20M, 60M]")
+    with named(f"{path}: budgets"):
+        return sorted({parse_quantity(text) for text in texts})
 
 
 def _merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
@@ -154,5 +158,5 @@ def _merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
 
 def _mapping(value: object, where: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise UserError(f"{where} must be a mapping of settings, found {value!r}")
+        raise UserError(f"{where} must be a mapping of settings")
     return value

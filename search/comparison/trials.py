@@ -16,6 +16,7 @@ from supernet.errors import UserError
 from supernet.files import read_text
 from supernet.json_fields import fields_of
 from supernet.json_text import parse_json
+from supernet.probes import exists, reaching
 from supernet.typed_yaml import from_mapping, read_yaml_mapping
 from training.config import RunConfig, config_to_mapping, write_config
 from training.run_folder import CONFIG, METRICS
@@ -52,7 +53,8 @@ class Trials:
             UserError: a trial failed, or its folder holds another run.
             KeyboardInterrupt: all processes have stopped at the edge of a round and go on when run again.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
+        with reaching(self._folder, "write"):
+            self._folder.mkdir(parents=True, exist_ok=True)
         waiting, running = list(trials), dict[Trial, subprocess.Popen[bytes]]()
         finished: list[Trial] = []
         with self._stopped_at_the_end(running):
@@ -73,7 +75,7 @@ class Trials:
     def _start(self, trial: Trial) -> subprocess.Popen[bytes]:
         """Start a trial anew, or go on with it; one that is finished ends at once."""
         run = self._run_of(trial)
-        if (run / CONFIG).exists():
+        if exists(run / CONFIG):
             self.check_same(trial, run)
             arguments = ["--resume", str(run), "--data.root", trial.config.data.root]
         else:
@@ -94,7 +96,7 @@ class Trials:
             UserError: naming the run.
         """
         config = self._folder / f"{trial.name}.yaml"
-        if not config.exists() or _asked(config) != _compared(trial.config):
+        if not exists(config) or _asked(config) != _compared(trial.config):
             raise UserError(
                 f"{run} was trained with other settings than the study has now; restore them, or name another --output"
             )

@@ -12,11 +12,13 @@ from cache.latency.cost import latency_cost
 from cache.latency.table import Conditions, LatencyTable, check_conditions, read_table, write_latency_table
 from cache.progress import shown
 from search.subject import RunImages, find_space
-from supernet.console import next_step, options_parser, run_command
+from supernet.command_line import options_parser
+from supernet.console import next_step, run_command
 from supernet.errors import UserError
 from supernet.files import check_output
 from supernet.genes import random_genes
 from supernet.machine import machine
+from supernet.probes import is_file
 from supernet.space import SearchSpace
 
 if TYPE_CHECKING:
@@ -79,7 +81,7 @@ def _run(arguments: Sequence[str]) -> None:
     _check_numbers(options)
     options.data.check(options.run)
     output = Path(options.output)
-    existing = options.validate is not None and output.is_file() and not options.overwrite
+    existing = options.validate is not None and is_file(output) and not options.overwrite
     check_output(output, overwrite=options.overwrite or existing)
     if (options.space is None) == (options.run is None):
         raise UserError("give either --space NAME or --run FOLDER")

@@ -19,6 +19,7 @@ from search.stopwatch import Clock, Effort, Timing, measure_against
 from supernet.architecture import Architecture
 from supernet.genes import decode, gene_layout
 from supernet.network import build_network
+from supernet.probes import exists
 from supernet.space import SearchSpace
 
 #: A group of blocks has no more weights than this: the memory they take stays bounded.
@@ -90,7 +91,7 @@ def started_table(output: Path, conditions: Conditions) -> LatencyTable:
         LatencyTableError: what it has left was measured under other conditions; the message names the field.
     """
     partial = partial_path(output)
-    if not partial.exists():
+    if not exists(partial):
         return LatencyTable({}, conditions)
     table = read_table(partial)
     wanted = dataclasses.asdict(conditions)

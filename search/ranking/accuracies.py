@@ -16,6 +16,7 @@ from supernet.errors import ArchitectureError, UserError
 from supernet.files import read_text, write_text
 from supernet.json_fields import fields_of
 from supernet.json_text import parse_json, sealed, unsealed
+from supernet.probes import exists
 
 FORMAT = "fedpareto-accuracies"
 VERSION = 2
@@ -62,7 +63,7 @@ class Journal:
         self._path, self._subnets = path, subnets
         self._header = json.loads(json.dumps({"format": FORMAT, "version": VERSION, **header}))
         self.accuracies: list[float] = []
-        if path.exists() and read_text(path).strip():
+        if exists(path) and read_text(path).strip():
             self._go_on()
         else:
             write_text(path, json.dumps(sealed(self._header)) + "\n")

@@ -18,8 +18,9 @@ from search.ranking.report import print_ranking, print_weights, rank, ranking_to
 from search.ranking.sample import Sample, sample_of
 from search.ranking.sampling import draw_subnets, macs_bands
 from search.subject import find_space, find_subject
-from supernet.console import next_step, options_parser, run_command
-from supernet.files import write_text
+from supernet.command_line import options_parser
+from supernet.console import next_step, run_command
+from supernet.files import check_writable, write_text
 from supernet.space import FitnessSettings, SearchSpace
 from supernet.units import format_quantity
 
@@ -39,6 +40,8 @@ def _run(arguments: Sequence[str]) -> None:
     parser = options_parser(PROG, description, Options)
     options = Options(**parser.instantiate(parser.parse(arguments)).as_dict())
     check_options(options)
+    if options.run is not None:
+        check_writable(options.folder / REPORT)
     sample, settings = _given(options) if options.run is None else _of_run(options, options.run)
     ranking = rank(sample, settings, options.seed)
     report: dict[str, Any] = {"space": sample.space.name, "fitness": settings_to_json(settings)}

@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 
 from supernet.errors import UserError
 from supernet.json_text import parse_json
+from supernet.probes import is_file
 from training.flower.line import GONE, PID, SOCKET, Line, LineLost, Reply
 from training.flower.settings import FlowerConfig
 
@@ -229,7 +230,7 @@ def _check_security(config: FlowerConfig) -> None:
         )
     if certificates is not None and config.insecure:
         raise UserError("--flower.insecure and --flower.root-certificates exclude each other; drop one")
-    if certificates is not None and not Path(certificates).is_file():
+    if certificates is not None and not is_file(Path(certificates)):
         raise UserError(
             f"flower.root_certificates is {certificates}, which is no file; give the PEM file of the authority"
         )

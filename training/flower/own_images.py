@@ -23,6 +23,7 @@ from supernet.files import replacing
 from supernet.json_fields import Fields, fields_of
 from supernet.json_text import parse_json
 from supernet.kept import kept_file
+from supernet.probes import reaching
 from supernet.weights import Tensors
 from training.config import RunConfig, config_to_mapping
 from training.data.folders import all_files
@@ -163,7 +164,8 @@ def _identity(node: NodeConfig, config: RunConfig, preparation: Preparation) -> 
     data = (config.data.name, config.data.validation, config.data.images, config.client.batch, config.clients.count)
     digest = hashlib.sha256(repr((dataclasses.astuple(node), preparation.to_json(), chosen, data)).encode())
     for path in _files(node):
-        status = path.stat()
+        with reaching(path):
+            status = path.stat()
         digest.update(f"{path!a}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:16]
 

@@ -1,0 +1,120 @@
+"""Questions to the file system, whose failures are errors for people.
+
+A path from outside may be too long, run in circles, or lead through a folder that may not be searched: asking whether
+something is there can fail as reading it can.
+"""
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from supernet.errors import UserError
+
+#: Bytes that a temporary file's name has more than that of the file it becomes; bytes of names in a folder of ours.
+_BESIDE, _BELOW = 40, 256
+
+
+@contextlib.contextmanager
+def reaching(path: Path, verb: str = "read") -> Iterator[None]:
+    """Turn failures of the file system in the block into one line that names ``path``.
+
+    Raises:
+        UserError: the system refused, or the path is one that no file can have.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot {verb} {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        # What python says of a path that holds a NUL or half a character.
+        raise UserError(f"cannot {verb} {str(path)!r}: {error}") from error
+
+
+def status(path: Path) -> os.stat_result | None:
+    """Return what the system knows of ``path``, links followed; None if nothing is there.
+
+    Raises:
+        UserError: that cannot be found out.
+    """
+    with reaching(path):
+        try:
+            return path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+
+def exists(path: Path) -> bool:
+    """Return whether anything is at ``path``.
+
+    Raises:
+        UserError: that cannot be found out.
+    """
+    return status(path) is not None
+
+
+def is_file(path: Path) -> bool:
+    """Return whether an ordinary file is at ``path``.
+
+    Raises:
+        UserError: that cannot be found out.
+    """
+    found = status(path)
+    return found is not None and stat.S_ISREG(found.st_mode)
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether a folder is at ``path``.
+
+    Raises:
+        UserError: that cannot be found out.
+    """
+    found = status(path)
+    return found is not None and stat.S_ISDIR(found.st_mode)
+
+
+def children(folder: Path) -> list[Path]:
+    """Return what is in ``folder``, sorted by name; nothing if it is not there.
+
+    Raises:
+        UserError: the folder cannot be read.
+    """
+    with reaching(folder):
+        try:
+            return sorted(folder.iterdir())
+        except FileNotFoundError:
+            return []
+
+
+def check_readable(path: Path, most: int | None = None) -> None:
+    """Refuse to read what has no end, or is larger than it can be.
+
+    Raises:
+        UserError: ``path`` is a folder or a device, or has more than ``most`` bytes.
+    """
+    found = status(path)
+    if found is None:
+        return
+    if stat.S_ISDIR(found.st_mode) or stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode):
+        kind = "folder" if stat.S_ISDIR(found.st_mode) else "device"
+        raise UserError(f"cannot read {path}: it is a {kind}, not a file")
+    if most is not None and found.st_size > most:
+        raise UserError(f"cannot read {path}: it has {found.st_size:,} bytes; such a file has at most {most:,}")
+
+
+def check_length(path: Path, folder: Path) -> None:
+    """Refuse a path to be written that leaves no room for names beside it and below it.
+
+    Args:
+        path: a file or folder that is not there yet.
+        folder: the nearest folder above it that exists.
+
+    Raises:
+        UserError: a name in it, or all of it, is too long for the file system.
+    """
+    name, whole = os.pathconf(folder, "PC_NAME_MAX") - _BESIDE, os.pathconf(folder, "PC_PATH_MAX") - _BELOW
+    if any(len(os.fsencode(part)) > name for part in path.parts):
+        raise UserError(f"cannot write {path}: a name in it has more than {name} bytes; choose a shorter one")
+    if len(os.fsencode(path)) > whole:
+        raise UserError(f"cannot write {path}: it has more than {whole} bytes; choose a shorter path")

@@ -1,0 +1,93 @@
+"""Standard input, output and error of a command: always there, and never the reason of a traceback."""
+
+import contextlib
+import io
+import os
+import sys
+from typing import TYPE_CHECKING, TextIO
+
+from supernet.errors import UserError
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+
+def open_streams() -> None:
+    """Prepare the standard streams for a command.
+
+    Characters that a terminal cannot print are replaced. Standard input and error that were closed read and write
+    nothing: were their numbers free, the next file that is opened would have them.
+
+    Raises:
+        UserError: standard output is closed, so that results would be lost.
+    """
+    closed = sys.stdout is None
+    for stream in range(3):
+        _keep_open(stream)
+    sys.stdin = sys.stdin or open(os.devnull, encoding="utf-8")  # noqa: SIM115 - open as long as the process
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    if closed:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+        raise UserError("standard output is closed; send it to a file, or to /dev/null")
+    sys.stdout = _watched(sys.stdout)
+    for written in (sys.stdout, sys.stderr):
+        if isinstance(written, io.TextIOWrapper) and written.errors == "strict":
+            written.reconfigure(errors="replace")
+
+
+def close_streams() -> None:
+    """Write what the streams still hold, and throw away what cannot be written: python would try it again."""
+    for written in (sys.stdout, sys.stderr):
+        try:
+            written.flush()
+        except (OSError, ValueError):
+            _throw_away(written)
+
+
+def output_refusal() -> OSError | None:
+    """Return why standard output took no more, even if whoever printed did not care."""
+    buffer = getattr(sys.stdout, "buffer", None)
+    raw = getattr(buffer, "raw", None)
+    return raw.refusal if isinstance(raw, _Output) else None
+
+
+class _Output(io.FileIO):
+    """Standard output that remembers why it took no more."""
+
+    refusal: OSError | None = None
+
+    def write(self, data: "ReadableBuffer", /) -> int:
+        """Write bytes."""
+        try:
+            return super().write(data)
+        except OSError as error:
+            self.refusal = error
+            raise
+
+
+def _watched(stream: TextIO) -> TextIO:
+    """Return a stream of the process's standard output that remembers a refusal; another stream stays as it is."""
+    if stream is not sys.__stdout__ or not isinstance(stream, io.TextIOWrapper):
+        return stream
+    return io.TextIOWrapper(
+        io.BufferedWriter(_Output(stream.fileno(), "w", closefd=False)),
+        encoding=stream.encoding,
+        errors=stream.errors,
+        line_buffering=stream.line_buffering,
+        write_through=stream.write_through,
+    )
+
+
+def _throw_away(written: TextIO) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        descriptor = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(descriptor, written.fileno())
+        os.close(descriptor)
+
+
+def _keep_open(stream: int) -> None:
+    try:
+        os.fstat(stream)
+    except OSError:
+        # The lowest free number is given out first, which is this one.
+        os.open(os.devnull, os.O_RDWR)
