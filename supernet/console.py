@@ -1,6 +1,7 @@
 """What all commands share: options from typed dataclasses, one-line errors, exit codes, the next step."""
 
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
@@ -19,10 +20,12 @@ from rich.table import Table
 from rich.text import Text
 
 from supernet.errors import UserError
+from supernet.interruption import Terminated, ended_by_signals, exit_code
 from supernet.typed_yaml import flatten
 
 EXIT_USER_ERROR = 2
-EXIT_INTERRUPTED = 130
+EXIT_INTERRUPTED = exit_code(signal.SIGINT)
+EXIT_TERMINATED = exit_code(signal.SIGTERM)
 
 #: Where progress and remarks go: results alone are on standard output. Brackets are what they are: paths and what
 #: clients say may hold some.
@@ -83,13 +86,17 @@ def options_parser(prog: str, description: str, options: type) -> CommandParser:
 
 
 def run_command(prog: str, command: Callable[[Sequence[str]], int | None], arguments: Sequence[str] | None) -> NoReturn:
-    """Run ``command`` on the arguments and exit: 0, 2 for a user's mistake, 130 when interrupted."""
+    """Run ``command`` on the arguments and exit: 0, 2 for a user's mistake, 130 after Ctrl-C, 143 after SIGTERM."""
     try:
-        code = command(sys.argv[1:] if arguments is None else arguments) or 0
-        sys.stdout.flush()
+        with ended_by_signals(prog):
+            code = command(sys.argv[1:] if arguments is None else arguments) or 0
+            sys.stdout.flush()
     except UserError as error:
         print(f"{prog}: error: {error}", file=sys.stderr)
         code = EXIT_USER_ERROR
+    except Terminated:
+        print(f"{prog}: terminated", file=sys.stderr)
+        code = EXIT_TERMINATED
     except KeyboardInterrupt:
         print(f"{prog}: interrupted", file=sys.stderr)
         code = EXIT_INTERRUPTED
