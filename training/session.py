@@ -28,7 +28,7 @@ from training.trackers.metrics_file import MetricsFile, read_records
 from training.trackers.pace import Pace
 from training.trackers.protocol import Tracker, Trackers
 from training.trackers.terminal import TerminalProgress
-from training.trackers.wandb import WandbTracker
+from training.trackers.wandb import WandbTracker, require_login
 
 
 def run_session(config: RunConfig, resumed: Path | None) -> int:
@@ -44,6 +44,7 @@ def run_session(config: RunConfig, resumed: Path | None) -> int:
 
 
 def _run(config: RunConfig, resumed: Path | None, link: Link | None) -> int:
+    require_login(config.tracking.wandb)
     with contextlib.ExitStack() as held:
         if resumed is not None:
             held.enter_context(opened_to_write(resumed))
@@ -138,9 +139,8 @@ def _trackers(prepared: Prepared, always: Sequence[Tracker], stop: StopRequest) 
     trackers = list(always)
     if tracking.wandb != "off":
         config = prepared.checkpoint.config
-        trackers.append(
-            WandbTracker(folder, folder.resolve().name, tracking.project, tracking.wandb, config, state.wandb_id)
-        )
+        described = (folder, folder.resolve().name, tracking.project, tracking.wandb, config, state.wandb_id)
+        trackers.append(WandbTracker(*described, hurried=lambda: stop.at_once))
     if tracking.progress:
         rounds = known_rounds(prepared.config)
         trackers.append(TerminalProgress(rounds, prepared.config.clients.per_round, state.round))
