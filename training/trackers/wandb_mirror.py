@@ -39,6 +39,8 @@ def main() -> None:
     # What wandb prints is for nobody; a login that it prints it asks the server about.
     told, sys.stdout = sys.stdout, sys.stderr
     os.environ["WANDB_SILENT"] = "true"
+    # A report on wandb itself waits for the server, also from a run that is offline.
+    os.environ["WANDB_ERROR_REPORTING"] = "false"
     if sys.argv[1:] == ["login"]:
         os._exit(0 if _logged_in() else NO_LOGIN)
     events = (json.loads(line) for line in sys.stdin)
