@@ -102,7 +102,7 @@ def train(
     with CheckpointWriter(run.folder, run.config_mapping, run.config.checkpoint.keep, run.tracker) as writer:
         if state.owed is not None:
             # The run was stopped before the evaluation of its last round.
-            state, stop = _concluded(run, state, models, record_from_json(state.owed))
+            state, stop = _concluded(run, state, models, _owed_record(run, state))
             _checkpoint(run, writer, state, models, wanted=True)
         while not (stop or extent(run.config, state).finished):
             answers: Answers | None = None
@@ -147,6 +147,16 @@ def train(
             started = time.perf_counter()
             _checkpoint(run, writer, state, models, wanted=stop)
     return state
+
+
+def _owed_record(run: Run, state: RunState) -> RoundRecord:
+    try:
+        return record_from_json(state.owed)
+    except ValueError as error:
+        folder = checkpoint_folder(run.folder, state.round)
+        raise UserError(
+            f"checkpoint {folder} is damaged ({error}); remove that folder to resume from the checkpoint before it"
+        ) from error
 
 
 def _concluded(run: Run, state: RunState, models: Models, record: RoundRecord) -> tuple[RunState, bool]:
