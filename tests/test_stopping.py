@@ -77,17 +77,22 @@ def _known(records: Iterable[RoundRecord]) -> list[dict[str, Any]]:
     return [last[number] for number in sorted(last)]
 
 
-@pytest.mark.parametrize("method", ["deepfednas", "cotrain", "dfnas", "decnas", "fedavg"])
+_PLACES = [
+    ("step", 1, [TERM]),
+    ("step", 2, [INT]),
+    ("step", 2, [INT, INT]),
+    ("step", 3, [TERM]),
+    ("step", 4, [INT]),
+    ("evaluation", 1, [INT]),
+    ("evaluation", 2, [TERM]),
+]
+
+
 @pytest.mark.parametrize(
-    ("where", "number", "signals"),
+    ("method", "where", "number", "signals"),
     [
-        ("step", 1, [TERM]),
-        ("step", 2, [INT]),
-        ("step", 2, [INT, INT]),
-        ("step", 3, [TERM]),
-        ("step", 4, [INT]),
-        ("evaluation", 1, [INT]),
-        ("evaluation", 2, [TERM]),
+        *(("deepfednas", *place) for place in _PLACES),
+        *((method, *_PLACES[place]) for method in ("cotrain", "dfnas", "decnas") for place in (3, 5)),
     ],
 )
 def test_a_run_stopped_anywhere_and_resumed_ends_as_one_that_never_was(
