@@ -24,7 +24,7 @@ from search.comparison.summary import Spread, rows, to_csv, to_markdown
 from search.comparison.trials import share_done
 from supernet.errors import UserError
 from training.config import config_to_mapping
-from training.run_folder import METRICS, read_run_config
+from training.run_folder import METRICS, locked, read_run_config
 from training.unused_settings import refuse_unread
 
 _BUDGETS = (60_000, 120_000)

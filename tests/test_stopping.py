@@ -39,6 +39,7 @@ class _InterruptedEngine:
     def run(self, tasks: Iterable[Task]) -> Iterator[Update | Failure]:
         for answer in self._inner.run(tasks):
             yield answer
+            assert isinstance(answer, Update)
             while answer.task.round == self._number and self._signals:
                 self._request.hear(self._signals.pop(0), None)
 

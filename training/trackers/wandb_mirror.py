@@ -18,6 +18,9 @@ import numpy as np
 #: Seconds until a server that has not answered counts as away, with all it takes to begin a run there.
 ANSWER = 10.0
 
+#: The least status of HTTP by which a server says that it cannot answer.
+_SERVER_ERROR = 500
+
 #: Seconds that wandb's service may take to start.
 _SERVICE = 60.0
 
@@ -163,7 +166,7 @@ def _check_answering(address: str) -> None:
             status = answer.status_code
     except requests.RequestException as error:
         raise Unreachable(f"{address} does not answer ({type(error).__name__})") from error
-    if status >= requests.codes.server_error:
+    if status >= _SERVER_ERROR:
         raise Unreachable(f"{address} answers with error {status}")
 
 
