@@ -36,6 +36,9 @@ class _InterruptedEngine:
     def available(self) -> Sequence[int]:
         return self._inner.available()
 
+    def examples(self, client: int) -> int:
+        return self._inner.examples(client)
+
     def run(self, tasks: Iterable[Task]) -> Iterator[Update | Failure]:
         for answer in self._inner.run(tasks):
             yield answer
