@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import math
 import time
 from collections import Counter
@@ -25,6 +26,7 @@ from training.engines.protocol import Engine, EngineError, Stopped, never
 from training.evaluation import Evaluation, Probe, ProbeEvaluator, mean_accuracy
 from training.extent import extent
 from training.interrupt import UNINTERRUPTED, Interruptible
+from training.json_values import parse_json
 from training.last_round import shortened, task_seed
 from training.memory import OutOfMemoryError
 from training.messages import Failure, Task, Update, tensor_bytes
@@ -151,7 +153,7 @@ def train(
 
 def _owed_record(run: Run, state: RunState) -> RoundRecord:
     try:
-        return record_from_json(state.owed)
+        return record_from_json(parse_json(state.owed or ""))
     except ValueError as error:
         folder = checkpoint_folder(run.folder, state.round)
         raise UserError(
@@ -173,7 +175,7 @@ def _concluded(run: Run, state: RunState, models: Models, record: RoundRecord) -
                 evaluation, seconds = _evaluate(run, state, models)
         except Stopped:
             run.tracker.round_done(dataclasses.replace(record, owed=True))
-            return dataclasses.replace(state, owed=record.to_json()), True
+            return dataclasses.replace(state, owed=json.dumps(record.to_json())), True
     state = _measured(dataclasses.replace(state, owed=None), evaluation)
     state = _decided(run, state, models, evaluation.tested)
     done = extent(run.config, state).share
