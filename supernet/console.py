@@ -1,6 +1,7 @@
 """What all commands share: one-line errors, exit codes, progress, tables, the next step."""
 
 import contextlib
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -18,11 +19,13 @@ from rich.table import Table
 from rich.text import Text
 
 from supernet.errors import UserError
+from supernet.interruption import Terminated, ended_by_signals, exit_code
 from supernet.streams import close_streams, open_streams, output_refusal
 
 #: Exit codes: a mistake that the user can mend, and Ctrl-C.
 EXIT_USER_ERROR = 2
-EXIT_INTERRUPTED = 130
+EXIT_INTERRUPTED = exit_code(signal.SIGINT)
+EXIT_TERMINATED = exit_code(signal.SIGTERM)
 
 #: Where progress and remarks go: results alone are on standard output. Brackets are what they are: paths and what
 #: clients say may hold some.
@@ -33,16 +36,20 @@ _PIPE_WIDTH = 120
 
 
 def run_command(prog: str, command: Callable[[Sequence[str]], int | None], arguments: Sequence[str] | None) -> NoReturn:
-    """Run ``command`` on the arguments and exit: 0, 2 for a user's mistake, 130 when interrupted."""
+    """Run ``command`` on the arguments and exit: 0, 2 for a user's mistake, 130 after Ctrl-C, 143 after SIGTERM."""
     try:
         open_streams()
-        code: object = _code_of(command, sys.argv[1:] if arguments is None else arguments)
-        sys.stdout.flush()
+        with ended_by_signals(prog):
+            code: object = _code_of(command, sys.argv[1:] if arguments is None else arguments)
+            sys.stdout.flush()
         lost = output_refusal()
         if lost is not None:
             raise lost
     except UserError as error:
         code = _refused(prog, str(error))
+    except Terminated:
+        _tell(f"{prog}: terminated")
+        code = EXIT_TERMINATED
     except KeyboardInterrupt:
         _tell(f"{prog}: interrupted")
         code = EXIT_INTERRUPTED

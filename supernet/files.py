@@ -1,6 +1,8 @@
 """Files that are written whole or not at all."""
 
 import contextlib
+import errno
+import fcntl
 import os
 import shutil
 import tempfile
@@ -11,23 +13,26 @@ from supernet.digests import DIGESTS, check_content, digest_of, digests_before_r
 from supernet.errors import UserError
 from supernet.probes import check_length, check_readable, children, exists, is_file, is_folder, reaching
 
+#: How the names of temporary files begin: only such files are ever swept.
+TEMPORARY = ".fedpareto-"
+
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` that takes its place when the block succeeds.
 
     The temporary file is synced to disk before the rename, and removed if the block fails. If the folder has a digest
-    of the file, that changes with it.
+    of the file, that changes with it. Temporary files that killed processes have left in the same folder are removed.
 
     Raises:
         UserError: the folder cannot be written, or the disk is full.
     """
     temporary: Path | None = None
+    handle: int | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
+        sweep(path.parent)
+        handle, temporary = _temporary_file(path)
         yield temporary
         temporary.chmod(0o666 & ~_umask())
         sync(temporary)
@@ -41,29 +46,103 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+        if handle is not None:
+            os.close(handle)
 
 
 @contextlib.contextmanager
-def replacing_folder(path: Path) -> Iterator[Path]:
+def replacing_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
     """Yield a temporary folder beside ``path`` that takes its place when the block succeeds.
 
-    Its files are synced to disk before the rename; it is removed if the block fails. ``path`` may be an empty folder.
+    Its files are synced to disk before the rename; it is removed if the block fails. ``path`` may be an empty folder,
+    with ``replace`` also one that is not: until the new one has its name the old one lies beside it, and after a kill
+    between the two renames ``restore_folder`` gives its name back.
 
     Raises:
-        OSError: the folder cannot be written, or ``path`` is a folder that is not empty.
+        OSError: the folder cannot be written, another process is writing it, or ``path`` is a folder that is not
+            empty.
     """
     path = path.absolute()
     temporary = path.with_name(f".{path.name}.tmp")
+    if os.path.lexists(temporary) and not remove_if_dead(temporary):
+        raise OSError(errno.EBUSY, f"another process is writing it, in {temporary}")
+    temporary.mkdir(parents=True)
+    handle = os.open(temporary, os.O_RDONLY)
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
+        _lock(handle)
         yield temporary
         for file in temporary.rglob("*"):
             sync(file)
+        if replace and path.exists():
+            restore_folder(path)
+            path.rename(_old(path))
         temporary.rename(path)
         sync(path.parent)
+        shutil.rmtree(_old(path), ignore_errors=True)
     finally:
+        if replace:
+            restore_folder(path)
         shutil.rmtree(temporary, ignore_errors=True)
+        os.close(handle)
+
+
+def restore_folder(path: Path) -> None:
+    """Give a folder its name back if a process was killed while it replaced it; else remove what was replaced."""
+    if _old(path).is_dir() and not path.exists():
+        _old(path).rename(path)
+    shutil.rmtree(_old(path), ignore_errors=True)
+
+
+def _old(path: Path) -> Path:
+    return path.with_name(f".{path.name}.old")
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files that killed processes have left in a folder; those of living ones stay."""
+    # What may not be listed was written by somebody else.
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):
+            if name.startswith(TEMPORARY):
+                remove_if_dead(folder / name)
+
+
+def remove_if_dead(path: Path) -> bool:
+    """Remove a temporary file or folder that no process is writing any more; return whether it was.
+
+    Whoever writes one holds a lock on it, which ends with the process.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+    return True
+
+
+def _temporary_file(path: Path) -> tuple[int, Path]:
+    """Return a new locked file in the folder of ``path``, with its ending, which tells some libraries the format."""
+    while True:
+        handle, name = tempfile.mkstemp(prefix=TEMPORARY, suffix=path.suffix, dir=path.parent)
+        _lock(handle)
+        # Somebody who sweeps may have come between.
+        if os.fstat(handle).st_nlink:
+            return handle, Path(name)
+        os.close(handle)
+
+
+def _lock(handle: int) -> None:
+    # Where a file system has no locks nothing is ever swept.
+    with contextlib.suppress(OSError):
+        fcntl.flock(handle, fcntl.LOCK_EX)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -21,7 +21,6 @@ OTHER = RunConfig(
     space="mobilenet-cifar",
     output="somewhere/else",
     cache="cache.jsonl",
-    init="runs/before",
     fitness="fitness.yaml",
     init="runs/other",
     rounds=7,

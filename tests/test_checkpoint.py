@@ -31,6 +31,7 @@ from training.checkpoint import (
     newest_checkpoint,
     prune_checkpoints,
     save_checkpoint,
+    tidy_checkpoints,
 )
 from training.curriculum import Counts
 from training.models import Branch
@@ -392,3 +393,62 @@ def test_a_state_names_every_field(tmp_path: Path) -> None:
     body = json.loads((_save(tmp_path) / STATE).read_text())
     assert body["state"].keys() == {field.name for field in dataclasses.fields(RunState)}
     assert body["state"]["counts"] == {"smallest": [1, 2, 0], "largest": [0, 1, 2]}
+
+
+def _strays(run: Path) -> dict[str, bool]:
+    """Put what is no checkpoint beside the checkpoints; return the names, and which are folders."""
+    strays = {"round-x": True, "round-": True, "round-7": True, "round-0000099": True, "round-000008 (copy)": True}
+    strays |= {"round-000042": False, "round-000008.bak": True, ".round-000009": True, "notes.txt": False}
+    for name, folder in strays.items():
+        path = run / "checkpoints" / name
+        path.mkdir(parents=True) if folder else path.write_text("somebody's own")
+    return strays
+
+
+def test_what_is_no_checkpoint_is_left_alone_and_confuses_nobody(tmp_path: Path) -> None:
+    for number in (5, 7, 1_000_000):
+        _save(tmp_path, number, best=None)
+    strays = _strays(tmp_path)
+    assert newest_checkpoint(tmp_path).name == "round-1000000"
+    tidy_checkpoints(tmp_path)
+    prune_checkpoints(tmp_path, 1, None)
+    assert set(_names(tmp_path)) == {*strays, "round-1000000"}
+
+
+def test_a_run_with_nothing_but_strays_has_no_checkpoint(tmp_path: Path) -> None:
+    _strays(tmp_path)
+    with pytest.raises(CheckpointError, match="has no checkpoint yet"):
+        newest_checkpoint(tmp_path)
+
+
+def test_what_killed_processes_left_of_checkpoints_is_tidied_up(tmp_path: Path) -> None:
+    for number in (5, 6, 7):
+        _save(tmp_path, number, best=None)
+    parent = tmp_path / "checkpoints"
+    # In the middle of a write, of a removal, of a replacement, and after one.
+    (parent / ".round-000008.tmp").mkdir()
+    (parent / ".round-000008.tmp" / "supernet.safetensors").write_text("half")
+    (parent / "round-000005").rename(parent / ".round-000005.tmp")
+    (parent / "round-000006").rename(parent / ".round-000006.old")
+    (parent / ".round-000007.old").mkdir()
+    tidy_checkpoints(tmp_path)
+    assert set(os.listdir(parent)) == {"round-000006", "round-000007"}
+    assert load_checkpoint(parent / "round-000006", MICRO).state.round == 6
+    tidy_checkpoints(tmp_path / "gone")
+
+
+def test_a_checkpoint_that_cannot_be_removed_or_is_a_link_stays_and_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in (5, 6, 7):
+        _save(tmp_path, number, best=None)
+    parent = tmp_path / "checkpoints"
+    (parent / "round-000005").rename(tmp_path / "elsewhere")
+    (parent / "round-000005").symlink_to(tmp_path / "elsewhere")
+
+    def refuse(path: Path, target: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    prune_checkpoints(tmp_path, 1, None)
+    assert set(_names(tmp_path)) == {"round-000005", "round-000006", "round-000007"}

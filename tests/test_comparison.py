@@ -25,7 +25,7 @@ from search.comparison.summary import Spread, rows, to_csv, to_markdown
 from search.comparison.trials import Trials, share_done
 from supernet.errors import UserError
 from training.config import DataConfig, config_to_mapping, write_config
-from training.run_folder import METRICS
+from training.run_folder import METRICS, locked
 from training.unused_settings import refuse_unread
 
 _BUDGETS = (60_000, 120_000)
@@ -404,8 +404,12 @@ def test_an_interrupted_study_goes_on_where_it_stopped(tmp_path: Path) -> None:
         _wait_until(lambda: metrics.exists() and len(metrics.read_text().splitlines()) >= 2)
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate()
-    assert process.returncode == 130
+    assert process.returncode == 143
     assert "which goes on where it stopped" in errors
+    assert "compare-methods: terminated" in errors
+    # The trial has got the signal on, and left its lock.
+    with locked(metrics.parent):
+        assert "stopping at once" in (output / "runs" / "deepfednas-seed0.log").read_text()
     rounds = len(metrics.read_text().splitlines())
     assert share_done(metrics.parent) < 1
     done = _compare("--config", path, "--output", output)

@@ -5,13 +5,16 @@ import os
 import resource
 import shutil
 import signal
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from federation import arguments_of, micro_config, read_metrics
 from processes import PATIENCE, finish, start, wait_until
 
-from training.config import CheckpointConfig, RunConfig, ServerConfig
+from training.config import CheckpointConfig, ClientConfig, RunConfig, ServerConfig
+from training.execution import Profile
 
 ROUNDS = 6
 
@@ -107,6 +110,92 @@ def test_an_interrupt_ends_at_the_rounds_edge_and_prints_the_resume_command(
     resumed = finish("train-supernet", "--resume", run, cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     assert _supernet(run) == _supernet(uninterrupted)
+
+
+#: Two rounds that take seconds.
+_LONG = {
+    "rounds": 2,
+    "client": ClientConfig(epochs=15, batch_size=16, lr=0.05),
+    "checkpoint": CheckpointConfig(every=2, keep=2),
+}
+
+
+@pytest.fixture(scope="module")
+def long_uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("long")
+    config = _config(folder, **_LONG)
+    assert finish("train-supernet", *arguments_of(config), cwd=folder).returncode == 0
+    return Path(str(config.output))
+
+
+@pytest.mark.parametrize(("numbers", "code"), [([signal.SIGTERM], 143), ([signal.SIGINT, signal.SIGINT], 130)])
+def test_a_round_abandoned_in_its_middle_leaves_the_one_before_it_and_is_trained_again(
+    tmp_path: Path, long_uninterrupted: Path, numbers: Sequence[signal.Signals], code: int
+) -> None:
+    config = _config(tmp_path, **_LONG)
+    run = Path(str(config.output))
+    process = start("train-supernet", *arguments_of(config), cwd=tmp_path)
+    wait_until(lambda: _rounds(run) >= 1, process)
+    for number in numbers:
+        process.send_signal(number)
+        # Signals of one kind that come at once are one.
+        time.sleep(0.2)
+    _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == code, err
+    assert "stopping at once" in err
+    assert f"round 1 of 2 is kept in {run}/checkpoints/round-000001\nnext: train-supernet --resume {run}\n" in err
+    assert "Traceback" not in err
+    assert _rounds(run) == 1
+    resumed = finish("train-supernet", "--resume", run, cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    assert _supernet(run, 2) == _supernet(long_uninterrupted, 2)
+    assert [record["probes"] for record in read_metrics(run)] == [
+        record["probes"] for record in read_metrics(long_uninterrupted)
+    ]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_round_that_would_last_for_hours_is_abandoned(tmp_path: Path, workers: int) -> None:
+    config = _config(
+        tmp_path,
+        client=ClientConfig(epochs=10_000_000, batch_size=16, lr=0.05),
+        execution=Profile(workers=workers).chosen(),
+    )
+    run = Path(str(config.output))
+    process = start("train-supernet", *arguments_of(config), cwd=tmp_path)
+    wait_until((run / ".lock").exists, process)
+    time.sleep(1)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 143, err
+    assert f"round 0 of {ROUNDS} is kept in {run}/checkpoints/round-000000" in err
+    assert os.listdir(run / "checkpoints") == ["round-000000"]
+
+
+def test_a_killed_run_is_tidied_up_and_its_metrics_are_mended_when_it_is_resumed(tmp_path: Path) -> None:
+    config = _config(tmp_path, rounds=3)
+    run = Path(str(config.output))
+    assert finish("train-supernet", *arguments_of(config), cwd=tmp_path).returncode == 0
+    checkpoints = run / "checkpoints"
+    # As if it had been killed after the second round, in the middle of all it writes.
+    (checkpoints / "round-000003").rename(checkpoints / ".round-000003.tmp")
+    (checkpoints / "round-x").mkdir()
+    (run / ".fedpareto-abcdefgh.yaml").write_text("half")
+    metrics = run / "metrics.jsonl"
+    lines = metrics.read_bytes().split(b"\n")
+    metrics.write_bytes(b"\n".join([lines[0][:40], *lines[1:]]))
+    done = finish("train-supernet", "--resume", run, "--checkpoint.keep", 1, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"{metrics} was damaged (kept as metrics.jsonl.damaged); round 1 has no record any more" in done.stderr
+    assert [record["round"] for record in read_metrics(run)] == [1, 2, 3]
+    assert {"round-x", "round-000003"} <= set(os.listdir(checkpoints)) <= {"round-x", "round-000002", "round-000003"}
+    assert not [name for name in os.listdir(run) if name.startswith(".fedpareto-")]
+    # A finished run is mended as well.
+    metrics.unlink()
+    done = finish("train-supernet", "--resume", run, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"{metrics} was missing; 3 of 3 rounds have no record any more" in done.stderr
+    assert read_metrics(run) == [{"round": number, "lost": True} for number in (1, 2, 3)]
 
 
 def test_a_checkpoint_that_does_not_fit_on_the_disk_leaves_the_last_good_one(tmp_path: Path) -> None:

@@ -1,11 +1,26 @@
 import os
+import signal
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from processes import PATIENCE
 
 from supernet.errors import UserError
-from supernet.files import check_output, check_output_folder, check_writable, read_text, replacing, write_text
+from supernet.files import (
+    check_output,
+    check_output_folder,
+    check_writable,
+    read_text,
+    remove_if_dead,
+    replacing,
+    replacing_folder,
+    restore_folder,
+    sweep,
+    write_text,
+)
 
 
 def _write_half(path: Path, error: BaseException) -> None:
@@ -131,3 +146,99 @@ def test_a_path_that_is_too_long_to_write_is_refused_before_any_work(tmp_path: P
         with pytest.raises(UserError, match=r"cannot (read|write) "):
             check(tmp_path / name)
     assert os.listdir(tmp_path) == []
+
+
+#: Begins to write what its arguments name, and waits to be killed.
+_WRITE = """
+import sys
+from pathlib import Path
+from supernet import files
+
+with getattr(files, sys.argv[1])(Path(sys.argv[2])) as temporary:
+    (temporary / "half" if temporary.is_dir() else temporary).write_text("half")
+    print(temporary, flush=True)
+    sys.stdin.read()
+"""
+
+
+def _writing(what: str, path: Path) -> "tuple[subprocess.Popen[str], Path]":
+    process = subprocess.Popen(
+        [sys.executable, "-c", _WRITE, what, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        text=True,
+    )
+    assert process.stdout is not None
+    return process, Path(process.stdout.readline().strip())
+
+
+def _killed(process: "subprocess.Popen[str]") -> None:
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=PATIENCE)
+
+
+@pytest.mark.parametrize("name", ["notes.json", "x" * 250, ".hidden", "a.tar.gz"])
+def test_what_a_killed_process_was_writing_is_swept_by_the_next_to_write_there(tmp_path: Path, name: str) -> None:
+    process, temporary = _writing("replacing", tmp_path / name)
+    assert temporary.exists()
+    # While its process lives, it stays.
+    write_text(tmp_path / "other", "whole")
+    sweep(tmp_path)
+    assert not remove_if_dead(temporary)
+    assert temporary.read_text() == "half"
+    _killed(process)
+    write_text(tmp_path / name, "whole")
+    assert sorted(os.listdir(tmp_path)) == sorted(["other", name])
+
+
+def test_a_folder_that_a_killed_process_was_writing_is_cleared_away_and_that_of_a_living_one_respected(
+    tmp_path: Path,
+) -> None:
+    process, temporary = _writing("replacing_folder", tmp_path / "run")
+    with pytest.raises(OSError, match="another process is writing it"), replacing_folder(tmp_path / "run"):
+        pass
+    assert (temporary / "half").exists()
+    _killed(process)
+    with replacing_folder(tmp_path / "run") as own:
+        (own / "whole").write_text("")
+    assert [str(path.relative_to(tmp_path)) for path in sorted(tmp_path.rglob("*"))] == ["run", "run/whole"]
+
+
+def test_only_our_own_files_are_swept(tmp_path: Path) -> None:
+    kept = [".notes.swp", ".config.yaml.tmp", "fedpareto-1", ".lock", ".fedpareto"]
+    for name in kept:
+        (tmp_path / name).write_text("somebody's own")
+    (tmp_path / ".fedpareto-link").symlink_to(tmp_path / ".notes.swp")
+    (tmp_path / ".fedpareto-abc.json").write_text("half")
+    sweep(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == sorted([*kept, ".fedpareto-link"])
+    sweep(tmp_path / "gone")
+
+
+@pytest.mark.parametrize("killed", ["between the renames", "after them", "before them"])
+def test_a_folder_that_is_replaced_is_always_there_as_it_was_or_as_it_will_be(tmp_path: Path, killed: str) -> None:
+    path, old = tmp_path / "x", tmp_path / ".x.old"
+    path.mkdir()
+    (path / "first").write_text("")
+    with replacing_folder(path, replace=True) as temporary:
+        (temporary / "second").write_text("")
+    assert os.listdir(path) == ["second"]
+    assert os.listdir(tmp_path) == ["x"]
+    if killed == "between the renames":
+        path.rename(old)
+    if killed == "after them":
+        old.mkdir()
+    restore_folder(path)
+    assert os.listdir(path) == ["second"]
+    assert os.listdir(tmp_path) == ["x"]
+
+
+def test_a_replacement_that_fails_leaves_the_folder_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.mkdir()
+    (path / "first").write_text("")
+    with pytest.raises(KeyboardInterrupt), replacing_folder(path, replace=True):
+        raise KeyboardInterrupt
+    assert os.listdir(path) == ["first"]
+    assert os.listdir(tmp_path) == ["x"]

@@ -1,13 +1,17 @@
+import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from simulation import Recorder
 
 from supernet.errors import UserError
 from training.evaluation import Probe
 from training.records import LostRound, RoundRecord
-from training.trackers.metrics_file import MetricsFile, read_records
+from training.trackers.metrics_file import MetricsFile, last_share, mend, read_records
 from training.trackers.protocol import Trackers
 
 
@@ -118,3 +122,159 @@ def test_several_trackers_are_told_of_everything_as_one(tmp_path: Path) -> None:
         assert told.records == [_record(1)]
         assert told.checkpoints == [("round-000001", ["best"])]
         assert told.closed == 1
+
+
+_ROUNDS = 6
+
+
+def _line(number: int) -> bytes:
+    return json.dumps(_record(number).to_json()).encode()
+
+
+def _changed(**fields: object) -> bytes:
+    return json.dumps({**_record(3).to_json(), **fields}).encode()
+
+
+#: What may have become of the third of six lines.
+_DAMAGED_LINES = {
+    "gone": None,
+    "empty": b"",
+    "cut": _line(3)[:80],
+    "nul": _line(3).replace(b"1.5", b"\0\0\0"),
+    "binary": bytes(range(128, 200)),
+    "no object": b"[1, 2]",
+    "nothing of a record": b"{}",
+    "a field of another type": _changed(probes=3),
+    "probes of another type": _changed(probes=[{"macs": "many", "params": 1, "accuracy": 0.5}]),
+    "a number as text": _changed(seconds="2"),
+    "a negative number": _changed(seconds=-2.0),
+    "no round": _changed(round=0),
+    "a share above 1": _changed(done=1.5),
+    "an accuracy above 1": _changed(probes=[{"macs": 1, "params": 1, "accuracy": 90.0}]),
+    "true for a number": _changed(compute=True),
+    "an unknown field": _changed(new=1),
+    "a huge float": _line(3).replace(b"2.0", b"1e400"),
+    "a huge whole number": _line(3).replace(b"2.0", b"9" * 400),
+    "a very long number": _line(3).replace(b"2.0", b"9" * 5000),
+    "no number": _changed(lr=float("nan")),
+    "infinite": _line(3).replace(b"2.0", b"Infinity"),
+    "nested deeply": b"[" * 100_000,
+    "told of twice": _line(3) + b"\n" + _changed(lr=0.5),
+}
+
+
+@pytest.mark.parametrize("name", _DAMAGED_LINES)
+def test_a_damaged_line_is_marked_as_lost_and_the_others_stay(tmp_path: Path, name: str) -> None:
+    path, damage = tmp_path / "metrics.jsonl", _DAMAGED_LINES[name]
+    lines = [_line(number) for number in range(1, _ROUNDS + 1)]
+    lines[2:3] = [] if damage is None else [damage]
+    content = b"".join(line + b"\n" for line in lines)
+    path.write_bytes(content)
+    remark = MetricsFile(path, _ROUNDS).remark
+    assert remark == (
+        f"{path} was damaged (kept as metrics.jsonl.damaged); round 3 has no record any more, and a line that says so; "
+        "training is not affected"
+    )
+    assert _rounds(path) == list(range(1, _ROUNDS + 1))
+    assert path.read_text().splitlines()[2] == '{"round": 3, "lost": true}'
+    assert [line.encode() for line in path.read_text().splitlines() if "lost" not in line] == [
+        _line(number) for number in (1, 2, 4, 5, 6)
+    ]
+    assert [record["round"] for record in read_records(path)] == [1, 2, 4, 5, 6]
+    assert (tmp_path / "metrics.jsonl.damaged").read_bytes() == content
+    # Mended is mended: nothing more to say.
+    assert MetricsFile(path, _ROUNDS).remark is None
+
+
+def _no_file(path: Path) -> None:
+    path.unlink()
+
+
+def _empty(path: Path) -> None:
+    path.write_text("")
+
+
+def _folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+    (path / "notes.txt").write_text("somebody's own")
+
+
+def _binary(path: Path) -> None:
+    path.write_bytes(bytes(range(256)) * 40)
+
+
+def _dangling(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("nowhere")
+
+
+@pytest.mark.parametrize("damage", [_no_file, _empty, _folder, _binary, _dangling])
+def test_a_file_that_is_gone_altogether_has_a_line_for_every_round_again(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    path = tmp_path / "metrics.jsonl"
+    _filled(path, _ROUNDS)
+    damage(path)
+    remark = mend(path, _ROUNDS)
+    assert remark is not None
+    assert "6 of 6 rounds have no record any more" in remark
+    assert "\n" not in remark
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [
+        {"round": number, "lost": True} for number in range(1, _ROUNDS + 1)
+    ]
+    tracker = MetricsFile(path, _ROUNDS)
+    tracker.round_done(_record(_ROUNDS + 1))
+    assert _rounds(path) == list(range(1, _ROUNDS + 2))
+    assert [record["round"] for record in read_records(path)] == [_ROUNDS + 1]
+
+
+def test_what_was_damaged_before_is_kept_beside_what_is_damaged_now(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    for number in range(3):
+        path.write_text(f"damage {number}\n")
+        assert mend(path, 2) is not None
+    assert [(tmp_path / f"metrics.jsonl.damaged{end}").read_text() for end in ("", "1", "2")] == [
+        "damage 0\n",
+        "damage 1\n",
+        "damage 2\n",
+    ]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_no_damage_ends_a_run_or_leaves_fewer_lines_than_rounds(tmp_path: Path, data: st.DataObject) -> None:
+    path = tmp_path / "metrics.jsonl"
+    content = bytearray(b"".join(_line(number) + b"\n" for number in range(1, _ROUNDS + 1)))
+    for _ in range(data.draw(st.integers(0, 4))):
+        start = data.draw(st.integers(0, len(content)))
+        end = min(len(content), start + data.draw(st.integers(0, 400)))
+        content[start:end] = data.draw(st.binary(max_size=20))
+    path.write_bytes(content)
+    done = data.draw(st.integers(0, _ROUNDS + 3))
+    MetricsFile(path, done).round_done(_record(done + 1))
+    assert _rounds(path) == list(range(1, done + 2))
+    assert json.loads(path.read_bytes().splitlines()[-1]) == json.loads(_line(done + 1))
+    assert {record["round"] for record in read_records(path)} <= set(range(1, done + 2))
+    assert last_share(path) == 0
+
+
+def test_a_run_that_stopped_before_its_evaluation_has_one_line_for_it_in_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    first = MetricsFile(path, 0)
+    first.round_done(_record(1))
+    first.round_done(dataclasses.replace(_record(2), probes=(), owed=True))
+    second = MetricsFile(path, 2)
+    assert second.remark is None
+    second.round_done(_record(2))
+    second.round_done(_record(3))
+    assert path.read_bytes() == b"".join(_line(number) + b"\n" for number in (1, 2, 3))
+
+
+def test_how_far_a_run_is_comes_from_the_last_line_that_says_it(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    assert last_share(path) == 0
+    path.write_text('{"done": 0.25}\n{"done": 0.5}\n[]\n{"done": "x"}\n{"round": 3, "lost": true}\n{"done": 0.7')
+    assert last_share(path) == 0.5
+    path.write_text('{"done": 1e400}\n{"done": -3}\n')
+    assert last_share(path) == 0

@@ -304,3 +304,51 @@ def test_a_lock_is_free_again_after_the_run(tmp_path: Path) -> None:
         raise ValueError("broken")
     with locked(tmp_path):
         pass
+
+
+def _link(path: Path) -> None:
+    path.symlink_to("precious.txt")
+
+
+def _dangling_link(path: Path) -> None:
+    path.symlink_to("nothing")
+
+
+def _folder(path: Path) -> None:
+    path.mkdir()
+
+
+def _pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize("make", [_link, _dangling_link, _folder, _pipe])
+def test_a_lock_that_is_something_else_is_refused_in_one_line_and_nothing_is_touched(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    precious = tmp_path / "precious.txt"
+    precious.write_text("do not empty")
+    make(tmp_path / ".lock")
+    before = sorted(os.listdir(tmp_path))
+    with pytest.raises(RunError, match=r"\.lock must be an empty file .*; remove it") as caught, locked(tmp_path):
+        pass
+    assert "\n" not in str(caught.value)
+    assert precious.read_text() == "do not empty"
+    assert sorted(os.listdir(tmp_path)) == before
+
+
+def test_a_lock_is_never_written_to(tmp_path: Path) -> None:
+    path = tmp_path / ".lock"
+    path.write_text("somebody's own")
+    path.chmod(0o444)
+    with locked(tmp_path):
+        assert path.read_text() == "somebody's own"
+    assert path.read_text() == "somebody's own"
+
+
+def test_a_lock_that_cannot_be_made_is_an_error_of_one_line(tmp_path: Path) -> None:
+    with (
+        pytest.raises(RunError, match=r"cannot open .*\.lock, which keeps two processes apart: No such file"),
+        locked(tmp_path / "gone"),
+    ):
+        pass

@@ -1,7 +1,9 @@
 """Checkpoints: the supernet and the state of a run, written whole or not at all, the best one kept."""
 
+import contextlib
 import dataclasses
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +16,7 @@ from torch import Tensor
 from supernet.architecture import Architecture
 from supernet.digests import DIGESTS, DamagedError, check_folder, has_digests, read_digests
 from supernet.errors import UserError
-from supernet.files import record, replacing_folder
+from supernet.files import record, remove_if_dead, replacing_folder, restore_folder
 from supernet.slices import supernet_architecture, tensor_shapes
 from supernet.space import SearchSpace
 from supernet.tensor_files import read_tensors
@@ -40,12 +42,17 @@ __all__ = [
     "prune_checkpoints",
     "read_checkpoint_config",
     "save_checkpoint",
+    "tidy_checkpoints",
 ]
 
 CHECKPOINTS = "checkpoints"
 SUPERNET = "supernet.safetensors"
 SERVER = "server.safetensors"
 STATE = "state.json"
+
+#: A checkpoint's name, and that of what a killed process has left of one.
+_NAME = re.compile(r"round-[0-9]{6}|round-[1-9][0-9]{6,}")
+_LEFT = re.compile(rf"\.(?P<name>{_NAME.pattern})\.(?P<kind>tmp|old)")
 
 
 class CheckpointError(UserError):
@@ -99,7 +106,7 @@ def save_checkpoint(
     beside = branches or {}
     body = Body(VERSION, state, config, {name: branch.architecture for name, branch in beside.items()})
     try:
-        with replacing_folder(folder) as temporary:
+        with replacing_folder(folder, replace=True) as temporary:
             save_file(_contiguous(tensors), temporary / SUPERNET)
             if velocity is not None:
                 save_file(_contiguous(velocity), temporary / SERVER)
@@ -107,21 +114,45 @@ def save_checkpoint(
                 save_file(_contiguous(branch.tensors), temporary / branch_file(name))
             (temporary / STATE).write_text(json.dumps(body_to_json(body)), encoding="utf-8")
             record(temporary)
-            shutil.rmtree(folder, ignore_errors=True)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(_cannot_write(run, folder, error)) from error
     return folder
 
 
 def prune_checkpoints(run: Path, keep: int, best: Best | None) -> None:
-    """Remove all checkpoints but the newest ``keep`` and the best."""
+    """Remove all checkpoints but the newest ``keep`` and the best; one that cannot be removed stays."""
     folders = _folders(run)
     kept = set(folders[-keep:])
     if best is not None:
         kept.add(checkpoint_folder(run, best.round))
     for folder in folders:
-        if folder not in kept:
-            shutil.rmtree(folder)
+        # A link is somebody's own doing.
+        if folder not in kept and not folder.is_symlink():
+            _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a checkpoint; of a killed process no half of one is left under its name."""
+    dying = folder.with_name(f".{folder.name}.tmp")
+    with contextlib.suppress(OSError):
+        folder.rename(dying)
+        shutil.rmtree(dying)
+
+
+def tidy_checkpoints(run: Path) -> None:
+    """Remove what killed processes have left of checkpoints, and give one they were replacing its name back.
+
+    The caller holds the run's lock.
+    """
+    parent = run / CHECKPOINTS
+    for path in sorted(parent.iterdir()) if parent.is_dir() else ():
+        left = _LEFT.fullmatch(path.name)
+        if left is None:
+            continue
+        if left["kind"] == "old":
+            restore_folder(parent / left["name"])
+        else:
+            remove_if_dead(path)
 
 
 def newest_checkpoint(run: Path) -> Path:
@@ -205,7 +236,10 @@ def _contiguous(tensors: Mapping[str, Tensor]) -> Tensors:
 
 
 def _folders(run: Path) -> list[Path]:
-    return sorted((run / CHECKPOINTS).glob("round-*"))
+    """Return the folders of a run's checkpoints, the newest last; whatever else lies there is none of them."""
+    parent = run / CHECKPOINTS
+    found = [path for path in parent.glob("round-*") if _NAME.fullmatch(path.name) and path.is_dir()]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("round-")))
 
 
 def _read_state(folder: Path) -> Body:

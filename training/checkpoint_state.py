@@ -49,6 +49,8 @@ class RunState:
         compute: multiply–accumulates of all forward passes that clients have trained with so far.
         method: what the method keeps, as JSON values.
         origin: where the scheduled training began; None while a search precedes it.
+        owed: record of the last round as a line of JSON, when its evaluation was due and has not been made: the run was
+            stopped before it, and makes up for it when it is resumed.
     """
 
     round: int
@@ -63,6 +65,7 @@ class RunState:
     compute: int = 0
     method: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     origin: Origin | None = Origin()
+    owed: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,6 +135,7 @@ def _state(fields: Fields) -> RunState:
         method=fields.within("method").values,
         # nor, from before there were searches, an origin.
         origin=_origin(fields),
+        owed=fields.text("owed") if fields.has("owed") else None,
     )
 
 

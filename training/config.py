@@ -201,6 +201,10 @@ class CheckpointConfig:
                 raise UserError(f"checkpoint.{name} is {getattr(self, name)}; it must be at least 1")
 
 
+#: What wandb allows as the name of a project.
+_LONGEST_PROJECT, _NOT_IN_PROJECTS = 128, "/\\#?%:"
+
+
 @dataclasses.dataclass(frozen=True)
 class TrackingConfig:
     """Where a run is reported beside its own metrics.jsonl.
@@ -214,6 +218,14 @@ class TrackingConfig:
     wandb: Literal["auto", "online", "offline", "off"] = "auto"
     project: str = "fedpareto"
     progress: bool = True
+
+    def __post_init__(self) -> None:
+        named = self.project.strip()
+        if not named or len(self.project) > _LONGEST_PROJECT or set(self.project) & set(_NOT_IN_PROJECTS):
+            raise UserError(
+                f"tracking.project is {self.project!r}; wandb takes 1 to {_LONGEST_PROJECT} characters, none of them "
+                f"of {' '.join(_NOT_IN_PROJECTS)}"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

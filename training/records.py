@@ -7,6 +7,7 @@ from typing import Any
 from training.accountant import Guarantee
 from training.answers import Answers
 from training.evaluation import Evaluation, Probe, mean_accuracy
+from training.json_values import from_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +42,7 @@ class RoundRecord:
         compute: multiply–accumulates of the clients' forward passes in this round.
         done: share of the scheduled training that is done.
         tested: validation accuracy of networks that the method itself had measured, by name.
+        owed: the evaluation was due, and is made up for when the run is resumed; the round is then recorded anew.
     """
 
     round: int
@@ -68,6 +70,7 @@ class RoundRecord:
     compute: int = 0
     done: float = 0.0
     tested: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    owed: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as plain JSON values."""
@@ -104,6 +107,35 @@ class LostRound:
         return dataclasses.asdict(self)
 
 
+def record_from_json(value: Any) -> RoundRecord:
+    """Return the record of a merged round from its JSON values.
+
+    Raises:
+        ValueError: they are not those of a record; a field has another type, or is out of its range.
+    """
+    record = from_json(RoundRecord, value)
+    # A loss may be anything, and the time of the clients is not measured on the round's clock.
+    numbers = {**vars(record), "train_loss": 0, "overhead_share": 0}.values()
+    if not all(number >= 0 for number in numbers if isinstance(number, int | float)):
+        raise ValueError("a number that is none, or is negative")
+    shares = [record.done, *record.tested.values(), *(probe.accuracy for probe in record.probes)]
+    if not (record.merged and record.round and all(0 <= share <= 1 for share in shares)):
+        raise ValueError("a value out of its range")
+    return record
+
+
+def lost_from_json(value: Any) -> LostRound:
+    """Return the record of a round that was not merged from its JSON values.
+
+    Raises:
+        ValueError: they are not those of such a record.
+    """
+    record = from_json(LostRound, value)
+    if record.merged or record.round < 1:
+        raise ValueError("a value out of its range")
+    return record
+
+
 def lost_round(answers: Answers) -> LostRound:
     """Return the record of a round that is not merged."""
     number, failures = answers.plan.number, dict(answers.failed_by_kind)
@@ -113,15 +145,12 @@ def lost_round(answers: Answers) -> LostRound:
 def make_record(
     answers: Answers,
     trained: tuple[int, ...],
-    evaluation: Evaluation,
     *,
     bytes_whole: int,
     seconds: float,
-    evaluation_seconds: float,
-    done: float,
     guarantee: Guarantee | None = None,
 ) -> RoundRecord:
-    """Return the record of a merged round."""
+    """Return the record of a merged round that is not evaluated yet."""
     plan = answers.plan
     return RoundRecord(
         round=plan.number,
@@ -136,19 +165,28 @@ def make_record(
         seconds=seconds,
         sgd_seconds=answers.sgd_seconds,
         overhead_share=1 - answers.sgd_seconds / seconds,
-        evaluation_seconds=evaluation_seconds,
-        probes=tuple(evaluation.probes),
+        evaluation_seconds=0.0,
+        probes=(),
         trained=trained,
         epsilon=None if guarantee is None else guarantee.epsilon,
         delta=None if guarantee is None else guarantee.delta,
         clipped=answers.clipped,
+        compute=answers.compute,
+    )
+
+
+def evaluated(record: RoundRecord, evaluation: Evaluation, seconds: float, *, done: float) -> RoundRecord:
+    """Return a round's record with its evaluation, which took ``seconds``, and the share that is done after it."""
+    return dataclasses.replace(
+        record,
+        evaluation_seconds=seconds,
+        probes=tuple(evaluation.probes),
         evaluation_failures=tuple(
             {"client": failure.task.client, "failure": failure.kind, "reason": failure.reason}
             for failure in evaluation.failures
         ),
         evaluation_bytes_up=evaluation.bytes_up,
         evaluation_bytes_down=evaluation.bytes_down,
-        compute=answers.compute,
         done=done,
         tested=evaluation.tested,
     )

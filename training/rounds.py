@@ -1,10 +1,12 @@
 """The federated training loop: rounds of draw, assign, train, merge, evaluate, record, checkpoint."""
 
+import contextlib
 import dataclasses
+import json
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +26,15 @@ from training.config import RunConfig
 from training.engines.protocol import Engine, EngineError, Stopped, never
 from training.evaluation import Evaluation, Probe, ProbeEvaluator, mean_accuracy
 from training.extent import extent
+from training.interrupt import UNINTERRUPTED, Interruptible
+from training.json_values import parse_json
 from training.last_round import shortened, task_seed
 from training.memory import OutOfMemoryError
-from training.messages import Task, tensor_bytes
+from training.messages import Failure, Task, Update, tensor_bytes
 from training.methods.protocol import Method
 from training.models import Branch, Models
 from training.privacy import Noise
-from training.records import lost_round, make_record
+from training.records import RoundRecord, evaluated, lost_round, make_record, record_from_json
 from training.trackers.protocol import Tracker
 from training.work import Plain
 
@@ -49,7 +53,8 @@ class Run:
         engine: trains the clients.
         evaluator: evaluates the probes.
         tracker: is told of everything.
-        should_stop: asked at the edge of every round, and before clients are waited for or asked again.
+        should_stop: asked once a round is merged, and before clients are waited for or asked again.
+        interruptible: which parts of a round may be left when the user asks to stop.
         quorum: share of a round's clients whose answers make a round; one answer always does when 0.
         retries: times those that failed are asked again when there are fewer.
         noise_key: secret that the noise of a private run is drawn with.
@@ -68,6 +73,7 @@ class Run:
     evaluator: ProbeEvaluator
     tracker: Tracker
     should_stop: Callable[[], bool] = never
+    interruptible: Interruptible = UNINTERRUPTED
     quorum: float = 0.0
     retries: int = 0
     noise_key: int | None = None
@@ -95,15 +101,21 @@ def train(
     started = time.perf_counter()
     fold, models = Fold(run.space, tensors), Models(tensors, velocity, dict(branches or {}))
     _settle(run, state, models)
+    stop = False
     with CheckpointWriter(run.folder, run.config_mapping, run.config.checkpoint.keep, run.tracker) as writer:
-        while not extent(run.config, state).finished:
+        if state.owed is not None:
+            # The run was stopped before the evaluation of its last round.
+            state, stop = _concluded(run, state, models, _owed_record(run, state))
+            _checkpoint(run, writer, state, models, wanted=True)
+        while not (stop or extent(run.config, state).finished):
             answers: Answers | None = None
             try:
-                # 1. Draw the clients and give each an architecture.
-                plan = _planned(run, state)
-                answers = _answers(run, plan, fold, models)
-                # 2. Train them, folding every update in as it arrives.
-                _collect(run, answers, models)
+                with run.interruptible.training():
+                    # 1. Draw the clients and give each an architecture.
+                    plan = _planned(run, state)
+                    answers = _answers(run, plan, fold, models)
+                    # 2. Train them, folding every update in as it arrives.
+                    _collect(run, answers, models)
             except OutOfMemoryError as error:
                 writer.finish()
                 raise UserError(_out_of_memory(run, state, models, error)) from error
@@ -125,27 +137,51 @@ def train(
             _merge(run, answers, models)
             seconds = time.perf_counter() - started
             state = _advance(run, state, answers)
-            # 4. Evaluate when it is due.
-            evaluation, evaluation_seconds = _evaluate(run, state, models)
-            state = _decided(run, _measured(state, evaluation), models, evaluation.tested)
-            # 5. Record, then checkpoint: a killed process repeats rounds, it never skips one.
             record = make_record(
                 answers,
                 state.trained,
-                evaluation,
                 bytes_whole=tensor_bytes(tensors) * len(plan.assigned),
                 seconds=seconds,
-                evaluation_seconds=evaluation_seconds,
-                done=extent(run.config, state).share,
                 guarantee=guarantee(run.config.privacy, state.exposure),
             )
-            run.tracker.round_done(record)
+            # 4. Evaluate when it is due, and record.
+            state, stop = _concluded(run, state, models, record)
+            # 5. Checkpoint, after the record: a killed process repeats rounds, it never skips one.
             started = time.perf_counter()
-            stop = run.should_stop()
-            _checkpoint(run, writer, state, models, stop=stop)
-            if stop:
-                break
+            _checkpoint(run, writer, state, models, wanted=stop)
     return state
+
+
+def _owed_record(run: Run, state: RunState) -> RoundRecord:
+    try:
+        return record_from_json(parse_json(state.owed or ""))
+    except ValueError as error:
+        folder = checkpoint_folder(run.folder, state.round)
+        raise UserError(
+            f"checkpoint {folder} is damaged ({error}); remove that folder to resume from the checkpoint before it"
+        ) from error
+
+
+def _concluded(run: Run, state: RunState, models: Models, record: RoundRecord) -> tuple[RunState, bool]:
+    """Evaluate a merged round when that is due, and record it; return the state then, and whether to stop.
+
+    Whoever wants to stop waits for no evaluation: one that is due is owed, and made up for when the run is resumed.
+    """
+    evaluation, seconds, stop = Evaluation(), 0.0, run.should_stop()
+    if _evaluation_due(run, state):
+        try:
+            with run.interruptible.evaluating():
+                if stop:
+                    raise Stopped
+                evaluation, seconds = _evaluate(run, state, models)
+        except Stopped:
+            run.tracker.round_done(dataclasses.replace(record, owed=True))
+            return dataclasses.replace(state, owed=json.dumps(record.to_json())), True
+    state = _measured(dataclasses.replace(state, owed=None), evaluation)
+    state = _decided(run, state, models, evaluation.tested)
+    done = extent(run.config, state).share
+    run.tracker.round_done(evaluated(record, evaluation, seconds, done=done))
+    return state, stop
 
 
 def _settle(run: Run, state: RunState, models: Models, adopted: str | None = None) -> None:
@@ -183,12 +219,23 @@ def _collect(run: Run, answers: Answers, models: Models) -> None:
             # Those that are there again are known only after a look.
             run.engine.available()
         answered = len(plan.assigned) - len(missing)
-        for done, answer in enumerate(run.engine.run(_tasks(run, plan, models, missing)), answered + 1):
-            answers.take(answer)
-            run.tracker.client_done(plan.number, done, len(plan.assigned))
+        with _closed(run.engine.run(_tasks(run, plan, models, missing))) as coming:
+            for done, answer in enumerate(coming, answered + 1):
+                answers.take(answer)
+                run.tracker.client_done(plan.number, done, len(plan.assigned))
         if len(answers.accepted) >= _quorum(run, plan):
             break
         missing = [(client, entry) for client, entry in missing if client not in answers.accepted]
+
+
+@contextlib.contextmanager
+def _closed(answers: Iterator[Update | Failure]) -> Iterator[Iterator[Update | Failure]]:
+    """End an engine's work with the block, not when its frames happen to be collected."""
+    try:
+        yield answers
+    finally:
+        if isinstance(answers, Generator):
+            answers.close()
 
 
 def _lose(run: Run, answers: Answers | None) -> None:
@@ -231,13 +278,18 @@ def _merge(run: Run, answers: Answers, models: Models) -> None:
     fold.step_into(models.supernet, models.velocity, momentum, noise)
 
 
+def _probes_due(run: Run, state: RunState) -> bool:
+    return state.round % run.config.evaluation.every == 0 or extent(run.config, state).finished
+
+
+def _evaluation_due(run: Run, state: RunState) -> bool:
+    """Return whether the probes, or networks that the method asks for, are to be measured after this round."""
+    return _probes_due(run, state) or bool(run.method.tested(state))
+
+
 def _evaluate(run: Run, state: RunState, models: Models) -> tuple[Evaluation, float]:
     """Return the probes' accuracies when they are due, those the method asks for, and the seconds of both."""
-    due = state.round % run.config.evaluation.every == 0 or extent(run.config, state).finished
-    wanted = run.method.tested(state)
-    if not due and not wanted:
-        return Evaluation(), 0.0
-    started = time.perf_counter()
+    due, wanted, started = _probes_due(run, state), run.method.tested(state), time.perf_counter()
     evaluation = _probe(run, models.supernet, run.method.probes(state)) if due else Evaluation()
     tested = {name: mean_accuracy(_probe(run, models.tensors(name), [entry]).probes) for name, entry in wanted.items()}
     return dataclasses.replace(evaluation, tested=tested), time.perf_counter() - started
@@ -297,12 +349,12 @@ def _better(best: Best | None, number: int, probes: Sequence[Probe]) -> Best | N
     return Best(number, accuracy) if best is None or accuracy > best.accuracy else best
 
 
-def _checkpoint(run: Run, writer: CheckpointWriter, state: RunState, models: Models, *, stop: bool) -> None:
+def _checkpoint(run: Run, writer: CheckpointWriter, state: RunState, models: Models, *, wanted: bool) -> None:
     last = extent(run.config, state).finished
     best = state.best is not None and state.best.round == state.round
-    if last or stop or best or state.round % run.config.checkpoint.every == 0:
+    if last or wanted or best or state.round % run.config.checkpoint.every == 0:
         _write_files(run, state)
-        aliases = [name for name, yes in (("best", best), ("final", last)) if yes]
+        aliases = [name for name, yes in (("best", best), ("final", last and state.owed is None)) if yes]
         writer.start(state, models.supernet, models.velocity, aliases, models.branches)
 
 

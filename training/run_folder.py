@@ -4,7 +4,9 @@ import contextlib
 import dataclasses
 import fcntl
 import json
+import os
 import secrets
+import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,7 @@ CACHE = "cache.jsonl"
 SPLIT = "partition.json"
 METRICS = "metrics.jsonl"
 NOISE_KEY = "noise.key"
+LOCK = ".lock"
 
 #: What a run that searches has found, and what it has found for every client.
 ARCHITECTURES = "architectures.jsonl"
@@ -309,11 +312,39 @@ def locked(folder: Path) -> Iterator[None]:
     """Hold the run's lock, so that two processes never write one run; a killed process loses it.
 
     Raises:
-        RunError: another process holds it.
+        RunError: another process holds it, or it cannot be opened.
     """
-    with (folder / ".lock").open("w") as file:
+    descriptor = _open_lock(folder / LOCK)
+    try:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
             raise RunError(f"another process is training {folder}; wait for it or stop it first") from error
+        except OSError as error:
+            raise RunError(f"cannot lock {folder / LOCK}: {error.strerror or error}") from error
         yield
+    finally:
+        os.close(descriptor)
+
+
+def _open_lock(path: Path) -> int:
+    """Open the file that is locked, or make an empty one; nothing is ever written to it, and no link followed.
+
+    Raises:
+        RunError: it is something else than a file, or may not be opened.
+    """
+    try:
+        # Without O_NONBLOCK a pipe of that name would be waited for.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        if path.is_symlink() or path.is_dir():
+            raise RunError(_not_a_lock(path)) from error
+        raise RunError(f"cannot open {path}, which keeps two processes apart: {error.strerror or error}") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise RunError(_not_a_lock(path))
+    return descriptor
+
+
+def _not_a_lock(path: Path) -> str:
+    return f"{path} must be an empty file that keeps two processes apart, and is something else; remove it"

@@ -1,31 +1,35 @@
 """A run on the terminal: from its configuration to its last round, with what the user is told on the way."""
 
+import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.table import Table
 
 from cache.progress import shown
 from supernet.architecture_file import ARCHITECTURE
-from supernet.console import EXIT_INTERRUPTED, next_step, print_table, stderr
+from supernet.console import next_step, print_table, stderr
 from supernet.probes import exists, is_file
 from supernet.units import format_bytes, format_quantity
 from training.accountant import guarantee
 from training.allocator import keep_freed_memory
-from training.checkpoint import RunState
+from training.checkpoint import RunState, checkpoint_folder, prune_checkpoints
 from training.config import RunConfig, write_config
 from training.extent import extent, known_rounds
 from training.flower.connection import opened_link
 from training.flower.link import Link
 from training.inputs import PLACES, anchored, named, replaced
-from training.interrupt import stop_on_interrupt
+from training.interrupt import StopRequest, stop_on_interrupt
+from training.leftovers import opened_to_write
 from training.methods.decnas.accounting import ACCOUNTING, print_accounting
 from training.rounds import train
 from training.run_folder import CONFIG, METRICS, locked, read_run_config
 from training.setup import Prepared, assemble, new_run, resumed_run
 from training.trackers.metrics_file import MetricsFile, read_records
+from training.trackers.pace import Pace
 from training.trackers.protocol import Tracker, Trackers
 from training.trackers.terminal import TerminalProgress
-from training.trackers.wandb import WandbTracker
+from training.trackers.wandb import WandbTracker, require_login
 
 
 def run_session(config: RunConfig, resumed: Path | None) -> int:
@@ -41,41 +45,77 @@ def run_session(config: RunConfig, resumed: Path | None) -> int:
 
 
 def _run(config: RunConfig, resumed: Path | None, link: Link | None) -> int:
-    with shown() as listener:
-        prepared = new_run(config, listener, link) if resumed is None else resumed_run(resumed, config, listener, link)
-    done = prepared.checkpoint.state.round
-    if extent(prepared.config, prepared.checkpoint.state).finished:
+    require_login(config.tracking.wandb)
+    with contextlib.ExitStack() as held:
+        if resumed is not None:
+            held.enter_context(opened_to_write(resumed))
+        with shown() as listener:
+            prepared = (
+                new_run(config, listener, link) if resumed is None else resumed_run(resumed, config, listener, link)
+            )
+        if resumed is None:
+            held.enter_context(locked(prepared.folder))
+        return _train(prepared, resumed)
+
+
+def _train(prepared: Prepared, resumed: Path | None) -> int:
+    folder, start = prepared.folder, prepared.checkpoint
+    # What a process that was killed would have removed, or what is no longer to be kept.
+    prune_checkpoints(folder, prepared.config.checkpoint.keep, start.state.best)
+    metrics = MetricsFile(folder / METRICS, start.state.round)
+    if metrics.remark is not None:
+        stderr.print(metrics.remark)
+    if _finished(prepared.config, start.state):
         _remember_places(prepared)
-        stderr.print(f"{prepared.folder} is finished: {done} rounds are done; give it more with --rounds or --compute")
-        _print_end(prepared.folder)
+        done = f"{start.state.round} rounds are done"
+        stderr.print(f"{folder} is finished: {done}; give it more with --rounds or --compute")
+        _print_end(folder)
         return 0
-    verb = "training" if resumed is None else f"resuming after round {done}"
+    verb = "training" if resumed is None else f"resuming after round {start.state.round}"
     stderr.print(f"{verb}: {_description(prepared)}")
-    with locked(prepared.folder), stop_on_interrupt() as stop:
-        # What was changed for another machine holds for the next resume too.
-        write_config(prepared.folder / CONFIG, prepared.config)
-        tracker = _trackers(prepared)
+    # What was changed for another machine holds for the next resume too.
+    write_config(folder / CONFIG, prepared.config)
+    pace = Pace(start.state.round)
+    stop = StopRequest(pace.words)
+    with stop_on_interrupt(folder, stop):
+        tracker = _trackers(prepared, [metrics, pace], stop)
         try:
-            start = prepared.checkpoint
-            run = assemble(prepared, tracker, stop)
+            run = assemble(prepared, tracker, stop, stop)
             state = train(run, start.state, start.tensors, start.velocity, start.branches)
         finally:
             tracker.close()
-    if not extent(prepared.config, state).finished:
-        rounds = known_rounds(prepared.config)
-        of = "" if rounds is None else f" of {rounds}"
-        stderr.print(f"stopped after round {state.round}{of}, with a checkpoint")
-        next_step(f"train-supernet --resume {prepared.folder}")
-        return EXIT_INTERRUPTED
+    if not _finished(prepared.config, state):
+        stderr.print(_stopped_words(prepared, state, stop))
+        next_step(f"train-supernet --resume {folder}")
+        return stop.exit_code
+    _print_totals(prepared.config, state)
+    _print_end(folder)
+    return 0
+
+
+def _finished(config: RunConfig, state: RunState) -> bool:
+    return extent(config, state).finished and state.owed is None
+
+
+def _stopped_words(prepared: Prepared, state: RunState, stop: StopRequest) -> str:
+    rounds = known_rounds(prepared.config)
+    of = "" if rounds is None else f" of {rounds}"
+    kept = f"round {state.round}{of} is kept in {checkpoint_folder(prepared.folder, state.round)}"
+    if state.owed is not None:
+        return f"stopped before an evaluation, which is made up for on resume; {kept}"
+    if stop.abandoned:
+        return f"stopped in round {state.round + 1}, which is abandoned; {kept}"
+    return f"stopped after a round; {kept}"
+
+
+def _print_totals(config: RunConfig, state: RunState) -> None:
     sent = f"{format_bytes(state.bytes_up)} up, {format_bytes(state.bytes_down)} down"
     stderr.print(
         f"trained {state.round} rounds: {sent}, {format_quantity(state.compute)} MACs of forward passes on clients, "
         f"failures {dict(state.failures) or 'none'}"
     )
-    if prepared.config.privacy.clip:
-        stderr.print(_privacy_words(prepared.config, state))
-    _print_end(prepared.folder)
-    return 0
+    if config.privacy.clip:
+        stderr.print(_privacy_words(config, state))
 
 
 def _remember_places(prepared: Prepared) -> None:
@@ -84,8 +124,7 @@ def _remember_places(prepared: Prepared) -> None:
     now = {name: path for name in PLACES if (path := named(prepared.config, name)) is not None}
     before = anchored(written)
     if any(path != named(before, name) for name, path in now.items() if name != "output"):
-        with locked(prepared.folder):
-            write_config(prepared.folder / CONFIG, replaced(written, now))
+        write_config(prepared.folder / CONFIG, replaced(written, now))
 
 
 def _privacy_words(config: RunConfig, state: RunState) -> str:
@@ -96,14 +135,13 @@ def _privacy_words(config: RunConfig, state: RunState) -> str:
     return f"the supernet is differentially private: {found} for each client{apart}"
 
 
-def _trackers(prepared: Prepared) -> Trackers:
+def _trackers(prepared: Prepared, always: Sequence[Tracker], stop: StopRequest) -> Trackers:
     tracking, folder, state = prepared.config.tracking, prepared.folder, prepared.checkpoint.state
-    trackers: list[Tracker] = [MetricsFile(folder / METRICS, state.round)]
+    trackers = list(always)
     if tracking.wandb != "off":
         config = prepared.checkpoint.config
-        trackers.append(
-            WandbTracker(folder, folder.resolve().name, tracking.project, tracking.wandb, config, state.wandb_id)
-        )
+        described = (folder, folder.resolve().name, tracking.project, tracking.wandb, config, state.wandb_id)
+        trackers.append(WandbTracker(*described, hurried=lambda: stop.at_once))
     if tracking.progress:
         rounds = known_rounds(prepared.config)
         trackers.append(TerminalProgress(rounds, prepared.config.clients.per_round, state.round))

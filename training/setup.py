@@ -32,6 +32,7 @@ from training.flower.connection import connect
 from training.flower.link import Link
 from training.initial import Beginning, beginning
 from training.inputs import INPUTS, anchored, check_paths, read_inputs, with_equal_inputs, with_own_inputs
+from training.interrupt import UNINTERRUPTED, Interruptible
 from training.methods.coincidence import coincides
 from training.models import Branch
 from training.randomness import torch_stream
@@ -164,7 +165,9 @@ def resumed_run(folder: Path, config: RunConfig, listener: Listener, link: Link 
     return _on_device(Prepared(folder, config, space, cache, federation, checkpoint, profile), device)
 
 
-def assemble(prepared: Prepared, tracker: Tracker, should_stop: Callable[[], bool]) -> Run:
+def assemble(
+    prepared: Prepared, tracker: Tracker, should_stop: Callable[[], bool], interruptible: Interruptible = UNINTERRUPTED
+) -> Run:
     """Return the run a prepared folder stands for.
 
     Raises:
@@ -184,6 +187,7 @@ def assemble(prepared: Prepared, tracker: Tracker, should_stop: Callable[[], boo
         evaluator=federation.evaluator(config, prepared.space),
         tracker=tracker,
         should_stop=should_stop,
+        interruptible=interruptible,
         noise_key=read_noise_key(prepared.folder) if config.privacy.noise else None,
         # Simulated clients fail alike every time, connected ones do not.
         quorum=config.flower.quorum if connected else 0.0,

@@ -10,6 +10,7 @@ from search.comparison.outcome import Measured, Outcome
 from search.comparison.study import Trial
 from search.searcher import search
 from search.trained import Extraction, TrainedRun, open_run
+from supernet.console import stderr
 from supernet.machine import machine
 from training.config import SINGLE_METHODS
 from training.federation import method_of
@@ -26,7 +27,6 @@ def measure(trial: Trial, folder: Path, budgets: Sequence[int]) -> Outcome:
     space = read_space(folder)
     run = open_run(folder, space, "newest", None, test=True)
     state = run.checkpoint.state
-    seconds = sum(record["seconds"] for record in read_records(folder / METRICS))
     found = _single(run, budgets) if trial.config.method in SINGLE_METHODS else _searched(run, budgets)
     networks = [_measured(run, budget, entry, taken) for budget, entry, taken in found]
     return Outcome(
@@ -36,10 +36,19 @@ def measure(trial: Trial, folder: Path, budgets: Sequence[int]) -> Outcome:
         state.compute,
         state.bytes_up,
         state.bytes_down,
-        seconds,
+        _seconds(folder, state.round),
         networks,
         machine(),
     )
+
+
+def _seconds(folder: Path, rounds: int) -> float:
+    """Return the seconds of all rounds; those without a record count as the mean of the others."""
+    known = [record["seconds"] for record in read_records(folder / METRICS)]
+    if not known:
+        stderr.print(f"{folder / METRICS} holds no record of a round; its seconds count as 0")
+        return 0.0
+    return float(sum(known)) * rounds / len(known)
 
 
 def _searched(run: TrainedRun, budgets: Sequence[int]) -> list[tuple[int, Entry, float]]:

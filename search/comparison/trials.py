@@ -1,12 +1,10 @@
 """The trials of a study as processes of ``train-supernet``, some at once; what is finished is not run again."""
 
 import contextlib
-import os
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +12,18 @@ from cache.progress import Listener
 from search.comparison.study import Trial
 from supernet.errors import UserError
 from supernet.files import read_text
-from supernet.json_fields import fields_of
-from supernet.json_text import parse_json
 from supernet.probes import exists, reaching
 from supernet.typed_yaml import from_mapping, read_yaml_mapping
 from training.config import RunConfig, config_to_mapping, write_config
 from training.run_folder import CONFIG, METRICS
+from training.trackers.metrics_file import last_share
 from training.unused_settings import read_only
-
-#: Most bytes of a line of metrics that are read.
-_TAIL = 1 << 18
 
 #: Seconds between two looks at the processes.
 _PAUSE = 0.5
+
+#: Seconds that trials have to end in; fewer than this command has itself.
+_PATIENCE = 5.0
 
 _PROGRAM = "from training.cli import main; main()"
 
@@ -51,7 +48,7 @@ class Trials:
 
         Raises:
             UserError: a trial failed, or its folder holds another run.
-            KeyboardInterrupt: all processes have stopped at the edge of a round and go on when run again.
+            KeyboardInterrupt: all processes have ended, with checkpoints, and go on when run again.
         """
         with reaching(self._folder, "write"):
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -114,33 +111,26 @@ class Trials:
         return f"{lines[-1] if lines else 'it said nothing'} (log: {log})"
 
     @contextlib.contextmanager
-    def _stopped_at_the_end(self, running: dict[Trial, "subprocess.Popen[bytes]"]) -> Iterator[None]:
-        """Leave no process behind: whatever ended the work early, the others stop at the edge of their round."""
-        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    def _stopped_at_the_end(self, running: Mapping[Trial, "subprocess.Popen[bytes]"]) -> Iterator[None]:
+        """Leave no process behind: whatever ended the work early, the others abandon their rounds."""
         try:
             yield
         finally:
             for process in running.values():
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(process.pid, signal.SIGINT)
-            if running:
-                self._listener.remark(f"waiting for {len(running)} runs to stop at the end of their round")
+                process.terminate()
+            end = time.monotonic() + _PATIENCE
             for process in running.values():
-                process.wait()
-            signal.signal(signal.SIGTERM, before)
+                try:
+                    process.wait(max(0.0, end - time.monotonic()))
+                except subprocess.TimeoutExpired:
+                    # Its last checkpoint is whole, whenever it ends.
+                    process.kill()
+                    process.wait()
 
 
 def share_done(run: Path) -> float:
-    """Return the share of a run's training that is done, as its metrics say."""
-    try:
-        with (run / METRICS).open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
-            lines = [line for line in file.read().split(b"\n")[:-1] if line]
-        line = fields_of(parse_json(lines[-1].decode(), METRICS), METRICS)
-        return line.number("done", 0, 1)
-    except (OSError, IndexError, ValueError, UserError):
-        # Not begun, or a line is longer than what was read.
-        return 0.0
+    """Return the share of a run's training that is done, as its metrics say; 0 before its first round."""
+    return last_share(run / METRICS)
 
 
 def _asked(config: Path) -> dict[str, Any]:

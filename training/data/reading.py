@@ -143,9 +143,13 @@ def _filled(count: int, preparation: Preparation, decode: Callable[[int], Pixels
         pixels[position] = decode(position).transpose(2, 0, 1)
 
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        for done, _ in enumerate(pool.map(fill, range(count)), 1):
-            if count >= _MANY and (done % _EVERY == 0 or done == count):
-                listener.report("reading images", done, count)
+        try:
+            for done, _ in enumerate(pool.map(fill, range(count)), 1):
+                if count >= _MANY and (done % _EVERY == 0 or done == count):
+                    listener.report("reading images", done, count)
+        finally:
+            # Whoever interrupts waits for no file that is not begun.
+            pool.shutdown(wait=False, cancel_futures=True)
     return torch.from_numpy(pixels)
 
 

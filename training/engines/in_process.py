@@ -75,6 +75,7 @@ class InProcessEngine:
             finally:
                 # Whatever ended the round early: nobody waits for the clients that still train.
                 cancel.set()
+                pool.shutdown(wait=False, cancel_futures=True)
                 # What a worker set for itself would also be the default of every later thread.
                 torch.set_num_threads(torch.get_num_threads())
 

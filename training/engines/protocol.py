@@ -16,8 +16,8 @@ def never() -> bool:
     return False
 
 
-class Stopped(Exception):  # noqa: N818 - what the user asked for
-    """The user has asked to stop while clients were waited for."""
+class Stopped(KeyboardInterrupt):
+    """The user has asked to stop while clients were waited for, trained or evaluated."""
 
 
 class Engine(Protocol):

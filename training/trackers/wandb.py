@@ -1,16 +1,70 @@
-"""Mirror of a run on Weights & Biases: online with a login, offline without."""
+"""Mirror of a run on Weights & Biases: online with a login, offline without.
 
-from collections.abc import Mapping, Sequence
+All of wandb runs in a process of its own (``wandb_mirror.py``), which is told of events and never waited for but at the
+end, and then not for long.
+"""
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
+from typing import IO, Any, Literal
 
 from supernet.console import stderr
+from supernet.errors import UserError
 from supernet.units import format_quantity
+from training.engines.protocol import never
 from training.records import LostRound, RoundRecord
 
 Mode = Literal["auto", "online", "offline"]
+
+_PROGRAM = "from training.trackers.wandb_mirror import main; main()"
+
+#: Exit code of a look for a login that found none; that of ``wandb_mirror``, which is not imported here.
+_NO_LOGIN = 3
+
+#: Seconds that a run waits at its end for what wandb has not sent yet, and those when it has to end at once.
+_PATIENCE, _HURRY = 20.0, 2.0
+
+#: Seconds in which the last words of a mirror that has ended are read.
+_LAST_WORDS = 1.0
+
+#: Seconds that a look for a login may take; most of it is the import of wandb.
+_LOOK = 60.0
+
+
+def require_login(mode: str) -> None:
+    """Refuse ``online`` without a login, before anything is written.
+
+    Raises:
+        UserError: there is none.
+    """
+    if mode != "online":
+        return
+    environment = {name: value for name, value in os.environ.items() if name != "WANDB_MODE"}
+    try:
+        found = subprocess.run(  # noqa: S603 - our own program
+            [sys.executable, "-c", _PROGRAM, "login"],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_LOOK,
+            check=False,
+        ).returncode
+    except subprocess.TimeoutExpired:
+        # Whatever it hangs on, the mirror will say.
+        return
+    if found == _NO_LOGIN:
+        raise UserError(
+            "tracking.wandb is online and there is no login to wandb; log in with: wandb login, or set WANDB_API_KEY, "
+            "or use --tracking.wandb auto, offline or off"
+        )
 
 
 class WandbTracker:
@@ -23,89 +77,148 @@ class WandbTracker:
         mode: ``auto`` is online with a login and offline without.
         config: the run's configuration.
         run_id: id of the wandb run, so that a resumed run goes on in it.
+        hurried: whether the run has to end at once.
+        patience: seconds that ``close`` waits at most for what is not sent yet.
     """
 
     def __init__(
-        self, folder: Path, name: str, project: str, mode: Mode, config: Mapping[str, Any], run_id: str | None
+        self,
+        folder: Path,
+        name: str,
+        project: str,
+        mode: Mode,
+        config: Mapping[str, Any],
+        run_id: str | None,
+        *,
+        hurried: Callable[[], bool] = never,
+        patience: float = _PATIENCE,
     ) -> None:
-        # A second of import that runs without wandb do not pay for.
-        import wandb  # noqa: PLC0415
-
-        self._wandb = wandb
-        self._folder = folder
-        if mode == "auto":
-            mode = "online" if wandb.login(prompt=False, verify=False) else "offline"
-        self.mode = mode
-        self._run = wandb.init(
-            project=project,
-            name=name,
-            id=run_id,
-            resume="allow",
-            dir=str(folder),
-            mode=mode,
-            config=dict(config),
-            settings=wandb.Settings(console="off", silent=True),
+        self._folder, self._hurried, self._patience = folder, hurried, patience
+        self._mode: str | None = None
+        self._mode_known, self._closing, self._remarked = threading.Event(), False, False
+        process = self._process = subprocess.Popen(  # noqa: S603 - our own program
+            [sys.executable, "-c", _PROGRAM],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            # Ctrl-C is for the command alone, which finishes the mirror when it ends.
+            start_new_session=True,
         )
+        if process.stdin is None or process.stdout is None:
+            raise TypeError("a process without pipes")
+        self._events: queue.SimpleQueue[Mapping[str, Any] | None] = queue.SimpleQueue()
+        self._listener = threading.Thread(target=self._listen, args=(process.stdout,), name="wandb", daemon=True)
+        self._listener.start()
+        threading.Thread(target=self._send, args=(process.stdin,), name="wandb", daemon=True).start()
+        start = {"folder": str(folder), "name": name, "project": project, "mode": mode, "id": run_id}
+        self._events.put({**start, "config": dict(config)})
+
+    @property
+    def mode(self) -> str | None:
+        """Whether the run is mirrored online or offline, once that is known; None if it is not mirrored."""
+        self._mode_known.wait()
+        return self._mode
 
     def client_done(self, round_number: int, done: int, clients: int) -> None:
         """Nothing: the dashboard shows rounds."""
 
     def round_done(self, record: RoundRecord) -> None:
-        """Log the round's curves, and the Pareto plot when it was evaluated."""
-        values: dict[str, Any] = {
-            "train/loss": record.train_loss,
-            "train/lr": record.lr,
-            "bytes/up": record.bytes_up,
-            "bytes/down": record.bytes_down,
-            "compute/client_macs": record.compute,
-            "bytes/whole_supernets": record.bytes_whole,
-            "time/round_seconds": record.seconds,
-            "time/overhead_share": record.overhead_share,
-            "failures": sum(record.failures.values()) + len(record.evaluation_failures),
-            "curriculum/entries_trained": self._histogram(record.trained),
-        }
-        if record.beta is not None:
-            values["train/beta"] = record.beta
-        if record.epsilon is not None:
-            values["privacy/epsilon"] = record.epsilon
-        if record.clipped is not None:
-            values["privacy/clipped_share"] = record.clipped
-        for name, accuracy in record.tested.items():
-            values[f"search/{name}"] = accuracy
-        if record.probes:
-            values["time/evaluation_seconds"] = record.evaluation_seconds
-            values["bytes/evaluation_up"] = record.evaluation_bytes_up
-            values["bytes/evaluation_down"] = record.evaluation_bytes_down
-            values["validation/mean_accuracy"] = record.mean_accuracy
-            for probe in record.probes:
-                values[f"validation/accuracy_at_{format_quantity(probe.macs)}"] = probe.accuracy
-            values |= self._pareto_plot(record)
-        self._run.log(values, step=record.round)
+        """Log the round's curves, and the Pareto plot when it was evaluated; not before an evaluation that is owed."""
+        if record.owed:
+            return
+        probes = [[probe.macs, probe.params, probe.accuracy] for probe in record.probes]
+        event = {"do": "log", "step": record.round, "values": _curves(record), "trained": record.trained}
+        self._events.put({**event, "probes": probes})
 
     def round_lost(self, record: LostRound) -> None:
         """Nothing: a step of the dashboard is a merged round."""
 
     def checkpoint(self, folder: Path, aliases: Sequence[str]) -> None:
         """Log the checkpoint as an artifact."""
-        artifact = self._wandb.Artifact(f"supernet-{self._run.id}", type="model")
-        for file in sorted(folder.iterdir()):
-            artifact.add_file(str(file), name=file.name)
-        self._run.log_artifact(artifact, aliases=list(aliases))
+        self._events.put({"do": "checkpoint", "folder": str(folder), "aliases": list(aliases)})
 
     def close(self) -> None:
-        """Finish the wandb run and say how to upload it if it was offline."""
-        self._run.finish()
-        if self.mode == "offline":
+        """Finish the wandb run, within bounds, and say how to upload what was not sent."""
+        self._closing = True
+        self._events.put({"do": "finish"})
+        self._events.put(None)
+        started, late = time.monotonic(), False
+        while self._process.poll() is None and not late:
+            time.sleep(0.02)
+            late = time.monotonic() - started > (_HURRY if self._hurried() else self._patience)
+        self._kill()
+        if late:
+            self._remark(f"wandb has not sent all in time; send the rest with: wandb sync {self._folder}/wandb/*run-*")
+        elif self._process.returncode:
+            self._remark("wandb has ended by itself; the run goes on without it")
+        elif self._mode == "offline":
             stderr.print(f"wandb ran offline; upload it with: wandb sync {self._folder}/wandb/offline-run-*")
 
-    def _histogram(self, trained: Sequence[int]) -> Any:
-        positions = np.arange(len(trained))
-        bins = min(len(trained), self._wandb.Histogram.MAX_LENGTH)
-        return self._wandb.Histogram(np_histogram=np.histogram(positions, bins=bins, weights=trained))
+    def _kill(self) -> None:
+        try:
+            # It leads a group of its own; wandb's service ends when it does.
+            os.killpg(self._process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+        finally:
+            self._process.wait()
 
-    def _pareto_plot(self, record: RoundRecord) -> dict[str, Any]:
-        rows = [[probe.macs / 1e6, probe.params / 1e6, probe.accuracy] for probe in record.probes]
-        table = self._wandb.Table(columns=["MACs (M)", "params (M)", "accuracy"], data=rows)
-        title = f"validation accuracy over MACs, round {record.round}"
-        chart = self._wandb.plot.line(table, "MACs (M)", "accuracy", title=title)
-        return {"pareto/table": table, "pareto/plot": chart}
+    def _send(self, pipe: IO[bytes]) -> None:
+        """Pass events on; a mirror that does not read keeps nobody but this thread waiting."""
+        try:
+            while (event := self._events.get()) is not None:
+                pipe.write(json.dumps(event).encode() + b"\n")
+                pipe.flush()
+            pipe.close()
+        except OSError:
+            # It has ended: whoever listens to it has said so.
+            return
+
+    def _listen(self, pipe: IO[bytes]) -> None:
+        """Take note of what the mirror says, until it ends."""
+        for line in pipe:
+            words = json.loads(line)
+            if "mode" in words:
+                self._mode = words["mode"]
+                self._mode_known.set()
+            if "remark" in words:
+                self._remark(words["remark"])
+        self._mode_known.set()
+        # Else ``close`` says so.
+        if not self._closing:
+            self._remark("wandb has ended by itself; the run goes on without it")
+
+    def _remark(self, words: str) -> None:
+        if not self._remarked:
+            self._remarked = True
+            stderr.print(f"{words}; metrics.jsonl has all rounds")
+
+
+def _curves(record: RoundRecord) -> dict[str, Any]:
+    """Return the numbers of a round by the names of their curves."""
+    values: dict[str, Any] = {
+        "train/loss": record.train_loss,
+        "train/lr": record.lr,
+        "bytes/up": record.bytes_up,
+        "bytes/down": record.bytes_down,
+        "compute/client_macs": record.compute,
+        "bytes/whole_supernets": record.bytes_whole,
+        "time/round_seconds": record.seconds,
+        "time/overhead_share": record.overhead_share,
+        "failures": sum(record.failures.values()) + len(record.evaluation_failures),
+    }
+    optional = {
+        "train/beta": record.beta,
+        "privacy/epsilon": record.epsilon,
+        "privacy/clipped_share": record.clipped,
+        **{f"search/{name}": accuracy for name, accuracy in record.tested.items()},
+    }
+    values |= {name: value for name, value in optional.items() if value is not None}
+    if record.probes:
+        values["time/evaluation_seconds"] = record.evaluation_seconds
+        values["bytes/evaluation_up"] = record.evaluation_bytes_up
+        values["bytes/evaluation_down"] = record.evaluation_bytes_down
+        values["validation/mean_accuracy"] = record.mean_accuracy
+        for probe in record.probes:
+            values[f"validation/accuracy_at_{format_quantity(probe.macs)}"] = probe.accuracy
+    return values
