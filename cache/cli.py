@@ -105,6 +105,12 @@ def _print_summary(space_name: str, output: Path, cache: Cache, asked: int) -> N
         print(f"the front within these limits has only {len(cache.entries)} architectures, not {asked}")
     if cache.gaps is not None:
         print(_gaps(cache.entries, cache.gaps))
+    settings = cache.solver_settings
+    if cache.solver == "nsga2" and settings["generations_run"] < settings["generations"]:
+        print(
+            f"NSGA-II ended after {settings['generations_run']} of {settings['generations']} generations: its "
+            f"{settings['ended_by']}"
+        )
     next_step(f"train-supernet --space {space_name} --cache {output}")
 
 
