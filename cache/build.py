@@ -13,6 +13,7 @@ from cache.nsga2 import Nsga2Settings, solve_nsga2
 from cache.progress import SILENT, Listener
 from supernet.errors import BudgetError, UserError
 from supernet.space import FitnessSettings, SearchSpace
+from supernet.words import counted
 
 Solver = Literal["nsga2", "exact"]
 
@@ -53,7 +54,7 @@ def build_cache(
         SpaceTooLargeError: the exact solver is asked for and the space is too large for it.
     """
     if entries < 2:
-        raise BudgetError(f"a cache of {entries} entries is too small; ask for at least 2")
+        raise BudgetError(f"a cache of {counted(entries, 'entry')} is too small; ask for at least 2")
     check_reachable(space, limits)
     method, weights = method or Method(), fitness.for_cache()
     frontier = _frontier(space, weights, method, listener)

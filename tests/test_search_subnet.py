@@ -299,7 +299,6 @@ def test_a_second_search_of_a_space_imports_no_slow_library_and_solves_nothing(
     arguments = ("--space", "mobilenet-tiny", "--flops-budget", "1M")
     first, imported, error = _search_elsewhere(tmp_path, *arguments)
     assert imported == []
-    assert "solving, " in error
     (kept,) = (tmp_path / "kept" / "frontiers").iterdir()
     written = kept.stat().st_mtime_ns
     second, imported, error = _search_elsewhere(tmp_path, *arguments)

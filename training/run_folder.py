@@ -20,6 +20,7 @@ from supernet.json_fields import Fields, fields_of
 from supernet.json_text import parse_json
 from supernet.space import SearchSpace, space_from_mapping, space_to_mapping
 from supernet.typed_yaml import from_mapping, read_yaml_mapping
+from supernet.words import command
 from training.checkpoint import CHECKPOINTS, newest_checkpoint, read_checkpoint_config
 from training.config import RunConfig, check_unedited, config_to_mapping, write_config
 from training.config_changes import RESUME_MAY_ADAPT, RESUME_MAY_EXTEND, changed_fields
@@ -133,7 +134,8 @@ def check_new_run(folder: Path) -> None:
     """
     if (folder / CONFIG).exists():
         raise RunError(
-            f"{folder} already holds a run; go on with: train-supernet --resume {folder}, or choose another --output"
+            f"{folder} already holds a run; choose another --output, or go on with: "
+            f"{command('train-supernet', resume=folder)}"
         )
     check_output_folder(folder)
 

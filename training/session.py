@@ -1,13 +1,14 @@
 """A run on the terminal: from its configuration to its last round, with what the user is told on the way."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-from rich.table import Table
+from typing import Any
 
 from cache.progress import shown
 from supernet.architecture_file import ARCHITECTURE
 from supernet.console import EXIT_INTERRUPTED, next_step, print_table, stderr
-from supernet.units import format_bytes, format_quantity
+from supernet.units import format_at_least, format_bytes, format_quantity
+from supernet.words import command, counted
 from training.accountant import guarantee
 from training.allocator import keep_freed_memory
 from training.checkpoint import RunState
@@ -40,12 +41,13 @@ def run_session(config: RunConfig, resumed: Path | None) -> int:
 
 
 def _run(config: RunConfig, resumed: Path | None, link: Link | None) -> int:
-    with shown() as listener:
+    with shown("preparing the run") as listener:
         prepared = new_run(config, listener, link) if resumed is None else resumed_run(resumed, config, listener, link)
     done = prepared.checkpoint.state.round
     if extent(prepared.config, prepared.checkpoint.state).finished:
         _remember_places(prepared)
-        stderr.print(f"{prepared.folder} is finished: {done} rounds are done; give it more with --rounds or --compute")
+        finished = f"{prepared.folder} is finished after {counted(done, 'round')}"
+        stderr.print(f"{finished}; give it more with --rounds or --compute")
         _print_end(prepared.folder)
         return 0
     verb = "training" if resumed is None else f"resuming after round {done}"
@@ -64,12 +66,12 @@ def _run(config: RunConfig, resumed: Path | None, link: Link | None) -> int:
         rounds = known_rounds(prepared.config)
         of = "" if rounds is None else f" of {rounds}"
         stderr.print(f"stopped after round {state.round}{of}, with a checkpoint")
-        next_step(f"train-supernet --resume {prepared.folder}")
+        next_step(command("train-supernet", resume=prepared.folder))
         return EXIT_INTERRUPTED
     sent = f"{format_bytes(state.bytes_up)} up, {format_bytes(state.bytes_down)} down"
     stderr.print(
-        f"trained {state.round} rounds: {sent}, {format_quantity(state.compute)} MACs of forward passes on clients, "
-        f"failures {dict(state.failures) or 'none'}"
+        f"trained {counted(state.round, 'round')}: {sent}, {format_quantity(state.compute)} MACs of forward passes on "
+        f"clients, failures {dict(state.failures) or 'none'}"
     )
     if prepared.config.privacy.clip:
         stderr.print(_privacy_words(prepared.config, state))
@@ -113,14 +115,17 @@ def _description(prepared: Prepared) -> str:
     config, entries = prepared.config, prepared.cache.entries
     split = prepared.federation.split
     sizes = [size for size in split.sizes if size]
-    length = f"{config.rounds} rounds" if config.compute is None else f"{config.compute} MACs of training in rounds"
+    length = f"{config.compute} MACs of training in rounds"
+    if config.compute is None:
+        length = counted(config.rounds, "round")
     if config.method == "decnas":
         length = f"a search down to {config.decnas.budget} MACs, then {length}"
     where = f"on {config.device}" if config.engine == "in-process" else f"over Flower at {config.flower.address}"
     return (
-        f"{config.method}: {prepared.space.name} on {config.data.name} ({len(split.classes)} classes), {length} "
-        f"of {config.clients.per_round} from {config.clients.count} clients ({min(sizes)} to {max(sizes)} images, "
-        f"{config.partition.scheme}), {len(entries)} cache entries of {format_quantity(entries[0].macs)} to "
+        f"{config.method}: {prepared.space.name} on {config.data.name} ({counted(len(split.classes), 'class')}), "
+        f"{length} of {config.clients.per_round} from {counted(config.clients.count, 'client')} ({min(sizes)} to "
+        f"{counted(max(sizes), 'image')}, {config.partition.scheme}), {counted(len(entries), 'cache entry')} of "
+        f"{format_quantity(entries[0].macs)} to "
         f"{format_quantity(entries[-1].macs)} MACs, {where}; run: {prepared.folder}"
     )
 
@@ -130,22 +135,26 @@ def _print_end(folder: Path) -> None:
         print_accounting(folder)
     evaluated = [record for record in read_records(folder / METRICS) if record["probes"]]
     if not evaluated:
-        next_step(_next_search(folder, "60M"))
+        next_step(next_search(folder, "60M"))
         return
     last = evaluated[-1]
-    table = Table(title=f"validation accuracy after round {last['round']}")
-    for column in ("MACs", "params", "accuracy"):
-        table.add_column(column, justify="right")
-    for probe in last["probes"]:
-        table.add_row(f"{probe['macs']:,}", f"{probe['params']:,}", f"{probe['accuracy']:.1%}")
-    print_table(table)
-    middle = last["probes"][len(last["probes"]) // 2]["macs"]
-    next_step(_next_search(folder, format_quantity(middle)))
+    rows = [(f"{probe['macs']:,}", f"{probe['params']:,}", f"{probe['accuracy']:.1%}") for probe in last["probes"]]
+    title = f"validation accuracy after round {last['round']}"
+    print_table(title, ("MACs", "params", "accuracy"), rows, figures=0)
+    next_step(next_search(folder, format_at_least(best_probe(last["probes"])["macs"])))
 
 
-def _next_search(folder: Path, budget: str) -> str:
+def best_probe(probes: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Return the probe of the highest accuracy; of equal ones that of fewest MACs.
+
+    What a run suggests to search for is a size that it has been seen to train well.
+    """
+    return max(probes, key=lambda probe: (probe["accuracy"], -probe["macs"]))
+
+
+def next_search(folder: Path, budget: str) -> str:
     """Return how to take a subnet out of the run: what it has found itself, with the weights it was found with."""
     found = folder / ARCHITECTURE
     if found.is_file():
-        return f"search-subnet --run {folder} --architecture {found} --checkpoint newest --output subnet"
-    return f"search-subnet --run {folder} --flops-budget {budget}"
+        return command("search-subnet", run=folder, architecture=found, checkpoint="newest", output="subnet")
+    return command("search-subnet", run=folder, flops_budget=budget)

@@ -17,6 +17,7 @@ from supernet.files import read_text
 from supernet.json_fields import fields_of
 from supernet.json_text import parse_json
 from supernet.typed_yaml import from_mapping, read_yaml_mapping
+from supernet.words import counted
 from training.config import RunConfig, config_to_mapping, write_config
 from training.run_folder import CONFIG, METRICS
 from training.unused_settings import read_only
@@ -96,7 +97,9 @@ class Trials:
 
     def _report(self, trials: Sequence[Trial], finished: Sequence[Trial]) -> None:
         shares = [1.0 if trial in finished else share_done(self._run_of(trial)) for trial in trials]
-        self._listener.report(f"{len(finished)} of {len(trials)} runs", round(100 * sum(shares)), 100 * len(trials))
+        self._listener.report(
+            f"{len(finished)} of {counted(len(trials), 'run')}", round(100 * sum(shares)), 100 * len(trials)
+        )
 
     def _run_of(self, trial: Trial) -> Path:
         return self._folder / trial.name
@@ -117,7 +120,7 @@ class Trials:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process.pid, signal.SIGINT)
             if running:
-                self._listener.remark(f"waiting for {len(running)} runs to stop at the end of their round")
+                self._listener.remark(f"waiting for {counted(len(running), 'run')} to stop at the end of the round")
             for process in running.values():
                 process.wait()
             signal.signal(signal.SIGTERM, before)

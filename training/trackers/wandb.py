@@ -8,6 +8,7 @@ import numpy as np
 
 from supernet.console import stderr
 from supernet.units import format_quantity
+from supernet.words import command
 from training.records import LostRound, RoundRecord
 
 Mode = Literal["auto", "online", "offline"]
@@ -96,7 +97,9 @@ class WandbTracker:
         """Finish the wandb run and say how to upload it if it was offline."""
         self._run.finish()
         if self.mode == "offline":
-            stderr.print(f"wandb ran offline; upload it with: wandb sync {self._folder}/wandb/offline-run-*")
+            stderr.print(
+                f"wandb ran offline; upload it with: {command('wandb', 'sync', self._folder / 'wandb')}/offline-run-*"
+            )
 
     def _histogram(self, trained: Sequence[int]) -> Any:
         positions = np.arange(len(trained))
