@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from commands import MODULES
 
 _ROOT = Path(__file__).parents[1]
 _FILES = sorted(
@@ -82,4 +83,15 @@ def test_no_count_has_its_noun_written_beside_it() -> None:
             counts = isinstance(value, ast.FormattedValue) and not ast.unparse(value.value).startswith("format_")
             if counts and isinstance(after, ast.Constant) and beside.match(f"{after.value!s}"):
                 found.append(f"{where}: {ast.unparse(value)}{after.value!s}")
+    assert found == []
+
+
+def test_no_command_is_put_together_by_hand() -> None:
+    """A path in it would not be quoted: ``words.command`` does."""
+    typed = re.compile(rf"\b({'|'.join(MODULES)}|python|wandb sync) (--[\w.-]+[ =])?(\S+ )*$")
+    found = []
+    for where, text in _texts():
+        for before, value in zip(text.values, text.values[1:], strict=False):
+            if isinstance(before, ast.Constant) and typed.search(f"{before.value!s}"):
+                found.append(f"{where}: {before.value!s}{ast.unparse(value)}")
     assert found == []
