@@ -16,6 +16,7 @@ from cache.nsga2 import Nsga2Settings, solve_nsga2
 from cache.progress import Listener
 from supernet.errors import BudgetError, UserError
 from supernet.space import FitnessSettings, SearchSpace
+from supernet.words import counted
 
 QUICK = Nsga2Settings(population=20, generations=3, seed=5)
 SOLVERS: tuple[Solver, ...] = ("nsga2", "exact")
@@ -214,7 +215,7 @@ def test_a_cold_exact_method_is_refused() -> None:
 
 @pytest.mark.parametrize("entries", [1, 0, -4])
 def test_a_cache_of_less_than_two_entries_is_refused(entries: int) -> None:
-    with pytest.raises(BudgetError, match=rf"{entries} entries is too small; ask for at least 2"):
+    with pytest.raises(BudgetError, match=rf"a cache of {counted(entries, 'entry')} is too small; ask for at least 2"):
         _build(tiny_space(), entries=entries)
 
 

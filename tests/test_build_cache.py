@@ -270,7 +270,7 @@ _LEAST = int(score(SPACE, smallest_genes(SPACE)).macs[0])
         (["--generations", "0"], ["generations is 0; it must be at least 1"]),
         (["--solver", "exact", "--cold"], ["leave out --cold, or choose --solver nsga2"]),
         (["--solver", "best"], ["solver", "nsga2", "exact"]),
-        (["--entries", "1"], ["1 entries is too small; ask for at least 2"]),
+        (["--entries", "1"], ["1 entry is too small; ask for at least 2"]),
         (["--seed", "-1"], ["seed is -1"]),
         (["--population", "ten"], ["population"]),
         (["--classes", "0"], ["classes is 0"]),
