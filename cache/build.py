@@ -1,7 +1,7 @@
 """Building a cache: one call from a space and limits to verified entries."""
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 from cache.entries import make_entries, spread
 from cache.exact import SpaceTooLargeError
@@ -13,6 +13,7 @@ from cache.nsga2 import Nsga2Settings, solve_nsga2
 from cache.progress import SILENT, Listener
 from supernet.errors import BudgetError, UserError
 from supernet.space import FitnessSettings, SearchSpace
+from supernet.words import counted
 
 Solver = Literal["nsga2", "exact"]
 
@@ -53,12 +54,13 @@ def build_cache(
         SpaceTooLargeError: the exact solver is asked for and the space is too large for it.
     """
     if entries < 2:
-        raise BudgetError(f"a cache of {entries} entries is too small; ask for at least 2")
+        raise BudgetError(f"a cache of {counted(entries, 'entry')} is too small; ask for at least 2")
     check_reachable(space, limits)
     method, weights = method or Method(), fitness.for_cache()
     frontier = _frontier(space, weights, method, listener)
+    generations = None
     if method.cold or frontier is None:
-        found = solve_nsga2(space, weights, limits, entries, method.nsga2, listener=listener)
+        found, generations = solve_nsga2(space, weights, limits, entries, method.nsga2, listener=listener)
     else:
         within = _within(frontier, limits)
         if method.solver == "exact":
@@ -66,14 +68,21 @@ def build_cache(
         else:
             # Below its first point the frontier lies outside the limits: what is within them there is not optimal.
             optimal = dataclasses.replace(limits, min_macs=int(within.macs[0]))
-            found = solve_nsga2(space, weights, optimal, entries, method.nsga2, within.genes, listener)
+            found, generations = solve_nsga2(space, weights, optimal, entries, method.nsga2, within, listener)
     gaps = None if frontier is None else frontier.gaps([e.macs for e in found], [e.fitness for e in found])
     solver_settings = {
-        **(dataclasses.asdict(method.nsga2) | {"cold": method.cold} if method.solver == "nsga2" else {}),
+        **({} if generations is None else _searched(method, generations)),
         "limits": {"macs": limits.macs, "min_macs": limits.min_macs},
         "entries": entries,
     }
     return Cache(tuple(found), fitness, method.solver, solver_settings, None if gaps is None else tuple(gaps.tolist()))
+
+
+def _searched(method: Method, generations: int) -> dict[str, Any]:
+    """Return what a cache's header says of an NSGA-II search: how it was set, how long it took and what ended it."""
+    ended = "generations" if generations == method.nsga2.generations else "gap to the exact frontier is zero"
+    settings = {**dataclasses.asdict(method.nsga2), "cold": method.cold}
+    return {**settings, "generations_run": generations, "ended_by": ended}
 
 
 def _frontier(space: SearchSpace, weights: FitnessSettings, method: Method, listener: Listener) -> Frontier | None:

@@ -15,12 +15,13 @@ from cache.plot import Fronts, check_plot_path, plot_fronts
 from cache.progress import shown
 from fitness.settings import load_settings
 from supernet.command_line import options_parser
-from supernet.console import next_step, run_command
+from supernet.console import next_step, run_command, say
 from supernet.errors import UserError
 from supernet.files import check_output
 from supernet.space import load_space
 from supernet.units import format_quantity, parse_quantity
 from supernet.unused_options import refuse_unused
+from supernet.words import command, counted
 
 PROG = "build-cache"
 
@@ -87,7 +88,7 @@ def _run(arguments: Sequence[str]) -> None:
         check_output(Path(options.plot), overwrite=options.overwrite)
     nsga2 = Nsga2Settings(options.population, options.generations, options.seed)
     method = Method(options.solver, options.cold, nsga2)
-    with shown() as listener:
+    with shown("building the cache") as listener:
         cache = build_cache(space, fitness, limits, options.entries, method, listener)
     write_cache(output, space, cache)
     if options.plot is not None:
@@ -98,22 +99,26 @@ def _run(arguments: Sequence[str]) -> None:
 
 def _print_summary(space_name: str, output: Path, cache: Cache, asked: int) -> None:
     first, last = cache.entries[0], cache.entries[-1]
-    print(
-        f"{output}: {len(cache.entries)} entries from {format_quantity(first.macs)} MACs (fitness "
+    say(
+        f"{output}: {counted(len(cache.entries), 'entry')} from {format_quantity(first.macs)} MACs (fitness "
         f"{first.fitness:.1f}) to {format_quantity(last.macs)} MACs (fitness {last.fitness:.1f})"
     )
     if len(cache.entries) < asked:
-        print(f"the front within these limits has only {len(cache.entries)} architectures, not {asked}")
+        say(f"the front within these limits has only {counted(len(cache.entries), 'architecture')}, not {asked}")
     if cache.gaps is not None:
-        print(_gaps(cache.entries, cache.gaps))
-    next_step(f"train-supernet --space {space_name} --cache {output}")
+        say(_gaps(cache.entries, cache.gaps))
+    settings = cache.solver_settings
+    if cache.solver == "nsga2" and settings["generations_run"] < settings["generations"]:
+        planned = counted(settings["generations"], "generation")
+        say(f"NSGA-II ended after {settings['generations_run']} of {planned}: its {settings['ended_by']}")
+    next_step(command("train-supernet", space=space_name, cache=output))
 
 
 def _gaps(entries: Sequence[Entry], gaps: Sequence[float]) -> str:
     """Return how far the entries are from the optima, as a sentence."""
     shares = [gap / max(1.0, abs(entry.fitness + gap)) for entry, gap in zip(entries, gaps, strict=True)]
     optimal = sum(share <= EQUAL for share in shares)
-    proven = f"{optimal} of {len(gaps)} entries have the highest fitness at their MACs, by proof"
+    proven = f"{optimal} of {counted(len(gaps), 'entry')} have the highest fitness at their MACs, by proof"
     if optimal == len(gaps):
         return f"optimality gap: 0; {proven}"
     worst = max(range(len(gaps)), key=shares.__getitem__)

@@ -17,6 +17,7 @@ from supernet.genes import encode
 from supernet.json_text import parse_json, sealed, shown, unsealed
 from supernet.space import FitnessSettings, SearchSpace, check_fitness
 from supernet.typed_yaml import from_mapping
+from supernet.words import command, counted
 
 FORMAT = "fedpareto-cache"
 VERSION = 1
@@ -59,8 +60,8 @@ def write_cache(path: Path, space: SearchSpace, cache: Cache) -> None:
     write_text(path, "\n".join(lines) + "\n")
 
 
-def read_cache(path: Path, space: SearchSpace) -> Cache:
-    """Read a cache file of ``space``, recomputing every entry's costs and fitness.
+def read_cache(path: Path, space: SearchSpace, remedy: str = "build one with build-cache") -> Cache:
+    """Read a cache file of ``space``, recomputing every entry's costs and fitness; ``remedy`` ends errors of another.
 
     Raises:
         CacheError: the file is no cache, is cut short, belongs to another space, or a number in it differs
@@ -70,13 +71,13 @@ def read_cache(path: Path, space: SearchSpace) -> Cache:
     text = read_text(path)
     values = [_parse_line(path, number, line) for number, line in enumerate(text.splitlines(), 1)]
     if not values:
-        raise CacheError(f"{path} is empty; build it with: build-cache --space {space.name} --output {path}")
-    header = _check_header(path, values[0], space)
+        raise CacheError(f"{path} is empty; {remedy}")
+    header = _check_header(path, values[0], space, remedy)
     if len(values) == 1:
         raise CacheError(f"{path} holds no entries; build it anew")
     if header["entries"] != len(values) - 1:
         raise CacheError(
-            f"{path} is cut short: it announces {shown(header['entries'])} entries and has {len(values) - 1}"
+            f"{path} is cut short: it announces {shown(header['entries'])} and has {counted(len(values) - 1, 'entry')}"
         )
     settings = _check_settings(path, header, space)
     entries = tuple(
@@ -88,6 +89,31 @@ def read_cache(path: Path, space: SearchSpace) -> Cache:
     # What entries have to be was recomputed; the rest of the header has only its digest. Checked last: others say more.
     unsealed(header, f"{path}:1", CacheError)
     return Cache(entries, settings, str(header["solver"]), header["solver_settings"], gaps)
+
+
+def check_cache(path: Path, space: SearchSpace, remedy: str) -> None:
+    """Refuse a file that is no cache of ``space`` with any number of classes.
+
+    Raises:
+        CacheError: as ``read_cache`` does.
+        UserError: the file cannot be read.
+    """
+    first = read_text(path).partition("\n")[0]
+    classes = _parse_line(path, 1, first).get("classes") if first else None
+    read_cache(path, space.adapted(classes=classes) if type(classes) is int and classes > 0 else space, remedy)
+
+
+def remedy_of(path: Path, named: str, classes: int | None) -> str:
+    """Return how to build a cache beside ``path``, which is none of the space that is wanted.
+
+    Args:
+        path: of the cache.
+        named: what the user calls the space, a preset's name or a file.
+        classes: of the images; None before they are known.
+    """
+    build = command("build-cache", space=named, classes=classes, output=path.with_name(f"new-{path.name}"))
+    unless = "" if classes else "for images of other classes than the space's add --classes; "
+    return f"{unless}build one with: {build}"
 
 
 def entry_to_json(entry: Entry) -> dict[str, Any]:
@@ -120,7 +146,7 @@ def _parse_line(path: Path, number: int, line: str) -> dict[str, Any]:
     return value
 
 
-def _check_header(path: Path, header: dict[str, Any], space: SearchSpace) -> dict[str, Any]:
+def _check_header(path: Path, header: dict[str, Any], space: SearchSpace, remedy: str) -> dict[str, Any]:
     if header.get("format") != FORMAT:
         raise CacheError(f'{path} is not a cache file: its first line lacks "format": "{FORMAT}"')
     if header.get("version") != VERSION:
@@ -132,9 +158,9 @@ def _check_header(path: Path, header: dict[str, Any], space: SearchSpace) -> dic
         raise CacheError(f"{path}:1 lacks {', '.join(missing)}; build it anew")
     if header.get("fingerprint") != space.fingerprint:
         raise CacheError(
-            f"{path} is a cache of {header.get('space')} with {header.get('classes')} classes "
-            f"(fingerprint {header.get('fingerprint')}), not of {space.name} with {space.classes} classes "
-            f"({space.fingerprint}); build one with: build-cache --space {space.name} --classes {space.classes}"
+            f"{path} is a cache of {header.get('space')} (classes: {header.get('classes')}, fingerprint: "
+            f"{header.get('fingerprint')}), not of {space.name} (classes: {space.classes}, fingerprint: "
+            f"{space.fingerprint}); {remedy}"
         )
     return header
 

@@ -13,6 +13,8 @@ from pymoo.operators.crossover.ux import UniformCrossover
 
 from cache.dominance import pareto_front
 from cache.entries import Entry, make_entries, spread
+from cache.exact import rounding
+from cache.frontier import Frontier
 from cache.limits import Limits, check_reachable
 from cache.local_search import neighbours, trades
 from cache.operators import ExchangeMutation
@@ -48,40 +50,61 @@ class Nsga2Settings:
                 raise UserError(f"{name} is {getattr(self, name)}; it must be at least {least}")
 
 
+class Solution(NamedTuple):
+    """Entries that NSGA-II has found, by ascending MACs, and how many generations that took."""
+
+    entries: list[Entry]
+    generations: int
+
+
 def solve_nsga2(
     space: SearchSpace,
     fitness: FitnessSettings,
     limits: Limits,
     entries: int,
     settings: Nsga2Settings,
-    known: IntArray | None = None,
+    optimum: Frontier | None = None,
     listener: Listener = SILENT,
-) -> list[Entry]:
+) -> Solution:
     """Return at most ``entries`` architectures of high fitness, spread evenly over the MACs within limits.
 
-    It starts from ``known`` gene vectors (N, genes), none of which is lost to a worse one; without any, it ends
-    with a local search from what it found.
+    It starts from the networks of ``optimum``, the exact frontier within the limits, none of which is lost to a worse
+    one, and ends as soon as it has reached all of them. Without a frontier it ends with a local search from what it
+    found.
 
     Raises:
         BudgetError: no network of the space meets the limits, or none was found that also has ``ρ ≤ ρ0``.
     """
-    front = search_front(space, fitness, limits, settings, known, listener)
-    if known is None:
+    known = None if optimum is None else optimum.genes
+    front = search_front(space, fitness, limits, settings, known, listener, optimum)
+    if optimum is None:
         front = _polished(ArchitectureProblem(space, fitness, limits), front, listener)
-    return make_entries(space, front.spread(entries), fitness)
+    return Solution(make_entries(space, front.spread(entries), fitness), front.generations)
 
 
 class Front(NamedTuple):
-    """Feasible, non-dominated gene vectors by ascending MACs (and fitness), with their (−fitness, MACs)."""
+    """Feasible, non-dominated gene vectors by ascending MACs (and fitness), with their (−fitness, MACs).
+
+    ``generations`` says how many it took to find them.
+    """
 
     genes: IntArray
     objectives: NDArray[np.float64]
+    generations: int = 0
 
     def merged(self, genes: IntArray, objectives: NDArray[np.float64]) -> "Front":
         """Return the front of these points and other feasible ones."""
         genes, objectives = np.concatenate([self.genes, genes]), np.concatenate([self.objectives, objectives])
         kept = pareto_front(objectives[:, 1], -objectives[:, 0])
-        return Front(genes[kept], objectives[kept])
+        return Front(genes[kept], objectives[kept], self.generations)
+
+    def reaches(self, optimum: Frontier) -> bool:
+        """Return whether the gap to an exact frontier is zero: within the MACs of each of its points one is as fit."""
+        # One more in front: below the first point there is nothing.
+        best = np.concatenate([[-np.inf], -self.objectives[:, 0]])
+        within = best[np.searchsorted(self.objectives[:, 1], optimum.macs, side="right")]
+        slack = np.array([rounding(value) for value in optimum.values.tolist()])
+        return bool((within >= optimum.values - slack).all())
 
     def spread(self, count: int) -> IntArray:
         """Return the genes of at most ``count`` points, spread evenly over the MACs."""
@@ -95,16 +118,18 @@ def search_front(
     settings: Nsga2Settings,
     known: IntArray | None = None,
     listener: Listener = SILENT,
+    optimum: Frontier | None = None,
 ) -> Front:
     """Return the front NSGA-II finds within ``limits`` and ``ρ ≤ ρ0``; at least one point.
 
     ``known`` gene vectors (N, genes), most promising first, are in the first generation as far as there is room.
+    The search ends when the front reaches all of ``optimum``, the exact frontier within the limits, if it is given.
 
     Raises:
         BudgetError: no network of the space meets the limits, or none was found that also has ``ρ ≤ ρ0``.
     """
     check_reachable(space, limits)
-    front = _evolve(space, fitness, limits, settings, known, listener)
+    front = _evolve(space, fitness, limits, settings, known, listener, optimum)
     if not len(front.genes):
         smallest = _evolve(space, fitness, Limits(), settings, known, listener)
         raise BudgetError(_nothing_feasible(space, fitness, limits, smallest.objectives[:1, 1]))
@@ -136,8 +161,29 @@ def _evolve(
     settings: Nsga2Settings,
     known: IntArray | None,
     listener: Listener,
+    optimum: Frontier | None = None,
 ) -> Front:
     problem = ArchitectureProblem(space, fitness, limits)
+    front = Front(np.empty((0, problem.n_var), dtype=np.int64), np.empty((0, 2)))
+    if known is not None and len(known):
+        front = front.merged(*problem.feasible(known))
+    algorithm = None
+    for generation in range(1, settings.generations + 1):
+        if optimum is not None and front.reaches(optimum):
+            break
+        algorithm = algorithm or _first_generation(problem, settings, known)
+        algorithm.next()
+        feasible = algorithm.pop[algorithm.pop.get("feas")]
+        if len(feasible):
+            front = front.merged(feasible.get("X"), feasible.get("F"))
+        front = front._replace(generations=generation)
+        listener.report(f"front of {len(front.genes)}", generation, settings.generations)
+    return front
+
+
+def _first_generation(problem: ArchitectureProblem, settings: Nsga2Settings, known: IntArray | None) -> NSGA2:
+    """Return pymoo's algorithm before its first generation, which holds half known networks where some are known."""
+    space = problem.space
     start = ladder(space, settings.population, np.random.default_rng(settings.seed))
     if known is not None and len(known):
         # Half of the first generation stays random, so that what is known does not narrow the search.
@@ -151,16 +197,7 @@ def _evolve(
         eliminate_duplicates=True,
     )
     algorithm.setup(problem, termination=("n_gen", settings.generations), seed=settings.seed, verbose=False)
-    front = Front(np.empty((0, problem.n_var), dtype=np.int64), np.empty((0, 2)))
-    if known is not None and len(known):
-        front = front.merged(*problem.feasible(known))
-    for generation in range(1, settings.generations + 1):
-        algorithm.next()
-        feasible = algorithm.pop[algorithm.pop.get("feas")]
-        if len(feasible):
-            front = front.merged(feasible.get("X"), feasible.get("F"))
-        listener.report(f"front of {len(front.genes)}", generation, settings.generations)
-    return front
+    return algorithm
 
 
 def _nothing_feasible(

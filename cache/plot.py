@@ -12,14 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.entries import Entry
+from cache.figures import drawn, save, words, write
 from cache.frontier import Frontier
 from supernet.errors import UserError
-from supernet.files import replacing
 from supernet.layouts import IntArray
 from supernet.space import SearchSpace
 from supernet.units import format_quantity
+from supernet.words import counted, printable
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 #: Formats a plot may have, by file suffix.
@@ -64,9 +66,7 @@ def plot_fronts(path: Path, space: SearchSpace, fronts: Fronts) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    figure = _drawn(space, fronts)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format=path.suffix[1:])
+    save(_drawn(space, fronts), path)
 
 
 def fronts_svg(space: SearchSpace, fronts: Fronts, label: str) -> str:
@@ -74,13 +74,13 @@ def fronts_svg(space: SearchSpace, fronts: Fronts, label: str) -> str:
 
     It is as wide as what it stands in, and says ``label`` to those who do not see it.
     """
-    import matplotlib as mpl  # noqa: PLC0415 - as below
+    import matplotlib as mpl  # noqa: PLC0415 - a second of imports that only plots pay for
 
-    written = io.StringIO()
+    label, written = printable(label), io.StringIO()
     figure = _drawn(space, fronts)
     # Without a salt the ids would be others every time, and so would the metadata, which are dated.
     with mpl.rc_context({"svg.hashsalt": "fronts"}):
-        figure.savefig(written, format="svg", metadata={"Title": label})
+        write(figure, written, "svg", metadata={"Title": label})
     _, start, rest = written.getvalue().partition("<svg ")
     tag, end, content = rest.partition(">")
     tag = re.sub(r'\b(width|height)="[^"]*" ?', "", tag)
@@ -89,22 +89,28 @@ def fronts_svg(space: SearchSpace, fronts: Fronts, label: str) -> str:
 
 
 def _drawn(space: SearchSpace, fronts: Fronts) -> "Figure":
-    # A second of imports that only plots pay for.
-    from matplotlib.figure import Figure  # noqa: PLC0415
-    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter  # noqa: PLC0415
+    with drawn(8, 5) as figure:
+        axes = figure.add_subplot()
+        _draw(axes, fronts)
+        axes.set_title(words(f"Fitness over MACs in {space.name}"))
+    return figure
 
-    figure = Figure(figsize=(8, 5), layout="constrained", dpi=150)
-    axes = figure.add_subplot()
+
+def _draw(axes: "Axes", fronts: Fronts) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter  # noqa: PLC0415 - a second, too
+
     if fronts.frontier is not None:
         macs, fitness = fronts.frontier.macs / 1e6, fronts.frontier.values
-        axes.step(macs, fitness, where="post", color="tab:blue", label=f"exact frontier ({len(macs):,} networks)")
+        axes.step(
+            macs, fitness, where="post", color="tab:blue", label=f"exact frontier ({counted(len(macs), 'network')})"
+        )
     if fronts.searched is not None:
         found, reached = fronts.searched
         label = f"NSGA-II on its own ({len(found):,})"
         axes.scatter(found / 1e6, reached, s=9, color="tab:orange", zorder=2, label=label)
     if fronts.entries:
         x, y = zip(*((entry.macs / 1e6, entry.fitness) for entry in fronts.entries), strict=True)
-        label = f"cache ({len(x)} entries)"
+        label = f"cache ({counted(len(x), 'entry')})"
         axes.scatter(x, y, s=30, facecolor="none", edgecolor="black", lw=0.8, zorder=3, label=label)
     if fronts.budget is not None:
         axes.axvline(fronts.budget / 1e6, color="0.5", ls="--", lw=1, label=f"budget {format_quantity(fronts.budget)}")
@@ -119,8 +125,5 @@ def _drawn(space: SearchSpace, fronts: Fronts) -> "Figure":
         axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("MACs of one image (M)")
     axes.set_ylabel("fitness F")
-    # A name is no formula, whatever dollars it has.
-    axes.set_title(f"Fitness over MACs in {space.name}", parse_math=False)
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
-    return figure

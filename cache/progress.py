@@ -4,9 +4,8 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
 
-from rich.progress import Progress
-
-from supernet.console import end_progress, progress_bar, stderr
+from supernet.console import progress_bar, stderr
+from supernet.display import Display
 
 
 def _ignore(*args: object) -> None:
@@ -30,18 +29,22 @@ SILENT = Listener()
 
 
 @contextlib.contextmanager
-def shown() -> Iterator[Listener]:
-    """Yield a listener that shows work on a display of its own, which ends with the block."""
+def shown(what: str = "working") -> Iterator[Listener]:
+    """Yield a listener that shows work on a display of its own, which ends with the block.
+
+    Where there is no terminal, ``what`` is done is said even while no report comes.
+    """
     progress = progress_bar()
     try:
-        yield shown_on(progress)
+        yield shown_on(progress, what)
     finally:
-        end_progress(progress)
+        progress.stop()
 
 
-def shown_on(progress: Progress) -> Listener:
+def shown_on(progress: Display, what: str = "working") -> Listener:
     """Return a listener that shows work as one bar of a display, started when there is any, and remarks above it."""
-    task = progress.add_task("", total=None)
+    task = progress.add_task(what, total=None)
+    progress.follow()
 
     def report(what: str, done: int, total: int) -> None:
         progress.start()

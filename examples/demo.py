@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from rich.console import Console
-from rich.table import Table
+
+from supernet.console import next_step, print_table, say
+from supernet.words import command as command_line
+from supernet.words import shell
 
 SPACE = "mobilenet-tiny"
 BUDGETS = ("1M", "4M")
@@ -38,13 +40,13 @@ def main() -> None:
     plot = output / "accuracy.png"
     plot_accuracy(plot, run, reports)
     print_summary(reports)
-    Console(highlight=False, soft_wrap=True).print(
-        f"run: {run}\nfront of the cache: {output / 'front.png'}\naccuracy over MACs: {plot}\n"
-        f"subnets: {', '.join(report['output'] for report in reports)}\n"
-        f"pages about them: {', '.join(map(str, pages.values()))}\n"
-        f"done in {time.monotonic() - started:.0f} s\n"
-        f"next: search-subnet --run {run} --flops-budget 2M --test"
-    )
+    say(f"run: {run}")
+    say(f"front of the cache: {output / 'front.png'}")
+    say(f"accuracy over MACs: {plot}")
+    say(f"subnets: {', '.join(report['output'] for report in reports)}")
+    say(f"pages about them: {', '.join(map(str, pages.values()))}")
+    say(f"done in {time.monotonic() - started:.0f} s")
+    next_step(command_line("search-subnet", run=run, flops_budget="2M", test=True))
 
 
 def output_folder(description: str | None, default: str) -> Path:
@@ -59,7 +61,7 @@ def output_folder(description: str | None, default: str) -> Path:
 
 def run_command(*command: str, capture: bool = False) -> str:
     """Print and run a command; end the demo with its exit code if it fails."""
-    print("$", " ".join(command), flush=True)
+    print("$", shell(list(command)), flush=True)
     done = subprocess.run(command, check=False, text=True, stdout=subprocess.PIPE if capture else None)
     if done.returncode:
         sys.exit(done.returncode)
@@ -99,18 +101,18 @@ def plot_accuracy(path: Path, run: Path, reports: list[dict[str, Any]]) -> None:
 
 def print_summary(reports: list[dict[str, Any]]) -> None:
     """Print one line a budget."""
-    table = Table(title=f"{SPACE} on digits, {CLIENTS} clients, Dirichlet(0.3)")
-    for column in ("budget", "MACs", "params", "validation accuracy", "test accuracy"):
-        table.add_column(column, justify="right")
-    for report in reports:
-        table.add_row(
+    columns = ("budget", "MACs", "params", "validation accuracy", "test accuracy")
+    rows = [
+        (
             f"{report['limits']['macs']:,}",
             f"{report['macs']:,}",
             f"{report['params']:,}",
             f"{report['validation_accuracy']:.1%}",
             f"{report['test_accuracy']:.1%}",
         )
-    Console(highlight=False).print(table)
+        for report in reports
+    ]
+    print_table(f"{SPACE} on digits, {CLIENTS} clients, Dirichlet(0.3)", columns, rows, figures=0)
 
 
 if __name__ == "__main__":

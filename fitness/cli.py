@@ -3,25 +3,25 @@
 import dataclasses
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 
 from fitness.report import all_terms
 from fitness.score import score
 from fitness.settings import load_settings
 from supernet.architecture import Architecture, architecture_from_json
 from supernet.command_line import options_parser
-from supernet.console import next_step, print_table, run_command
+from supernet.console import next_step, print_table, run_command, say
 from supernet.errors import ArchitectureError, UserError
 from supernet.files import read_text
 from supernet.genes import encode
 from supernet.json_text import parse_json
 from supernet.space import SearchSpace, load_space
 from supernet.units import format_bytes
+from supernet.words import command, counted
 
 PROG = "score-subnet"
 
@@ -65,10 +65,11 @@ def _run(arguments: Sequence[str]) -> None:
     reports = [all_terms(scores, index) for index in range(len(architectures))]
     if parsed.json:
         for (_, architecture), report in zip(architectures, reports, strict=True):
-            print(json.dumps({"architecture": architecture.to_json(), **report}))
+            say(json.dumps({"architecture": architecture.to_json(), **report}))
     else:
         _print_table(space, [where for where, _ in architectures], reports)
-        next_step(f"search-subnet --space {parsed.space} --flops-budget {reports[-1]['macs']}")
+        budget = reports[-1]["macs"]
+        next_step(command("search-subnet", space=parsed.space, classes=parsed.classes, flops_budget=budget))
 
 
 def read_architectures(file: str) -> Iterator[tuple[str, Architecture]]:
@@ -129,19 +130,19 @@ def _encoded(space: SearchSpace, where: str, architecture: Architecture) -> Any:
 
 
 def _print_table(space: SearchSpace, origins: list[str], reports: list[dict[str, Any]]) -> None:
-    table = Table(title=f"{space.name}, {space.classes} classes")
-    for column in ("architecture", "MACs", "params", "activations", "fitness", "ρ", "Q", "V", "feasible"):
-        table.add_column(column, justify="left" if column == "architecture" else "right")
-    for origin, report in zip(origins, reports, strict=True):
-        table.add_row(
-            origin,
-            f"{report['macs']:,}",
-            f"{report['params']:,}",
-            format_bytes(report["activation_bytes"]),
-            f"{report['fitness']:.3f}",
-            f"{report['rho']:.4f}",
-            f"{report['depth_regularity']:.3f}",
-            f"{report['width_violation']:.0f}",
-            "yes" if report["feasible"] else "no",
-        )
-    print_table(table)
+    columns = ("architecture", "MACs", "params", "activations", "fitness", "ρ", "Q", "V", "feasible")
+    rows = [(origin, *_cells(report)) for origin, report in zip(origins, reports, strict=True)]
+    print_table(f"{space.name}, {counted(space.classes, 'class')}", columns, rows)
+
+
+def _cells(report: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{report['macs']:,}",
+        f"{report['params']:,}",
+        format_bytes(report["activation_bytes"]),
+        f"{report['fitness']:.3f}",
+        f"{report['rho']:.4f}",
+        f"{report['depth_regularity']:.3f}",
+        f"{report['width_violation']:.0f}",
+        "yes" if report["feasible"] else "no",
+    ]

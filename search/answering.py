@@ -71,6 +71,7 @@ def answer_budgets(subject: Subject, budgets: Budgets, seed: int, listener: List
     seconds = time.perf_counter() - started
     run = None if subject.run is None else str(subject.run)
     report = search_report(subject.space, run, limits, budgets.min_fitness, answer, seconds)
+    report["max_effectiveness"] = subject.fitness.max_effectiveness
     if budgets.latency_table is not None:
         report["latency_table"] = table_summary(Path(budgets.latency_table))
     return Answered(budgets, limits, answer, report)

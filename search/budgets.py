@@ -96,10 +96,10 @@ def limits_of(budgets: Budgets, space: SearchSpace) -> Limits:
     return limits
 
 
-def command_line(budgets: Budgets) -> str:
-    """Return the options that give these budgets."""
-    fields = [field for field in dataclasses.fields(Budgets) if getattr(budgets, field.name) != field.default]
-    return " ".join(f"--{field.name.replace('_', '-')} {getattr(budgets, field.name)}" for field in fields)
+def budget_options(budgets: Budgets) -> dict[str, object]:
+    """Return the options that give these budgets, by name."""
+    given = {field.name: getattr(budgets, field.name) for field in dataclasses.fields(Budgets)}
+    return {name: value for name, value in given.items() if value != getattr(Budgets(), name)}
 
 
 def _counts(budgets: Budgets) -> Limits:

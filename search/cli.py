@@ -1,7 +1,6 @@
 """``search-subnet``: the fittest architecture within limits, and with a run the trained subnet itself."""
 
 import json
-import shlex
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,17 +8,19 @@ from typing import Any
 
 from cache.progress import shown
 from search.answering import Answered, Refused, answer_budgets, answer_given, answer_targets
-from search.budgets import Budgets, command_line
+from search.budgets import Budgets
 from search.export.settings import check_calibrated
 from search.options import Options, check_options, export_settings
 from search.plot import plot_search
 from search.report import print_report
 from search.subject import Subject, find_subject
+from search.suggestions import after_search, after_targets
 from search.targets import print_targets, refused_line
 from supernet.architecture_file import save_architecture
 from supernet.command_line import options_parser
-from supernet.console import next_step, run_command
+from supernet.console import next_step, run_command, say
 from supernet.errors import UserError
+from supernet.words import shell
 
 PROG = "search-subnet"
 
@@ -34,14 +35,16 @@ def _run(arguments: Sequence[str]) -> None:
     options = Options(**parser.instantiate(parser.parse(arguments)).as_dict())
     named = check_options(options)
     subject = find_subject(options.space, options.run, options.classes, options.fitness)
+    if subject.run is not None:
+        _check_run(options, subject, subject.run, named)
     if options.targets is None:
-        _search_one(options, subject, shlex.join([PROG, *arguments]))
+        _search_one(options, subject, shell([PROG, *arguments]))
     else:
         _search_targets(options, subject, named)
 
 
 def _search_one(options: Options, subject: Subject, command: str) -> None:
-    with shown() as listener:
+    with shown("searching") as listener:
         if options.architecture is None:
             answered = answer_budgets(subject, options, options.seed, listener)
         else:
@@ -55,15 +58,15 @@ def _search_one(options: Options, subject: Subject, command: str) -> None:
         write_search_page(Path(options.report), subject, answered, report, command)
         report["page"] = options.report
     if options.json:
-        print(json.dumps(report))
+        say(json.dumps(report))
     else:
         print_report(report)
-    next_step(_next(options, subject, report))
+    next_step(after_search(options, subject, report))
 
 
 def _search_targets(options: Options, subject: Subject, named: Mapping[str, Budgets]) -> None:
     started = time.perf_counter()
-    with shown() as listener:
+    with shown("searching") as listener:
         answers = answer_targets(subject, named, options.seed, listener)
     seconds = time.perf_counter() - started
     found = {name: answer for name, answer in answers.items() if isinstance(answer, Answered)}
@@ -73,13 +76,13 @@ def _search_targets(options: Options, subject: Subject, named: Mapping[str, Budg
         for name, answer in answers.items()
     }
     if options.json:
-        print(json.dumps(reports))
+        say(json.dumps(reports))
     else:
         print_targets(subject.space, reports, seconds)
     refused = refused_line(reports)
     if refused is not None:
         raise UserError(refused)
-    next_step(_next_of_targets(options, subject))
+    next_step(after_targets(options, subject))
 
 
 def _delivered(options: Options, subject: Subject, found: Mapping[str, Answered]) -> dict[str, dict[str, Any]]:
@@ -108,31 +111,36 @@ def _of_run(
     from training.flower.connection import opened_link  # noqa: PLC0415
     from training.run_folder import read_run_config  # noqa: PLC0415
 
-    exports = {name: export_settings(options, answered.budgets) for name, answered in found.items()}
-    for export in exports.values():
-        if export is not None and subject.space.norm == "batch":
-            check_calibrated(options.calibration, export)
     folder = Path(str(subject.run))
     config = read_run_config(folder)
-    if config.engine == "flower":
-        _refuse_without_images(options)
     extraction = Extraction(options.calibration, options.finetune_epochs, options.finetune_lr)
     reports = {}
     with opened_link(config) as link:
-        run = open_run(folder, subject.space, options.checkpoint, link, test=options.test, root=options.data.root)
-        # Reading the images had a display of its own.
-        with shown() as listener:
+        with shown("reading the run"):
+            run = open_run(folder, subject.space, options.checkpoint, link, test=options.test, root=options.data.root)
+        # Reading the images had a bar of its own.
+        with shown("extracting") as listener:
             for name, answered in found.items():
-                delivery = Delivery(extraction, exports[name], check_latency=options.check_latency)
+                export = export_settings(options, answered.budgets)
+                delivery = Delivery(extraction, export, check_latency=options.check_latency)
                 reports[name] = deliver(run, answered, delivery, outputs[name], listener)
     return reports
 
 
-def _is_connected(run: Path) -> bool:
-    """Return whether a run's images are with clients of a real federation."""
-    from training.run_folder import read_run_config  # noqa: PLC0415 - imports torch
+def _check_run(options: Options, subject: Subject, run: Path, named: Mapping[str, Budgets]) -> None:
+    """Refuse what a run's subnet cannot be given, before anything is searched."""
+    from search.trained import check_tunable  # noqa: PLC0415 - imports torch
+    from training.run_folder import read_run_config  # noqa: PLC0415
 
-    return read_run_config(run).engine == "flower"
+    for budgets in named.values():
+        export = export_settings(options, budgets)
+        if export is not None and subject.space.norm == "batch":
+            check_calibrated(options.calibration, export)
+    config = read_run_config(run)
+    if config.engine == "flower":
+        _refuse_without_images(options)
+    if options.finetune_epochs:
+        check_tunable(run, config)
 
 
 def _refuse_without_images(options: Options) -> None:
@@ -148,41 +156,3 @@ def _refuse_without_images(options: Options) -> None:
             raise UserError(
                 f"{option} needs images on this machine, and those of this run are with its clients; leave it out"
             )
-
-
-def _next(options: Options, subject: Subject, report: Mapping[str, Any]) -> str:
-    if subject.run is None:
-        return f"train-supernet --space {options.space}"
-    again = f"{PROG} --run {subject.run}{options.data.words} {_asked(options)}"
-    images_here = not _is_connected(subject.run)
-    if options.output is None:
-        test = " --test" if images_here else ""
-        return f"{again}{test} --output subnet"
-    if not images_here:
-        return f"profile-device --run {subject.run}{options.data.words} --output latency.json"
-    if options.export is None:
-        return f"{again} --export onnx --output {options.output}-onnx"
-    if options.export == "onnx":
-        return f"python {shlex.join([report['export']['script'], report['export']['file']])} PICTURE"
-    if options.architecture is not None:
-        return f"profile-device --run {subject.run}{options.data.words} --output latency.json"
-    return f"{again} --report report.html"
-
-
-def _asked(options: Options) -> str:
-    """Return the options that give the same answer again."""
-    if options.architecture is None:
-        return command_line(options)
-    newest = " --checkpoint newest" if options.checkpoint == "newest" else ""
-    return f"--architecture {options.architecture}{newest} {command_line(options)}".rstrip()
-
-
-def _next_of_targets(options: Options, subject: Subject) -> str:
-    if subject.run is None:
-        return f"train-supernet --space {options.space}"
-    if options.output is None:
-        return f"{PROG} --run {subject.run}{options.data.words} --targets {options.targets} --output subnets"
-    if _is_connected(subject.run):
-        return f"profile-device --run {subject.run}{options.data.words} --output latency.json"
-    run = f"--run {subject.run}{options.data.words}"
-    return f"{PROG} {run} --targets {options.targets} --export onnx --output {options.output}-onnx"

@@ -44,7 +44,7 @@ class Options(Budgets):
         fitness: YAML file of fitness weights; those of the run's cache or of the space when left out.
         classes: outputs of the classifier, with a space; its own when left out.
         output: folder for architecture.json and, with a run, subnet.safetensors and the exported file.
-        plot: draw frontier, genetic search, cache and choice to this .png, .svg or .pdf file.
+        plot: draw frontier, cache and choice to this .png, .svg or .pdf file.
         report: write one self-contained page about the choice to this .html file.
         seed: seed of a genetic search.
         json: print one JSON object instead of a table.

@@ -1,4 +1,4 @@
-"""The picture of a search: what is possible, what a genetic search finds, what a cache holds, what was chosen."""
+"""The picture of a search: what is possible, what a cache holds, what was chosen."""
 
 import dataclasses
 from pathlib import Path
@@ -11,15 +11,19 @@ from search.subject import Subject
 
 
 def plot_search(path: Path, subject: Subject, answered: Answered, listener: Listener) -> None:
-    """Draw the frontier, the front NSGA-II finds on its own, the known entries of a cache, and the answer.
+    """Draw the frontier, the known entries of a cache, and the answer.
+
+    Where the space is too large for its frontier to be known, the front that NSGA-II finds stands in for it.
 
     Raises:
         UserError: the file cannot be written.
     """
-    from search.evolution import front_alone  # noqa: PLC0415 - a search without a plot does without pymoo
+    fronts = fronts_of(subject, answered)
+    if fronts.frontier is None:
+        from search.evolution import front_alone  # noqa: PLC0415 - a search without a plot does without pymoo
 
-    searched = front_alone(subject.space, subject.fitness, listener)
-    plot_fronts(path, subject.space, dataclasses.replace(fronts_of(subject, answered), searched=searched))
+        fronts = dataclasses.replace(fronts, searched=front_alone(subject.space, subject.fitness, listener))
+    plot_fronts(path, subject.space, fronts)
 
 
 def fronts_of(subject: Subject, answered: Answered) -> Fronts:

@@ -4,21 +4,23 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rich.table import Table
-
 from cache.additive import COST_NAMES, LimitedCost
 from cache.entries import Entry
 from cache.file import entry_to_json
 from cache.limits import Limits
 from search.page.figures import Form, milliseconds, number, score, share, size
 from search.searcher import Answer
-from supernet.console import print_table
+from supernet.console import print_table, say
 from supernet.genes import encode
 from supernet.space import SearchSpace
 from supernet.units import format_bytes
+from supernet.words import counted
 
 #: What may be limited, and what people call it.
 COSTS = {**COST_NAMES, "size": "file size", "memory": "feature maps", "latency": "latency"}
+
+#: How a report says that a subnet has no statistics that could be calibrated.
+NOT_NEEDED = "not needed"
 
 _FORMS: Mapping[str, Form] = {
     "size": size,
@@ -73,23 +75,24 @@ def print_report(report: Mapping[str, Any]) -> None:
     """Print a report for people."""
     what = "smallest subnet so fit" if "min_fitness" in report["limits"] else "fittest subnet"
     title = f"the {what} of {report['space']} within the limits"
-    table = Table(title=f"a subnet of {report['space']}" if report["solver"] == "given" else title)
-    for column in ("", "value", "limit", "slack"):
-        table.add_column(column, justify="left" if not column else "right")
+    title = f"a subnet of {report['space']}" if report["solver"] == "given" else title
+    print_table(title, ("", "value", "limit", "slack"), _rows(report))
+    say(standing(report))
+    for line in (_tuned(report), _calibrated(report), *_exported(report)):
+        if line is not None:
+            say(line)
+    say(json.dumps(report["architecture"]))
+
+
+def _rows(report: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     for cost, name in COSTS.items():
         if cost in report:
             row = (report[cost], report["limits"].get(cost), report["slack"].get(cost))
-            table.add_row(name, *(figure(cost, value) for value in row))
-    table.add_row("fitness", f"{report['fitness']:.3f}", f"{report['limits'].get('min_fitness', '')}", "")
+            yield name, *(figure(cost, value) for value in row)
+    yield "fitness", f"{report['fitness']:.3f}", f"{report['limits'].get('min_fitness', '')}", ""
     for split in ("validation", "test"):
         if f"{split}_accuracy" in report:
-            table.add_row(f"{split} accuracy", figure(f"{split}_accuracy", report[f"{split}_accuracy"]), "", "")
-    print_table(table)
-    print(standing(report))
-    for line in (_tuned(report), _calibrated(report), *_exported(report)):
-        if line is not None:
-            print(line)
-    print(json.dumps(report["architecture"]))
+            yield f"{split} accuracy", figure(f"{split}_accuracy", report[f"{split}_accuracy"]), "", ""
 
 
 def _tuned(report: Mapping[str, Any]) -> str | None:
@@ -100,8 +103,8 @@ def _tuned(report: Mapping[str, Any]) -> str | None:
         f"{name.replace('_', ' ')} {before:.2%} before, {tuned['after'][name]:.2%} after"
         for name, before in tuned["before"].items()
     )
-    epochs = f"{tuned['epochs']} epoch{'s' if tuned['epochs'] > 1 else ''}"
-    return f"fine-tuned for {epochs} on {tuned['clients']} clients: {accuracies}"
+    epochs, clients = counted(tuned["epochs"], "epoch"), counted(tuned["clients"], "client")
+    return f"fine-tuned for {epochs} on {clients}: {accuracies}"
 
 
 def _calibrated(report: Mapping[str, Any]) -> str | None:
@@ -110,10 +113,12 @@ def _calibrated(report: Mapping[str, Any]) -> str | None:
     calibration = report["calibration"]
     if calibration["method"] == "none":
         return "not calibrated"
+    if calibration["method"] == NOT_NEEDED:
+        return "GroupNorm needs no calibration"
     where = "on the clients" if calibration["method"] == "federated" else "over a draw of the images"
     return (
-        f"calibrated {where}: {calibration['batches']} batches, {calibration['images']:,} images of "
-        f"{calibration['clients']} clients"
+        f"calibrated {where}: {counted(calibration['batches'], 'batch')}, {counted(calibration['images'], 'image')} "
+        f"of {counted(calibration['clients'], 'client')}"
     )
 
 
@@ -124,12 +129,12 @@ def _exported(report: Mapping[str, Any]) -> Iterator[str]:
     yield (
         f"{export['file']}: {format_bytes(export['file_bytes'])}, {export['precision']}; largest error of an output "
         f"{export['max_abs_error']:.2g}; the same class as the network on {export['top1_agreement']:.2%} of "
-        f"{export['images']:,} validation images; accuracy {export['validation_accuracy']:.2%} "
+        f"{counted(export['images'], 'validation image')}; accuracy {export['validation_accuracy']:.2%} "
         f"({export['fp32_validation_accuracy']:.2%} before the export)"
     )
     files = export["files"]
     yield (
-        f"{files['images']:,} of them {'read from their' if files['own'] else 'written to and read from'} files as a "
+        f"{files['images']:,} of them {'read from their files' if files['own'] else 'written to files and read'} as a "
         f"device does: the same pixels as in training; accuracy {files['accuracy']:.2%} "
         f"({files['fp32_accuracy']:.2%} before the export)"
     )
@@ -138,8 +143,8 @@ def _exported(report: Mapping[str, Any]) -> Iterator[str]:
     if "predicted_ms" in export:
         predicted = f"; the table says {export['predicted_ms']:.3g} ms ({export['prediction_error']:+.1%})"
     yield (
-        f"{latency['ms']:.3g} ms at batch {latency['batch']} on {latency['threads']} "
-        f"thread{'s' if latency['threads'] > 1 else ''} of {latency['machine']}, {latency['runtime']} "
+        f"{latency['ms']:.3g} ms at batch {latency['batch']} on {counted(latency['threads'], 'thread')} of "
+        f"{latency['machine']}, {latency['runtime']} "
         f"({latency['low']:.3g} to {latency['high']:.3g} ms){predicted}"
     )
 
@@ -156,7 +161,5 @@ def standing(report: Mapping[str, Any]) -> str:
     better = report["next_better"]
     if better is None:
         return f"certified: {what}; no network of the space is fitter"
-    return (
-        f"certified: {what}; the next better one takes {better['macs']:,} MACs and {better['params']:,} parameters "
-        f"for {better['gap']:.3f} more"
-    )
+    takes = f"{counted(better['macs'], 'MAC')} and {counted(better['params'], 'parameter')}"
+    return f"certified: {what}; the next better one takes {takes} for {better['gap']:.3f} more"

@@ -20,9 +20,9 @@ class RunImages:
     root: str | None = None
 
     @property
-    def words(self) -> str:
+    def options(self) -> dict[str, object]:
         """The option again, for a suggested command."""
-        return "" if self.root is None else f" --data.root {self.root}"
+        return {"data.root": self.root}
 
     def check(self, run: str | None) -> None:
         """Refuse a folder that is empty text, or given without a run.
@@ -47,17 +47,21 @@ class Subject:
         fitness: weights of the fitness.
         known: entries that are known of it.
         run: folder of the run it is of; None without training.
+        named: what the user calls the space, a preset's name or a file; None with a run.
+        classes: that the user gave beside it, if any.
     """
 
     space: SearchSpace
     fitness: FitnessSettings
     known: tuple[Entry, ...] = ()
     run: Path | None = None
+    named: str | None = None
+    classes: int | None = None
 
     @property
-    def option(self) -> str:
-        """The option of a command that names it."""
-        return f"--space {self.space.name}" if self.run is None else f"--run {self.run}"
+    def options(self) -> dict[str, object]:
+        """The options of a command that name it."""
+        return {"space": self.named, "classes": self.classes} if self.run is None else {"run": self.run}
 
 
 def find_subject(space: str | None, run: str | None, classes: int | None, fitness: str | None) -> Subject:
@@ -70,7 +74,7 @@ def find_subject(space: str | None, run: str | None, classes: int | None, fitnes
         raise UserError("give either --space NAME (architecture only) or --run FOLDER (trained subnet)")
     found = find_space(space, run, classes)
     if run is None:
-        return Subject(found, load_settings(fitness, found))
+        return Subject(found, load_settings(fitness, found), named=space, classes=classes)
     from training.run_folder import read_run_cache  # noqa: PLC0415 - imports torch
 
     folder = Path(run)

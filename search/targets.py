@@ -1,20 +1,19 @@
 """Many devices in one call: a YAML file of named budgets, and one answer for each."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
-
-from rich.table import Table
 
 from cache.additive import COST_NAMES
 from search.budgets import Budgets, check_budgets
 from search.report import COSTS, figure
-from supernet.console import print_table
+from supernet.console import print_table, say
 from supernet.errors import UserError
 from supernet.space import SearchSpace
 from supernet.typed_yaml import from_mapping, named, read_yaml_mapping
 from supernet.units import format_quantity
+from supernet.words import counted
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -48,24 +47,25 @@ def print_targets(space: SearchSpace, reports: Mapping[str, Mapping[str, Any]], 
     """Print one row a target, each figure beside its limit, and how long all of them took."""
     found = [report for report in reports.values() if "refused" not in report]
     columns = {key: title for key, title in _COLUMNS.items() if any(key in report for report in found)}
-    table = Table(title=f"subnets of {space.name} for {len(reports)} targets")
-    for title in ("target", *columns.values(), "certified"):
-        table.add_column(title, justify="left" if title == "target" else "right")
-    for name, report in reports.items():
-        if "refused" in report:
-            table.add_row(name, *[""] * len(columns), "no network")
-        else:
-            cells = [_cell(report, key) for key in columns]
-            table.add_row(name, *cells, "yes" if report["certified"] else "no")
-    print_table(table)
+    rows = [(name, *_cells(report, columns)) for name, report in reports.items()]
+    title = f"subnets of {space.name} for {counted(len(reports), 'target')}"
+    print_table(title, ("target", *columns.values(), "certified"), rows)
     searched = sum(report["search_seconds"] for report in found)
-    print(f"{len(found)} of {len(reports)} targets answered; {searched:.2f} s of search, {seconds:.2f} s in all")
+    answered = f"{len(found)} of {counted(len(reports), 'target')} answered"
+    say(f"{answered}; {searched:.2f} s of search, {seconds:.2f} s in all")
 
 
 def refused_line(reports: Mapping[str, Mapping[str, Any]]) -> str | None:
     """Return the sentence about targets without an answer; None if there are none."""
     reasons = [f"{name}: {report['refused']}" for name, report in reports.items() if "refused" in report]
-    return f"{len(reasons)} of {len(reports)} targets have no answer: {'; '.join(reasons)}" if reasons else None
+    count = counted(len(reports), "target")
+    return f"no answer for {len(reasons)} of {count}: {'; '.join(reasons)}" if reasons else None
+
+
+def _cells(report: Mapping[str, Any], columns: Iterable[str]) -> list[str]:
+    if "refused" in report:
+        return [*("" for _ in columns), "no network"]
+    return [*(_cell(report, key) for key in columns), "yes" if report["certified"] else "no"]
 
 
 def _cell(report: Mapping[str, Any], key: str) -> str:

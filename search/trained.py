@@ -10,6 +10,7 @@ from torch import nn
 
 from cache.entries import Entry
 from cache.progress import SILENT, Listener, shown
+from search.report import NOT_NEEDED
 from search.subnet import SubnetInfo
 from supernet.errors import UserError
 from supernet.space import SearchSpace
@@ -131,7 +132,9 @@ class TrainedRun:
         """Return the calibrated network, and how it was calibrated."""
         architecture = entry.architecture
         network = blank_network(self.space, tensors, architecture)
-        if method == "none" or self.space.norm == "group":
+        if self.space.norm == "group":
+            return network.eval(), {"method": NOT_NEEDED}
+        if method == "none":
             return network.eval(), {"method": "none"}
         pooled = isinstance(self.evaluator, Evaluator) and method != "federated"
         if isinstance(self.evaluator, Evaluator) and pooled:
@@ -148,11 +151,7 @@ class TrainedRun:
 
     def _fine_tuned(self, entry: Entry, extraction: Extraction, listener: Listener) -> tuple[Tensors, dict[str, Any]]:
         """Return the supernet with ``entry``'s slices fine-tuned, and what the subnet reached before."""
-        if self.config.privacy.clip:
-            raise UserError(
-                f"{self.folder} was trained with privacy.clip {self.config.privacy.clip:g}; fine-tuning is neither "
-                "clipped nor noised and would spend that privacy: leave out --finetune-epochs"
-            )
+        check_tunable(self.folder, self.config)
         before, _ = self._calibrated(self.checkpoint.tensors, entry, extraction.calibration)
         lr, engine = extraction.finetune_lr, self._engine()
         tuning = FineTuning(
@@ -180,6 +179,19 @@ class TrainedRun:
 
     def _engine(self) -> CalibratingEngine:
         return self.federation.engine(self.config, self.space, Profile(threads=torch.get_num_threads()))
+
+
+def check_tunable(folder: Path, config: RunConfig) -> None:
+    """Refuse to fine-tune what a private run has trained.
+
+    Raises:
+        UserError: the run's updates were clipped.
+    """
+    if config.privacy.clip:
+        raise UserError(
+            f"{folder} was trained with privacy.clip {config.privacy.clip:g}; fine-tuning is neither clipped nor "
+            "noised and would spend that privacy: leave out --finetune-epochs"
+        )
 
 
 def open_run(

@@ -16,6 +16,7 @@ from supernet.console import EXIT_USER_ERROR
 from supernet.errors import UserError
 from supernet.typed_values import SWITCH_WORDS, build, typed, typed_fields, typed_text
 from supernet.typed_yaml import named, read_yaml_mapping
+from supernet.words import printable
 from supernet.yaml_text import parse_yaml
 
 T = TypeVar("T")
@@ -48,7 +49,7 @@ class CommandParser(ArgumentParser):
         if lacking:
             options = ", ".join(f"--{name.replace('_', '-')}" for name in lacking[1].split(", "))
             message = f"{options} must be given"
-        print(f"{self.prog}: error: {' '.join(message.split())} (see {self.prog} --help)", file=sys.stderr)
+        print(printable(f"{self.prog}: error: {' '.join(message.split())} (see {self.prog} --help)"), file=sys.stderr)
         raise SystemExit(EXIT_USER_ERROR)
 
     def parse(self, arguments: Sequence[str]) -> Namespace:

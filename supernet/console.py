@@ -3,36 +3,41 @@
 import contextlib
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from typing import NoReturn
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 from rich.text import Text
 
+from supernet.display import Display
 from supernet.errors import UserError
 from supernet.interruption import Terminated, ended_by_signals, exit_code
 from supernet.streams import close_streams, open_streams, output_refusal
+from supernet.words import printable
 
 #: Exit codes: a mistake that the user can mend, and Ctrl-C.
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = exit_code(signal.SIGINT)
 EXIT_TERMINATED = exit_code(signal.SIGTERM)
 
-#: Where progress and remarks go: results alone are on standard output. Brackets are what they are: paths and what
-#: clients say may hold some.
-stderr = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
 
-#: Columns of tables that are not printed on a terminal.
-_PIPE_WIDTH = 120
+class TextConsole(Console):
+    """A console on which text is text: brackets are no markup, and no character moves the cursor or hides.
+
+    Paths, names and what clients say may hold any.
+    """
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print one line of text, or what rich draws."""
+        super().print(*(Text(printable(each)) if isinstance(each, str) else each for each in objects), **options)
+
+
+#: Where progress and remarks go: results alone are on standard output.
+stderr = TextConsole(stderr=True, highlight=False, soft_wrap=True)
+
+#: Columns of tables that are not printed on a terminal, at least; and more than any table has.
+_PIPE_WIDTH, _UNBOUNDED = 120, 100_000
 
 
 def run_command(prog: str, command: Callable[[Sequence[str]], int | None], arguments: Sequence[str] | None) -> NoReturn:
@@ -81,36 +86,54 @@ def _refused(prog: str, message: str) -> int:
 def _tell(line: str) -> None:
     # Where standard error takes nothing, the exit code is what is left to tell.
     with contextlib.suppress(OSError):
-        print(line, file=sys.stderr)
+        print(printable(line), file=sys.stderr)
 
 
-def next_step(text: str) -> None:
-    """Tell the user the useful next command."""
-    stderr.print(Text.assemble(("next:", "bold"), f" {text}"))
+def say(line: str) -> None:
+    """Print one line of a result on standard output."""
+    print(printable(line))
 
 
-def print_table(table: Table) -> None:
-    """Print a table on standard output, wide enough when that is a file or a pipe."""
-    console = Console(highlight=False)
+def next_step(command: str) -> None:
+    """Tell the user the useful next command, as ``words.command`` spells it."""
+    stderr.print(Text.assemble(("next:", "bold"), f" {printable(command)}"))
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], figures: int = 1) -> None:
+    """Print a table on standard output, wide enough for all of it when that is a file or a pipe.
+
+    A title wider than its table has a line of its own.
+
+    Args:
+        title: over the table.
+        columns: their names, which may have several lines.
+        rows: of cells.
+        figures: the first column of figures, which are on the right, as are those after it.
+    """
+    table = Table()
+    for number, name in enumerate(columns):
+        lines = "\n".join(printable(line) for line in name.split("\n"))
+        table.add_column(Text(lines), justify="right" if number >= figures else "left")
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    console = TextConsole(highlight=False)
+    needed = console.measure(table, options=console.options.update(max_width=_UNBOUNDED)).maximum
+    heading = Text(printable(title), style="table.title")
     if not console.is_terminal:
-        console = Console(highlight=False, width=_PIPE_WIDTH)
+        console = TextConsole(highlight=False, width=max(_PIPE_WIDTH, needed, heading.cell_len))
+    if heading.cell_len > min(needed, console.width):
+        console.print(heading)
+    else:
+        table.title = heading
     console.print(table)
 
 
-def end_progress(progress: Progress) -> None:
-    """Stop a display if it was started; rich's own ``stop`` prints an empty line even if it was not."""
-    if progress.live.is_started:
-        progress.stop()
+def on_screen() -> bool:
+    """Return whether progress can be drawn: standard error is a terminal that moves its cursor."""
+    # FORCE_COLOR makes rich take a file for a terminal.
+    return stderr.file.isatty() and stderr.is_terminal and not stderr.is_dumb_terminal
 
 
-def progress_bar() -> Progress:
+def progress_bar() -> Display:
     """Return a progress display with counts, elapsed and remaining time, on standard error."""
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=stderr,
-    )
+    return Display(stderr, on_screen)

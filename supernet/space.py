@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from supernet.errors import SpaceError, UserError, unknown_name
 from supernet.typed_yaml import from_mapping, read_yaml_mapping
+from supernet.words import counted
 
 Family = Literal["mobilenet", "resnet"]
 Norm = Literal["batch", "group"]
@@ -227,12 +228,12 @@ def check_fitness(settings: FitnessSettings, stages: int) -> None:
     """
     if len(settings.entropy_weights) not in (1, stages):
         raise SpaceError(
-            f"fitness.entropy_weights has {len(settings.entropy_weights)} values; allowed: 1, "
-            f"or one for each of the {stages} stages"
+            f"fitness.entropy_weights has {counted(len(settings.entropy_weights), 'value')}; allowed: 1, "
+            f"or one for each of the {counted(stages, 'stage')}"
         )
     if len(settings.kind_weights) not in (1, len(CONVOLUTIONS["mobilenet"])):
         raise SpaceError(
-            f"fitness.kind_weights has {len(settings.kind_weights)} values; allowed: 1, or 3: "
+            f"fitness.kind_weights has {counted(len(settings.kind_weights), 'value')}; allowed: 1, or 3: "
             + "; ".join(f"{', '.join(names)} ({family})" for family, names in CONVOLUTIONS.items())
         )
     if settings.entropy == "prefix" and settings.weighs_kinds:
@@ -254,10 +255,12 @@ def _check_family(space: SearchSpace) -> None:
     if not space.expands or not positive or list(space.expands) != sorted(set(space.expands)):
         raise SpaceError(f"expands is {list(space.expands)}; it must list ratios above 0, ascending")
     if space.kernels != (3,):
-        raise SpaceError(f"kernels is {list(space.kernels)}; {space.family} blocks have 3×3 kernels: leave it out")
+        raise SpaceError(
+            f"kernels is {list(space.kernels)}; blocks of the family {space.family} have 3×3 kernels: leave it out"
+        )
     for index, stage in enumerate(space.stages):
         if stage.se:
-            raise SpaceError(f"stages[{index}].se is true; {space.family} blocks have no squeeze-excite")
+            raise SpaceError(f"stages[{index}].se is true; blocks of the family {space.family} have no squeeze-excite")
 
 
 def _check_choices(space: SearchSpace, name: str, minimum: int) -> None:

@@ -64,6 +64,15 @@ def format_quantity(value: float) -> str:
     return _format(value, 4, ("", "K", "M", "G", "T"))
 
 
+def format_at_least(value: float) -> str:
+    """Return a limit that ``value`` keeps, in at most four digits: ``60M`` and never less than the value.
+
+    A figure for people is rounded to the nearest, and a network of 35,344,999 MACs is none within 35.34M.
+    """
+    step = 10.0 ** max(0, math.floor(math.log10(value)) - 3) if value >= 1 else 1.0
+    return format_quantity(math.ceil(value / step) * step)
+
+
 def format_bytes(value: float) -> str:
     """Return a size for people in three digits and decimal units, e.g. ``25.6 MB``."""
     return _format(value, 3, (" B", " kB", " MB", " GB", " TB"))

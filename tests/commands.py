@@ -1,10 +1,31 @@
 """Running a console command inside the test process."""
 
+import importlib
 import io
+import re
+import shlex
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from jsonargparse import Namespace
+
+from supernet.command_line import CommandParser
+
+#: The module of every console command.
+MODULES = {
+    "build-cache": "cache.cli",
+    "compare-methods": "search.comparison.cli",
+    "profile-device": "search.latency.cli",
+    "score-subnet": "fitness.cli",
+    "search-subnet": "search.cli",
+    "train-supernet": "training.cli",
+    "validate-fitness": "search.ranking.cli",
+}
+
+#: A command that is offered at the end of a line.
+_OFFERED = re.compile(rf"(?:next|with): ((?:{'|'.join(MODULES)}|python) .*)$", re.MULTILINE)
 
 
 class Outcome(NamedTuple):
@@ -18,12 +39,43 @@ class Outcome(NamedTuple):
 def run_main(
     main: Callable[[Sequence[str]], object], capsys: pytest.CaptureFixture[str], *arguments: object
 ) -> Outcome:
-    """Call a command's ``main`` and return its exit code and all it printed."""
+    """Call a command's ``main`` and return its exit code and all it printed, having parsed what commands it offers."""
     capsys.readouterr()
     with pytest.raises(SystemExit) as caught:
         main([str(argument) for argument in arguments])
     captured = capsys.readouterr()
+    for offered in _OFFERED.findall(captured.err):
+        parsed(offered)
     return Outcome(caught.value.code, captured.out, captured.err)
+
+
+class _ParsedError(BaseException):
+    """What a command's parser has read; raised in place of running it."""
+
+
+def parsed(line: str) -> Namespace | None:
+    """Parse a command line as a shell and the command's own parser would; None for a script of the examples."""
+    return parsed_words(shlex.split(line))
+
+
+def parsed_words(words: Sequence[str]) -> Namespace | None:
+    """Parse a command's name and its arguments with the parser that the command itself makes."""
+    program, *arguments = words
+    if program == "python":
+        assert Path(arguments[0]).is_file()
+        return None
+
+    def parse(parser: CommandParser, given: Sequence[str]) -> Namespace:
+        raise _ParsedError(original(parser, given))
+
+    original = CommandParser.parse
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CommandParser, "parse", parse)
+        with pytest.raises(_ParsedError) as caught:
+            importlib.import_module(MODULES[program]).main(arguments)
+    (namespace,) = caught.value.args
+    assert isinstance(namespace, Namespace)
+    return namespace
 
 
 def check_refused(outcome: Outcome, prog: str) -> str:

@@ -16,6 +16,7 @@ from cache.nsga2 import Nsga2Settings, solve_nsga2
 from cache.progress import Listener
 from supernet.errors import BudgetError, UserError
 from supernet.space import FitnessSettings, SearchSpace
+from supernet.words import counted
 
 QUICK = Nsga2Settings(population=20, generations=3, seed=5)
 SOLVERS: tuple[Solver, ...] = ("nsga2", "exact")
@@ -36,7 +37,7 @@ def _optima(space: SearchSpace, cache: Cache) -> list[float]:
 def test_a_cold_cache_holds_the_solvers_entries_and_how_they_were_found() -> None:
     space, limits = tiny_space(), Limits(macs=2_000_000)
     cache = _build(space, limits=limits, entries=6, cold=True)
-    assert list(cache.entries) == solve_nsga2(space, space.fitness, limits, 6, QUICK)
+    assert list(cache.entries) == solve_nsga2(space, space.fitness, limits, 6, QUICK).entries
     assert cache.fitness == space.fitness
     assert cache.solver == "nsga2"
     assert cache.solver_settings == {
@@ -44,6 +45,8 @@ def test_a_cold_cache_holds_the_solvers_entries_and_how_they_were_found() -> Non
         "generations": 3,
         "seed": 5,
         "cold": True,
+        "generations_run": 3,
+        "ended_by": "generations",
         "limits": {"macs": 2_000_000, "min_macs": None},
         "entries": 6,
     }
@@ -97,6 +100,23 @@ def test_a_cold_search_comes_within_a_hundredth_of_the_optimum_everywhere(
     assert cache.gaps == pytest.approx(np.maximum(0, best - found), abs=1e-9)
     assert (found >= 0.99 * best).all()
     assert (found <= best * (1 + 1e-9)).all()
+
+
+@pytest.mark.parametrize("limits", [Limits(), Limits(macs=150_000), Limits(min_macs=100_000)], ids=str)
+@pytest.mark.parametrize("space", [SMALL, SMALL_RESNET, tiny_space(), micro_space()], ids=lambda space: space.name)
+def test_a_search_whose_start_is_the_optimum_ends_at_once_with_the_exact_entries(
+    space: SearchSpace, limits: Limits
+) -> None:
+    if limits != Limits():
+        frontier = find_frontier(space, space.fitness.for_cache())
+        middle = int(frontier.macs[len(frontier.macs) // 2])
+        limits = Limits(macs=middle) if limits.macs else Limits(min_macs=middle)
+    cache, exact = _build(space, "nsga2", limits), _build(space, "exact", limits)
+    assert cache.entries == exact.entries
+    assert cache.solver == "nsga2"
+    assert cache.solver_settings["generations_run"] == 0
+    assert cache.solver_settings["ended_by"] == "gap to the exact frontier is zero"
+    assert cache.solver_settings["generations"] == QUICK.generations
 
 
 def test_a_search_that_stays_behind_alone_does_not_from_the_frontier() -> None:
@@ -195,7 +215,7 @@ def test_a_cold_exact_method_is_refused() -> None:
 
 @pytest.mark.parametrize("entries", [1, 0, -4])
 def test_a_cache_of_less_than_two_entries_is_refused(entries: int) -> None:
-    with pytest.raises(BudgetError, match=rf"{entries} entries is too small; ask for at least 2"):
+    with pytest.raises(BudgetError, match=rf"a cache of {counted(entries, 'entry')} is too small; ask for at least 2"):
         _build(tiny_space(), entries=entries)
 
 

@@ -40,7 +40,7 @@ class Command:
         """Run, check that it is refused in one line without writing anything, and return the line."""
         before = {path: path.read_bytes() for path in self.folder.rglob("*") if path.is_file()}
         outcome = self(*arguments, space=space)
-        error = check_refused(_without_progress(outcome), "build-cache")
+        error = check_refused(outcome, "build-cache")
         assert {path: path.read_bytes() for path in self.folder.rglob("*") if path.is_file()} == before
         return error
 
@@ -57,13 +57,6 @@ class Command:
         return [json.loads(line) for line in self.output.read_text().splitlines()[1:]]
 
 
-def _without_progress(outcome: Outcome) -> Outcome:
-    lines = outcome.err.splitlines(keepends=True)
-    progress = re.compile(r"(solving, [\d,]+ labels|(local search, )?front of \d+) ")
-    kept = [line for line in lines if line.strip() and not progress.match(line)]
-    return outcome._replace(err="".join(kept))
-
-
 @pytest.fixture
 def command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
     return Command(capsys, tmp_path)
@@ -74,7 +67,7 @@ def test_a_cache_is_built_and_reported(command: Command) -> None:
     assert outcome.code == 0
     assert outcome.out.startswith(f"{command.output}: 5 entries from ")
     next_line = f"next: train-supernet --space mobilenet-tiny --cache {command.output}\n"
-    assert _without_progress(outcome).err == next_line
+    assert outcome.err == next_line
     cache = read_cache(command.output, SPACE)
     assert len(cache.entries) == 5
     assert cache.solver_settings["population"] == 20
@@ -162,9 +155,10 @@ def test_the_bound_of_a_cache_is_in_its_weights_and_holds_for_its_entries(comman
 def test_a_second_cache_of_a_space_reads_the_kept_frontier(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = command.folder / "kept"
     monkeypatch.setenv("FEDPARETO_CACHE_DIR", str(kept))
-    assert "solving, " in command("--solver", "exact").err
+    assert command("--solver", "exact").code == 0
     assert len(list((kept / "frontiers").iterdir())) == 1
-    assert "solving, " not in command("--solver", "exact", "--overwrite").err
+    monkeypatch.setattr("cache.kept.exact_frontier", None)
+    assert command("--solver", "exact", "--overwrite").code == 0
 
 
 def test_a_frontier_that_cannot_be_kept_is_a_remark(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -276,7 +270,7 @@ _LEAST = int(score(SPACE, smallest_genes(SPACE)).macs[0])
         (["--generations", "0"], ["generations is 0; it must be at least 1"]),
         (["--solver", "exact", "--cold"], ["leave out --cold, or choose --solver nsga2"]),
         (["--solver", "best"], ["solver", "nsga2", "exact"]),
-        (["--entries", "1"], ["1 entries is too small; ask for at least 2"]),
+        (["--entries", "1"], ["1 entry is too small; ask for at least 2"]),
         (["--seed", "-1"], ["seed is -1"]),
         (["--population", "ten"], ["population"]),
         (["--classes", "0"], ["classes is 0"]),

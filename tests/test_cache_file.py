@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from commands import parsed
 from strategies import tiny_space
 
 from cache.entries import make_entries
-from cache.file import Cache, CacheError, read_cache, write_cache
+from cache.file import Cache, CacheError, read_cache, remedy_of, write_cache
 from supernet.errors import UserError
 from supernet.genes import random_genes
 from supernet.space import FitnessSettings
@@ -205,12 +206,12 @@ def test_a_header_with_any_other_value_is_refused(path: Path) -> None:
 
 def test_a_cache_of_another_space_names_both(path: Path) -> None:
     other = dataclasses.replace(SPACE, name="mine", kernels=(3, 5, 7))
-    with pytest.raises(CacheError, match=r"cache of mobilenet-tiny .* not of mine with 10 classes"):
+    with pytest.raises(CacheError, match=r"cache of mobilenet-tiny \(.*\), not of mine \(classes: 10"):
         read_cache(path, other)
 
 
 def test_a_cache_of_other_classes_names_both(path: Path) -> None:
-    with pytest.raises(CacheError, match=r"mobilenet-tiny with 10 classes .*mobilenet-tiny with 7 classes"):
+    with pytest.raises(CacheError, match=r"mobilenet-tiny \(classes: 10, .*mobilenet-tiny \(classes: 7, "):
         read_cache(path, SPACE.adapted(classes=7))
 
 
@@ -226,7 +227,7 @@ def test_a_file_of_something_else_is_no_cache(path: Path) -> None:
 
 def test_a_file_that_lacks_lines_is_cut_short(path: Path) -> None:
     path.write_text("\n".join(path.read_text().splitlines()[:-2]) + "\n")
-    _refused(path, "cut short", "announces 6 entries and has 4")
+    _refused(path, "cut short", "announces 6 and has 4 entries")
 
 
 def test_a_file_cut_anywhere_is_refused(path: Path) -> None:
@@ -251,7 +252,21 @@ def test_a_line_that_is_no_object_is_named(path: Path) -> None:
 def test_an_empty_file_says_how_to_build_one(tmp_path: Path) -> None:
     path = tmp_path / "empty.jsonl"
     path.write_text("")
-    _refused(path, "is empty", "build-cache --space mobilenet-tiny")
+    _refused(path, "is empty", "build one with build-cache")
+
+
+@pytest.mark.parametrize("name", ["my spaces/it's $mine.yaml", "-x.yaml", "[red].yaml", "mobilenet-tiny"])
+def test_a_cache_of_another_space_is_answered_with_a_command_that_names_the_space_as_its_user_does(
+    path: Path, name: str
+) -> None:
+    other = dataclasses.replace(SPACE, name="mine", kernels=(3, 5, 7), classes=7)
+    with pytest.raises(CacheError) as caught:
+        read_cache(path, other, remedy_of(path, name, 7))
+    given = parsed(str(caught.value).rsplit("with: ", 1)[1])
+    assert given is not None
+    assert (given.space, given.classes) == (name, 7)
+    assert not Path(given.output).exists()
+    assert Path(given.output).parent == path.parent
 
 
 def test_a_cache_without_entries_is_refused(path: Path) -> None:

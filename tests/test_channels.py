@@ -170,7 +170,7 @@ def test_a_set_of_other_channels_is_refused_in_one_line(
     assert f"the space has in_channels {channels}, and {root / 'train' / 'a' / '000.png'} is a picture" in line
     digits = ("--data.name", "digits", "--data.root", "data")
     line = check_refused(run_main(train_supernet, capsys, *arguments, *digits), "train-supernet")
-    assert f"an image of digits does not fit the space: it has 1 channels, and the network takes {channels}" in line
+    assert f"an image of digits does not fit the space: it has 1 channel, and the network takes {channels}" in line
     assert not (tmp_path / "run").exists()
 
 

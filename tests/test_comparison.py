@@ -389,7 +389,7 @@ def test_runs_that_cannot_meet_the_compute_are_left_out_of_the_table_and_end_in_
     assert done.returncode == 2
     assert "left out: deepfednas with seed 0 trained" in done.stderr
     assert "more than the 500K of the study" in " ".join(done.stderr.split())
-    assert done.stderr.splitlines()[-1].startswith("compare-methods: error: 1 of 1 runs are left out of the table")
+    assert done.stderr.splitlines()[-1].startswith("compare-methods: error: 1 of 1 run left out of the table")
     assert not (tmp_path / "out" / "table.csv").exists()
 
 
@@ -405,7 +405,7 @@ def test_an_interrupted_study_goes_on_where_it_stopped(tmp_path: Path) -> None:
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate()
     assert process.returncode == 143
-    assert "which goes on where it stopped" in errors
+    assert "the same command goes on where this one stopped\nnext: compare-methods --config " in errors
     assert "compare-methods: terminated" in errors
     # The trial has got the signal on, and left its lock.
     with locked(metrics.parent):

@@ -1,13 +1,16 @@
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
 
 import pytest
 from commands import run_main
-from rich.table import Table
+from hypothesis import HealthCheck, given, settings
+from wild import wild_text
 
-from supernet.console import next_step, print_table, run_command, stderr
+from supernet.console import next_step, print_table, run_command, say, stderr
 from supernet.errors import BudgetError, UserError
+from supernet.words import printable
 
 
 def _main(arguments: Sequence[str]) -> None:
@@ -91,17 +94,77 @@ def test_the_next_step_goes_to_standard_error(capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr() == ("", "next: train-supernet --space mobilenet-tiny\n")
 
 
-def test_brackets_of_paths_and_of_what_clients_say_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
-    next_step("search-subnet --run runs/[/x] --flops-budget 1M")
-    stderr.print("node 1 takes no part: no data in [/mnt/data], [red]")
-    assert capsys.readouterr().err == (
-        "next: search-subnet --run runs/[/x] --flops-budget 1M\nnode 1 takes no part: no data in [/mnt/data], [red]\n"
-    )
+@given(wild_text())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_results_remarks_errors_and_commands_are_one_line_of_text_each(
+    capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    def refuse(given: Sequence[str]) -> None:
+        raise UserError(f"no data in {text}")
+
+    error = run_main(lambda given: run_command("prog", refuse, given), capsys).err
+    assert error == f"prog: error: no data in {printable(text)}\n"
+    say(f"a{text}")
+    stderr.print(f"b{text}")
+    next_step(f"c{text}")
+    out, err = capsys.readouterr()
+    assert out == f"a{printable(text)}\n"
+    assert err == f"b{printable(text)}\nnext: c{printable(text)}\n"
 
 
-def test_tables_in_a_pipe_are_wide_enough_for_their_cells(capsys: pytest.CaptureFixture[str]) -> None:
-    table = Table("a" * 30, "b" * 30, "c" * 30)
-    table.add_row("x" * 30, "y" * 30, "z" * 30)
-    print_table(table)
-    out = capsys.readouterr().out
-    assert all(letter * 30 in out for letter in "abcxyz")
+@given(wild_text(min_size=1), wild_text(), wild_text())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_titles_names_and_cells_of_tables_are_text(
+    capsys: pytest.CaptureFixture[str], title: str, cell: str, other: str
+) -> None:
+    capsys.readouterr()
+    print_table(title, ("name", "value"), [(cell, other)])
+    lines = capsys.readouterr().out.splitlines()
+    assert all(line.isprintable() or "\x1b" not in line for line in lines)
+    for text in (title, cell, other):
+        assert any(printable(text).strip() in line for line in lines)
+
+
+def test_tables_in_a_pipe_are_wide_enough_for_their_cells(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for columns in ("1", "40", "400"):
+        monkeypatch.setenv("COLUMNS", columns)
+        print_table("title", ("a" * 30, "b" * 30, "c" * 30), [("x" * 100, "y" * 30, "z" * 30)])
+        out = capsys.readouterr().out
+        assert all(letter * 30 in out for letter in "abcyz")
+        assert "x" * 100 in out
+
+
+@pytest.mark.parametrize("words", [3, 8, 12, 60])
+def test_a_title_wider_than_its_table_is_a_line_of_its_own(capsys: pytest.CaptureFixture[str], words: int) -> None:
+    title = " ".join(["within the limits"] * words)
+    print_table(title, ("", "value"), [("MACs", "1")])
+    assert capsys.readouterr().out.splitlines()[0] == title
+    print_table("MACs", ("", "value"), [("MACs", "1")])
+    assert capsys.readouterr().out.splitlines()[0].strip() == "MACs"
+
+
+@pytest.mark.parametrize("columns", [20, 36, 60])
+def test_a_title_on_a_narrow_terminal_breaks_between_words(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    title = "the fittest subnet of mobilenet-cifar within the limits"
+    print_table(title, ("", "value"), [("MACs", "1")])
+    lines = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out).splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("┏"))
+    assert " ".join(" ".join(lines[:first]).split()) == title
+    assert max(map(len, lines)) <= columns
+    assert {word for line in lines[:first] for word in line.split()} == set(title.split())
+    assert all(len(line.split()) > 1 for line in lines[: first - 1]) or columns < 30
+
+
+def test_columns_of_figures_are_on_the_right(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table("t", ("name", "figure"), [("a", "1"), ("long name", "1,000,000")])
+    assert "│ a         │         1 │" in capsys.readouterr().out
+    print_table("t", ("first", "second"), [("1", "2")], figures=0)
+    assert "│     1 │      2 │" in capsys.readouterr().out

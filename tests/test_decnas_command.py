@@ -44,7 +44,7 @@ def test_the_command_ends_with_a_network_within_the_budget_and_what_the_search_h
     # Resumed, the finished run says all of it again.
     again = run_main(main, capsys, "--resume", run)
     assert again.code == 0
-    assert f"is finished: {len(records)} rounds are done" in again.err
+    assert f"is finished after {len(records)} rounds" in again.err
     assert f"{saved['compute']:.1%}" in again.out
 
 

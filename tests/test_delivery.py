@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -22,7 +23,7 @@ from supernet.space import SearchSpace, space_to_mapping
 from training.data.batches import prepare
 from training.data.preparation import Preparation
 from training.data.sources import load_images
-from training.run_folder import read_space
+from training.run_folder import read_run_config, read_space
 
 BUDGET = ("--flops-budget", "1M")
 
@@ -93,6 +94,43 @@ def test_a_subnet_that_is_not_calibrated_says_so(command: Command) -> None:
     outcome = command(*BUDGET, "--calibration", "none")
     assert outcome.code == 0
     assert "not calibrated" in outcome.out
+
+
+def test_a_network_of_groupnorm_is_said_to_need_no_calibration(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    space = tmp_path / "group.yaml"
+    space.write_text(json.dumps(space_to_mapping(micro_space(norm="group"))))
+    run = finished_run(tmp_path, space=str(space), cache=None, rounds=1)
+    command = Command(capsys, run)
+    for method in ((), ("--calibration", "none")):
+        outcome = command(*BUDGET, *method)
+        assert outcome.code == 0
+        assert "GroupNorm needs no calibration" in outcome.out
+        assert "not calibrated" not in outcome.out
+    assert command.json(*BUDGET)["calibration"] == {"method": "not needed"}
+    assert command(*BUDGET, "--export", "torchscript", "--output", tmp_path / "subnet").code == 0
+
+
+def test_the_bound_on_the_effectiveness_is_reported(command: Command, tmp_path: Path) -> None:
+    bound = read_space(command.run).fitness.max_effectiveness
+    page = tmp_path / "page.html"
+    assert command.json(*BUDGET, "--report", page)["max_effectiveness"] == bound
+    row = re.search(r"effectiveness ρ</th>.*?</tr>", page.read_text(), re.DOTALL)
+    assert row is not None
+    assert "no limit" not in row.group()
+
+
+def test_what_a_run_cannot_give_is_refused_before_anything_is_searched(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search.cli.answer_budgets", None)
+    export = (*BUDGET, "--calibration", "none", "--export", "torchscript", "--output", tmp_path / "subnet")
+    assert "not calibrated" in command.error(*export)
+    config = read_run_config(command.run)
+    private = dataclasses.replace(config, privacy=dataclasses.replace(config.privacy, clip=1.0))
+    monkeypatch.setattr("training.run_folder.read_run_config", lambda folder: private)
+    assert "leave out --finetune-epochs" in command.error(*BUDGET, "--finetune-epochs", "1")
 
 
 def test_fine_tuning_is_reported_before_and_after_and_in_the_files(command: Command, tmp_path: Path) -> None:

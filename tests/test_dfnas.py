@@ -131,7 +131,7 @@ def test_clients_that_cannot_run_a_named_network_are_drawn_once_it_has_shrunk(tm
     assert sorted(method.assign(_FRESH, range(4)).assigned) == [0, 2]
     for _ in range(3):
         assert len(method.assign(_state({"everyone": search}), range(4)).assigned) == 3
-    with pytest.raises(EngineError, match="none of the 2 clients that are there can run what they are to train"):
+    with pytest.raises(EngineError, match="of 2 clients there, none can run what it is to train"):
         method.assign(_FRESH, [1, 3])
 
 

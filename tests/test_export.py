@@ -254,8 +254,8 @@ def test_an_existing_file_is_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (ExportSettings("torchscript", "int8"), "torchscript files are written in fp32 only; for int8 choose onnx"),
-        (ExportSettings("exported-program", "fp16"), "exported-program files are written in fp32 only"),
+        (ExportSettings("torchscript", "int8"), "a file of torchscript is written in fp32 only; for int8 choose onnx"),
+        (ExportSettings("exported-program", "fp16"), "a file of exported-program is written in fp32 only"),
         (ExportSettings(threads=0), "threads is 0"),
         (ExportSettings(batch=0), "batch is 0"),
     ],

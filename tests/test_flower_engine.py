@@ -952,7 +952,7 @@ def test_too_few_clients_are_waited_for_and_then_named(config: RunConfig, link: 
     with pytest.raises(EngineError) as caught:
         prepared_run(dataclasses.replace(config, flower=_flower(patience=0.5)), link)
     assert str(caught.value) == (
-        "2 of at least 4 clients are connected to 127.0.0.1:8000 after 0.5 s; start more SuperNodes, or lower "
+        "only 2 of at least 4 clients came to 127.0.0.1:8000 in 0.5 s; start more SuperNodes, or lower "
         "--flower.min-clients or --flower.quorum"
     )
     assert not Path(str(config.output)).exists()

@@ -21,6 +21,7 @@ from simulation import largest, random_architectures, random_tensors, same_bytes
 from supernet.kept import kept_folder
 from supernet.space import space_to_mapping
 from supernet.weights import Tensors, views
+from supernet.words import counted
 from training import run_images
 from training.client import LocalTrainer
 from training.clients import ClientsConfig
@@ -289,7 +290,7 @@ def test_a_client_has_images_of_the_spaces_channels(config: RunConfig, tmp_path:
     fields, _ = _ask(_request(config, space=space), settings)
     assert [sum(counts) for counts in fields["pixels"]] == [fields["examples"] * 64] * channels
     refused, _ = _ask(_request(config, space=space_to_mapping(micro_space(in_channels=4))), settings)
-    assert f"it has {channels} channels, and the network takes 4" in refused["refused"]
+    assert f"it has {counted(channels, 'channel')}, and the network takes 4" in refused["refused"]
 
 
 def test_another_fit_is_another_preparation(config: RunConfig, tmp_path: Path) -> None:

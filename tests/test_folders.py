@@ -245,7 +245,7 @@ def _name_of_no_text(root: Path) -> None:
         (_broken_link, r"cat/2\.png is a broken link to .*gone\.png; mend or remove it"),
         (_link_to_itself, r"cat/2\.png is a broken link to"),
         (_broken_class, r"dog is a broken link to .*gone; mend or remove it"),
-        (_empty_class, r"dog holds no images \(\.npy files, or pictures such as \.jpg and \.png\)$"),
+        (_empty_class, r"dog holds no images \(files \.npy, or pictures such as \.jpg and \.png\)$"),
         (_class_of_clutter, r"dog holds no images .*; 2 of its files or folders were skipped, e\.g\. \.x\.png"),
         (_name_of_no_text, r"the name of the folder .* is no valid UTF-8; rename it"),
     ],

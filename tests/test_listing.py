@@ -68,12 +68,12 @@ def _set(*classes: list[str]) -> ImageSet:
         ([["noise"] * 3, ["noise"] * 2], None),
         ([["noise", "noise", "flat"], ["noise"] * 2], None),
         ([["faint"] * 3, ["noise"] * 2], None),
-        ([["noise"] * 5, ["flat", "nearly"]], "2 of 7 pictures are nearly of one colour, all of 'b' among them"),
-        ([["coloured"] * 2, ["noise"] * 4], "2 of 6 pictures are nearly of one colour, all of 'a' among them"),
-        ([["flat", "flat", "noise"], ["nearly", "noise"]], "3 of 5 pictures are nearly of one colour"),
+        ([["noise"] * 5, ["flat", "nearly"]], "nearly of one colour: 2 of 7 pictures, all of 'b' among them"),
+        ([["coloured"] * 2, ["noise"] * 4], "nearly of one colour: 2 of 6 pictures, all of 'a' among them"),
+        ([["flat", "flat", "noise"], ["nearly", "noise"]], "nearly of one colour: 3 of 5 pictures"),
         (
             [["flat"]] * 5,
-            "5 of 5 pictures are nearly of one colour, all of 'a', 'b', 'c' and others among them",
+            "nearly of one colour: 5 of 5 pictures, all of 'a', 'b', 'c' and others among them",
         ),
     ],
 )
@@ -85,4 +85,4 @@ def test_what_shows_nothing_is_told_when_it_is_read() -> None:
     remarks: list[str] = []
     flat = np.zeros((2, 8, 8, 1), dtype=np.uint8)
     Listing(torch.tensor([0, 0]), ("a",), Arrays("flat", flat)).read(Preparation(8, 1), Listener(remark=remarks.append))
-    assert remarks == ["warning: 2 of 2 pictures are nearly of one colour, all of 'a' among them"]
+    assert remarks == ["warning: nearly of one colour: 2 of 2 pictures, all of 'a' among them"]

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 import itertools
 import re
@@ -7,13 +8,15 @@ import pytest
 from strategies import tiny_space
 
 from cache.entries import Entry, make_entries
+from cache.frontier import Frontier, frontier_of
 from cache.limits import Limits
-from cache.nsga2 import Nsga2Settings, search_front, solve_nsga2
+from cache.nsga2 import Front, Nsga2Settings, search_front, solve_nsga2
 from cache.progress import Listener
 from cache.sampling import ladder
 from fitness.score import score
 from supernet.errors import BudgetError, UserError
 from supernet.genes import canonical, encode, gene_layout, smallest_genes
+from supernet.layouts import IntArray
 from supernet.space import FitnessSettings, SearchSpace, StageSpec, StemSpec
 
 #: A space of 3,200 networks: small enough to list them all.
@@ -43,7 +46,18 @@ def _everything() -> list[Entry]:
 
 @functools.cache
 def _solved(limits: Limits, entries: int = 1000) -> tuple[Entry, ...]:
-    return tuple(solve_nsga2(SMALL, WEIGHTS, limits, entries, SETTINGS))
+    return tuple(solve_nsga2(SMALL, WEIGHTS, limits, entries, SETTINGS).entries)
+
+
+def _from_known(limits: Limits, known: IntArray) -> list[Entry]:
+    front = search_front(SMALL, WEIGHTS, limits, Nsga2Settings(population=10, generations=1), known)
+    return make_entries(SMALL, front.genes, WEIGHTS)
+
+
+def _optimum(limits: Limits) -> Frontier:
+    """The exact frontier within limits on MACs, by brute force."""
+    genes = np.stack([encode(SMALL, entry.architecture) for entry in _everything()])
+    return frontier_of(SMALL, WEIGHTS, genes).within(limits.min_macs, limits.macs)
 
 
 def _front(limits: Limits) -> list[tuple[int, float]]:
@@ -94,7 +108,7 @@ def test_the_same_seed_gives_the_same_entries_and_another_seed_another_search() 
     quick = [Nsga2Settings(population=20, generations=3, seed=seed) for seed in (3, 3, 4)]
     space = tiny_space()
     np.random.seed(0)
-    one, same, other = (solve_nsga2(space, space.fitness, Limits(), 1000, settings) for settings in quick)
+    one, same, other = (solve_nsga2(space, space.fitness, Limits(), 1000, settings).entries for settings in quick)
     assert one == same
     assert one != other
 
@@ -131,7 +145,7 @@ def test_a_bound_no_network_meets_is_an_error_that_says_so() -> None:
 @pytest.mark.parametrize("limits", _CASES, ids=str)
 def test_no_known_network_is_lost_to_a_worse_one(limits: Limits) -> None:
     known = np.stack([encode(SMALL, entry.architecture) for entry in _everything()])
-    entries = solve_nsga2(SMALL, WEIGHTS, limits, 1000, Nsga2Settings(population=10, generations=1), known)
+    entries = _from_known(limits, known)
     assert [(entry.macs, entry.fitness) for entry in entries] == _front(limits)
 
 
@@ -139,7 +153,7 @@ def test_known_networks_that_break_the_limits_or_the_bound_are_not_among_the_ent
     sizes = gene_layout(SMALL).sizes
     known = np.stack(np.unravel_index(np.arange(0, np.prod(sizes), 7), sizes), axis=1)
     limits = Limits(macs=150_000, params=9_000)
-    entries = solve_nsga2(SMALL, WEIGHTS, limits, 1000, Nsga2Settings(population=10, generations=1), known)
+    entries = _from_known(limits, known)
     assert max(entry.macs for entry in entries) <= 150_000
     assert max(entry.params for entry in entries) <= 9_000
     assert max(entry.rho for entry in entries) <= WEIGHTS.max_effectiveness
@@ -149,7 +163,7 @@ def test_a_search_without_known_networks_ends_with_a_local_search() -> None:
     calls: list[str] = []
     settings = Nsga2Settings(population=10, generations=1)
     listener = Listener(lambda what, *_: calls.append(what))
-    entries = solve_nsga2(SMALL, WEIGHTS, Limits(), 1000, settings, listener=listener)
+    entries = solve_nsga2(SMALL, WEIGHTS, Limits(), 1000, settings, listener=listener).entries
     found = search_front(SMALL, WEIGHTS, Limits(), settings)
     assert calls[0].startswith("front of ")
     assert calls[-1] == f"local search, front of {len(entries)}"
@@ -157,6 +171,41 @@ def test_a_search_without_known_networks_ends_with_a_local_search() -> None:
     for fitness, macs in zip(-found.objectives[:, 0], found.objectives[:, 1], strict=True):
         assert max(value for cost, value in best.items() if cost <= macs) >= fitness
     assert len(entries) > len(found.genes)
+
+
+@pytest.mark.parametrize("limits", [limits for limits in _CASES if limits.params is None], ids=str)
+def test_a_search_from_the_optimum_ends_before_its_first_generation_with_what_a_whole_one_finds(limits: Limits) -> None:
+    optimum = _optimum(limits)
+    # Below the frontier's first point within the limits, other networks are optimal.
+    limits = dataclasses.replace(limits, min_macs=int(optimum.macs[0]))
+    calls: list[object] = []
+    listener = Listener(lambda *call: calls.append(call))
+    solution = solve_nsga2(SMALL, WEIGHTS, limits, 1000, SETTINGS, optimum, listener)
+    assert (solution.generations, calls) == (0, [])
+    assert [(entry.macs, entry.fitness) for entry in solution.entries] == _front(limits)
+    assert solution.entries == _from_known(limits, optimum.genes)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_search_from_a_part_of_the_optimum_ends_in_the_generation_that_closes_the_gap(seed: int) -> None:
+    whole, settings = _optimum(Limits()), Nsga2Settings(population=100, generations=500, seed=seed)
+    known = whole.genes[np.random.default_rng(seed).permutation(len(whole.genes))[: len(whole.genes) // 3]]
+    found = search_front(SMALL, WEIGHTS, Limits(), settings, known, optimum=whole)
+    assert 0 < found.generations < 500
+    assert whole.gaps(found.objectives[:, 1], -found.objectives[:, 0]) == pytest.approx(0, abs=1e-9)
+    assert found.reaches(whole)
+    before = dataclasses.replace(settings, generations=found.generations - 1)
+    assert found.generations == 1 or not search_front(SMALL, WEIGHTS, Limits(), before, known).reaches(whole)
+
+
+def test_one_point_behind_is_a_gap_wherever_it_is() -> None:
+    whole = _optimum(Limits())
+    objectives = np.stack([-whole.values, whole.macs.astype(float)], axis=1)
+    assert Front(whole.genes, objectives).reaches(whole)
+    assert not Front(whole.genes[:0], objectives[:0]).reaches(whole)
+    for index in range(len(whole.macs)):
+        others = np.arange(len(whole.macs)) != index
+        assert not Front(whole.genes[others], objectives[others]).reaches(whole)
 
 
 @pytest.mark.parametrize("fields", [{"population": 9}, {"generations": 0}, {"seed": -1}])

@@ -1,8 +1,11 @@
 import copy
+import dataclasses
+import html
 import json
 import math
 import os
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ import pytest
 from browser import opened_browser, visited
 from playwright.sync_api import Browser
 from strategies import tiny_space
+from wild import ESCAPES, SYNTAX
 
 from cache.additive import AdditiveCost, count_cost
 from cache.kept import find_frontier
@@ -22,6 +26,7 @@ from search.page.page import Page, render_page, write_page
 from search.report import search_report, standing
 from search.searcher import search, search_cheapest
 from supernet.errors import UserError
+from supernet.words import printable
 
 _SPACE = tiny_space()
 _FRONTIER = find_frontier(_SPACE, _SPACE.fitness)
@@ -249,6 +254,32 @@ def test_hostile_names_are_only_text(browser: Browser, tmp_path: Path) -> None:
         assert json.loads(visit.page.locator("#report").text_content() or "") == report
         assert visit.page.locator("h1").inner_text().startswith(f"Fittest subnet of {_HOSTILE} within ")
         assert _HOSTILE in visit.page.locator("pre code").all_inner_texts()[-1]
+
+
+@pytest.mark.parametrize("name", [*ESCAPES, *SYNTAX])
+def test_names_hide_nothing_in_a_page_and_are_no_markup(name: str) -> None:
+    space = dataclasses.replace(_SPACE, name=name)
+    report = {**_full(), "space": name, "run": name, "checkpoint": name}
+    page = dataclasses.replace(_page(report, f"search-subnet --run {name}"), space=space)
+    html_text = render_page(page)
+    hidden = {one for one in html_text if unicodedata.category(one) in ("Cc", "Cf", "Cs", "Zl", "Zp")} - {"\n"}
+    assert hidden == set()
+    shown = html.escape(printable(name), quote=True)
+    title = re.search("<title>(.*?)</title>", html_text)
+    assert title is not None
+    assert f"Fittest subnet of {shown.replace('&#x27;', '&#39;').replace('&quot;', '&#34;')} within" in title.group(1)
+    embedded = re.search(r'<script type="application/json" id="report">(.*?)</script>', html_text)
+    assert embedded is not None
+    assert json.loads(embedded.group(1)) == report
+
+
+def test_the_bound_on_the_effectiveness_stands_beside_it() -> None:
+    assert re.search(r"effectiveness ρ</th>\s*<td>.*</td>\s*<td>.*no limit", render_page(_page(_searched())))
+    html_text = render_page(_page({**_searched(), "max_effectiveness": 0.75}))
+    row = re.search(r"effectiveness ρ</th>.*?</tr>", html_text, re.DOTALL)
+    assert row is not None
+    assert "0.75" in row.group()
+    assert "no limit" not in row.group()
 
 
 def test_what_is_not_certified_is_said_to_be_so() -> None:

@@ -186,7 +186,7 @@ def test_draws_follow_the_seed() -> None:
     ids=range(6),
 )
 def test_logits_of_another_network_are_refused_in_one_line(logits: Logits) -> None:
-    with pytest.raises(UserError, match=r"a job with .* logits for the \[4, 5, 4, 5\] choices") as caught:
+    with pytest.raises(UserError, match=r"a job whose logits number .* with choices \[4, 5, 4, 5\]") as caught:
         train_client(_task(PathSampling(logits, 0.1)), random_images(16), micro_recipe())
     assert "\n" not in str(caught.value)
 

@@ -1,11 +1,16 @@
 import io
 
 import pytest
-from rich.console import Console
-from rich.progress import Progress
 
-from cache.progress import SILENT, Listener, shown_on
-from supernet.console import end_progress
+from cache.progress import SILENT, Listener, shown, shown_on
+from supernet.console import TextConsole
+from supernet.display import Display
+
+
+def _display() -> tuple[Display, io.StringIO]:
+    drawn = io.StringIO()
+    console = TextConsole(file=drawn, force_terminal=True, width=120, color_system=None)
+    return Display(console, lambda: True), drawn
 
 
 def test_nobody_needs_to_listen(capsys: pytest.CaptureFixture[str]) -> None:
@@ -24,30 +29,33 @@ def test_a_listener_is_told_what_it_asked_for() -> None:
 
 
 def test_work_is_one_bar_that_starts_with_the_first_report() -> None:
-    drawn = io.StringIO()
-    progress = Progress(console=Console(file=drawn, force_terminal=False, width=120))
-    listener = shown_on(progress)
-    started = [progress.live.is_started]
+    display, drawn = _display()
+    listener = shown_on(display)
+    assert drawn.getvalue() == ""
     listener.report("solving", 3, 12)
     listener.report("front of 7", 5, 10)
-    started.append(progress.live.is_started)
-    assert started == [False, True]
-    (task,) = progress.tasks
+    (task,) = display.tasks
     assert (task.description, task.completed, task.total) == ("front of 7", 5, 10)
-    end_progress(progress)
+    display.stop()
     assert "front of 7" in drawn.getvalue()
 
 
 def test_work_without_a_report_draws_nothing() -> None:
-    drawn = io.StringIO()
-    progress = Progress(console=Console(file=drawn, force_terminal=False, width=120))
-    shown_on(progress)
-    end_progress(progress)
+    display, drawn = _display()
+    shown_on(display)
+    display.stop()
     assert drawn.getvalue() == ""
 
 
+def test_where_there_is_no_terminal_work_without_a_report_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    display = Display(TextConsole(stderr=True, soft_wrap=True), lambda: False)
+    shown_on(display, "preparing the run")
+    display.say()
+    display.stop()
+    assert capsys.readouterr() == ("", "preparing the run: 0 s so far\n")
+
+
 def test_remarks_go_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
-    progress = Progress(console=Console(file=io.StringIO()))
-    shown_on(progress).remark("the frontier is damaged; [/computing] it again")
+    with shown() as listener:
+        listener.remark("the frontier is damaged; [/computing] it again")
     assert capsys.readouterr() == ("", "the frontier is damaged; [/computing] it again\n")
-    assert not progress.live.is_started

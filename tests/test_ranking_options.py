@@ -22,7 +22,7 @@ from supernet.errors import UserError
         ({"run": "r", "bands": 0}, "--bands is 0; it must be at least 1"),
         ({"run": "r", "seed": -1}, "--seed is -1; it must be at least 0"),
         ({"run": "r", "images": 0}, "--images is 0; it must be at least 1"),
-        ({"run": "r", "subnets": 15}, "--subnets is 15; 4 bands of at least 4 take 16"),
+        ({"run": "r", "subnets": 15}, "--subnets is 15; at least 4 in each of 4 bands take 16"),
         ({"run": "r", "band_width": 1.0}, "--band-width is 1.0; it must be above 0 and below 1"),
         (
             {"run": "r", "fit": True, "fitted": "omega"},

@@ -50,7 +50,7 @@ def test_some_of_a_sample_stay_in_their_bands() -> None:
 def test_bands_of_too_few_networks_are_refused() -> None:
     space = tiny_space()
     genes = random_genes(space, 3, np.random.default_rng(0))
-    with pytest.raises(UserError, match="no band of MACs holds 4 of the 3 networks"):
+    with pytest.raises(UserError, match="no band of MACs holds 4 of 3 networks"):
         sample_of(space, [decode(space, each) for each in genes], [0.5] * 3, width=0.9)
 
 

@@ -14,6 +14,7 @@ from pictures import noise, write_pictures
 from PIL import Image
 
 from cache.progress import SILENT, Listener
+from supernet.words import counted
 from training.data import reading
 from training.data.images import DataError
 from training.data.preparation import Preparation, prepare_array, read_picture
@@ -65,7 +66,7 @@ def test_pictures_that_are_no_squares_are_told_of_once(tmp_path: Path, fit: Any,
     listener, remarks, _ = _listener()
     Files(paths).read(Preparation(8, 3, fit), listener)
     assert remarks == [
-        f"4 of 6 pictures are not square (e.g. {tmp_path / 'a' / 'wide' / '000.png'}) and are {words}; data.fit may be "
+        f"not square: 4 of 6 pictures (e.g. {tmp_path / 'a' / 'wide' / '000.png'}); they are {words}; data.fit may be "
         "crop, pad or stretch"
     ]
     listener, remarks, _ = _listener()
@@ -87,7 +88,7 @@ def test_pictures_for_other_channels_are_refused_by_name_before_any_is_read(tmp_
 @pytest.mark.parametrize(("has", "wanted"), [(2, 3), (5, 4), (4, 1)])
 def test_arrays_of_other_channels_are_refused_by_name(tmp_path: Path, has: int, wanted: int) -> None:
     np.save(tmp_path / "0.npy", noise(0, channels=has))
-    with pytest.raises(DataError, match=rf"0\.npy: it has {has} channels, and the network takes {wanted}"):
+    with pytest.raises(DataError, match=rf"0\.npy: it has {counted(has, 'channel')}, and the network takes {wanted}"):
         Files((tmp_path / "0.npy",)).read(Preparation(8, wanted), SILENT)
     with pytest.raises(DataError, match=rf"an image of toys does not fit the space: it has {has} channels"):
         Arrays("toys", noise(0, channels=has)[None]).read(Preparation(8, wanted), SILENT)
@@ -155,7 +156,7 @@ def test_the_memory_that_is_checked_grows_with_the_channels(monkeypatch: pytest.
         if fits:
             check_memory(10, Preparation(64, channels))
         else:
-            with pytest.raises(DataError, match=rf"10 images of 64×64 in {channels} channels need"):
+            with pytest.raises(DataError, match=rf"10 images of 64×64 in {counted(channels, 'channel')} need"):
                 check_memory(10, Preparation(64, channels))
 
 

@@ -113,7 +113,10 @@ def test_a_new_or_empty_folder_is_free(tmp_path: Path) -> None:
 def test_a_folder_that_holds_a_run_offers_to_resume_it(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     _create(folder)
-    with pytest.raises(RunError, match=f"already holds a run; go on with: train-supernet --resume {folder},"):
+    with pytest.raises(
+        RunError,
+        match=f"already holds a run; choose another --output, or go on with: train-supernet --resume {folder}$",
+    ):
         check_new_run(folder)
 
 

@@ -79,7 +79,7 @@ def test_the_generator_decides_what_is_drawn() -> None:
 @pytest.mark.parametrize("count", [1, 5, 41, 1000])
 def test_a_draw_of_more_than_there_is_or_of_too_few_is_refused(count: int) -> None:
     words = (
-        f"data.images is {count:,}; allowed are 6 (two of each of 3 classes) to the 40 training images that there are; "
+        f"data.images is {count:,}; allowed: 6 (two of each of 3 classes) to the 40 training images there; "
         "leave it out to use all"
     )
     with pytest.raises(DataError) as caught:
@@ -289,7 +289,7 @@ def test_the_fit_is_the_runs_for_good(tmp_path: Path) -> None:
     root = write_pictures(tmp_path / "data", _PARTS, size=(8, 12))
     prepared, remarks = _prepared(_config(tmp_path, root, fit="pad"))
     (said,) = [remark for remark in remarks if "square" in remark]
-    assert said.startswith("48 of 48 pictures are not square")
+    assert said.startswith("not square: 48 of 48 pictures")
     assert "padded with white" in said
     config = read_run_config(prepared.folder)
     assert config.data.fit == "pad"

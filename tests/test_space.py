@@ -86,9 +86,9 @@ RESNET: dict[str, Any] = {
 
 #: The same of ``RESNET``.
 BAD_RESNET: list[tuple[dict[str, Any], str]] = [
-    ({"kernels": [5]}, r"kernels is \[5\]; resnet blocks have 3×3 kernels: leave it out"),
-    ({"kernels": [3, 5]}, r"kernels is \[3, 5\]; resnet blocks"),
-    ({"stages": [{"width": 24}, {"width": 48, "se": True}]}, r"stages\[1\]\.se is true; resnet blocks"),
+    ({"kernels": [5]}, r"kernels is \[5\]; blocks of the family resnet have 3×3 kernels: leave it out"),
+    ({"kernels": [3, 5]}, r"kernels is \[3, 5\]; blocks of the family resnet"),
+    ({"stages": [{"width": 24}, {"width": 48, "se": True}]}, r"stages\[1\]\.se is true; blocks of the family resnet"),
     ({"expands": None}, "expands"),
     ({"expands": []}, r"expands is \[\]; it must list ratios above 0"),
     ({"expands": [0, 0.5]}, "expands .* ratios above 0"),

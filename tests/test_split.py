@@ -50,7 +50,7 @@ def test_a_share_outside_0_and_1_is_an_error_that_names_the_option(share: float)
 
 
 def test_a_class_of_one_image_is_an_error_that_names_it() -> None:
-    with pytest.raises(DataError, match="class 'b' has 1 training images"):
+    with pytest.raises(DataError, match="class 'b' has 1 training image;"):
         validation_split(_labelled(10, 1), 0.1, _generator())
 
 

@@ -73,7 +73,7 @@ def test_a_target_without_a_network_does_not_stop_the_others(
     reports = json.loads(outcome.out)
     assert reports["phone"]["macs"] <= 100_000
     assert "the smallest has" in reports["tiny"]["refused"]
-    assert "error: 2 of 3 targets have no answer: tiny: no network of small has at most 1,000 MACs" in outcome.err
+    assert "error: no answer for 2 of 3 targets: tiny: no network of small has at most 1,000 MACs" in outcome.err
     assert sorted(path.name for path in (tmp_path / "found").iterdir()) == ["phone"]
     assert "no network" in run_main(main, capsys, "--space", space, "--targets", path).out
 

@@ -3,8 +3,10 @@ import dataclasses
 import pytest
 
 from supernet import console
+from supernet.display import Display
 from training.evaluation import Probe
 from training.records import LostRound, RoundRecord
+from training.trackers import terminal
 from training.trackers.terminal import TerminalProgress
 
 _QUIET = RoundRecord(
@@ -64,6 +66,7 @@ def test_a_round_of_a_search_says_between_what_accuracies_its_networks_are(capsy
 def test_rounds_that_are_not_known_are_estimated_from_what_follows_a_search(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(console, "on_screen", lambda: True)
     monkeypatch.setattr(console.stderr, "_force_terminal", True)
     monkeypatch.setattr(console.stderr, "_width", 100, raising=False)
     progress = TerminalProgress(rounds=None, clients_per_round=4, done=0)
@@ -92,6 +95,23 @@ def test_failures_of_a_lost_round_are_printed_by_kind(capsys: pytest.CaptureFixt
     assert capsys.readouterr().err == "round 4: 2 failed (lost)\nround 4: 1 failed (timeout)\n"
 
 
+def test_where_there_is_no_terminal_a_line_says_how_far_the_rounds_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    displays: list[Display] = []
+
+    def kept() -> Display:
+        displays.append(console.progress_bar())
+        return displays[-1]
+
+    monkeypatch.setattr(terminal, "progress_bar", kept)
+    progress = TerminalProgress(rounds=10, clients_per_round=4, done=3)
+    progress.client_done(4, 1, 4)
+    displays[0].say()
+    progress.close()
+    assert capsys.readouterr().err.startswith("round 4/10: 13 of 40 done, 0 s so far, about 0 s left\n")
+
+
 def test_where_there_is_no_terminal_closing_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     TerminalProgress(rounds=10, clients_per_round=2, done=0).close()
     assert capsys.readouterr().err == ""
@@ -100,6 +120,7 @@ def test_where_there_is_no_terminal_closing_prints_nothing(capsys: pytest.Captur
 def test_on_a_terminal_the_bar_counts_the_clients_of_all_rounds(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(console, "on_screen", lambda: True)
     monkeypatch.setattr(console.stderr, "_force_terminal", True)
     monkeypatch.setattr(console.stderr, "_width", 100, raising=False)
     progress = TerminalProgress(rounds=10, clients_per_round=4, done=3)

@@ -121,7 +121,7 @@ def test_a_finished_run_says_so_when_it_is_resumed(command: Command, run: Path) 
     before = (run / "metrics.jsonl").read_bytes()
     outcome = command.resume()
     assert outcome.code == 0
-    assert "is finished: 2 rounds are done" in outcome.err
+    assert "is finished after 2 rounds" in outcome.err
     assert (run / "metrics.jsonl").read_bytes() == before
 
 
@@ -165,7 +165,18 @@ def test_a_cache_of_another_space_is_refused(command: Command) -> None:
     space = dict(json.loads((command.folder / "micro.yaml").read_text()), classes=10, kernels=[3])
     (command.folder / "other.yaml").write_text(json.dumps(space))
     error = command.error("--space", command.folder / "other.yaml")
-    assert f"is a cache of {MICRO.name} with 10 classes" in error
+    assert f"is a cache of {MICRO.name} (classes: 10, " in error
+
+
+def test_files_are_checked_before_the_images_are_read(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.setup.simulated", None)
+    assert "cannot read no.jsonl" in command.error("--cache", "no.jsonl")
+    space = dict(json.loads((command.folder / "micro.yaml").read_text()), kernels=[3])
+    (command.folder / "my space.yaml").write_text(json.dumps(space))
+    error = command.error("--space", command.folder / "my space.yaml")
+    assert f"build-cache --space '{command.folder}/my space.yaml' --output {command.folder}/new-cache.jsonl" in error
+    (command.folder / "cache.jsonl").write_text("{")
+    assert "is not valid JSON" in command.error()
 
 
 def test_a_cache_with_altered_numbers_is_refused(command: Command) -> None:

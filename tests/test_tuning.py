@@ -298,7 +298,7 @@ def test_fp16_is_tried_only_where_there_is_no_bf16(
 
 @pytest.mark.parametrize(
     ("count", "workers"),
-    [(1, []), (2, [(2, 1)]), (4, [(2, 2), (4, 1)]), (6, [(2, 3), (4, 1)]), (9, [(2, 4), (4, 2), (8, 1)])],
+    [(2, [(2, 1)]), (4, [(2, 2), (4, 1)]), (6, [(2, 3), (4, 1)]), (9, [(2, 4), (4, 2), (8, 1)])],
 )
 def test_clients_at_once_share_the_threads(
     clock: Clock, threads: Callable[[int], None], count: int, workers: list[tuple[int, int]]
@@ -477,6 +477,34 @@ def test_with_nothing_to_choose_from_the_reason_says_so(clock: Clock, monkeypatc
     choice, remarks = _choose(_PLAIN.chosen(), "auto")
     assert choice == Choice(_PLAIN, "there is nothing to choose from")
     assert remarks == []
+
+
+@pytest.mark.parametrize("left_out", ["graphs", "memory_format", "fused", "workers", "nothing"])
+def test_what_has_one_candidate_is_neither_measured_nor_announced_nor_kept(
+    folder: Path, clock: Clock, left_out: str
+) -> None:
+    # On a CPU of one thread there are no graphs and no clients at once.
+    config = _PLAIN.chosen()
+    if left_out != "nothing":
+        config = ExecutionConfig(**{**dataclasses.asdict(config), left_out: None})
+    reports: list[object] = []
+    listener = Listener(report=lambda *report: reports.append(report))
+    choice = choose_profile("fp32", config, micro_recipe(), micro_entries(), _CPU, listener)
+    measured = left_out in ("memory_format", "fused")
+    assert bool(clock.measured) == bool(reports) == folder.exists() == measured
+    assert choice.profile == _PLAIN
+
+
+def test_a_slow_machine_measures_every_candidate_once_when_time_is_up(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _choose(_FORMAT_ONLY, "fp32")
+    at_ease = len(clock.measured)
+    monkeypatch.setattr(tuning, "_SECONDS", -1.0)
+    clock.measured.clear()
+    _choose(dataclasses.replace(_FORMAT_ONLY, threads=1), "fp32", entries=_with_macs(7000))
+    assert set(clock.measured) == {_PLAIN, _CONTIGUOUS}
+    assert len(clock.measured) < at_ease
 
 
 def test_measuring_reports_its_stages(clock: Clock) -> None:

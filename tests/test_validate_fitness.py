@@ -39,6 +39,20 @@ def _report(folder: Path) -> dict[str, Any]:
     return report
 
 
+def test_what_cannot_be_written_or_fitted_is_refused_before_anything_is_measured(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search.ranking.measure.open_simulated", None)
+    (tmp_path / "file").write_text("")
+    (tmp_path / "out" / "accuracy.png").mkdir(parents=True)
+    for output, words in ((tmp_path / "file", "is not a folder you may write to"), (tmp_path / "out", "is a folder")):
+        refused = run_main(main, capsys, "--run", run, *_FEW, "--output", output)
+        assert words in check_refused(refused, "validate-fitness")
+    few = run_main(main, capsys, "--run", run, *_FEW, "--output", tmp_path / "new", "--fit")
+    assert "--fit needs a band with 8 networks to fit on and 4 held out" in check_refused(few, "validate-fitness")
+    assert not (tmp_path / "new").exists()
+
+
 def test_subnets_of_a_run_are_measured_and_ranked(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -77,7 +91,7 @@ def test_an_interrupted_measurement_goes_on_to_the_same_file(
     monkeypatch.setattr(measure, "_accuracy", some)
     interrupted = run_main(main, capsys, "--run", run, *_FEW, "--output", halted)
     assert interrupted.code == 130
-    assert "3 of 8 subnets are measured; the same command goes on" in interrupted.err
+    assert "measured 3 of 8 subnets; the same command goes on" in interrupted.err
     assert len((halted / "subnets.jsonl").read_text().splitlines()) == 4
     left[0] = 5
     assert run_main(main, capsys, "--run", run, *_FEW, "--output", halted).code == 0

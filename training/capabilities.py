@@ -15,6 +15,7 @@ from supernet.genes import encode
 from supernet.json_text import parse_json
 from supernet.space import SearchSpace
 from supernet.units import format_bytes, format_quantity, parse_milliseconds, parse_quantity
+from supernet.words import counted
 from training.clients import ClientsConfig
 from training.randomness import numpy_stream
 
@@ -149,7 +150,9 @@ def _latency_limits(config: ClientsConfig, space: SearchSpace, texts: Sequence[s
 def _listed_in_file(path: Path, config: ClientsConfig, space: SearchSpace) -> list[Capability]:
     lines = [line for line in read_text(path).splitlines() if line.strip()]
     if len(lines) != config.count:
-        raise UserError(f"{path} describes {len(lines)} clients and clients.count is {config.count}; make them alike")
+        raise UserError(
+            f"{path} describes {counted(len(lines), 'client')} and clients.count is {config.count}; make them alike"
+        )
     cost = None if config.latency_table is None else read_latency(Path(config.latency_table), space)
     result = []
     for number, line in enumerate(lines, 1):

@@ -8,6 +8,7 @@ import numpy as np
 
 from supernet.errors import UserError
 from supernet.units import parse_milliseconds, parse_quantity
+from supernet.words import counted
 
 MacsDistribution = Literal["listed", "tiers", "uniform", "zipf"]
 
@@ -53,7 +54,7 @@ class ClientsConfig:
             )
         if self.per_round > self.count:
             raise UserError(
-                f"clients.per_round is {self.per_round}, more than the {self.count} clients of clients.count"
+                f"clients.per_round is {self.per_round}, more than the {counted(self.count, 'client')} of clients.count"
             )
         for text in (*self.max_macs, *self.max_memory, *([self.macs_cap] if self.macs_cap else [])):
             parse_quantity(text)

@@ -12,6 +12,7 @@ from supernet.digests import DamagedError, check_file
 from supernet.errors import UserError
 from supernet.files import write_text
 from supernet.units import parse_quantity
+from supernet.words import command
 from training.accountant import PrivacyConfig
 from training.clients import ClientsConfig
 from training.data.preparation import Fit
@@ -349,7 +350,8 @@ def check_unedited(path: Path) -> None:
     try:
         check_file(path)
     except DamagedError as error:
-        raise UserError(f"{error}; changes are given as options of train-supernet --resume {path.parent}") from error
+        resume = command("train-supernet", resume=path.parent)
+        raise UserError(f"{error}; changes are given as options of {resume}") from error
 
 
 def _numbers(value: Any, name: str = "") -> Iterator[tuple[str, float]]:

@@ -7,6 +7,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Literal, cast
 
 from supernet.errors import UserError
+from supernet.words import counted
 
 if TYPE_CHECKING:
     import torch
@@ -71,8 +72,7 @@ class Profile:
         parts = [self.memory_format.replace("_", "-"), self.precision]
         parts += [name for name in ("compiled", "graphs") if getattr(self, name)]
         parts += [] if self.fused else ["optimizer not fused"]
-        clients = "1 client" if self.workers == 1 else f"{self.workers} clients"
-        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+        clients, threads = counted(self.workers, "client"), counted(self.threads, "thread")
         return f"{' '.join(parts)}, {clients} at a time on {threads}{'' if self.workers == 1 else ' each'}"
 
     @property

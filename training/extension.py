@@ -7,6 +7,7 @@ from typing import Any
 
 from supernet.errors import UserError
 from supernet.units import format_quantity
+from supernet.words import counted
 from training.answers import RoundPlan
 from training.checkpoint import RunState
 from training.config import RunConfig
@@ -64,7 +65,7 @@ def _schedule_words(old: RoundPlan, new: RoundPlan) -> str:
 
 
 def _length(config: RunConfig) -> str:
-    return f"{config.rounds} rounds" if config.compute is None else f"{config.compute} MACs"
+    return counted(config.rounds, "round") if config.compute is None else f"{config.compute} MACs"
 
 
 def _too_few(folder: Path, config: RunConfig, state: RunState) -> str:

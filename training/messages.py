@@ -10,6 +10,7 @@ from torch import Tensor
 
 from supernet.architecture import Architecture
 from supernet.tensor_files import is_finite
+from supernet.words import counted
 from training.work import Logits, PathSampling, Plain, Work
 
 FailureKind = Literal[
@@ -193,7 +194,7 @@ def check_update(update: Update) -> Failure | None:
 
 def _problem(update: Update) -> tuple[FailureKind, str] | None:
     if update.examples < 1:
-        return "examples", f"it reports {update.examples} examples"
+        return "examples", f"it reports {counted(update.examples, 'example')}"
     if not math.isfinite(update.loss):
         return "non-finite", f"its training loss is {update.loss}"
     if update.tensors.keys() != update.task.tensors.keys():

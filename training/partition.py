@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from supernet.errors import UserError
+from supernet.words import counted
 
 Scheme = Literal["iid", "dirichlet", "pathological", "shard", "linear", "square", "exponential"]
 
@@ -62,14 +63,14 @@ def partition(
             parts = _split(np.asarray(labels)[order], clients, config, batch_size, seed)
     except (ValueError, IndexError, ZeroDivisionError) as error:
         raise PartitionError(
-            f"cannot split {len(labels):,} images over {clients} clients by {config.scheme} with at least one batch "
-            f"of {batch_size} each; {_remedy(config)}"
+            f"cannot split {counted(len(labels), 'image')} over {counted(clients, 'client')} by {config.scheme} with "
+            f"at least one batch of {batch_size} each; {_remedy(config)}"
         ) from error
     result = [sorted(order[part].tolist()) for part in parts]
     sizes = [len(part) for part in result]
     if min(sizes) < batch_size:
         raise PartitionError(
-            f"client {int(np.argmin(sizes))} gets {min(sizes)} images, under one batch of {batch_size}; "
+            f"client {int(np.argmin(sizes))} gets {counted(min(sizes), 'image')}, under one batch of {batch_size}; "
             f"{_remedy(config)}"
         )
     return result

@@ -113,7 +113,7 @@ def _check_lengths(paths: Paths, logits: Logits) -> None:
     choices = [len(slot.choices) for slot in paths.slots]
     given = [None if slot is None else len(slot) for slot in logits]
     if len(given) != len(choices) or any(one not in (None, most) for one, most in zip(given, choices, strict=True)):
-        raise UserError(f"a job with {given} logits for the {choices} choices of its architecture's slots")
+        raise UserError(f"a job whose logits number {given}, for slots of its architecture with choices {choices}")
 
 
 def expected_macs(paths: Paths, probabilities: Sequence[Tensor | None]) -> Tensor:

@@ -17,6 +17,7 @@ from supernet.probes import exists
 from supernet.space import SearchSpace
 from supernet.units import format_quantity
 from supernet.weights import Tensors, views
+from supernet.words import command, counted
 from training.accountant import exposure_after, guarantee
 from training.aggregation import Fold
 from training.answers import Answers, RoundPlan
@@ -301,7 +302,7 @@ def _probe(run: Run, tensors: Tensors, entries: Sequence[Entry]) -> Evaluation:
     except OutOfMemoryError as error:
         raise UserError(
             f"out of memory on {error.device}: evaluating {_described(run.space, error)}; go on from the last "
-            f"checkpoint: train-supernet --resume {run.folder}{error.advice('evaluation.batch-size')}"
+            f"checkpoint: {_resume(run)}{error.advice('evaluation.batch-size')}"
         ) from error
 
 
@@ -366,9 +367,9 @@ def _write_files(run: Run, state: RunState) -> None:
 
 def _too_few(run: Run, state: RunState, models: Models, answers: Answers) -> str:
     first, clients, accepted = answers.failures[0], len(answers.plan.assigned), len(answers.accepted)
-    everyone = "the only client" if clients == 1 else f"all {clients} clients"
-    who = f"{clients - accepted} of {clients} clients" if accepted else everyone
-    asked = f", asked {1 + run.retries} times" if run.retries else ""
+    everyone = "the only client" if clients == 1 else f"all {counted(clients, 'client')}"
+    who = f"{clients - accepted} of {counted(clients, 'client')}" if accepted else everyone
+    asked = f", asked {counted(1 + run.retries, 'time')}" if run.retries else ""
     advice = _go_on(run)
     if all(failure.kind == "non-finite" for failure in answers.failures):
         advice = f"if training diverged, start a new run with a lower --client.lr (now {run.config.client.lr})"
@@ -379,12 +380,16 @@ def _too_few(run: Run, state: RunState, models: Models, answers: Answers) -> str
 
 
 def _go_on(run: Run) -> str:
-    return f"go on with: train-supernet --resume {run.folder}"
+    return f"go on with: {_resume(run)}"
+
+
+def _resume(run: Run) -> str:
+    return command("train-supernet", resume=run.folder)
 
 
 def _out_of_memory(run: Run, state: RunState, models: Models, error: OutOfMemoryError) -> str:
     workers = run.config.execution.workers or 1
-    at_once = f" with {workers} clients at once" if workers > 1 else ""
+    at_once = f" with {counted(workers, 'client')} at once" if workers > 1 else ""
     fewer = ", or with --execution.workers 1" if workers > 1 else ""
     return (
         f"out of memory on {error.device}: training {_described(run.space, error)}{at_once}; "

@@ -23,6 +23,7 @@ from supernet.json_text import parse_json
 from supernet.probes import exists, is_file, is_folder
 from supernet.space import SearchSpace, space_from_mapping, space_to_mapping
 from supernet.typed_yaml import from_mapping, read_yaml_mapping
+from supernet.words import command
 from training.checkpoint import CHECKPOINTS, newest_checkpoint, read_checkpoint_config
 from training.config import RunConfig, check_unedited, config_to_mapping, write_config
 from training.config_changes import RESUME_MAY_ADAPT, RESUME_MAY_EXTEND, changed_fields
@@ -137,7 +138,8 @@ def check_new_run(folder: Path) -> None:
     """
     if exists(folder / CONFIG):
         raise RunError(
-            f"{folder} already holds a run; go on with: train-supernet --resume {folder}, or choose another --output"
+            f"{folder} already holds a run; choose another --output, or go on with: "
+            f"{command('train-supernet', resume=folder)}"
         )
     check_output_folder(folder)
 

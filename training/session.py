@@ -1,16 +1,16 @@
 """A run on the terminal: from its configuration to its last round, with what the user is told on the way."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-from rich.table import Table
+from typing import Any
 
 from cache.progress import shown
 from supernet.architecture_file import ARCHITECTURE
 from supernet.console import next_step, print_table, stderr
 from supernet.probes import exists, is_file
-from supernet.units import format_bytes, format_quantity
+from supernet.units import format_at_least, format_bytes, format_quantity
+from supernet.words import command, counted
 from training.accountant import guarantee
 from training.allocator import keep_freed_memory
 from training.checkpoint import RunState, checkpoint_folder, prune_checkpoints
@@ -49,7 +49,7 @@ def _run(config: RunConfig, resumed: Path | None, link: Link | None) -> int:
     with contextlib.ExitStack() as held:
         if resumed is not None:
             held.enter_context(opened_to_write(resumed))
-        with shown() as listener:
+        with shown("preparing the run") as listener:
             prepared = (
                 new_run(config, listener, link) if resumed is None else resumed_run(resumed, config, listener, link)
             )
@@ -67,8 +67,8 @@ def _train(prepared: Prepared, resumed: Path | None) -> int:
         stderr.print(metrics.remark)
     if _finished(prepared.config, start.state):
         _remember_places(prepared)
-        done = f"{start.state.round} rounds are done"
-        stderr.print(f"{folder} is finished: {done}; give it more with --rounds or --compute")
+        done = counted(start.state.round, "round")
+        stderr.print(f"{folder} is finished after {done}; give it more with --rounds or --compute")
         _print_end(folder)
         return 0
     verb = "training" if resumed is None else f"resuming after round {start.state.round}"
@@ -86,7 +86,7 @@ def _train(prepared: Prepared, resumed: Path | None) -> int:
             tracker.close()
     if not _finished(prepared.config, state):
         stderr.print(_stopped_words(prepared, state, stop))
-        next_step(f"train-supernet --resume {folder}")
+        next_step(command("train-supernet", resume=folder))
         return stop.exit_code
     _print_totals(prepared.config, state)
     _print_end(folder)
@@ -111,8 +111,8 @@ def _stopped_words(prepared: Prepared, state: RunState, stop: StopRequest) -> st
 def _print_totals(config: RunConfig, state: RunState) -> None:
     sent = f"{format_bytes(state.bytes_up)} up, {format_bytes(state.bytes_down)} down"
     stderr.print(
-        f"trained {state.round} rounds: {sent}, {format_quantity(state.compute)} MACs of forward passes on clients, "
-        f"failures {dict(state.failures) or 'none'}"
+        f"trained {counted(state.round, 'round')}: {sent}, {format_quantity(state.compute)} MACs of forward passes on "
+        f"clients, failures {dict(state.failures) or 'none'}"
     )
     if config.privacy.clip:
         stderr.print(_privacy_words(config, state))
@@ -152,14 +152,17 @@ def _description(prepared: Prepared) -> str:
     config, entries = prepared.config, prepared.cache.entries
     split = prepared.federation.split
     sizes = [size for size in split.sizes if size]
-    length = f"{config.rounds} rounds" if config.compute is None else f"{config.compute} MACs of training in rounds"
+    length = f"{config.compute} MACs of training in rounds"
+    if config.compute is None:
+        length = counted(config.rounds, "round")
     if config.method == "decnas":
         length = f"a search down to {config.decnas.budget} MACs, then {length}"
     where = f"on {config.device}" if config.engine == "in-process" else f"over Flower at {config.flower.address}"
     return (
-        f"{config.method}: {prepared.space.name} on {config.data.name} ({len(split.classes)} classes), {length} "
-        f"of {config.clients.per_round} from {config.clients.count} clients ({min(sizes)} to {max(sizes)} images, "
-        f"{config.partition.scheme}), {len(entries)} cache entries of {format_quantity(entries[0].macs)} to "
+        f"{config.method}: {prepared.space.name} on {config.data.name} ({counted(len(split.classes), 'class')}), "
+        f"{length} of {config.clients.per_round} from {counted(config.clients.count, 'client')} ({min(sizes)} to "
+        f"{counted(max(sizes), 'image')}, {config.partition.scheme}), {counted(len(entries), 'cache entry')} of "
+        f"{format_quantity(entries[0].macs)} to "
         f"{format_quantity(entries[-1].macs)} MACs, {where}; run: {prepared.folder}"
     )
 
@@ -169,22 +172,26 @@ def _print_end(folder: Path) -> None:
         print_accounting(folder)
     evaluated = [record for record in read_records(folder / METRICS) if record["probes"]]
     if not evaluated:
-        next_step(_next_search(folder, "60M"))
+        next_step(next_search(folder, "60M"))
         return
     last = evaluated[-1]
-    table = Table(title=f"validation accuracy after round {last['round']}")
-    for column in ("MACs", "params", "accuracy"):
-        table.add_column(column, justify="right")
-    for probe in last["probes"]:
-        table.add_row(f"{probe['macs']:,}", f"{probe['params']:,}", f"{probe['accuracy']:.1%}")
-    print_table(table)
-    middle = last["probes"][len(last["probes"]) // 2]["macs"]
-    next_step(_next_search(folder, format_quantity(middle)))
+    rows = [(f"{probe['macs']:,}", f"{probe['params']:,}", f"{probe['accuracy']:.1%}") for probe in last["probes"]]
+    title = f"validation accuracy after round {last['round']}"
+    print_table(title, ("MACs", "params", "accuracy"), rows, figures=0)
+    next_step(next_search(folder, format_at_least(best_probe(last["probes"])["macs"])))
 
 
-def _next_search(folder: Path, budget: str) -> str:
+def best_probe(probes: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Return the probe of the highest accuracy; of equal ones that of fewest MACs.
+
+    What a run suggests to search for is a size that it has been seen to train well.
+    """
+    return max(probes, key=lambda probe: (probe["accuracy"], -probe["macs"]))
+
+
+def next_search(folder: Path, budget: str) -> str:
     """Return how to take a subnet out of the run: what it has found itself, with the weights it was found with."""
     found = folder / ARCHITECTURE
     if is_file(found):
-        return f"search-subnet --run {folder} --architecture {found} --checkpoint newest --output subnet"
-    return f"search-subnet --run {folder} --flops-budget {budget}"
+        return command("search-subnet", run=folder, architecture=found, checkpoint="newest", output="subnet")
+    return command("search-subnet", run=folder, flops_budget=budget)

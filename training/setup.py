@@ -11,13 +11,14 @@ from torch import Tensor
 
 from cache.build import build_cache
 from cache.entries import CACHE_ENTRIES
-from cache.file import Cache, read_cache
+from cache.file import Cache, check_cache, read_cache, remedy_of
 from cache.limits import Limits
 from cache.progress import Listener
 from fitness.settings import load_settings
 from supernet.errors import UserError
 from supernet.space import SearchSpace, load_space
 from supernet.weights import Tensors, initial_tensors
+from supernet.words import counted
 from training.accountant import require_accountant
 from training.checkpoint import Checkpoint, RunState, load_checkpoint, newest_checkpoint, save_checkpoint
 from training.config import RunConfig, config_to_mapping
@@ -97,6 +98,7 @@ def new_run(config: RunConfig, listener: Listener, link: Link | None = None) -> 
     device = resolve_device(config.device)
     space, inputs = load_space(config.space), read_inputs(config)
     begun = None if config.init is None else beginning(config.init, space)
+    _check_files(config, space)
     config = with_data_defaults(config, space)
     if link is None:
         config = dataclasses.replace(config, data=with_validation(config.data, listener))
@@ -212,7 +214,7 @@ def with_data_defaults(config: RunConfig, space: SearchSpace) -> RunConfig:
     )
     for name in ("crop", "cutout"):
         if not 0 <= getattr(filled, name) <= side:
-            raise UserError(f"data.{name} is {getattr(filled, name)}; images have {side} pixels a side")
+            raise UserError(f"data.{name} is {getattr(filled, name)}; images have {counted(side, 'pixel')} a side")
     if data.randaugment and space.in_channels not in (1, 3):
         raise UserError(
             f"data.randaugment is {data.randaugment}; it changes colours of 1 or 3 channels, and the space has "
@@ -282,9 +284,18 @@ def _begin(
     return dataclasses.replace(config, init=str(begun.checkpoint)), tensors
 
 
+def _check_files(config: RunConfig, space: SearchSpace) -> None:
+    """Refuse files that are missing, damaged or of another space before the images are read, which may take minutes."""
+    if config.cache is None:
+        load_settings(config.fitness, space)
+    else:
+        check_cache(Path(config.cache), space, remedy_of(Path(config.cache), config.space, None))
+
+
 def _cache(config: RunConfig, space: SearchSpace, listener: Listener) -> Cache:
     if config.cache is not None:
-        return read_cache(Path(config.cache), space)
+        path = Path(config.cache)
+        return read_cache(path, space, remedy_of(path, config.space, space.classes))
     fitness = load_settings(config.fitness, space)
     return build_cache(space, fitness, Limits(), CACHE_ENTRIES, listener=listener)
 

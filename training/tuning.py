@@ -49,6 +49,9 @@ _LEAST_BATCH = 8
 #: How often a setting is measured; the fastest counts.
 _REPEATS = 3
 
+#: When measuring has taken so many seconds, what is left is measured once.
+_SECONDS = 20.0
+
 #: Most clients at once that are tried on a GPU.
 _GPU_WORKERS = 8
 
@@ -90,6 +93,9 @@ def choose_profile(
     asked = complete_profile(precision, config)
     if asked is not None:
         return Choice(asked, "as configured")
+    default = default_profile(precision, config)
+    if not any(any(stage(default, precision, config, device)) for stage in _STAGES):
+        return Choice(default, "there is nothing to choose from")
     entry = _representative(entries)
     identity = _identity(precision, config, recipe, entry, device)
     try:
@@ -162,27 +168,29 @@ def _sized(recipe: Recipe, entry: Entry, device: torch.device) -> _Bench:
 def _measure(precision: PrecisionChoice, config: ExecutionConfig, bench: _Bench, listener: Listener) -> Choice:
     best = default_profile(precision, config)
     rates: dict[Profile, float] = {}
-    stages = (_precisions, _formats, _graphs, _optimizers, _workers)
-    for done, stage in enumerate(stages):
-        listener.report("measuring how to train", done, len(stages))
+    deadline = time.monotonic() + _SECONDS
+    for done, stage in enumerate(_STAGES):
+        listener.report("measuring how to train", done, len(_STAGES))
         others = list(stage(best, precision, config, bench.device))
         if not others:
             continue
-        measured = _rates([best, *others], bench, listener)
+        measured = _rates([best, *others], bench, listener, deadline)
         fastest = max(measured, key=lambda profile: measured[profile])
         best = fastest if measured[fastest] > _WORTH * measured[best] else best
         rates |= measured
-    listener.report("measuring how to train", len(stages), len(stages))
+    listener.report("measuring how to train", len(_STAGES), len(_STAGES))
     if not rates.get(best, 1.0):
         raise UserError(f"nothing trains on {bench.device}: {best} fails; try another --device or --precision")
     return Choice(best, _reason(best, rates, bench))
 
 
-def _rates(candidates: Sequence[Profile], bench: _Bench, listener: Listener) -> dict[Profile, float]:
+def _rates(candidates: Sequence[Profile], bench: _Bench, listener: Listener, deadline: float) -> dict[Profile, float]:
     """Return images a second of every profile, measured in turns; 0 for what fails."""
     engines: dict[Profile, InProcessEngine] = {}
     rates = dict.fromkeys(candidates, 0.0)
     for repeat in range(_REPEATS + 1):
+        if repeat > 1 and time.monotonic() > deadline:
+            break
         for profile in candidates:
             slack = _HOPELESS_FIRST if repeat == 1 else _HOPELESS
             if repeat and (profile not in engines or rates[profile] * slack < max(rates.values())):
@@ -250,9 +258,11 @@ def _workers(
             yield dataclasses.replace(best, workers=workers, threads=config.threads or max(1, threads // workers))
 
 
+#: What is decided one after the other.
+_STAGES = (_precisions, _formats, _graphs, _optimizers, _workers)
+
+
 def _reason(best: Profile, rates: Mapping[Profile, float], bench: _Bench) -> str:
-    if not rates:
-        return "there is nothing to choose from"
     others = sorted((rate, str(profile)) for profile, rate in rates.items() if profile != best)
     measured = "; ".join(f"{text}: {rate:.0f}" if rate else f"{text}: fails" for rate, text in reversed(others))
     return (

@@ -12,6 +12,7 @@ from cache.latency.names import Names, block_names, distinct_names
 from cache.latency.table import Correction, LatencyTable, LatencyTableError, read_table
 from fitness.blocks import FloatArray
 from supernet.space import SearchSpace
+from supernet.words import counted
 
 
 def latency_cost(
@@ -55,13 +56,11 @@ def read_latency(path: Path, space: SearchSpace, limit: float = math.inf) -> Add
 def _check_times(table: LatencyTable, space: SearchSpace, wanted: list[str], source: object) -> None:
     missing = [name for name in wanted if name not in table.blocks]
     if missing:
-        lacks = f"lacks {len(missing):,} of the {len(wanted):,} blocks of {space.name}, such as {missing[0]!r}"
+        lacks = f"lacks {len(missing):,} of the {counted(len(wanted), 'block')} of {space.name}, such as {missing[0]!r}"
         if table.measured is not None and table.measured.space != space.name:
             lacks = f"was measured for {table.measured.space}, not {space.name}; it {lacks}"
             source = f"space: {source}"
-        raise LatencyTableError(
-            f"{source} {lacks}; measure them on the device with profile-device --space {space.name}"
-        )
+        raise LatencyTableError(f"{source} {lacks}; measure them on the device with profile-device")
     for name in wanted:
         time = table.blocks[name]
         if not isinstance(time, int | float) or isinstance(time, bool) or not 0 <= time <= sys.float_info.max:

@@ -1,29 +1,32 @@
 """``compare-methods``: several methods on the same images, clients and compute, with several seeds; one table."""
 
 import dataclasses
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from cache.progress import shown
 from fitness.score import score
-from search.comparison.differences import differences, differences_markdown, differences_table
+from search.comparison.differences import differences, differences_cells, differences_header, differences_markdown
 from search.comparison.fairness import judged, same_checkpoint
 from search.comparison.outcome import Outcome, read_outcome, write_outcome
 from search.comparison.plot import plot_rows
 from search.comparison.study import Study, Trial, read_study, trial_name
-from search.comparison.summary import rows, to_csv, to_markdown, to_table
+from search.comparison.summary import cells, header, rows, to_csv, to_markdown
 from supernet.command_line import options_parser
 from supernet.console import next_step, print_table, run_command, stderr
 from supernet.errors import BudgetError, UserError
-from supernet.files import check_writable, write_text
+from supernet.files import check_output, check_writable, write_text
 from supernet.genes import smallest_genes
 from supernet.probes import exists
 from supernet.space import load_space
-from supernet.units import format_quantity, parse_quantity
+from supernet.units import format_at_least, format_quantity, parse_quantity
+from supernet.words import counted, shell
 from training.unused_settings import read_only
 
 PROG = "compare-methods"
+
+#: Files in the output folder, beside the runs and their results.
+TABLE, PAGE, PLOT = "table.csv", "table.md", "accuracy.png"
 
 
 @dataclasses.dataclass
@@ -58,31 +61,38 @@ def _run(arguments: Sequence[str]) -> None:
     study = read_study(Path(options.config), options.data_root)
     folder = Path(options.output or f"runs/{study.name}")
     check_writable(folder / "runs")
+    for name in (TABLE, PAGE, PLOT):
+        check_output(folder / name, overwrite=True)
     _describe(study, folder)
     _check_budgets(study)
     try:
         _run_trials(study, folder, options.jobs)
     except KeyboardInterrupt:
-        next_step(f"{PROG} {shlex.join(arguments)}, which goes on where it stopped")
+        stderr.print("the same command goes on where this one stopped")
+        next_step(shell([PROG, *arguments]))
         raise
     finally:
         left_out = _report(study, folder)
     if left_out:
         raise UserError(
-            f"{left_out} of {len(study.trials)} runs are left out of the table, as said above; raise the study's "
-            "compute until a step of each client is a small share of it, give methods settings that differ, and where "
-            "a run is of an older program remove its result and its folder"
+            f"{left_out} of {counted(len(study.trials), 'run')} left out of the table, as said above; raise the "
+            "study's compute until a step of each client is a small share of it, give methods settings that differ, "
+            "and where a run is of an older program remove its result and its folder"
         )
-    next_step(f"search-subnet --run {folder / 'runs' / study.trials[0].name} --flops-budget {study.budgets[-1]}")
+    from training.session import next_search  # noqa: PLC0415 - imports torch
+
+    run = folder / "runs" / study.trials[0].name
+    next_step(next_search(run, format_at_least(study.budgets[-1])))
 
 
 def _describe(study: Study, folder: Path) -> None:
     first = study.trials[0].config
     compute = f"{first.compute} client MACs"
     if study.reference is not None:
-        compute = f"the client MACs of {first.rounds} rounds of {study.reference}"
+        compute = f"the client MACs of {counted(first.rounds, 'round')} of {study.reference}"
     stderr.print(
-        f"{study.name}: {len(study.labels)} methods with {len(study.seeds)} seeds, {compute} each; budgets "
+        f"{study.name}: {counted(len(study.labels), 'method')} with {counted(len(study.seeds), 'seed')}, {compute} "
+        f"each; budgets "
         f"{', '.join(format_quantity(budget) for budget in study.budgets)} MACs; in {folder}"
     )
 
@@ -106,7 +116,7 @@ def _run_trials(study: Study, folder: Path, jobs: int) -> None:
     others = [trial for trial in study.trials if trial.label != study.reference]
     if not all(exists(_outcome_path(folder, trial)) for trial in study.trials):
         _check_test_images(study)
-    with shown() as listener:
+    with shown("training") as listener:
         trials = Trials(folder / "runs", jobs, listener)
         for stage in (first, others):
             waiting = [trial for trial in stage if not exists(_outcome_path(folder, trial))]
@@ -167,14 +177,14 @@ def _run_folder(folder: Path, outcome: Outcome) -> Path:
 
 def _write_tables(study: Study, folder: Path, outcomes: Sequence[Outcome]) -> None:
     found = rows(study.labels, study.budgets, outcomes)
-    write_text(folder / "table.csv", to_csv(found, study.budgets))
+    write_text(folder / TABLE, to_csv(found, study.budgets))
     apart = differences(study.labels, study.budgets, outcomes)
     pages = [to_markdown(found, study.budgets), *([differences_markdown(apart, study.budgets)] if apart else [])]
-    write_text(folder / "table.md", "\n".join(pages))
-    plot_rows(folder / "accuracy.png", study.name, found)
-    print_table(
-        to_table(f"{study.name}: test accuracy, {len(outcomes)} of {len(study.trials)} runs", found, study.budgets)
-    )
+    write_text(folder / PAGE, "\n".join(pages))
+    plot_rows(folder / PLOT, study.name, found)
+    title = f"{study.name}: test accuracy, {len(outcomes)} of {counted(len(study.trials), 'run')}"
+    print_table(title, header(study.budgets), [cells(row) for row in found])
     if apart:
-        print_table(differences_table(f"{study.name}: seed by seed", apart, study.budgets))
-    stderr.print(f"table: {folder / 'table.csv'}, {folder / 'table.md'}; plot: {folder / 'accuracy.png'}")
+        lines = [differences_cells(difference) for difference in apart]
+        print_table(f"{study.name}: seed by seed", differences_header(study.budgets), lines)
+    stderr.print(f"table: {folder / TABLE}, {folder / PAGE}; plot: {folder / PLOT}")

@@ -4,10 +4,8 @@ import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 
-from rich.table import Table
-
 from search.comparison.outcome import Outcome
-from search.comparison.summary import Spread, markdown_table, terminal_table
+from search.comparison.summary import Spread, markdown_table
 from supernet.units import format_quantity
 
 
@@ -49,11 +47,13 @@ def _at(budget: int, pairs: Sequence[tuple[Mapping[int, float], Mapping[int, flo
     return Spread.of(apart) if apart else None
 
 
-def _header(budgets: Sequence[int]) -> list[str]:
+def differences_header(budgets: Sequence[int]) -> list[str]:
+    """Return the names of the columns for people."""
     return ["difference in points", "seeds", *(f"at {format_quantity(budget)} MACs" for budget in budgets)]
 
 
-def _cells(difference: Difference) -> list[str]:
+def differences_cells(difference: Difference) -> list[str]:
+    """Return a row for people, in points of accuracy."""
     return [
         f"{difference.label} − {difference.other}",
         str(difference.seeds),
@@ -63,9 +63,4 @@ def _cells(difference: Difference) -> list[str]:
 
 def differences_markdown(found: Sequence[Difference], budgets: Sequence[int]) -> str:
     """Return the differences as Markdown."""
-    return markdown_table(_header(budgets), [_cells(difference) for difference in found])
-
-
-def differences_table(title: str, found: Sequence[Difference], budgets: Sequence[int]) -> Table:
-    """Return the differences for the terminal."""
-    return terminal_table(title, _header(budgets), [_cells(difference) for difference in found])
+    return markdown_table(differences_header(budgets), [differences_cells(difference) for difference in found])

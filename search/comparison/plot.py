@@ -2,9 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from cache.figures import drawn, save, words
 from search.comparison.summary import Row
-from supernet.files import replacing
+from supernet.words import counted
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def plot_rows(path: Path, title: str, rows: Sequence[Row]) -> None:
@@ -13,11 +18,12 @@ def plot_rows(path: Path, title: str, rows: Sequence[Row]) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    # A second of imports that only plots pay for.
-    from matplotlib.figure import Figure  # noqa: PLC0415
+    with drawn(8, 5) as figure:
+        _draw(figure.add_subplot(), title, rows)
+    save(figure, path)
 
-    figure = Figure(figsize=(8, 5), layout="constrained", dpi=150)
-    axes = figure.add_subplot()
+
+def _draw(axes: "Axes", title: str, rows: Sequence[Row]) -> None:
     for row in rows:
         points = [
             (macs / 1e6, 100 * found.mean, 100 * found.deviation)
@@ -26,12 +32,10 @@ def plot_rows(path: Path, title: str, rows: Sequence[Row]) -> None:
         ]
         if points:
             macs, means, deviations = zip(*points, strict=True)
-            axes.errorbar(macs, means, yerr=deviations, marker="o", capsize=3, label=row.label)
-    seeds = {row.seeds for row in rows}
-    spread = f"mean ± standard deviation of {' or '.join(map(str, sorted(seeds)))} seeds"
-    axes.set(xlabel="MACs (M)", ylabel="test accuracy (%)", title=f"{title}: {spread}")
+            axes.errorbar(macs, means, yerr=deviations, marker="o", capsize=3, label=words(row.label))
+    *fewer, most = sorted({row.seeds for row in rows}) or [0]
+    spread = f"mean ± standard deviation of {' or '.join([*map(str, fewer), counted(most, 'seed')])}"
+    axes.set(xlabel="MACs (M)", ylabel="test accuracy (%)", title=words(f"{title}: {spread}"))
     axes.grid(alpha=0.3)
     if rows:
         axes.legend()
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format=path.suffix[1:])

@@ -7,8 +7,6 @@ import statistics
 from collections.abc import Sequence
 from typing import Literal
 
-from rich.table import Table
-
 from search.comparison.outcome import Measured, Outcome
 from supernet.units import format_bytes, format_quantity
 
@@ -129,16 +127,6 @@ def markdown_table(names: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in every)
 
 
-def terminal_table(title: str, names: Sequence[str], lines: Sequence[Sequence[str]]) -> Table:
-    """Return a table for the terminal, its first column to the left."""
-    table = Table(title=title)
-    for position, name in enumerate(names):
-        table.add_column(name, justify="right" if position else "left")
-    for line in lines:
-        table.add_row(*line)
-    return table
-
-
 def to_markdown(found: Sequence[Row], budgets: Sequence[int]) -> str:
     """Return the rows as Markdown."""
     return markdown_table(header(budgets), [cells(row) for row in found])
@@ -155,8 +143,3 @@ def to_csv(found: Sequence[Row], budgets: Sequence[int]) -> str:
             if accuracy is not None:
                 writer.writerow([row.label, row.seeds, budget, macs, accuracy.mean, accuracy.deviation, *totals])
     return text.getvalue()
-
-
-def to_table(title: str, found: Sequence[Row], budgets: Sequence[int]) -> Table:
-    """Return the rows for the terminal."""
-    return terminal_table(title, header(budgets), [cells(row) for row in found])

@@ -14,6 +14,7 @@ from supernet.errors import UserError
 from supernet.files import read_text
 from supernet.probes import exists, reaching
 from supernet.typed_yaml import from_mapping, read_yaml_mapping
+from supernet.words import counted
 from training.config import RunConfig, config_to_mapping, write_config
 from training.run_folder import CONFIG, METRICS
 from training.trackers.metrics_file import last_share
@@ -100,7 +101,9 @@ class Trials:
 
     def _report(self, trials: Sequence[Trial], finished: Sequence[Trial]) -> None:
         shares = [1.0 if trial in finished else share_done(self._run_of(trial)) for trial in trials]
-        self._listener.report(f"{len(finished)} of {len(trials)} runs", round(100 * sum(shares)), 100 * len(trials))
+        self._listener.report(
+            f"{len(finished)} of {counted(len(trials), 'run')}", round(100 * sum(shares)), 100 * len(trials)
+        )
 
     def _run_of(self, trial: Trial) -> Path:
         return self._folder / trial.name

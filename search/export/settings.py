@@ -53,7 +53,7 @@ def check_export(settings: ExportSettings) -> None:
         UserError: a package of the ``export`` extra is missing.
     """
     if settings.format != "onnx" and settings.precision != "fp32":
-        raise ExportError(f"{settings.format} files are written in fp32 only; for {settings.precision} choose onnx")
+        raise ExportError(f"a file of {settings.format} is written in fp32 only; for {settings.precision} choose onnx")
     for name, value in (("threads", settings.threads), ("batch", settings.batch)):
         if value < 1:
             raise ExportError(f"{name} is {value}; it must be at least 1")

@@ -13,13 +13,14 @@ from cache.latency.table import Conditions, LatencyTable, check_conditions, read
 from cache.progress import shown
 from search.subject import RunImages, find_space
 from supernet.command_line import options_parser
-from supernet.console import next_step, run_command
+from supernet.console import next_step, run_command, say
 from supernet.errors import UserError
 from supernet.files import check_output
 from supernet.genes import random_genes
 from supernet.machine import machine
 from supernet.probes import is_file
 from supernet.space import SearchSpace
+from supernet.words import command, counted
 
 if TYPE_CHECKING:
     import torch
@@ -92,7 +93,10 @@ def _run(arguments: Sequence[str]) -> None:
 
     device = check_runtime(options.runtime, options.device)
     clock_name, clock = clock_of(device, options.threads)
-    with open_runtime(options.runtime, device, options.threads) as runtime, shown() as listener:
+    with (
+        open_runtime(options.runtime, device, options.threads) as runtime,
+        shown("preparing the measurement") as listener,
+    ):
         conditions = _conditions(options, space, device, clock_name, runtime.versions())
         bench = Bench(space, runtime, options.batch, options.interval, options.seed, clock)
         if existing:
@@ -105,10 +109,16 @@ def _run(arguments: Sequence[str]) -> None:
             table = validate(bench, table, options.validate, listener)
             write_latency_table(output, table)
     _report(table, space, output)
-    subject = f"--space {options.space}" if options.run is None else f"--run {options.run}{options.data.words}"
-    batch = "" if options.batch == 1 else f" --batch {options.batch}"
-    budget = f"--latency-budget {_typical_ms(table, space)}ms"
-    next_step(f"search-subnet {subject} --latency-table {output} {budget}{batch}")
+    given = {"space": options.space, "run": options.run, **options.data.options, "classes": options.classes}
+    next_step(
+        command(
+            "search-subnet",
+            **given,
+            latency_table=output,
+            latency_budget=f"{_typical_ms(table, space)}ms",
+            batch=None if options.batch == 1 else options.batch,
+        )
+    )
 
 
 def _check_numbers(options: Options) -> None:
@@ -118,7 +128,7 @@ def _check_numbers(options: Options) -> None:
     if not 0 < options.interval < 1:
         raise UserError(f"--interval is {options.interval}; it must be above 0 and below 1, such as 0.02")
     if options.validate is not None and options.validate < LEAST_VALIDATED:
-        raise UserError(f"--validate is {options.validate}; it must be at least {LEAST_VALIDATED} networks")
+        raise UserError(f"--validate is {options.validate}; it must be at least {counted(LEAST_VALIDATED, 'network')}")
 
 
 def _conditions(
@@ -158,22 +168,24 @@ def _existing(output: Path, space: SearchSpace, conditions: Conditions) -> Laten
 def _report(table: LatencyTable, space: SearchSpace, output: Path) -> None:
     spread = {name: (high - low) / 2 for name, (low, high, _) in table.spread.items()}
     known = float(np.median([half / table.blocks[name] for name, half in spread.items() if table.blocks[name] > 0]))
-    print(f"{output}: {len(table.blocks):,} blocks of {space.name}, half of them known to ±{known:.1%} or better")
+    say(
+        f"{output}: {counted(len(table.blocks), 'block')} of {space.name}, half of them known to ±{known:.1%} or better"
+    )
     found = table.validation
     if found is None:
         return
-    print(
-        f"{found.networks} whole networks: mean absolute error {found.mean_absolute_percentage_error:.1f} %, "
-        f"rank correlation {'unknown' if found.rank_correlation is None else f'{found.rank_correlation:.3f}'}"
-    )
+    error = f"mean absolute error {found.mean_absolute_percentage_error:.1f} %"
+    rank = "unknown" if found.rank_correlation is None else f"{found.rank_correlation:.3f}"
+    say(f"{counted(found.networks, 'whole network')}: {error}, rank correlation {rank}")
     errors = f"{found.uncorrected_percentage_error:.1f} % without, {found.corrected_percentage_error:.1f} % with it"
     if table.correction is None:
-        print(f"no correction: it does not lower the error of networks it was not fitted on ({errors})")
+        say(f"no correction: it does not lower the error of networks it was not fitted on ({errors})")
     else:
         factor, offset = table.correction.factor, table.correction.offset_ms
-        print(f"correction: {factor:.3f} × sum {offset:+.3f} ms; error of networks it was not fitted on: {errors}")
+        say(f"correction: {factor:.3f} × sum {offset:+.3f} ms; error of networks it was not fitted on: {errors}")
 
 
 def _typical_ms(table: LatencyTable, space: SearchSpace) -> str:
     genes = random_genes(space, _TYPICAL, np.random.default_rng(0))
-    return f"{np.median(latency_cost(table, space).of(space, genes)):.2g}"
+    # Two digits, never an exponent.
+    return f"{float(f'{np.median(latency_cost(table, space).of(space, genes)):.2g}'):g}"

@@ -10,10 +10,11 @@ from search.page.layers import layer_lines
 from search.page.page import Page, write_page
 from search.plot import fronts_of
 from search.subject import Subject
+from supernet.words import command
 
 
 def write_search_page(
-    path: Path, subject: Subject, answered: Answered, report: Mapping[str, Any], command: str
+    path: Path, subject: Subject, answered: Answered, report: Mapping[str, Any], searched: str
 ) -> None:
     """Write the page about an answer, whose ``report`` may have been completed since.
 
@@ -23,18 +24,16 @@ def write_search_page(
     latency = [cost for cost in answered.limits.extras if cost.name == "latency" and isinstance(cost, AdditiveCost)]
     lines = layer_lines(subject.space, answered.answer.entry.architecture, *latency)
     write_page(
-        path, Page(report, lines, fronts_of(subject, answered), subject.space, _commands(subject, report, command))
+        path, Page(report, lines, fronts_of(subject, answered), subject.space, _commands(subject, report, searched))
     )
 
 
-def _commands(subject: Subject, report: Mapping[str, Any], command: str) -> list[str]:
+def _commands(subject: Subject, report: Mapping[str, Any], searched: str) -> list[str]:
     table = report.get("latency_table", {})
     commands = []
     if "runtime" in table:
-        commands.append(
-            f"profile-device {subject.option} --output {table['file']} --runtime {table['runtime']} "
-            f"--threads {table['threads']} --batch {table['batch']}"
-        )
+        measured = {name: table[name] for name in ("runtime", "threads", "batch")}
+        commands.append(command("profile-device", **subject.options, output=table["file"], **measured))
     if subject.run is not None:
-        commands.append(f"train-supernet --config {subject.run / 'config.yaml'}")
-    return [*commands, command]
+        commands.append(command("train-supernet", config=subject.run / "config.yaml"))
+    return [*commands, searched]

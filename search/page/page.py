@@ -15,6 +15,7 @@ from search.page.layers import LayerLine
 from search.report import standing
 from supernet.files import write_text
 from supernet.space import SearchSpace
+from supernet.words import printable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +76,9 @@ def render_page(page: Page) -> str:
     from jinja2 import Environment, StrictUndefined  # noqa: PLC0415
 
     template = resources.files("search.page").joinpath("report.html.jinja").read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_text
+    )
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False}
     report = _plain(page.report)
     headline = sections.headline(report)
@@ -95,6 +98,13 @@ def render_page(page: Page) -> str:
         milliseconds=milliseconds,
         commands=page.commands,
     )
+
+
+def _text(value: Any) -> Any:
+    """Return text from data with its control characters made visible; what is already markup is ours."""
+    if not isinstance(value, str) or hasattr(value, "__html__"):
+        return value
+    return "\n".join(map(printable, value.split("\n")))
 
 
 def _plain(value: Any) -> Any:

@@ -142,7 +142,8 @@ def limited(report: Mapping[str, Any]) -> Sequence[Limited]:
     if "memory" not in report:
         peak = find_figure(report, "activation_bytes", form.size)
         rows.append(Limited("feature maps in memory, fp32", peak, None, None))
-    rows.append(Limited("effectiveness ρ", find_figure(report, "rho", form.number), None, None))
+    most = find_figure(report, "max_effectiveness", form.number)
+    rows.append(Limited("effectiveness ρ", find_figure(report, "rho", form.number), most, None))
     least = find_figure(report, "limits.min_fitness", lambda value: f"at least {form.score(value)}")
     rows.append(Limited("fitness", find_figure(report, "fitness", form.score), least, None))
     return rows

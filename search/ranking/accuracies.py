@@ -17,6 +17,7 @@ from supernet.files import read_text, write_text
 from supernet.json_fields import fields_of
 from supernet.json_text import parse_json, sealed, unsealed
 from supernet.probes import exists
+from supernet.words import counted
 
 FORMAT = "fedpareto-accuracies"
 VERSION = 2
@@ -97,7 +98,9 @@ class Journal:
         (_, header), *lines = _values(self._path)
         self._check_header(header)
         if len(lines) > len(self._subnets):
-            raise AccuraciesError(f"{self._path} holds more than {len(self._subnets)} subnets; choose another --output")
+            raise AccuraciesError(
+                f"{self._path} holds more than {counted(len(self._subnets), 'subnet')}; choose another --output"
+            )
         for (number, value), subnet in zip(lines, self._subnets, strict=False):
             found = _measured(f"{self._path}:{number}", value)
             if found.architecture != subnet.architecture:

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from cache.progress import shown
 from fitness.settings import load_settings
 from search.ranking.accuracies import Journal, read_accuracies
-from search.ranking.fit import Fit, check_fittable, fit_weights
+from search.ranking.fit import Fit, check_enough, check_fittable, fit_weights
 from search.ranking.options import Options, check_options, macs_range
 from search.ranking.plot import plot_ranking
 from search.ranking.report import print_ranking, print_weights, rank, ranking_to_json, settings_to_json
@@ -19,10 +20,11 @@ from search.ranking.sample import Sample, sample_of
 from search.ranking.sampling import draw_subnets, macs_bands
 from search.subject import find_space, find_subject
 from supernet.command_line import options_parser
-from supernet.console import next_step, run_command
-from supernet.files import check_writable, write_text
+from supernet.console import next_step, run_command, say
+from supernet.files import check_output, write_text
 from supernet.space import FitnessSettings, SearchSpace
-from supernet.units import format_quantity
+from supernet.units import format_at_least
+from supernet.words import command, counted
 
 PROG = "validate-fitness"
 
@@ -40,23 +42,25 @@ def _run(arguments: Sequence[str]) -> None:
     parser = options_parser(PROG, description, Options)
     options = Options(**parser.instantiate(parser.parse(arguments)).as_dict())
     check_options(options)
-    if options.run is not None:
-        check_writable(options.folder / REPORT)
+    for name in (SUBNETS, REPORT, PLOT, FITNESS):
+        check_output(options.folder / name, overwrite=True)
     sample, settings = _given(options) if options.run is None else _of_run(options, options.run)
-    ranking = rank(sample, settings, options.seed)
+    with shown("ranking"):
+        ranking = rank(sample, settings, options.seed)
     report: dict[str, Any] = {"space": sample.space.name, "fitness": settings_to_json(settings)}
     report |= ranking_to_json(sample, ranking)
-    print_ranking(sample, ranking, f"{len(sample)} networks of {sample.space.name}")
+    print_ranking(sample, ranking, f"{counted(len(sample), 'network')} of {sample.space.name}")
     fitnesses = {"fitness": settings}
     _write_report(options, report)
     if options.fit:
-        fit = fit_weights(sample, settings, options.held_out, options.manner, options.seed)
+        with shown("fitting weights"):
+            fit = fit_weights(sample, settings, options.held_out, options.manner, options.seed)
         report["fit"] = _reported(options, sample, settings, fit)
         fitnesses["fitted fitness"] = fit.settings
         _write_report(options, report)
     plot_ranking(options.folder / PLOT, sample, fitnesses)
-    print(f"report: {options.folder / REPORT}")
-    print(f"plot: {options.folder / PLOT}")
+    say(f"report: {options.folder / REPORT}")
+    say(f"plot: {options.folder / PLOT}")
     next_step(_next(options, sample))
 
 
@@ -83,14 +87,17 @@ def _of_run(options: Options, folder: str) -> tuple[Sample, FitnessSettings]:
     from training.allocator import keep_freed_memory  # noqa: PLC0415
 
     keep_freed_memory()
-    run = open_simulated(Path(folder), space, options.checkpoint, options.data.root)
-    evaluator = evaluator_of(run, options.images)
     subnets = draw_subnets(space, subject.fitness, bands, options.subnets, options.seed)
+    if options.fit:
+        check_enough(np.array([subnet.band for subnet in subnets]), options.held_out)
+    with shown("reading the run"):
+        run = open_simulated(Path(folder), space, options.checkpoint, options.data.root)
+    evaluator = evaluator_of(run, options.images)
     drawn = {"subnets": options.subnets, "bands": bands, "seed": options.seed}
     header = {"space": space.name, "fingerprint": space.fingerprint, **drawn, **conditions(run, evaluator)}
     journal = Journal(options.folder / SUBNETS, {**header, "fitness": settings_to_json(subject.fitness)}, subnets)
-    # Reading the images had a display of its own.
-    with shown() as listener:
+    # Reading the images had a bar of its own.
+    with shown("evaluating subnets") as listener:
         measure(run, evaluator, journal, listener)
     return sample_of(space, [subnet.architecture for subnet in subnets], journal.accuracies, bands), settings
 
@@ -113,10 +120,10 @@ def _reported(options: Options, sample: Sample, before: FitnessSettings, fit: Fi
     ranking = rank(held_out, fit.settings, options.seed, other=before)
     names = {"fitness": "fitted fitness", "before": "fitness before"}
     print_weights(before, fit.settings)
-    print_ranking(held_out, ranking, f"the {len(held_out)} networks held out of the fit", names)
-    origin = f"# Fitted by {PROG} to the accuracies of {len(fit.fitted)} networks of {sample.space.name}.\n"
+    print_ranking(held_out, ranking, f"the {counted(len(held_out), 'network')} held out of the fit", names)
+    origin = f"# Fitted by {PROG} to the accuracies of {counted(len(fit.fitted), 'network')} of {sample.space.name}.\n"
     write_text(path, origin + yaml.safe_dump(settings_to_json(fit.settings), sort_keys=False))
-    print(f"fitted weights: {path}")
+    say(f"fitted weights: {path}")
     return {
         "settings": settings_to_json(fit.settings),
         "pairs": options.pairs,
@@ -131,12 +138,12 @@ def _reported(options: Options, sample: Sample, before: FitnessSettings, fit: Fi
 
 def _next(options: Options, sample: Sample) -> str:
     if options.fit:
-        weights = f"--fitness {options.folder / FITNESS}"
+        weights = options.folder / FITNESS
         if options.run is None:
-            return f"build-cache --space {options.space} {weights} --output cache.jsonl"
-        subject = f"--run {options.run}{options.data.words}"
-        return f"search-subnet {subject} {weights} --flops-budget {format_quantity(sample.bands[-1].most)}"
+            given = {"space": options.space, "classes": options.classes}
+            return command("build-cache", **given, fitness=weights, output="cache.jsonl")
+        budget, images = format_at_least(sample.bands[-1].most), options.data.options
+        return command("search-subnet", run=options.run, **images, fitness=weights, flops_budget=budget)
     given = {field.name: getattr(options, field.name) for field in dataclasses.fields(options) if field.name != "data"}
     changed = {name: value for name, value in given.items() if value != getattr(Options(), name)}
-    words = [f"--{name.replace('_', '-')} {value}" for name, value in changed.items()]
-    return " ".join([PROG, *words]) + f"{options.data.words} --fit"
+    return command(PROG, **changed, **options.data.options, fit=True)

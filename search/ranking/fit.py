@@ -24,6 +24,7 @@ from search.ranking.terms import FIELDS, Terms, Weights, derivatives, settings_w
 from supernet.errors import UserError
 from supernet.layouts import IntArray
 from supernet.space import FitnessSettings
+from supernet.words import counted
 
 Pairs = Literal["band", "all"]
 
@@ -81,21 +82,32 @@ def check_fittable(start: FitnessSettings) -> None:
         raise UserError(f"--fit goes with entropy: stage, and the fitness has entropy: {start.entropy}")
 
 
+def check_enough(band: IntArray, share: float) -> None:
+    """Refuse to fit on too few networks, whose bands are ``band``, when a ``share`` of each is held out.
+
+    Raises:
+        UserError: no band has enough of them.
+    """
+    most = int(np.bincount(band).max(initial=0))
+    held_out = round(share * most)
+    # A half of those fitted on is left out in turn.
+    if most - held_out < 2 * LEAST or held_out < LEAST:
+        raise UserError(
+            f"--fit needs a band with {counted(2 * LEAST, 'network')} to fit on and {LEAST} held out; of "
+            f"{counted(len(band), 'network')} the largest band leaves {most - held_out} and {held_out}: measure more, "
+            "in fewer --bands, or change --held-out"
+        )
+
+
 def fit_weights(sample: Sample, start: FitnessSettings, share: float, manner: Manner, seed: int) -> Fit:
     """Fit the weights on the networks that are left when a random ``share`` of each band is held out.
 
     Raises:
         UserError: no band has enough networks.
     """
+    check_enough(sample.band, share)
     generator = np.random.default_rng(seed)
     held_out, fitted = halves(sample.band, share, generator)
-    counts = [int(np.bincount(sample.band[part]).max(initial=0)) for part in (fitted, held_out)]
-    # A half of those fitted on is left out in turn.
-    if counts[0] < 2 * LEAST or counts[1] < LEAST:
-        raise UserError(
-            f"--fit needs a band with {2 * LEAST} networks to fit on and {LEAST} held out; of {len(sample)} networks "
-            f"the largest band leaves {counts[0]} and {counts[1]}: measure more, in fewer --bands, or change --held-out"
-        )
     part = sample.take(fitted)
     splits = [halves(part.band, 0.5, generator) for _ in range(_HALVINGS)]
     tried = {strength: _left_out(part, start, strength, manner, splits) for strength in STRENGTHS}

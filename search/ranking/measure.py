@@ -13,6 +13,7 @@ from search.ranking.sampling import Subnet
 from search.trained import TrainedRun, open_run
 from supernet.errors import UserError
 from supernet.space import SearchSpace
+from supernet.words import counted
 from training.evaluation import Evaluator
 from training.randomness import torch_stream
 from training.run_folder import read_run_config
@@ -43,7 +44,7 @@ def evaluator_of(run: TrainedRun, images: int | None) -> Evaluator:
     if images is None:
         return run.evaluator
     if images > len(held_out):
-        raise UserError(f"--images is {images:,}; {run.folder} holds out {len(held_out):,} validation images")
+        raise UserError(f"--images is {images:,}; {run.folder} holds out {counted(len(held_out), 'validation image')}")
     order = torch.randperm(len(held_out), generator=torch_stream(run.config.seed, "ranking"))
     return dataclasses.replace(run.evaluator, held_out=held_out.subset(order[:images].sort().values))
 
@@ -70,7 +71,7 @@ def measure(run: TrainedRun, evaluator: Evaluator, journal: Journal, listener: L
             listener.report("evaluating subnets", len(journal.accuracies), total)
             journal.append(_accuracy(run, evaluator, subnet))
     except KeyboardInterrupt:
-        listener.remark(f"{len(journal.accuracies)} of {total} subnets are measured; the same command goes on")
+        listener.remark(f"measured {len(journal.accuracies)} of {counted(total, 'subnet')}; the same command goes on")
         raise
     listener.report("evaluating subnets", total, total)
 

@@ -10,6 +10,7 @@ from search.subject import RunImages
 from supernet.errors import UserError, unknown_name
 from supernet.units import parse_quantity
 from supernet.unused_options import refuse_unused
+from supernet.words import counted
 
 #: Fewest subnets a band.
 _LEAST = 4
@@ -104,7 +105,8 @@ def check_options(options: Options) -> None:
             raise UserError(f"--{name} is {value}; it must be at least {least}")
     if options.subnets < _LEAST * options.bands:
         raise UserError(
-            f"--subnets is {options.subnets}; {options.bands} bands of at least {_LEAST} take {_LEAST * options.bands}"
+            f"--subnets is {options.subnets}; at least {_LEAST} in each of {counted(options.bands, 'band')} take "
+            f"{_LEAST * options.bands}"
         )
     if options.manner != Manner() and not options.fit:
         raise UserError("--fitted and --pairs go with --fit")

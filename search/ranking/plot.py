@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cache.figures import drawn, save, words
 from fitness.blocks import FloatArray
 from search.ranking.sample import Sample
-from supernet.files import replacing
 from supernet.space import FitnessSettings
+from supernet.words import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,23 +22,19 @@ def plot_ranking(path: Path, sample: Sample, fitnesses: Mapping[str, FitnessSett
     Raises:
         UserError: the file cannot be written.
     """
-    # A second of imports that only plots pay for.
-    from matplotlib.figure import Figure  # noqa: PLC0415
-
     columns = {name: sample.figures(settings)["fitness"] for name, settings in fitnesses.items()}
     columns["MACs of one image (M)"] = sample.figures(next(iter(fitnesses.values())))["macs"] / 1e6
-    figure = Figure(figsize=(4.6 * len(columns), 4.6), layout="constrained", dpi=150)
-    panels = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
-    for axes, (name, values) in zip(panels, columns.items(), strict=True):
-        _scatter(axes, sample, values)
-        axes.set_xlabel(name)
-    panels[0].set_ylabel("accuracy (%)")
-    handles, labels = panels[0].get_legend_handles_labels()
-    # Beside the panels: within one it would hide networks.
-    figure.legend(handles, labels, fontsize="small", loc="outside lower center", ncols=min(4, len(labels)))
-    figure.suptitle(f"{len(sample)} networks of {sample.space.name}")
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format=path.suffix[1:])
+    with drawn(4.6 * len(columns), 4.6) as figure:
+        panels = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
+        for axes, (name, values) in zip(panels, columns.items(), strict=True):
+            _scatter(axes, sample, values)
+            axes.set_xlabel(name)
+        panels[0].set_ylabel("accuracy (%)")
+        handles, labels = panels[0].get_legend_handles_labels()
+        # Beside the panels: within one it would hide networks.
+        figure.legend(handles, labels, fontsize="small", loc="outside lower center", ncols=min(4, len(labels)))
+        figure.suptitle(words(f"{counted(len(sample), 'network')} of {sample.space.name}"))
+    save(figure, path)
 
 
 def _scatter(axes: "Axes", sample: Sample, values: FloatArray) -> None:
@@ -51,7 +48,7 @@ def _scatter(axes: "Axes", sample: Sample, values: FloatArray) -> None:
 
 
 def _viridis(share: float) -> tuple[float, float, float, float]:
-    import matplotlib as mpl  # noqa: PLC0415 - as above
+    import matplotlib as mpl  # noqa: PLC0415 - a second of imports that only plots pay for
 
     red, green, blue, alpha = np.asarray(mpl.colormaps["viridis"](share)).tolist()
     return red, green, blue, alpha

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from rich.table import Table
 
 from search.ranking.sample import Sample
 from search.ranking.statistics import (
@@ -19,7 +18,7 @@ from search.ranking.statistics import (
     lead,
     resampled,
 )
-from supernet.console import print_table
+from supernet.console import print_table, say
 from supernet.space import FitnessSettings
 
 #: Draws with replacement that intervals are read off.
@@ -93,30 +92,25 @@ def print_ranking(sample: Sample, ranking: Ranking, title: str, names: Mapping[s
     """Print a table for each statistic, and whether the fitness ranks better than the others do."""
     called = {**_NAMES, **(names or {})}
     for name, by_figure in ranking.found.items():
-        table = Table(title=f"{_STATISTICS[name]} with accuracy, {title}")
-        for column in ("ranked by", "within bands", "overall"):
-            table.add_column(column, justify="left" if column == "ranked by" else "right")
+        columns = ["ranked by", "within bands", "overall"]
         for band, count in zip(sample.bands, np.bincount(sample.band, minlength=len(sample.bands)), strict=True):
             least, most = band.ends()
-            table.add_column(f"{least}\n–{most}\n({count})", justify="right")
-        for figure, each in by_figure.items():
-            of_bands = [_number(band.value) for band in each.bands]
-            table.add_row(called[figure], _interval(each.within), _interval(each.overall), *of_bands)
-        print_table(table)
+            columns.append(f"{least}\n–{most}\n({count})")
+        rows = [
+            (called[figure], _interval(each.within), _interval(each.overall), *(_number(b.value) for b in each.bands))
+            for figure, each in by_figure.items()
+        ]
+        print_table(f"{_STATISTICS[name]} with accuracy, {title}", columns, rows)
     for figure, ahead in ranking.leads.items():
-        print(f"within bands {called['fitness']} ranks {_verdict(ahead)} than {called[figure]}: τ {_interval(ahead)}")
+        say(f"within bands {called['fitness']} ranks {_verdict(ahead)} than {called[figure]}: τ {_interval(ahead)}")
 
 
 def print_weights(before: FitnessSettings, after: FitnessSettings) -> None:
     """Print the fields of a fitness that were changed."""
-    table = Table(title="fitness weights")
-    for column in ("field", "before", "fitted"):
-        table.add_column(column, justify="left" if column == "field" else "right")
-    for field in dataclasses.fields(after):
-        old, new = getattr(before, field.name), getattr(after, field.name)
-        if old != new:
-            table.add_row(field.name, _words(old), _words(new))
-    print_table(table)
+    names = [field.name for field in dataclasses.fields(after)]
+    changed = [name for name in names if getattr(before, name) != getattr(after, name)]
+    rows = [(name, _words(getattr(before, name)), _words(getattr(after, name))) for name in changed]
+    print_table("fitness weights", ("field", "before", "fitted"), rows)
 
 
 def _verdict(ahead: Interval) -> str:

@@ -14,6 +14,7 @@ from supernet.errors import UserError
 from supernet.genes import encode_all
 from supernet.layouts import IntArray
 from supernet.space import FitnessSettings, SearchSpace
+from supernet.words import counted
 
 #: What networks are ranked by, in the order of reports.
 FIGURES = ("fitness", "macs", "params", "blocks")
@@ -71,7 +72,8 @@ def sample_of(
         band[each.holds(macs)] = number
     if np.bincount(band).max(initial=0) < LEAST:
         raise UserError(
-            f"no band of MACs holds {LEAST} of the {len(macs)} networks; measure more, or give a larger --band-width"
+            f"no band of MACs holds {LEAST} of {counted(len(macs), 'network')}; measure more, or give a larger "
+            "--band-width"
         )
     return Sample(space, genes, np.asarray(accuracies, dtype=float), band, tuple(found))
 

@@ -15,6 +15,7 @@ from supernet.genes import canonical, decode, gene_layout
 from supernet.layouts import IntArray
 from supernet.space import FitnessSettings, SearchSpace
 from supernet.units import format_quantity
+from supernet.words import counted
 
 #: Random networks a batch, batches at most, and networks of a band at which no more are drawn.
 _BATCH, _MOST_BATCHES, _ENOUGH = 4096, 100, 2000
@@ -78,7 +79,7 @@ def draw_subnets(
         wanted = count // len(bands) + (number < count % len(bands))
         if len(pool) < wanted:
             raise UserError(
-                f"{len(pool)} random networks of {space.name} were found with {band.words()} and ρ ≤ "
+                f"{counted(len(pool), 'random network')} of {space.name} were found with {band.words()} and ρ ≤ "
                 f"{settings.max_effectiveness:g}, not {wanted}; ask for fewer --subnets, a larger --band-width, "
                 "or other --flops-min and --flops-max"
             )

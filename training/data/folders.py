@@ -83,7 +83,7 @@ def class_files(folder: Path) -> ClassFiles:
     labels = tuple(label for label, files in enumerate(found) for _ in files)
     for root, files in zip(roots.values(), found, strict=True):
         if not files:
-            kinds = f"{ARRAY_SUFFIX} files, or pictures such as .jpg and .png"
+            kinds = f"files {ARRAY_SUFFIX}, or pictures such as .jpg and .png"
             raise DataError(f"{root} holds no images ({kinds}){_left_in(root, skipped)}")
     return ClassFiles(tuple(roots), tuple(path for files in found for path in files), labels, skipped)
 

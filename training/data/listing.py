@@ -7,6 +7,7 @@ from typing import Protocol
 from torch import Tensor
 
 from cache.progress import SILENT, Listener
+from supernet.words import counted
 from training.data.images import ImageSet
 from training.data.preparation import Preparation
 
@@ -80,4 +81,4 @@ def constant_words(data: ImageSet) -> str | None:
     which = (
         f"all of {', '.join(map(repr, bare[:3]))}{' and others' if len(bare) > 3 else ''} among them" if bare else ""
     )
-    return f"warning: {count:,} of {len(data):,} pictures are nearly of one colour{', ' if which else ''}{which}"
+    return f"warning: nearly of one colour: {count:,} of {counted(len(data), 'picture')}{', ' if which else ''}{which}"

@@ -19,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from supernet.words import counted
+
 Fit = Literal["crop", "pad", "stretch"]
 
 Pixels = NDArray[np.uint8]
@@ -139,7 +141,7 @@ def prepare_picture(picture: Image.Image, preparation: Preparation) -> Pixels:
     """
     if preparation.channels not in (1, 3):
         raise PictureError(
-            f"it is a picture, and the network takes {preparation.channels} channels; "
+            f"it is a picture, and the network takes {counted(preparation.channels, 'channel')}; "
             f"give {ARRAY_SUFFIX} arrays of (height, width, {preparation.channels})"
         )
     return _fitted(_colour(_on_white(_of_8_bits(ImageOps.exif_transpose(picture)))), preparation)
@@ -163,7 +165,7 @@ def prepare_array(array: NDArray[Any], preparation: Preparation) -> Pixels:
         return np.concatenate([_fitted(band, dataclasses.replace(preparation, channels=1)) for band in bands], axis=2)
     if {channels, preparation.channels} == {1, 3}:
         return _fitted(Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels), preparation)
-    raise PictureError(f"it has {channels} channels, and the network takes {preparation.channels}")
+    raise PictureError(f"it has {counted(channels, 'channel')}, and the network takes {preparation.channels}")
 
 
 def white_of(array: NDArray[Any]) -> float:

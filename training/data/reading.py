@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from cache.progress import Listener
+from supernet.words import counted
 from training.data.images import DataError
 from training.data.preparation import (
     ARRAY_SUFFIX,
@@ -64,7 +65,7 @@ class Files:
             pixels = _filled(len(self.paths), preparation, decode, listener)
         if oblong:
             listener.remark(
-                f"{len(oblong):,} of {len(self.paths):,} pictures are not square (e.g. {min(oblong)}) and are "
+                f"not square: {len(oblong):,} of {counted(len(self.paths), 'picture')} (e.g. {min(oblong)}); they are "
                 f"{_FITS[preparation.fit]}; data.fit may be crop, pad or stretch"
             )
         return pixels
@@ -129,8 +130,9 @@ def check_memory(count: int, preparation: Preparation) -> None:
     # What is held out and what calibrates are copies beside the whole.
     if 2 * needed > available:
         raise DataError(
-            f"{count:,} images of {side}×{side} in {channels} channels need {2 * needed / 1e9:.1f} GB and this machine "
-            f"has {available / 1e9:.1f} GB; use fewer (--data.images), or a space of a lower resolution"
+            f"{counted(count, 'image')} of {side}×{side} in {counted(channels, 'channel')} need "
+            f"{2 * needed / 1e9:.1f} GB and this machine has "
+            f"{available / 1e9:.1f} GB; use fewer (--data.images), or a space of a lower resolution"
         )
 
 
@@ -161,4 +163,4 @@ def _warnings_told(listener: Listener) -> Iterator[None]:
         yield
     if caught:
         words = " ".join(str(caught[0].message).split())
-        listener.remark(f"Pillow warns of {len(caught):,} pictures, first: {words}")
+        listener.remark(f"Pillow warns of {counted(len(caught), 'picture')}, first: {words}")

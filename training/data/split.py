@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from supernet.words import counted
 from training.data.images import DataError, ImageSet
 from training.data.listing import Listing
 
@@ -21,8 +22,8 @@ def drawn(listing: Listing, count: int, generator: torch.Generator) -> Listing:
     there, least = len(listing) - listing.held_out, _LEAST_OF_A_CLASS * len(listing.classes)
     if not least <= count <= there:
         raise DataError(
-            f"data.images is {count:,}; allowed are {least:,} (two of each of {len(listing.classes):,} classes) to the "
-            f"{there:,} training images that there are; leave it out to use all"
+            f"data.images is {count:,}; allowed: {least:,} (two of each of {counted(len(listing.classes), 'class')}) "
+            f"to the {counted(there, 'training image')} there; leave it out to use all"
         )
     shuffled = torch.randperm(there, generator=generator)
     labels = listing.labels[shuffled]
@@ -47,7 +48,9 @@ def validation_split(data: ImageSet | Listing, share: float, generator: torch.Ge
     for label, name in enumerate(data.classes):
         members = torch.nonzero(data.labels == label).flatten()
         if len(members) < 2:
-            raise DataError(f"class {name!r} has {len(members)} training images; it needs at least 2, one to validate")
+            raise DataError(
+                f"class {name!r} has {counted(len(members), 'training image')}; it needs at least 2, one to validate"
+            )
         shuffled = members[torch.randperm(len(members), generator=generator)]
         held_out = max(1, round(share * len(members)))
         if held_out == len(members):

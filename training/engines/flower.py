@@ -15,6 +15,7 @@ from supernet.json_text import shown
 from supernet.slices import tensor_shapes
 from supernet.space import SearchSpace
 from supernet.weights import Tensors
+from supernet.words import counted
 from training.compute import macs_of
 from training.engines.protocol import EngineError, Stopped, never
 from training.flower import wire
@@ -153,7 +154,7 @@ class FlowerEngine:
         try:
             jobs = answer.jobs
             if len(jobs) != len(group):
-                raise WireError(f"{len(jobs)} results for {len(group)} jobs")
+                raise WireError(f"{len(jobs)} results for {counted(len(group), 'job')}")
             blobs = answer.blob.stat().st_size
             parts = wire.separated(wire.read_blob(answer.blob) if blobs else {}, len(group))
         except WireError as error:
@@ -173,7 +174,7 @@ class FlowerEngine:
             raise WireError("an answer to another round")
         said, examples = self._roster.described[task.client].examples, job.get("examples")
         if examples != said or type(examples) is not int:
-            raise Unusable("examples", f"it reports {shown(examples)} examples and has described {said}")
+            raise Unusable("examples", f"examples is {shown(examples)}, and the client has described {said}")
         loss = math.nan if job.get("loss") is None else wire.number(job, "loss")
         if abs(loss) > _LARGEST_LOSS:
             raise Unusable("non-finite", f"its training loss is {loss:g}")
@@ -256,8 +257,8 @@ def wait_for(
     if lost:
         raise EngineError(f"the SuperLink at {config.address} could not be reached for {config.patience:g} s: {lost}")
     raise EngineError(
-        f"{len(present)} of at least {enough} clients are connected to {config.address} after {config.patience:g} s; "
-        "start more SuperNodes, or lower --flower.min-clients or --flower.quorum"
+        f"only {len(present)} of at least {counted(enough, 'client')} came to {config.address} in {config.patience:g} "
+        "s; start more SuperNodes, or lower --flower.min-clients or --flower.quorum"
     )
 
 

@@ -6,7 +6,6 @@ A node reads its own images only and answers for them. Whatever it refuses it re
 
 import faulthandler
 import signal
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
@@ -16,10 +15,12 @@ import torch
 from torch import Tensor
 
 from supernet.architecture import Architecture, architecture_from_json
+from supernet.console import stderr
 from supernet.errors import UserError
 from supernet.space import space_from_mapping
 from supernet.typed_yaml import from_mapping
 from supernet.weights import Tensors, network_with
+from supernet.words import counted
 from training.calibration import client_statistics
 from training.client import LocalTrainer
 from training.config import RunConfig
@@ -64,7 +65,7 @@ def answer(header: bytes, blob: bytes, node_config: Mapping[str, Any]) -> tuple[
     except OutOfMemoryError as error:
         fields, tensors = {"refused": str(error), "kind": "memory"}, {}
     if "refused" in fields:
-        print(f"refused: {fields['refused']}", file=sys.stderr)
+        stderr.print(f"refused: {fields['refused']}")
     return wire.encode({**fields, "protocol": PROTOCOL}), wire.make_blob(tensors) if tensors else b""
 
 
@@ -113,7 +114,9 @@ class _Node:
     def _described(self, images: OwnImages) -> dict[str, Any]:
         own, batch = images.training, self._config.client.batch
         if len(own) < batch:
-            raise UserError(f"client {self._node.client} has {len(own)} images, less than a batch of {batch}")
+            raise UserError(
+                f"client {self._node.client} has {counted(len(own), 'image')}, less than a batch of {batch}"
+            )
         return {
             "client": self._node.client,
             "examples": len(own),

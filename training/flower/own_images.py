@@ -7,7 +7,6 @@ folder that ``supernet/kept.py`` names.
 import dataclasses
 import hashlib
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import torch
 from safetensors import SafetensorError
 
 from cache.progress import Listener
+from supernet.console import stderr
 from supernet.errors import UserError
 from supernet.files import replacing
 from supernet.json_fields import Fields, fields_of
@@ -106,7 +106,7 @@ def _read(node: NodeConfig, config: RunConfig, preparation: Preparation) -> OwnI
     from training.randomness import torch_stream  # noqa: PLC0415
     from training.run_images import shares, used_images  # noqa: PLC0415
 
-    told = Listener(remark=lambda sentence: print(sentence, file=sys.stderr))
+    told = Listener(remark=stderr.print)
     if node.folder is not None:
         listing = list_class_folders(node.folder, told)
         stream = torch_stream(config.seed, "validation", node.client)

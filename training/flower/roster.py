@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Set
 from typing import Any
 
 from supernet.json_text import shown
+from supernet.words import counted
 from training.flower import wire
 from training.flower.exchange import Answer, Exchange, Question, Trouble, read_reply
 from training.flower.link import Link
@@ -196,12 +197,12 @@ def _histograms(fields: Mapping[str, Any], channels: int, values: int) -> tuple[
     """Return for each channel how many of its ``values`` have each of the 256 values."""
     pixels = fields.get("pixels")
     if not isinstance(pixels, list) or len(pixels) != channels:
-        raise WireError(f"pixels must hold the histograms of {channels} channels")
+        raise WireError(f"pixels must hold the histograms of {counted(channels, 'channel')}")
     for counts in pixels:
         fine = isinstance(counts, list) and len(counts) == 256
         if not fine or not all(type(count) is int and count >= 0 for count in counts):
             raise WireError("pixels must hold 256 counts a channel")
         if sum(counts) != values:
             # One client's lie would move the normalisation of all.
-            raise WireError(f"pixels must count the {values:,} values that a channel of its images has")
+            raise WireError(f"pixels must count the {counted(values, 'value')} that a channel of its images has")
     return tuple(tuple(counts) for counts in pixels)

@@ -7,6 +7,7 @@ from typing import Any
 
 from supernet.architecture import Architecture
 from supernet.json_fields import fields_of
+from supernet.words import counted
 from training.paths import Path, Paths
 from training.work import Logits
 
@@ -87,7 +88,7 @@ def decisions_from_json(value: object) -> Decisions:
     fields = fields_of(value, "the state of the search")
     logits, settled = fields.lists_of_numbers("logits"), fields.wholes_or_nulls("settled")
     if len(logits) != len(settled):
-        raise fields.wrong("settled", f"a list of {len(logits)} choices")
+        raise fields.wrong("settled", f"a list of {counted(len(logits), 'choice')}")
     return Decisions(logits, settled)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from cache.entries import Entry
+from supernet.words import counted
 from training.answers import RoundPlan
 from training.checkpoint import RunState
 from training.clients import draw_clients
@@ -29,7 +30,7 @@ def able_among(ground: Ground, available: Sequence[int], entry_of: Callable[[int
     batch = ground.config.client.batch
     able = [client for client in available if ground.clients[client].runs(entry_of(client), batch)]
     if not able:
-        raise EngineError(f"none of the {len(available)} clients that are there can run what they are to train")
+        raise EngineError(f"of {counted(len(available), 'client')} there, none can run what it is to train")
     return able
 
 

@@ -4,8 +4,9 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from supernet.console import end_progress, progress_bar, stderr
+from supernet.console import progress_bar
 from supernet.units import format_quantity
+from supernet.words import counted
 from training.records import LostRound, RoundRecord
 
 
@@ -24,8 +25,7 @@ class TerminalProgress:
             total=None if rounds is None else rounds * clients_per_round,
             completed=done * clients_per_round,
         )
-        if stderr.is_terminal:
-            self._progress.start()
+        self._progress.start()
 
     def client_done(self, round_number: int, done: int, clients: int) -> None:
         """Move the bar on."""
@@ -43,8 +43,8 @@ class TerminalProgress:
         if record.tested:
             low, high = min(record.tested.values()), max(record.tested.values())
             self._progress.console.print(
-                f"round {record.round}{self._of}: validation accuracy of {len(record.tested)} networks of the search: "
-                f"{low:.1%} to {high:.1%}"
+                f"round {record.round}{self._of}: validation accuracy of {counted(len(record.tested), 'network')} of "
+                f"the search: {low:.1%} to {high:.1%}"
             )
         for kind, count in Counter(failure["failure"] for failure in record.evaluation_failures).items():
             self._progress.console.print(f"round {record.round}: {count} failed in the evaluation ({kind})")
@@ -64,7 +64,7 @@ class TerminalProgress:
 
     def close(self) -> None:
         """Leave the terminal as it was."""
-        end_progress(self._progress)
+        self._progress.stop()
 
     def _print_failures(self, record: RoundRecord | LostRound) -> None:
         for kind, count in record.failures.items():

@@ -19,6 +19,7 @@ from typing import IO, Any, Literal
 from supernet.console import stderr
 from supernet.errors import UserError
 from supernet.units import format_quantity
+from supernet.words import command
 from training.engines.protocol import never
 from training.records import LostRound, RoundRecord
 
@@ -148,11 +149,14 @@ class WandbTracker:
             late = time.monotonic() - started > (_HURRY if self._hurried() else self._patience)
         self._kill()
         if late:
-            self._remark(f"wandb has not sent all in time; send the rest with: wandb sync {self._folder}/wandb/*run-*")
+            self._remark(f"wandb has not sent all in time; send the rest with: {self._sync()}/*run-*")
         elif self._process.returncode:
             self._remark("wandb has ended by itself; the run goes on without it")
         elif self._mode == "offline":
-            stderr.print(f"wandb ran offline; upload it with: wandb sync {self._folder}/wandb/offline-run-*")
+            stderr.print(f"wandb ran offline; upload it with: {self._sync()}/offline-run-*")
+
+    def _sync(self) -> str:
+        return command("wandb", "sync", self._folder / "wandb")
 
     def _kill(self) -> None:
         try:

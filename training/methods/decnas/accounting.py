@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 
 from supernet.architecture import Architecture
 from supernet.console import print_table, stderr
@@ -22,6 +21,7 @@ from supernet.json_text import parse_json
 from supernet.slices import tensor_shapes
 from supernet.space import SearchSpace
 from supernet.units import format_bytes, format_quantity
+from supernet.words import counted
 from training.compute import macs_of, training_macs
 from training.config import ClientConfig
 
@@ -106,9 +106,7 @@ def print_accounting(folder: Path) -> None:
     """
     path = str(folder / ACCOUNTING)
     body = fields_of(parse_json(read_text(folder / ACCOUNTING), path), path)
-    table = Table(title=f"what the clients' training cost, in {len(body.each('iterations'))} iterations of search")
-    for column in ("", "sent up", "sent down", "MACs of forward passes"):
-        table.add_column(column, justify="right" if column else "left")
+    rows: list[tuple[str, ...]] = []
     for title, name in (
         ("search", "search"),
         ("all candidates on all clients", "straightforward_search"),
@@ -116,10 +114,11 @@ def print_accounting(folder: Path) -> None:
     ):
         costs = costs_of(body.within(name))
         sent = (format_bytes(costs.bytes_up), format_bytes(costs.bytes_down))
-        table.add_row(title, *sent, format_quantity(costs.compute))
+        rows.append((title, *sent, format_quantity(costs.compute)))
     saved = body.within("saved")
-    table.add_row("saved in the search", *(f"{saved.number(one.name):.1%}" for one in dataclasses.fields(Costs)))
-    print_table(table)
+    rows.append(("saved in the search", *(f"{saved.number(one.name):.1%}" for one in dataclasses.fields(Costs))))
+    title = f"what the clients' training cost, in {counted(len(body.each('iterations')), 'iteration')} of search"
+    print_table(title, ("", "sent up", "sent down", "MACs of forward passes"), rows)
     macs, budget = body.whole("macs"), body.whole("budget")
     if macs > budget:
         stderr.print(

@@ -1,0 +1,49 @@
+"""Figures of all plots: their text is text, and a file is written whole or not at all."""
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from supernet.files import replacing
+from supernet.words import printable
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@contextlib.contextmanager
+def drawn(width: float, height: float) -> Iterator["Figure"]:
+    """Yield a figure of so many inches; whatever is written on it within the block is no formula."""
+    # A second of imports that only plots pay for.
+    import matplotlib as mpl  # noqa: PLC0415
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    with mpl.rc_context({"text.parse_math": False}):
+        yield Figure(figsize=(width, height), layout="constrained", dpi=150)
+
+
+def words(text: str) -> str:
+    """Return text from data as a figure shows it: on one line, and in the legend even if it starts with ``_``."""
+    shown = printable(text)
+    # matplotlib leaves labels out that start with an underscore.
+    return f" {shown}" if shown.startswith("_") else shown
+
+
+def save(figure: "Figure", path: Path) -> None:
+    """Write a figure in the format of the file's suffix.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    with replacing(path) as temporary:
+        write(figure, temporary, path.suffix[1:])
+
+
+def write(figure: "Figure", target: Path | IO[str], kind: str, **options: Any) -> None:
+    """Write a figure in a format, with ``options`` of the format."""
+    with warnings.catch_warnings():
+        # What the font lacks is drawn as boxes, what is too long overlaps: of a name no warning would help.
+        warnings.simplefilter("ignore", UserWarning)
+        figure.savefig(target, format=kind, **options)

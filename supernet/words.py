@@ -1,0 +1,84 @@
+"""Words on the terminal: text from data as what it is, counts with their nouns, commands that a shell reads back."""
+
+import shlex
+import unicodedata
+from collections.abc import Mapping
+
+#: Kinds of characters that move a cursor, end a line, reorder what is read, show nothing or cannot be encoded:
+#: controls, formats, private ones, surrogates, unassigned ones, separators of lines and paragraphs.
+_HIDDEN = ("Cc", "Cf", "Co", "Cs", "Cn", "Zl", "Zp")
+
+#: Formats that people's scripts need: the joiners of Persian, of Indic scripts and of emoji.
+_JOINERS = "\u200c\u200d"
+
+_IRREGULAR: Mapping[str, str] = {"entry": "entries", "batch": "batches", "class": "classes", "process": "processes"}
+
+
+def printable(text: str) -> str:
+    r"""Return text as one line in which nothing is hidden: control characters read as ``\n``, ``\x1b``, ``\u202e``.
+
+    What comes from a file, a folder or a client may hold escape sequences for the terminal, or lines of its own.
+    """
+    return "".join(_escaped(character) if _is_hidden(character) else character for character in text)
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, which is singular for one alone: ``1 seed``, ``1,024 cache entries``."""
+    return f"{number:,} {noun if number == 1 else plural(noun)}"
+
+
+def plural(noun: str) -> str:
+    """Return the plural of a noun of one or more words, the last of which changes."""
+    *before, last = noun.split(" ")
+    return " ".join([*before, _IRREGULAR.get(last, f"{last}s")])
+
+
+def command(program: str, *arguments: object, **options: object) -> str:
+    """Return a command line as it is typed into a shell, whatever characters its words have.
+
+    Args:
+        program: what is run; ``python examples/x.py`` is two words, the second of them an argument.
+        arguments: files.
+        options: ``flops_budget="60M"`` is typed ``--flops-budget 60M``; True is a switch, None and False are left out.
+    """
+    files = [f"./{file}" if str(file).startswith("-") else str(file) for file in arguments]
+    words = [program, *files]
+    for name, value in options.items():
+        words += _option(f"--{name.replace('_', '-')}", value)
+    return shell(words)
+
+
+def shell(words: list[str]) -> str:
+    """Return words as one line of a shell that reads them back as they are."""
+    return " ".join(map(_quoted, words))
+
+
+def _option(name: str, value: object) -> list[str]:
+    if value is None or value is False:
+        return []
+    if value is True:
+        return [name]
+    # A value that starts with a dash would be read as another option.
+    return [f"{name}={value}"] if str(value).startswith("-") else [name, str(value)]
+
+
+def _quoted(word: str) -> str:
+    if not any(map(_is_hidden, word)):
+        return shlex.quote(word)
+    # Within $'…' a shell reads escapes, so that the line itself hides nothing.
+    escapes = {"\\": r"\\", "'": r"\'"}
+    inner = "".join(escapes.get(one) or (_bytes(one) if _is_hidden(one) else one) for one in word)
+    return f"$'{inner}'"
+
+
+def _bytes(character: str) -> str:
+    # A name of a file that is no UTF-8 holds its bytes as surrogates.
+    return "".join(f"\\x{byte:02x}" for byte in character.encode("utf-8", "surrogateescape"))
+
+
+def _is_hidden(character: str) -> bool:
+    return unicodedata.category(character) in _HIDDEN and character not in _JOINERS
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
