@@ -1,6 +1,6 @@
 """Runs that begin with another run's supernet."""
 
-import json
+import dataclasses
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from cache.progress import Listener
 from supernet.errors import UserError
 from supernet.weights import Tensors, initial_tensors
 from training.accountant import PrivacyConfig
-from training.checkpoint import best_checkpoint, newest_checkpoint
+from training.checkpoint import Best, best_checkpoint, load_checkpoint, newest_checkpoint, save_checkpoint
 from training.cli import main
 from training.clients import ClientsConfig
 from training.config import DataConfig, RunConfig
@@ -34,10 +34,9 @@ _CLASSIFIER = {"head.classifier.linear.weight", "head.classifier.linear.bias"}
 def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run whose best checkpoint is not its newest."""
     run = finished_run(tmp_path_factory.mktemp("origin"), rounds=4)
-    state = run / "checkpoints/round-000004/state.json"
-    body = json.loads(state.read_text())
-    body["state"]["best"]["round"] = 3
-    state.write_text(json.dumps(body))
+    last = load_checkpoint(newest_checkpoint(run), MICRO.adapted(classes=10))
+    state = dataclasses.replace(last.state, best=Best(3, 1.0))
+    save_checkpoint(run, state, last.config, last.tensors, last.velocity)
     return run
 
 
