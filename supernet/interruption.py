@@ -49,9 +49,13 @@ def ended_by_signals(prog: str) -> Iterator[None]:
             yield
         finally:
             if ended:
-                # Whoever presses Ctrl-C twice wants no traceback of an interpreter that is just ending.
-                for number in SIGNALS:
-                    signal.signal(number, signal.SIG_IGN)
+                leave_unheard()
+
+
+def leave_unheard() -> None:
+    """Ignore signals from here on: whoever presses Ctrl-C twice wants no traceback of an interpreter that is ending."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 @contextlib.contextmanager

@@ -142,7 +142,8 @@ def test_a_round_abandoned_in_its_middle_leaves_the_one_before_it_and_is_trained
         time.sleep(0.2)
     _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == code, err
-    assert "stopping at once" in err
+    # The first Ctrl-C may come between two rounds: then there is none to finish.
+    assert "stopping at once" in err or "stopped after a round" in err
     assert f"round 1 of 2 is kept in {run}/checkpoints/round-000001\nnext: train-supernet --resume {run}\n" in err
     assert "Traceback" not in err
     assert _rounds(run) == 1

@@ -1,6 +1,6 @@
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -89,19 +89,40 @@ def test_the_user_is_told_what_a_signal_leads_to(capfd: pytest.CaptureFixture[st
     assert _asked([]).tell(TERM)
 
 
-def test_signals_are_heard_in_the_block_only(tmp_path: Path) -> None:
+@pytest.fixture
+def handlers() -> Iterator[list[object]]:
+    """Handlers as they were, put back after the test."""
     numbers = (INT, TERM)
     before = [signal.getsignal(number) for number in numbers]
+    yield list(before)
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
+def _present() -> list[object]:
+    return [signal.getsignal(number) for number in (INT, TERM)]
+
+
+def test_a_signal_is_heard_in_the_block_and_later_ones_are_not(tmp_path: Path, handlers: list[object]) -> None:
     request = _asked([])
     with stop_on_interrupt(tmp_path, request):
-        assert [signal.getsignal(number) for number in numbers] != before
+        assert _present() != handlers
         assert not request()
         os.kill(os.getpid(), INT)
         assert request()
-    assert [signal.getsignal(number) for number in numbers] == before
-    with pytest.raises(ValueError, match="broken"), stop_on_interrupt(tmp_path, request):
+    assert _present() == [signal.SIG_IGN, signal.SIG_IGN]
+    # Ctrl-C that comes while the interpreter ends changes nothing.
+    os.kill(os.getpid(), INT)
+    os.kill(os.getpid(), TERM)
+
+
+def test_handlers_are_as_before_when_a_run_ends_by_itself(tmp_path: Path, handlers: list[object]) -> None:
+    with stop_on_interrupt(tmp_path, _asked([])):
+        assert _present() != handlers
+    assert _present() == handlers
+    with pytest.raises(ValueError, match="broken"), stop_on_interrupt(tmp_path, _asked([])):
         raise ValueError("broken")
-    assert [signal.getsignal(number) for number in numbers] == before
+    assert _present() == handlers
 
 
 def test_without_signals_blocks_are_like_any_other() -> None:
