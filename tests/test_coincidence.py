@@ -8,6 +8,7 @@ import pytest
 from federation import micro_config
 from simulation import same_bytes, short_config, simulated_run, train_run
 
+from cache.progress import Listener
 from training.clients import ClientsConfig
 from training.config import CheckpointConfig, EvaluationConfig, RunConfig
 from training.methods.coincidence import coincides, normal_form
@@ -44,19 +45,12 @@ def test_runs_end_with_the_same_bytes_exactly_where_their_normal_forms_are_equal
 def test_where_nothing_is_drawn_a_run_says_so_when_it_starts(tmp_path: Path) -> None:
     remarks: list[str] = []
 
-    class Remembering:
-        def report(self, what: str, done: int, total: int) -> None:
-            del what, done, total
-
-        def remark(self, text: str) -> None:
-            remarks.append(text)
-
     said = "deepfednas and superfednas are one and the same"
     for method, per_round, told in (("superfednas", 2, True), ("deepfednas", 2, True), ("deepfednas", 3, False)):
         clients = ClientsConfig(count=6, per_round=per_round)
         config = micro_config(tmp_path, method=method, clients=clients, output=str(tmp_path / f"{method}-{per_round}"))
         remarks.clear()
-        new_run(config, Remembering())
+        new_run(config, Listener(remark=remarks.append))
         assert any(said in remark for remark in remarks) == told
 
 
