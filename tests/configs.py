@@ -22,7 +22,6 @@ OTHER = RunConfig(
     output="somewhere/else",
     cache="cache.jsonl",
     fitness="fitness.yaml",
-    init="runs/other",
     rounds=7,
     seed=11,
     engine="flower",
