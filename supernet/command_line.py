@@ -6,18 +6,20 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse._actions import _ActionConfigLoad
 from jsonargparse._typehints import ActionTypeHint
 
-from supernet.console import EXIT_USER_ERROR
+from supernet.console import refuse
 from supernet.errors import UserError
 from supernet.typed_values import SWITCH_WORDS, build, typed, typed_fields, typed_text
 from supernet.typed_yaml import named, read_yaml_mapping
-from supernet.words import printable
 from supernet.yaml_text import parse_yaml
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 T = TypeVar("T")
 
@@ -49,8 +51,12 @@ class CommandParser(ArgumentParser):
         if lacking:
             options = ", ".join(f"--{name.replace('_', '-')}" for name in lacking[1].split(", "))
             message = f"{options} must be given"
-        print(printable(f"{self.prog}: error: {' '.join(message.split())} (see {self.prog} --help)"), file=sys.stderr)
-        raise SystemExit(EXIT_USER_ERROR)
+        raise SystemExit(refuse(self.prog, f"{' '.join(message.split())} (see {self.prog} --help)"))
+
+    def _print_message(self, message: str, file: "SupportsWrite[str] | None" = None) -> None:
+        """Print help; argparse itself would pass over the error of a stream that takes no more."""
+        if message:
+            (file or sys.stderr).write(message)
 
     def parse(self, arguments: Sequence[str]) -> Namespace:
         """Parse ``arguments``; a switch given alone (``--json``) is on, and values may be negative (``-3M``)."""

@@ -1,6 +1,7 @@
 """What all commands share: one-line errors, exit codes, progress, tables, the next step."""
 
 import contextlib
+import errno
 import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -13,13 +14,16 @@ from rich.text import Text
 from supernet.display import Display
 from supernet.errors import UserError
 from supernet.interruption import Terminated, ended_by_signals, exit_code
-from supernet.streams import close_streams, open_streams, output_refusal
+from supernet.streams import close_streams, open_streams
 from supernet.words import printable
 
 #: Exit codes: a mistake that the user can mend, and Ctrl-C.
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = exit_code(signal.SIGINT)
 EXIT_TERMINATED = exit_code(signal.SIGTERM)
+
+#: What the system says of a stream that takes no more; the errors of files name these.
+_OF_STREAMS = (errno.ENOSPC, errno.EIO, errno.EBADF, errno.EFBIG, errno.EDQUOT, errno.EINVAL)
 
 
 class TextConsole(Console):
@@ -47,11 +51,8 @@ def run_command(prog: str, command: Callable[[Sequence[str]], int | None], argum
         with ended_by_signals(prog):
             code: object = _code_of(command, sys.argv[1:] if arguments is None else arguments)
             sys.stdout.flush()
-        lost = output_refusal()
-        if lost is not None:
-            raise lost
     except UserError as error:
-        code = _refused(prog, str(error))
+        code = refuse(prog, str(error))
     except Terminated:
         _tell(f"{prog}: terminated")
         code = EXIT_TERMINATED
@@ -63,8 +64,8 @@ def run_command(prog: str, command: Callable[[Sequence[str]], int | None], argum
         code = 0
     except OSError as error:
         # Whatever the system refused is for the user to mend: a full disk, a folder that was taken away.
-        where = "standard output" if error is output_refusal() else str(error.filename or "the system refused")
-        code = _refused(prog, f"{where}: {error.strerror or error}")
+        where = error.filename or ("standard output" if error.errno in _OF_STREAMS else "the system refused")
+        code = refuse(prog, f"{where}: {' '.join(str(error.strerror or error).split())}")
     finally:
         close_streams()
     raise SystemExit(code)
@@ -78,8 +79,9 @@ def _code_of(command: Callable[[Sequence[str]], int | None], arguments: Sequence
         return ended.code
 
 
-def _refused(prog: str, message: str) -> int:
-    _tell(f"{prog}: error: {' '.join(message.splitlines())}")
+def refuse(prog: str, message: str) -> int:
+    """Print a user's mistake as one line on standard error; return the exit code that goes with it."""
+    _tell(f"{prog}: error: {message}")
     return EXIT_USER_ERROR
 
 

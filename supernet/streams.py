@@ -4,12 +4,9 @@ import contextlib
 import io
 import os
 import sys
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 from supernet.errors import UserError
-
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
 
 
 def open_streams() -> None:
@@ -29,7 +26,6 @@ def open_streams() -> None:
     if closed:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
         raise UserError("standard output is closed; send it to a file, or to /dev/null")
-    sys.stdout = _watched(sys.stdout)
     for written in (sys.stdout, sys.stderr):
         if isinstance(written, io.TextIOWrapper) and written.errors == "strict":
             written.reconfigure(errors="replace")
@@ -42,40 +38,6 @@ def close_streams() -> None:
             written.flush()
         except (OSError, ValueError):
             _throw_away(written)
-
-
-def output_refusal() -> OSError | None:
-    """Return why standard output took no more, even if whoever printed did not care."""
-    buffer = getattr(sys.stdout, "buffer", None)
-    raw = getattr(buffer, "raw", None)
-    return raw.refusal if isinstance(raw, _Output) else None
-
-
-class _Output(io.FileIO):
-    """Standard output that remembers why it took no more."""
-
-    refusal: OSError | None = None
-
-    def write(self, data: "ReadableBuffer", /) -> int:
-        """Write bytes."""
-        try:
-            return super().write(data)
-        except OSError as error:
-            self.refusal = error
-            raise
-
-
-def _watched(stream: TextIO) -> TextIO:
-    """Return a stream of the process's standard output that remembers a refusal; another stream stays as it is."""
-    if stream is not sys.__stdout__ or not isinstance(stream, io.TextIOWrapper):
-        return stream
-    return io.TextIOWrapper(
-        io.BufferedWriter(_Output(stream.fileno(), "w", closefd=False)),
-        encoding=stream.encoding,
-        errors=stream.errors,
-        line_buffering=stream.line_buffering,
-        write_through=stream.write_through,
-    )
 
 
 def _throw_away(written: TextIO) -> None:

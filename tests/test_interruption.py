@@ -15,12 +15,23 @@ import signal, sys, threading, time
 from supernet import interruption
 from supernet.console import run_command
 
+def tell_of_the_call():
+    main = threading.main_thread().ident
+    while sys._current_frames()[main].f_code.co_name != "wait":
+        time.sleep(0.01)
+    # From Python's last step into the call.
+    time.sleep(0.2)
+    print("working", flush=True)
+
 def work(arguments):
     if arguments[0] == "library":
         # The main thread is in one long call: signals reach the other threads alone.
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM])
     try:
-        print("working", flush=True)
+        if arguments[0] == "library":
+            threading.Thread(target=tell_of_the_call, daemon=True).start()
+        else:
+            print("working", flush=True)
         while arguments[0] == "python":
             time.sleep(0.01)
         threading.Event().wait()

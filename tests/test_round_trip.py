@@ -136,8 +136,11 @@ def test_a_configuration_of_any_values_is_read_as_it_was_written(folder: Path, c
 
 @pytest.mark.parametrize("name", [name for name in _leaves(RunConfig) if name.endswith(("put", "root", "project"))])
 def test_every_odd_text_comes_back_from_a_configuration(folder: Path, name: str) -> None:
+    group, _, field = name.rpartition(".")
     for text in _ODD:
-        group, _, field = name.rpartition(".")
+        if name == "tracking.project" and (not text.strip() or set(text) & set("/\\#?%:")):
+            # wandb takes no such name.
+            continue
         fields: dict[str, Any] = {field: text}
         config = from_mapping(RunConfig, {group: fields} if group else fields, "test")
         write_config(folder / CONFIG, config)

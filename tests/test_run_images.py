@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -132,7 +133,8 @@ def _data(prepared: Prepared) -> SimulatedFederation:
 def _trained(prepared: Prepared, rounds: int | None = None) -> Tensors:
     """Train on, up to a round; return the supernet."""
     recorder = Recorder()
-    run = assemble(prepared, recorder, lambda: rounds is not None and len(recorder.records) >= rounds)
+    merged = itertools.count(1)
+    run = assemble(prepared, recorder, lambda: rounds is not None and next(merged) >= rounds)
     start = prepared.checkpoint
     train(run, start.state, start.tensors, start.velocity, start.branches)
     return dict(load_checkpoint(newest_checkpoint(prepared.folder), prepared.space).tensors)

@@ -17,7 +17,7 @@ def _run(program: str, redirected: str = "", **environment: str) -> tuple[int, s
     done = subprocess.run(
         ["/bin/sh", "-c", f'"{sys.executable}" -c "$PROGRAM" {redirected}'],
         capture_output=True,
-        env={**os.environ, "PROGRAM": program, **environment},
+        env={**os.environ, "PYTHONUNBUFFERED": "", "PROGRAM": program, **environment},
         timeout=120,
         check=False,
     )

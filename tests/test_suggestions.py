@@ -130,7 +130,7 @@ def test_the_suggested_budget_is_that_of_the_most_accurate_probe_and_no_larger_t
     assert best_probe(list(reversed(falling))) == probe(20, 0.9)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=3)
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=3)
 @given(st.sampled_from(["run", "my run", "-run"]))
 def test_a_run_that_found_a_network_itself_suggests_that(tmp_path: Path, name: str) -> None:
     folder = tmp_path / name

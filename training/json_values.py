@@ -1,8 +1,6 @@
 """JSON values read into frozen dataclasses, every type checked; for files that may be damaged."""
 
 import dataclasses
-import json
-import math
 import sys
 import types
 import typing
@@ -10,18 +8,6 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-
-
-def parse_json(text: str | bytes) -> Any:
-    """Return the value of a JSON text; NaN is one, infinity and numbers that are too large for a float are not.
-
-    Raises:
-        ValueError: it is no JSON, is nested too deeply, or holds such a number.
-    """
-    try:
-        return json.loads(text, parse_float=_finite, parse_constant=_nan)
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
 
 
 def from_json(cls: type[T], value: Any) -> T:
@@ -66,16 +52,3 @@ def _typed(kind: Any, value: Any) -> Any:
     if type(value) is kind or (kind is float and type(value) is int and abs(value) <= sys.float_info.max):
         return value
     raise ValueError(f"{value!r:.40} is no {kind}")
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if math.isinf(number):
-        raise ValueError(f"{text} is too large a number")
-    return number
-
-
-def _nan(text: str) -> float:
-    if text != "NaN":
-        raise ValueError(f"{text} is no value of a file")
-    return math.nan

@@ -13,6 +13,7 @@ from typing import Any
 from cache.entries import Entry, make_entry
 from supernet.errors import UserError
 from supernet.files import write_recorded
+from supernet.json_text import parse_json
 from supernet.probes import exists
 from supernet.space import SearchSpace
 from supernet.units import format_quantity
@@ -28,7 +29,6 @@ from training.engines.protocol import Engine, EngineError, Stopped, never
 from training.evaluation import Evaluation, Probe, ProbeEvaluator, mean_accuracy
 from training.extent import extent
 from training.interrupt import UNINTERRUPTED, Interruptible
-from training.json_values import parse_json
 from training.last_round import shortened, task_seed
 from training.memory import OutOfMemoryError
 from training.messages import Failure, Task, Update, tensor_bytes
@@ -155,7 +155,7 @@ def train(
 
 def _owed_record(run: Run, state: RunState) -> RoundRecord:
     try:
-        return record_from_json(parse_json(state.owed or ""))
+        return record_from_json(parse_json(state.owed or "", "its unfinished record", ValueError))
     except ValueError as error:
         folder = checkpoint_folder(run.folder, state.round)
         raise UserError(

@@ -15,7 +15,8 @@ from typing import Any, Literal
 
 from supernet.errors import UserError
 from supernet.files import write_text
-from training.json_values import parse_json
+from supernet.json_text import parse_json
+from supernet.words import counted
 from training.records import LostRound, RoundRecord, lost_from_json, record_from_json
 
 #: Name of a damaged file that was mended, beside it.
@@ -92,7 +93,7 @@ def last_share(path: Path) -> float:
         file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
         for text in reversed(file.read().split(b"\n")[:-1]):
             with contextlib.suppress(ValueError, TypeError, KeyError):
-                share = float(parse_json(text)["done"])
+                share = float(parse_json(text.decode(), "a line", ValueError)["done"])
                 return min(1.0, max(0.0, share))
     return 0.0
 
@@ -149,8 +150,9 @@ def _read(path: Path) -> _Found:
 def _lines(texts: Iterable[bytes]) -> Iterator[_Line]:
     for text in texts:
         with contextlib.suppress(ValueError):
-            fields = parse_json(text)
-            yield _Line(text.decode(), fields, *_kind(fields))
+            line = text.decode()
+            fields = parse_json(line, "a line", ValueError)
+            yield _Line(line, fields, *_kind(fields))
 
 
 def _kind(fields: Any) -> tuple[int, Literal["merged", "unmerged", "lost"]]:
@@ -211,7 +213,7 @@ def _put_aside(path: Path) -> Path:
 def _words(path: Path, done: int, missing: Sequence[int], aside: Path | None) -> str:
     what = f"{path} was missing" if aside is None else f"{path} was damaged (kept as {aside.name})"
     if not missing:
-        return f"{what}; the records of all {done} rounds are whole"
-    which = f"round {missing[0]}" if len(missing) == 1 else f"{len(missing)} of {done} rounds"
+        return f"{what}; the records of {counted(done, 'round')} are whole"
+    which = f"round {missing[0]}" if len(missing) == 1 else f"{len(missing)} of {counted(done, 'round')}"
     have = "has" if len(missing) == 1 else "have"
     return f"{what}; {which} {have} no record any more, and a line that says so; training is not affected"

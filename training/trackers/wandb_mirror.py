@@ -49,7 +49,8 @@ def main() -> None:
     events = (json.loads(line) for line in sys.stdin)
 
     def tell(**words: Any) -> None:
-        print(json.dumps(words), file=told, flush=True)
+        told.write(json.dumps(words) + "\n")
+        told.flush()
 
     try:
         mirror = _Mirror(next(events), tell)
