@@ -15,7 +15,7 @@ from supernet.json_text import parse_json
 
 DIGESTS = "digests.json"
 
-VERSION = 1
+FORMAT, VERSION = "fedpareto-digests", 1
 
 
 class DamagedError(UserError):
@@ -50,17 +50,21 @@ def has_digests(folder: Path) -> bool:
 
 
 def read_digests(folder: Path) -> dict[str, tuple[str, ...]]:
-    """Return the digests that each named file of a folder may have; none where the folder has no digests.
+    """Return the digests that each named file of a folder may have; none where the folder has no digests of ours.
 
     Raises:
         DamagedError: they cannot be read.
+        UserError: they are of another version.
     """
     path = folder / DIGESTS
     if not has_digests(folder):
         return {}
     try:
-        text = path.read_text(encoding="utf-8")
-        fields = fields_of(parse_json(text, DIGESTS), DIGESTS)
+        content = parse_json(path.read_text(encoding="utf-8"), DIGESTS)
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            # Somebody else's file of that name. Who needs digests misses them.
+            return {}
+        fields = fields_of(content, DIGESTS)
         files = fields.within("files")
         found = {name: files.texts(name) for name in files.values}
         version = fields.whole("version")
@@ -74,7 +78,7 @@ def read_digests(folder: Path) -> dict[str, tuple[str, ...]]:
 def digests_text(digests: Mapping[str, Sequence[str]]) -> str:
     """Return what ``digests.json`` holds."""
     files = {name: list(allowed) for name, allowed in digests.items()}
-    return json.dumps({"version": VERSION, "files": files}, indent=1) + "\n"
+    return json.dumps({"format": FORMAT, "version": VERSION, "files": files}, indent=1) + "\n"
 
 
 def check_content(path: Path, content: bytes) -> None:

@@ -19,6 +19,7 @@ from cache.progress import SILENT
 from search.export import deploy
 from search.export.export import export_subnet, write_deploy
 from search.export.settings import ExportSettings
+from supernet.files import record
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
@@ -318,3 +319,31 @@ def test_class_names_are_printed_as_text(
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 4
     assert lines[0].endswith(rf"é[red]\x1b[31m\n{deployed.classes[0]}")
+
+
+def test_one_flipped_bit_of_a_weight_is_found_where_the_digests_were_copied_too(
+    deployed: Deployed, refused: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, picture = tmp_path / "subnet.onnx", tmp_path / "a.npy"
+    np.save(picture, deployed.pixels)
+    content = bytearray(deployed.file.read_bytes())
+    model.write_bytes(content)
+    record(tmp_path, [model.name])
+    assert deploy.main([str(model), str(picture)]) == 0
+    capsys.readouterr()
+    content[len(content) // 2] ^= 1
+    model.write_bytes(content)
+    assert f"{model} is damaged (its digest does not fit); copy it again" in refused(model, picture)
+    for text in (
+        "",
+        "{",
+        "[" * 10_000,
+        '{"format": "fedpareto-digests"}',
+        '{"format": "fedpareto-digests", "files": 3}',
+    ):
+        (tmp_path / "digests.json").write_text(text)
+        assert "digests.json is damaged; copy it again, or remove it" in refused(model, picture)
+    # Somebody else's.
+    (tmp_path / "digests.json").write_text('{"files": {"subnet.onnx": "00"}}')
+    model.write_bytes(deployed.file.read_bytes())
+    assert deploy.main([str(model), str(picture)]) == 0

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from supernet.digests import DIGESTS, DamagedError, check_file, check_folder, digest_of, read_digests
+from supernet.digests import DIGESTS, FORMAT, DamagedError, check_file, check_folder, digest_of, read_digests
 from supernet.errors import UserError
 from supernet.files import read_bytes, read_text, record, replacing, write_recorded, write_text
 
@@ -54,8 +54,11 @@ def test_a_file_that_is_gone_is_missed_only_where_all_must_be_there(folder: Path
         check_folder(folder, complete=True)
 
 
+_OURS = '{"format": "fedpareto-digests"'
+
+
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", "3", "{}", '{"version": 1}', '{"version": 1, "files": []}', "[" * 9999]
+    "text", ["", "{", _OURS + "}", _OURS + ', "version": 1}', _OURS + ', "version": 1, "files": 1}', "[" * 9999, "NaN"]
 )
 def test_damaged_digests_are_an_error_of_one_line_that_names_them(folder: Path, text: str) -> None:
     (folder / DIGESTS).write_text(text)
@@ -66,21 +69,32 @@ def test_damaged_digests_are_an_error_of_one_line_that_names_them(folder: Path, 
 
 @pytest.mark.parametrize("files", [{"one": 3}, {"one": "abc"}, {"one": [3]}, {"one": [None]}, 3, None])
 def test_digests_of_another_kind_are_an_error(folder: Path, files: object) -> None:
-    (folder / DIGESTS).write_text(json.dumps({"version": 1, "files": files}))
+    (folder / DIGESTS).write_text(json.dumps({"format": FORMAT, "version": 1, "files": files}))
     with pytest.raises(DamagedError, match="is damaged"):
         read_text(folder / "one")
 
 
 @pytest.mark.parametrize("version", [0, 2, 10**9])
 def test_digests_of_another_version_are_refused(folder: Path, version: int) -> None:
-    (folder / DIGESTS).write_text(json.dumps({"version": version, "files": {}}))
+    (folder / DIGESTS).write_text(json.dumps({"format": FORMAT, "version": version, "files": {}}))
     with pytest.raises(UserError, match=f"has version {version}; this program reads 1"):
         read_text(folder / "one")
 
 
+@pytest.mark.parametrize(
+    "text", ["[]", "3", "{}", '{"files": {"one": "sha256:00"}}', '{"format": "other", "files": 3}']
+)
+def test_somebody_elses_file_of_that_name_is_none_of_ours(folder: Path, text: str) -> None:
+    (folder / DIGESTS).write_text(text)
+    assert read_digests(folder) == {}
+    assert read_text(folder / "one") == "1\n"
+    write_text(folder / "one", "2\n")
+    assert (folder / DIGESTS).read_text() == text
+
+
 def test_names_that_are_no_names_harm_nothing(folder: Path) -> None:
     for name in ("", ".", "..", "a" * 400, "\0", "a/b", "../one"):
-        (folder / DIGESTS).write_text(json.dumps({"version": 1, "files": {name: ["00"]}}))
+        (folder / DIGESTS).write_text(json.dumps({"format": FORMAT, "version": 1, "files": {name: ["00"]}}))
         assert read_text(folder / "one") == "1\n"
         with pytest.raises(DamagedError):
             check_folder(folder, complete=True)

@@ -146,10 +146,20 @@ def _outcome_path(folder: Path, trial: Trial) -> Path:
     return folder / "results" / f"{trial.name}.json"
 
 
+def _outcome(path: Path, trial: Trial) -> Outcome:
+    """Return the outcome of a trial, and refuse that of another one."""
+    outcome = read_outcome(path)
+    if (outcome.label, outcome.seed) != (trial.label, trial.seed):
+        raise UserError(
+            f"{path} is of {outcome.label} with seed {outcome.seed}; remove it, and {trial.name} is measured again"
+        )
+    return outcome
+
+
 def _report(study: Study, folder: Path) -> int:
     """Write table and plot of what is finished and may be compared; return how many runs are left out."""
     paths = [_outcome_path(folder, trial) for trial in study.trials]
-    finished = [read_outcome(path) for path in paths if exists(path)]
+    finished = [_outcome(path, trial) for path, trial in zip(paths, study.trials, strict=True) if exists(path)]
     limits = _limits(study, finished)
     found = judged(
         # Without its reference a run can be compared with nothing yet.

@@ -8,6 +8,7 @@ Without Pillow it reads ``.npy`` arrays and binary ``.ppm`` files that have the 
 """
 
 import dataclasses
+import hashlib
 import io
 import json
 import math
@@ -111,6 +112,22 @@ def _classify(model: Path, picture: Path) -> None:
     _print("\n".join([*lines, f"{milliseconds:.2f} ms"]))
 
 
+def _check_digest(path: Path, content: bytes) -> None:
+    """Refuse a model that is not what was written, where the digests of its folder were copied with it."""
+    digests = path.with_name("digests.json")
+    try:
+        record = json.loads(digests.read_bytes())
+        if not isinstance(record, dict) or record.get("format") != "fedpareto-digests":
+            return
+        allowed = record["files"].get(path.name, ())
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise DeployError(f"{digests} is damaged; copy it again, or remove it") from None
+    if allowed and hashlib.sha256(content).hexdigest() not in allowed:
+        raise DeployError(f"{path} is damaged (its digest does not fit); copy it again")
+
+
 def load_model(path: Path, threads: int = 0) -> tuple[Any, Description]:
     """Return the onnxruntime session of a model, and what its metadata say of its input.
 
@@ -125,6 +142,7 @@ def load_model(path: Path, threads: int = 0) -> tuple[Any, Description]:
         content = path.read_bytes()
     except OSError as error:
         raise DeployError(f"cannot read the model {path}: {_line(error)}") from None
+    _check_digest(path, content)
     try:
         import onnxruntime  # noqa: PLC0415 - reading pictures does not need it
     except ImportError:
