@@ -6,6 +6,7 @@ from typing import Any
 import yaml
 
 from supernet.errors import UserError
+from supernet.words import counted
 
 #: Numbers as YAML 1.2 has them: 1_000, 0x10, 010 and 1:30 are text.
 _INT = re.compile(r"[-+]?(?:0|[1-9][0-9]*)")
@@ -103,7 +104,9 @@ class _Values:
         """Return the value of a node; ``depth`` is how many others it is in."""
         self._left -= 1
         if self._left < 0:
-            raise UserError(f"{self._source} holds more than {_MOST_VALUES:,} values with its aliases written out")
+            raise UserError(
+                f"{self._source} holds more than {counted(_MOST_VALUES, 'value')} with its aliases written out"
+            )
         if depth > _DEEPEST:
             raise UserError(f"{self._at(node)} is nested deeper than {_DEEPEST} levels; write it flatter")
         if node.tag not in (f"{_TAG}str", f"{_TAG}seq", f"{_TAG}map"):

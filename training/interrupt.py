@@ -10,6 +10,7 @@ from typing import Protocol
 
 from supernet.console import EXIT_INTERRUPTED, EXIT_TERMINATED, stderr
 from supernet.interruption import handled, leave_unheard
+from supernet.words import command
 from training.engines.protocol import Stopped
 
 #: What has been asked for: nothing, to stop at the round's edge, to stop at once.
@@ -126,7 +127,8 @@ def _next(asked: int, number: int) -> int:
 @contextlib.contextmanager
 def stop_on_interrupt(folder: Path, request: StopRequest) -> Iterator[None]:
     """Turn signals in the block into a request to stop the run in ``folder``; after one, later ones are unheard."""
-    last_words = f"ended in mid-step; the last checkpoint is whole; next: train-supernet --resume {folder}"
+    resume = command("train-supernet", resume=folder)
+    last_words = f"ended in mid-step; the last checkpoint is whole; next: {resume}"
     with handled(request.hear, request.tell, last_words):
         yield
     if request():

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from supernet.errors import UserError
 from supernet.files import write_text
+from supernet.words import counted
 from training.json_values import parse_json
 from training.records import LostRound, RoundRecord, lost_from_json, record_from_json
 
@@ -211,7 +212,7 @@ def _put_aside(path: Path) -> Path:
 def _words(path: Path, done: int, missing: Sequence[int], aside: Path | None) -> str:
     what = f"{path} was missing" if aside is None else f"{path} was damaged (kept as {aside.name})"
     if not missing:
-        return f"{what}; the records of all {done} rounds are whole"
-    which = f"round {missing[0]}" if len(missing) == 1 else f"{len(missing)} of {done} rounds"
+        return f"{what}; no record is lost of {counted(done, 'round')}"
+    which = f"round {missing[0]}" if len(missing) == 1 else f"{len(missing)} of {counted(done, 'round')}"
     have = "has" if len(missing) == 1 else "have"
     return f"{what}; {which} {have} no record any more, and a line that says so; training is not affected"
