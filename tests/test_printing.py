@@ -71,7 +71,8 @@ def test_one_place_prints_one_draws_and_one_quotes(library: str, users: set[str]
 def test_nothing_prints_but_the_console() -> None:
     printing = ("print", "sys.stdout.write", "sys.stderr.write", "rich.print")
     found = {str(path.relative_to(_ROOT)) for path in _FILES for call in _calls(path) if call in printing}
-    assert found <= {"supernet/console.py"}
+    # A parser's mistake has the same form; what wandb's process is told is a protocol.
+    assert found <= {"supernet/console.py", "supernet/command_line.py", "training/trackers/wandb_mirror.py"}
 
 
 def test_no_count_has_its_noun_written_beside_it() -> None:

@@ -213,7 +213,7 @@ def _put_aside(path: Path) -> Path:
 def _words(path: Path, done: int, missing: Sequence[int], aside: Path | None) -> str:
     what = f"{path} was missing" if aside is None else f"{path} was damaged (kept as {aside.name})"
     if not missing:
-        return f"{what}; the records of {counted(done, 'round')} are whole"
+        return f"{what}; no record is lost of {counted(done, 'round')}"
     which = f"round {missing[0]}" if len(missing) == 1 else f"{len(missing)} of {counted(done, 'round')}"
     have = "has" if len(missing) == 1 else "have"
     return f"{what}; {which} {have} no record any more, and a line that says so; training is not affected"
