@@ -73,7 +73,10 @@ def test_a_finished_run_goes_on_and_its_earlier_rounds_keep_their_bytes(
     kept = {name for name in before if name.startswith("checkpoints/")}
     assert {name: after[name] for name in kept} == {name: before[name] for name in kept}
     # It is an ordinary run then: finished, and to be extended again.
-    assert f"is finished: {len(read_metrics(run))} rounds are done" in _resume(capsys, run).err
+    assert (
+        f"is finished after {len(read_metrics(run))} rounds; give it more with --rounds or --compute"
+        in _resume(capsys, run).err
+    )
     again = _resume(capsys, run, "--compute", "null", "--rounds", 9)
     assert len(read_metrics(run)) == 9
     assert "training ends after 9 rounds, not" in again.err
@@ -221,7 +224,7 @@ def test_a_search_that_compute_ended_goes_on_and_so_does_the_training_after_it(
     run = tmp_path / "run"
     searched = (run / METRICS).read_bytes()
     more = _resume(capsys, run, "--compute", "null", "--rounds", 1)
-    assert "training ends after 1 rounds, not 1000 MACs: the search goes on as it was" in more.err
+    assert "training ends after 1 round, not 1000 MACs: the search goes on as it was" in more.err
     assert (run / METRICS).read_bytes().startswith(searched)
     rounds = len(read_metrics(run))
     longer = _resume(capsys, run, "--rounds", 3)

@@ -145,7 +145,7 @@ def test_what_is_no_run_and_no_checkpoint_is_refused_before_anything_is_written(
     given = init.replace("origin", str(origin))
     arguments = arguments_of(micro_config(tmp_path))
     line = check_refused(run_main(main, capsys, *arguments, "--init", given), "train-supernet")
-    assert (f"init is {given}; " if init.strip() else "init is empty, as if a variable was not set") in line
+    assert (f"init is {given}; " if init.strip() else "init is empty") in line
     assert ("holds no run: " in line) == bool(init.strip())
     assert not (tmp_path / "run").exists()
 
