@@ -21,6 +21,7 @@ OTHER = RunConfig(
     space="mobilenet-cifar",
     output="somewhere/else",
     cache="cache.jsonl",
+    init="runs/before",
     fitness="fitness.yaml",
     rounds=7,
     seed=11,

@@ -103,7 +103,7 @@ def test_a_run_goes_on_however_its_folder_is_spelled(resume: Resume, tmp_path: P
     ):
         outcome = resume(*arguments)
         assert outcome.code == 0, outcome.err
-        assert f"{Path(given_path)} is finished after 1 round" in outcome.err
+        assert f"{Path(given_path)} is finished after 1 round; give it more with --rounds or --compute" in outcome.err
 
 
 def test_a_configuration_file_may_name_the_run(resume: Resume, capsys: pytest.CaptureFixture[str]) -> None:
