@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -334,6 +334,15 @@ class RunConfig:
 def config_to_mapping(config: RunConfig) -> dict[str, Any]:
     """Return the configuration as plain YAML/JSON values."""
     return {name: _plain(value) for name, value in dataclasses.asdict(config).items()}
+
+
+def by_full_name(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the values of nested groups of settings by their full names, such as ``client.lr``."""
+    values: dict[str, Any] = {}
+    for name, value in mapping.items():
+        inner = by_full_name(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+        values |= inner
+    return values
 
 
 def write_config(path: Path, config: RunConfig) -> None:

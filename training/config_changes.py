@@ -1,9 +1,9 @@
 """What of a run's configuration may change when it is resumed."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from training.config import RunConfig, config_to_mapping
+from training.config import RunConfig, by_full_name, config_to_mapping
 from training.inputs import portable
 
 #: What may change when a run is resumed: where things are, what is reported, how many clients train at once.
@@ -52,20 +52,12 @@ def changed_fields(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[
     A field that an older program did not know has its default, which leaves runs as they were, or what that program
     did. Copies of files that a run keeps are the same wherever its folder is.
     """
-    defaults = dict(_flatten(config_to_mapping(RunConfig())))
-    did = dict(_flatten(_BEFORE if before.get("method") == "deepfednas" else {}))
-    old, new = (dict(_flatten(portable(mapping))) for mapping in (before, after))
+    defaults = by_full_name(config_to_mapping(RunConfig()))
+    did = by_full_name(_BEFORE if before.get("method") == "deepfednas" else {})
+    old, new = (by_full_name(portable(mapping)) for mapping in (before, after))
     old, new = {**defaults, **did, **old}, {**defaults, **new}
     return [
         (name, old.get(name), new.get(name))
         for name in sorted(old.keys() | new.keys())
         if not name.startswith(RESUME_MAY_CHANGE) and old.get(name) != new.get(name)
     ]
-
-
-def _flatten(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in mapping.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value

@@ -4,11 +4,11 @@ One table says of every setting when it is read. What stands in none of its grou
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, get_args
 
 from supernet.errors import UserError
-from training.config import SINGLE_METHODS, RunConfig, config_to_mapping
+from training.config import SINGLE_METHODS, RunConfig, by_full_name, config_to_mapping
 from training.methods.settings import MethodName
 
 
@@ -154,15 +154,7 @@ def read_only(config: RunConfig) -> RunConfig:
 
 def settings_of(config: RunConfig) -> dict[str, Any]:
     """Return every setting by its full name."""
-    return dict(_flat(config_to_mapping(config)))
-
-
-def _flat(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in mapping.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
+    return by_full_name(config_to_mapping(config))
 
 
 def _with_defaults(config: RunConfig, names: Iterable[str]) -> RunConfig:
