@@ -103,9 +103,7 @@ def test_results_remarks_errors_and_commands_are_one_line_of_text_each(
         raise UserError(f"no data in {text}")
 
     error = run_main(lambda given: run_command("prog", refuse, given), capsys).err
-    # Libraries end lines within their messages.
-    message = " ".join(f"no data in {text}".splitlines())
-    assert error == f"prog: error: {printable(message)}\n"
+    assert error == f"prog: error: {printable(f'no data in {text}')}\n"
     say(f"a{text}")
     stderr.print(f"b{text}")
     next_step(f"c{text}")

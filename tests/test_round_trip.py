@@ -142,7 +142,11 @@ def test_every_odd_text_comes_back_from_a_configuration(folder: Path, name: str)
             # wandb takes no such name.
             continue
         fields: dict[str, Any] = {field: text}
-        config = from_mapping(RunConfig, {group: fields} if group else fields, "test")
+        try:
+            config = from_mapping(RunConfig, {group: fields} if group else fields, "test")
+        except UserError:
+            # A project that wandb would not take.
+            continue
         write_config(folder / CONFIG, config)
         assert _read(folder) == config
 
