@@ -13,7 +13,7 @@ from torch import nn
 
 from supernet.architecture import Architecture, architecture_from_json
 from supernet.architecture_file import ARCHITECTURE, save_architecture
-from supernet.digests import DIGESTS, check_file, read_digests
+from supernet.digests import DIGESTS, check_folder, read_digests
 from supernet.errors import UserError
 from supernet.files import record, replacing
 from supernet.json_fields import Fields
@@ -110,7 +110,8 @@ def read_subnet_info(folder: str | Path) -> SubnetInfo:
     path = Path(folder) / WEIGHTS
     if not is_file(path):
         raise UserError(f"{folder} holds no subnet: {path} is missing; write one with search-subnet --run … --output")
-    check_file(path)
+    # All that was delivered is whole or nothing is: what is not read here may be used elsewhere.
+    check_folder(path.parent, complete=False)
     try:
         fields = _metadata(path)
         normalisation = fields.within("normalisation")

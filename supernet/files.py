@@ -210,12 +210,12 @@ def check_output(path: Path, *, overwrite: bool | None) -> None:
         UserError: ``path`` exists and ``overwrite`` is false, or None where a command has no such option; or its
             folder cannot be written.
     """
-    if is_folder(path):
+    if is_folder(path, "write"):
         raise UserError(f"{path} is a folder; name a file in it")
-    if exists(path) and not overwrite:
+    if exists(path, "write") and not overwrite:
         remedy = "remove it" if overwrite is None else "pass --overwrite to replace it"
         raise UserError(f"{path} exists; {remedy}, or choose another output")
-    if exists(path) and not is_file(path):
+    if exists(path, "write") and not is_file(path, "write"):
         raise UserError(f"{path} is no ordinary file; choose another output")
     check_writable(path)
 
@@ -226,7 +226,7 @@ def check_output_folder(path: Path) -> None:
     Raises:
         UserError: ``path`` exists and is not an empty folder, is the working folder, or its folder cannot be written.
     """
-    if exists(path) and (not is_folder(path) or children(path)):
+    if exists(path, "write") and (not is_folder(path, "write") or children(path)):
         raise UserError(f"{path} exists and is not an empty folder; choose another --output")
     if path.resolve() == Path.cwd():
         raise UserError(f"{path} is the folder you are in, which cannot be replaced; choose another --output")

@@ -32,45 +32,47 @@ def reaching(path: Path, verb: str = "read") -> Iterator[None]:
         raise UserError(f"cannot {verb} {str(path)!r}: {error}") from error
 
 
-def status(path: Path) -> os.stat_result | None:
+def status(path: Path, verb: str = "read") -> os.stat_result | None:
     """Return what the system knows of ``path``, links followed; None if nothing is there.
+
+    Errors say what was to be done with it, the ``verb``.
 
     Raises:
         UserError: that cannot be found out.
     """
-    with reaching(path):
+    with reaching(path, verb):
         try:
             return path.stat()
         except (FileNotFoundError, NotADirectoryError):
             return None
 
 
-def exists(path: Path) -> bool:
+def exists(path: Path, verb: str = "read") -> bool:
     """Return whether anything is at ``path``.
 
     Raises:
         UserError: that cannot be found out.
     """
-    return status(path) is not None
+    return status(path, verb) is not None
 
 
-def is_file(path: Path) -> bool:
+def is_file(path: Path, verb: str = "read") -> bool:
     """Return whether an ordinary file is at ``path``.
 
     Raises:
         UserError: that cannot be found out.
     """
-    found = status(path)
+    found = status(path, verb)
     return found is not None and stat.S_ISREG(found.st_mode)
 
 
-def is_folder(path: Path) -> bool:
+def is_folder(path: Path, verb: str = "read") -> bool:
     """Return whether a folder is at ``path``.
 
     Raises:
         UserError: that cannot be found out.
     """
-    found = status(path)
+    found = status(path, verb)
     return found is not None and stat.S_ISDIR(found.st_mode)
 
 

@@ -8,6 +8,9 @@ from typing import TextIO
 
 from supernet.errors import UserError
 
+#: How streams treat characters that they cannot encode, where that may end in an error.
+_REFUSING = ("strict", "surrogateescape", "surrogatepass")
+
 
 def open_streams() -> None:
     """Prepare the standard streams for a command.
@@ -27,7 +30,8 @@ def open_streams() -> None:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
         raise UserError("standard output is closed; send it to a file, or to /dev/null")
     for written in (sys.stdout, sys.stderr):
-        if isinstance(written, io.TextIOWrapper) and written.errors == "strict":
+        # A locale without UTF-8 has "surrogateescape", which refuses letters that it lacks as "strict" does.
+        if isinstance(written, io.TextIOWrapper) and written.errors in _REFUSING:
             written.reconfigure(errors="replace")
 
 

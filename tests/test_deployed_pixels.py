@@ -1,6 +1,8 @@
 """A picture becomes the same pixels on the device as in training, and the same input of the network."""
 
 import json
+import struct
+import zlib
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -161,3 +163,41 @@ _OTHERS: tuple[Any, ...] = (None, "other", -1, [], {})
 def test_another_description_is_refused(description: Any) -> None:
     with pytest.raises(PictureError):
         Preparation.from_json(description)
+
+
+def _write_16_bits(path: Path, pixels: NDArray[np.uint16], kind: int) -> Path:
+    """Write a PNG of 16 bits a band, which Pillow reads and does not write; ``kind`` is its colour type."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    height, width = pixels.shape[:2]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    header = struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0)
+    parts = [chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    return path
+
+
+@pytest.mark.parametrize(("kind", "bands"), [(2, 3), (4, 2), (6, 4)])
+def test_colours_of_16_bits_are_read_or_refused_by_name_and_never_nearly_black(
+    tmp_path: Path, kind: int, bands: int
+) -> None:
+    shares = np.random.default_rng(0).random((9, 9, bands))
+    preparation = Preparation(8)
+    whole = _write_16_bits(tmp_path / "whole.png", (shares * 65535).astype(np.uint16), kind)
+    assert _check_same(whole, preparation).max() > 200
+    dark = _write_16_bits(tmp_path / "dark.png", (shares * 4095).astype(np.uint16), kind)
+    with pytest.raises(PictureError, match="12 at the most are used; write it with 8 bits"):
+        read_picture(dark, preparation)
+    with pytest.raises(DeployError, match="12 at the most are used; write it with 8 bits"):
+        read_pixels(dark, _description(preparation))
+
+
+@pytest.mark.parametrize("white", [255, 4095, 65535])
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.int64])
+def test_what_overshoots_white_a_little_stays_on_its_scale(tmp_path: Path, white: int, kind: type) -> None:
+    ramp: NDArray[Any] = np.linspace(0, white * 1.02, 64).reshape(8, 8).astype(kind)
+    np.save(tmp_path / "ramp.npy", ramp)
+    pixels = _check_same(tmp_path / "ramp.npy", Preparation(8, 1))
+    assert np.abs(pixels[:, :, 0] - np.minimum(ramp * 255 / white, 255)).max() <= 0.51

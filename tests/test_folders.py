@@ -155,7 +155,8 @@ def test_all_that_pillow_decodes_and_torchvision_lists_is_read() -> None:
 @pytest.mark.parametrize("depth", [0, 1, 2])
 def test_a_link_to_a_folder_or_file_elsewhere_is_followed(tmp_path: Path, depth: int) -> None:
     outside = tmp_path / "elsewhere"
-    image = _touch(outside / "inner" / "1.png")
+    _touch(outside / "inner" / "1.png")
+    image = _touch(tmp_path / "image.png")
     folder = tmp_path / "train" / "cat" / "/".join("ab"[:depth])
     folder.mkdir(parents=True)
     (folder / "linked").symlink_to(outside)
@@ -336,3 +337,35 @@ def test_a_split_that_is_a_broken_link_is_never_taken_for_one_that_is_missing(tm
     (tmp_path / name).symlink_to(tmp_path / "gone")
     with pytest.raises(DataError, match=rf"{name} is a broken link to .*gone; mend or remove it"):
         list_images("imagefolder", str(tmp_path), "train+validation")
+
+
+def test_an_image_is_there_once_however_many_links_name_it(tmp_path: Path) -> None:
+    cat, dog = tmp_path / "train" / "cat", tmp_path / "train" / "dog"
+    real = [_touch(cat / "0.png"), _touch(cat / "1.png"), _touch(dog / "0.png")]
+    elsewhere = _touch(tmp_path / "elsewhere.png")
+    (cat / "again.png").symlink_to(real[0])
+    (dog / "another.png").symlink_to(real[1])
+    (cat / "link.png").symlink_to(elsewhere)
+    (dog / "link.png").symlink_to(elsewhere)
+    found = class_files(tmp_path / "train")
+    assert sorted(found.paths) == sorted([*real, cat / "link.png"])
+    assert sorted(found.skipped.repeated) == [cat / "again.png", dog / "another.png", dog / "link.png"]
+
+
+@pytest.mark.parametrize("left", [[], [".hidden/1.png"], ["notes.txt"], ["@eaDir/1.png"]])
+def test_a_folder_of_test_images_that_holds_no_class_matters_only_to_who_asks_for_it(
+    tmp_path: Path, left: list[str]
+) -> None:
+    _touch(tmp_path / "train" / "a" / "1.png")
+    (tmp_path / "test").mkdir()
+    for name in left:
+        _touch(tmp_path / "test" / name)
+    assert len(list_images("imagefolder", str(tmp_path), "train")) == 1
+    with pytest.raises(DataError, match="is empty: it holds no CLASS folders"):
+        list_images("imagefolder", str(tmp_path), "test")
+
+
+def test_images_that_have_moved_are_no_missing_test_images(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="there is no folder") as caught:
+        list_images("imagefolder", str(tmp_path / "gone"), "test")
+    assert "--test" not in str(caught.value)

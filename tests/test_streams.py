@@ -80,7 +80,9 @@ def test_a_closed_standard_input_is_an_empty_one() -> None:
     assert err.startswith("score-subnet: error: standard input is empty")
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
+@pytest.mark.parametrize(
+    "encoding", ["ascii", "latin-1", "cp1252", "ascii:surrogateescape", "ascii:surrogatepass", "latin-1:strict"]
+)
 def test_characters_that_a_terminal_lacks_are_replaced(encoding: str) -> None:
     printing = "print('β ≤ ρ 文', given) or print('ρ', file=__import__('sys').stderr)"
     code, out, err = _run(_PRINTING.format(printing), PYTHONIOENCODING=encoding)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from search.subnet import SubnetInfo, load_subnet, read_subnet_info, save_subnet
 from supernet.architecture import Architecture, architecture_from_json
 from supernet.architecture_file import read_architecture
-from supernet.digests import DIGESTS, check_folder
+from supernet.digests import DIGESTS
 from supernet.errors import UserError
 from supernet.genes import decode, random_genes
 from supernet.space import SearchSpace
@@ -94,7 +94,7 @@ def test_any_flipped_bit_is_found(tmp_path: Path) -> None:
             damaged[generator.integers(len(content))] ^= 1 << int(generator.integers(8))
             path.write_bytes(damaged)
             with pytest.raises(UserError) as caught:
-                check_folder(tmp_path, complete=True) if name == "architecture.json" else load_subnet(tmp_path)
+                load_subnet(tmp_path)
             assert "\n" not in str(caught.value)
         path.write_bytes(content)
     load_subnet(tmp_path)

@@ -15,7 +15,7 @@ from test_wandb_tracker import _alone, _record
 
 from supernet.errors import UserError
 from training.config import TrackingConfig
-from training.trackers.wandb import WandbTracker, require_login
+from training.trackers.wandb import WandbTracker, check_environment, require_login
 
 #: A bound on what takes a few seconds; no expectation.
 _LONG = 120.0
@@ -195,3 +195,16 @@ def test_a_project_that_wandb_refuses_is_refused_when_the_configuration_is_read(
 @pytest.mark.parametrize("project", ["mine", "Mäine 2", "a-b_c.d", "x" * 128])
 def test_other_projects_are_taken(project: str) -> None:
     assert TrackingConfig(project=project).project == project
+
+
+@pytest.mark.parametrize("given", ["bogus", "", "Online", "off"])
+def test_a_mode_in_the_environment_that_wandb_does_not_know_is_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", given)
+    with pytest.raises(UserError, match=f"WANDB_MODE is '{given}'; wandb knows: online, offline"):
+        check_environment("auto")
+    check_environment("off")
+    for known in ("offline", "disabled"):
+        monkeypatch.setenv("WANDB_MODE", known)
+        check_environment("auto")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from supernet.errors import UserError
 from supernet.layouts import CLASSIFIER
+from supernet.probes import is_file, is_folder
 from supernet.space import SearchSpace
 from supernet.weights import Tensors
 from training.checkpoint import STATE, best_checkpoint, load_checkpoint
@@ -52,7 +53,7 @@ def beginning(path: str, space: SearchSpace) -> Beginning:
         UserError: it is neither, or its space builds other networks than ``space`` but for the classes.
     """
     place = Path(path).resolve()
-    is_checkpoint = (place / STATE).is_file()
+    is_checkpoint = is_folder(place) and is_file(place / STATE)
     run = place.parent.parent if is_checkpoint else place
     try:
         check_run(run)

@@ -136,7 +136,7 @@ def check_new_run(folder: Path) -> None:
         RunError: it holds a run (offers ``--resume``).
         UserError: it is not empty, or cannot be written.
     """
-    if exists(folder / CONFIG):
+    if is_folder(folder, "write") and exists(folder / CONFIG):
         raise RunError(
             f"{folder} already holds a run; choose another --output, or go on with: "
             f"{command('train-supernet', resume=folder)}"

@@ -9,13 +9,13 @@ from cache.progress import shown
 from supernet.architecture_file import ARCHITECTURE
 from supernet.console import next_step, print_table, stderr
 from supernet.probes import exists, is_file
-from supernet.units import format_at_least, format_bytes, format_quantity
+from supernet.units import format_at_least, format_bytes, format_quantity, parse_quantity
 from supernet.words import command, counted
 from training.accountant import guarantee
 from training.allocator import keep_freed_memory
 from training.checkpoint import RunState, checkpoint_folder, prune_checkpoints
 from training.config import RunConfig, write_config
-from training.extent import extent, known_rounds
+from training.extent import EQUAL_COMPUTE, extent, known_rounds
 from training.flower.connection import opened_link
 from training.flower.link import Link
 from training.inputs import PLACES, anchored, named, replaced
@@ -29,7 +29,7 @@ from training.trackers.metrics_file import MetricsFile, read_records
 from training.trackers.pace import Pace
 from training.trackers.protocol import Tracker, Trackers
 from training.trackers.terminal import TerminalProgress
-from training.trackers.wandb import WandbTracker, require_login
+from training.trackers.wandb import WandbTracker, check_environment, require_login
 
 
 def run_session(config: RunConfig, resumed: Path | None) -> int:
@@ -45,6 +45,7 @@ def run_session(config: RunConfig, resumed: Path | None) -> int:
 
 
 def _run(config: RunConfig, resumed: Path | None, link: Link | None) -> int:
+    check_environment(config.tracking.wandb)
     require_login(config.tracking.wandb)
     with contextlib.ExitStack() as held:
         if resumed is not None:
@@ -114,8 +115,16 @@ def _print_totals(config: RunConfig, state: RunState) -> None:
         f"trained {counted(state.round, 'round')}: {sent}, {format_quantity(state.compute)} MACs of forward passes on "
         f"clients, failures {dict(state.failures) or 'none'}"
     )
+    if config.compute is not None:
+        _tell_of_compute(config.compute, state.compute)
     if config.privacy.clip:
         stderr.print(_privacy_words(config, state))
+
+
+def _tell_of_compute(asked: str, spent: int) -> None:
+    apart = spent / parse_quantity(asked) - 1
+    if abs(apart) > EQUAL_COMPUTE:
+        stderr.print(f"that is {apart:+.1%} of the {asked} MACs asked for: one step of every client is too much for it")
 
 
 def _remember_places(prepared: Prepared) -> None:

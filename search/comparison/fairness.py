@@ -7,9 +7,7 @@ from pathlib import Path
 
 from search.comparison.outcome import Outcome
 from supernet.units import format_quantity
-
-#: Most by which the compute of two runs may differ, as a share, and still be called equal.
-EQUAL = 0.01
+from training.extent import EQUAL_COMPUTE
 
 #: File of a checkpoint's weights.
 _SUPERNET = "supernet.safetensors"
@@ -45,7 +43,7 @@ def judged(outcomes: Sequence[Outcome], limits: Mapping[int, int], same_weights:
 def _unequal(outcome: Outcome, limit: int) -> str | None:
     """Return why an outcome's compute is not that of the study, or None if it is."""
     apart = outcome.compute / limit - 1
-    if abs(apart) <= EQUAL:
+    if abs(apart) <= EQUAL_COMPUTE:
         return None
     return (
         f"{outcome.label} with seed {outcome.seed} trained {format_quantity(outcome.compute)} client MACs, "

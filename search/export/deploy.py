@@ -42,6 +42,7 @@ _UNDERSTOOD = {
 _CHECKS: Mapping[str, tuple[tuple[type, ...], Callable[[Any], bool]]] = {
     **dict.fromkeys(("side", "channels", "resolution", "depths", "floats"), ((int,), lambda value: value >= 1)),
     "background": ((int,), lambda value: 0 <= value <= 255),
+    "overshoot": ((int, float), lambda value: 1 <= value < math.inf),
     "mean": ((int, float), math.isfinite),
     "std": ((int, float), lambda value: 0 < value < math.inf),
     **dict.fromkeys(("fit", "classes"), ((str,), bool)),
@@ -64,6 +65,7 @@ class Description:
         background: value that shows through transparent pixels, and that pads.
         depths: values that may be white, in rising order.
         floats: floats up to this have their largest value as white, at least 1.
+        overshoot: how far values may go beyond a depth and still be on its scale.
         resolution: height and width of the network's input.
         mean: of each channel, of pixels scaled to 0..1.
         std: standard deviation of each channel.
@@ -76,6 +78,7 @@ class Description:
     background: int
     depths: tuple[int, ...]
     floats: int
+    overshoot: float
     resolution: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -246,7 +249,19 @@ def _decoded(path: Path, description: Description) -> Pixels:
             f"it is a picture, and the network takes {description.channels} channels; give .npy arrays of {shape}"
         )
     with pillow.Image.open(path) as picture:
+        _refuse_lost_depth(picture)
         return _with_channels(_decoded_picture(pillow.ImageOps.exif_transpose(picture), description))
+
+
+def _refuse_lost_depth(picture: Any) -> None:
+    """Refuse colours of 12 bits in 16: Pillow gives the upper 8 alone, which are nearly black."""
+    if picture.mode not in ("LA", "RGB", "RGBA") or not any(
+        ";16" in str(tile[3]) for tile in getattr(picture, "tile", ())
+    ):
+        return
+    colours = picture.getextrema()[: 1 if picture.mode == "LA" else 3]
+    if max(most for _, most in colours) <= 4095 >> 8:
+        raise DeployError("its colours have 16 bits of which 12 at the most are used; write it with 8 bits")
 
 
 def _decoded_picture(picture: Any, description: Description) -> Pixels:
@@ -285,8 +300,8 @@ def _to_8_bits(array: NDArray[Any], description: Description) -> Pixels:
     if array.dtype.kind in "bf" and most <= description.floats:
         white = max(1.0, most)
     else:
-        white = next((float(depth) for depth in description.depths if most <= depth), most)
-    return np.rint(array.astype(np.float64) * (255 / white)).astype(np.uint8)
+        white = next((float(depth) for depth in description.depths if most <= depth * description.overshoot), most)
+    return np.rint(array.astype(np.float64) * (255 / white)).clip(max=255).astype(np.uint8)
 
 
 def _in_channels(pixels: Pixels, description: Description) -> Pixels:

@@ -17,10 +17,12 @@ from search.latency.parts import Choice, Measurable, distinct_choices, input_sha
 from search.latency.runtimes import Runtime
 from search.stopwatch import Clock, Effort, Timing, measure_against
 from supernet.architecture import Architecture
+from supernet.errors import UserError
 from supernet.genes import decode, gene_layout
 from supernet.network import build_network
 from supernet.probes import exists
 from supernet.space import SearchSpace
+from supernet.words import command
 
 #: A group of blocks has no more weights than this: the memory they take stays bounded.
 _MOST_WEIGHTS = 16_000_000
@@ -93,7 +95,10 @@ def started_table(output: Path, conditions: Conditions) -> LatencyTable:
     partial = partial_path(output)
     if not exists(partial):
         return LatencyTable({}, conditions)
-    table = read_table(partial)
+    try:
+        table = read_table(partial)
+    except UserError as error:
+        raise UserError(f"{error}; to measure anew, remove it: {command('rm', partial)}") from error
     wanted = dataclasses.asdict(conditions)
     del wanted["created"]
     check_conditions(table, partial, remedy="repeat the command that began it, or remove the file", **wanted)

@@ -79,6 +79,8 @@ _LISTS: Mapping[str, Sequence[Row]] = {
         ("validation accuracy in fp32", f"export.fp32_{_VALIDATION}", form.share),
         ("images read from files", "export.files.images", form.number),
         ("accuracy on those", "export.files.accuracy", form.share),
+        ("of the network in fp32", "export.files.fp32_accuracy", form.share),
+        ("same class on those", "export.files.top1_agreement", form.share),
         ("latency, median", "export.latency.ms", form.milliseconds),
         ("latency, low", "export.latency.low", form.milliseconds),
         ("latency, high", "export.latency.high", form.milliseconds),

@@ -1,7 +1,8 @@
 """Folders of classes: which of their files are images, and what of them is skipped.
 
 ``ROOT/train/CLASS/…`` holds the images of a class at any depth. What is hidden or left by a tool is skipped, and
-counted. Links are followed, and each real folder is read once: a link never adds a class to another one, nor a loop.
+counted. Links are followed, and each real folder and file is read once: a link never adds a class or an image to
+another one, nor a loop.
 """
 
 import dataclasses
@@ -9,7 +10,7 @@ import functools
 import os
 import unicodedata
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from training.data.images import DataError
@@ -19,7 +20,7 @@ from training.data.preparation import ARRAY_SUFFIX
 _LEFTOVERS = frozenset(
     {
         "__macosx", "@eadir", "@tmp", "#recycle", "$recycle.bin", "system volume information", "lost+found",
-        "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r", "__pycache__",
+        "_gsdata_", "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r", "__pycache__",
     }
 )  # fmt: skip
 
@@ -97,6 +98,15 @@ def class_names(folder: Path) -> tuple[str, ...]:
     return tuple(_class_folders(folder, Skipped()))
 
 
+def holds_classes(folder: Path) -> bool:
+    """Return whether there is a folder, and any class in it.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    return is_there(folder) and any(_is_folder(entry) for entry in _entries(folder, Skipped()))
+
+
 def check_same_classes(folder: Path, other: Path) -> None:
     """Refuse two folders of different classes.
 
@@ -155,7 +165,7 @@ def image_suffixes() -> frozenset[str]:
 
 def is_leftover(name: str) -> bool:
     """Return whether a file or folder of this name is hidden, or a system's or tool's own."""
-    return name.startswith(".") or name.lower() in _LEFTOVERS
+    return name.startswith((".", "~$")) or name.lower() in _LEFTOVERS
 
 
 def _class_folders(folder: Path, skipped: Skipped) -> dict[str, Path]:
@@ -182,12 +192,27 @@ def _files_of(folder: Path, roots: dict[str, Path], skipped: Skipped) -> list[li
     """Return the image files of every class, sorted."""
     found: list[list[Path]] = [[] for _ in roots]
     suffixes = image_suffixes()
+    links: list[tuple[int, Path]] = []
     for label, path in _walk(folder, roots, skipped):
-        if path.suffix.lower() in suffixes:
+        if path.suffix.lower() not in suffixes:
+            skipped.others.append(path)
+        elif path.is_symlink():
+            links.append((label, path))
+        else:
+            found[label].append(path)
+    if links:
+        _add_linked(found, sorted(links), skipped)
+    return [sorted(files) for files in found]
+
+
+def _add_linked(found: list[list[Path]], links: Sequence[tuple[int, Path]], skipped: Skipped) -> None:
+    """Add links to files that are not read already, so that no image is there twice or in two classes."""
+    seen = {_identity(path) for files in found for path in files}
+    for label, path in links:
+        if _is_new(path, seen):
             found[label].append(path)
         else:
-            skipped.others.append(path)
-    return [sorted(files) for files in found]
+            skipped.repeated.append(path)
 
 
 def _walk(folder: Path, roots: dict[str, Path], skipped: Skipped) -> Iterator[tuple[int, Path]]:
@@ -219,7 +244,7 @@ def _enter(root: Path, seen: set[tuple[int, int]]) -> None:
 
 
 def _is_new(folder: Path, seen: set[tuple[int, int]]) -> bool:
-    """Return whether a real folder is met for the first time."""
+    """Return whether a real folder or file is met for the first time."""
     identity = _identity(folder)
     fresh = identity not in seen
     seen.add(identity)

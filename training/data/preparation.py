@@ -33,6 +33,12 @@ _WHITE = np.uint8(BACKGROUND)
 #: Largest values of the usual depths: 8, 12 and 16 bits.
 DEPTHS = (255, 4095, 65535)
 
+#: How far values may go beyond a depth and still be on its scale: resampled pictures overshoot white a little.
+OVERSHOOT = 1.0625
+
+#: Upper 8 bits of 12 in 16.
+_LOST = DEPTHS[1] >> 8
+
 #: Floats up to this one are on a scale of their own and not on one of whole numbers: a picture of 0..1 that overshoots
 #: a little would be all black on that of bytes.
 FLOATS = 16
@@ -76,6 +82,7 @@ class Preparation:
             "orientation": "exif",
             "depths": list(DEPTHS),
             "floats": FLOATS,
+            "overshoot": OVERSHOOT,
             "background": BACKGROUND,
             "filter": "bicubic",
             "resolution_filter": "bilinear",
@@ -144,6 +151,7 @@ def prepare_picture(picture: Image.Image, preparation: Preparation) -> Pixels:
             f"it is a picture, and the network takes {counted(preparation.channels, 'channel')}; "
             f"give {ARRAY_SUFFIX} arrays of (height, width, {preparation.channels})"
         )
+    _refuse_lost_depth(picture)
     return _fitted(_colour(_on_white(_of_8_bits(ImageOps.exif_transpose(picture)))), preparation)
 
 
@@ -171,9 +179,9 @@ def prepare_array(array: NDArray[Any], preparation: Preparation) -> Pixels:
 def white_of(array: NDArray[Any]) -> float:
     """Return the value that is white: the least of 255, 4095 and 65535 that holds all values, else the largest value.
 
-    Of bytes it is 255, of truth values and of floats up to 1 it is 1, and floats from there to ``FLOATS`` have their
-    largest value. Files declare the bits of their containers,
-    while what is in them often has 12.
+    A depth holds what is beyond it by no more than ``OVERSHOOT``. Of bytes white is 255, of truth values and of floats
+    up to 1 it is 1, and floats from there to ``FLOATS`` have their largest value. Files declare the bits of their
+    containers, while what is in them often has 12.
 
     Raises:
         PictureError: a value is negative or not finite, or the values are no numbers.
@@ -187,11 +195,11 @@ def white_of(array: NDArray[Any]) -> float:
         raise PictureError(f"its values go from {least:g} to {most:g}, a range that is not known; scale them to 0..1")
     if array.dtype.kind in "bf" and most <= FLOATS:
         return max(1.0, most)
-    return next((float(depth) for depth in DEPTHS if most <= depth), most)
+    return next((float(depth) for depth in DEPTHS if most <= depth * OVERSHOOT), most)
 
 
 def to_8_bits(array: NDArray[Any]) -> Pixels:
-    """Return values scaled so that ``white_of`` them is 255, rounded.
+    """Return values scaled so that ``white_of`` them is 255, rounded; what is beyond white is white.
 
     Raises:
         PictureError: their range is not known.
@@ -199,7 +207,19 @@ def to_8_bits(array: NDArray[Any]) -> Pixels:
     white = white_of(array)
     if array.dtype == np.uint8:
         return array
-    return np.rint(array.astype(np.float64) * (255 / white)).astype(np.uint8)
+    return np.rint(array.astype(np.float64) * (255 / white)).clip(max=255).astype(np.uint8)
+
+
+def _refuse_lost_depth(picture: Image.Image) -> None:
+    """Refuse a picture of 16 bits a band that uses 12 or fewer of them: Pillow gives of colours the upper 8 alone."""
+    # Asked before the picture is loaded, which forgets how it was coded.
+    if picture.mode not in ("LA", "RGB", "RGBA") or not any(
+        ";16" in str(tile[3]) for tile in getattr(picture, "tile", ())
+    ):
+        return
+    colours = picture.getextrema()[: 1 if picture.mode == "LA" else 3]
+    if max(int(most) for _, most in colours) <= _LOST:  # type: ignore[misc]
+        raise PictureError("its colours have 16 bits of which 12 at the most are used; write it with 8 bits")
 
 
 def _of_8_bits(picture: Image.Image) -> Image.Image:

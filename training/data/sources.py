@@ -12,7 +12,7 @@ from cache.progress import SILENT, Listener
 from supernet.errors import unknown_name
 from training.config import DEFAULT_BATCH
 from training.data.augment import Augmentation
-from training.data.folders import ClassFiles, check_same_classes, class_files, is_there
+from training.data.folders import ClassFiles, check_same_classes, class_files, holds_classes, is_there
 from training.data.images import DataError, ImageSet
 from training.data.listing import Listing
 from training.data.preparation import Preparation
@@ -116,11 +116,15 @@ def _list_folder(root: Path, split: Split, download: bool, listener: Listener) -
     if download:
         raise DataError("an image folder cannot be downloaded; drop --data.download and set --data.root")
     train, test, own = root / "train", root / "test", _own_validation(root)
-    if split == "test" and not is_there(test):
+    if split == "test" and is_there(train) and not is_there(test):
         raise DataError(f"there is no folder {test}, and test images were asked for; without them leave out --test")
     # A difference between training and test images is told before anything is trained.
-    for other in (test, own):
-        if other is not None and is_there(train) and is_there(other):
+    others = [own] if own is not None else []
+    # An empty folder of test images is none, until they are asked for.
+    if split == "test" or holds_classes(test):
+        others.append(test)
+    for other in others:
+        if is_there(train) and is_there(other):
             check_same_classes(train, other)
     if own is None or split != "train+validation":
         return list_class_folders(test if split == "test" else train, listener)

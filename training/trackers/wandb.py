@@ -25,6 +25,9 @@ from training.records import LostRound, RoundRecord
 
 Mode = Literal["auto", "online", "offline"]
 
+#: Values of wandb's own variable.
+_MODES = ("online", "offline", "disabled", "shared", "dryrun", "run")
+
 _PROGRAM = "from training.trackers.wandb_mirror import main; main()"
 
 #: Exit code of a look for a login that found none; that of ``wandb_mirror``, which is not imported here.
@@ -38,6 +41,19 @@ _LAST_WORDS = 1.0
 
 #: Seconds that a look for a login may take; most of it is the import of wandb.
 _LOOK = 60.0
+
+
+def check_environment(mode: str) -> None:
+    """Refuse a ``WANDB_MODE`` that wandb does not know, before anything is written.
+
+    Raises:
+        UserError: naming it and what is allowed.
+    """
+    given = os.environ.get("WANDB_MODE")
+    if mode != "off" and given is not None and given not in _MODES:
+        raise UserError(
+            f"WANDB_MODE is {given!r}; wandb knows: {', '.join(_MODES)}; set one of them, or unset the variable"
+        )
 
 
 def require_login(mode: str) -> None:
