@@ -187,8 +187,8 @@ def _with_metadata(deployed: Deployed, path: Path, changes: dict[str, str | None
 
 
 _WHOLE: dict[str, Any] = {
-    "side": 8, "channels": 3, "fit": "crop", "orientation": "exif", "depths": [255, 4095, 65535], "floats": 16, "overshoot": 1.0625,
-    "background": 255, "filter": "bicubic", "resolution_filter": "bilinear",
+    "side": 8, "channels": 3, "fit": "crop", "orientation": "exif", "depths": [255, 4095, 65535], "floats": 16,
+    "overshoot": 1.0625, "background": 255, "filter": "bicubic", "resolution_filter": "bilinear",
 }  # fmt: skip
 
 
