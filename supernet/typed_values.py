@@ -114,8 +114,12 @@ def build(cls: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
 
 
 def unknown_field(name: str, known: Iterable[str], prefix: str = "") -> str:
-    """Return the sentence that reports an unknown field: with the nearest of those known, or else with all."""
+    """Return the sentence that reports an unknown field: with how it is meant, the nearest known, or else with all."""
     known = [f"{prefix}{field}" for field in known]
+    group, dot, field = name.partition(".")
+    if dot and group in known:
+        inner = field.replace("-", "_")
+        return f"there is no field {name!r}; fields of a group are written below it: {group}: {{{inner}: …}}"
     nearest = difflib.get_close_matches(name, known, n=1)
     meant = f"did you mean {nearest[0]!r}?" if nearest else f"there are: {', '.join(known)}"
     return f"there is no field {name!r}; {meant}"

@@ -66,7 +66,7 @@ def test_a_finished_run_goes_on_and_its_earlier_rounds_keep_their_bytes(
     outcome = _resume(capsys, run, *arguments)
     length = f"{arguments[1]} {'rounds' if arguments[0] == '--rounds' else 'MACs'}"
     assert f"training ends after {length}, not 2 rounds: from round 3 on its schedules run over" in outcome.err
-    assert "the learning rate goes from 0 to 0.0" in outcome.err
+    assert "the next learning rate is 0.0" in outcome.err
     assert "the run ends with other bytes" not in outcome.err
     after = _files(run)
     assert after[METRICS].startswith(before[METRICS])
@@ -195,10 +195,10 @@ def test_a_length_that_leaves_nothing_to_train_or_ends_nothing_is_refused(
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({}, "the learning rate goes from 0 to 0.025, the largest network's weight from 0.333 to 0.508"),
+        ({}, "the next learning rate is 0.025, not 0, the largest network's weight 0.508, not 0.333"),
         ({"client": ClientConfig(1, 16, 0.05, "constant")}, "the learning rate stays 0.05, the largest"),
-        ({"client": ClientConfig(1, 16, 0.05, "step")}, "the learning rate goes from 0.0005 to 0.005, the largest"),
-        ({"method": "fedavg"}, "the learning rate goes from 0 to 0.025\n"),
+        ({"client": ClientConfig(1, 16, 0.05, "step")}, "the next learning rate is 0.005, not 0.0005, the largest"),
+        ({"method": "fedavg"}, "the next learning rate is 0.025, not 0\n"),
     ],
 )
 def test_what_another_length_does_to_the_schedules_is_said(
@@ -209,7 +209,7 @@ def test_what_another_length_does_to_the_schedules_is_said(
     assert expected in outcome.err
     (_, second) = read_metrics(run)
     assert f"{second['lr']:.3g}" in expected
-    told = "largest network's weight" if second["beta"] is None else f"weight from 0.333 to {second['beta']:.3g}"
+    told = "largest network's weight" if second["beta"] is None else f"weight {second['beta']:.3g}, not 0.333"
     assert (told in outcome.err) == (second["beta"] is not None)
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from strategies import runs
 
 from supernet.errors import UserError
-from supernet.typed_values import typed, typed_text
+from supernet.typed_values import typed, typed_text, unknown_field
 from supernet.yaml_text import parse_yaml
 
 
@@ -151,3 +151,8 @@ def test_text_of_the_command_line_is_text_as_it_is(text: str) -> None:
 )
 def test_words_of_the_command_line_mean_what_their_option_holds(text: str, hint: Any, expected: object) -> None:
     assert typed_text(text, hint, "--field") == expected
+
+
+def test_a_field_with_the_name_of_its_group_before_it_is_told_where_it_belongs() -> None:
+    said = unknown_field("clients.per-round", ["clients", "client"])
+    assert said.endswith("fields of a group are written below it: clients: {per_round: …}")

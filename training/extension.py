@@ -56,12 +56,12 @@ def extension_words(before: Method, now: Method, config: RunConfig, was: RunConf
 
 
 def _schedule_words(old: RoundPlan, new: RoundPlan) -> str:
-    words = f"the learning rate goes from {old.learning_rate:.3g} to {new.learning_rate:.3g}"
+    words = f"the next learning rate is {new.learning_rate:.3g}, not {old.learning_rate:.3g}"
     if old.learning_rate == new.learning_rate:
         words = f"the learning rate stays {new.learning_rate:.3g}"
     if old.beta is None or new.beta is None:
         return words
-    return f"{words}, the largest network's weight from {old.beta:.3g} to {new.beta:.3g}"
+    return f"{words}, the largest network's weight {new.beta:.3g}, not {old.beta:.3g}"
 
 
 def _length(config: RunConfig) -> str:
