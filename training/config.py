@@ -35,6 +35,9 @@ DEFAULT_BATCH = 64
 #: Share of the training images held out for validation.
 DEFAULT_VALIDATION = 0.1
 
+#: Share by which runs may miss the compute they were asked for and still count as equal.
+EQUAL_COMPUTE = 0.01
+
 EngineName = Literal["in-process", "flower"]
 
 #: Methods whose rounds the account of privacy describes.

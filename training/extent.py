@@ -14,9 +14,6 @@ from training.config import SEARCHING_METHODS, RunConfig
 #: Share of a run's compute that is not worth another round.
 _NEGLIGIBLE = 0.005
 
-#: Share by which runs may miss the compute they were asked for and still count as equal.
-EQUAL_COMPUTE = 0.01
-
 
 class Extent(NamedTuple):
     """How much of a run is done, and how much there is to do.

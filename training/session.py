@@ -14,8 +14,8 @@ from supernet.words import command, counted
 from training.accountant import guarantee
 from training.allocator import keep_freed_memory
 from training.checkpoint import RunState, checkpoint_folder, prune_checkpoints
-from training.config import RunConfig, write_config
-from training.extent import EQUAL_COMPUTE, extent, known_rounds
+from training.config import EQUAL_COMPUTE, RunConfig, write_config
+from training.extent import extent, known_rounds
 from training.flower.connection import opened_link
 from training.flower.link import Link
 from training.inputs import PLACES, anchored, named, replaced

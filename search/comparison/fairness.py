@@ -7,7 +7,7 @@ from pathlib import Path
 
 from search.comparison.outcome import Outcome
 from supernet.units import format_quantity
-from training.extent import EQUAL_COMPUTE
+from training.config import EQUAL_COMPUTE
 
 #: File of a checkpoint's weights.
 _SUPERNET = "supernet.safetensors"
