@@ -10,15 +10,13 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cache.entries import Entry, make_entry
+from cache.entries import Entry
 from supernet.errors import UserError
 from supernet.files import write_recorded
 from supernet.json_text import parse_json
 from supernet.probes import exists
 from supernet.space import SearchSpace
-from supernet.units import format_quantity
 from supernet.weights import Tensors, views
-from supernet.words import command, counted
 from training.accountant import exposure_after, guarantee
 from training.aggregation import Fold
 from training.answers import Answers, RoundPlan
@@ -36,6 +34,7 @@ from training.methods.protocol import Method
 from training.models import Branch, Models
 from training.privacy import Noise
 from training.records import RoundRecord, evaluated, lost_round, make_record, record_from_json
+from training.round_failures import go_on, memory_in_evaluation, memory_in_training, too_few_answers
 from training.trackers.protocol import Tracker
 from training.work import Plain
 
@@ -119,11 +118,12 @@ def train(
                     _collect(run, answers, models)
             except OutOfMemoryError as error:
                 writer.finish()
-                raise UserError(_out_of_memory(run, state, models, error)) from error
+                kept, workers = _kept(run, state, models), run.config.execution.workers or 1
+                raise UserError(memory_in_training(run.space, run.folder, error, workers, kept)) from error
             except EngineError as error:
                 writer.finish()
                 _lose(run, answers)
-                raise UserError(f"{error}; {_kept(run, state, models)}; {_go_on(run)}") from error
+                raise UserError(f"{error}; {_kept(run, state, models)}; {go_on(run.folder)}") from error
             except Stopped:
                 writer.finish()
                 _lose(run, answers)
@@ -133,7 +133,8 @@ def train(
             writer.finish()
             if len(answers.accepted) < _quorum(run, plan):
                 _lose(run, answers)
-                raise UserError(_too_few(run, state, models, answers))
+                kept, lr = _kept(run, state, models), run.config.client.lr
+                raise UserError(too_few_answers(run.folder, answers, run.retries, lr, kept))
             # 3. Merge.
             _merge(run, answers, models)
             seconds = time.perf_counter() - started
@@ -300,10 +301,7 @@ def _probe(run: Run, tensors: Tensors, entries: Sequence[Entry]) -> Evaluation:
     try:
         return run.evaluator.probe(tensors, entries)
     except OutOfMemoryError as error:
-        raise UserError(
-            f"out of memory on {error.device}: evaluating {_described(run.space, error)}; go on from the last "
-            f"checkpoint: {_resume(run)}{error.advice('evaluation.batch-size')}"
-        ) from error
+        raise UserError(memory_in_evaluation(run.space, run.folder, error)) from error
 
 
 def _advance(run: Run, state: RunState, answers: Answers) -> RunState:
@@ -363,44 +361,6 @@ def _write_files(run: Run, state: RunState) -> None:
     """Write what the method has to say of a checkpoint, before it: whoever finds a finished run finds that too."""
     for name, text in run.method.files(state).items():
         write_recorded(run.folder / name, text)
-
-
-def _too_few(run: Run, state: RunState, models: Models, answers: Answers) -> str:
-    first, clients, accepted = answers.failures[0], len(answers.plan.assigned), len(answers.accepted)
-    everyone = "the only client" if clients == 1 else f"all {counted(clients, 'client')}"
-    who = f"{clients - accepted} of {counted(clients, 'client')}" if accepted else everyone
-    asked = f", asked {counted(1 + run.retries, 'time')}" if run.retries else ""
-    advice = _go_on(run)
-    if all(failure.kind == "non-finite" for failure in answers.failures):
-        advice = f"if training diverged, start a new run with a lower --client.lr (now {run.config.client.lr})"
-    return (
-        f"{who} of round {state.round + 1} failed{asked} (client {first.task.client}: {first.reason}); "
-        f"{_kept(run, state, models)}; {advice}"
-    )
-
-
-def _go_on(run: Run) -> str:
-    return f"go on with: {_resume(run)}"
-
-
-def _resume(run: Run) -> str:
-    return command("train-supernet", resume=run.folder)
-
-
-def _out_of_memory(run: Run, state: RunState, models: Models, error: OutOfMemoryError) -> str:
-    workers = run.config.execution.workers or 1
-    at_once = f" with {counted(workers, 'client')} at once" if workers > 1 else ""
-    fewer = ", or with --execution.workers 1" if workers > 1 else ""
-    return (
-        f"out of memory on {error.device}: training {_described(run.space, error)}{at_once}; "
-        f"{_kept(run, state, models)}; {_go_on(run)}{error.advice('client.batch-size')}{fewer}"
-    )
-
-
-def _described(space: SearchSpace, error: OutOfMemoryError) -> str:
-    entry = make_entry(space, error.architecture)
-    costs = f"{format_quantity(entry.macs)} MACs and {format_quantity(entry.params)} parameters"
-    return f"the network of {costs} at batch {error.batch_size}"
 
 
 def _kept(run: Run, state: RunState, models: Models) -> str:
