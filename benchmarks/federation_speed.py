@@ -27,7 +27,7 @@ from cache.progress import SILENT
 from supernet.genes import largest_genes
 from supernet.space import HeadSpec, SearchSpace, StageSpec, StemSpec, load_space, space_to_mapping
 from supernet.weights import initial_tensors
-from training.checkpoint import RunState
+from training.checkpoint_state import RunState
 from training.clients import ClientsConfig
 from training.config import CheckpointConfig, EvaluationConfig, RunConfig, config_to_mapping
 from training.curriculum import Counts

@@ -36,7 +36,8 @@ from supernet.weights import Tensors, initial_tensors, views
 from training.aggregation import Fold
 from training.allocator import keep_freed_memory
 from training.answers import Answers, RoundPlan
-from training.checkpoint import RunState, save_checkpoint
+from training.checkpoint import save_checkpoint
+from training.checkpoint_state import RunState
 from training.client import Recipe
 from training.config import ClientConfig
 from training.curriculum import Counts

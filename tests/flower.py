@@ -16,7 +16,7 @@ from cache.progress import SILENT
 from supernet.typed_yaml import from_mapping
 from supernet.weights import Tensors
 from training import run_images
-from training.checkpoint import RunState
+from training.checkpoint_state import RunState
 from training.clients import ClientsConfig
 from training.config import CheckpointConfig, DataConfig, EvaluationConfig, RunConfig
 from training.data.listing import Listing

@@ -17,7 +17,7 @@ from supernet.slices import supernet_architecture
 from supernet.space import SearchSpace
 from supernet.weights import Tensors, extract, initial_tensors
 from training.capabilities import capabilities
-from training.checkpoint import RunState
+from training.checkpoint_state import RunState
 from training.client import LocalTrainer, Recipe
 from training.clients import ClientsConfig
 from training.config import CheckpointConfig, ClientConfig, EvaluationConfig, RunConfig, config_to_mapping

@@ -20,10 +20,7 @@ from training.checkpoint import (
     SERVER,
     STATE,
     SUPERNET,
-    Best,
     CheckpointError,
-    Origin,
-    RunState,
     best_checkpoint,
     branch_file,
     checkpoint_folder,
@@ -33,6 +30,7 @@ from training.checkpoint import (
     save_checkpoint,
     tidy_checkpoints,
 )
+from training.checkpoint_state import Best, Origin, RunState
 from training.curriculum import Counts
 from training.models import Branch
 
@@ -253,7 +251,8 @@ _WRITE_WITH_LITTLE_ROOM = """
 import resource, sys
 from pathlib import Path
 from simulation import random_tensors
-from training.checkpoint import CheckpointError, RunState, save_checkpoint
+from training.checkpoint import CheckpointError, save_checkpoint
+from training.checkpoint_state import RunState
 from training.curriculum import Counts
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)

@@ -11,7 +11,8 @@ from processes import PATIENCE
 from simulation import Recorder, checkpoint_names, random_tensors, same_bytes
 
 from supernet.weights import Tensors
-from training.checkpoint import Best, CheckpointError, RunState, checkpoint_folder, load_checkpoint, newest_checkpoint
+from training.checkpoint import CheckpointError, checkpoint_folder, load_checkpoint, newest_checkpoint
+from training.checkpoint_state import Best, RunState
 from training.checkpoint_writer import CheckpointWriter
 from training.curriculum import Counts
 

@@ -32,15 +32,8 @@ from supernet.architecture_file import ARCHITECTURE
 from supernet.errors import UserError
 from supernet.weights import extract
 from training.capabilities import Capability, capabilities
-from training.checkpoint import (
-    Checkpoint,
-    Origin,
-    RunState,
-    branch_file,
-    checkpoint_folder,
-    load_checkpoint,
-    newest_checkpoint,
-)
+from training.checkpoint import Checkpoint, branch_file, checkpoint_folder, load_checkpoint, newest_checkpoint
+from training.checkpoint_state import Origin, RunState
 from training.clients import ClientsConfig
 from training.config import CheckpointConfig, EvaluationConfig, RunConfig
 from training.messages import Task, Update

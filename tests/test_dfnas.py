@@ -30,7 +30,8 @@ from supernet.slices import tensor_shapes
 from supernet.weights import views
 from training.accountant import PrivacyConfig
 from training.capabilities import Capability
-from training.checkpoint import RunState, load_checkpoint, newest_checkpoint
+from training.checkpoint import load_checkpoint, newest_checkpoint
+from training.checkpoint_state import RunState
 from training.clients import ClientsConfig
 from training.config import CheckpointConfig, RunConfig
 from training.curriculum import Counts

@@ -13,7 +13,7 @@ from federation import arguments_of, finished_run, micro_config, read_metrics
 from cache.progress import SILENT
 from supernet.errors import UserError
 from supernet.words import counted
-from training.checkpoint import Origin, RunState
+from training.checkpoint_state import Origin, RunState
 from training.cli import main
 from training.config import CheckpointConfig, ClientConfig, RunConfig, ServerConfig
 from training.curriculum import Counts

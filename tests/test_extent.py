@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from training.checkpoint import Origin, RunState
+from training.checkpoint_state import Origin, RunState
 from training.config import RunConfig
 from training.curriculum import Counts
 from training.extent import Extent, extent, known_rounds

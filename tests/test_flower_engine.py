@@ -43,7 +43,8 @@ from supernet.errors import UserError
 from supernet.slices import tensor_shapes
 from supernet.weights import Tensors, views
 from training.calibration import blank_network
-from training.checkpoint import RunState, load_checkpoint, newest_checkpoint
+from training.checkpoint import load_checkpoint, newest_checkpoint
+from training.checkpoint_state import RunState
 from training.client import LocalTrainer
 from training.clients import ClientsConfig
 from training.config import ClientConfig, DataConfig, EvaluationConfig, RunConfig, ServerConfig

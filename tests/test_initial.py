@@ -17,7 +17,8 @@ from cache.progress import Listener
 from supernet.errors import UserError
 from supernet.weights import Tensors, initial_tensors
 from training.accountant import PrivacyConfig
-from training.checkpoint import Best, best_checkpoint, load_checkpoint, newest_checkpoint, save_checkpoint
+from training.checkpoint import best_checkpoint, load_checkpoint, newest_checkpoint, save_checkpoint
+from training.checkpoint_state import Best
 from training.cli import main
 from training.clients import ClientsConfig
 from training.config import DataConfig, RunConfig

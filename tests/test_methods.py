@@ -25,7 +25,7 @@ from supernet.genes import intersection
 from supernet.slices import slices
 from supernet.weights import extract
 from training.capabilities import Capability, capabilities
-from training.checkpoint import RunState
+from training.checkpoint_state import RunState
 from training.clients import ClientsConfig
 from training.compute import macs_of, training_macs
 from training.config import RunConfig

@@ -21,29 +21,8 @@ from supernet.slices import supernet_architecture, tensor_shapes
 from supernet.space import SearchSpace
 from supernet.tensor_files import read_tensors
 from supernet.weights import Tensors
-from training.checkpoint_state import VERSION, WITHOUT_DIGESTS, Best, Body, Origin, RunState, body_to_json, read_body
+from training.checkpoint_state import VERSION, WITHOUT_DIGESTS, Best, Body, RunState, body_to_json, read_body
 from training.models import Branch
-
-__all__ = [
-    "CHECKPOINTS",
-    "SERVER",
-    "STATE",
-    "SUPERNET",
-    "Best",
-    "Checkpoint",
-    "CheckpointError",
-    "Origin",
-    "RunState",
-    "best_checkpoint",
-    "branch_file",
-    "checkpoint_folder",
-    "load_checkpoint",
-    "newest_checkpoint",
-    "prune_checkpoints",
-    "read_checkpoint_config",
-    "save_checkpoint",
-    "tidy_checkpoints",
-]
 
 CHECKPOINTS = "checkpoints"
 SUPERNET = "supernet.safetensors"

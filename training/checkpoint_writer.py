@@ -7,7 +7,8 @@ from typing import Any, NamedTuple, Self
 
 from torch import Tensor
 
-from training.checkpoint import RunState, prune_checkpoints, save_checkpoint
+from training.checkpoint import prune_checkpoints, save_checkpoint
+from training.checkpoint_state import RunState
 from training.models import Branch
 from training.trackers.protocol import Tracker
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -301,10 +301,7 @@ class RunConfig:
     flower: FlowerConfig = dataclasses.field(default_factory=FlowerConfig)
 
     def __post_init__(self) -> None:
-        # What a checkpoint says of the configuration is JSON, which knows no others.
-        for name, value in _numbers(config_to_mapping(self)):
-            if not math.isfinite(value):
-                raise UserError(f"{name} is {value}; it must be a finite number")
+        _check_finite(config_to_mapping(self))
         wanted = self.flower.min_clients
         if wanted is not None and wanted > self.clients.count:
             raise UserError(f"flower.min_clients is {wanted}, more than the {self.clients.count} of clients.count")
@@ -366,16 +363,12 @@ def check_unedited(path: Path) -> None:
         raise UserError(f"{error}; changes are given as options of {resume}") from error
 
 
-def _numbers(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
-    """Yield the numbers of a configuration with the names of their fields."""
-    if isinstance(value, dict):
-        for field, inner in value.items():
-            yield from _numbers(inner, f"{name}.{field}" if name else field)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _numbers(inner, name)
-    elif isinstance(value, float):
-        yield name, value
+def _check_finite(settings: Mapping[str, Any]) -> None:
+    # What a checkpoint says of the configuration is JSON, which knows no others.
+    for name, value in by_full_name(settings).items():
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, float) and not math.isfinite(number):
+                raise UserError(f"{name} is {number}; it must be a finite number")
 
 
 def _plain(value: Any) -> Any:

@@ -9,7 +9,7 @@ from supernet.errors import UserError
 from supernet.units import format_quantity
 from supernet.words import counted
 from training.answers import RoundPlan
-from training.checkpoint import RunState
+from training.checkpoint_state import RunState
 from training.config import RunConfig
 from training.extent import extent
 from training.methods.protocol import Method

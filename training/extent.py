@@ -8,7 +8,7 @@ Compute comes in whole steps of whole clients: a run that has all but half a per
 from typing import NamedTuple
 
 from supernet.units import parse_quantity
-from training.checkpoint import RunState
+from training.checkpoint_state import RunState
 from training.config import SEARCHING_METHODS, RunConfig
 
 #: Share of a run's compute that is not worth another round.

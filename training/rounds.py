@@ -20,7 +20,8 @@ from supernet.weights import Tensors, views
 from training.accountant import exposure_after, guarantee
 from training.aggregation import Fold
 from training.answers import Answers, RoundPlan
-from training.checkpoint import Best, RunState, checkpoint_folder, save_checkpoint
+from training.checkpoint import checkpoint_folder, save_checkpoint
+from training.checkpoint_state import Best, RunState
 from training.checkpoint_writer import CheckpointWriter
 from training.config import RunConfig
 from training.engines.protocol import Engine, EngineError, Stopped, never

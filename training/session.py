@@ -13,7 +13,8 @@ from supernet.units import format_at_least, format_bytes, format_quantity, parse
 from supernet.words import command, counted
 from training.accountant import guarantee
 from training.allocator import keep_freed_memory
-from training.checkpoint import RunState, checkpoint_folder, prune_checkpoints
+from training.checkpoint import checkpoint_folder, prune_checkpoints
+from training.checkpoint_state import RunState
 from training.config import EQUAL_COMPUTE, RunConfig, write_config
 from training.extent import extent, known_rounds
 from training.flower.connection import opened_link

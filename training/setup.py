@@ -20,7 +20,8 @@ from supernet.space import SearchSpace, load_space
 from supernet.weights import Tensors, initial_tensors
 from supernet.words import counted
 from training.accountant import require_accountant
-from training.checkpoint import Checkpoint, RunState, load_checkpoint, newest_checkpoint, save_checkpoint
+from training.checkpoint import Checkpoint, load_checkpoint, newest_checkpoint, save_checkpoint
+from training.checkpoint_state import RunState
 from training.config import RunConfig, config_to_mapping
 from training.config_changes import RESUME_MAY_ADAPT, RESUME_MAY_EXTEND, changed_fields
 from training.curriculum import Counts

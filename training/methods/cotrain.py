@@ -11,7 +11,7 @@ from supernet.architecture import Architecture
 from supernet.genes import intersection
 from supernet.space import SearchSpace
 from training.answers import RoundPlan
-from training.checkpoint import RunState
+from training.checkpoint_state import RunState
 from training.curriculum import runnable_entries
 from training.evaluation import choose_probes
 from training.methods.draws import drawn_clients, equal_plan

@@ -26,7 +26,7 @@ from supernet.errors import UserError
 from supernet.slices import supernet_architecture
 from supernet.units import parse_quantity
 from training.answers import Answers, RoundPlan
-from training.checkpoint import RunState
+from training.checkpoint_state import RunState
 from training.methods.decisions import Decisions, decisions_from_json, mean_of, undecided
 from training.methods.draws import able_among, drawn_clients, equal_plan
 from training.methods.protocol import Ground, SupernetMethod

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from cache.entries import Entry
 from supernet.words import counted
 from training.answers import RoundPlan
-from training.checkpoint import RunState
+from training.checkpoint_state import RunState
 from training.clients import draw_clients
 from training.config import RunConfig
 from training.engines.protocol import EngineError

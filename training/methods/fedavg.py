@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from cache.entries import Entry
 from supernet.architecture_file import ARCHITECTURE, architecture_text
 from training.answers import RoundPlan
-from training.checkpoint import RunState
+from training.checkpoint_state import RunState
 from training.methods.draws import able_among, drawn_clients, equal_plan
 from training.methods.protocol import Ground, SupernetMethod
 from training.methods.start import largest_for_all, named_entry

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from cache.entries import Entry
 from training.aggregation import maxnet_weights
 from training.answers import Answers, RoundPlan
-from training.checkpoint import RunState
+from training.checkpoint_state import RunState
 from training.curriculum import Assigner
 from training.evaluation import choose_probes
 from training.extent import extent

@@ -9,7 +9,7 @@ from supernet.layouts import IntArray
 from supernet.space import SearchSpace
 from training.answers import Answers, RoundPlan
 from training.capabilities import Capability
-from training.checkpoint import RunState
+from training.checkpoint_state import RunState
 from training.config import RunConfig
 
 

@@ -26,7 +26,7 @@ from supernet.errors import UserError
 from supernet.slices import supernet_architecture
 from supernet.units import format_quantity, parse_quantity
 from training.answers import Answers, RoundPlan
-from training.checkpoint import Origin, RunState
+from training.checkpoint_state import Origin, RunState
 from training.methods.decnas.accounting import ACCOUNTING, NOTHING, Account, Costs, straightforward
 from training.methods.decnas.candidates import Candidate, least_macs, nearest_candidates
 from training.methods.decnas.entrants import Clients
