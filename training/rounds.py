@@ -171,12 +171,13 @@ def _concluded(run: Run, state: RunState, models: Models, record: RoundRecord) -
     Whoever wants to stop waits for no evaluation: one that is due is owed, and made up for when the run is resumed.
     """
     evaluation, seconds, stop = Evaluation(), 0.0, run.should_stop()
-    if _evaluation_due(run, state):
+    due, wanted = _probes_due(run, state), run.method.tested(state)
+    if due or wanted:
         try:
             with run.interruptible.evaluating():
                 if stop:
                     raise Stopped
-                evaluation, seconds = _evaluate(run, state, models)
+                evaluation, seconds = _evaluate(run, state, models, wanted, due=due)
         except Stopped:
             run.tracker.round_done(dataclasses.replace(record, owed=True))
             return dataclasses.replace(state, owed=json.dumps(record.to_json())), True
@@ -285,14 +286,11 @@ def _probes_due(run: Run, state: RunState) -> bool:
     return state.round % run.config.evaluation.every == 0 or extent(run.config, state).finished
 
 
-def _evaluation_due(run: Run, state: RunState) -> bool:
-    """Return whether the probes, or networks that the method asks for, are to be measured after this round."""
-    return _probes_due(run, state) or bool(run.method.tested(state))
-
-
-def _evaluate(run: Run, state: RunState, models: Models) -> tuple[Evaluation, float]:
-    """Return the probes' accuracies when they are due, those the method asks for, and the seconds of both."""
-    due, wanted, started = _probes_due(run, state), run.method.tested(state), time.perf_counter()
+def _evaluate(
+    run: Run, state: RunState, models: Models, wanted: Mapping[str, Entry], *, due: bool
+) -> tuple[Evaluation, float]:
+    """Return the probes' accuracies when they are due, those the method has wanted, and the seconds of both."""
+    started = time.perf_counter()
     evaluation = _probe(run, models.supernet, run.method.probes(state)) if due else Evaluation()
     tested = {name: mean_accuracy(_probe(run, models.tensors(name), [entry]).probes) for name, entry in wanted.items()}
     return dataclasses.replace(evaluation, tested=tested), time.perf_counter() - started
