@@ -30,13 +30,13 @@ def parse_quantity(text: str) -> int:
     return round(_parse(text, _QUANTITY, _SCALES, 1, "number; write it like 60M, 1.2G or 6e7"))
 
 
-def parse_bytes(text: str) -> int:
-    """Read a positive size such as ``4MB``, ``500 kB`` or ``2MiB`` in bytes.
+def parse_bytes(text: str, *, least: int = 1) -> int:
+    """Read a size such as ``4MB``, ``500 kB`` or ``2MiB`` in bytes, of ``least`` bytes or more.
 
     Raises:
-        BudgetError: the text is no size, or not positive.
+        BudgetError: the text is no size, or a smaller one.
     """
-    return round(_parse(text, _SIZE, _BYTES, 1, "size; write it like 4MB, 500kB or 2MiB"))
+    return round(_parse(text, _SIZE, _BYTES, least, "size; write it like 4MB, 500kB or 2MiB"))
 
 
 def parse_milliseconds(text: str) -> float:

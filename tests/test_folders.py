@@ -274,14 +274,14 @@ def test_a_folder_that_may_not_be_read_is_an_error_that_names_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
 ) -> None:
     _touch(tmp_path / "cat" / "sub" / "1.png")
-    really = Path.iterdir
+    really = os.scandir
 
     def refuse(path: Path) -> object:
         if path == tmp_path / at:
             raise PermissionError(13, "Permission denied", str(path))
         return really(path)
 
-    monkeypatch.setattr(Path, "iterdir", refuse)
+    monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(
         DataError, match=r"cannot read the folder .*: Permission denied; mend its permissions"
     ) as caught:

@@ -173,7 +173,7 @@ def _class_folders(folder: Path, skipped: Skipped) -> dict[str, Path]:
     roots: dict[str, Path] = {}
     for entry in _entries(folder, skipped):
         if not _is_folder(entry):
-            skipped.outside.append(entry)
+            skipped.outside.append(Path(entry))
             continue
         name = _composed(entry)
         if name in roots:
@@ -182,7 +182,7 @@ def _class_folders(folder: Path, skipped: Skipped) -> dict[str, Path]:
                 f"{folder} holds two folders whose names look equal, {roots[name].name!a} and {entry.name!a}; "
                 "put their images into one"
             )
-        roots[name] = entry
+        roots[name] = Path(entry)
     if not roots:
         raise DataError(f"{folder} is empty: it holds no CLASS folders")
     return dict(sorted(roots.items()))
@@ -190,19 +190,26 @@ def _class_folders(folder: Path, skipped: Skipped) -> dict[str, Path]:
 
 def _files_of(folder: Path, roots: dict[str, Path], skipped: Skipped) -> list[list[Path]]:
     """Return the image files of every class, sorted."""
-    found: list[list[Path]] = [[] for _ in roots]
+    real: list[list[str]] = [[] for _ in roots]
     suffixes = image_suffixes()
     links: list[tuple[int, Path]] = []
-    for label, path in _walk(folder, roots, skipped):
-        if path.suffix.lower() not in suffixes:
-            skipped.others.append(path)
-        elif path.is_symlink():
-            links.append((label, path))
+    for label, entry in _walk(folder, roots, skipped):
+        if os.path.splitext(entry.name)[1].lower() not in suffixes:
+            skipped.others.append(Path(entry))
+        elif entry.is_symlink():
+            links.append((label, Path(entry)))
         else:
-            found[label].append(path)
+            real[label].append(entry.path)
+    # Texts are sorted by their parts, as paths are, in a tenth of the time.
+    found = [[Path(text) for text in sorted(texts, key=_parts)] for texts in real]
     if links:
         _add_linked(found, sorted(links), skipped)
-    return [sorted(files) for files in found]
+        found = [sorted(files) for files in found]
+    return found
+
+
+def _parts(text: str) -> list[str]:
+    return text.split(os.sep)
 
 
 def _add_linked(found: list[list[Path]], links: Sequence[tuple[int, Path]], skipped: Skipped) -> None:
@@ -215,7 +222,7 @@ def _add_linked(found: list[list[Path]], links: Sequence[tuple[int, Path]], skip
             skipped.repeated.append(path)
 
 
-def _walk(folder: Path, roots: dict[str, Path], skipped: Skipped) -> Iterator[tuple[int, Path]]:
+def _walk(folder: Path, roots: dict[str, Path], skipped: Skipped) -> Iterator[tuple[int, os.DirEntry[str]]]:
     """Yield (label, file); real folders before linked ones, so that a link takes no images from another class."""
     # Through a link nobody reads the split as a whole, nor what it lies in.
     seen = {_identity(above) for above in (folder.resolve(), *folder.resolve().parents)}
@@ -231,11 +238,11 @@ def _walk(folder: Path, roots: dict[str, Path], skipped: Skipped) -> Iterator[tu
             continue
         for entry in _entries(current, skipped):
             if _is_folder(entry):
-                (linked if entry.is_symlink() else waiting).append((label, entry))
+                (linked if entry.is_symlink() else waiting).append((label, Path(entry)))
             elif entry.is_file():
                 yield label, entry
             else:
-                skipped.others.append(entry)
+                skipped.others.append(Path(entry))
 
 
 def _enter(root: Path, seen: set[tuple[int, int]]) -> None:
@@ -256,40 +263,56 @@ def _identity(path: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _entries(folder: Path, skipped: Skipped) -> list[Path]:
+def _entries(folder: Path, skipped: Skipped) -> list[os.DirEntry[str]]:
     """Return what a folder holds, sorted, without leftovers.
+
+    What an entry is the folder's own list says: of 50,000 files none is looked at for it.
 
     Raises:
         DataError: it is no folder, may not be read, or holds a broken link.
     """
     try:
-        entries = sorted(folder.iterdir())
+        with os.scandir(folder) as scanned:
+            entries = sorted(scanned, key=lambda entry: entry.name)
     except FileNotFoundError as error:
         raise DataError(f"there is no folder {folder}; {_LAYOUT}") from error
     except NotADirectoryError as error:
         raise DataError(f"{folder} is a file, and a folder is expected; {_LAYOUT}") from error
     except OSError as error:
         raise DataError(f"cannot read the folder {folder}: {error.strerror or error}; mend its permissions") from error
-    skipped.leftovers += [entry for entry in entries if is_leftover(entry.name)]
-    return [entry for entry in entries if not is_leftover(entry.name)]
+    kept: list[os.DirEntry[str]] = []
+    for entry in entries:
+        if is_leftover(entry.name):
+            skipped.leftovers.append(Path(entry))
+        else:
+            kept.append(entry)
+    # A folder may be listed and yet not entered: one of its files tells for all.
+    for entry in kept[:1]:
+        _check_there(entry)
+    return kept
 
 
-def _is_folder(entry: Path) -> bool:
+def _is_folder(entry: os.DirEntry[str]) -> bool:
     """Return whether something that is listed is a folder or a link to one.
 
     Raises:
         DataError: it is a broken link, or may not be looked at.
     """
-    if not is_there(entry):
-        raise DataError(f"{entry} has gone while it was read; try again")
+    if entry.is_symlink():
+        _check_there(entry)
     return entry.is_dir()
 
 
-def _composed(entry: Path) -> str:
+def _check_there(entry: os.DirEntry[str]) -> None:
+    if not is_there(Path(entry)):
+        raise DataError(f"{entry.path} has gone while it was read; try again")
+
+
+def _composed(entry: os.DirEntry[str]) -> str:
     try:
         entry.name.encode()
     except UnicodeEncodeError as error:
-        raise DataError(f"the name of the folder {str(entry)!a} is no valid UTF-8; rename it") from error
+        raise DataError(f"the name of the folder {entry.path!a} is no valid UTF-8; rename it") from error
     return unicodedata.normalize("NFC", entry.name)
 
 

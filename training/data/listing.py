@@ -25,8 +25,8 @@ class Pictures(Protocol):
     def subset(self, positions: Tensor) -> "Pictures":
         """Return those at ``positions``."""
 
-    def read(self, preparation: Preparation, listener: Listener) -> Tensor:
-        """Return their pixels, (N, channels, side, side) uint8."""
+    def read(self, preparation: Preparation, listener: Listener, *, keep: bool = True) -> Tensor:
+        """Return their pixels, (N, channels, side, side) uint8; with ``keep`` the next command finds them decoded."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,13 +53,15 @@ class Listing:
         held_out = int((positions >= len(self) - self.held_out).sum())
         return Listing(self.labels[positions], self.classes, self.pictures.subset(positions), held_out)
 
-    def read(self, preparation: Preparation, listener: Listener = SILENT) -> ImageSet:
+    def read(self, preparation: Preparation, listener: Listener = SILENT, *, keep: bool = True) -> ImageSet:
         """Return the images decoded; ``listener`` follows, and is told of what looks wrong.
+
+        With ``keep`` they are kept decoded for the next command that reads them.
 
         Raises:
             DataError: one cannot be decoded or prepared; the message names it.
         """
-        images = self.pictures.read(preparation, listener)
+        images = self.pictures.read(preparation, listener, keep=keep)
         data = ImageSet(images, self.labels, self.classes, self.pictures.paths)
         remark = constant_words(data)
         if remark is not None:

@@ -3,10 +3,12 @@
 import contextlib
 import dataclasses
 import os
+import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 import torch
@@ -14,7 +16,9 @@ from torch import Tensor
 
 from cache.progress import Listener
 from supernet.words import counted
+from training.data.decoded import Decoded
 from training.data.images import DataError
+from training.data.kept_pixels import kept_or_decoded
 from training.data.preparation import (
     ARRAY_SUFFIX,
     PictureError,
@@ -27,48 +31,43 @@ from training.data.preparation import (
 #: Pictures that take long enough to be followed, and between two reports.
 _MANY, _EVERY = 2000, 100
 
-#: What happens to pictures that are no squares.
-_FITS = {"crop": "cropped to their centre", "pad": "padded with white", "stretch": "stretched to squares"}
-
 
 @dataclasses.dataclass(frozen=True)
 class Files:
-    """Pictures in files of their own."""
+    """Pictures in files of their own.
+
+    Attributes:
+        paths: the files.
+        whole: the files that these were chosen from, None if these are all.
+    """
 
     paths: tuple[Path, ...]
+    whole: "Files | None" = dataclasses.field(default=None, compare=False, repr=False)
 
     def subset(self, positions: Tensor) -> "Files":
         """Return those at ``positions``."""
-        return Files(tuple(self.paths[position] for position in positions.tolist()))
+        return Files(tuple(self.paths[position] for position in positions.tolist()), self)
 
-    def read(self, preparation: Preparation, listener: Listener) -> Tensor:
+    def read(self, preparation: Preparation, listener: Listener, *, keep: bool = True) -> Tensor:
         """Return their pixels, (N, channels, side, side) uint8; ``listener`` is told of those that are no squares.
 
         Raises:
             DataError: one cannot be decoded, or all together do not fit into memory.
+            UserError: see ``kept_or_decoded``.
         """
         self._check_channels(preparation)
         check_memory(len(self.paths), preparation)
-        oblong: list[Path] = []
 
-        def decode(position: int) -> Pixels:
-            path = self.paths[position]
-            try:
-                pixels, (width, height) = read_sized(path, preparation)
-            except PictureError as error:
-                raise DataError(f"cannot decode {path}: {' '.join(str(error).split())}; repair or remove it") from error
-            if width != height:
-                oblong.append(path)
-            return pixels
+        def decode(paths: Sequence[Path]) -> Decoded:
+            return decoded_files(paths, preparation, listener)
 
-        with _warnings_told(listener):
-            pixels = _filled(len(self.paths), preparation, decode, listener)
-        if oblong:
-            listener.remark(
-                f"not square: {len(oblong):,} of {counted(len(self.paths), 'picture')} (e.g. {min(oblong)}); they are "
-                f"{_FITS[preparation.fit]}; data.fit may be crop, pad or stretch"
-            )
-        return pixels
+        decoded = kept_or_decoded(self._lists(), preparation, decode, listener, keep=keep)
+        decoded.tell(self.paths, preparation, listener)
+        return decoded.pixels
+
+    def _lists(self) -> list[tuple[Path, ...]]:
+        """Return the files, those they were chosen from, and so on."""
+        return [self.paths] if self.whole is None else [self.paths, *self.whole._lists()]
 
     def _check_channels(self, preparation: Preparation) -> None:
         pictures = [path for path in self.paths if path.suffix.lower() != ARRAY_SUFFIX]
@@ -97,12 +96,13 @@ class Arrays:
         """Return those at ``positions``."""
         return Arrays(self.name, self.pixels[positions.numpy()])
 
-    def read(self, preparation: Preparation, listener: Listener) -> Tensor:
-        """Return their pixels, (N, channels, side, side) uint8.
+    def read(self, preparation: Preparation, listener: Listener, *, keep: bool = True) -> Tensor:
+        """Return their pixels, (N, channels, side, side) uint8. They lie in a file of their own: none is kept.
 
         Raises:
             DataError: they have other channels, or all together do not fit into memory.
         """
+        del keep
         side, channels = preparation.side, preparation.channels
         check_memory(len(self.pixels), preparation)
         if self.pixels.shape[1:] == (side, side, channels):
@@ -116,6 +116,28 @@ class Arrays:
                 raise DataError(f"an image of {self.name} does not fit the space: {error}") from error
 
         return _filled(len(self.pixels), preparation, prepare, listener)
+
+
+def decoded_files(paths: Sequence[Path], preparation: Preparation, listener: Listener) -> Decoded:
+    """Return the pictures of files decoded, on all cores; ``listener`` follows.
+
+    Raises:
+        DataError: one cannot be decoded; the message names the first that cannot.
+    """
+    oblong = np.zeros(len(paths), dtype=np.bool_)
+
+    def decode(position: int) -> Pixels:
+        path, noted.position = paths[position], position
+        try:
+            pixels, (width, height) = read_sized(path, preparation)
+        except PictureError as error:
+            raise DataError(f"cannot decode {path}: {' '.join(str(error).split())}; repair or remove it") from error
+        oblong[position] = width != height
+        return pixels
+
+    with _warnings_noted() as noted:
+        pixels = _filled(len(paths), preparation, decode, listener)
+    return Decoded(pixels, torch.from_numpy(oblong), noted.warnings)
 
 
 def check_memory(count: int, preparation: Preparation) -> None:
@@ -155,12 +177,35 @@ def _filled(count: int, preparation: Preparation, decode: Callable[[int], Pixels
     return torch.from_numpy(pixels)
 
 
+class _Noted(threading.local):
+    """What Pillow warns of by picture; each thread has the position of the picture that it is at."""
+
+    position: int | None = None
+
+    def __init__(self, warnings: dict[int, str]) -> None:
+        self.warnings = warnings
+
+
 @contextlib.contextmanager
-def _warnings_told(listener: Listener) -> Iterator[None]:
-    """Tell of what Pillow warns of in one line instead of many."""
-    with warnings.catch_warnings(record=True) as caught:
+def _warnings_noted() -> Iterator[_Noted]:
+    """Note what Pillow warns of instead of printing it; the first of each picture."""
+    noted = _Noted({})
+    with warnings.catch_warnings():
         warnings.simplefilter("always")
-        yield
-    if caught:
-        words = " ".join(str(caught[0].message).split())
-        listener.remark(f"Pillow warns of {counted(len(caught), 'picture')}, first: {words}")
+        others = warnings.showwarning
+
+        def note(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if noted.position is None:
+                others(message, category, filename, lineno, file, line)
+            else:
+                noted.warnings.setdefault(noted.position, " ".join(str(message).split()))
+
+        warnings.showwarning = note
+        yield noted

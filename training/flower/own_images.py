@@ -117,7 +117,9 @@ def _read(node: NodeConfig, config: RunConfig, preparation: Preparation) -> OwnI
         given = shares(config, listing)
         training = torch.tensor(given.clients[node.client])
         validation = torch.tensor(given.validation[node.client :: config.clients.count], dtype=torch.int64)
-    return OwnImages(*(listing.subset(part).read(preparation, told) for part in (training, validation)))
+    # What is read here is kept by this module, for all kinds of data.
+    parts = (listing.subset(part) for part in (training, validation))
+    return OwnImages(*(part.read(preparation, told, keep=False) for part in parts))
 
 
 def _keep(path: Path, images: OwnImages) -> None:

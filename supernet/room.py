@@ -1,0 +1,88 @@
+"""Room: how many bytes of what can be made again are kept on disk, and what makes way for more."""
+
+import contextlib
+import os
+import shutil
+from pathlib import Path
+
+from supernet.errors import BudgetError, UserError
+from supernet.units import format_bytes, parse_bytes
+
+#: Names how many bytes are kept.
+VARIABLE = "FEDPARETO_CACHE_SIZE"
+
+#: Bytes that are kept where nobody says how many.
+_USUAL = 20 * 10**9
+
+#: What is kept takes no more than this share of what the disk would have free without it.
+_SHARE = 0.5
+
+
+class NoRoomError(UserError):
+    """A thing that is larger than all that may be kept."""
+
+
+def kept_bytes() -> int:
+    """Return how many bytes may be kept by the user's word; 0 keeps nothing.
+
+    Raises:
+        UserError: the variable of the environment holds no size.
+    """
+    text = os.environ.get(VARIABLE)
+    if not text:
+        return _USUAL
+    try:
+        return parse_bytes(text, least=0)
+    except BudgetError as error:
+        raise UserError(f"{VARIABLE} is wrong: {error}, or 0 to keep nothing") from error
+
+
+def make_room(folder: Path, suffix: str, needed: int) -> None:
+    """Remove files with a ``suffix`` from ``folder``, those unused for longest first, until ``needed`` bytes more fit.
+
+    A process that has such a file open or mapped keeps its content: the name goes, and the bytes stay on the disk until
+    the last process has closed them. Two processes that make room at once may together keep more than is allowed,
+    until the next does.
+
+    Raises:
+        NoRoomError: they would not fit into an empty folder; nothing is removed then.
+        UserError: ``kept_bytes`` raises it.
+    """
+    files = _by_last_use(folder, suffix)
+    taken = sum(size for _, size, _ in files)
+    allowed = min(kept_bytes(), int(_SHARE * (_free(folder) + taken)))
+    if needed > allowed:
+        raise NoRoomError(f"{format_bytes(needed)} are needed and {format_bytes(allowed)} may be kept ({VARIABLE})")
+    for _, size, path in files:
+        if taken + needed <= allowed:
+            break
+        # What may not be removed, or is gone, is left to whoever owns it.
+        with contextlib.suppress(OSError):
+            path.unlink()
+            taken -= size
+
+
+def mark_used(path: Path) -> None:
+    """Note that a kept file is used now; where it cannot be noted the file only ages sooner."""
+    with contextlib.suppress(OSError):
+        os.utime(path)
+
+
+def _by_last_use(folder: Path, suffix: str) -> list[tuple[int, int, Path]]:
+    """Return (time of last use, bytes, path) of the files with a suffix, oldest first."""
+    found = []
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.endswith(suffix) and not entry.name.startswith(".") and entry.is_file(follow_symlinks=False):
+                with contextlib.suppress(FileNotFoundError):
+                    status = entry.stat(follow_symlinks=False)
+                    found.append((status.st_mtime_ns, status.st_size, Path(entry)))
+    return sorted(found)
+
+
+def _free(folder: Path) -> int:
+    """Return the free bytes of the disk that a folder is on, or will be on once it is made."""
+    for place in (folder, *folder.absolute().parents):
+        with contextlib.suppress(OSError):
+            return shutil.disk_usage(place).free
+    return 0

@@ -1,0 +1,44 @@
+"""Stamps: what the file system says of a file, which changes whenever the file does."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+#: Some file systems note times in steps of two seconds (FAT).
+_STEP_NS = 2 * 10**9
+
+
+class Stamp(NamedTuple):
+    """Size, inode and times of a file.
+
+    The inode and the time of the last change of the inode tell files apart whose size and time were made equal, as
+    archives and copying programs do.
+    """
+
+    size: int
+    inode: int
+    modified_ns: int
+    changed_ns: int
+
+
+def stamp(path: Path) -> Stamp | None:
+    """Return the stamp of a file; None if there is none that may be looked at."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return Stamp(status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def stamps(paths: Sequence[Path]) -> list[Stamp | None]:
+    """Return the stamps of files, in their order."""
+    return [stamp(path) for path in paths]
+
+
+def settled(stamped: Sequence[Stamp | None], now_ns: int) -> bool:
+    """Return whether files that were stamped at ``now_ns`` get another stamp when they change from then on.
+
+    A file that was written a moment ago may be written again within the same step of its clock.
+    """
+    return all(each is not None and each.changed_ns < now_ns - _STEP_NS for each in stamped)
