@@ -14,12 +14,13 @@ import pkgutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 from cache.progress import Listener
 from supernet.errors import UserError
-from supernet.kept import VARIABLE, kept_file, kept_folder
+from supernet.kept import VARIABLE, NowhereKeptError, kept_file, kept_folder
 from supernet.room import kept_bytes, make_room, mark_used
 from training.data.decoded import Decoded
 from training.data.images import DataError
@@ -35,7 +36,17 @@ _TRIES = 3
 #: Libraries behind Pillow that decode; those it was built without have no version.
 _DECODERS = ("jpg", "jpg_2000", "zlib", "libtiff", "webp", "avif")
 
+#: A part of what is kept is kept by itself if it is no larger a share.
+_PART = 0.5
+
 Decoder = Callable[[Sequence[Path]], Decoded]
+
+
+class Place(NamedTuple):
+    """Where the pictures of some files are kept, and the key that the file there must bear."""
+
+    path: Path
+    key: str
 
 
 def kept_or_decoded(
@@ -44,56 +55,75 @@ def kept_or_decoded(
     """Return the pictures of the first of ``lists``: as they are kept, or decoded now and kept for the next time.
 
     Each further list is one that the list before was chosen from: where only that is kept, the pictures are taken
-    out of it. Without ``keep`` nothing new is kept. Where nothing can be kept ``listener`` is told and all is well.
+    out of it, and a small part is kept by itself, so that the next command need not look through the whole. Without
+    ``keep`` nothing new is kept. Where nothing can be kept ``listener`` is told and all is well.
 
     Raises:
         DataError: a picture cannot be decoded, or files keep changing while they are.
         UserError: the environment says in no readable way how much may be kept.
     """
     paths = lists[0]
-    allowed = kept_bytes()
-    try:
-        folder = kept_folder(KIND)
-        if not allowed:
-            make_room(folder, SUFFIX, 0)
-    except UserError as error:
-        listener.remark(f"{error}; the decoded images are not kept")
-        allowed = 0
-    if not allowed or not paths:
-        return _decoded(paths, decode)[0]
-    found = _found(lists, preparation, listener)
+    keeping = bool(paths) and _may_keep(listener)
+    found = _found(lists, preparation, listener, keep=keep) if keeping else None
     if found is not None:
         return found
     begun = time.time_ns()
     decoded, stamped = _decoded(paths, decode)
-    if keep and settled(stamped, begun):
-        _keep(decoded, _path(paths, stamped, preparation), listener)
+    if keeping and keep and settled(stamped, begun):
+        _keep(decoded, _place(paths, stamped, preparation), listener)
     return decoded
 
 
-def _found(lists: Sequence[Sequence[Path]], preparation: Preparation, listener: Listener) -> Decoded | None:
+def _may_keep(listener: Listener) -> bool:
+    """Return whether anything may be kept; where nothing may, what was kept before is removed.
+
+    Raises:
+        UserError: the environment says in no readable way how much may be kept.
+    """
+    allowed = kept_bytes()
+    try:
+        folder = kept_folder(KIND)
+    except NowhereKeptError as error:
+        listener.remark(f"{error}; the decoded images are not kept")
+        return False
+    if not allowed:
+        make_room(folder, SUFFIX, 0)
+    return allowed > 0
+
+
+def _found(
+    lists: Sequence[Sequence[Path]], preparation: Preparation, listener: Listener, *, keep: bool
+) -> Decoded | None:
     """Return the pictures of the first of ``lists`` out of what is kept; None if they are not in it."""
+    wanted = lists[0]
     for paths in lists:
         stamped = stamps(paths)
-        if None in stamped:
+        kept = None if None in stamped else _kept(_place(paths, stamped, preparation), listener)
+        if kept is None:
             continue
-        path, key = _path(paths, stamped, preparation)
-        try:
-            kept = map_pixels(path, key)
-        except FileNotFoundError:
-            continue
-        except (OSError, UserError) as error:
-            reason = f"cannot read {path}: {error.strerror or error}" if isinstance(error, OSError) else error
-            listener.remark(f"{reason}; the images are decoded again")
-            continue
-        mark_used(path)
-        return kept if paths is lists[0] else _chosen(kept, paths, lists[0])
+        if paths is wanted:
+            return kept
+        numbers = {path: position for position, path in enumerate(paths)}
+        positions = [numbers[path] for path in wanted]
+        chosen = kept.subset(torch.tensor(positions))
+        if keep and len(wanted) <= _PART * len(paths):
+            _keep(chosen, _place(wanted, [stamped[position] for position in positions], preparation), listener)
+        return chosen
     return None
 
 
-def _chosen(kept: Decoded, paths: Sequence[Path], wanted: Sequence[Path]) -> Decoded:
-    places = {path: position for position, path in enumerate(paths)}
-    return kept.subset(torch.tensor([places[path] for path in wanted]))
+def _kept(place: Place, listener: Listener) -> Decoded | None:
+    """Return what is kept at a place; None if there is nothing of use."""
+    try:
+        kept = map_pixels(place.path, place.key)
+    except FileNotFoundError:
+        return None
+    except (OSError, UserError) as error:
+        reason = f"cannot read {place.path}: {error.strerror or error}" if isinstance(error, OSError) else error
+        listener.remark(f"{reason}; the images are decoded again")
+        return None
+    mark_used(place.path)
+    return kept
 
 
 def _decoded(paths: Sequence[Path], decode: Decoder) -> tuple[Decoded, list[Stamp | None]]:
@@ -116,25 +146,24 @@ def _decoded(paths: Sequence[Path], decode: Decoder) -> tuple[Decoded, list[Stam
     raise DataError(f"{paths[changed[0]]} changes while it is read; start again when nothing writes to it any more")
 
 
-def _keep(decoded: Decoded, place: tuple[Path, str], listener: Listener) -> None:
-    path, key = place
+def _keep(decoded: Decoded, place: Place, listener: Listener) -> None:
     count, channels, side, _ = decoded.pixels.shape
     try:
-        make_room(path.parent, SUFFIX, file_size(count, channels, side))
-        write_pixels(path, key, decoded)
+        make_room(place.path.parent, SUFFIX, file_size(count, channels, side))
+        write_pixels(place.path, place.key, decoded)
     except UserError as error:
         listener.remark(f"{error}; the decoded images are not kept (choose a folder with {VARIABLE})")
 
 
-def _path(paths: Sequence[Path], stamped: Sequence[Stamp | None], preparation: Preparation) -> tuple[Path, str]:
-    """Return where the pictures of files are kept, and the key they are kept under."""
+def _place(paths: Sequence[Path], stamped: Sequence[Stamp | None], preparation: Preparation) -> Place:
+    """Return where the pictures of files with these stamps are kept."""
     digest = hashlib.sha256(json.dumps([VERSION, preparation.to_json(), *_program()]).encode())
     here = os.getcwd()
     for path, each in zip(paths, stamped, strict=True):
         digest.update(f"{os.path.join(here, path)!a} {each}\n".encode())
     key = digest.hexdigest()
     name = f"{len(paths)}-of-{preparation.side}x{preparation.side}x{preparation.channels}"
-    return kept_file(KIND, name, key[:32], SUFFIX), key
+    return Place(kept_file(KIND, name, key[:32], SUFFIX), key)
 
 
 @functools.cache
