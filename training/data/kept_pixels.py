@@ -136,14 +136,18 @@ def _decoded(paths: Sequence[Path], decode: Decoder) -> tuple[Decoded, list[Stam
     """
     before = stamps(paths)
     decoded = decode(paths)
-    for _ in range(_TRIES):
+    for left in reversed(range(_TRIES + 1)):
         after = stamps(paths)
         changed = [position for position, (was, now) in enumerate(zip(before, after, strict=True)) if was != now]
         if not changed:
-            return decoded, after
+            break
+        if not left:
+            raise DataError(
+                f"{paths[changed[0]]} changes while it is read; start again when nothing writes to it any more"
+            )
         decoded = decoded.replaced(changed, decode([paths[position] for position in changed]))
         before = after
-    raise DataError(f"{paths[changed[0]]} changes while it is read; start again when nothing writes to it any more")
+    return decoded, after
 
 
 def _keep(decoded: Decoded, place: Place, listener: Listener) -> None:
