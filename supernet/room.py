@@ -71,10 +71,10 @@ def mark_used(path: Path) -> None:
 def _by_last_use(folder: Path, suffix: str) -> list[tuple[int, int, Path]]:
     """Return (time of last use, bytes, path) of the files with a suffix, oldest first."""
     found = []
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError), os.scandir(folder) as entries:
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.endswith(suffix) and not entry.name.startswith(".") and entry.is_file(follow_symlinks=False):
-                with contextlib.suppress(FileNotFoundError):
+                with contextlib.suppress(OSError):
                     status = entry.stat(follow_symlinks=False)
                     found.append((status.st_mtime_ns, status.st_size, Path(entry)))
     return sorted(found)

@@ -6,6 +6,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -194,6 +195,23 @@ def test_another_decoder_or_order_is_another_entry(
     monkeypatch.setattr(kept_pixels, "_program", lambda: ("another",))
     _check(pictures)
     assert len(_names(folder)) == 3
+
+
+@pytest.mark.parametrize("field", ["st_size", "st_ino", "st_mtime_ns", "st_ctime_ns"])
+def test_whatever_the_file_system_says_of_a_file_tells_its_states_apart(
+    pictures: Files, decoded: list[str], monkeypatch: pytest.MonkeyPatch, field: str
+) -> None:
+    really, names = os.stat, ("st_size", "st_ino", "st_mtime_ns", "st_ctime_ns")
+
+    def changed(path: Any) -> Any:
+        found = really(path)
+        return SimpleNamespace(**{name: getattr(found, name) + (name == field) for name in names})
+
+    _read(pictures)
+    decoded.clear()
+    monkeypatch.setattr(stamps, "os", SimpleNamespace(stat=changed))
+    _read(pictures)
+    assert len(decoded) == 6
 
 
 def test_what_was_written_a_moment_ago_is_not_kept_yet(

@@ -6,6 +6,7 @@ decoders behind it. So another state of the files, or another way to decode them
 never taken for it; what nobody uses any more makes way when room is needed (``supernet/room.py``).
 """
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -162,9 +163,9 @@ def _keep(decoded: Decoded, place: Place, listener: Listener) -> None:
 def _place(paths: Sequence[Path], stamped: Sequence[Stamp | None], preparation: Preparation) -> Place:
     """Return where the pictures of files with these stamps are kept."""
     digest = hashlib.sha256(json.dumps([VERSION, preparation.to_json(), *_program()]).encode())
-    here = os.getcwd()
     for path, each in zip(paths, stamped, strict=True):
-        digest.update(f"{os.path.join(here, path)!a} {each}\n".encode())
+        text = os.fspath(path)
+        digest.update(f"{text if os.path.isabs(text) else os.path.abspath(text)!a} {each}\n".encode())
     key = digest.hexdigest()
     name = f"{len(paths)}-of-{preparation.side}x{preparation.side}x{preparation.channels}"
     return Place(kept_file(KIND, name, key[:32], SUFFIX), key)
@@ -175,7 +176,10 @@ def _program() -> tuple[str | None, ...]:
     """Return what decodes pictures here: this program's own part, and the versions of the libraries."""
     from PIL import __version__, features  # noqa: PLC0415 - needed where something is kept
 
-    # The text itself: a change of it that forgets to say so would leave pixels of the old way.
-    source = pkgutil.get_data("training.data", "preparation.py") or b""
+    source = b""
+    # The text itself: whoever changes it need not think of pixels of the old way. Where a program is installed
+    # without its text, nobody changes it, and the description of the preparation tells versions apart.
+    with contextlib.suppress(OSError):
+        source = pkgutil.get_data("training.data", "preparation.py") or b""
     versions = (str(features.version(name)) for name in _DECODERS)
     return (hashlib.sha256(source).hexdigest(), __version__, *versions)
