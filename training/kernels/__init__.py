@@ -1,0 +1,1 @@
+"""Kernels for CPUs: convolutions by channel, norm and activation, compiled by numba."""

@@ -1,0 +1,156 @@
+"""Batch normalisation of whole tensors: the moments of a batch, what follows from them, and both passes back.
+
+Formulas and names are those of ``rows.py``. Sums are made in float32 over some rows and then in float64, of values less a
+mean of the first ones, so that a large mean costs no digits.
+"""
+
+import math
+from typing import NamedTuple
+
+from numba import carray, njit
+
+from training.kernels.rows import activate_panel, differentiate_panel, flush, set_mean, sum_gradient_panel, sum_rows
+from training.kernels.vectors import FLOAT_BYTES, as_doubles, as_floats
+
+#: Rows of pixels whose sums are made in float32.
+PANEL = 64
+
+
+class Rows(NamedTuple):
+    """Which pixels, of how many channels."""
+
+    first: int
+    last: int
+    channels: int
+
+
+class Moments(NamedTuple):
+    """Addresses of values, of their shift, (channels), of float sums, (2, channels), and of doubles, (2, channels)."""
+
+    y: int
+    shift: int
+    sums: int
+    totals: int
+
+
+class Finish(NamedTuple):
+    """Addresses of what several threads have summed, of γ and β, of the coefficients, and of the gradients of γ and β.
+
+    Of every thread there are (4, channels) doubles: (2, channels) totals, then a shift and two sums as floats.
+    """
+
+    sums: int
+    weight: int
+    bias: int
+    coefficients: int
+    dweight: int
+    dbias: int
+
+
+class Forward(NamedTuple):
+    """Addresses of what is normalised, of the coefficients, and of the result."""
+
+    y: int
+    coefficients: int
+    out: int
+
+
+class Backward(NamedTuple):
+    """Addresses of the gradient of the result, of y and the coefficients, of sums as in ``Moments``, and of dy."""
+
+    gradient: int
+    y: int
+    coefficients: int
+    sums: int
+    totals: int
+    dy: int
+
+
+@njit(nogil=True)
+def moments(lanes, of, rows):  # type: ignore[no-untyped-def]
+    """Set the shift to a mean of the first pixels; add all pixels less that, and the squares, to the totals."""
+    step, channels = rows.channels * FLOAT_BYTES, rows.channels
+    first = min(PANEL, rows.last - rows.first)
+    sum_rows(lanes, of.y + rows.first * step, of.shift, of.sums, first, channels)
+    set_mean(lanes, of.sums, of.shift, first, channels)
+    for row in range(rows.first, rows.last, PANEL):
+        count = min(PANEL, rows.last - row)
+        sum_rows(lanes, of.y + row * step, of.shift, of.sums, count, channels)
+        flush(lanes, of.sums, of.totals, channels)
+        flush(lanes, of.sums + step, of.totals + 2 * step, channels)
+
+
+@njit(nogil=True)
+def finish_moments(of, rows, threads, unit, epsilon):  # type: ignore[no-untyped-def]
+    """Write s, t, μ and 1/√(σ²+ε) of all pixels, of which every thread has summed some (Chan, Golub, LeVeque 1983).
+
+    Thread i has summed the pixels from ``unit``·⌊images·i/threads⌋ on; of n images, each ``unit`` pixels.
+    """
+    channels, images = rows.channels, (rows.last - rows.first) // unit
+    totals = carray(as_doubles(of.sums), (threads, 4, channels))
+    floats = carray(as_floats(of.sums), (threads, 8, channels))
+    weight, bias = carray(as_floats(of.weight), channels), carray(as_floats(of.bias), channels)
+    written = carray(as_floats(of.coefficients), (6, channels))
+    for channel in range(channels):
+        mean, squares, seen = 0.0, 0.0, 0
+        for thread in range(threads):
+            count = unit * (images * (thread + 1) // threads - images * thread // threads)
+            if count > 0:
+                part = totals[thread, 0, channel] / count
+                other = floats[thread, 4, channel] + part
+                squares += totals[thread, 1, channel] - part * totals[thread, 0, channel]
+                squares += (other - mean) ** 2 * (seen * count / (seen + count))
+                mean += (other - mean) * (count / (seen + count))
+                seen += count
+        inverse = 1.0 / math.sqrt(max(squares, 0.0) / seen + epsilon)
+        scale = weight[channel] * inverse
+        written[0, channel], written[1, channel] = scale, bias[channel] - scale * mean
+        written[2, channel], written[5, channel] = mean, inverse
+
+
+@njit(nogil=True)
+def finish_gradients(of, rows, threads):  # type: ignore[no-untyped-def]
+    """Write b and c, dγ and dβ."""
+    channels, count = rows.channels, rows.last - rows.first
+    totals = carray(as_doubles(of.sums), (threads, 4, channels))
+    written = carray(as_floats(of.coefficients), (6, channels))
+    dweight, dbias = carray(as_floats(of.dweight), channels), carray(as_floats(of.dbias), channels)
+    for channel in range(channels):
+        first, second = 0.0, 0.0
+        for thread in range(threads):
+            first += totals[thread, 0, channel]
+            second += totals[thread, 1, channel]
+        scale, inverse = written[0, channel], written[5, channel]
+        written[3, channel] = -scale * second * inverse * inverse / count
+        written[4, channel] = -scale * first / count
+        dweight[channel], dbias[channel] = second * inverse, first
+
+
+@njit(nogil=True)
+def activate(lanes, activation, of, rows):  # type: ignore[no-untyped-def]
+    """Write activation(s·y + t)."""
+    offset = rows.first * rows.channels * FLOAT_BYTES
+    activate_panel(
+        lanes, activation, of.y + offset, of.coefficients, of.out + offset, rows.last - rows.first, rows.channels
+    )
+
+
+@njit(nogil=True)
+def sum_gradients(lanes, activation, of, rows):  # type: ignore[no-untyped-def]
+    """Add dz and dz·(y − μ) to the totals."""
+    step, channels = rows.channels * FLOAT_BYTES, rows.channels
+    for row in range(rows.first, rows.last, PANEL):
+        count, at = min(PANEL, rows.last - row), row * step
+        sum_gradient_panel(lanes, activation, of.gradient + at, of.y + at, of.coefficients, of.sums, count, channels)
+        flush(lanes, of.sums, of.totals, channels)
+        flush(lanes, of.sums + step, of.totals + 2 * step, channels)
+
+
+@njit(nogil=True)
+def differentiate(lanes, activation, of, rows):  # type: ignore[no-untyped-def]
+    """Write dy; it may lie where y does."""
+    at = rows.first * rows.channels * FLOAT_BYTES
+    differentiate_panel(
+        lanes, activation, of.gradient + at, of.y + at, of.coefficients, of.dy + at,
+        rows.last - rows.first, rows.channels,
+    )  # fmt: skip
