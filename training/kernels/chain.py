@@ -19,7 +19,7 @@ from training.kernels import depthwise, normalisation, pointwise
 from training.kernels.activations import NUMBERS, PLAIN, Activation
 from training.kernels.normalisation import PANEL, Rows
 from training.kernels.rows import COEFFICIENTS
-from training.kernels.vectors import FLOAT_BYTES, size
+from training.kernels.vectors import FLOAT_BYTES
 from training.kernels.widths import WIDTHS
 
 _DOUBLE_BYTES = 8
@@ -176,8 +176,8 @@ def _depthwise(layer: Layer, source: _Signal, weight: Tensor, y: Tensor, sums: _
             scratch.data_ptr() + thread * each * FLOAT_BYTES,
             sums.shift(thread) if sums else 0, sums.totals(thread) if sums else 0,
         )  # fmt: skip
-        extent = depthwise.Extent(first, last, height, width, channels, y.shape[2], y.shape[3])
-        depthwise.forward(WIDTHS.lane_size, size(layer.kernel), size(layer.stride), of, extent)
+        extent = depthwise.Extent(first, last, layer.kernel, layer.stride, height, width, channels, y.shape[2], y.shape[3])
+        depthwise.forward(WIDTHS.lane_size, of, extent)
 
     _spread(n, run)
 
@@ -272,7 +272,6 @@ def _depthwise_back(
     dtaps = torch.zeros(threads, *taps.shape)
     each = depthwise.scratch_floats(WIDTHS.lanes, height, width, kernel)
     scratch = torch.zeros(threads, 2, each)
-    rows, rest = WIDTHS.kernel_rows(kernel)
 
     def run(thread: int, first: int, last: int) -> None:
         memory = scratch.data_ptr() + thread * 2 * each * FLOAT_BYTES
@@ -281,8 +280,8 @@ def _depthwise_back(
             dx.data_ptr() if dx is not None else 0, dtaps.data_ptr() + thread * taps.numel() * FLOAT_BYTES,
             memory, memory + each * FLOAT_BYTES, sums.totals(thread) if sums else 0,
         )  # fmt: skip
-        extent = depthwise.Extent(first, last, height, width, channels, *result.values.shape[2:])
-        depthwise.backward(WIDTHS.lane_size, size(kernel), size(layer.stride), rows, rest, of, extent)
+        extent = depthwise.Extent(first, last, layer.kernel, layer.stride, height, width, channels, *result.values.shape[2:])
+        depthwise.backward(WIDTHS.lane_size, WIDTHS.register_size, of, extent)
 
     _spread(n, run)
     return dx, _total(dtaps).t().reshape(weight.shape), sums

@@ -6,6 +6,8 @@ and pixels in this order whatever the width of a vector is, and images are summe
 the machine nor the block.
 """
 
+import itertools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from numba import njit
@@ -17,6 +19,7 @@ from training.kernels.vectors import (
     FLOAT_BYTES,
     Builder,
     Value,
+    cases,
     constant,
     integer,
     intrinsic_of,
@@ -29,17 +32,25 @@ from training.kernels.vectors import (
     store,
 )
 
+#: Sides and strides that there are instructions for.
+KERNELS, STRIDES = (3, 5, 7), (1, 2)
+
+#: Outputs that are summed side by side: the widest of these that fits into a row.
+_TILES = (8, 4, 1)
+
 #: Pixels of a block whose sums are made in float32.
 _SUMMED = 1024
 
-_EIGHT, _FOUR, _TWO, _ONE = size(8), size(4), size(2), size(1)
+_EIGHT, _TWO, _ONE = size(8), size(2), size(1)
 
 
 class Extent(NamedTuple):
-    """Which images, and what shape they have before and after the convolution."""
+    """Which images, the kernel and its stride, and the shape of images before and after the convolution."""
 
     first: int
     last: int
+    kernel: int
+    stride: int
     height: int
     width: int
     channels: int
@@ -90,97 +101,129 @@ def scratch_floats(lanes: int, height: int, width: int, kernel: int) -> int:
 
 
 @intrinsic
-def _tile(  # noqa: PLR0913, PLR0917 - a microkernel has the arguments it has
-    context: Any, lanes: Any, kernel: Any, stride: Any, tile: Any, flipped: Any,
-    source: Any, source_row: Any, weight: Any, tap_step: Any, target: Any, pixel_step: Any,
+def _convolve(  # noqa: PLR0913, PLR0917 - an innermost function has the arguments it has
+    context: Any, lanes: Any, flipped: Any, kernel: Any, stride: Any,
+    source: Any, row: Any, weight: Any, target: Any, height: Any, width: Any, channels: Any,
 ) -> Any:  # fmt: skip
-    """Write ``tile`` neighbouring outputs of a convolution; flipped with a size of 2."""
+    """Write one block of a convolution of a bordered source; with two of ``flipped`` its kernel is turned around."""
     del context
-    k, s = kernel.count, stride.count
 
-    def build(  # noqa: PLR0913, PLR0917
-        builder: Builder, _lanes: Value, _kernel: Value, _stride: Value, _tile: Value, _flipped: Value,
-        source: Value, source_row: Value, weight: Value, tap_step: Value, target: Value, pixel_step: Value,
-    ) -> None:  # fmt: skip
-        sums = [register(builder, constant(lanes.count, 0.0)) for _ in range(tile.count)]
-        # The rows of a kernel are a loop, for code that is compiled in good time; what lies in a row is written out.
-        with repeated(builder, integer(k)) as loop:
-            first = builder.mul(loop.index, integer(k))
-            taps = [builder.add(first, integer(z)) for z in range(k)]
-            if flipped.count > 1:
-                taps = [builder.sub(integer(k * k - 1), tap) for tap in taps]
-            weights = [load(builder, moved(builder, weight, tap, tap_step), lanes.count) for tap in taps]
-            line = moved(builder, source, loop.index, source_row)
-            values = [builder.load(total) for total in sums]
-            for place in range((tile.count - 1) * s + k):
-                users = [out for out in range(tile.count) if 0 <= place - out * s < k]
-                if users:
-                    pixel = load(builder, line, lanes.count, place * lanes.count)
-                for out in users:
-                    values[out] = multiply_add(builder, pixel, weights[place - out * s], values[out])
-            for total, value in zip(sums, values, strict=True):
-                builder.store(value, total)
-        for out, total in enumerate(sums):
-            store(builder, builder.load(total), moved(builder, target, integer(out), pixel_step))
+    def build(builder: Builder, _lanes: Value, _flipped: Value, kernel: Value, stride: Value, *place: Value) -> None:
+        for k, s in itertools.product(KERNELS, (1,) if flipped.count > 1 else STRIDES):
+            with cases(builder, (kernel, k), (stride, s)):
+                _convolve_as(builder, _Form(lanes.count, k, s, flipped.count > 1), *place)
 
     return intrinsic_of(
-        build, lanes, kernel, stride, tile, flipped, source, source_row, weight, tap_step, target, pixel_step
-    )
+        build, lanes, flipped, kernel, stride, source, row, weight, target, height, width, channels
+    )  # fmt: skip
+
+
+class _Form(NamedTuple):
+    """What a convolution's instructions are written for."""
+
+    lanes: int
+    kernel: int
+    stride: int
+    flipped: bool
+
+
+def _convolve_as(  # noqa: PLR0913, PLR0917
+    builder: Builder, form: _Form,
+    source: Value, row: Value, weight: Value, target: Value, height: Value, width: Value, channels: Value,
+) -> None:  # fmt: skip
+    """Write all rows in the widest tiles that fit; the last tile of a row may lie over the one before it."""
+    pixel = builder.mul(channels, integer(FLOAT_BYTES))
+    step = integer(form.stride * form.lanes * FLOAT_BYTES)
+    with repeated(builder, height) as line:
+        above = moved(builder, source, builder.mul(line.index, integer(form.stride)), row)
+        below = moved(builder, target, builder.mul(line.index, width), pixel)
+        narrower = None
+        for tile in _TILES:
+            fits = builder.icmp_signed(">=", width, integer(tile))
+            chosen = fits if narrower is None else builder.and_(fits, narrower)
+            with builder.if_then(chosen):
+                count = builder.sdiv(builder.add(width, integer(tile - 1)), integer(tile))
+                last = builder.sub(width, integer(tile))
+                with repeated(builder, count) as loop:
+                    wanted = builder.mul(loop.index, integer(tile))
+                    first = builder.select(builder.icmp_signed("<", wanted, last), wanted, last)
+                    start, end = moved(builder, above, first, step), moved(builder, below, first, pixel)
+                    _tile(builder, form, tile, start, row, weight, end, pixel)
+            narrower = builder.icmp_signed("<", width, integer(tile))
+
+
+def _tile(  # noqa: PLR0913, PLR0917
+    builder: Builder, form: _Form, tile: int, source: Value, row: Value, weight: Value, target: Value, pixel: Value
+) -> None:
+    """Write neighbouring outputs. The rows of the kernel are a loop, for less code; a row of it is written out."""
+    k, lanes = form.kernel, form.lanes
+    sums = [register(builder, constant(lanes, 0.0)) for _ in range(tile)]
+    with repeated(builder, integer(k)) as loop:
+        first = builder.mul(loop.index, integer(k))
+        taps = [builder.add(first, integer(x)) for x in range(k)]
+        if form.flipped:
+            taps = [builder.sub(integer(k * k - 1), tap) for tap in taps]
+        weights = [load(builder, moved(builder, weight, tap, pixel), lanes) for tap in taps]
+        line = moved(builder, source, loop.index, row)
+        values = [builder.load(total) for total in sums]
+        for place in range((tile - 1) * form.stride + k):
+            users = [out for out in range(tile) if 0 <= place - out * form.stride < k]
+            seen = load(builder, line, lanes, place * lanes) if users else None
+            for out in users:
+                values[out] = multiply_add(builder, seen, weights[place - out * form.stride], values[out])
+        for total, value in zip(sums, values, strict=True):
+            builder.store(value, total)
+    for out, total in enumerate(sums):
+        store(builder, builder.load(total), moved(builder, target, integer(out), pixel))
 
 
 @intrinsic
-def _add_weight_gradient(  # noqa: PLR0913, PLR0917
-    context: Any, lanes: Any, kernel: Any, stride: Any, rows: Any,
-    x: Any, gradient: Any, row: Any, height: Any, width: Any, target: Any, tap_step: Any,
+def _add_kernel_gradient(  # noqa: PLR0913, PLR0917
+    context: Any, lanes: Any, registers: Any, kernel: Any, stride: Any,
+    x: Any, gradient: Any, row: Any, height: Any, width: Any, target: Any, channels: Any,
 ) -> Any:  # fmt: skip
-    """Add to ``rows`` rows of a kernel what one image's block contributes; both blocks have rows of equal length."""
+    """Add what one image's block contributes to a kernel's gradient; both blocks have rows of equal length.
+
+    As many rows of the kernel are summed at once as half the ``registers`` can hold.
+    """
     del context
-    taps = [(y, z) for y in range(rows.count) for z in range(kernel.count)]
 
     def build(  # noqa: PLR0913, PLR0917
-        builder: Builder, _lanes: Value, _kernel: Value, _stride: Value, _rows: Value,
-        x: Value, gradient: Value, row: Value, height: Value, width: Value, target: Value, tap_step: Value,
-    ) -> None:  # fmt: skip
-        sums = [register(builder, constant(lanes.count, 0.0)) for _ in taps]
-        down = builder.mul(row, integer(stride.count))
-        right = integer(stride.count * lanes.count * FLOAT_BYTES)
-        with repeated(builder, height) as line:
-            x_line, gradient_line = (moved(builder, start, line.index, down) for start in (x, gradient))
-            with repeated(builder, width) as pixel:
-                value = load(builder, moved(builder, gradient_line, pixel.index, right), lanes.count)
-                corner = moved(builder, x_line, pixel.index, right)
-                for total, (y, z) in zip(sums, taps, strict=True):
-                    seen = load(builder, moved(builder, corner, integer(y), row), lanes.count, z * lanes.count)
-                    builder.store(multiply_add(builder, value, seen, builder.load(total)), total)
-        for tap, total in enumerate(sums):
-            place = moved(builder, target, integer(tap), tap_step)
-            store(builder, builder.fadd(load(builder, place, lanes.count), builder.load(total)), place)
+        builder: Builder, _lanes: Value, _registers: Value, kernel: Value, stride: Value, x: Value, *place: Value
+    ) -> None:
+        gradient, row, height, width, target, channels = place
+        pixel = builder.mul(channels, integer(FLOAT_BYTES))
+        for k, s in itertools.product(KERNELS, STRIDES):
+            with cases(builder, (kernel, k), (stride, s)):
+                at_once = max(1, min(k, registers.count // 2 // k))
+                for first in range(0, k, at_once):
+                    taps = [(y, z) for y in range(first, min(k, first + at_once)) for z in range(k)]
+                    start = moved(builder, target, integer(first * k), pixel)
+                    _add_taps(builder, _Form(lanes.count, k, s, False), taps, x, gradient, row, height, width, start, pixel)
 
-    return intrinsic_of(build, lanes, kernel, stride, rows, x, gradient, row, height, width, target, tap_step)
+    return intrinsic_of(
+        build, lanes, registers, kernel, stride, x, gradient, row, height, width, target, channels
+    )  # fmt: skip
 
 
-@njit(nogil=True)
-def _convolve(lanes, kernel, stride, flipped, source, row, weight, target, height, width, channels):  # type: ignore[no-untyped-def]  # noqa: PLR0913, PLR0917
-    """Write one block of outputs. The last tile of a row may lie over the one before it."""
-    pixel = channels * FLOAT_BYTES
-    step = len(stride) * len(lanes) * FLOAT_BYTES
-    for y in range(height):
-        line = source + y * len(stride) * row
-        out = target + y * width * pixel
-        if width >= 8:
-            for x in range(0, width, 8):
-                start = min(x, width - 8)
-                _tile(lanes, kernel, stride, _EIGHT, flipped, line + start * step, row, weight, pixel, out + start * pixel, pixel)
-        elif width >= 4:
-            for x in range(0, width, 4):
-                start = min(x, width - 4)
-                _tile(lanes, kernel, stride, _FOUR, flipped, line + start * step, row, weight, pixel, out + start * pixel, pixel)
-        elif width >= 2:
-            for x in range(0, width, 2):
-                start = min(x, width - 2)
-                _tile(lanes, kernel, stride, _TWO, flipped, line + start * step, row, weight, pixel, out + start * pixel, pixel)
-        else:
-            _tile(lanes, kernel, stride, _ONE, flipped, line, row, weight, pixel, out, pixel)
+def _add_taps(  # noqa: PLR0913, PLR0917
+    builder: Builder, form: _Form, taps: Sequence[tuple[int, int]],
+    x: Value, gradient: Value, row: Value, height: Value, width: Value, target: Value, pixel: Value,
+) -> None:  # fmt: skip
+    lanes = form.lanes
+    sums = [register(builder, constant(lanes, 0.0)) for _ in taps]
+    down, right = builder.mul(row, integer(form.stride)), integer(form.stride * lanes * FLOAT_BYTES)
+    with repeated(builder, height) as line:
+        x_line, gradient_line = (moved(builder, start, line.index, down) for start in (x, gradient))
+        with repeated(builder, width) as place:
+            value = load(builder, moved(builder, gradient_line, place.index, right), lanes)
+            corner = moved(builder, x_line, place.index, right)
+            for total, (y, z) in zip(sums, taps, strict=True):
+                seen = load(builder, moved(builder, corner, integer(y), row), lanes, z * lanes)
+                builder.store(multiply_add(builder, value, seen, builder.load(total)), total)
+    for tap, total in enumerate(sums):
+        place_of_tap = moved(builder, target, integer(tap), pixel)
+        store(builder, builder.fadd(load(builder, place_of_tap, lanes), builder.load(total)), place_of_tap)
 
 
 @njit(nogil=True)
@@ -193,14 +236,15 @@ def _fill(lanes, border, number, image, coefficients, scratch, row, extent):  # 
 
 
 @njit(nogil=True)
-def _forward_block(lanes, kernel, stride, of, extent, image, channel, scratch):  # type: ignore[no-untyped-def]  # noqa: PLR0913, PLR0917
-    row = (extent.width + len(kernel) - 1) * len(lanes) * FLOAT_BYTES
+def _forward_block(lanes, of, extent, image, channel, scratch):  # type: ignore[no-untyped-def]  # noqa: PLR0913, PLR0917
+    row = (extent.width + extent.kernel - 1) * len(lanes) * FLOAT_BYTES
     at, pixel = channel * FLOAT_BYTES, extent.channels * FLOAT_BYTES
     pixels = extent.height_out * extent.width_out
     x, y = of.x + image * extent.height * extent.width * pixel + at, of.y + image * pixels * pixel + at
-    _fill(lanes, len(kernel) // 2, of.activation, x, of.coefficients + at, scratch, row, extent)
+    _fill(lanes, extent.kernel // 2, of.activation, x, of.coefficients + at, scratch, row, extent)
     _convolve(
-        lanes, kernel, stride, _ONE, scratch, row, of.weight + at, y, extent.height_out, extent.width_out, extent.channels
+        lanes, _ONE, extent.kernel, extent.stride, scratch, row, of.weight + at, y,
+        extent.height_out, extent.width_out, extent.channels,
     )  # fmt: skip
     if of.totals != 0:
         if image == extent.first:
@@ -211,40 +255,23 @@ def _forward_block(lanes, kernel, stride, of, extent, image, channel, scratch): 
 
 
 @njit(nogil=True)
-def forward(lanes, kernel, stride, of, extent):  # type: ignore[no-untyped-def]
+def forward(lanes, of, extent):  # type: ignore[no-untyped-def]
     """Write y of some images, and sum it."""
-    bordered = (extent.height + len(kernel) - 1) * (extent.width + len(kernel) - 1)
+    bordered = (extent.height + extent.kernel - 1) * (extent.width + extent.kernel - 1)
     rest = of.scratch + bordered * len(lanes) * FLOAT_BYTES
     for image in range(extent.first, extent.last):
         channel = 0
         while channel + len(lanes) <= extent.channels:
-            _forward_block(lanes, kernel, stride, of, extent, image, channel, of.scratch)
+            _forward_block(lanes, of, extent, image, channel, of.scratch)
             channel += len(lanes)
         if channel < extent.channels:
-            _forward_block(_EIGHT, kernel, stride, of, extent, image, channel, rest)
+            _forward_block(_EIGHT, of, extent, image, channel, rest)
 
 
 @njit(nogil=True)
-def _add_kernel_gradient(lanes, kernel, stride, rows, rest, x, gradient, row, extent, dweight):  # type: ignore[no-untyped-def]  # noqa: PLR0913, PLR0917
-    """Add one block's weight gradient, ``rows`` rows of the kernel at once and then the ``rest``."""
-    pixel = extent.channels * FLOAT_BYTES
-    whole = len(kernel) - len(kernel) % len(rows)
-    for first in range(0, whole, len(rows)):
-        _add_weight_gradient(
-            lanes, kernel, stride, rows, x + first * row, gradient, row, extent.height_out, extent.width_out,
-            dweight + first * len(kernel) * pixel, pixel,
-        )  # fmt: skip
-    if whole < len(kernel):
-        _add_weight_gradient(
-            lanes, kernel, stride, rest, x + whole * row, gradient, row, extent.height_out, extent.width_out,
-            dweight + whole * len(kernel) * pixel, pixel,
-        )  # fmt: skip
-
-
-@njit(nogil=True)
-def _backward_block(lanes, kernel, stride, rows, rest, of, extent, image, channel, scratch, scratch_gradient):  # type: ignore[no-untyped-def]  # noqa: PLR0913, PLR0917
-    border, vector = len(kernel) // 2, len(lanes) * FLOAT_BYTES
-    row = (extent.width + len(kernel) - 1) * vector
+def _backward_block(lanes, registers, of, extent, image, channel, scratch, scratch_gradient):  # type: ignore[no-untyped-def]  # noqa: PLR0913, PLR0917
+    border, vector = extent.kernel // 2, len(lanes) * FLOAT_BYTES
+    row = (extent.width + extent.kernel - 1) * vector
     at, pixel = channel * FLOAT_BYTES, extent.channels * FLOAT_BYTES
     pixels = extent.height * extent.width
     start_in = image * pixels * pixel + at
@@ -255,13 +282,17 @@ def _backward_block(lanes, kernel, stride, rows, rest, of, extent, image, channe
         offset = (image * extent.height_out + y) * extent.width_out * pixel + at
         differentiate_pixels(
             lanes, of.activation, of.gradient + offset, of.y + offset, of.coefficients + at, pixel,
-            inner + y * len(stride) * row, extent.width_out, len(stride) * vector,
+            inner + y * extent.stride * row, extent.width_out, extent.stride * vector,
         )  # fmt: skip
-    _add_kernel_gradient(lanes, kernel, stride, rows, rest, scratch, inner, row, extent, of.dweight + at)
+    _add_kernel_gradient(
+        lanes, registers, extent.kernel, extent.stride, scratch, inner, row,
+        extent.height_out, extent.width_out, of.dweight + at, extent.channels,
+    )  # fmt: skip
     if of.dx != 0:
         dx = of.dx + start_in
         _convolve(
-            lanes, kernel, _ONE, _TWO, scratch_gradient, row, of.weight + at, dx, extent.height, extent.width, extent.channels
+            lanes, _TWO, extent.kernel, 1, scratch_gradient, row, of.weight + at, dx,
+            extent.height, extent.width, extent.channels,
         )  # fmt: skip
         if of.activation_in != PLAIN:
             for first in range(0, pixels, _SUMMED):
@@ -273,21 +304,18 @@ def _backward_block(lanes, kernel, stride, rows, rest, of, extent, image, channe
 
 
 @njit(nogil=True)
-def backward(lanes, kernel, stride, rows, rest, of, extent):  # type: ignore[no-untyped-def]  # noqa: PLR0913, PLR0917
-    """Write dx of some images, add to dweight, and sum what the norm of x asks for.
-
-    ``rows`` rows of a kernel are summed at once, and its last ones ``rest`` at once.
-    """
-    bordered = (extent.height + len(kernel) - 1) * (extent.width + len(kernel) - 1) * len(lanes) * FLOAT_BYTES
+def backward(lanes, registers, of, extent):  # type: ignore[no-untyped-def]
+    """Write dx of some images, add to dweight, and sum what the norm of x asks for."""
+    bordered = (extent.height + extent.kernel - 1) * (extent.width + extent.kernel - 1) * len(lanes) * FLOAT_BYTES
     for image in range(extent.first, extent.last):
         channel = 0
         while channel + len(lanes) <= extent.channels:
             _backward_block(
-                lanes, kernel, stride, rows, rest, of, extent, image, channel, of.scratch, of.scratch_gradient
+                lanes, registers, of, extent, image, channel, of.scratch, of.scratch_gradient
             )  # fmt: skip
             channel += len(lanes)
         if channel < extent.channels:
             _backward_block(
-                _EIGHT, kernel, stride, rows, rest, of, extent, image, channel,
+                _EIGHT, registers, of, extent, image, channel,
                 of.scratch + bordered, of.scratch_gradient + bordered,
             )  # fmt: skip

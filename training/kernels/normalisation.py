@@ -70,6 +70,8 @@ class Backward(NamedTuple):
 def moments(lanes, of, rows):  # type: ignore[no-untyped-def]
     """Set the shift to a mean of the first pixels; add all pixels less that, and the squares, to the totals."""
     step, channels = rows.channels * FLOAT_BYTES, rows.channels
+    if rows.last <= rows.first:
+        return
     first = min(PANEL, rows.last - rows.first)
     sum_rows(lanes, of.y + rows.first * step, of.shift, of.sums, first, channels)
     set_mean(lanes, of.sums, of.shift, first, channels)

@@ -8,6 +8,7 @@ Numba keeps compiled functions on disk by the types of their arguments, and not 
 function is compiled for therefore travels as the *length* of a tuple: ``size(3)`` has three elements.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -127,6 +128,12 @@ def moved(builder: Builder, address: Value, steps: Value, step: Value) -> Value:
 def repeated(builder: Builder, count: Value) -> Any:
     """Return the context of a loop's body, run ``count`` times; its value has the ``index``."""
     return cgutils.for_range(builder, count, intp=_INTEGER)
+
+
+def cases(builder: Builder, *choices: tuple[Value, int]) -> Any:
+    """Return the context of instructions for when every value is the number beside it."""
+    tests = [builder.icmp_signed("==", value, integer(number)) for value, number in choices]
+    return builder.if_then(functools.reduce(builder.and_, tests))
 
 
 def register(builder: Builder, value: Value) -> Value:

@@ -29,10 +29,10 @@ class Widths:
         """Rows of a tile of a product of three vectors a row, as an argument: its sums fill most registers."""
         return size(self.registers // 4)
 
-    def kernel_rows(self, kernel: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Return how many rows of a kernel are summed at once, and how many are left for the last time."""
-        rows = max(1, min(kernel, self.registers // 2 // kernel))
-        return size(rows), size(kernel % rows or 1)
+    @property
+    def register_size(self) -> tuple[int, ...]:
+        """``registers`` as an argument."""
+        return size(self.registers)
 
 
 def _of_this_machine() -> Widths:
