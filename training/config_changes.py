@@ -33,7 +33,7 @@ RESUME_MAY_CHANGE = (
 RESUME_MAY_ADAPT = (
     "device",
     "precision",
-    *(f"execution.{name}" for name in ("memory_format", "fused", "compiled", "graphs", "threads")),
+    *(f"execution.{name}" for name in ("memory_format", "fused", "compiled", "graphs", "threads", "kernels")),
     "client.batch_size",
     "evaluation.batch_size",
     "flower.wire_dtype",

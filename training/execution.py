@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 PrecisionChoice = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
 MemoryFormat = Literal["channels_last", "contiguous"]
+Kernels = Literal["torch", "numba"]
+
+
+_KERNELS_NEED_FP32 = "execution.kernels numba computes in fp32; say --precision fp32, or --execution.kernels torch"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +32,8 @@ class ExecutionConfig:
         graphs: replay a step as one CUDA graph an architecture; GPUs only, not with fp16.
         workers: clients trained at once; the machine's threads are shared among them.
         threads: CPU threads of each worker; all threads divided by the workers when left out.
+        kernels: numba for convolutions by channel and of 1×1 with their norm and activation, on a CPU in fp32 and
+            channels_last (pip install 'fedpareto[fast]'), or torch.
     """
 
     memory_format: MemoryFormat | None = None
@@ -36,6 +42,7 @@ class ExecutionConfig:
     graphs: bool | None = None
     workers: int | None = None
     threads: int | None = None
+    kernels: Kernels | None = None
 
     def __post_init__(self) -> None:
         for name in ("workers", "threads"):
@@ -46,6 +53,10 @@ class ExecutionConfig:
             raise UserError("execution.graphs needs the fused optimizer; leave execution.fused out")
         if self.compiled and self.graphs:
             raise UserError("execution.compiled and execution.graphs exclude each other; choose one")
+        if self.kernels == "numba" and self.memory_format == "contiguous":
+            raise UserError("execution.kernels numba needs channels_last; leave execution.memory_format out")
+        if self.kernels == "numba" and self.compiled:
+            raise UserError("execution.kernels numba and execution.compiled exclude each other; choose one")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,15 +74,19 @@ class Profile:
     graphs: bool = False
     workers: int = 1
     threads: int = 1
+    kernels: Kernels = "torch"
 
     def __post_init__(self) -> None:
         # The same rules as for what a user asks for.
         self.chosen()
+        if self.kernels == "numba" and self.precision != "fp32":
+            raise UserError(_KERNELS_NEED_FP32)
 
     def __str__(self) -> str:
         parts = [self.memory_format.replace("_", "-"), self.precision]
         parts += [name for name in ("compiled", "graphs") if getattr(self, name)]
         parts += [] if self.fused else ["optimizer not fused"]
+        parts += ["numba's kernels"] if self.kernels == "numba" else []
         clients, threads = counted(self.workers, "client"), counted(self.threads, "thread")
         return f"{' '.join(parts)}, {clients} at a time on {threads}{'' if self.workers == 1 else ' each'}"
 
@@ -107,7 +122,7 @@ def check_possible(device: "torch.device", precision: PrecisionChoice, config: E
     """Refuse what a device cannot do.
 
     Raises:
-        UserError: the precision or CUDA graphs are not possible; the message lists what is.
+        UserError: the precision, CUDA graphs or the kernels are not possible; the message says what is.
     """
     possible = possible_precisions(device)
     if precision not in ("auto", *possible):
@@ -120,6 +135,29 @@ def check_possible(device: "torch.device", precision: PrecisionChoice, config: E
         raise UserError(
             "execution.graphs is not possible with fp16, whose gradient scaler decides on the CPU; use bf16"
         )
+    if config.kernels == "numba":
+        _check_kernels(device, precision)
+
+
+def kernels_fit(precision: PrecisionChoice, config: ExecutionConfig, device: "torch.device") -> bool:
+    """Return whether numba's kernels are left to be chosen and go with what is set."""
+    free = config.kernels is None and not config.compiled and config.memory_format != "contiguous"
+    return free and precision in ("auto", "fp32") and device.type == "cpu"
+
+
+def _check_kernels(device: "torch.device", precision: PrecisionChoice) -> None:
+    """Refuse numba's kernels where they cannot be used."""
+    from training.kernels.available import unavailable  # noqa: PLC0415 - compiles them
+
+    if device.type != "cpu":
+        raise UserError(
+            f"execution.kernels numba is for CPUs and the device is {device}; say --execution.kernels torch"
+        )
+    if precision not in ("auto", "fp32"):
+        raise UserError(_KERNELS_NEED_FP32)
+    reason = unavailable()
+    if reason is not None:
+        raise UserError(f"execution.kernels numba is not possible: {reason}; or say --execution.kernels torch")
 
 
 def complete_profile(precision: PrecisionChoice, config: ExecutionConfig) -> Profile | None:
@@ -142,6 +180,7 @@ def default_profile(precision: PrecisionChoice, config: ExecutionConfig) -> Prof
         graphs=config.graphs is True,
         workers=config.workers or 1,
         threads=config.threads or torch.get_num_threads(),
+        kernels=config.kernels or "torch",
     )
 
 

@@ -230,6 +230,9 @@ def _completed(config: RunConfig, trained: Mapping[str, Any], space: SearchSpace
     if config.data.validation is None and trained["data"]["validation"] is not None:
         data = dataclasses.replace(config.data, validation=config.data.validation_share)
         config = dataclasses.replace(config, data=data)
+    if "kernels" not in trained["execution"]:
+        # Runs of before there was a choice.
+        config = dataclasses.replace(config, execution=dataclasses.replace(config.execution, kernels="torch"))
     return with_data_defaults(config, space)
 
 

@@ -167,7 +167,11 @@ class ReplayedStep:
 
 
 def runnable(network: nn.Module, profile: Profile) -> Callable[[Tensor], Tensor]:
-    """Return what runs the network's forward pass: itself, or compiled if the profile says so."""
+    """Return what runs the network's forward pass: itself, on the profile's kernels, or compiled if it says so."""
+    if profile.kernels == "numba":
+        from training.kernels.layers import use_kernels  # noqa: PLC0415 - numba is an extra
+
+        use_kernels(network)
     return _compiled(network) if profile.compiled else network
 
 

@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,10 @@ from training.execution import (
     check_possible,
     complete_profile,
     default_profile,
+    kernels_fit,
     possible_precisions,
 )
+from training.kernels.available import unavailable
 from training.memory import OutOfMemoryError
 from training.messages import Task
 
@@ -80,8 +83,8 @@ def choose_profile(
     """Return the fastest profile within what the user has set, from measurements of this or an earlier run.
 
     Steps of one representative architecture are timed: the entry nearest to the geometric mean of the smallest and
-    the largest MACs, with a batch small enough for a step to be short. In turn: precision and memory format, CUDA
-    graphs, the fused optimizer, clients at once.
+    the largest MACs, with a batch small enough for a step to be short. In turn: precision, memory format, numba's
+    kernels, CUDA graphs, the fused optimizer, clients at once.
 
     Raises:
         UserError: the device cannot do what was asked, or not even a small batch fits.
@@ -104,7 +107,7 @@ def choose_profile(
         listener.remark(f"{error}; the profile is not kept")
         return _measure(precision, config, _sized(recipe, entry, device), listener)
     kept = _read(path, identity)
-    if kept is not None:
+    if kept is not None and (kept.profile.kernels == "torch" or unavailable() is None):
         return kept
     choice = _measure(precision, config, _sized(recipe, entry, device), listener)
     try:
@@ -167,6 +170,8 @@ def _sized(recipe: Recipe, entry: Entry, device: torch.device) -> _Bench:
 
 def _measure(precision: PrecisionChoice, config: ExecutionConfig, bench: _Bench, listener: Listener) -> Choice:
     best = default_profile(precision, config)
+    if kernels_fit(precision, config, bench.device) and (reason := unavailable()):
+        listener.remark(f"clients train without numba's kernels: {reason}")
     rates: dict[Profile, float] = {}
     deadline = time.monotonic() + _SECONDS
     for done, stage in enumerate(_STAGES):
@@ -215,7 +220,7 @@ def _precisions(
 ) -> Iterator[Profile]:
     del config
     possible = possible_precisions(device)
-    for name in possible if precision == "auto" else ():
+    for name in possible if precision == "auto" and best.kernels == "torch" else ():
         # fp16 needs its gradients scaled, which no graph can: only where there is no bf16.
         unwanted = name == "fp16" and ("bf16" in possible or best.graphs)
         if name != best.precision and not unwanted:
@@ -226,8 +231,15 @@ def _formats(
     best: Profile, precision: PrecisionChoice, config: ExecutionConfig, device: torch.device
 ) -> Iterator[Profile]:
     del precision, device
-    if config.memory_format is None:
+    if config.memory_format is None and best.kernels == "torch":
         yield dataclasses.replace(best, memory_format="contiguous")
+
+
+def _kernels(
+    best: Profile, precision: PrecisionChoice, config: ExecutionConfig, device: torch.device
+) -> Iterator[Profile]:
+    if kernels_fit(precision, config, device) and unavailable() is None:
+        yield dataclasses.replace(best, precision="fp32", memory_format="channels_last", kernels="numba")
 
 
 def _graphs(
@@ -259,7 +271,7 @@ def _workers(
 
 
 #: What is decided one after the other.
-_STAGES = (_precisions, _formats, _graphs, _optimizers, _workers)
+_STAGES = (_precisions, _formats, _kernels, _graphs, _optimizers, _workers)
 
 
 def _reason(best: Profile, rates: Mapping[Profile, float], bench: _Bench) -> str:
@@ -286,11 +298,20 @@ def _identity(
         "gpu": gpu,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
+        "numba": _numba_version(),
         "space": recipe.space.fingerprint,
         "macs": entry.macs,
         "batch": recipe.config.batch,
         "asked": {"precision": precision, **dataclasses.asdict(config)},
     }
+
+
+def _numba_version() -> str | None:
+    """Return the version of numba without importing it; None where it is not installed."""
+    try:
+        return metadata.version("numba")
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _digest(identity: Mapping[str, Any]) -> str:

@@ -27,7 +27,7 @@ from training.config import RunConfig
 from training.data.images import ImageSet, Normalisation
 from training.devices import resolve_device
 from training.evaluation import count_correct
-from training.execution import apply_to_torch, default_profile
+from training.execution import apply_to_torch, check_possible, default_profile
 from training.federation import recipe_of
 from training.flower import wire
 from training.flower.envelope import opened
@@ -126,6 +126,7 @@ class _Node:
         }
 
     def _trained(self, images: OwnImages, jobs: list[tuple[Fields, Tensors]]) -> Iterator[tuple[Fields, Tensors]]:
+        check_possible(self._device, self._config.precision, self._config.execution)
         profile = default_profile(self._config.precision, self._config.execution)
         apply_to_torch(profile)
         torch.set_num_threads(profile.threads)

@@ -1,8 +1,8 @@
 """Layers in a row as one function of autograd: convolutions, each with its batch norm and activation.
 
-A layer's convolution is written once, and what follows from its norm and activation is computed where it is read: while
-the next convolution takes its input, and while gradients are taken back. Of a chain's inner tensors only the convolutions'
-results are kept.
+A layer's convolution is written once, and what follows from its norm and activation is computed where it is read:
+while the next convolution takes its input, and while gradients are taken back. Of a chain's inner tensors only the
+results of convolutions are kept.
 """
 
 import dataclasses
@@ -93,14 +93,12 @@ class Chain(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, layers: Sequence[Layer], *parameters: Tensor | None) -> Tensor:
+    def forward(ctx: Any, x: Tensor, layers: Sequence[Layer], *parameters: Any) -> Tensor:
         """Return the activations of the last layer."""
         signal = _Signal(x.contiguous(memory_format=torch.channels_last), None, PLAIN)
         signals = [signal]
         for number, layer in enumerate(layers):
-            weight, scale, bias = parameters[3 * number : 3 * number + 3]
-            assert weight is not None
-            signal = _convolved(layer, signal, weight, scale, bias)
+            signal = _convolved(layer, signal, *parameters[3 * number : 3 * number + 3])
             signals.append(signal)
         ctx.layers, ctx.numbers, ctx.spent = layers, [one.number for one in signals], False
         ctx.save_for_backward(
@@ -109,7 +107,7 @@ class Chain(torch.autograd.Function):
         return signal.values if signal.number == PLAIN else _activated(signal)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
         """Return the gradients of x and of all parameters."""
         if ctx.spent:
             raise RuntimeError("gradients of fused layers can be taken once: they are written over what was kept")
@@ -128,11 +126,11 @@ class Chain(torch.autograd.Function):
             needed = number > 0 or ctx.needs_input_grad[0]
             dx, dweight, sums = _differentiated(ctx.layers[number], source, result, weights[number], gradient, needed)
             found[:0] = [dweight, *norm]
-            if source.number != PLAIN:
-                assert sums is not None
+            if sums is not None:
                 norm = _finish_gradients(source, sums)
-            gradient = dx
-        return gradient, None, *found
+            if dx is not None:
+                gradient = dx
+        return gradient if ctx.needs_input_grad[0] else None, None, *found
 
 
 def _convolved(layer: Layer, source: _Signal, weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> _Signal:
@@ -151,11 +149,11 @@ def _convolved(layer: Layer, source: _Signal, weight: Tensor, scale: Tensor | No
             _depthwise(layer, source, weight, y, sums)
         case "pointwise":
             _pointwise(source, weight, y, sums)
-        case "dense":
-            assert sums is not None
+        case "dense" if sums is not None:
             _moments(y, sums)
     if layer.epsilon is None or sums is None or scale is None or bias is None:
         return _Signal(y, None, PLAIN)
+    scale, bias = scale.contiguous(), bias.contiguous()
     coefficients = torch.empty(len(COEFFICIENTS), channels)
     pixels = y.shape[2] * y.shape[3]
     of = normalisation.Finish(sums.start, scale.data_ptr(), bias.data_ptr(), coefficients.data_ptr(), 0, 0)
@@ -176,7 +174,9 @@ def _depthwise(layer: Layer, source: _Signal, weight: Tensor, y: Tensor, sums: _
             scratch.data_ptr() + thread * each * FLOAT_BYTES,
             sums.shift(thread) if sums else 0, sums.totals(thread) if sums else 0,
         )  # fmt: skip
-        extent = depthwise.Extent(first, last, layer.kernel, layer.stride, height, width, channels, y.shape[2], y.shape[3])
+        extent = depthwise.Extent(
+            first, last, layer.kernel, layer.stride, height, width, channels, y.shape[2], y.shape[3]
+        )
         depthwise.forward(WIDTHS.lane_size, of, extent)
 
     _spread(n, run)
@@ -280,7 +280,9 @@ def _depthwise_back(
             dx.data_ptr() if dx is not None else 0, dtaps.data_ptr() + thread * taps.numel() * FLOAT_BYTES,
             memory, memory + each * FLOAT_BYTES, sums.totals(thread) if sums else 0,
         )  # fmt: skip
-        extent = depthwise.Extent(first, last, layer.kernel, layer.stride, height, width, channels, *result.values.shape[2:])
+        extent = depthwise.Extent(
+            first, last, layer.kernel, layer.stride, height, width, channels, *result.values.shape[2:]
+        )
         depthwise.backward(WIDTHS.lane_size, WIDTHS.register_size, of, extent)
 
     _spread(n, run)

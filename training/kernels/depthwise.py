@@ -1,9 +1,8 @@
 """Convolutions of every channel by itself: forward, and both gradients in one pass.
 
-One image's block of neighbouring channels is copied into scratch memory with a border of zeros, where it lies dense and in
-the first caches. All sums are then made there, in registers, without a test for the border. Sums run over images, rows
-and pixels in this order whatever the width of a vector is, and images are summed one by one: the bits depend on neither
-the machine nor the block.
+One image's block of neighbouring channels is copied into scratch memory with a border of zeros, where it lies dense and
+in the first caches. All sums are then made there, in registers, without a test for the border. A channel's sums run over
+images, rows and pixels in this order whatever the width of a vector is.
 """
 
 import itertools
@@ -14,6 +13,7 @@ from numba import njit
 from numba.extending import intrinsic
 
 from training.kernels.activations import PLAIN
+from training.kernels.compiled import compiled
 from training.kernels.rows import add_gradient_sums, add_moments, differentiate_pixels, fill_pixels, mean_of
 from training.kernels.vectors import (
     FLOAT_BYTES,
@@ -75,7 +75,7 @@ class Forward(NamedTuple):
 
 
 class Backward(NamedTuple):
-    """Addresses of a gradient with y, of x with what activates it, of weights (kernel², channels), and of what is written.
+    """Addresses of a gradient with y, x with what activates it, weights (kernel², channels), and what is written.
 
     ``dx`` may be 0; ``dweight`` is added to. ``totals`` are those of x's own norm, unless its activation is PLAIN.
     """
@@ -101,7 +101,7 @@ def scratch_floats(lanes: int, height: int, width: int, kernel: int) -> int:
 
 
 @intrinsic
-def _convolve(  # noqa: PLR0913, PLR0917 - an innermost function has the arguments it has
+def _convolve(
     context: Any, lanes: Any, flipped: Any, kernel: Any, stride: Any,
     source: Any, row: Any, weight: Any, target: Any, height: Any, width: Any, channels: Any,
 ) -> Any:  # fmt: skip
@@ -127,7 +127,7 @@ class _Form(NamedTuple):
     flipped: bool
 
 
-def _convolve_as(  # noqa: PLR0913, PLR0917
+def _convolve_as(
     builder: Builder, form: _Form,
     source: Value, row: Value, weight: Value, target: Value, height: Value, width: Value, channels: Value,
 ) -> None:  # fmt: skip
@@ -152,7 +152,7 @@ def _convolve_as(  # noqa: PLR0913, PLR0917
             narrower = builder.icmp_signed("<", width, integer(tile))
 
 
-def _tile(  # noqa: PLR0913, PLR0917
+def _tile(
     builder: Builder, form: _Form, tile: int, source: Value, row: Value, weight: Value, target: Value, pixel: Value
 ) -> None:
     """Write neighbouring outputs. The rows of the kernel are a loop, for less code; a row of it is written out."""
@@ -178,7 +178,7 @@ def _tile(  # noqa: PLR0913, PLR0917
 
 
 @intrinsic
-def _add_kernel_gradient(  # noqa: PLR0913, PLR0917
+def _add_kernel_gradient(
     context: Any, lanes: Any, registers: Any, kernel: Any, stride: Any,
     x: Any, gradient: Any, row: Any, height: Any, width: Any, target: Any, channels: Any,
 ) -> Any:  # fmt: skip
@@ -188,7 +188,7 @@ def _add_kernel_gradient(  # noqa: PLR0913, PLR0917
     """
     del context
 
-    def build(  # noqa: PLR0913, PLR0917
+    def build(
         builder: Builder, _lanes: Value, _registers: Value, kernel: Value, stride: Value, x: Value, *place: Value
     ) -> None:
         gradient, row, height, width, target, channels = place
@@ -199,14 +199,16 @@ def _add_kernel_gradient(  # noqa: PLR0913, PLR0917
                 for first in range(0, k, at_once):
                     taps = [(y, z) for y in range(first, min(k, first + at_once)) for z in range(k)]
                     start = moved(builder, target, integer(first * k), pixel)
-                    _add_taps(builder, _Form(lanes.count, k, s, False), taps, x, gradient, row, height, width, start, pixel)
+                    _add_taps(
+                        builder, _Form(lanes.count, k, s, False), taps, x, gradient, row, height, width, start, pixel
+                    )
 
     return intrinsic_of(
         build, lanes, registers, kernel, stride, x, gradient, row, height, width, target, channels
     )  # fmt: skip
 
 
-def _add_taps(  # noqa: PLR0913, PLR0917
+def _add_taps(
     builder: Builder, form: _Form, taps: Sequence[tuple[int, int]],
     x: Value, gradient: Value, row: Value, height: Value, width: Value, target: Value, pixel: Value,
 ) -> None:  # fmt: skip
@@ -227,7 +229,7 @@ def _add_taps(  # noqa: PLR0913, PLR0917
 
 
 @njit(nogil=True)
-def _fill(lanes, border, number, image, coefficients, scratch, row, extent):  # type: ignore[no-untyped-def]  # noqa: PLR0913, PLR0917
+def _fill(lanes, border, number, image, coefficients, scratch, row, extent):
     """Copy one block of an image, activated, into the middle of its scratch memory."""
     pixel, vector = extent.channels * FLOAT_BYTES, len(lanes) * FLOAT_BYTES
     for y in range(extent.height):
@@ -236,7 +238,7 @@ def _fill(lanes, border, number, image, coefficients, scratch, row, extent):  # 
 
 
 @njit(nogil=True)
-def _forward_block(lanes, of, extent, image, channel, scratch):  # type: ignore[no-untyped-def]  # noqa: PLR0913, PLR0917
+def _forward_block(lanes, of, extent, image, channel, scratch):
     row = (extent.width + extent.kernel - 1) * len(lanes) * FLOAT_BYTES
     at, pixel = channel * FLOAT_BYTES, extent.channels * FLOAT_BYTES
     pixels = extent.height_out * extent.width_out
@@ -254,8 +256,8 @@ def _forward_block(lanes, of, extent, image, channel, scratch):  # type: ignore[
             add_moments(lanes, y + first * pixel, of.shift + at, of.totals + 2 * at, count, pixel)
 
 
-@njit(nogil=True)
-def forward(lanes, of, extent):  # type: ignore[no-untyped-def]
+@compiled
+def forward(lanes, of, extent):
     """Write y of some images, and sum it."""
     bordered = (extent.height + extent.kernel - 1) * (extent.width + extent.kernel - 1)
     rest = of.scratch + bordered * len(lanes) * FLOAT_BYTES
@@ -269,7 +271,7 @@ def forward(lanes, of, extent):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True)
-def _backward_block(lanes, registers, of, extent, image, channel, scratch, scratch_gradient):  # type: ignore[no-untyped-def]  # noqa: PLR0913, PLR0917
+def _backward_block(lanes, registers, of, extent, image, channel, scratch, scratch_gradient):
     border, vector = extent.kernel // 2, len(lanes) * FLOAT_BYTES
     row = (extent.width + extent.kernel - 1) * vector
     at, pixel = channel * FLOAT_BYTES, extent.channels * FLOAT_BYTES
@@ -303,8 +305,8 @@ def _backward_block(lanes, registers, of, extent, image, channel, scratch, scrat
                 )  # fmt: skip
 
 
-@njit(nogil=True)
-def backward(lanes, registers, of, extent):  # type: ignore[no-untyped-def]
+@compiled
+def backward(lanes, registers, of, extent):
     """Write dx of some images, add to dweight, and sum what the norm of x asks for."""
     bordered = (extent.height + extent.kernel - 1) * (extent.width + extent.kernel - 1) * len(lanes) * FLOAT_BYTES
     for image in range(extent.first, extent.last):

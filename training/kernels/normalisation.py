@@ -1,14 +1,15 @@
 """Batch normalisation of whole tensors: the moments of a batch, what follows from them, and both passes back.
 
-Formulas and names are those of ``rows.py``. Sums are made in float32 over some rows and then in float64, of values less a
-mean of the first ones, so that a large mean costs no digits.
+Formulas and names are those of ``rows.py``. Sums are made in float32 over some rows and then in float64, of values less
+a mean of the first ones, so that a large mean costs no digits.
 """
 
 import math
 from typing import NamedTuple
 
-from numba import carray, njit
+from numba import carray
 
+from training.kernels.compiled import compiled
 from training.kernels.rows import activate_panel, differentiate_panel, flush, set_mean, sum_gradient_panel, sum_rows
 from training.kernels.vectors import FLOAT_BYTES, as_doubles, as_floats
 
@@ -66,8 +67,8 @@ class Backward(NamedTuple):
     dy: int
 
 
-@njit(nogil=True)
-def moments(lanes, of, rows):  # type: ignore[no-untyped-def]
+@compiled
+def moments(lanes, of, rows):
     """Set the shift to a mean of the first pixels; add all pixels less that, and the squares, to the totals."""
     step, channels = rows.channels * FLOAT_BYTES, rows.channels
     if rows.last <= rows.first:
@@ -82,8 +83,8 @@ def moments(lanes, of, rows):  # type: ignore[no-untyped-def]
         flush(lanes, of.sums + step, of.totals + 2 * step, channels)
 
 
-@njit(nogil=True)
-def finish_moments(of, rows, threads, unit, epsilon):  # type: ignore[no-untyped-def]
+@compiled
+def finish_moments(of, rows, threads, unit, epsilon):
     """Write s, t, μ and 1/√(σ²+ε) of all pixels, of which every thread has summed some (Chan, Golub, LeVeque 1983).
 
     Thread i has summed the pixels from ``unit``·⌊images·i/threads⌋ on; of n images, each ``unit`` pixels.
@@ -110,8 +111,8 @@ def finish_moments(of, rows, threads, unit, epsilon):  # type: ignore[no-untyped
         written[2, channel], written[5, channel] = mean, inverse
 
 
-@njit(nogil=True)
-def finish_gradients(of, rows, threads):  # type: ignore[no-untyped-def]
+@compiled
+def finish_gradients(of, rows, threads):
     """Write b and c, dγ and dβ."""
     channels, count = rows.channels, rows.last - rows.first
     totals = carray(as_doubles(of.sums), (threads, 4, channels))
@@ -128,8 +129,8 @@ def finish_gradients(of, rows, threads):  # type: ignore[no-untyped-def]
         dweight[channel], dbias[channel] = second * inverse, first
 
 
-@njit(nogil=True)
-def activate(lanes, activation, of, rows):  # type: ignore[no-untyped-def]
+@compiled
+def activate(lanes, activation, of, rows):
     """Write activation(s·y + t)."""
     offset = rows.first * rows.channels * FLOAT_BYTES
     activate_panel(
@@ -137,8 +138,8 @@ def activate(lanes, activation, of, rows):  # type: ignore[no-untyped-def]
     )
 
 
-@njit(nogil=True)
-def sum_gradients(lanes, activation, of, rows):  # type: ignore[no-untyped-def]
+@compiled
+def sum_gradients(lanes, activation, of, rows):
     """Add dz and dz·(y − μ) to the totals."""
     step, channels = rows.channels * FLOAT_BYTES, rows.channels
     for row in range(rows.first, rows.last, PANEL):
@@ -148,8 +149,8 @@ def sum_gradients(lanes, activation, of, rows):  # type: ignore[no-untyped-def]
         flush(lanes, of.sums + step, of.totals + 2 * step, channels)
 
 
-@njit(nogil=True)
-def differentiate(lanes, activation, of, rows):  # type: ignore[no-untyped-def]
+@compiled
+def differentiate(lanes, activation, of, rows):
     """Write dy; it may lie where y does."""
     at = rows.first * rows.channels * FLOAT_BYTES
     differentiate_panel(

@@ -10,6 +10,7 @@ from numba import njit
 from numba.extending import intrinsic
 
 from training.kernels.activations import PLAIN
+from training.kernels.compiled import compiled
 from training.kernels.normalisation import PANEL
 from training.kernels.rows import activate_panel, differentiate_panel, flush, set_mean, sum_gradient_panel, sum_rows
 from training.kernels.vectors import (
@@ -72,14 +73,14 @@ class Backward(NamedTuple):
 
 
 @intrinsic
-def _multiply(  # noqa: PLR0913, PLR0917
+def _multiply(
     context: Any, lanes: Any, vectors: Any, rows: Any,
     a: Any, a_step: Any, weight: Any, weight_step: Any, inner: Any, out: Any, out_step: Any,
 ) -> Any:  # fmt: skip
     """Write a tile of a product: ``rows`` rows of ``vectors`` vectors."""
     del context
 
-    def build(  # noqa: PLR0913, PLR0917
+    def build(
         builder: Builder, _lanes: Value, _vectors: Value, _rows: Value,
         a: Value, a_step: Value, weight: Value, weight_step: Value, inner: Value, out: Value, out_step: Value,
     ) -> None:  # fmt: skip
@@ -102,16 +103,17 @@ def _multiply(  # noqa: PLR0913, PLR0917
 
 
 @intrinsic
-def _add_outer(  # noqa: PLR0913, PLR0917
+def _add_outer(
     context: Any, lanes: Any, vectors: Any, singles: Any,
     wide: Any, wide_step: Any, narrow: Any, narrow_step: Any, rows: Any, totals: Any, totals_step: Any,
 ) -> Any:  # fmt: skip
     """Add to a tile of narrowᵀ·wide: ``singles`` rows of ``vectors`` vectors."""
     del context
 
-    def build(  # noqa: PLR0913, PLR0917
+    def build(
         builder: Builder, _lanes: Value, _vectors: Value, _singles: Value,
-        wide: Value, wide_step: Value, narrow: Value, narrow_step: Value, rows: Value, totals: Value, totals_step: Value,
+        wide: Value, wide_step: Value, narrow: Value, narrow_step: Value,
+        rows: Value, totals: Value, totals_step: Value,
     ) -> None:  # fmt: skip
         zero = constant(lanes.count, 0.0)
         sums = [[register(builder, zero) for _ in range(vectors.count)] for _ in range(singles.count)]
@@ -133,16 +135,20 @@ def _add_outer(  # noqa: PLR0913, PLR0917
 
 
 @njit(nogil=True)
-def _multiply_columns(lanes, vectors, tile, a, a_step, weight, weight_step, inner, out, out_step, rows):  # type: ignore[no-untyped-def]  # noqa: PLR0913, PLR0917
+def _multiply_columns(lanes, vectors, tile, a, a_step, weight, weight_step, inner, out, out_step, rows):
     whole = rows - rows % len(tile)
     for row in range(0, whole, len(tile)):
-        _multiply(lanes, vectors, tile, a + row * a_step, a_step, weight, weight_step, inner, out + row * out_step, out_step)
+        _multiply(
+            lanes, vectors, tile, a + row * a_step, a_step, weight, weight_step, inner, out + row * out_step, out_step
+        )
     for row in range(whole, rows):
-        _multiply(lanes, vectors, _ONE, a + row * a_step, a_step, weight, weight_step, inner, out + row * out_step, out_step)
+        _multiply(
+            lanes, vectors, _ONE, a + row * a_step, a_step, weight, weight_step, inner, out + row * out_step, out_step
+        )
 
 
 @njit(nogil=True)
-def _multiply_panel(lanes, tile, a, inner, weight, columns, out, rows):  # type: ignore[no-untyped-def]  # noqa: PLR0913, PLR0917
+def _multiply_panel(lanes, tile, a, inner, weight, columns, out, rows):
     """Write a (rows, inner) times weight (inner, columns)."""
     a_step, step, vector = inner * FLOAT_BYTES, columns * FLOAT_BYTES, len(lanes) * FLOAT_BYTES
     left, at = columns, 0
@@ -160,7 +166,7 @@ def _multiply_panel(lanes, tile, a, inner, weight, columns, out, rows):  # type:
 
 
 @njit(nogil=True)
-def _add_outer_columns(lanes, vectors, tile, wide, wide_step, narrow, narrow_count, totals, rows):  # type: ignore[no-untyped-def]  # noqa: PLR0913, PLR0917
+def _add_outer_columns(lanes, vectors, tile, wide, wide_step, narrow, narrow_count, totals, rows):
     for single in range(0, narrow_count, len(tile)):
         at = single * FLOAT_BYTES
         _add_outer(
@@ -170,7 +176,7 @@ def _add_outer_columns(lanes, vectors, tile, wide, wide_step, narrow, narrow_cou
 
 
 @njit(nogil=True)
-def _add_outer_panel(lanes, tile, wide, columns, narrow, narrow_count, totals, rows):  # type: ignore[no-untyped-def]  # noqa: PLR0913, PLR0917
+def _add_outer_panel(lanes, tile, wide, columns, narrow, narrow_count, totals, rows):
     """Add narrow (rows, narrow_count) transposed times wide (rows, columns) to totals (narrow_count, columns)."""
     step, vector = columns * FLOAT_BYTES, len(lanes) * FLOAT_BYTES
     left, at = columns, 0
@@ -187,8 +193,8 @@ def _add_outer_panel(lanes, tile, wide, columns, narrow, narrow_count, totals, r
         _add_outer_columns(_EIGHT, _ONE, tile, wide + at, step, narrow, narrow_count, totals + at, rows)
 
 
-@njit(nogil=True)
-def forward(lanes, tile, of, rows, inner):  # type: ignore[no-untyped-def]
+@compiled
+def forward(lanes, tile, of, rows, inner):
     """Write y = activation(x)·weight of some rows, and sum it."""
     step_in, step, channels = inner * FLOAT_BYTES, rows.channels * FLOAT_BYTES, rows.channels
     for row in range(rows.first, rows.last, PANEL):
@@ -207,8 +213,8 @@ def forward(lanes, tile, of, rows, inner):  # type: ignore[no-untyped-def]
             flush(lanes, of.sums + step, of.totals + 2 * step, channels)
 
 
-@njit(nogil=True)
-def backward(lanes, tile, of, rows, inner):  # type: ignore[no-untyped-def]
+@compiled
+def backward(lanes, tile, of, rows, inner):
     """Write dx of some rows, add to dweight, and sum what the norm of x asks for."""
     step_in, step, channels = inner * FLOAT_BYTES, rows.channels * FLOAT_BYTES, rows.channels
     for row in range(rows.first, rows.last, PANEL):

@@ -1,6 +1,6 @@
 """Norm and activation on pixels that lie in the caches: a few rows of all channels, or one block of channels.
 
-With μ and σ² the moments of a batch, s = γ/√(σ²+ε), z = s·y + t with t = β − s·μ, a = activation(z), g the gradient of a:
+With μ and σ² the moments of a batch, s = γ/√(σ²+ε), t = β − s·μ, z = s·y + t, a = activation(z), g the gradient of a:
 
 - dz = g · activation'(z), dβ = Σ dz, dγ = Σ dz·(y − μ) / √(σ²+ε);
 - dy = s·dz + b·(y − μ) + c, with b = −s·dγ / (n·√(σ²+ε)) and c = −s·dβ / n  (Ioffe and Szegedy 2015, section 3).
@@ -57,14 +57,14 @@ def _gradient(builder: Builder, number: int, gradient: Value, y: Value, coeffici
 
 
 @intrinsic
-def _differentiate_pixels(  # noqa: PLR0913, PLR0917
+def _differentiate_pixels(
     context: Any, lanes: Any, activation: Any,
     gradient: Any, y: Any, coefficients: Any, step: Any, target: Any, pixels: Any, target_step: Any,
 ) -> Any:  # fmt: skip
     """Write dy of one block's pixels, ``target_step`` bytes apart."""
     del context
 
-    def build(  # noqa: PLR0913, PLR0917
+    def build(
         builder: Builder, _lanes: Value, _activation: Value,
         gradient: Value, y: Value, coefficients: Value, step: Value, target: Value, pixels: Value, target_step: Value,
     ) -> None:  # fmt: skip
@@ -78,7 +78,7 @@ def _differentiate_pixels(  # noqa: PLR0913, PLR0917
 
 
 @intrinsic
-def _activate_rows(  # noqa: PLR0913, PLR0917
+def _activate_rows(
     context: Any, lanes: Any, activation: Any, y: Any, coefficients: Any, out: Any, rows: Any, channels: Any
 ) -> Any:
     """Write the activations of some rows."""
@@ -101,8 +101,16 @@ def _activate_rows(  # noqa: PLR0913, PLR0917
 
 
 @intrinsic
-def _differentiate_rows(  # noqa: PLR0913, PLR0917
-    context: Any, lanes: Any, activation: Any, gradient: Any, y: Any, coefficients: Any, dy: Any, rows: Any, channels: Any
+def _differentiate_rows(
+    context: Any,
+    lanes: Any,
+    activation: Any,
+    gradient: Any,
+    y: Any,
+    coefficients: Any,
+    dy: Any,
+    rows: Any,
+    channels: Any,
 ) -> Any:
     """Write dy of some rows."""
     del context
@@ -124,15 +132,11 @@ def _differentiate_rows(  # noqa: PLR0913, PLR0917
 
 
 @intrinsic
-def sum_rows(  # noqa: PLR0913, PLR0917
-    context: Any, lanes: Any, y: Any, shift: Any, sums: Any, rows: Any, channels: Any
-) -> Any:
+def sum_rows(context: Any, lanes: Any, y: Any, shift: Any, sums: Any, rows: Any, channels: Any) -> Any:
     """Add the values of some rows less their shift, and the squares of that."""
     del context
 
-    def build(  # noqa: PLR0913, PLR0917
-        builder: Builder, _: Value, y: Value, shift: Value, sums: Value, rows: Value, channels: Value
-    ) -> None:
+    def build(builder: Builder, _: Value, y: Value, shift: Value, sums: Value, rows: Value, channels: Value) -> None:
         def block(width: int, count: int, offset: Value, at: Value) -> None:
             step = builder.mul(channels, integer(FLOAT_BYTES))
             places = [builder.add(sums, at), builder.add(builder.add(sums, step), at)]
@@ -151,8 +155,16 @@ def sum_rows(  # noqa: PLR0913, PLR0917
 
 
 @intrinsic
-def _sum_gradient_rows(  # noqa: PLR0913, PLR0917
-    context: Any, lanes: Any, activation: Any, gradient: Any, y: Any, coefficients: Any, sums: Any, rows: Any, channels: Any
+def _sum_gradient_rows(
+    context: Any,
+    lanes: Any,
+    activation: Any,
+    gradient: Any,
+    y: Any,
+    coefficients: Any,
+    sums: Any,
+    rows: Any,
+    channels: Any,
 ) -> Any:
     """Add dz of some rows, and dz·(y − μ)."""
     del context
@@ -195,7 +207,7 @@ def flush(context: Any, lanes: Any, sums: Any, totals: Any, channels: Any) -> An
 
 
 @intrinsic
-def set_mean(context: Any, lanes: Any, sums: Any, shift: Any, count: Any, channels: Any) -> Any:  # noqa: PLR0913, PLR0917
+def set_mean(context: Any, lanes: Any, sums: Any, shift: Any, count: Any, channels: Any) -> Any:
     """Write sums, (channels), divided by their count, and clear both sums."""
     del context
 
@@ -213,7 +225,7 @@ def set_mean(context: Any, lanes: Any, sums: Any, shift: Any, count: Any, channe
     return intrinsic_of(build, lanes, sums, shift, count, channels)
 
 
-def _add_sums(  # noqa: PLR0913, PLR0917
+def _add_sums(
     builder: Builder,
     lanes: int,
     pixels: Value,
@@ -243,7 +255,7 @@ def _add_sums(  # noqa: PLR0913, PLR0917
 
 
 @intrinsic
-def mean_of(context: Any, lanes: Any, y: Any, shift: Any, pixels: Any, step: Any) -> Any:  # noqa: PLR0913, PLR0917
+def mean_of(context: Any, lanes: Any, y: Any, shift: Any, pixels: Any, step: Any) -> Any:
     """Write the mean of one block's pixels."""
     del context
 
@@ -258,15 +270,11 @@ def mean_of(context: Any, lanes: Any, y: Any, shift: Any, pixels: Any, step: Any
 
 
 @intrinsic
-def add_moments(  # noqa: PLR0913, PLR0917
-    context: Any, lanes: Any, y: Any, shift: Any, totals: Any, pixels: Any, step: Any
-) -> Any:
+def add_moments(context: Any, lanes: Any, y: Any, shift: Any, totals: Any, pixels: Any, step: Any) -> Any:
     """Add one block's values less their shift, and the squares of that, to doubles."""
     del context
 
-    def build(  # noqa: PLR0913, PLR0917
-        builder: Builder, _: Value, y: Value, shift: Value, totals: Value, pixels: Value, step: Value
-    ) -> None:
+    def build(builder: Builder, _: Value, y: Value, shift: Value, totals: Value, pixels: Value, step: Value) -> None:
         least = load(builder, shift, lanes.count)
 
         def values(row: Value) -> tuple[Value, Value]:
@@ -279,8 +287,16 @@ def add_moments(  # noqa: PLR0913, PLR0917
 
 
 @intrinsic
-def _activate_pixels(  # noqa: PLR0913, PLR0917
-    context: Any, lanes: Any, activation: Any, y: Any, coefficients: Any, step: Any, target: Any, pixels: Any, target_step: Any
+def _activate_pixels(
+    context: Any,
+    lanes: Any,
+    activation: Any,
+    y: Any,
+    coefficients: Any,
+    step: Any,
+    target: Any,
+    pixels: Any,
+    target_step: Any,
 ) -> Any:
     """Write the activations of one block's pixels, ``target_step`` bytes apart."""
     del context
@@ -296,13 +312,11 @@ def _activate_pixels(  # noqa: PLR0913, PLR0917
 
 
 @intrinsic
-def _copy_pixels(  # noqa: PLR0913, PLR0917
-    context: Any, lanes: Any, source: Any, step: Any, target: Any, pixels: Any, target_step: Any
-) -> Any:
+def _copy_pixels(context: Any, lanes: Any, source: Any, step: Any, target: Any, pixels: Any, target_step: Any) -> Any:
     """Copy one block's pixels, ``target_step`` bytes apart."""
     del context
 
-    def build(  # noqa: PLR0913, PLR0917
+    def build(
         builder: Builder, _: Value, source: Value, step: Value, target: Value, pixels: Value, target_step: Value
     ) -> None:
         with repeated(builder, pixels) as loop:
@@ -313,8 +327,16 @@ def _copy_pixels(  # noqa: PLR0913, PLR0917
 
 
 @intrinsic
-def _add_gradient_sums(  # noqa: PLR0913, PLR0917
-    context: Any, lanes: Any, activation: Any, gradient: Any, y: Any, coefficients: Any, totals: Any, pixels: Any, step: Any
+def _add_gradient_sums(
+    context: Any,
+    lanes: Any,
+    activation: Any,
+    gradient: Any,
+    y: Any,
+    coefficients: Any,
+    totals: Any,
+    pixels: Any,
+    step: Any,
 ) -> Any:
     """Add one block's dz, and dz·(y − μ), to doubles."""
     del context
@@ -334,7 +356,7 @@ def _add_gradient_sums(  # noqa: PLR0913, PLR0917
 
 
 @njit(nogil=True)
-def activate_panel(lanes, number, y, coefficients, out, rows, channels):  # type: ignore[no-untyped-def]  # noqa: PLR0913, PLR0917
+def activate_panel(lanes, number, y, coefficients, out, rows, channels):
     """Write the activations of rows."""
     if number == RELU:
         _activate_rows(lanes, _RELU, y, coefficients, out, rows, channels)
@@ -345,7 +367,7 @@ def activate_panel(lanes, number, y, coefficients, out, rows, channels):  # type
 
 
 @njit(nogil=True)
-def differentiate_panel(lanes, number, gradient, y, coefficients, dy, rows, channels):  # type: ignore[no-untyped-def]  # noqa: PLR0913, PLR0917
+def differentiate_panel(lanes, number, gradient, y, coefficients, dy, rows, channels):
     """Write dy of rows."""
     if number == RELU:
         _differentiate_rows(lanes, _RELU, gradient, y, coefficients, dy, rows, channels)
@@ -356,7 +378,7 @@ def differentiate_panel(lanes, number, gradient, y, coefficients, dy, rows, chan
 
 
 @njit(nogil=True)
-def sum_gradient_panel(lanes, number, gradient, y, coefficients, sums, rows, channels):  # type: ignore[no-untyped-def]  # noqa: PLR0913, PLR0917
+def sum_gradient_panel(lanes, number, gradient, y, coefficients, sums, rows, channels):
     """Add dz of rows, and dz·(y − μ), to float sums."""
     if number == RELU:
         _sum_gradient_rows(lanes, _RELU, gradient, y, coefficients, sums, rows, channels)
@@ -367,7 +389,7 @@ def sum_gradient_panel(lanes, number, gradient, y, coefficients, sums, rows, cha
 
 
 @njit(nogil=True)
-def fill_pixels(lanes, number, y, coefficients, step, target, pixels, target_step):  # type: ignore[no-untyped-def]  # noqa: PLR0913, PLR0917
+def fill_pixels(lanes, number, y, coefficients, step, target, pixels, target_step):
     """Write the activations of one block's pixels ``target_step`` bytes apart; with PLAIN the values themselves."""
     if number == PLAIN:
         _copy_pixels(lanes, y, step, target, pixels, target_step)
@@ -380,7 +402,7 @@ def fill_pixels(lanes, number, y, coefficients, step, target, pixels, target_ste
 
 
 @njit(nogil=True)
-def differentiate_pixels(lanes, number, gradient, y, coefficients, step, target, pixels, target_step):  # type: ignore[no-untyped-def]  # noqa: PLR0913, PLR0917
+def differentiate_pixels(lanes, number, gradient, y, coefficients, step, target, pixels, target_step):
     """Write dy of one block's pixels ``target_step`` bytes apart; with PLAIN the gradient itself."""
     if number == PLAIN:
         _copy_pixels(lanes, gradient, step, target, pixels, target_step)
@@ -393,7 +415,7 @@ def differentiate_pixels(lanes, number, gradient, y, coefficients, step, target,
 
 
 @njit(nogil=True)
-def add_gradient_sums(lanes, number, gradient, y, coefficients, totals, pixels, step):  # type: ignore[no-untyped-def]  # noqa: PLR0913, PLR0917
+def add_gradient_sums(lanes, number, gradient, y, coefficients, totals, pixels, step):
     """Add one block's dz, and dz·(y − μ), to doubles."""
     if number == RELU:
         _add_gradient_sums(lanes, _RELU, gradient, y, coefficients, totals, pixels, step)

@@ -154,7 +154,7 @@ def over_channels(builder: Builder, lanes: int, channels: Value, body: Callable[
 def over_rows(
     builder: Builder, lanes: int, rows: Value, channels: Value, body: Callable[[int, int, Value, Value], None]
 ) -> None:
-    """Run ``body(lanes, rows, bytes, bytes in a row)`` for blocks of channels in a few rows at once, then row by row."""
+    """Run ``body(lanes, rows, bytes, bytes in a row)`` for blocks of channels, in some rows at once, then by row."""
     step = builder.mul(channels, integer(FLOAT_BYTES))
     groups = builder.sdiv(rows, integer(_ROWS_AT_ONCE))
     done = builder.mul(groups, integer(_ROWS_AT_ONCE))
@@ -162,9 +162,11 @@ def over_rows(
         with repeated(builder, number) as loop:
             row = builder.add(start, builder.mul(loop.index, integer(count)))
             offset = builder.mul(row, step)
-            over_channels(
-                builder, lanes, channels, lambda width, at, count=count, offset=offset: body(width, count, builder.add(offset, at), at)
-            )
+
+            def block(width: int, at: Value, count: int = count, offset: Value = offset) -> None:
+                body(width, count, builder.add(offset, at), at)
+
+            over_channels(builder, lanes, channels, block)
 
 
 @intrinsic

@@ -1,0 +1,83 @@
+"""Whether the kernels can be used on this machine: numba is there, compiles them, and they compute what torch does."""
+
+import functools
+import importlib
+import itertools
+import shutil
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 - the library's own convention
+
+#: Relative difference from torch that is not rounding any more.
+_TOLERANCE = 1e-3
+
+
+@functools.cache
+def unavailable() -> str | None:
+    """Return why the kernels cannot be used, or None. Compiles them: at most half a minute, once a machine."""
+    try:
+        importlib.import_module("numba")
+    except ImportError:
+        return "numba is not installed; install it with: pip install 'fedpareto[fast]'"
+    try:
+        return _try()
+    except Exception as error:  # what numba and LLVM raise has no class in common
+        return f"numba cannot compile them here ({_first_line(error)})"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _try() -> str | None:
+    from training.kernels.compiled import FOLDER  # noqa: PLC0415 - numba is there by now
+
+    try:
+        return _difference()
+    except Exception:  # what is kept may be damaged: once more, without it
+        if FOLDER is None:
+            raise
+        shutil.rmtree(FOLDER, ignore_errors=True)
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        return _difference()
+
+
+def _difference() -> str | None:
+    """Return what the kernels compute otherwise than torch, for every kernel and stride, or None."""
+    from training.kernels.chain import Chain, Layer  # noqa: PLC0415
+    from training.kernels.depthwise import KERNELS, STRIDES  # noqa: PLC0415
+
+    for kernel, stride in itertools.product(KERNELS, STRIDES):
+        layers = (Layer("pointwise", 1, 1, 1e-5, "hswish"), Layer("depthwise", kernel, stride, 1e-5, "relu"))
+        tensors = _drawn(kernel)
+        ours = _results(lambda x, *weights, layers=layers: Chain.apply(x, layers, *weights), tensors)
+        theirs = _results(functools.partial(_by_torch, stride), tensors)
+        for name, (one, other) in enumerate(zip(ours, theirs, strict=True)):
+            if not torch.allclose(one, other, _TOLERANCE, _TOLERANCE * float(other.abs().max())):
+                return f"they compute something else than torch here (kernel {kernel}, stride {stride}, tensor {name})"
+    return None
+
+
+def _drawn(kernel: int) -> list[Tensor]:
+    """Return x, and weight, γ and β of both convolutions; 24 channels are not whole vectors."""
+    generator = torch.Generator().manual_seed(kernel)
+    shapes = [(2, 8, 9, 5), (24, 8, 1, 1), (24,), (24,), (24, 1, kernel, kernel), (24,), (24,)]
+    return [torch.randn(shape, generator=generator) for shape in shapes]
+
+
+def _results(run: Callable[..., Tensor], tensors: list[Tensor]) -> list[Tensor]:
+    """Return what a function of tensors yields, and its gradients."""
+    leaves = [tensor.clone().requires_grad_() for tensor in tensors]
+    out = run(*leaves)
+    # A plain sum is what a norm takes away.
+    weight = torch.linspace(-1, 1, out.numel()).view(out.shape)
+    return [out.detach(), *torch.autograd.grad((out * weight).sum(), leaves)]
+
+
+def _by_torch(stride: int, x: Tensor, *weights: Tensor) -> Tensor:
+    first, scale, bias, second, other_scale, other_bias = weights
+    z = F.hardswish(F.batch_norm(F.conv2d(x, first), None, None, scale, bias, training=True))
+    y = F.conv2d(z, second, None, stride, second.shape[-1] // 2, groups=len(second))
+    return F.relu(F.batch_norm(y, None, None, other_scale, other_bias, training=True))

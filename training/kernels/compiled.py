@@ -1,0 +1,46 @@
+"""Functions compiled by numba and kept on disk for the next start."""
+
+import hashlib
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numba
+
+from supernet.errors import UserError
+from supernet.kept import kept_folder
+
+
+def _folder() -> tuple[Path | None, str | None]:
+    """Return where compiled functions are kept, or why nowhere.
+
+    Numba looks at the file a function is in, not at those whose instructions it takes in: other sources have another
+    folder.
+    """
+    sources = hashlib.sha256()
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        sources.update(source.read_bytes())
+    try:
+        folder = kept_folder("kernels") / sources.hexdigest()[:16]
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except (OSError, UserError) as error:
+        return None, str(error)
+    return folder, None
+
+
+FOLDER, NOT_KEPT = _folder()
+
+
+def compiled(function: Callable[..., Any]) -> Any:
+    """Return a function that numba compiles at its first call, or takes from disk; it runs without Python's lock."""
+    if FOLDER is None:
+        return numba.njit(nogil=True)(function)
+    # Numba decides here where it keeps a function; what else uses numba in this process is to find its own setting.
+    before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(FOLDER)
+    try:
+        return numba.njit(nogil=True, cache=True)(function)
+    finally:
+        numba.config.CACHE_DIR = before
