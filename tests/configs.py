@@ -47,6 +47,6 @@ OTHER = RunConfig(
     evaluation=EvaluationConfig(3, 4, 512, 64),
     checkpoint=CheckpointConfig(5, 6),
     tracking=TrackingConfig("offline", "mine", False),
-    execution=ExecutionConfig("contiguous", False, True, False, 3, 2),
+    execution=ExecutionConfig("contiguous", False, True, False, 3, 2, "torch"),
     flower=FlowerConfig("superlink:9092", "ca.crt", True, 3, 10.0, 20.0, 0.75, 5, "bf16"),
 )

@@ -88,6 +88,7 @@ def test_what_a_resumed_run_may_adapt_is_where_and_how_it_is_computed() -> None:
         "execution.compiled",
         "execution.graphs",
         "execution.threads",
+        "execution.kernels",
         "flower.wire_dtype",
     ]
     assert not [name for name in adapted if name.startswith(RESUME_MAY_CHANGE)]

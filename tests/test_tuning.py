@@ -63,6 +63,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "kept" / "profiles"
 
 
+@pytest.fixture(autouse=True)
+def without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numba's kernels have tests of their own, and take a while to compile."""
+    monkeypatch.setattr(tuning, "kernels_fit", lambda precision, config, device: False)
+
+
 @pytest.fixture
 def threads(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Makes torch say that it has some number of threads."""
@@ -511,7 +517,7 @@ def test_measuring_reports_its_stages(clock: Clock) -> None:
     reports: list[tuple[str, int, int]] = []
     listener = Listener(report=lambda what, done, total: reports.append((what, done, total)))
     choose_profile("auto", ExecutionConfig(), micro_recipe(), micro_entries(), _CPU, listener)
-    assert reports == [("measuring how to train", done, 5) for done in range(6)]
+    assert reports == [("measuring how to train", done, 6) for done in range(7)]
 
 
 # What was measured is kept.

@@ -35,7 +35,7 @@ from training.execution import (
     kernels_fit,
     possible_precisions,
 )
-from training.kernels.available import unavailable
+from training.kernels.available import not_kept, unavailable
 from training.memory import OutOfMemoryError
 from training.messages import Task
 
@@ -170,8 +170,8 @@ def _sized(recipe: Recipe, entry: Entry, device: torch.device) -> _Bench:
 
 def _measure(precision: PrecisionChoice, config: ExecutionConfig, bench: _Bench, listener: Listener) -> Choice:
     best = default_profile(precision, config)
-    if kernels_fit(precision, config, bench.device) and (reason := unavailable()):
-        listener.remark(f"clients train without numba's kernels: {reason}")
+    if kernels_fit(precision, config, bench.device):
+        _remark_on_kernels(listener)
     rates: dict[Profile, float] = {}
     deadline = time.monotonic() + _SECONDS
     for done, stage in enumerate(_STAGES):
@@ -187,6 +187,13 @@ def _measure(precision: PrecisionChoice, config: ExecutionConfig, bench: _Bench,
     if not rates.get(best, 1.0):
         raise UserError(f"nothing trains on {bench.device}: {best} fails; try another --device or --precision")
     return Choice(best, _reason(best, rates, bench))
+
+
+def _remark_on_kernels(listener: Listener) -> None:
+    if reason := unavailable():
+        listener.remark(f"clients train without numba's kernels: {reason}")
+    elif reason := not_kept():
+        listener.remark(f"numba's kernels are compiled anew at every start: {reason}")
 
 
 def _rates(candidates: Sequence[Profile], bench: _Bench, listener: Listener, deadline: float) -> dict[Profile, float]:

@@ -27,6 +27,13 @@ def unavailable() -> str | None:
         return f"numba cannot compile them here ({_first_line(error)})"
 
 
+def not_kept() -> str | None:
+    """Return why compiled kernels are not kept for the next start, or None; only where they are available."""
+    from training.kernels.compiled import NOT_KEPT  # noqa: PLC0415 - numba is there
+
+    return NOT_KEPT
+
+
 def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 

@@ -1,8 +1,8 @@
 """Convolutions of every channel by itself: forward, and both gradients in one pass.
 
-One image's block of neighbouring channels is copied into scratch memory with a border of zeros, where it lies dense and
-in the first caches. All sums are then made there, in registers, without a test for the border. A channel's sums run over
-over images, rows and pixels in this order whatever the width of a vector is.
+One image's block of neighbouring channels is copied into scratch memory with a border of zeros, where it lies dense
+and in the first caches. All sums are then made there, in registers, without a test for the border. A channel's sums
+run over images, rows and pixels in this order whatever the width of a vector is.
 """
 
 import itertools
