@@ -199,9 +199,9 @@ def test_gradients_are_taken_once() -> None:
     case = _fixed_case()
     leaves = [tensor.clone().requires_grad_() for tensor in case.tensors]
     out = Chain.apply(leaves[0], case.layers, *leaves[1:])
-    out.sum().backward(retain_graph=True)  # type: ignore[no-untyped-call]
+    out.sum().backward(retain_graph=True)
     with pytest.raises(RuntimeError, match=r"^gradients of fused layers can be taken once"):
-        out.sum().backward()  # type: ignore[no-untyped-call]
+        out.sum().backward()
 
 
 def test_parameters_may_be_slices_of_larger_ones() -> None:
@@ -223,7 +223,7 @@ def test_parameters_may_be_slices_of_larger_ones() -> None:
 def _gradients(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
     network.zero_grad()
     labels = torch.arange(len(images)) % 2
-    F.cross_entropy(network(images), labels).backward()
+    F.cross_entropy(network(images), labels).backward()  # type: ignore[no-untyped-call]
     return {
         name: parameter.grad.double() for name, parameter in network.named_parameters() if parameter.grad is not None
     }

@@ -16,6 +16,7 @@ from simulation import micro_entries
 from cache.progress import Listener
 from supernet.errors import UserError
 from training import execution, tuning
+from training.engines.in_process import InProcessEngine
 from training.execution import ExecutionConfig, Profile, check_possible
 from training.kernels import available
 from training.tuning import Choice, choose_profile
@@ -119,7 +120,7 @@ def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[float
     def set_to(factor: float) -> list[Profile]:
         seen: list[Profile] = []
 
-        def rate(bench: tuning._Bench, engine: tuning.InProcessEngine, workers: int) -> float:
+        def rate(bench: tuning._Bench, engine: InProcessEngine, workers: int) -> float:
             profile = engine._profile
             seen.append(profile)
             return 100.0 * (factor if profile.kernels == "numba" else 2.0 if profile.precision == "bf16" else 1.0)
