@@ -64,8 +64,11 @@ def layer_of(module: ConvLayer) -> Layer | None:
 
 def _kind(conv: nn.Conv2d) -> Kind | None:
     kernel, stride = conv.kernel_size[0], conv.stride[0]
+    if conv.groups == 1 and kernel == stride == 1 and conv.in_channels % _BLOCK == 0:
+        return "pointwise"
     if conv.groups == 1:
-        return "pointwise" if kernel == stride == 1 and conv.in_channels % _BLOCK == 0 else "dense"
+        # Where a convolution reads more than the channels of a picture, what follows it no longer matters.
+        return "dense" if conv.in_channels < _BLOCK else None
     single = conv.groups == conv.in_channels == conv.out_channels
     return "depthwise" if single and kernel in KERNELS and stride in STRIDES else None
 
