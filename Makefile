@@ -27,8 +27,9 @@ test: $(VENV)/installed-dev
 test-slow: $(VENV)/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow
 
-bench: $(VENV)/installed
+bench: $(VENV)/installed-fast
 	$(BIN)/python benchmarks/scoring.py
+	$(BIN)/python benchmarks/kernels.py
 	$(BIN)/python benchmarks/training_speed.py
 
 bench-search: $(VENV)/installed
@@ -45,6 +46,12 @@ $(VENV)/installed: pyproject.toml $(SOURCES) | $(VENV)/bin/python
 	rm -rf build
 	touch $@
 
+$(VENV)/installed-fast: pyproject.toml $(SOURCES) | $(VENV)/bin/python
+	rm -rf build
+	$(BIN)/pip install --quiet '.[fast]'
+	rm -rf build
+	touch $@ $(VENV)/installed
+
 $(VENV)/installed-flower: pyproject.toml $(SOURCES) | $(VENV)/bin/python
 	rm -rf build
 	$(BIN)/pip install --quiet '.[flower]'
@@ -53,9 +60,9 @@ $(VENV)/installed-flower: pyproject.toml $(SOURCES) | $(VENV)/bin/python
 
 $(VENV)/installed-dev: pyproject.toml $(SOURCES) | $(VENV)/bin/python
 	rm -rf build
-	$(BIN)/pip install --quiet '.[dev,export,flower,privacy]'
+	$(BIN)/pip install --quiet '.[dev,export,fast,flower,privacy]'
 	rm -rf build
-	touch $@ $(VENV)/installed $(VENV)/installed-flower
+	touch $@ $(VENV)/installed $(VENV)/installed-fast $(VENV)/installed-flower
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
