@@ -23,11 +23,14 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from cache.additive import AdditiveCost, Plan, plan_of
+from cache.bounds import above, anywhere, as_fit_as, within
 from cache.dominance import pareto_front
 from cache.labels import Labels, State, Trail, Way, grown, joined
-from cache.outlook import Horizon, look_ahead
+from cache.outlook import look_ahead
+from cache.prices import Front, at_prices, slopes_of, sweeping, tightest
 from cache.progress import SILENT, Listener
-from cache.pruning import ROUNDING, Place, Places, Target, kept, places_of
+from cache.pruning import Asked, Place, Places, Target, kept, places_of
+from cache.relaxation import Linear, linear_of
 from fitness.blocks import FloatArray
 from fitness.score import effectiveness_bound
 from supernet.errors import UserError
@@ -41,6 +44,9 @@ MEMORY = 3 * 2**29
 
 #: Labels a state keeps in the rough pass that finds a network to beat.
 _BEAM = 50
+
+#: Parts of a front, each with a price of its own.
+_PARTS = 64
 
 #: How far above the least cost that may do the limits on it are tried.
 _RAISES = (1.02, 1.05, 1.1, 1.2, 1.5, 2.5)
@@ -64,13 +70,6 @@ Each = Callable[[Callable[[State], Labels], Iterable[State]], Iterator[Labels]]
 
 class SpaceTooLargeError(UserError):
     """A space whose exact solution takes more memory than is allowed."""
-
-
-class _Survey(NamedTuple):
-    """The networks of one resolution, and what their completions may add, whatever is searched for."""
-
-    plan: Plan
-    horizon: Horizon
 
 
 class _Ground(NamedTuple):
@@ -102,13 +101,18 @@ def solve_front(
 ) -> IntArray:
     """Return (N, genes): for every value of the first cost, the network of highest fitness with no more of it.
 
-    In canonical form, by ascending cost; empty if no network meets the limits and ``ρ ≤ ρ0``.
+    In canonical form, by ascending cost; empty if no network meets the limits and ``ρ ≤ ρ0``. A rough pass finds good
+    networks; the exact one then drops whatever cannot reach them.
 
     Raises:
         SpaceTooLargeError: it takes more than ``memory`` bytes.
     """
-    target = Target(settings, _limits(costs), sweep=True)
-    found = _solve(space, _grounds(space, _surveys(space, settings, costs), target), target, listener, memory)
+    rough = Target(settings, _limits(costs), sweep=True, beam=_BEAM)
+    linears = _linears(space, settings, costs)
+    asked = [_asked_anywhere(linear, rough.limits) for linear in linears]
+    known = _solve(space, _grounds(linears, asked), rough, SILENT, memory)
+    target = dataclasses.replace(rough, beam=None)
+    found = _solve(space, _grounds(linears, _asked_above(linears, known, target.limits)), target, listener, memory)
     return canonical(space, found.genes[pareto_front(found.cost, found.fitness)])
 
 
@@ -127,9 +131,12 @@ def solve_best(
         SpaceTooLargeError: it takes more than ``memory`` bytes.
     """
     rough = Target(settings, _limits(costs), sweep=False, beam=_BEAM)
-    grounds = _grounds(space, _surveys(space, settings, costs), rough)
-    best = float(_solve(space, grounds, rough, SILENT, memory).fitness.max(initial=-math.inf))
-    target = dataclasses.replace(rough, beam=None, beat=best - ROUNDING * abs(best))
+    linears = _linears(space, settings, costs)
+    prices = [tightest(linear, rough.limits) for linear in linears]
+    asked = [Asked(rows, within(rows, rough.limits)) for rows in prices]
+    best = float(_solve(space, _grounds(linears, asked), rough, SILENT, memory).fitness.max(initial=-math.inf))
+    target = dataclasses.replace(rough, beam=None)
+    grounds = _grounds(linears, _asked_best(prices, best, target.limits))
     found = _solve(space, grounds, target, listener, memory)
     order = np.lexsort((found.cost, -found.fitness))
     return canonical(space, found.genes[order[:1]])
@@ -153,10 +160,12 @@ def solve_cheapest(
         SpaceTooLargeError: it takes more than ``memory`` bytes.
     """
     least -= rounding(least)
-    limit, surveys = costs[0].most, _surveys(space, settings, costs)
+    limit, linears = costs[0].most, _linears(space, settings, costs)
     for lowered in (*(min(limit, floor * raised) for raised in _RAISES), limit):
-        target = Target(settings, np.array([lowered, *_limits(costs[1:])]), sweep=True, beat=least)
-        found = _solve(space, _grounds(space, surveys, target), target, listener, memory)
+        target = Target(settings, np.array([lowered, *_limits(costs[1:])]), sweep=True)
+        prices = [tightest(linear, target.limits) for linear in linears]
+        grounds = _grounds(linears, _asked_best(prices, least, target.limits))
+        found = _solve(space, grounds, target, listener, memory)
         reaching = np.flatnonzero(found.fitness >= least)
         if len(reaching) or lowered == limit:
             break
@@ -168,13 +177,36 @@ def _limits(costs: Sequence[AdditiveCost]) -> FloatArray:
     return np.array([cost.most for cost in costs])
 
 
-def _surveys(space: SearchSpace, settings: FitnessSettings, costs: Sequence[AdditiveCost]) -> list[_Survey]:
+def _linears(space: SearchSpace, settings: FitnessSettings, costs: Sequence[AdditiveCost]) -> list[Linear]:
     plans = [plan_of(space, settings, costs, r) for r in range(len(space.resolutions))]
-    return [_Survey(plan, look_ahead(plan, space.depths)) for plan in plans]
+    return [linear_of(plan, look_ahead(plan, space.depths), space.depths, settings) for plan in plans]
 
 
-def _grounds(space: SearchSpace, surveys: Sequence[_Survey], target: Target) -> list[_Ground]:
-    return [_Ground(plan, places_of(plan, horizon, space.depths, target)) for plan, horizon in surveys]
+def _grounds(linears: Sequence[Linear], asked: Sequence[Asked | None]) -> list[_Ground]:
+    return [_Ground(linear.plan, places_of(linear, each)) for linear, each in zip(linears, asked, strict=True)]
+
+
+def _asked_anywhere(linear: Linear, limits: FloatArray) -> Asked:
+    prices = sweeping(linear, limits, _PARTS)
+    return Asked(prices, anywhere(prices, limits))
+
+
+def _asked_above(linears: Sequence[Linear], known: _Found, limits: FloatArray) -> list[Asked | None]:
+    """Return what is asked of a front, some of whose networks are known."""
+    order = pareto_front(known.cost, known.fitness)
+    if not len(order):
+        return [None] * len(linears)
+    front = Front(known.cost[order], known.fitness[order])
+    slopes = slopes_of(front, _PARTS)
+    prices = [at_prices(linear, limits, slopes) for linear in linears]
+    return [Asked(rows, above(front, rows, limits)) for rows in prices]
+
+
+def _asked_best(prices: Sequence[FloatArray], fitness: float, limits: FloatArray) -> list[Asked | None]:
+    """Return what is asked of networks of at least a fitness, within all limits."""
+    if fitness == -math.inf:
+        return [None] * len(prices)
+    return [Asked(rows, as_fit_as(fitness, rows, limits)) for rows in prices]
 
 
 def _solve(space: SearchSpace, grounds: Sequence[_Ground], target: Target, listener: Listener, memory: int) -> _Found:
@@ -182,7 +214,7 @@ def _solve(space: SearchSpace, grounds: Sequence[_Ground], target: Target, liste
     found = []
     executor = ThreadPoolExecutor(_THREADS)
     # The few labels a relaxation leaves gain nothing from threads.
-    each = map if target.relaxed else executor.map
+    each = executor.map
     try:
         for r, ground in enumerate(grounds):
 
