@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from cache.labels import Labels, State
 from cache.prices import Front
-from cache.relaxation import Lines
+from cache.relaxation import Linear
 from fitness.blocks import FloatArray
 from supernet.layouts import IntArray
 
@@ -86,14 +86,14 @@ class Bounds:
     Attributes:
         prices: K rows of prices, (K, costs).
         gains: the most that fitness less priced costs gains, (K, lines, widths).
-        lines: bounds on ``λ·ρ``.
+        linear: the networks.
         slope: most that entropy gains later for a unit of ``ln w`` so far.
         demand: what is asked.
     """
 
     prices: FloatArray
     gains: FloatArray
-    lines: Lines
+    linear: Linear
     slope: float
     demand: Demand
 
@@ -104,7 +104,7 @@ class Bounds:
         """
         found = np.empty((len(self.prices), len(labels.record)))
         # Over a narrow range of P the highest of the lines is near its chord.
-        narrow = len(self.lines.layers) == 1
+        narrow = len(self.linear.lines.layers) == 1
         order = np.arange(found.shape[1]) if narrow else np.argsort(labels.log_widths, kind="stable")
         base = self.demand.least + irregularity
         for start in range(0, len(order), _CHUNK):
@@ -118,13 +118,14 @@ class Bounds:
         least, most = (self._gains(state, log_widths) for log_widths in (low, high))
         # What is left to gain is convex in P: a chord bounds it.
         chord = (most - least) / max(high - low, _POINT)
-        bounds = np.column_stack([-self.prices, chord]) @ np.vstack([labels.costs, labels.log_widths - low])
+        costs = self.linear.costs(labels.costs, state.layers, state.stem + labels.log_widths)
+        bounds: FloatArray = np.column_stack([-self.prices, chord]) @ np.vstack([costs, labels.log_widths - low])
         bounds += least[:, None]
         bounds += labels.entropy + self.slope * labels.log_widths
         return bounds
 
     def _gains(self, state: State, log_widths: float) -> FloatArray:
-        added = self.lines.at(state.layers, state.stem + log_widths)
+        added = self.linear.lines.at(state.layers, state.stem + log_widths)
         gains: FloatArray = (self.gains[:, :, state.width] + added).max(axis=1)
         return gains
 
@@ -133,9 +134,11 @@ def promising(bounds: Bounds, excess: FloatArray, first: FloatArray) -> NDArray[
     """Return which of N labels may meet the demand, (N,); ``first`` (N,) is the least they have of the first cost."""
     reached = excess >= 0
     if bounds.demand.every:
-        everywhere: NDArray[np.bool_] = reached.all(axis=0)
+        everywhere: NDArray[np.bool_] = np.logical_and.reduce(reached, axis=0)
         return everywhere
-    return reached.any(axis=0) | (first <= bounds.demand.known * (1 + ROUNDING))
+    cheap = first <= bounds.demand.known * (1 + ROUNDING)
+    somewhere: NDArray[np.bool_] = np.logical_or(reached.any(axis=0), cheap)
+    return somewhere
 
 
 def leading(bounds: Bounds, excess: FloatArray, first: FloatArray, count: int) -> IntArray:

@@ -1,6 +1,7 @@
 """Prices of costs that make a relaxation's bounds low: around the lowest, or one row for each part of a front."""
 
 import functools
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -11,14 +12,21 @@ from fitness.blocks import FloatArray
 #: Least and most logarithm of a price, relative to the fitness over the limit.
 _LOGARITHMS = (-12.0, 6.0)
 
-#: Prices tried at once around the best so far, how often, and how far around it at first.
-_TRIED, _ROUNDS, _RADIUS = 24, 24, 3.0
+#: Prices of each cost tried at once around the best so far, how far around it at first, and how often: for one row
+#: that all depends on, and for one of many.
+_TRIED, _RADIUS, _ROUNDS, _ROUNDS_OF_MANY = 8, 3.0, 24, 8
 
 #: The search for prices, whose outcome is valid however it goes, follows every so many lines.
 _COARSER = 8
 
 #: How far from the lowest bound's prices others are used beside them, in logarithms.
-_AROUND = (0.1, 0.4)
+_AROUND = (0.1, 0.3, 0.8)
+
+#: In how many directions besides those of single prices.
+_DIRECTIONS = 20
+
+#: No cost is less, where it is divided by.
+_LEAST = 1e-300
 
 #: Prices of the swept cost that are tried for a front nothing is known of, and the range of their logarithms.
 _GRID, _SPAN = 160, 8.0
@@ -34,23 +42,24 @@ class Front(NamedTuple):
 def tightest(linear: Linear, limits: FloatArray) -> FloatArray:
     """Return (K, costs): the prices of the least upper bound found, and prices around them.
 
-    Costs without a limit have none.
+    What is left to gain differs from place to place, and with it the prices that bound it best. Costs without a limit
+    have none.
     """
     limited = np.isfinite(limits)
-    lowest, scale = _lowest(linear, np.where(limited, limits, np.inf), np.zeros((1, len(limits))))
-    directions = _axes(int(limited.sum()))
+    lowest, scale = _lowest(linear, limits, np.zeros((1, len(limits))))
+    directions = _directions(int(limited.sum()))
     around = np.concatenate([np.zeros_like(directions[:1]), *(radius * directions for radius in _AROUND)])
     rows = np.repeat(lowest, len(around), axis=0)
     rows[:, limited] *= np.exp(around)
-    return np.minimum(rows, scale * np.exp(_LOGARITHMS[1]))
+    prices: FloatArray = np.minimum(rows, scale * np.exp(_LOGARITHMS[1]))
+    return prices
 
 
 def sweeping(linear: Linear, limits: FloatArray, count: int) -> FloatArray:
     """Return (K, costs): prices for about ``count`` parts of a front over the first cost, none of which is known."""
     coarse = _coarse(linear)
-    most = max(float(outlook.most[0]) for outlook in linear.horizon.before[0].outlooks)
     rows = np.zeros((_GRID, len(limits)))
-    scale = max(1.0, abs(float(relax(coarse, rows[:1]).start(coarse)[0]))) / max(most, 1e-300)
+    scale = max(1.0, abs(float(relax(coarse, rows[:1]).start(coarse)[0]))) / max(linear.most, _LEAST)
     rows[:, 0] = scale * np.exp(np.linspace(_SPAN, -_SPAN, _GRID))
     bounds = relax(coarse, rows).start(coarse)
     # The bound falls with the price by the cost of the network that attains it.
@@ -73,7 +82,7 @@ def slopes_of(front: Front, count: int) -> FloatArray:
         while len(hull) > 1 and _slope(hull[-1], point) >= _slope(hull[-2], hull[-1]):
             hull.pop()
         hull.append(point)
-    slopes = np.array([_slope(*pair) for pair in zip(hull, hull[1:], strict=False)])
+    slopes = np.array([_slope(*pair) for pair in itertools.pairwise(hull)])
     if len(slopes) > count:
         slopes = slopes[np.linspace(0, len(slopes) - 1, count).round().astype(int)]
     return np.append(slopes, 0.0)
@@ -95,7 +104,7 @@ def _lowest(linear: Linear, limits: FloatArray, rows: FloatArray) -> tuple[Float
     steps = _steps(len(limited))
     best, radius = np.full((count, 1, len(limited)), -1.0), np.full((count, 1, 1), _RADIUS)
     every = np.arange(count)
-    for _ in range(_ROUNDS):
+    for _ in range(_ROUNDS if count == 1 else _ROUNDS_OF_MANY):
         tried = np.clip(best + radius * steps, *_LOGARITHMS)
         prices = np.repeat(rows[:, None, :], len(steps), axis=1)
         prices[:, :, limited] = scale[limited] * np.exp(tried)
@@ -116,8 +125,13 @@ def _coarse(linear: Linear) -> Linear:
 @functools.cache
 def _steps(costs: int) -> FloatArray:
     """Return (N, costs): where to look around a point, which is the first."""
-    drawn = np.random.default_rng(0).uniform(-1, 1, size=(_TRIED, costs))
+    drawn = np.random.default_rng(0).uniform(-1, 1, size=(_TRIED * costs, costs))
     return np.concatenate([np.zeros((1, costs)), _axes(costs), drawn])
+
+
+@functools.cache
+def _directions(costs: int) -> FloatArray:
+    return np.concatenate([_axes(costs), np.random.default_rng(1).normal(size=(_DIRECTIONS, costs))])
 
 
 def _axes(costs: int) -> FloatArray:

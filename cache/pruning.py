@@ -8,7 +8,7 @@ import numpy as np
 from cache.bounds import ROUNDING, Bounds, Demand, leading, promising
 from cache.dominance import non_dominated
 from cache.labels import Labels, State
-from cache.outlook import Ahead, Outlook
+from cache.outlook import Ahead, Horizon, Outlook
 from cache.relaxation import Linear, relax
 from fitness.blocks import FloatArray
 from fitness.score import effectiveness_bound
@@ -72,7 +72,7 @@ class _Final(NamedTuple):
     high: FloatArray
 
 
-def places_of(linear: Linear, asked: Asked | None) -> Places:
+def places_of(linear: Linear, horizon: Horizon, asked: Asked | None) -> Places:
     """Return the places of the networks of one resolution; without ``asked``, labels have nothing to promise."""
     slopes, stages = linear.slopes, len(linear.plan.stages)
     relaxation = None if asked is None else relax(linear, asked.prices)
@@ -81,14 +81,12 @@ def places_of(linear: Linear, asked: Asked | None) -> Places:
         here, bounds = slopes[s if d is None else s + 1], None
         if asked is not None and relaxation is not None:
             gains = relaxation.before[s] if d is None else relaxation.inside[s][d]
-            bounds = Bounds(asked.prices, gains, linear.lines, float(here[1]), asked.demand)
+            bounds = Bounds(asked.prices, gains, linear, float(here[1]), asked.demand)
         return Place(found, here, stages, bounds)
 
     return Places(
-        tuple(
-            tuple(place(found, s, d) for d, found in enumerate(stage)) for s, stage in enumerate(linear.horizon.inside)
-        ),
-        tuple(place(found, s, None) for s, found in enumerate(linear.horizon.before)),
+        tuple(tuple(place(found, s, d) for d, found in enumerate(stage)) for s, stage in enumerate(horizon.inside)),
+        tuple(place(found, s, None) for s, found in enumerate(horizon.before)),
     )
 
 

@@ -2,8 +2,10 @@
 
 Everett, "Generalized Lagrange multiplier method for solving problems of optimum allocation of resources" (1963).
 
-What is left without limits is a sum over blocks but for ``λ·ρ``. That is convex in the scored layers and their
-``ln w`` together, so for λ > 0 chords bound it, each of which is a sum over layers; for λ < 0 a tangent does.
+``ρ ≤ ρ0`` is one more limit, on what networks lack of the ``ln w`` it takes: ``L·ln(L/ρ0) − P ≤ 0``, of which
+tangents in L are sums over layers. What is left without limits is a sum over blocks but for ``λ·ρ``. That is convex
+in the scored layers and their ``ln w`` together, so for λ > 0 chords bound it, each of which is a sum over layers;
+for λ < 0 a tangent does.
 """
 
 import dataclasses
@@ -15,6 +17,8 @@ import numpy as np
 from cache.additive import Options, Plan
 from cache.outlook import Horizon
 from fitness.blocks import FloatArray
+from fitness.score import effectiveness_bound
+from supernet.layouts import IntArray
 from supernet.space import FitnessSettings
 
 #: Chords that follow ``λ·ρ``: its error falls with the square of their number.
@@ -25,7 +29,7 @@ _POINT = 1e-9
 
 
 class Lines(NamedTuple):
-    """Lines whose highest is nowhere below ``λ·ρ``: what a scored layer and a unit of its ``ln w`` add, both (lines,)."""
+    """Lines whose highest is nowhere below ``λ·ρ``: what a scored layer and a unit of ``ln w`` add, both (lines,)."""
 
     layers: FloatArray
     log_widths: FloatArray
@@ -38,15 +42,31 @@ class Lines(NamedTuple):
 class Linear(NamedTuple):
     """The networks of one resolution with a fitness that is a sum over blocks and no lower than their own.
 
-    ``slopes`` (stages + 1, 2) are the least and most that entropy gains from each place on for a unit of ``ln w``
-    so far, ``lines`` bound ``λ·ρ``; depth irregularity is left out.
+    Attributes:
+        plan: the networks; their last cost is what they lack of the ``ln w`` that ``ρ ≤ ρ0`` takes.
+        depths: of the stages.
+        slopes: the least and most that entropy gains from each place on for a unit of ``ln w``, (stages + 1, 2).
+        lines: bounds on ``λ·ρ``.
+        per_layer: what a scored layer adds to the last cost; a unit of ``ln w`` takes 1 away.
+        lack: the most of the last cost, which holds of all networks with ``ρ ≤ ρ0``.
+        most: the most of the first cost.
     """
 
     plan: Plan
-    horizon: Horizon
     depths: tuple[int, ...]
     slopes: FloatArray
     lines: Lines
+    per_layer: float
+    lack: float
+    most: float
+
+    def limits(self, limits: FloatArray) -> FloatArray:
+        """Return ``limits`` on costs with that on the last one."""
+        return np.append(limits, self.lack)
+
+    def costs(self, costs: FloatArray, layers: int, log_widths: FloatArray) -> FloatArray:
+        """Return ``costs`` (costs, N) of networks of so many scored layers with the last one."""
+        return np.vstack([costs, self.per_layer * layers - log_widths])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +98,11 @@ def linear_of(plan: Plan, horizon: Horizon, depths: tuple[int, ...], settings: F
         # A stage's ln w counts in every later stage too.
         weights = np.array([(stage.weights.min(), stage.weights.max()) for stage in plan.stages])
         slopes[:-1] = weights[::-1].cumsum(axis=0)[::-1]
-    return Linear(plan, horizon, depths, slopes, _lines(settings.effectiveness_weight, *_means(plan, horizon)))
+    layers, low, high = _extremes(plan, horizon)
+    per_layer, lack = _needed(effectiveness_bound(settings), layers, low)
+    most = max(float(outlook.most[0]) for outlook in horizon.before[0].outlooks)
+    lines = _lines(settings.effectiveness_weight, float((low / layers).min()), float((high / layers).max()))
+    return Linear(_with_lack(plan, per_layer), depths, slopes, lines, per_layer, lack, most)
 
 
 def relax(linear: Linear, prices: FloatArray) -> Relaxation:
@@ -111,14 +135,42 @@ def _gain(options: Options, later: float, prices: FloatArray, lines: Lines) -> F
     return found
 
 
-def _means(plan: Plan, horizon: Horizon) -> tuple[float, float]:
-    """Return bounds on the mean ``ln w`` of the scored layers of every network."""
-    low, high = math.inf, -math.inf
-    for width, outlook in enumerate(horizon.before[0].outlooks):
-        layers = outlook.layers + plan.stem.layers[width]
-        low = min(low, float(((outlook.low + plan.stem.log_widths[width]) / layers).min()))
-        high = max(high, float(((outlook.high + plan.stem.log_widths[width]) / layers).max()))
-    return low, high
+def _extremes(plan: Plan, horizon: Horizon) -> tuple[IntArray, FloatArray, FloatArray]:
+    """Return numbers of scored layers of whole networks, and their least and most sums of ``ln w``, all (n,)."""
+    found = [
+        (outlook.layers + layers, outlook.low + log_width, outlook.high + log_width)
+        for outlook, layers, log_width in zip(
+            horizon.before[0].outlooks, plan.stem.layers, plan.stem.log_widths, strict=True
+        )
+    ]
+    layers, low, high = (np.concatenate(columns) for columns in zip(*found, strict=True))
+    return layers, low, high
+
+
+def _needed(bound: float, layers: IntArray, low: FloatArray) -> tuple[float, float]:
+    """Return a and b of ``a·L − P ≤ b``, true of all networks with ``ρ ≤ ρ0``: a tangent of ``L·ln(L/ρ0) − P ≤ 0``."""
+    if bound <= 0 or bool((low >= layers * np.log(layers / bound)).all()):
+        return 0.0, math.inf
+    # Where limits on costs meet the one on ρ, networks are deep and narrow.
+    touching = float(layers.max())
+    return 1 + math.log(touching / bound), touching
+
+
+def _with_lack(plan: Plan, per_layer: float) -> Plan:
+    """Return the plan with what its parts lack of ``ln w`` as the last cost."""
+
+    def lacking(options: Options) -> Options:
+        lack = per_layer * options.layers - options.log_widths
+        return options._replace(costs=np.concatenate([options.costs, lack[None]]))
+
+    stages = tuple(
+        dataclasses.replace(
+            stage, first=lacking(stage.first), later=None if stage.later is None else lacking(stage.later)
+        )
+        for stage in plan.stages
+    )
+    head = np.concatenate([plan.head, np.zeros((1, plan.head.shape[1]))])
+    return Plan(lacking(plan.stem), stages, head)
 
 
 def _lines(weight: float, low: float, high: float) -> Lines:
