@@ -8,7 +8,7 @@ same completions, and a label goes where another of its state does no worse with
 - ``λ·ρ = λ·L·exp(−P/L)`` changes by ``−λ·exp(−P/L)`` for each unit of P. Over all completions that slope lies
   between two bounds, so entropy plus a lower and entropy plus an upper multiple of P compare both ways.
 - ``ρ ≤ ρ0`` is ``P ≥ L·ln(L/ρ0)``: where a completion may fail it, more P is better.
-- Where one network is wanted, what cannot be as fit as it has to be goes too (``cache.relaxation``).
+- What cannot be as fit as networks that are known, those of a rough pass, goes too (``cache.bounds``).
 
 What is returned has the greatest fitness up to rounding, about 1e-12 of it.
 """
@@ -115,7 +115,7 @@ def solve_front(
         SpaceTooLargeError: it takes more than ``memory`` bytes.
     """
     target, surveys = Target(settings, _limits(costs), sweep=True), _surveys(space, settings, costs)
-    found = _solved_small(space, surveys, target, memory)
+    found = _solved_small(space, surveys, target, listener, memory)
     if found is None:
         asked = [_asked_anywhere(survey, target.limits) for survey in surveys]
         known = _solve(space, _grounds(surveys, asked), dataclasses.replace(target, beam=_BEAM), SILENT, memory)
@@ -139,7 +139,7 @@ def solve_best(
         SpaceTooLargeError: it takes more than ``memory`` bytes.
     """
     target, surveys = Target(settings, _limits(costs), sweep=False), _surveys(space, settings, costs)
-    found = _solved_small(space, surveys, target, memory)
+    found = _solved_small(space, surveys, target, listener, memory)
     if found is None:
         prices = _prices(surveys, target.limits)
         asked = _asked_within(surveys, prices, target.limits)
@@ -172,7 +172,7 @@ def solve_cheapest(
     limit, surveys = costs[0].most, _surveys(space, settings, costs)
     for lowered in (*(min(limit, floor * raised) for raised in _RAISES), limit):
         target = Target(settings, np.array([lowered, *_limits(costs[1:])]), sweep=True)
-        found = _solved_small(space, surveys, target, memory) or _solved_reaching(
+        found = _solved_small(space, surveys, target, listener, memory) or _solved_reaching(
             space, surveys, target, least, listener, memory
         )
         reaching = np.flatnonzero(found.fitness >= least)
@@ -255,13 +255,20 @@ def _solved_reaching(
     return _solve(space, grounds, target, listener, memory)
 
 
-def _solved_small(space: SearchSpace, surveys: Sequence[_Survey], target: Target, memory: int) -> _Found | None:
+def _solved_small(
+    space: SearchSpace, surveys: Sequence[_Survey], target: Target, listener: Listener, memory: int
+) -> _Found | None:
     """Return what a pass without bounds finds, or None if it would take many labels."""
     grounds = _grounds(surveys, [None] * len(surveys))
+    told: list[tuple[str, int, int]] = []
     try:
-        return _solve(space, grounds, target, SILENT, memory, _FEW)
+        found = _solve(space, grounds, target, Listener(lambda *progress: told.append(progress)), memory, _FEW)
     except _ManyLabelsError:
         return None
+    # The listener is told of the pass that has the answer, and of no other.
+    for progress in told:
+        listener.report(*progress)
+    return found
 
 
 def _solve(

@@ -29,7 +29,7 @@ def _linear(space: SearchSpace, weights: FitnessSettings, costs: list[AdditiveCo
 
 def _regular(case: Case) -> FloatArray:
     """The fitness of every network without its depth irregularity, which bounds leave out."""
-    regular: FloatArray = case.scores.fitness + case.weights.depth_penalty * case.scores.irregularity
+    regular: FloatArray = case.scores.fitness + case.weights.depth_penalty * case.scores.depth_regularity
     return regular
 
 
