@@ -101,25 +101,32 @@ def _staircase(points: FloatArray) -> IntArray:
 def _compared(points: FloatArray) -> IntArray:
     """Return the indices of (coordinates, N) points that none before them dominates, comparing them in full."""
     kept: list[IntArray] = []
-    best: list[FloatArray] = []
-    for start in range(0, points.shape[1], _CHUNK):
-        index = np.arange(start, min(start + _CHUNK, points.shape[1]))
+    best: list[NDArray[Any]] = []
+    ranks = _ranks(points)
+    for start in range(0, ranks.shape[1], _CHUNK):
+        index = np.arange(start, min(start + _CHUNK, ranks.shape[1]))
         for block in best:
-            index = index[~_dominates(block, points[:, index]).any(axis=0)]
-        index = index[_undominated(points[:, index])]
+            index = index[~_dominates(block, ranks[:, index]).any(axis=0)]
+        index = index[_undominated(ranks[:, index])]
         kept.append(index)
-        best.append(points[:, index])
+        best.append(ranks[:, index])
     return np.concatenate(kept)
 
 
-def _undominated(points: FloatArray) -> NDArray[np.bool_]:
+def _ranks(points: FloatArray) -> NDArray[Any]:
+    """Return the ranks of (coordinates, N) points in each coordinate: small numbers, compared many at a time."""
+    ranks = np.stack([np.unique(row, return_inverse=True)[1] for row in points])
+    return ranks.astype(np.uint16 if ranks.max() < 2**16 else np.uint32)
+
+
+def _undominated(points: NDArray[Any]) -> NDArray[np.bool_]:
     """Return which of at most a chunk of points none before them dominates."""
     count = points.shape[1]
     dominated: NDArray[np.bool_] = np.any(_dominates(points, points) & _BEFORE[:count, :count], axis=0)
     return np.logical_not(dominated)
 
 
-def _dominates(points: FloatArray, others: FloatArray) -> NDArray[np.bool_]:
+def _dominates(points: NDArray[Any], others: NDArray[Any]) -> NDArray[np.bool_]:
     """Return (points, others): whether a point is at least as good in every coordinate."""
     result: NDArray[np.bool_] = np.greater_equal.outer(points[0], others[0])
     for mine, theirs in zip(points[1:], others[1:], strict=True):

@@ -8,7 +8,7 @@ same completions, and a label goes where another of its state does no worse with
 - ``λ·ρ = λ·L·exp(−P/L)`` changes by ``−λ·exp(−P/L)`` for each unit of P. Over all completions that slope lies
   between two bounds, so entropy plus a lower and entropy plus an upper multiple of P compare both ways.
 - ``ρ ≤ ρ0`` is ``P ≥ L·ln(L/ρ0)``: where a completion may fail it, more P is better.
-- Where one network is wanted, what cannot be as fit as it has to be goes too (``cache.relaxation``).
+- What cannot be as fit as networks that are known, those of a rough pass, goes too (``cache.bounds``).
 
 What is returned has the greatest fitness up to rounding, about 1e-12 of it.
 """
@@ -16,18 +16,20 @@ What is returned has the greatest fitness up to rounding, about 1e-12 of it.
 import dataclasses
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from cache.additive import AdditiveCost, Plan, plan_of
+from cache.bounds import above, anywhere, as_fit_as, within
 from cache.dominance import pareto_front
 from cache.labels import Labels, State, Trail, Way, grown, joined
 from cache.outlook import Horizon, look_ahead
+from cache.prices import Front, at_prices, slopes_of, sweeping, tightest
 from cache.progress import SILENT, Listener
-from cache.pruning import ROUNDING, Place, Places, Target, kept, places_of
+from cache.pruning import Asked, Place, Places, Target, kept, places_of
+from cache.relaxation import Linear, linear_of
 from fitness.blocks import FloatArray
 from fitness.score import effectiveness_bound
 from supernet.errors import UserError
@@ -39,8 +41,14 @@ from supernet.units import format_bytes
 #: Most memory the arrays of a solve may take, in bytes.
 MEMORY = 3 * 2**29
 
+#: Labels of a solve that takes less time than bounds on it.
+_FEW = 2000
+
 #: Labels a state keeps in the rough pass that finds a network to beat.
 _BEAM = 50
+
+#: Parts of a front, each with a price of its own.
+_PARTS = 64
 
 #: How far above the least cost that may do the limits on it are tried.
 _RAISES = (1.02, 1.05, 1.1, 1.2, 1.5, 2.5)
@@ -52,25 +60,23 @@ EQUAL = 1e-12
 #: Arrays of candidates' size that live at once while a state is pruned.
 _COPIES = 4
 
-#: States pruned at a time. Numpy lets go of the interpreter for a part of it: more gain nothing.
-_THREADS = 2
-
-
 Made = TypeVar("Made")
-
-#: ``map``, or that of an executor.
-Each = Callable[[Callable[[State], Labels], Iterable[State]], Iterator[Labels]]
 
 
 class SpaceTooLargeError(UserError):
     """A space whose exact solution takes more memory than is allowed."""
 
 
+class _ManyLabelsError(Exception):
+    """A pass that keeps more labels than it was allowed."""
+
+
 class _Survey(NamedTuple):
-    """The networks of one resolution, and what their completions may add, whatever is searched for."""
+    """The networks of one resolution, what their completions may add, and what bounds them all."""
 
     plan: Plan
     horizon: Horizon
+    linear: Linear
 
 
 class _Ground(NamedTuple):
@@ -102,13 +108,19 @@ def solve_front(
 ) -> IntArray:
     """Return (N, genes): for every value of the first cost, the network of highest fitness with no more of it.
 
-    In canonical form, by ascending cost; empty if no network meets the limits and ``ρ ≤ ρ0``.
+    In canonical form, by ascending cost; empty if no network meets the limits and ``ρ ≤ ρ0``. A rough pass finds good
+    networks; the exact one then drops whatever cannot reach them.
 
     Raises:
         SpaceTooLargeError: it takes more than ``memory`` bytes.
     """
-    target = Target(settings, _limits(costs), sweep=True)
-    found = _solve(space, _grounds(space, _surveys(space, settings, costs), target), target, listener, memory)
+    target, surveys = Target(settings, _limits(costs), sweep=True), _surveys(space, settings, costs)
+    found = _solved_small(space, surveys, target, listener, memory)
+    if found is None:
+        asked = [_asked_anywhere(survey, target.limits) for survey in surveys]
+        known = _solve(space, _grounds(surveys, asked), dataclasses.replace(target, beam=_BEAM), SILENT, memory)
+        grounds = _grounds(surveys, _asked_above(surveys, known, target.limits))
+        found = _solve(space, grounds, target, listener, memory)
     return canonical(space, found.genes[pareto_front(found.cost, found.fitness)])
 
 
@@ -126,11 +138,15 @@ def solve_best(
     Raises:
         SpaceTooLargeError: it takes more than ``memory`` bytes.
     """
-    rough = Target(settings, _limits(costs), sweep=False, beam=_BEAM)
-    grounds = _grounds(space, _surveys(space, settings, costs), rough)
-    best = float(_solve(space, grounds, rough, SILENT, memory).fitness.max(initial=-math.inf))
-    target = dataclasses.replace(rough, beam=None, beat=best - ROUNDING * abs(best))
-    found = _solve(space, grounds, target, listener, memory)
+    target, surveys = Target(settings, _limits(costs), sweep=False), _surveys(space, settings, costs)
+    found = _solved_small(space, surveys, target, listener, memory)
+    if found is None:
+        prices = _prices(surveys, target.limits)
+        asked = _asked_within(surveys, prices, target.limits)
+        known = _solve(space, _grounds(surveys, asked), dataclasses.replace(target, beam=_BEAM), SILENT, memory)
+        best = float(known.fitness.max(initial=-math.inf))
+        grounds = _grounds(surveys, _asked_best(surveys, prices, target.limits, best))
+        found = _solve(space, grounds, target, listener, memory)
     order = np.lexsort((found.cost, -found.fitness))
     return canonical(space, found.genes[order[:1]])
 
@@ -155,8 +171,10 @@ def solve_cheapest(
     least -= rounding(least)
     limit, surveys = costs[0].most, _surveys(space, settings, costs)
     for lowered in (*(min(limit, floor * raised) for raised in _RAISES), limit):
-        target = Target(settings, np.array([lowered, *_limits(costs[1:])]), sweep=True, beat=least)
-        found = _solve(space, _grounds(space, surveys, target), target, listener, memory)
+        target = Target(settings, np.array([lowered, *_limits(costs[1:])]), sweep=True)
+        found = _solved_small(space, surveys, target, listener, memory) or _solved_reaching(
+            space, surveys, target, least, listener, memory
+        )
         reaching = np.flatnonzero(found.fitness >= least)
         if len(reaching) or lowered == limit:
             break
@@ -169,29 +187,106 @@ def _limits(costs: Sequence[AdditiveCost]) -> FloatArray:
 
 
 def _surveys(space: SearchSpace, settings: FitnessSettings, costs: Sequence[AdditiveCost]) -> list[_Survey]:
-    plans = [plan_of(space, settings, costs, r) for r in range(len(space.resolutions))]
-    return [_Survey(plan, look_ahead(plan, space.depths)) for plan in plans]
+    def survey(resolution: int) -> _Survey:
+        plan = plan_of(space, settings, costs, resolution)
+        horizon = look_ahead(plan, space.depths)
+        return _Survey(plan, horizon, linear_of(plan, horizon, space.depths, settings))
+
+    return [survey(resolution) for resolution in range(len(space.resolutions))]
 
 
-def _grounds(space: SearchSpace, surveys: Sequence[_Survey], target: Target) -> list[_Ground]:
-    return [_Ground(plan, places_of(plan, horizon, space.depths, target)) for plan, horizon in surveys]
+def _grounds(surveys: Sequence[_Survey], asked: Sequence[Asked | None]) -> list[_Ground]:
+    return [
+        _Ground(survey.plan, places_of(survey.linear, survey.horizon, each))
+        for survey, each in zip(surveys, asked, strict=True)
+    ]
 
 
-def _solve(space: SearchSpace, grounds: Sequence[_Ground], target: Target, listener: Listener, memory: int) -> _Found:
+def _asked_anywhere(survey: _Survey, limits: FloatArray) -> Asked:
+    limits = survey.linear.limits(limits)
+    prices = sweeping(survey.linear, limits, _PARTS)
+    return Asked(prices, anywhere(prices, limits))
+
+
+def _asked_above(surveys: Sequence[_Survey], known: _Found, limits: FloatArray) -> list[Asked | None]:
+    """Return what is asked of a front, some of whose networks are known."""
+    order = pareto_front(known.cost, known.fitness)
+    if not len(order):
+        return [None] * len(surveys)
+    front = Front(known.cost[order], known.fitness[order])
+    slopes = slopes_of(front, _PARTS)
+
+    def asked(linear: Linear) -> Asked:
+        priced = at_prices(linear, linear.limits(limits), slopes)
+        return Asked(priced, above(front, priced, linear.limits(limits)))
+
+    return [asked(survey.linear) for survey in surveys]
+
+
+def _prices(surveys: Sequence[_Survey], limits: FloatArray) -> list[FloatArray]:
+    return [tightest(survey.linear, survey.linear.limits(limits)) for survey in surveys]
+
+
+def _asked_within(surveys: Sequence[_Survey], prices: Sequence[FloatArray], limits: FloatArray) -> list[Asked]:
+    """Return what labels are compared by in the rough pass for one network."""
+    return [
+        Asked(rows, within(rows, survey.linear.limits(limits))) for survey, rows in zip(surveys, prices, strict=True)
+    ]
+
+
+def _asked_best(
+    surveys: Sequence[_Survey], prices: Sequence[FloatArray], limits: FloatArray, fitness: float
+) -> list[Asked | None]:
+    """Return what is asked of networks of at least a fitness, within all limits."""
+    if fitness == -math.inf:
+        return [None] * len(surveys)
+    return [
+        Asked(rows, as_fit_as(fitness, rows, survey.linear.limits(limits)))
+        for survey, rows in zip(surveys, prices, strict=True)
+    ]
+
+
+def _solved_reaching(
+    space: SearchSpace, surveys: Sequence[_Survey], target: Target, least: float, listener: Listener, memory: int
+) -> _Found:
+    """Return what a pass finds that drops what cannot be as fit as ``least``."""
+    prices = _prices(surveys, target.limits)
+    grounds = _grounds(surveys, _asked_best(surveys, prices, target.limits, least))
+    return _solve(space, grounds, target, listener, memory)
+
+
+def _solved_small(
+    space: SearchSpace, surveys: Sequence[_Survey], target: Target, listener: Listener, memory: int
+) -> _Found | None:
+    """Return what a pass without bounds finds, or None if it would take many labels."""
+    grounds = _grounds(surveys, [None] * len(surveys))
+    told: list[tuple[str, int, int]] = []
+    try:
+        found = _solve(space, grounds, target, Listener(lambda *progress: told.append(progress)), memory, _FEW)
+    except _ManyLabelsError:
+        return None
+    # The listener is told of the pass that has the answer, and of no other.
+    for progress in told:
+        listener.report(*progress)
+    return found
+
+
+def _solve(
+    space: SearchSpace,
+    grounds: Sequence[_Ground],
+    target: Target,
+    listener: Listener,
+    memory: int,
+    labels: float = math.inf,
+) -> _Found:
     steps = len(space.stages) * space.max_depth
     found = []
-    executor = ThreadPoolExecutor(_THREADS)
-    # The few labels a relaxation leaves gain nothing from threads.
-    each = map if target.relaxed else executor.map
-    try:
-        for r, ground in enumerate(grounds):
+    for r, ground in enumerate(grounds):
 
-            def step(done: int, labels: int, before: int = r * steps) -> None:
-                listener.report(f"solving, {labels:,} labels", before + done, steps * len(space.resolutions))
+        def step(done: int, labels: int, before: int = r * steps) -> None:
+            listener.report(f"solving, {labels:,} labels", before + done, steps * len(space.resolutions))
 
-            found.append(_Growth(space, ground, target, r, memory, each).complete(step))
-    finally:
-        executor.shutdown(cancel_futures=True)
+        found.append(_Growth(space, ground, target, r, memory, labels).complete(step))
     return _Found(*(np.concatenate(columns) for columns in zip(*found, strict=True)))
 
 
@@ -205,9 +300,9 @@ class _Growth:
         target: Target,
         resolution: int,
         memory: int,
-        each: Each,
+        most: float,
     ) -> None:
-        self.space, self.target, self.memory, self.each = space, target, memory, each
+        self.space, self.target, self.memory, self.most = space, target, memory, most
         self.plan, self.places = ground
         self.trail = Trail(space, resolution)
         #: ρ counts the stem and entropy does not, so where that sums over all blocks the stem is kept apart.
@@ -251,6 +346,8 @@ class _Growth:
                     if d + 1 in depths:
                         ends[state.finished(d + 1)].append(there[state])
             ways = self._later_blocks(s, there)
+            if self.trail.length > self.most:
+                raise _ManyLabelsError
             step(s * depths[-1] + d + 1, self.trail.length)
         return {state: joined(parts) for state, parts in ends.items()}
 
@@ -261,7 +358,7 @@ class _Growth:
             labels = make(made[state])
             return labels.take(kept(self.target, place, state, labels))
 
-        return dict(zip(made, self.each(prune, made), strict=True))
+        return {state: prune(state) for state in made}
 
     def _first_blocks(self, s: int, states: Mapping[State, Labels]) -> dict[State, list[Way]]:
         """Return the ways into the first block of stage ``s``, by the states they lead to."""
@@ -307,8 +404,7 @@ class _Growth:
     def _check_memory(self, ways: Iterable[Sequence[Way]]) -> None:
         """Refuse what would need more memory than allowed."""
         columns = len(self.plan.head) + 4
-        sizes = sorted(sum(way.size for way in into) for into in ways)
-        candidates = sum(sizes[-_THREADS:])
+        candidates = max((sum(way.size for way in into) for into in ways), default=0)
         # A record takes two 4-byte numbers on the trail and its label's columns.
         needed = 8 * (_COPIES * columns * candidates + (1 + columns) * self.trail.length)
         if needed > self.memory:

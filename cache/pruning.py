@@ -1,26 +1,19 @@
 """Which labels of a state the exact solver keeps: those that some completion may still make a best network."""
 
 import dataclasses
-import math
 from typing import NamedTuple
 
 import numpy as np
 
-from cache.additive import Plan, Stage
+from cache.bounds import ROUNDING, Bounds, Demand, leading, promising
 from cache.dominance import non_dominated
 from cache.labels import Labels, State
 from cache.outlook import Ahead, Horizon, Outlook
-from cache.relaxation import tightest
+from cache.relaxation import Linear, relax
 from fitness.blocks import FloatArray
 from fitness.score import effectiveness_bound
 from supernet.layouts import IntArray
 from supernet.space import FitnessSettings
-
-#: What bounds allow for rounding, relative to what they bound.
-ROUNDING = 1e-9
-
-#: How often the bounds on ρ and on the entropy it leaves to gain are tightened by one another.
-_TIGHTENINGS = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,26 +25,19 @@ class Target:
         limits: the most of every cost, (costs,).
         sweep: whether the best network is wanted at every value of the first cost, not only the best of all.
         beam: labels a state keeps at most; an answer found with it is no proof.
-        beat: networks of lower fitness are of no interest.
     """
 
     settings: FitnessSettings
     limits: FloatArray
     sweep: bool
     beam: int | None = None
-    beat: float = -math.inf
-
-    @property
-    def relaxed(self) -> bool:
-        """Whether what the limits leave to gain decides what is of interest."""
-        return self.beam is not None or self.beat > -math.inf
 
 
-class Prices(NamedTuple):
-    """The relaxed limits: a price for each cost (costs,), and what can still be gained by width, prices paid."""
+class Asked(NamedTuple):
+    """Rows of prices, (K, costs), and what is asked of a network at each."""
 
     prices: FloatArray
-    gains: FloatArray
+    demand: Demand
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,16 +47,14 @@ class Place:
     Attributes:
         ahead: what completions may add.
         slopes: least and most that entropy gains later for each unit of P, the sum of ``ln w``.
-        top_slope: no network has more entropy than this for each unit of P.
         stages: number of stages.
-        prices: the relaxed limits, if they are used.
+        bounds: what a label has to promise, if anything.
     """
 
     ahead: Ahead
     slopes: FloatArray
-    top_slope: float
     stages: int
-    prices: Prices | None
+    bounds: Bounds | None
 
 
 class Places(NamedTuple):
@@ -88,32 +72,22 @@ class _Final(NamedTuple):
     high: FloatArray
 
 
-def places_of(plan: Plan, horizon: Horizon, depths: tuple[int, ...], target: Target) -> Places:
-    """Return the places of the networks of one resolution whose stages have one of ``depths`` blocks."""
-    slopes = np.zeros((len(plan.stages) + 1, 2))
-    if target.settings.entropy == "prefix":
-        # A stage's ln w counts in every later stage too.
-        weights = np.array([(stage.weights.min(), stage.weights.max()) for stage in plan.stages])
-        slopes[:-1] = weights[::-1].cumsum(axis=0)[::-1]
-    top_slope = float((slopes[1:, 1] + [_steepest(stage) for stage in plan.stages]).max())
-    relaxation = tightest(plan, depths, slopes[1:, 1], target.limits) if target.relaxed else None
+def places_of(linear: Linear, horizon: Horizon, asked: Asked | None) -> Places:
+    """Return the places of the networks of one resolution; without ``asked``, labels have nothing to promise."""
+    slopes, stages = linear.slopes, len(linear.plan.stages)
+    relaxation = None if asked is None else relax(linear, asked.prices)
 
     def place(found: Ahead, s: int, d: int | None) -> Place:
-        prices = None
-        if relaxation is not None:
-            prices = Prices(relaxation.prices, relaxation.before[s] if d is None else relaxation.inside[s][d])
-        return Place(found, slopes[s if d is None else s + 1], top_slope, len(plan.stages), prices)
+        here, bounds = slopes[s if d is None else s + 1], None
+        if asked is not None and relaxation is not None:
+            gains = relaxation.before[s] if d is None else relaxation.inside[s][d]
+            bounds = Bounds(asked.prices, gains, linear, float(here[1]), asked.demand)
+        return Place(found, here, stages, bounds)
 
     return Places(
         tuple(tuple(place(found, s, d) for d, found in enumerate(stage)) for s, stage in enumerate(horizon.inside)),
         tuple(place(found, s, None) for s, found in enumerate(horizon.before)),
     )
-
-
-def _steepest(stage: Stage) -> float:
-    """Return the most that a block of a stage gains for each unit of its ``ln w``, none of which is 0."""
-    options = [stage.first] if stage.later is None else [stage.first, stage.later]
-    return max(float((each.gains / each.log_widths).max()) for each in options)
 
 
 def kept(target: Target, place: Place, state: State, labels: Labels) -> IntArray:
@@ -125,9 +99,8 @@ def kept(target: Target, place: Place, state: State, labels: Labels) -> IntArray
         (labels.costs + outlook.least[:, None] <= target.limits[:, None]).all(axis=0)
         & (labels.log_widths >= (needed - final.high).min() - ROUNDING)
     )
-    upper = None if place.prices is None else _most_entropy(target, place, place.prices, state.width, labels)
-    if upper is not None and len(index):
-        index = index[upper[index] >= _least_entropy(target, place, state, labels.log_widths[index], final)]
+    if target.beam is None:
+        index = index[_promising(target, place, state, labels.take(index))]
     if not len(index):
         return index
     chosen = labels.take(index)
@@ -135,9 +108,33 @@ def kept(target: Target, place: Place, state: State, labels: Labels) -> IntArray
     enough = float((needed - final.low).max())
     points = _costs(target, outlook, chosen) + _values(target, place, chosen, final, enough)
     index = index[non_dominated(np.stack(points))]
-    if target.beam is not None and upper is not None and len(index) > target.beam:
-        index = index[np.argsort(-upper[index], kind="stable")[: target.beam]]
+    if target.beam is not None:
+        index = index[_leading(target, place, state, labels.take(index), target.beam)]
     return index
+
+
+def _promising(target: Target, place: Place, state: State, labels: Labels) -> IntArray:
+    """Return the indices of the labels that promise what is asked."""
+    if place.bounds is None or not len(labels.record):
+        return np.arange(len(labels.record))
+    excess = place.bounds.excess(state, labels, _irregularity(target, place, state))
+    first = labels.costs[0] + place.ahead.outlooks[state.width].least[0]
+    return np.flatnonzero(promising(place.bounds, excess, first))
+
+
+def _leading(target: Target, place: Place, state: State, labels: Labels, count: int) -> IntArray:
+    """Return the indices of the labels that promise most."""
+    if place.bounds is None:
+        raise ValueError("a beam needs bounds to choose by")
+    excess = place.bounds.excess(state, labels, _irregularity(target, place, state))
+    return leading(place.bounds, excess, labels.costs[0], count)
+
+
+def _irregularity(target: Target, place: Place, state: State) -> float:
+    """Return the least ``ω·Q`` of the completions of a state."""
+    depths, squares = (np.array([state.depths, state.squares]) + place.ahead.depths).T
+    irregularity = np.exp(squares / place.stages - (depths / place.stages) ** 2)
+    return float((target.settings.depth_penalty * irregularity).min())
 
 
 def _least_log_widths(target: Target, final: _Final) -> FloatArray:
@@ -175,31 +172,3 @@ def _values(target: Target, place: Place, labels: Labels, final: _Final, enough:
     elif log_widths.min() < enough:
         values.append(np.minimum(log_widths, enough))
     return values
-
-
-def _most_entropy(target: Target, place: Place, prices: Prices, width: int, labels: Labels) -> FloatArray:
-    """Return an upper bound on the entropy of the completions within the limits, by label, (N,)."""
-    priced = prices.prices > 0
-    slack = prices.prices[priced] @ (target.limits[priced, None] - labels.costs[priced])
-    upper: FloatArray = labels.entropy + place.slopes[1] * labels.log_widths + slack + prices.gains[width]
-    return upper
-
-
-def _least_entropy(target: Target, place: Place, state: State, log_widths: FloatArray, final: _Final) -> float:
-    """Return a lower bound on the entropy of a complete network that beats what is to be beaten."""
-    settings = target.settings
-    depths, squares = (np.array([state.depths, state.squares]) + place.ahead.depths).T
-    irregularity = np.exp(squares / place.stages - (depths / place.stages) ** 2)
-    rest = target.beat + (settings.depth_penalty * irregularity).min()
-    least, most = log_widths.min() + final.low, log_widths.max() + final.high
-    weight = settings.effectiveness_weight
-
-    def needed(log_widths: FloatArray) -> float:
-        return float(rest - (weight * final.layers * np.exp(-log_widths / final.layers)).max())
-
-    entropy = needed(least if weight > 0 else most)
-    if weight > 0 and place.top_slope > 0 and settings.width_penalty >= 0:
-        # To have the entropy takes P, and P lowers ρ, which leaves more to entropy.
-        for _ in range(_TIGHTENINGS):
-            entropy = needed(np.maximum(least, entropy / place.top_slope))
-    return entropy - ROUNDING * max(1.0, abs(target.beat))

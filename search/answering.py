@@ -1,5 +1,6 @@
 """From budgets to an answer and its report. No torch."""
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Mapping
@@ -7,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from cache.entries import make_entries
+from cache.exact import SpaceTooLargeError
+from cache.kept import find_frontier
 from cache.latency.table import table_summary
 from cache.limits import Limits
 from cache.progress import Listener
@@ -14,9 +17,11 @@ from search.budgets import Budgets, limits_of
 from search.report import search_report
 from search.searcher import Answer, search, search_cheapest
 from search.subject import Subject
+from search.target_workers import answered_by, workers_for
 from supernet.architecture_file import read_architecture
 from supernet.errors import ArchitectureError, UserError
 from supernet.genes import encode
+from supernet.machine import available_cores
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,18 +49,46 @@ class Refused:
     reason: str
 
 
-def answer_targets(
-    subject: Subject, targets: Mapping[str, Budgets], seed: int, listener: Listener
-) -> dict[str, Answered | Refused]:
-    """Return the answer for every named target; one that has none does not stop the others."""
-    answers: dict[str, Answered | Refused] = {}
-    for done, (name, budgets) in enumerate(targets.items()):
-        listener.report(f"target {name}", done, len(targets))
+@dataclasses.dataclass(frozen=True)
+class _Answering:
+    """Answers budgets in whatever process it is called, with the remarks there were."""
+
+    subject: Subject
+    seed: int
+
+    def __call__(self, budgets: Budgets) -> tuple[Answered | Refused, list[str]]:
+        remarks: list[str] = []
         try:
-            answers[name] = answer_budgets(subject, budgets, seed, Listener(remark=listener.remark))
+            return answer_budgets(self.subject, budgets, self.seed, Listener(remark=remarks.append)), remarks
         except UserError as error:
-            answers[name] = Refused(budgets, str(error))
-    listener.report("targets", len(targets), len(targets))
+            return Refused(budgets, str(error)), remarks
+
+
+def answer_targets(
+    subject: Subject, targets: Mapping[str, Budgets], seed: int, listener: Listener, cores: int | None = None
+) -> dict[str, Answered | Refused]:
+    """Return the answer for every named target; one that has none does not stop the others.
+
+    Several processes answer them where that is faster, at most one for each of ``cores``, by default all there are;
+    the answers are the same.
+    """
+    answering = _Answering(subject, seed)
+    workers = workers_for(targets, cores or available_cores())
+    if workers > 1:
+        # Found here once, and not in every process.
+        with contextlib.suppress(SpaceTooLargeError):
+            find_frontier(subject.space, subject.fitness, listener)
+        found = answered_by(answering, targets, workers)
+    else:
+        found = ((name, answering(budgets)) for name, budgets in targets.items())
+    answers: dict[str, Answered | Refused] = {}
+    listener.report("targets", 0, len(targets))
+    with contextlib.closing(found):
+        for name, (answer, remarks) in found:
+            answers[name] = answer
+            for remark in remarks:
+                listener.remark(remark)
+            listener.report(f"target {name}", len(answers), len(targets))
     return answers
 
 

@@ -18,3 +18,10 @@ def processor() -> str:
 def machine() -> str:
     """Return the processor, its cores and the version of Python."""
     return f"{processor()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+
+
+def available_cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

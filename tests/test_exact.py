@@ -1,5 +1,6 @@
 import dataclasses
 import math
+import unittest.mock
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -85,6 +86,33 @@ def test_the_front_of_macs_is_that_of_every_network(case: Case) -> None:
     _check_front(case, [count_cost(case.space, "macs")])
 
 
+def _check_with_bounds(case: Case, data: st.DataObject) -> None:
+    """Check all that is solved with bounds, as large spaces are."""
+    table = data.draw(tables(case.space))
+    costs = [
+        count_cost(case.space, "macs", data.draw(quantile(case.scores.macs))),
+        count_cost(case.space, "params", data.draw(quantile(case.scores.params))),
+        limited(table, data.draw(quantile(table.of(case.space, case.genes)))),
+    ]
+    with unittest.mock.patch("cache.exact._FEW", 0):
+        _check_front(case, [count_cost(case.space, "macs"), *costs[1 : data.draw(st.integers(1, 3))]])
+        _check_best(case, costs[: data.draw(st.integers(1, 3))])
+        _check_cheapest(case, costs[: data.draw(st.integers(2, 3))], data)
+
+
+@given(cases(most=4000), st.data())
+@runs(8)
+def test_what_bounds_drop_is_of_no_network_that_is_looked_for(case: Case, data: st.DataObject) -> None:
+    _check_with_bounds(case, data)
+
+
+@pytest.mark.slow
+@given(cases(), st.data())
+@runs(120)
+def test_what_bounds_drop_is_of_no_network_that_is_looked_for_in_many_spaces(case: Case, data: st.DataObject) -> None:
+    _check_with_bounds(case, data)
+
+
 @given(cases(), st.data())
 @runs(60)
 def test_a_limit_on_parameters_leaves_the_front_of_the_networks_within_it(case: Case, data: st.DataObject) -> None:
@@ -149,7 +177,11 @@ def test_the_cheapest_of_a_fitness_within_limits_is_that_of_every_network(case: 
         limited(table, data.draw(quantile(table.of(case.space, case.genes)))),
     ]
     chosen = data.draw(st.sampled_from((others[:1], others[1:], others)))
-    costs = [data.draw(st.just(count_cost(case.space, "macs")) | tables(case.space)), *chosen]
+    _check_cheapest(case, [data.draw(st.just(count_cost(case.space, "macs")) | tables(case.space)), *chosen], data)
+
+
+def _check_cheapest(case: Case, costs: Sequence[AdditiveCost], data: st.DataObject) -> None:
+    """Check that the network of a drawn fitness with least of the first cost is that of every gene vector."""
     least = data.draw(quantile(case.scores.fitness)) - data.draw(st.sampled_from((3.0, -3.0))) * case.tolerance
     every = costs[0].of(case.space, case.genes)
     floor = float(every[case.scores.fitness >= least].min(initial=every.max()))

@@ -1,6 +1,10 @@
 """Many devices in one call."""
 
 import json
+import multiprocessing
+import os
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +15,12 @@ from spaces import SMALL, listed
 
 from cache.additive import memory_cost, size_cost
 from cache.limits import Limits
+from cache.progress import Listener
+from search.answering import Answered, Refused, answer_targets
 from search.budgets import Budgets, limits_of
 from search.cli import main
+from search.subject import Subject
+from search.target_workers import answered_by, workers_for
 from search.targets import read_targets
 from supernet.errors import UserError
 from supernet.space import space_to_mapping
@@ -130,3 +138,72 @@ def test_sizes_and_memories_are_limits_with_their_precision_and_batch() -> None:
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"cannot read .*nowhere\.yaml"):
         read_targets(tmp_path / "nowhere.yaml")
+
+
+_MANY = """
+phone: {flops_budget: 100K, params_budget: 10K}
+tiny: {flops_budget: 1K}
+sensor: {size_budget: 40kB, precision: int8, memory_budget: 9000}
+board: {params_budget: 10}
+gateway: {min_fitness: 110.5}
+watch: {params_budget: 9K}
+lost: {latency_budget: 5ms, latency_table: nowhere.json}
+"""
+
+
+def test_several_processes_give_the_answers_of_one_in_the_order_of_the_file(tmp_path: Path) -> None:
+    subject, targets = Subject(SMALL, SMALL.fitness), read_targets(_targets(tmp_path, _MANY))
+    remarks: list[str] = []
+    reports: list[tuple[str, int, int]] = []
+    listener = Listener(lambda *progress: reports.append(progress), remarks.append)
+    alone, together = (answer_targets(subject, targets, 0, listener, cores) for cores in (1, 3))
+    assert list(together) == list(alone) == list(targets)
+    assert [_figures(each) for each in together.values()] == [_figures(each) for each in alone.values()]
+    assert isinstance(together["lost"], Refused)
+    assert remarks == []
+    assert reports[len(reports) // 2 :] == reports[: len(reports) // 2]
+    assert not multiprocessing.active_children()
+
+
+def _figures(answer: Answered | Refused) -> object:
+    if isinstance(answer, Refused):
+        return answer.reason
+    return {name: value for name, value in answer.report.items() if name != "search_seconds"}
+
+
+def test_processes_are_for_targets_that_take_a_search_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    at_once = {f"a{n}": Budgets(flops_budget="60M") for n in range(30)} | {"b": Budgets(min_fitness=3.0)}
+    searched = {f"c{n}": Budgets(flops_budget="60M", params_budget="2M") for n in range(20)}
+    assert workers_for(at_once, 8) == 1
+    assert workers_for(at_once | searched, 8) == 8
+    assert workers_for(searched, 1) == 1
+    assert workers_for(dict(list(searched.items())[:2]), 8) == 1
+    monkeypatch.setattr("search.target_workers._can_fork", lambda: False)
+    assert workers_for(dict(list(searched.items())[:9]), 8) == 1
+    assert workers_for(searched, 8) == 8
+
+
+def _interrupted(budgets: Budgets) -> str:
+    if budgets.min_fitness is None:
+        time.sleep(600)
+    raise KeyboardInterrupt
+
+
+def test_no_process_is_left_of_targets_that_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Copies of a process that has loaded torch: these compute nothing.
+    monkeypatch.setattr("search.target_workers._can_fork", lambda: True)
+    targets = {"a": Budgets(min_fitness=1.0), **{name: Budgets(flops_budget="1M") for name in ("b", "c", "d")}}
+    with pytest.raises(KeyboardInterrupt):
+        dict(answered_by(_interrupted, targets, 2))
+    assert not multiprocessing.active_children()
+
+
+def _ended_from_outside(budgets: Budgets) -> str:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return str(budgets)
+
+
+def test_a_process_that_is_ended_from_outside_is_named_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("search.target_workers._can_fork", lambda: True)
+    with pytest.raises(UserError, match="ended from outside; is there enough memory"):
+        dict(answered_by(_ended_from_outside, {"a": Budgets(), "b": Budgets()}, 2))
