@@ -43,6 +43,8 @@ def test_nothing_but_networks_and_weights_needs_torch() -> None:
         "search.latency.cli",
         "search.comparison.cli",
         "search.ranking.cli",
+        "cache.cli",
+        "cache.nsga2",
         "cache.kept",
         "cache.exact",
         "cache.infeasible",
