@@ -5,7 +5,6 @@ Paquete, Chiarandini and Stützle, "Pareto local optimum sets in the biobjective
 
 import numpy as np
 
-from cache.operators import exchange_units
 from supernet.genes import gene_layout
 from supernet.layouts import IntArray
 from supernet.space import SearchSpace
@@ -26,3 +25,16 @@ def neighbours(space: SearchSpace, genes: IntArray, moves: IntArray) -> IntArray
     moved = (genes[:, None] + moves[None, :]).reshape(-1, genes.shape[1])
     clipped: IntArray = np.clip(moved, 0, gene_layout(space).sizes - 1)
     return clipped
+
+
+def exchange_units(space: SearchSpace) -> IntArray:
+    """Return (units, genes): 1 where a gene belongs to the unit. Genes with one choice are in none."""
+    layout = gene_layout(space)
+    free = layout.sizes > 1
+    genes = len(layout.sizes)
+    groups = [np.array([gene]) for gene in range(genes)] + [*layout.kernel, *layout.expand]
+    units = np.zeros((len(groups), genes), dtype=np.int64)
+    for row, group in enumerate(groups):
+        units[row, group] = 1
+    units &= free
+    return np.unique(units[units.any(axis=1)], axis=0)

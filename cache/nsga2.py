@@ -4,12 +4,10 @@ Deb et al., "A fast and elitist multiobjective genetic algorithm: NSGA-II" (2002
 """
 
 import dataclasses
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pymoo.algorithms.moo.nsga2 import NSGA2
-from pymoo.operators.crossover.ux import UniformCrossover
 
 from cache.dominance import pareto_front
 from cache.entries import Entry, make_entries, spread
@@ -17,14 +15,17 @@ from cache.exact import rounding
 from cache.frontier import Frontier
 from cache.limits import Limits, check_reachable
 from cache.local_search import neighbours, trades
-from cache.operators import ExchangeMutation
-from cache.problem import ArchitectureProblem
+from cache.objectives import Objectives
 from cache.progress import SILENT, Listener
 from cache.sampling import ladder
 from supernet.errors import BudgetError, UserError
+from supernet.genes import gene_layout
 from supernet.layouts import IntArray
 from supernet.space import FitnessSettings, SearchSpace
 from supernet.units import format_quantity
+
+if TYPE_CHECKING:
+    from pymoo.algorithms.moo.nsga2 import NSGA2
 
 #: Rounds of local search at most, and networks each looks at.
 _POLISHES, _POLISHED = 20, 500_000
@@ -78,7 +79,7 @@ def solve_nsga2(
     known = None if optimum is None else optimum.genes
     front = search_front(space, fitness, limits, settings, known, listener, optimum)
     if optimum is None:
-        front = _polished(ArchitectureProblem(space, fitness, limits), front, listener)
+        front = _polished(Objectives(space, fitness, limits), front, listener)
     return Solution(make_entries(space, front.spread(entries), fitness), front.generations)
 
 
@@ -136,9 +137,9 @@ def search_front(
     return front
 
 
-def _polished(problem: ArchitectureProblem, front: Front, listener: Listener) -> Front:
+def _polished(objectives: Objectives, front: Front, listener: Listener) -> Front:
     """Return the front with what is one trade away from its points, until that adds nothing."""
-    moves = trades(problem.space)
+    moves = trades(objectives.space)
     if not len(moves):
         return front
     tried: set[bytes] = set()
@@ -149,7 +150,7 @@ def _polished(problem: ArchitectureProblem, front: Front, listener: Listener) ->
         if not points:
             break
         tried.update(genes.tobytes() for genes in points)
-        front = front.merged(*problem.feasible(neighbours(problem.space, np.stack(points), moves)))
+        front = front.merged(*objectives.feasible(neighbours(objectives.space, np.stack(points), moves)))
     listener.report(f"local search, front of {len(front.genes)}", _POLISHES, _POLISHES)
     return front
 
@@ -163,15 +164,15 @@ def _evolve(
     listener: Listener,
     optimum: Frontier | None = None,
 ) -> Front:
-    problem = ArchitectureProblem(space, fitness, limits)
-    front = Front(np.empty((0, problem.n_var), dtype=np.int64), np.empty((0, 2)))
+    objectives = Objectives(space, fitness, limits)
+    front = Front(np.empty((0, len(gene_layout(space).sizes)), dtype=np.int64), np.empty((0, 2)))
     if known is not None and len(known):
-        front = front.merged(*problem.feasible(known))
+        front = front.merged(*objectives.feasible(known))
     algorithm = None
     for generation in range(1, settings.generations + 1):
         if optimum is not None and front.reaches(optimum):
             break
-        algorithm = algorithm or _first_generation(problem, settings, known)
+        algorithm = algorithm or _first_generation(objectives, settings, known)
         algorithm.next()
         feasible = algorithm.pop[algorithm.pop.get("feas")]
         if len(feasible):
@@ -181,9 +182,16 @@ def _evolve(
     return front
 
 
-def _first_generation(problem: ArchitectureProblem, settings: Nsga2Settings, known: IntArray | None) -> NSGA2:
+def _first_generation(objectives: Objectives, settings: Nsga2Settings, known: IntArray | None) -> "NSGA2":
     """Return pymoo's algorithm before its first generation, which holds half known networks where some are known."""
-    space = problem.space
+    # pymoo and what it imports of scipy: a search that starts from the frontier mostly ends before a generation.
+    from pymoo.algorithms.moo.nsga2 import NSGA2  # noqa: PLC0415
+    from pymoo.operators.crossover.ux import UniformCrossover  # noqa: PLC0415
+
+    from cache.operators import ExchangeMutation  # noqa: PLC0415
+    from cache.problem import ArchitectureProblem  # noqa: PLC0415
+
+    space = objectives.space
     start = ladder(space, settings.population, np.random.default_rng(settings.seed))
     if known is not None and len(known):
         # Half of the first generation stays random, so that what is known does not narrow the search.
@@ -196,7 +204,9 @@ def _first_generation(problem: ArchitectureProblem, settings: Nsga2Settings, kno
         mutation=ExchangeMutation(space),
         eliminate_duplicates=True,
     )
-    algorithm.setup(problem, termination=("n_gen", settings.generations), seed=settings.seed, verbose=False)
+    algorithm.setup(
+        ArchitectureProblem(objectives), termination=("n_gen", settings.generations), seed=settings.seed, verbose=False
+    )
     return algorithm
 
 

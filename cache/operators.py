@@ -6,9 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pymoo.core.mutation import Mutation
 
+from cache.local_search import exchange_units
 from cache.problem import ArchitectureProblem
-from supernet.genes import gene_layout
-from supernet.layouts import IntArray
 from supernet.space import SearchSpace
 
 
@@ -54,16 +53,3 @@ class ExchangeMutation(Mutation):
         stepped = x + random.choice([-1, 1], size=x.shape)
         drawn = random.integers(problem.xl, problem.xu + 1, size=x.shape)
         return np.where(changed, np.where(random.random(x.shape) < self.redraw, drawn, stepped), x)
-
-
-def exchange_units(space: SearchSpace) -> IntArray:
-    """Return (units, genes): 1 where a gene belongs to the unit. Genes with one choice are in none."""
-    layout = gene_layout(space)
-    free = layout.sizes > 1
-    genes = len(layout.sizes)
-    groups = [np.array([gene]) for gene in range(genes)] + [*layout.kernel, *layout.expand]
-    units = np.zeros((len(groups), genes), dtype=np.int64)
-    for row, group in enumerate(groups):
-        units[row, group] = 1
-    units &= free
-    return np.unique(units[units.any(axis=1)], axis=0)

@@ -91,7 +91,8 @@ def network_with(
     for norm in network.modules():
         if isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None and norm.running_mean.is_meta:
             for name, buffer in list(norm.named_buffers(recurse=False)):
-                norm.register_buffer(name, torch.empty_like(buffer, device=norm.weight.device))
+                # Not like a tensor on the meta device: that would import torch's symbolic shapes, and with them sympy.
+                norm.register_buffer(name, torch.empty(buffer.shape, dtype=buffer.dtype, device=norm.weight.device))
             norm.reset_running_stats()
     return network
 

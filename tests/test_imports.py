@@ -9,7 +9,7 @@ NUMPY_ONLY = [
     *(f"supernet.{name}" for name in ("yaml_text", "typed_values", "command_line", "kept", "room")),
     *(f"fitness.{name}" for name in ("blocks", "costs", "score", "report", "settings", "cli")),
     *(f"cache.{name}" for name in ("entries", "limits", "problem", "operators", "nsga2", "build", "file")),
-    *(f"cache.{name}" for name in ("plot", "cli", "sampling", "local_search", "progress")),
+    *(f"cache.{name}" for name in ("plot", "cli", "objectives", "sampling", "local_search", "progress")),
     *(f"cache.{name}" for name in ("additive", "dominance", "labels", "outlook", "relaxation", "pruning", "exact")),
     *(f"cache.{name}" for name in ("frontier", "kept", "infeasible")),
 ]
@@ -43,6 +43,8 @@ def test_nothing_but_networks_and_weights_needs_torch() -> None:
         "search.latency.cli",
         "search.comparison.cli",
         "search.ranking.cli",
+        "cache.cli",
+        "cache.nsga2",
         "cache.kept",
         "cache.exact",
         "cache.infeasible",

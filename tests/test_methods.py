@@ -31,12 +31,12 @@ from training.compute import macs_of, training_macs
 from training.config import RunConfig
 from training.curriculum import Counts
 from training.messages import tensor_bytes
-from training.methods.cotrain import CoTrain
+from training.methods.cotrain import CoTrain, _work
 from training.methods.protocol import Ground, Method
 from training.methods.settings import CoTrainConfig, FedAvgConfig
 from training.methods.table import make_method
 from training.schedules import learning_rate
-from training.work import CoTraining, Plain
+from training.work import CoTraining, Plain, Work
 
 _START = RunState(0, Counts.zero(5), (0,) * len(micro_entries()))
 
@@ -119,6 +119,24 @@ def test_co_training_gives_every_client_its_envelope_and_what_lies_inside() -> N
             assert macs_of(MICRO, architecture) <= entry.macs
             for name, index in slices(MICRO, architecture).items():
                 assert all(o.start <= i.start <= i.stop <= o.stop for i, o in zip(index, outer[name], strict=True))
+
+
+def test_what_co_training_clients_do_is_worked_out_once_for_each_envelope(monkeypatch: pytest.MonkeyPatch) -> None:
+    entries, worked = micro_entries(), 0
+
+    def counted(*arguments: Any) -> Work:
+        nonlocal worked
+        worked += 1
+        return _work(*arguments)
+
+    monkeypatch.setattr("training.methods.cotrain._work", counted)
+    many = [Capability(macs=entries[client % 2].macs) for client in range(3_000)]
+    method = _cotrain(many)
+    assert worked == 2
+    plan = method.assign(_START, range(3_000))
+    assert {client: entry.macs for client, entry in plan.assigned.items()} == {
+        client: entries[client % 2].macs for client in plan.assigned
+    }
 
 
 def test_the_weakest_client_trains_the_smallest_network_alone() -> None:

@@ -3,6 +3,7 @@ from pymoo.core.population import Population
 from strategies import tiny_space
 
 from cache.limits import Limits
+from cache.objectives import Objectives
 from cache.operators import ExchangeMutation
 from cache.problem import ArchitectureProblem
 from supernet.genes import gene_layout, random_genes
@@ -16,7 +17,7 @@ _TRADES = ExchangeMutation(_SPACE, trade=1.0)
 
 
 def _mutated(mutation: ExchangeMutation, genes: IntArray, seed: int) -> IntArray:
-    problem = ArchitectureProblem(_SPACE, _SPACE.fitness, Limits())
+    problem = ArchitectureProblem(Objectives(_SPACE, _SPACE.fitness, Limits()))
     population = mutation(problem, Population.new(X=genes), random_state=np.random.default_rng(seed))
     return np.asarray(population.get("X"))
 

@@ -2,6 +2,7 @@ import numpy as np
 from strategies import tiny_space
 
 from cache.limits import Limits
+from cache.objectives import Objectives
 from cache.problem import ArchitectureProblem
 from fitness.score import score
 from supernet.genes import gene_layout, random_genes
@@ -13,7 +14,7 @@ _WEIGHTS = FitnessSettings(max_effectiveness=0.9)
 
 
 def test_objectives_are_negated_fitness_and_macs() -> None:
-    problem = ArchitectureProblem(_SPACE, _WEIGHTS, Limits())
+    problem = ArchitectureProblem(Objectives(_SPACE, _WEIGHTS, Limits()))
     found = problem.evaluate(_GENES, return_values_of=["F"])
     scores = score(_SPACE, _GENES, _WEIGHTS)
     assert np.array_equal(found, np.stack([-scores.fitness, scores.macs], axis=1))
@@ -21,7 +22,7 @@ def test_objectives_are_negated_fitness_and_macs() -> None:
 
 def test_a_network_is_feasible_when_it_meets_every_limit_and_the_effectiveness_bound() -> None:
     limits = Limits(macs=900_000, min_macs=200_000, params=90_000)
-    problem = ArchitectureProblem(_SPACE, _WEIGHTS, limits)
+    problem = ArchitectureProblem(Objectives(_SPACE, _WEIGHTS, limits))
     found = problem.evaluate(_GENES, return_values_of=["G"])
     scores = score(_SPACE, _GENES, _WEIGHTS)
     expected = (scores.macs <= 900_000) & (scores.macs >= 200_000) & (scores.params <= 90_000)
@@ -32,6 +33,6 @@ def test_a_network_is_feasible_when_it_meets_every_limit_and_the_effectiveness_b
 
 
 def test_variables_range_over_the_choices_of_every_gene() -> None:
-    problem = ArchitectureProblem(_SPACE, _WEIGHTS, Limits())
+    problem = ArchitectureProblem(Objectives(_SPACE, _WEIGHTS, Limits()))
     assert problem.xl.tolist() == [0] * problem.n_var
     assert problem.xu.tolist() == (gene_layout(_SPACE).sizes - 1).tolist()

@@ -14,6 +14,7 @@ from supernet.errors import UserError
 from supernet.typed_values import typed
 from supernet.typed_yaml import read_yaml_mapping
 from training.config import RunConfig, check_unedited
+from training.unused_settings import refuse_unread
 
 PROG = "train-supernet"
 
@@ -28,20 +29,33 @@ def _run(arguments: Sequence[str]) -> int:
     values = parser.parse(arguments)
     # OpenMP threads that spin for long while they wait make a run many times slower beside any other busy process.
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
-    # torch is imported from here on, so that --help and mistyped options answer at once.
-    from training.run_folder import CONFIG, check_holds_run  # noqa: PLC0415
+    resumed = _resumed(values)
+    if resumed is None:
+        config = parser.build(RunConfig, values)
+        refuse_unread(config)
+    else:
+        values = _with_options_of(resumed, parser, arguments)
+        config = parser.build(RunConfig, values)
+    config = _relocated(config, [Path(str(path)) for path in values.config or ()])
+    # torch is imported from here on, so that --help and mistyped or meaningless options answer at once.
     from training.session import run_session  # noqa: PLC0415
 
-    resumed = _resumed(values)
-    if resumed is not None:
-        check_holds_run(resumed)
-        check_unedited(resumed / CONFIG)
-        # All options override what the run was trained with.
-        values = parser.parse(["--config", str(resumed / CONFIG), *arguments])
-        _check_output(values.output, resumed)
-    config = parser.build(RunConfig, values)
-    files = [Path(str(path)) for path in values.config or ()]
-    return run_session(_relocated(config, files), resumed)
+    return run_session(config, resumed)
+
+
+def _with_options_of(resumed: Path, parser: CommandParser, arguments: Sequence[str]) -> Namespace:
+    """Return what a run was trained with, overridden by all options that are given now.
+
+    Raises:
+        UserError: the folder holds no run, or its configuration was altered or says something else.
+    """
+    from training.run_folder import CONFIG, check_holds_run  # noqa: PLC0415 - torch
+
+    check_holds_run(resumed)
+    check_unedited(resumed / CONFIG)
+    values = parser.parse(["--config", str(resumed / CONFIG), *arguments])
+    _check_output(values.output, resumed)
+    return values
 
 
 def _parser() -> CommandParser:
@@ -116,8 +130,10 @@ def _output_in(path: Path) -> str | None:
 
 def _relocated(config: RunConfig, files: Sequence[Path]) -> RunConfig:
     """Return ``config`` with the copies that runs keep where the runs are now, of all runs that it was read from."""
+    if not files:
+        return config
     from training.inputs import relocated  # noqa: PLC0415
-    from training.run_folder import holds_run  # noqa: PLC0415
+    from training.run_folder import holds_run  # noqa: PLC0415 - torch
 
     for path in files:
         if holds_run(path.parent):

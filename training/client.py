@@ -27,6 +27,7 @@ from training.execution import Profile
 from training.memory import out_of_memory
 from training.messages import Task, Update, tensor_bytes
 from training.path_sampling import PathSamplingStep
+from training.sgd import Sgd
 from training.step import CudaRecorder, EagerStep, Recorder, ReplayedStep, Step
 from training.work import CoTraining, PathSampling, Plain, Work
 
@@ -185,9 +186,7 @@ def _stream(device: torch.device) -> torch.cuda.Stream | None:
     return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
-def make_optimizer(
-    network: nn.Module, config: ClientConfig, lr: float | Tensor, *, fused: bool = False
-) -> torch.optim.SGD:
+def make_optimizer(network: nn.Module, config: ClientConfig, lr: float | Tensor, *, fused: bool = False) -> Sgd:
     """Return SGD with weight decay on weights of two or more dimensions only."""
     weights = [parameter for parameter in network.parameters() if parameter.ndim > 1]
     rest = [parameter for parameter in network.parameters() if parameter.ndim <= 1]
@@ -195,7 +194,7 @@ def make_optimizer(
         {"params": weights, "weight_decay": config.weight_decay},
         {"params": rest, "weight_decay": 0.0},
     ]
-    return torch.optim.SGD(groups, lr=lr, momentum=config.momentum, fused=fused or None)
+    return Sgd(groups, lr=lr, momentum=config.momentum, fused=fused or None)
 
 
 def _fill(built: _Built, task: Task) -> None:

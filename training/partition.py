@@ -1,14 +1,16 @@
-"""How the training images are spread over the clients: flwr-datasets partitioners on in-memory labels."""
+"""How the training images are spread over the clients, as configured: a partition of their labels."""
 
 import dataclasses
-import warnings
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from supernet.errors import UserError
+from supernet.layouts import IntArray
 from supernet.words import counted
+from training import partition_schemes as schemes
+from training.partition_schemes import ImpossibleError
 
 Scheme = Literal["iid", "dirichlet", "pathological", "shard", "linear", "square", "exponential"]
 
@@ -54,14 +56,12 @@ def partition(
     Raises:
         PartitionError: a client would get less than one batch; the message says what to change.
     """
-    # The partitioners cut consecutive runs: shuffle first, so that they do not follow the file order.
+    # Schemes cut consecutive runs: shuffle first, so that they do not follow the file order.
     order = generator.permutation(len(labels))
     seed = int(generator.integers(2**31))
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            parts = _split(np.asarray(labels)[order], clients, config, batch_size, seed)
-    except (ValueError, IndexError, ZeroDivisionError) as error:
+        parts = _split(np.asarray(labels)[order], clients, config, batch_size, seed)
+    except ImpossibleError as error:
         raise PartitionError(
             f"cannot split {counted(len(labels), 'image')} over {counted(clients, 'client')} by {config.scheme} with "
             f"at least one batch of {batch_size} each; {_remedy(config)}"
@@ -76,43 +76,23 @@ def partition(
     return result
 
 
-def _split(
-    labels: np.ndarray[Any, Any], clients: int, config: PartitionConfig, batch_size: int, seed: int
-) -> list[list[int]]:
-    # A library of several seconds of import; only runs pay for it.
-    from training.partition_rows import LabelRows  # noqa: PLC0415
-
-    partitioner = _partitioner(config, clients, batch_size, seed)
-    partitioner.dataset = LabelRows.of(labels.tolist())
-    return [partitioner.load_partition(client) for client in range(clients)]
-
-
-def _partitioner(config: PartitionConfig, clients: int, batch_size: int, seed: int) -> Any:
-    from flwr_datasets import partitioner as flower  # noqa: PLC0415
-
-    if config.scheme == "dirichlet":
-        return flower.DirichletPartitioner(
-            clients, partition_by="label", alpha=config.alpha, min_partition_size=batch_size, seed=seed
-        )
-    if config.scheme == "pathological":
-        return flower.PathologicalPartitioner(
-            clients,
-            partition_by="label",
-            num_classes_per_partition=config.classes_per_client,
-            class_assignment_mode="first-deterministic",
-            seed=seed,
-        )
-    if config.scheme == "shard":
-        return flower.ShardPartitioner(
-            clients, partition_by="label", num_shards_per_partition=config.shards_per_client, seed=seed
-        )
-    sized = {
-        "iid": flower.IidPartitioner,
-        "linear": flower.LinearPartitioner,
-        "square": flower.SquarePartitioner,
-        "exponential": flower.ExponentialPartitioner,
-    }
-    return sized[config.scheme](clients)
+def _split(labels: IntArray, clients: int, config: PartitionConfig, batch_size: int, seed: int) -> list[IntArray]:
+    generator = np.random.default_rng(seed)
+    match config.scheme:
+        case "iid":
+            return schemes.even(labels, clients)
+        case "dirichlet":
+            return schemes.dirichlet(labels, clients, config.alpha, batch_size, generator)
+        case "pathological":
+            return schemes.pathological(labels, clients, config.classes_per_client, generator)
+        case "shard":
+            return schemes.shards(labels, clients, config.shards_per_client, generator)
+        case "linear":
+            return schemes.growing(labels, clients, lambda number: number)
+        case "square":
+            return schemes.growing(labels, clients, np.square)
+        case "exponential":
+            return schemes.growing(labels, clients, np.exp)
 
 
 def _remedy(config: PartitionConfig) -> str:

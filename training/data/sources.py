@@ -12,6 +12,7 @@ from cache.progress import SILENT, Listener
 from supernet.errors import unknown_name
 from training.config import DEFAULT_BATCH
 from training.data.augment import Augmentation
+from training.data.digits import read_digits
 from training.data.folders import ClassFiles, check_same_classes, class_files, holds_classes, is_there
 from training.data.images import DataError, ImageSet
 from training.data.listing import Listing
@@ -84,16 +85,14 @@ def source(name: str) -> Source:
 
 
 def _list_digits(root: Path, split: Split, download: bool, listener: Listener) -> Listing:
-    from sklearn.datasets import load_digits  # noqa: PLC0415 - slow to import, needed for digits only
-
     del root, download, listener
-    digits = load_digits()
-    labels = torch.from_numpy(digits.target).long()
+    pictures, digits = read_digits()
+    labels = torch.from_numpy(digits)
     # Position of each image among those of its class, so that the split keeps the classes' shares.
     rank = torch.stack([(labels[:i] == label).sum() for i, label in enumerate(labels)])
     chosen = (rank % _DIGITS_TEST_EVERY == 0) == (split == "test")
     # Their white is 16, which no file format's is.
-    grey = np.rint(digits.images[chosen.numpy()] * (255 / 16)).astype(np.uint8)
+    grey = np.rint(pictures[chosen.numpy()] * (255 / 16)).astype(np.uint8)
     return Listing(labels[chosen], tuple("0123456789"), Arrays("digits", grey[..., None]))
 
 

@@ -63,7 +63,8 @@ def cotrain(ground: Ground) -> CoTrain:
         return CoTrain(ground, [entries[0]] * len(runnable), [Plain()] * len(runnable))
     envelopes = [able[-1] for able in runnable]
     # Clients of one envelope share what they do, however many there are.
-    shared = {entry.architecture: _work(ground.space, entries, entry, settings) for entry in envelopes}
+    distinct = {entry.architecture: entry for entry in envelopes}
+    shared = {architecture: _work(ground.space, entries, entry, settings) for architecture, entry in distinct.items()}
     return CoTrain(ground, envelopes, [shared[entry.architecture] for entry in envelopes])
 
 

@@ -1,0 +1,42 @@
+"""What a search of architectures wants and may not exceed: fitness and MACs, within limits; many networks at once."""
+
+import dataclasses
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.limits import Limits
+from fitness.score import effectiveness_bound, score
+from supernet.layouts import IntArray
+from supernet.space import FitnessSettings, SearchSpace
+
+
+@dataclasses.dataclass(frozen=True)
+class Objectives:
+    """Fitness to maximise and MACs to minimise, within limits.
+
+    Attributes:
+        space: the search space.
+        settings: weights of the fitness, and the bound on its effectiveness ρ.
+        limits: what networks may cost.
+    """
+
+    space: SearchSpace
+    settings: FitnessSettings
+    limits: Limits
+
+    def of(self, genes: IntArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return (−fitness, MACs) of gene vectors (N, genes), (N, 2), and by how much they exceed what bounds them.
+
+        The excess, (N, 1 + limits), is that of ρ over ρ0 and, relative, of every limit; none above 0 is within all.
+        """
+        scores = score(self.space, genes, self.settings)
+        rho_excess = (scores.rho - effectiveness_bound(self.settings))[:, None]
+        excess = np.concatenate([rho_excess, self.limits.violations(self.space, genes, scores).T], axis=1)
+        return np.stack([-scores.fitness, scores.macs.astype(np.float64)], axis=1), excess
+
+    def feasible(self, genes: IntArray) -> tuple[IntArray, NDArray[np.float64]]:
+        """Return those of (N, genes) vectors that exceed nothing, and their (−fitness, MACs), (M, 2)."""
+        objectives, excess = self.of(genes)
+        kept = (excess <= 0).all(axis=1)
+        return genes[kept], objectives[kept]
