@@ -29,7 +29,7 @@ class PlainLoop:
 
     def train_prepared(self, images: torch.Tensor, labels: torch.Tensor) -> nn.Module:
         """Train a copy of the network for one epoch on normalised images that lie on the device; return it."""
-        order = torch.randperm(len(labels), device=labels.device).split(self._recipe.config.batch)
+        order = torch.split(torch.randperm(len(labels), device=labels.device), self._recipe.config.batch)
         return self._train((images[chosen], labels[chosen]) for chosen in order)
 
     def _train(self, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> nn.Module:
