@@ -18,6 +18,7 @@ from cache.frontier import exact_frontier
 from supernet.errors import UserError
 from supernet.slices import supernet_architecture
 from supernet.space import SearchSpace, load_space
+from supernet.typed_yaml import from_mapping
 from supernet.weights import Tensors, initial_tensors
 from training.client import Recipe
 from training.config import ClientConfig
@@ -196,8 +197,8 @@ def _row(network: Network, manner: Manner, bench: Bench, tensors: Tensors, secon
     else:
         problem = ""
     finally:
-        gc.collect()
         if bench.device.type == "cuda":
+            gc.collect()
             torch.cuda.empty_cache()
     return max(passes, key=_speed) if passes else replace(blank, problem=problem)
 
@@ -281,7 +282,5 @@ def fastest(rates: Sequence[Rate], space: str) -> Profile | None:
     if not able:
         return None
     best = max(able, key=_speed)
-    return Profile(
-        precision=best.precision, memory_format=best.memory_format, graphs=best.graphs, workers=best.clients,
-        threads=torch.get_num_threads(),
-    )  # fmt: skip
+    values = {"precision": best.precision, "memory_format": best.memory_format, "graphs": best.graphs}
+    return from_mapping(Profile, {**values, "workers": best.clients, "threads": torch.get_num_threads()}, "a row")

@@ -9,7 +9,6 @@ from supernet.errors import UserError
 from supernet.files import read_text, write_text
 from supernet.json_text import parse_json
 from supernet.units import format_quantity
-from training.execution import MemoryFormat, Precision
 from training.json_values import from_json
 
 FORMAT = 1
@@ -42,8 +41,8 @@ class Rate:
     size: str
     macs: int
     way: str
-    precision: Precision = "fp32"
-    memory_format: MemoryFormat = "contiguous"
+    precision: str = "fp32"
+    memory_format: str = "contiguous"
     graphs: bool = False
     clients: int = 1
     kernels: str = "fastest"

@@ -77,7 +77,7 @@ class InProcessEngine:
                         trainer, answer = started.popleft()
                         yield answer.result()
                         idle.append(trainer)
-                    trainer = idle.pop()
+                    trainer = _taken(idle, task)
                     started.append(
                         (trainer, pool.submit(trainer.train, task, self._images(task.client), cancel.is_set))
                     )
@@ -97,3 +97,9 @@ class InProcessEngine:
 
     def _images(self, client: int) -> ImageSet:
         return self._data.subset(self._partition[client])
+
+
+def _taken(idle: list[LocalTrainer], task: Task) -> LocalTrainer:
+    """Take a trainer out of the idle ones: one that has built the task's network, if any has."""
+    able = (index for index, trainer in enumerate(idle) if trainer.holds(task.architecture, type(task.work)))
+    return idle.pop(next(able, -1))
