@@ -28,9 +28,8 @@ from training.execution import Precision, Profile, apply_to_torch, possible_prec
 from training.memory import OutOfMemoryError
 from training.step import Recorder
 
-#: Presets of small images, and one of large ones, whose largest network alone is measured, at the end.
-SMALL_IMAGES = ("mobilenet-cifar", "resnet-cifar", "mobilenet-tiny")
-LARGE_IMAGES = "mobilenet-imagenet"
+#: The preset of the smallest networks, and that of large images, whose largest network alone is measured.
+SMALLEST, LARGE_IMAGES = "mobilenet-tiny", "mobilenet-imagenet"
 SIZES = ("largest", "middle", "smallest")
 
 #: Steps of a client in a round: those of one of 20 clients of CIFAR-10 at batch 64; of large images a few.
@@ -106,33 +105,36 @@ def plan(spaces: Sequence[str], device: torch.device) -> Iterator[tuple[Network,
     """Yield what is to be measured, the most telling first; a space is solved when its turn comes.
 
     First every network in the plain loop and in the best precision with graphs, then several clients at once, then one
-    setting after the other changed.
+    setting after the other changed; large images and variants of the smallest space come last.
     """
-    small = [name for name in spaces if name != LARGE_IMAGES]
-    networks: list[Network] = []
     best = _best(device)
-    for name in small:
+    networks: list[Network] = []
+    for name in (name for name in spaces if name != LARGE_IMAGES):
         for network in networks_of(load_space(name)):
             networks.append(network)
             yield from ((network, manner) for manner in (*PLAIN, Manner("ours", best)))
+    yield from _variations([network for network in networks if network.space.name != SMALLEST], best, device)
+    if LARGE_IMAGES in spaces:
+        largest = largest_of(load_space(LARGE_IMAGES))
+        yield from ((largest, manner) for manner in (*PLAIN, Manner("ours", best)))
+    yield from _variations([network for network in networks if network.space.name == SMALLEST], best, device)
+
+
+def _variations(networks: Sequence[Network], best: Profile, device: torch.device) -> Iterator[tuple[Network, Manner]]:
     for network in networks:
         for clients in CLIENTS:
             yield network, Manner("ours", replace(best, workers=clients))
     for manner in variants(best, device):
         yield from ((network, manner) for network in networks)
-    if LARGE_IMAGES in spaces:
-        network = largest_of(load_space(LARGE_IMAGES))
-        yield from ((network, manner) for manner in (*PLAIN, Manner("ours", best)))
 
 
 def variants(best: Profile, device: torch.device) -> Iterator[Manner]:
-    """Yield manners that differ from the best by precision, graphs, memory format or kernels."""
-    for precision in _precisions(device):
-        for graphs in (False, True):
-            profile = replace(best, precision=precision, graphs=graphs)
-            if profile != best:
-                yield Manner("ours", profile)
+    """Yield manners that differ from the best by graphs, kernels, precision or memory format."""
+    yield Manner("ours", replace(best, graphs=False))
     yield Manner("ours", best, "fastest")
+    for precision in _precisions(device)[1:]:
+        for graphs in (True, False):
+            yield Manner("ours", replace(best, precision=precision, graphs=graphs))
     yield Manner("ours", replace(best, memory_format="contiguous"))
 
 
@@ -252,7 +254,7 @@ def _speed(rate: Rate) -> float:
 
 
 def set_kernels(manner: Manner) -> None:
-    """Set what torch keeps for the whole process as a manner wants it; the plain loops have torch's own defaults."""
+    """Set what torch keeps for the whole process, as a manner wants it; the plain loops have torch's own defaults."""
     apply_to_torch(manner.profile)
     torch.backends.cudnn.deterministic = manner.kernels == "deterministic"
     torch.backends.cudnn.benchmark = manner.way == "ours" and manner.kernels == "fastest"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from gpu_rates import Manner, set_kernels
 from gpu_report import Accuracy, Point, Training
 from local_training import on_device
 from time_share import Until, cut_after
@@ -32,7 +33,7 @@ from training.data.split import validation_split
 from training.engines.in_process import InProcessEngine
 from training.engines.protocol import Stopped
 from training.evaluation import Evaluator
-from training.execution import Profile, apply_to_torch
+from training.execution import Profile
 from training.extent import extent
 from training.methods.protocol import Ground
 from training.methods.table import make_method
@@ -45,7 +46,7 @@ SPACE = "mobilenet-cifar"
 BUDGETS = (25_000_000, 60_000_000, 150_000_000)
 
 #: Networks of the curriculum. Every trainer records a step of each: more of them would not be repaid in minutes.
-ENTRIES = 8
+ENTRIES = 6
 
 CLIENTS, PER_ROUND, ALPHA = 20, 8, 1.0
 RATE = 0.05
@@ -151,7 +152,7 @@ def trained(
     Raises:
         UserError: there are too few images, or training diverged.
     """
-    apply_to_torch(profile)
+    set_kernels(Manner("ours", profile))
     federated = federation(images, device, profile, batch, recorder)
     tensors = on_device(initial_tensors(federated.space, torch_stream(0, "initialisation")), device, profile)
     started, diary = time.monotonic(), Diary()
