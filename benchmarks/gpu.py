@@ -55,26 +55,28 @@ def parser() -> argparse.ArgumentParser:
     what = described.add_mutually_exclusive_group(required=True)
     what.add_argument("--data", type=Path, help="folder of a mosaic, or of train/CLASS and test/CLASS")
     what.add_argument("--table", type=Path, metavar="FILE", help="print the report in FILE as Markdown, and end")
-    described.add_argument("--minutes", type=_minutes, default=8.0, help="for all of it, from the start (8)")
+    described.add_argument("--minutes", type=minutes, default=8.0, help="for all of it, from the start (8)")
     described.add_argument("--json", type=Path, default=Path("gpu.json"), metavar="FILE", help="the report (gpu.json)")
     described.add_argument("--device", default="cuda", help="cuda, cuda:N or cpu (cuda)")
-    described.add_argument("--batch", type=_batch, default=64, help="images a step (64)")
+    described.add_argument("--batch", type=batch, default=64, help="images a step (64)")
     described.add_argument("--spaces", nargs="+", choices=SPACES, default=SPACES, help="spaces to be measured (all)")
     return described
 
 
-def _minutes(text: str) -> float:
-    minutes = float(text)
-    if not 0.1 <= minutes <= 600:
+def minutes(text: str) -> float:
+    """Read the minutes of a benchmark."""
+    value = float(text)
+    if not 0.1 <= value <= 600:
         raise argparse.ArgumentTypeError(f"{text} is not from 0.1 to 600")
-    return minutes
+    return value
 
 
-def _batch(text: str) -> int:
-    batch = int(text)
-    if not 2 <= batch <= 4096:
+def batch(text: str) -> int:
+    """Read the images of a step."""
+    value = int(text)
+    if not 2 <= value <= 4096:
         raise argparse.ArgumentTypeError(f"{text} is not from 2 to 4096")
-    return batch
+    return value
 
 
 def measure(options: argparse.Namespace, started: float) -> None:

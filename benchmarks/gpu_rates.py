@@ -273,16 +273,14 @@ def _best(device: torch.device) -> Profile:
     return Profile(precision=_precisions(device)[0], graphs=True, threads=torch.get_num_threads())
 
 
-def fastest(rates: Sequence[Rate], space: str) -> Profile | None:
-    """Return the profile that trained a space's middle network fastest, None if there is none."""
-    able = [
-        rate
-        for rate in rates
-        if (rate.space, rate.size, rate.way, rate.kernels) == (space, "middle", "ours", "deterministic")
-        and rate.images_per_second is not None
-    ]
-    if not able:
-        return None
-    best = max(able, key=_speed)
-    values = {"precision": best.precision, "memory_format": best.memory_format, "graphs": best.graphs}
-    return from_mapping(Profile, {**values, "workers": best.clients, "threads": torch.get_num_threads()}, "a row")
+def fastest(rates: Sequence[Rate], space: str) -> Rate | None:
+    """Return the row of the profile that trained a space's middle network fastest, None if there is none."""
+    wanted = (space, "middle", "ours", "deterministic")
+    able = [rate for rate in rates if (rate.space, rate.size, rate.way, rate.kernels) == wanted and _speed(rate)]
+    return max(able, key=_speed, default=None)
+
+
+def profile_of(rate: Rate) -> Profile:
+    """Return the profile of a row that was measured in this process."""
+    values = {"precision": rate.precision, "memory_format": rate.memory_format, "graphs": rate.graphs}
+    return from_mapping(Profile, {**values, "workers": rate.clients, "threads": torch.get_num_threads()}, "a row")

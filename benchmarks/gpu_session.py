@@ -10,9 +10,9 @@ from pathlib import Path
 
 import torch
 import torchvision
-from gpu_rates import Bench, fastest, measured, peaks_of, plan
+from gpu_rates import Bench, fastest, measured, peaks_of, plan, profile_of
 from gpu_report import COLUMNS, Report, rate_row, training_words, write_report
-from gpu_training import SPACE, Images, trained
+from gpu_training import LEAST_ROUNDS, SPACE, Images, drawn, trained
 from mosaic import is_mosaic, read_mosaic
 from reruns import Rerun
 from time_share import Until
@@ -113,7 +113,10 @@ def _training(
     log: Log, images: Images, device: torch.device, recorder: Callable[[], Recorder] | None, until: Until
 ) -> None:
     """Train with the fastest profile; what goes wrong is a note, and the rates stay."""
-    profile = fastest(log.report.rates, SPACE) or Profile(threads=torch.get_num_threads())
+    row = fastest(log.report.rates, SPACE)
+    profile = Profile(threads=torch.get_num_threads()) if row is None else profile_of(row)
+    rate = 0.0 if row is None else row.images_per_second or 0.0
+    images = Images(drawn(images.train, int(rate * until.left / LEAST_ROUNDS), log.report.batch), images.test)
     log.change(f"training {SPACE}, {profile}")
     try:
         training = trained(images, device, profile, log.report.batch, recorder, until)

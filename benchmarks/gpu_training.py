@@ -57,6 +57,9 @@ VALIDATION, POINTS = 0.05, 8
 #: Rounds after which it is planned anew how many there will be; the first ones also build networks.
 PLANNED_AT = (3, 10, 30, 100, 300, 1000)
 
+#: So many rounds there should be; a slow device trains on fewer images for it.
+LEAST_ROUNDS = 30
+
 #: Until the first round has been timed.
 _MANY_ROUNDS = 100_000
 
@@ -248,6 +251,12 @@ def _accuracies(federated: Federated, tensors: Tensors, until: Until) -> list[Ac
             break
         found.append(Accuracy(budget, probe.macs, probe.accuracy))
     return found
+
+
+def drawn(images: ImageSet, a_round: int, batch: int) -> ImageSet:
+    """Return so many images at random that a round has about ``a_round``, and a client four batches; or all."""
+    count = max(a_round * CLIENTS // PER_ROUND, 4 * batch * CLIENTS)
+    return images.subset(torch.randperm(len(images), generator=torch_stream(0, "images"))[:count])
 
 
 def federation(

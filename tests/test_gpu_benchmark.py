@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 from bare_machine import BENCHMARKS, run_bare
-from federation import MICRO
-from gpu_rates import PLAIN, Bench, Manner, Network, fastest, measured, plan
+from federation import MICRO, random_images
+from gpu_rates import PLAIN, Bench, Manner, Network, fastest, measured, plan, profile_of
 from gpu_report import Accuracy, Peak, Point, Rate, Report, Training, markdown, rate_row, read_report, write_report
-from gpu_training import dirichlet
+from gpu_training import dirichlet, drawn
 from hypothesis import given
 from hypothesis import strategies as st
 from local_training import Pass
@@ -201,7 +201,9 @@ def test_the_fastest_profile_of_the_middle_network_trains() -> None:
     ]
     found = fastest([*others, _RATE], "mobilenet-cifar")
     assert found is not None
-    assert (found.precision, found.graphs, found.workers) == ("bf16", True, 4)
+    assert found == _RATE
+    profile = profile_of(found)
+    assert (profile.precision, profile.graphs, profile.workers) == ("bf16", True, 4)
     assert fastest(others[:4], "mobilenet-cifar") is None
 
 
@@ -213,6 +215,13 @@ def test_dirichlet_clients_have_every_image_once_and_a_batch_at_least(clients: i
     assert len(parts) == clients
     assert sorted(np.concatenate(parts).tolist()) == list(range(400))
     assert min(map(len, parts)) >= 4
+
+
+@pytest.mark.parametrize(("a_round", "count"), [(0, 160), (100, 250), (10**9, 300)])
+def test_a_slow_device_trains_on_fewer_images_but_four_batches_a_client(a_round: int, count: int) -> None:
+    found = drawn(random_images(300), a_round, batch=2)
+    assert len(found) == count
+    assert torch.unique(found.images, dim=0).shape[0] == count
 
 
 def test_too_few_images_for_the_clients_are_refused() -> None:
