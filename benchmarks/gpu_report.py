@@ -9,6 +9,7 @@ from supernet.errors import UserError
 from supernet.files import read_text, write_text
 from supernet.json_text import parse_json
 from supernet.units import format_quantity
+from supernet.words import counted
 from training.json_values import from_json
 
 FORMAT = 1
@@ -93,6 +94,7 @@ class Training:
         images: that clients trained on, every pass counted.
         seconds: of all rounds, with their evaluations.
         outside_sgd: share of the rounds' seconds in which no client trained.
+        test_images: that accuracy is measured on at the end.
         curve: accuracy on validation images as training went.
         accuracies: on test images, at three budgets.
     """
@@ -104,6 +106,7 @@ class Training:
     images: int
     seconds: float
     outside_sgd: float
+    test_images: int
     curve: tuple[Point, ...] = ()
     accuracies: tuple[Accuracy, ...] = ()
 
@@ -216,7 +219,9 @@ def _training_lines(training: Training) -> Iterator[str]:
     if training.accuracies:
         yield ""
         rows = ([format_quantity(one.budget), f"{one.macs:,}", f"{one.accuracy:.1%}"] for one in training.accuracies)
-        yield from _table(("budget of MACs", "MACs", "test accuracy"), rows, 0)
+        yield from _table(
+            ("budget of MACs", "MACs", f"accuracy on {counted(training.test_images, 'test image')}"), rows, 0
+        )
     if training.curve:
         yield ""
         curve = ([str(one.round), f"{one.seconds:.0f} s", f"{one.accuracy:.1%}"] for one in training.curve)

@@ -12,7 +12,7 @@ import torch
 import torchvision
 from gpu_rates import Bench, fastest, measured, peaks_of, plan, profile_of
 from gpu_report import COLUMNS, Report, rate_row, training_words, write_report
-from gpu_training import LEAST_ROUNDS, SPACE, Images, drawn, trained
+from gpu_training import SPACE, Images, fitted, trained
 from mosaic import is_mosaic, read_mosaic
 from reruns import Rerun
 from time_share import Until
@@ -116,10 +116,11 @@ def _training(
     row = fastest(log.report.rates, SPACE)
     profile = Profile(threads=torch.get_num_threads()) if row is None else profile_of(row)
     rate = 0.0 if row is None else row.images_per_second or 0.0
-    images = Images(drawn(images.train, int(rate * until.left / LEAST_ROUNDS), log.report.batch), images.test)
     log.change(f"training {SPACE}, {profile}")
     try:
-        training = trained(images, device, profile, log.report.batch, recorder, until)
+        training = trained(
+            fitted(images, log.report.batch, rate * until.left), device, profile, log.report.batch, recorder, until
+        )
     except (UserError, OutOfMemoryError, RuntimeError) as error:
         log.note(f"training ended early: {(str(error).strip() or type(error).__name__).splitlines()[0]}")
         return

@@ -57,6 +57,9 @@ VALIDATION, POINTS = 0.05, 8
 #: Rounds after which it is planned anew how many there will be; the first ones also build networks.
 PLANNED_AT = (3, 10, 30, 100, 300, 1000)
 
+#: Images that are tested on at least, and calibrated with at most.
+LEAST_TEST, MOST_CALIBRATION = 256, 1024
+
 #: So many rounds there should be; a slow device trains on fewer images for it.
 LEAST_ROUNDS = 30
 
@@ -64,7 +67,7 @@ LEAST_ROUNDS = 30
 _MANY_ROUNDS = 100_000
 
 #: Of the time, kept for the evaluation on test images.
-_EVALUATION_SHARE = 0.08
+_EVALUATION_SHARE = 0.12
 
 _MOST_DRAWS = 1000
 
@@ -168,6 +171,7 @@ def trained(
         rounds=len(diary.records),
         images=sum(client.get("examples", 0) for record in diary.records for client in record.clients),
         seconds=seconds,
+        test_images=len(images.test),
         outside_sgd=_outside(diary.records),
         curve=tuple(
             Point(record.round, moment - started, record.mean_accuracy)
@@ -253,9 +257,19 @@ def _accuracies(federated: Federated, tensors: Tensors, until: Until) -> list[Ac
     return found
 
 
-def drawn(images: ImageSet, a_round: int, batch: int) -> ImageSet:
-    """Return so many images at random that a round has about ``a_round``, and a client four batches; or all."""
-    count = max(a_round * CLIENTS // PER_ROUND, 4 * batch * CLIENTS)
+def fitted(images: Images, batch: int, trainable: float) -> Images:
+    """Return as many of the images as a device is fast enough for, which can train on so many within its time.
+
+    There are enough for rounds, each client with four batches at least, and for the evaluations at the end.
+    """
+    a_round = int(trainable / LEAST_ROUNDS)
+    to_train = max(a_round * CLIENTS // PER_ROUND, 4 * batch * CLIENTS)
+    to_test = max(LEAST_TEST, int(trainable * _EVALUATION_SHARE / 2))
+    return Images(drawn(images.train, to_train), drawn(images.test, to_test))
+
+
+def drawn(images: ImageSet, count: int) -> ImageSet:
+    """Return so many of the images, drawn at random, or all."""
     return images.subset(torch.randperm(len(images), generator=torch_stream(0, "images"))[:count])
 
 
@@ -281,7 +295,7 @@ def federation(
         precision=profile.precision,
         clients=ClientsConfig(count=clients, per_round=min(PER_ROUND, clients)),
         client=ClientConfig(epochs=1, batch_size=batch, lr=RATE),
-        evaluation=EvaluationConfig(every=_MANY_ROUNDS, probes=3),
+        evaluation=EvaluationConfig(_MANY_ROUNDS, 3, min(MOST_CALIBRATION, max(LEAST_TEST, len(images.test)))),
         checkpoint=CheckpointConfig(every=_MANY_ROUNDS, keep=1),
         execution=profile.chosen(),
     )

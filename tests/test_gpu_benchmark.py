@@ -14,7 +14,7 @@ from bare_machine import BENCHMARKS, run_bare
 from federation import MICRO, random_images
 from gpu_rates import PLAIN, Bench, Manner, Network, fastest, measured, plan, profile_of
 from gpu_report import Accuracy, Peak, Point, Rate, Report, Training, markdown, rate_row, read_report, write_report
-from gpu_training import dirichlet, drawn
+from gpu_training import Images, dirichlet, fitted
 from hypothesis import given
 from hypothesis import strategies as st
 from local_training import Pass
@@ -40,7 +40,7 @@ _REPORT = Report(
     peaks=(Peak("bf16", 7.2e14),),
     rates=(dataclasses.replace(_RATE, ratio=5.5), dataclasses.replace(_RATE, images_per_second=None, problem="a | b")),
     training=Training(
-        "bf16", 20, 8, 7, 100, 2.0, 0.01, (Point(3, 1.5, 0.25),), (Accuracy(25_000_000, 24_999_999, 0.5),)
+        "bf16", 20, 8, 7, 100, 2.0, 0.01, 5000, (Point(3, 1.5, 0.25),), (Accuracy(25_000_000, 24_999_999, 0.5),)
     ),
     notes=("a note",),
     seconds=400.0,
@@ -217,11 +217,11 @@ def test_dirichlet_clients_have_every_image_once_and_a_batch_at_least(clients: i
     assert min(map(len, parts)) >= 4
 
 
-@pytest.mark.parametrize(("a_round", "count"), [(0, 160), (100, 250), (10**9, 300)])
-def test_a_slow_device_trains_on_fewer_images_but_four_batches_a_client(a_round: int, count: int) -> None:
-    found = drawn(random_images(300), a_round, batch=2)
-    assert len(found) == count
-    assert torch.unique(found.images, dim=0).shape[0] == count
+@pytest.mark.parametrize(("trainable", "counts"), [(0.0, (160, 256)), (3000.0, (250, 256)), (1e9, (300, 290))])
+def test_a_slow_device_trains_and_tests_on_fewer_images(trainable: float, counts: tuple[int, int]) -> None:
+    found = fitted(Images(random_images(300), random_images(290)), 2, trainable)
+    assert (len(found.train), len(found.test)) == counts
+    assert torch.unique(found.train.images, dim=0).shape[0] == counts[0]
 
 
 def test_too_few_images_for_the_clients_are_refused() -> None:
