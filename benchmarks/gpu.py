@@ -49,9 +49,8 @@ def main() -> None:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    described = argparse.ArgumentParser(
-        description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    described = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    described.formatter_class = argparse.RawDescriptionHelpFormatter
     what = described.add_mutually_exclusive_group(required=True)
     what.add_argument("--data", type=Path, help="folder of a mosaic, or of train/CLASS and test/CLASS")
     what.add_argument("--table", type=Path, metavar="FILE", help="print the report in FILE as Markdown, and end")
