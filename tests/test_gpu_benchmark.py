@@ -258,7 +258,7 @@ def test_a_machine_without_the_wheels_is_told_of_their_list(tmp_path: Path) -> N
 def test_all_of_it_on_a_cpu_with_a_recorder_in_place_of_graphs(tmp_path: Path) -> None:
     write_mosaic(tmp_path, "train", 20, 20)
     write_mosaic(tmp_path, "test", 5, 10)
-    arguments = ["--data", ".", "--minutes", "0.9", "--device", "cpu", "--batch", "4", "--json", "r.json"]
+    arguments = ["--data", ".", "--minutes", "0.8", "--device", "cpu", "--batch", "4", "--json", "r.json"]
     program = (
         f"import runpy, sys; sys.argv = ['gpu.py', *sys.argv[1:]]\n"
         f"runpy.run_path({str(BENCHMARKS / 'gpu.py')!r}, run_name='__main__')\n"
