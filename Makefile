@@ -2,12 +2,17 @@
 # make test: every check but the slowest tests.  make test-slow: those: parts of a federation that are killed.
 # make bench: speed of rounds and fitness.  make bench-search: how good and how fast the search is.
 # make bench-federation: what rounds over Flower, and privacy, cost.
+# make bench-gpu DATA=FOLDER: speed and a training on one GPU, with the python that has torch; see benchmarks/gpu.py.
+# make gpu-wheels: what that needs besides, into wheels/, for a machine without a network.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+DATA ?= data
+MINUTES ?= 8
+JSON ?= gpu.json
 SOURCES := $(shell find supernet fitness cache training search -name '*.py' -o -name '*.yaml' -o -name '*.jinja' -o -name '*.toml')
 
-.PHONY: demo federation-demo test test-slow bench bench-search bench-federation clean
+.PHONY: demo federation-demo test test-slow bench bench-search bench-federation bench-gpu gpu-wheels clean
 
 demo: $(VENV)/installed
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python examples/demo.py
@@ -38,6 +43,14 @@ bench-search: $(VENV)/installed
 bench-federation: $(VENV)/installed-dev
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python benchmarks/federation_speed.py
 	$(BIN)/python benchmarks/privacy_cost.py
+
+# Nothing is installed: the packages come from here and what else is needed from wheels, if python lacks it.
+bench-gpu:
+	PYTHONPATH="$(CURDIR):$$(echo wheels/*.whl | tr ' ' :)" $(PYTHON) benchmarks/gpu.py \
+		--data "$(DATA)" --minutes $(MINUTES) --json "$(JSON)"
+
+gpu-wheels:
+	$(PYTHON) -m pip download --quiet --no-deps --dest wheels --requirement benchmarks/gpu-requirements.txt
 
 # The packages are installed as copies: what is tested is what a user gets.
 $(VENV)/installed: pyproject.toml $(SOURCES) | $(VENV)/bin/python

@@ -1,6 +1,7 @@
 """The loop ours is compared with: what a published trainer does, image by image in Python."""
 
 import copy
+from collections.abc import Iterable
 
 import torch
 from PIL import Image
@@ -23,11 +24,20 @@ class PlainLoop:
 
     def train(self, data: ImageSet) -> nn.Module:
         """Train a copy of the network for one epoch; return it."""
+        transformed = _Transformed(data, self._recipe)
+        return self._train(DataLoader(transformed, self._recipe.config.batch, shuffle=True, drop_last=True))
+
+    def train_prepared(self, images: torch.Tensor, labels: torch.Tensor) -> nn.Module:
+        """Train a copy of the network for one epoch on normalised images that lie on the device; return it."""
+        order = torch.split(torch.randperm(len(labels), device=labels.device), self._recipe.config.batch)
+        return self._train((images[chosen], labels[chosen]) for chosen in order)
+
+    def _train(self, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> nn.Module:
         network = copy.deepcopy(self._network)
         config = self._recipe.config
         optimizer = make_optimizer(network, config, 0.01)
         criterion = nn.CrossEntropyLoss()
-        for images, labels in DataLoader(_Transformed(data, self._recipe), config.batch, shuffle=True, drop_last=True):
+        for images, labels in batches:
             optimizer.zero_grad()
             loss = criterion(network(images.to(self._device)), labels.to(self._device))
             loss.backward()

@@ -6,21 +6,20 @@ command; aggregation; the server's memory; and a simulation of ever more clients
 """
 
 import argparse
-import dataclasses
 import json
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
+from local_training import Ours, Plain, on_device
 from memory import peak_memory, reset_peak
-from plain_loop import PlainLoop
 from results import Results
 from rich.console import Console
+from roofline import matmul_peak, share_of_peak
 from runs import train, write_noise
 
 from cache.build import build_cache
@@ -32,20 +31,17 @@ from supernet.genes import decode, largest_genes
 from supernet.slices import tensor_shapes
 from supernet.space import SearchSpace, load_space
 from supernet.units import format_quantity
-from supernet.weights import Tensors, initial_tensors, views
+from supernet.weights import initial_tensors, views
 from training.aggregation import Fold
 from training.allocator import keep_freed_memory
-from training.answers import Answers, RoundPlan
 from training.checkpoint import save_checkpoint
 from training.checkpoint_state import RunState
 from training.client import Recipe
 from training.config import ClientConfig
 from training.curriculum import Counts
 from training.data.augment import Augmentation
-from training.data.images import ImageSet, Normalisation
-from training.engines.in_process import InProcessEngine
-from training.execution import ExecutionConfig, Profile, apply_to_torch
-from training.messages import Task
+from training.data.images import Normalisation
+from training.execution import ExecutionConfig, apply_to_torch
 from training.tuning import choose_profile
 
 SPACES = ("mobilenet-cifar", "resnet-cifar")
@@ -98,103 +94,26 @@ def local_training(
     apply_to_torch(profile)
     peak = matmul_peak(profile, device)
     table.add(f"{space.name}: profile", f"{profile}; a large matrix product: {peak / 1e9:,.0f} GFLOP/s", "")
-    tensors = {
-        key: tensor.to(device, memory_format=profile.torch_format if tensor.ndim == 4 else torch.preserve_format)
-        for key, tensor in initial_tensors(space, torch.Generator().manual_seed(0)).items()
-    }
+    tensors = on_device(initial_tensors(space, torch.Generator().manual_seed(0)), device, profile)
     chosen = {"smallest": entries[0], "middle": entries[len(entries) // 2], "largest": entries[-1]}
     for label, entry in chosen.items():
         plain = Plain(entry, recipe, device)
         steps = max(1, int(PASS_SECONDS * plain.rate(1) / recipe.config.batch))
         ours = Ours(entry, recipe, profile, tensors, steps)
+        # Networks are built, and graphs recorded, once in thousands of rounds.
+        ours.run()
         rates, passes = [], []
         for _ in range(repeats):
             rates.append(plain.rate(steps))
             passes.append(ours.run())
         best = max(passes, key=lambda one: one.rate)
+        share = share_of_peak(best.rate, entry.macs, peak)
         table.add(
             f"{space.name}, {label} ({format_quantity(entry.macs)} MACs): images/s",
             f"{best.rate:,.1f} beside {max(rates):,.1f}: {best.rate / max(rates):.2f}x; {best.outside:.1%} not SGD; "
-            f"{best.rate * entry.macs * 6 / peak:.0%} of the product's FLOP/s; {best.peak / 1e6:,.0f} MB at most",
+            f"{share:.0%} of the product's FLOP/s; {best.peak / 1e6:,.0f} MB at most",
             "5x" if device.type == "cuda" else BARS[space.name],
         )
-
-
-class Plain:
-    """The plain loop on one client after another."""
-
-    def __init__(self, entry: Entry, recipe: Recipe, device: torch.device) -> None:
-        self._loop = PlainLoop(entry.architecture, recipe, device)
-        self._batch = recipe.config.batch
-
-    def rate(self, steps: int) -> float:
-        """Return images a second over ``steps`` steps."""
-        data = noise(steps * self._batch, torch.device("cpu"))
-        started = time.perf_counter()
-        self._loop.train(data)
-        return len(data) / (time.perf_counter() - started)
-
-
-@dataclasses.dataclass(frozen=True)
-class Pass:
-    """Images a second of a round in miniature, its share outside SGD, and the bytes of the process at their peak."""
-
-    rate: float
-    outside: float
-    peak: int
-
-
-class Ours:
-    """Rounds of as many clients as train at once: extraction, local training, checks, fold and merge."""
-
-    def __init__(self, entry: Entry, recipe: Recipe, profile: Profile, tensors: Tensors, steps: int) -> None:
-        self._entry, self._space, self._tensors = entry, recipe.space, tensors
-        self._clients, size = profile.workers, steps * recipe.config.batch
-        self._device = next(iter(tensors.values())).device
-        data = noise(self._clients * size, self._device)
-        members = list(torch.arange(len(data), device=self._device).view(self._clients, size))
-        self._images, self._fold = len(data), Fold(self._space, tensors)
-        reset_peak(self._device)
-        self._engine = InProcessEngine(data, members, recipe, profile)
-        # Networks are built, and graphs recorded, once in thousands of rounds.
-        self.run()
-
-    def run(self) -> Pass:
-        """Run one round."""
-        started = time.perf_counter()
-        weights = dict.fromkeys(range(self._clients), 1 / self._clients)
-        plan = RoundPlan(1, 0.01, 0.5, dict.fromkeys(weights, self._entry), weights)
-        answers = Answers(plan, self._fold, by_examples=False)
-        for answer in self._engine.run(self._tasks()):
-            answers.take(answer)
-        self._fold.merge_into(self._tensors)
-        seconds = time.perf_counter() - started
-        return Pass(self._images / seconds, 1 - answers.sgd_seconds / seconds, peak_memory(self._device))
-
-    def _tasks(self) -> Iterator[Task]:
-        architecture = self._entry.architecture
-        for client in range(self._clients):
-            sliced = views(self._space, self._tensors, architecture)
-            yield Task(1, client, architecture, sliced, 1, 0.01, client)
-
-
-def noise(count: int, device: torch.device, side: int = 32) -> ImageSet:
-    """Return random images of 10 classes."""
-    generator = torch.Generator().manual_seed(0)
-    pixels = torch.randint(256, (count, 3, side, side), dtype=torch.uint8, generator=generator)
-    return ImageSet(pixels.to(device), (torch.arange(count) % 10).to(device), tuple("0123456789"))
-
-
-def matmul_peak(profile: Profile, device: torch.device) -> float:
-    """Return the FLOP/s of a large matrix product in the profile's precision: what the machine can do at best."""
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(profile.precision, torch.float32)
-    side = 8192 if device.type == "cuda" else 2048
-    a, best = torch.randn(side, side, device=device).to(dtype), float("inf")
-    for _ in range(4):
-        started = time.perf_counter()
-        (a @ a).flatten()[0].item()
-        best = min(best, time.perf_counter() - started)
-    return 2 * side**3 / best
 
 
 def aggregation(table: Results, space: SearchSpace, entries: tuple[Entry, ...], device: torch.device) -> None:

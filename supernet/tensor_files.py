@@ -62,3 +62,13 @@ def is_finite(tensor: Tensor) -> bool:
     """Return whether no value of a tensor is infinite or NaN."""
     # One pass that is much faster than isfinite; a sum of finite values may still be too large.
     return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())
+
+
+def first_not_finite(tensors: Mapping[str, Tensor]) -> str | None:
+    """Return the name of the first of one device's tensors that ``is_finite`` refuses, or None if there is none.
+
+    Where all are finite, as nearly always, a GPU is waited for once.
+    """
+    if not tensors or bool(torch.stack([tensor.sum() for tensor in tensors.values()]).isfinite().all()):
+        return None
+    return next((name for name, tensor in tensors.items() if not is_finite(tensor)), None)

@@ -214,3 +214,18 @@ def test_the_state_of_the_global_generator_changes_no_augmentation(settings: Aug
             torch.manual_seed(seed)
             augmented.append(augment(_images(), settings, _generator()))
     assert torch.equal(*augmented)
+
+
+@_FIXED
+@given(st.integers(1, 20), st.integers(1, 7), st.booleans(), st.integers(0, 3), st.integers(0, 3), _SEEDS)
+def test_the_draws_of_batches_are_those_of_one_call_each(
+    count: int, batch: int, flip: bool, crop: int, cutout: int, seed: int
+) -> None:
+    images, settings = _images(count), Augmentation(crop=crop, flip=flip, cutout=cutout)
+    generator = _generator(seed)
+    expected = []
+    for part in torch.split(images, batch):
+        one = random_crop(part, crop, generator) if crop else part
+        one = random_flip(one, generator) if flip else one
+        expected.append(random_cutout(one, cutout, generator) if cutout else one)
+    assert torch.equal(augment(images, settings, _generator(seed), batch), torch.cat(expected))

@@ -143,3 +143,31 @@ def test_prepared_images_lie_channels_last_in_memory() -> None:
 def test_prepared_images_lie_contiguous_in_memory_if_asked() -> None:
     for resolution in (5, 7):
         assert prepare(_numbered(4, side=5).images, resolution, NORMALISATION, torch.contiguous_format).is_contiguous()
+
+
+@pytest.mark.parametrize(
+    "augmentation", [Augmentation(), Augmentation(crop=2, flip=True, cutout=3), Augmentation(flip=True)]
+)
+@pytest.mark.parametrize("at_once", [2, 3, 100])
+def test_batches_that_are_made_together_are_those_made_one_by_one(
+    monkeypatch: pytest.MonkeyPatch, augmentation: Augmentation, at_once: int
+) -> None:
+    data = random_images(23)
+    batches = Batches(4, augmentation, NORMALISATION, 4)
+    expected = list(batches.epoch(data, 6, _generator()))
+    monkeypatch.setattr(Batches, "_at_once", lambda *args: at_once)
+    found = list(batches.epoch(data, 6, _generator()))
+    assert len(found) == len(expected) == 5
+    for (images, labels), (one, its) in zip(found, expected, strict=True):
+        assert torch.equal(images, one)
+        assert images.stride() == one.stride()
+        assert torch.equal(labels, its)
+
+
+def test_normalisation_that_was_first_asked_for_in_evaluation_is_trained_with() -> None:
+    normalisation, data = Normalisation((0.1, 0.2, 0.3), (0.4, 0.5, 0.6)), random_images(4)
+    with torch.inference_mode():
+        normalisation.apply(data.images)
+    weight = torch.ones(1, requires_grad=True)
+    torch.autograd.backward((normalisation.apply(data.images) * weight).sum())
+    assert weight.grad is not None

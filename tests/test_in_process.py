@@ -203,3 +203,13 @@ def test_a_run_of_two_clients_at_once_ends_with_the_bytes_of_one_at_a_time_resum
     resumed = train(again, checkpoint.state, checkpoint.tensors, checkpoint.velocity)
     assert same_bytes(checkpoint.tensors, tensors)
     assert resumed == state
+
+
+def test_a_network_is_built_once_for_as_many_rounds_as_there_are_where_clients_are_few() -> None:
+    engine, built = _engine(2), []
+    tasks = _tasks(3, epochs=1)
+    for _ in range(4):
+        tasks = [*tasks[1:], tasks[0]]
+        assert len(_answers(engine, tasks)) == 3
+        built.append(sorted(len(trainer._built) for trainer in engine._trainers))
+    assert built == [[1, 1, 1]] * 4

@@ -33,6 +33,7 @@ from training.execution import Profile
 from training.memory import OutOfMemoryError, out_of_memory
 from training.messages import Failure, Task, Update
 from training.rounds import Run, train
+from training.step import RecordingError
 
 _CPU = torch.device("cpu")
 
@@ -57,8 +58,10 @@ def test_an_allocation_the_cpu_refuses_names_the_network_the_batch_and_the_devic
 @pytest.mark.parametrize(
     "error",
     [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
-     RuntimeError("could not create a memory object"), RuntimeError("could not allocate 5 bytes")],
-    ids=["python", "cuda", "onednn-object", "onednn"],
+     RuntimeError("could not create a memory object"), RuntimeError("could not allocate 5 bytes"),
+     RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be"),
+     RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")],
+    ids=["python", "cuda", "onednn-object", "onednn", "cuda-driver", "cublas"],
 )  # fmt: skip
 def test_every_other_sign_of_a_full_memory_does_too(error: Exception) -> None:
     device = torch.device("cuda:1")
@@ -66,6 +69,19 @@ def test_every_other_sign_of_a_full_memory_does_too(error: Exception) -> None:
         _raise(error)
     assert caught.value.__cause__ is error
     assert (caught.value.architecture, caught.value.batch_size, caught.value.device) == (largest(), 8, device)
+
+
+def test_memory_that_ran_out_while_a_graph_was_captured_is_told_by_what_came_before() -> None:
+    def capture() -> None:
+        try:
+            _raise(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."))
+        finally:
+            # As torch does, whose end of a capture fails for the same reason.
+            _raise(RuntimeError("operation failed due to a previous error during capture"))
+
+    with pytest.raises(OutOfMemoryError) as caught, out_of_memory(largest(), 8, _CPU):
+        capture()
+    assert str(caught.value) == "out of memory on cpu at batch 8"
 
 
 @pytest.mark.parametrize(
@@ -225,3 +241,25 @@ def test_a_run_out_of_memory_while_its_last_checkpoint_is_written_keeps_that_che
         train(run, *start)
     assert f"round 1 is kept in {folder}" in str(caught.value)
     assert same_bytes(load_checkpoint(folder, MICRO).tensors, start.tensors)
+
+
+class _Unrecordable(_Full):
+    """Trains as another engine does, and can record no step from the second round on."""
+
+    def run(self, tasks: Iterable[Task]) -> Iterator[Update | Failure]:
+        first, *rest = tasks
+        if first.round > 1:
+            raise RecordingError("a step cannot be recorded as a graph (no)")
+        yield from self._inner.run([first, *rest])
+
+
+def test_a_run_whose_steps_cannot_be_recorded_any_more_keeps_its_last_round(tmp_path: Path) -> None:
+    run = simulated_run(tmp_path, _seldom())
+    run = dataclasses.replace(run, engine=_Unrecordable(run.engine))
+    with pytest.raises(UserError) as caught:
+        train_run(run)
+    assert str(caught.value) == (
+        f"a step cannot be recorded as a graph (no); round 1 is kept in {checkpoint_folder(tmp_path, 1)}; "
+        f"go on with: train-supernet --resume {tmp_path}"
+    )
+    assert newest_checkpoint(tmp_path) == checkpoint_folder(tmp_path, 1)

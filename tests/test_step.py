@@ -19,8 +19,9 @@ from training.config import ClientConfig
 from training.data.augment import Augmentation
 from training.data.images import ImageSet
 from training.execution import Precision, Profile
+from training.memory import OutOfMemoryError
 from training.messages import Task
-from training.step import EagerStep, ReplayedStep
+from training.step import EagerStep, RecordingError, ReplayedStep
 
 _CPU = torch.device("cpu")
 _NAN = float("nan")
@@ -271,3 +272,32 @@ def test_a_step_that_begins_anew_has_forgotten_the_scale_of_gradients() -> None:
     assert overflowing_factor(used) == fresh
     # Every step that was skipped has halved the scale.
     assert overflowing_factor(line) > fresh
+
+
+class _Failing:
+    """A recorder on a device that cannot record."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def record(self, work: Callable[[], Tensor]) -> tuple[Tensor, Callable[[], object]]:
+        del work
+        raise self._error
+
+
+def test_a_step_that_cannot_be_recorded_is_told_in_one_line_with_what_helps() -> None:
+    recorder = _Failing(RuntimeError("CUDA error: operation not permitted when stream is capturing\nCompile with"))
+    trainer = LocalTrainer(micro_recipe(), Profile(graphs=True), _CPU, recorder)
+    with pytest.raises(RecordingError) as caught:
+        trainer.train(micro_task(), random_images(16))
+    assert str(caught.value) == (
+        "a step cannot be recorded as a graph (CUDA error: operation not permitted when stream is capturing); "
+        "add --execution.graphs false to do without"
+    )
+
+
+def test_memory_that_runs_out_while_a_step_is_recorded_is_that() -> None:
+    recorder = _Failing(torch.OutOfMemoryError("CUDA out of memory"))
+    trainer = LocalTrainer(micro_recipe(), Profile(graphs=True), _CPU, recorder)
+    with pytest.raises(OutOfMemoryError, match="out of memory on cpu at batch 8"):
+        trainer.train(micro_task(), random_images(16))

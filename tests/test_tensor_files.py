@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from supernet.errors import UserError
-from supernet.tensor_files import is_finite, load_tensors, read_tensors
+from supernet.tensor_files import first_not_finite, is_finite, load_tensors, read_tensors
 
 _SHAPES = {"b": (2, 3), "a": (4,)}
 
@@ -64,3 +64,13 @@ def test_a_sum_that_is_too_large_is_no_value_that_is() -> None:
     assert is_finite(torch.full((1000,), 3e38))
     assert not is_finite(torch.tensor([1.0, float("nan")]))
     assert is_finite(torch.arange(5))
+
+
+def test_the_first_tensor_that_is_not_finite_is_named() -> None:
+    huge = torch.full((2,), torch.finfo(torch.float32).max)
+    assert first_not_finite({}) is None
+    assert first_not_finite({"a": torch.ones(2), "b": torch.zeros(0)}) is None
+    # Their sum is infinite, they are not.
+    assert first_not_finite({"a": torch.ones(2), "b": huge}) is None
+    spoiled = {"a": huge, "b": torch.tensor([1.0, float("nan")]), "c": torch.tensor(float("inf"))}
+    assert first_not_finite(spoiled) == "b"

@@ -11,6 +11,7 @@ from supernet.architecture import Architecture
 from supernet.slices import Slices, slices_within, tensor_shapes
 from supernet.space import SearchSpace
 from supernet.weights import Tensors
+from training.devices import sent
 
 _Bounds = tuple[tuple[int, int], ...]
 
@@ -148,7 +149,7 @@ def _parts(weights: Mapping[_Bounds, float], device: torch.device) -> Iterator[t
             for axis, chosen in enumerate(box[1:], 1):
                 cover = np.repeat(cover, np.diff(edges[axis])[chosen], axis=axis)
             part = tuple(slice(axis[one.start], axis[one.stop]) for axis, one in zip(edges, box, strict=True))
-            yield part, torch.from_numpy(cover).to(device)
+            yield part, sent(torch.from_numpy(cover), device)
 
 
 def _boxes(covered: NDArray[np.bool_]) -> list[Slices]:

@@ -1,6 +1,7 @@
-"""Where networks run."""
+"""Where networks run, and how numbers get there."""
 
 import torch
+from torch import Tensor
 
 from supernet.errors import UserError
 
@@ -18,3 +19,13 @@ def resolve_device(name: str) -> torch.device:
     if wanted not in have:
         raise UserError(f"device {name!r} is not on this machine; it has: {', '.join(have)} (or say auto)")
     return torch.device(wanted)
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor on ``device``, from the CPU's memory without waiting for what that device is doing.
+
+    A copy out of ordinary memory would first wait for all that a GPU's stream has been asked to do.
+    """
+    if device.type != "cuda" or tensor.is_cuda:
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)

@@ -7,8 +7,11 @@ import torch
 
 from supernet.architecture import Architecture
 
-#: What torch's CPU allocator and oneDNN say; they raise plain RuntimeErrors.
-_PHRASES = ("can't allocate memory", "could not allocate", "could not create a memory object")
+#: What torch's CPU allocator, oneDNN, CUDA and its libraries say; they raise plain RuntimeErrors.
+_PHRASES = (
+    *("can't allocate memory", "could not allocate", "could not create a memory object"),
+    *("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED"),
+)
 
 
 class OutOfMemoryError(Exception):
@@ -43,6 +46,17 @@ def out_of_memory(architecture: Architecture, batch_size: int, device: torch.dev
     except (MemoryError, torch.OutOfMemoryError) as error:
         raise OutOfMemoryError(architecture, batch_size, device) from error
     except RuntimeError as error:
-        if any(phrase in str(error) for phrase in _PHRASES):
+        if tells_of_memory(error):
             raise OutOfMemoryError(architecture, batch_size, device) from error
         raise
+
+
+def tells_of_memory(error: BaseException) -> bool:
+    """Return whether an error, or one that it came of, is a full memory.
+
+    Where memory runs out while a CUDA graph is captured, ending the capture fails too, with words of its own.
+    """
+    before = error.__cause__ or error.__context__
+    if isinstance(error, torch.OutOfMemoryError) or any(phrase in str(error) for phrase in _PHRASES):
+        return True
+    return before is not None and tells_of_memory(before)

@@ -9,7 +9,7 @@ from typing import Literal
 from torch import Tensor
 
 from supernet.architecture import Architecture
-from supernet.tensor_files import is_finite
+from supernet.tensor_files import first_not_finite
 from supernet.words import counted
 from training.work import Logits, PathSampling, Plain, Work
 
@@ -212,8 +212,9 @@ def _problem(update: Update) -> tuple[FailureKind, str] | None:
             return "shape", f"{name} has shape {tuple(tensor.shape)} instead of {tuple(sent.shape)}"
         if tensor.dtype != sent.dtype:
             return "dtype", f"{name} has type {tensor.dtype} instead of {sent.dtype}"
-        if not is_finite(tensor):
-            return "non-finite", f"{name} holds NaN or infinity"
+    unusable = first_not_finite(update.tensors)
+    if unusable is not None:
+        return "non-finite", f"{unusable} holds NaN or infinity"
     return _problem_of_logits(update)
 
 

@@ -36,6 +36,7 @@ from training.models import Branch, Models
 from training.privacy import Noise
 from training.records import RoundRecord, evaluated, lost_round, make_record, record_from_json
 from training.round_failures import go_on, memory_in_evaluation, memory_in_training, too_few_answers
+from training.step import RecordingError
 from training.trackers.protocol import Tracker
 from training.work import Plain
 
@@ -121,7 +122,7 @@ def train(
                 writer.finish()
                 kept, workers = _kept(run, state, models), run.config.execution.workers or 1
                 raise UserError(memory_in_training(run.space, run.folder, error, workers, kept)) from error
-            except EngineError as error:
+            except (EngineError, RecordingError) as error:
                 writer.finish()
                 _lose(run, answers)
                 raise UserError(f"{error}; {_kept(run, state, models)}; {go_on(run.folder)}") from error

@@ -7,8 +7,10 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from supernet.errors import UserError
 from training.config import ClientConfig
 from training.execution import Profile
+from training.memory import tells_of_memory
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -110,6 +112,10 @@ class EagerStep:
         return loss.detach()
 
 
+class RecordingError(UserError):
+    """A step that cannot be recorded; eagerly it may well run."""
+
+
 class Recorder(Protocol):
     """Records work on a device once, to be replayed at once."""
 
@@ -148,11 +154,22 @@ class ReplayedStep:
         images: memory of a batch of images.
         labels: memory of a batch of labels.
         recorder: records.
+
+    Raises:
+        RecordingError: the device, or its driver, cannot.
     """
 
     def __init__(self, step: Step, images: Tensor, labels: Tensor, recorder: Recorder) -> None:
         self._step, self._images, self._labels = step, images, labels
-        self._loss, self._replay = recorder.record(lambda: step(images, labels))
+        try:
+            self._loss, self._replay = recorder.record(lambda: step(images, labels))
+        except RuntimeError as error:
+            if tells_of_memory(error):
+                raise
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise RecordingError(
+                f"a step cannot be recorded as a graph ({reason}); add --execution.graphs false to do without"
+            ) from error
 
     def begin(self) -> None:
         """Forget everything of the client before."""

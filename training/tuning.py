@@ -38,6 +38,7 @@ from training.execution import (
 from training.kernels.available import not_kept, unavailable
 from training.memory import OutOfMemoryError
 from training.messages import Task
+from training.step import RecordingError
 
 #: A setting replaces the default only if it is faster by this factor: less is noise.
 _WORTH = 1.03
@@ -210,7 +211,7 @@ def _rates(candidates: Sequence[Profile], bench: _Bench, listener: Listener, dea
             try:
                 engine = engines[profile] if repeat else bench.engine(profile)
                 rate = bench.rate(engine, profile.workers)
-            except (OutOfMemoryError, RuntimeError) as error:
+            except (OutOfMemoryError, RecordingError, RuntimeError) as error:
                 # What a device lacks shows as a RuntimeError of some kernel.
                 reason = (str(error).strip() or type(error).__name__).splitlines()[0]
                 listener.remark(f"{profile}: not possible here ({reason})")

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the library's own convention
 
 from training.data.torchvision_draws import drawing_from
+from training.devices import sent
 
 #: Images that share the draws of RandAugment.
 _GROUP = 8
@@ -40,27 +41,57 @@ class Augmentation:
         return bool(self.mixup or self.cutmix)
 
 
-def augment(images: Tensor, settings: Augmentation, generator: torch.Generator) -> Tensor:
-    """Return images after crop, flip, RandAugment and cutout; (N, C, H, W) uint8 in and out."""
-    if settings.crop:
-        images = random_crop(images, settings.crop, generator)
-    if settings.flip:
-        images = random_flip(images, generator)
+def augment(images: Tensor, settings: Augmentation, generator: torch.Generator, batch: int | None = None) -> Tensor:
+    """Return images after crop, flip, RandAugment and cutout; (N, C, H, W) uint8 in and out.
+
+    With ``batch`` the draws are those of one call for every so many images, one after the other, but for RandAugment.
+    """
     if settings.randaugment:
+        if settings.crop:
+            images = random_crop(images, settings.crop, generator)
+        if settings.flip:
+            images = random_flip(images, generator)
         images = rand_augment(images, settings.randaugment, settings.magnitude, generator)
-    if settings.cutout:
-        images = random_cutout(images, settings.cutout, generator)
-    return images
+        return random_cutout(images, settings.cutout, generator) if settings.cutout else images
+    counts = [len(part) for part in torch.split(images, batch or max(1, len(images)))]
+    # One copy takes all draws to the device.
+    rows = sent(torch.cat([_draws(settings, count, images, generator) for count in counts], dim=1), images.device)
+    draws = iter(rows)
+    mirrored: Tensor | None = None
+    if settings.crop:
+        top, left = next(draws), next(draws)
+        mirrored = next(draws).bool() if settings.flip else None
+        images = _window(images, settings.crop, top, left, mirrored)
+    elif settings.flip:
+        images = _mirrored(images, next(draws).bool())
+    return _with_hole(images, settings.cutout, next(draws), next(draws)) if settings.cutout else images
+
+
+def _draws(settings: Augmentation, count: int, images: Tensor, generator: torch.Generator) -> Tensor:
+    """Return what crop, flip and cutout draw for ``count`` images: a row each, in the order they are used."""
+    height, width = images.shape[-2:]
+    limits = [2 * settings.crop + 1] * 2 if settings.crop else []
+    limits += [2] if settings.flip else []
+    limits += [height, width] if settings.cutout else []
+    drawn = [_draw(high, count, generator) for high in limits]
+    return torch.stack(drawn) if drawn else torch.empty(0, count, dtype=torch.int64)
 
 
 def random_crop(images: Tensor, padding: int, generator: torch.Generator) -> Tensor:
     """Pad every image with ``padding`` zeros on each side and cut a random window of its old size."""
+    top, left = (sent(_draw(2 * padding + 1, len(images), generator), images.device) for _ in range(2))
+    return _window(images, padding, top, left, None)
+
+
+def _window(images: Tensor, padding: int, top: Tensor, left: Tensor, mirrored: Tensor | None) -> Tensor:
+    """Cut a window out of every padded image; those ``mirrored`` are read from right to left."""
     count, _, height, width = images.shape
     padded = F.pad(images, (padding,) * 4)
-    top = _draw(2 * padding + 1, count, generator, images.device)
-    left = _draw(2 * padding + 1, count, generator, images.device)
     rows = top[:, None] + torch.arange(height, device=images.device)
-    columns = left[:, None] + torch.arange(width, device=images.device)
+    columns = torch.arange(width, device=images.device).expand(count, -1)
+    if mirrored is not None:
+        columns = torch.where(mirrored[:, None], width - 1 - columns, columns)
+    columns = left[:, None] + columns
     picked = torch.arange(count, device=images.device)[:, None, None]
     # Advanced indices around a slice put the channels last: (N, H, W, C).
     return padded[picked, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
@@ -68,7 +99,10 @@ def random_crop(images: Tensor, padding: int, generator: torch.Generator) -> Ten
 
 def random_flip(images: Tensor, generator: torch.Generator) -> Tensor:
     """Mirror each image left to right with probability one half."""
-    mirrored = _draw(2, len(images), generator, images.device).bool()
+    return _mirrored(images, sent(_draw(2, len(images), generator), images.device).bool())
+
+
+def _mirrored(images: Tensor, mirrored: Tensor) -> Tensor:
     return torch.where(mirrored[:, None, None, None], images.flip(-1), images)
 
 
@@ -86,18 +120,22 @@ def rand_augment(images: Tensor, operations: int, magnitude: int, generator: tor
 
 def random_cutout(images: Tensor, side: int, generator: torch.Generator) -> Tensor:
     """Set a square of ``side`` pixels to zero around a random centre (DeVries and Taylor, 2017)."""
-    count, _, height, width = images.shape
-    rows = _outside(height, side, count, generator, images.device)[:, :, None]
-    columns = _outside(width, side, count, generator, images.device)[:, None, :]
+    row, column = (sent(_draw(length, len(images), generator), images.device) for length in images.shape[-2:])
+    return _with_hole(images, side, row, column)
+
+
+def _with_hole(images: Tensor, side: int, row: Tensor, column: Tensor) -> Tensor:
+    height, width = images.shape[-2:]
+    rows, columns = _outside(height, side, row)[:, :, None], _outside(width, side, column)[:, None, :]
     return images * (rows | columns)[:, None]
 
 
-def _outside(length: int, side: int, count: int, generator: torch.Generator, device: torch.device) -> Tensor:
-    start = _draw(length, count, generator, device)[:, None] - side // 2
-    position = torch.arange(length, device=device)
+def _outside(length: int, side: int, centre: Tensor) -> Tensor:
+    start = centre[:, None] - side // 2
+    position = torch.arange(length, device=centre.device)
     return (position < start) | (position >= start + side)
 
 
-def _draw(high: int, count: int, generator: torch.Generator, device: torch.device) -> Tensor:
+def _draw(high: int, count: int, generator: torch.Generator) -> Tensor:
     """Return ``count`` integers below ``high``; drawn on the CPU, so that every device sees the same."""
-    return torch.randint(high, (count,), generator=generator).to(device)
+    return torch.randint(high, (count,), generator=generator)

@@ -10,6 +10,10 @@ from torch.nn import functional as F  # noqa: N812 - the library's own conventio
 from training.data.augment import Augmentation, augment
 from training.data.images import ImageSet, Normalisation
 from training.data.mix import mix
+from training.devices import sent
+
+#: Of the float32 images of batches that are made together on a GPU.
+_BYTES_AT_ONCE = 32 * 2**20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,15 +40,27 @@ class Batches:
         Images are float32 (size, channels, resolution, resolution), labels int64 (size,), or with mixup or cutmix the
         float32 shares of the classes (size, classes). All is computed where the data are.
         """
-        order = torch.randperm(len(data), generator=generator).to(data.images.device)
-        for start in range(0, len(data) - self.size + 1, self.size):
-            chosen = order[start : start + self.size]
-            images = augment(data.images[chosen], self.augmentation, generator)
+        order = sent(torch.randperm(len(data), generator=generator), data.images.device)
+        many = self.size * self._at_once(data, resolution)
+        whole = len(data) // self.size * self.size
+        for start in range(0, whole, many):
+            chosen = order[start : min(start + many, whole)]
+            images = augment(data.images[chosen], self.augmentation, generator, self.size)
             prepared = prepare(images, resolution, self.normalisation, self.memory_format)
             labels = data.labels[chosen]
             if self.augmentation.mixes:
                 prepared, labels = mix(prepared, labels, self.classes, self.augmentation, generator)
-            yield prepared, labels
+            yield from zip(torch.split(prepared, self.size), torch.split(labels, self.size), strict=True)
+
+    def _at_once(self, data: ImageSet, resolution: int) -> int:
+        """Return how many batches are made together: on a GPU many, whose small kernels would be most of a step.
+
+        A CPU keeps one batch in its caches. Whole batches share the draws of RandAugment and of mixing.
+        """
+        if data.images.device.type != "cuda" or self.augmentation.randaugment or self.augmentation.mixes:
+            return 1
+        channels, side = data.images.shape[1], max(resolution, data.images.shape[-1])
+        return max(1, _BYTES_AT_ONCE // (4 * self.size * channels * side**2))
 
     def empty(self, resolution: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Return memory of one batch, all zero: images and labels as ``epoch`` yields them."""

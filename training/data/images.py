@@ -1,6 +1,7 @@
 """Image sets: everything decoded once into uint8 tensors."""
 
 import dataclasses
+import functools
 import hashlib
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 from supernet.errors import UserError
+from training.devices import sent
 
 
 class DataError(UserError):
@@ -36,7 +38,8 @@ class ImageSet:
     def subset(self, indices: Tensor) -> "ImageSet":
         """Return the images at ``indices``."""
         paths = self.paths and tuple(self.paths[index] for index in indices.tolist())
-        return ImageSet(self.images[indices], self.labels[indices], self.classes, paths)
+        there = sent(indices, self.images.device)
+        return ImageSet(self.images[there], self.labels[there], self.classes, paths)
 
     def on(self, device: torch.device) -> "ImageSet":
         """Return the same images on ``device``."""
@@ -64,9 +67,23 @@ class Normalisation:
 
     def apply(self, images: Tensor) -> Tensor:
         """Map uint8 images (N, C, H, W) to normalised float32."""
-        mean = torch.tensor(self.mean, device=images.device).view(1, -1, 1, 1) * 255
-        std = torch.tensor(self.std, device=images.device).view(1, -1, 1, 1) * 255
+        mean, std = _on_device(self, images.device)
         return (images.float() - mean) / std
+
+
+@functools.lru_cache(maxsize=64)
+def _on_device(normalisation: Normalisation, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return mean and deviation of every channel for pixels of 0 to 255, (1, C, 1, 1).
+
+    They are kept: a copy to a GPU waits for all that it was asked to do before.
+    """
+    # Whoever asks first may be evaluating; those who train are given the same.
+    with torch.inference_mode(mode=False):
+        mean, std = (
+            (torch.tensor(values).view(1, -1, 1, 1) * 255).to(device)
+            for values in (normalisation.mean, normalisation.std)
+        )
+    return mean, std
 
 
 def normalisation_of(images: ImageSet) -> Normalisation:

@@ -1,7 +1,7 @@
 """The in-process engine: clients run in this process, several at once where that is faster."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Event
 
@@ -13,6 +13,7 @@ from training.client import LocalTrainer, Recipe
 from training.data.images import ImageSet
 from training.execution import Profile
 from training.messages import CalibrationTask, Failure, Statistics, Task, Update
+from training.step import Recorder
 
 
 class InProcessEngine:
@@ -26,13 +27,23 @@ class InProcessEngine:
         partition: for every client, the indices of its images.
         recipe: the local training.
         profile: how it is computed, and how many clients at once.
+        recorder: makes what records the steps of one of them; CUDA graphs when left out.
     """
 
-    def __init__(self, data: ImageSet, partition: Sequence[Tensor], recipe: Recipe, profile: Profile) -> None:
+    def __init__(
+        self,
+        data: ImageSet,
+        partition: Sequence[Tensor],
+        recipe: Recipe,
+        profile: Profile,
+        recorder: Callable[[], Recorder] | None = None,
+    ) -> None:
         self._data, self._partition, self._recipe, self._profile = data, partition, recipe, profile
         # One more than there are workers: it is filled while another's update waits to be merged.
         count = 1 if profile.workers == 1 else profile.workers + 1
-        self._trainers = [LocalTrainer(recipe, profile, data.images.device) for _ in range(count)]
+        self._trainers = [
+            LocalTrainer(recipe, profile, data.images.device, recorder() if recorder else None) for _ in range(count)
+        ]
 
     def available(self) -> Sequence[int]:
         """Return all clients: nobody is ever absent."""
@@ -66,7 +77,7 @@ class InProcessEngine:
                         trainer, answer = started.popleft()
                         yield answer.result()
                         idle.append(trainer)
-                    trainer = idle.pop()
+                    trainer = _taken(idle, task)
                     started.append(
                         (trainer, pool.submit(trainer.train, task, self._images(task.client), cancel.is_set))
                     )
@@ -86,3 +97,9 @@ class InProcessEngine:
 
     def _images(self, client: int) -> ImageSet:
         return self._data.subset(self._partition[client])
+
+
+def _taken(idle: list[LocalTrainer], task: Task) -> LocalTrainer:
+    """Take a trainer out of the idle ones: one that has built the task's network, if any has."""
+    able = (index for index, trainer in enumerate(idle) if trainer.holds(task.architecture, type(task.work)))
+    return idle.pop(next(able, -1))

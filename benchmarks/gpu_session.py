@@ -1,0 +1,188 @@
+"""The whole of the benchmark of a GPU: rates, then a training, written to a file as they come."""
+
+import dataclasses
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+import torchvision
+from gpu_rates import Bench, fastest, measured, peaks_of, plan, profile_of
+from gpu_report import COLUMNS, Report, rate_row, training_words, write_report
+from gpu_training import SPACE, Images, fitted, trained
+from mosaic import is_mosaic, read_mosaic
+from reruns import Rerun
+from time_share import Until
+
+from supernet.console import print_table, stderr
+from supernet.errors import UserError
+from supernet.machine import machine
+from supernet.words import counted
+from training.allocator import keep_freed_memory
+from training.data.preparation import Preparation
+from training.data.sources import load_images
+from training.devices import resolve_device
+from training.execution import Profile
+from training.memory import OutOfMemoryError
+from training.step import Recorder
+
+#: Shares of the minutes by whose end rates, and training with its evaluation, are done; what is left is for the end.
+RATES_END, TRAINING_END = 0.55, 0.96
+
+SIDE = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What the benchmark is asked for.
+
+    Attributes:
+        data: folder of a mosaic, or of train/CLASS and test/CLASS.
+        minutes: for all of it, from the start of the process.
+        json: the file of the report.
+        device: that trains.
+        batch: images a step.
+        spaces: whose networks are measured.
+    """
+
+    data: Path
+    minutes: float
+    json: Path
+    device: str
+    batch: int
+    spaces: tuple[str, ...]
+
+
+class Log:
+    """The report as it grows: written whole, and told of on standard error, after every change."""
+
+    def __init__(self, path: Path, report: Report, started: float) -> None:
+        self._path, self.report, self._started = path, report, started
+        self.change()
+
+    def change(self, line: str = "", **fields: object) -> None:
+        """Replace fields of the report, write it, and print a line."""
+        seconds = time.monotonic() - self._started
+        self.report = dataclasses.replace(self.report, seconds=round(seconds, 1), **fields)  # type: ignore[arg-type]
+        write_report(self._path, self.report)
+        if line:
+            stderr.print(f"{seconds:6.1f} s  {line}")
+
+    def note(self, note: str) -> None:
+        """Add a note."""
+        self.change(note, notes=(*self.report.notes, note))
+
+
+def run(options: Options, started: float) -> Report:
+    """Measure and train within the minutes since ``started`` on the monotonic clock; return what was found.
+
+    Raises:
+        UserError: there is no such device, no images, or nowhere to write.
+    """
+    device = resolve_device(options.device)
+    keep_freed_memory()
+    log = Log(options.json, Report(described(device), options.minutes, options.batch), started)
+    images = load(options.data)
+    log.change(f"{counted(len(images.train), 'image')} to train on, {len(images.test):,} to test on")
+    recorder = None if device.type == "cuda" else Rerun
+    if recorder is not None:
+        log.note(f"{device} has no CUDA graphs: steps are run again, one operation after the other")
+    seconds = 60 * options.minutes
+    _rates(log, options, device, recorder, Until(started + RATES_END * seconds))
+    _training(log, images, device, recorder, Until(started + TRAINING_END * seconds))
+    log.change("done", complete=True)
+    return log.report
+
+
+def _rates(
+    log: Log, options: Options, device: torch.device, recorder: Callable[[], Recorder] | None, until: Until
+) -> None:
+    peaks = peaks_of(device)
+    log.change(", ".join(f"{peak.precision}: {peak.flops / 1e12:,.2f} TFLOP/s" for peak in peaks), peaks=peaks)
+    bench = Bench(device, options.batch, recorder, {peak.precision: peak.flops for peak in peaks})
+    for rate in measured(plan(options.spaces, device), bench, until):
+        log.change(" ".join(rate_row(rate)), rates=(*log.report.rates, rate))
+    if until.left <= 0:
+        log.note("rates: ended with their share of the time; what is not in the table was not measured")
+
+
+def _training(
+    log: Log, images: Images, device: torch.device, recorder: Callable[[], Recorder] | None, until: Until
+) -> None:
+    """Train with the fastest profile; what goes wrong is a note, and the rates stay."""
+    row = fastest(log.report.rates, SPACE)
+    profile = Profile(threads=torch.get_num_threads()) if row is None else profile_of(row)
+    rate = 0.0 if row is None else row.images_per_second or 0.0
+    log.change(f"training {SPACE}, {profile}")
+    try:
+        training = trained(
+            fitted(images, log.report.batch, rate * until.left), device, profile, log.report.batch, recorder, until
+        )
+    except (UserError, OutOfMemoryError, RuntimeError) as error:
+        log.note(f"training ended early: {(str(error).strip() or type(error).__name__).splitlines()[0]}")
+        return
+    log.change(training_words(training), training=training)
+    if until.left <= 0:
+        log.note("training: ended with its share of the time")
+
+
+def load(folder: Path) -> Images:
+    """Return the images of a mosaic, or of folders by class.
+
+    Raises:
+        UserError: they are missing or damaged.
+    """
+    if is_mosaic(folder):
+        return Images(read_mosaic(folder, "train"), read_mosaic(folder, "test"))
+    preparation = Preparation(SIDE, 3, "crop")
+    return Images(
+        load_images("imagefolder", str(folder), "train", preparation),
+        load_images("imagefolder", str(folder), "test", preparation),
+    )
+
+
+def described(device: torch.device) -> tuple[str, ...]:
+    """Return the machine and the versions, one a line."""
+    lines = [machine(), f"torch {torch.__version__}, torchvision {torchvision.__version__}, {platform.platform()}"]
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        card = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB, capability "
+        card += f"{properties.major}.{properties.minor}, {counted(properties.multi_processor_count, 'multiprocessor')}"
+        versions = f"CUDA {torch.version.cuda}, cuDNN {_cudnn()}, driver {driver()}"
+        lines = [card, versions, *lines]
+    return tuple(lines)
+
+
+def _cudnn() -> int | None:
+    found: int | None = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+    return found
+
+
+def driver() -> str:
+    """Return the version of the GPU's driver, or that it is not known."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return "unknown"
+    asked = [program, "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(asked, capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return (done.stdout.splitlines() or ["unknown"])[0].strip() or "unknown"
+
+
+def print_report(report: Report) -> None:
+    """Print the tables of a report."""
+    for line in (*report.machine, *report.notes):
+        stderr.print(line)
+    print_table(f"local training, batch {report.batch}", COLUMNS, map(rate_row, report.rates), figures=3)
+    training = report.training
+    if training is None:
+        return
+    rows: Sequence[Sequence[str]] = [
+        (f"{one.budget:,}", f"{one.macs:,}", f"{one.accuracy:.1%}") for one in training.accuracies
+    ]
+    print_table(training_words(training), ("budget of MACs", "MACs", "test accuracy"), rows, figures=0)
