@@ -52,7 +52,8 @@ NODES = 4
 HEADS = {"5 MB": 1056, "50 MB": 3480}
 REGISTERED, DRAWN = 1000, 50
 FIXED = {"--precision": "fp32", "--execution.memory-format": "channels_last", "--execution.fused": "true",
-         "--execution.graphs": "false", "--execution.workers": 1, "--execution.threads": 1}  # fmt: skip
+         "--execution.graphs": "false", "--execution.kernels": "torch", "--execution.workers": 1,
+         "--execution.threads": 1}  # fmt: skip
 
 
 def main() -> None:
