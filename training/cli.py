@@ -11,6 +11,7 @@ from jsonargparse import Namespace
 from supernet.command_line import CommandParser
 from supernet.console import run_command
 from supernet.errors import UserError
+from supernet.lasting import lasting_objects
 from supernet.typed_values import typed
 from supernet.typed_yaml import read_yaml_mapping
 from training.config import RunConfig, check_unedited
@@ -38,7 +39,8 @@ def _run(arguments: Sequence[str]) -> int:
         config = parser.build(RunConfig, values)
     config = _relocated(config, [Path(str(path)) for path in values.config or ()])
     # torch is imported from here on, so that --help and mistyped or meaningless options answer at once.
-    from training.session import run_session  # noqa: PLC0415
+    with lasting_objects():
+        from training.session import run_session  # noqa: PLC0415
 
     return run_session(config, resumed)
 
