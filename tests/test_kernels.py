@@ -21,8 +21,9 @@ from training.execution import Profile
 if importlib.util.find_spec("numba") is None:
     pytest.skip("the extra fast is not installed", allow_module_level=True)
 
-from training.kernels import chain
+from training.kernels import chain, depthwise, normalisation, pointwise
 from training.kernels.activations import Activation
+from training.kernels.available import unavailable
 from training.kernels.chain import Chain, Kind, Layer
 from training.kernels.layers import use_kernels
 from training.kernels.widths import WIDTHS, Widths
@@ -261,6 +262,22 @@ def test_the_kernels_are_used_for_all_that_they_can_compute() -> None:
     assert ("dense",) in seen
     assert ("pointwise", "depthwise", "pointwise") in seen
     assert ("pointwise", "depthwise") in seen
+
+
+def test_nothing_is_left_to_be_compiled_once_the_kernels_are_known_to_be_available() -> None:
+    assert unavailable() is None
+    functions = (
+        *(depthwise.forward, depthwise.backward, pointwise.forward, pointwise.backward),
+        *(normalisation.moments, normalisation.activate, normalisation.sum_gradients, normalisation.differentiate),
+        *(normalisation.finish_moments, normalisation.finish_gradients),
+    )
+    before = [list(function.signatures) for function in functions]
+    assert all(before)
+    for space in (MICRO, micro_space(norm="group"), SMALL_RESNET):
+        network = build_network(space, largest(space)).train()
+        use_kernels(network)
+        _gradients(network, torch.randn(4, 3, 16, 16))
+    assert [list(function.signatures) for function in functions] == before
 
 
 def test_a_layer_in_another_precision_or_of_one_image_is_torchs() -> None:

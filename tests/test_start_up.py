@@ -62,6 +62,7 @@ def test_a_cache_off_the_frontier_is_built_without_heavy_libraries(tmp_path: Pat
 @pytest.mark.slow
 def test_training_imports_torch_alone_of_the_heavy_libraries(tmp_path: Path) -> None:
     options = ["--rounds", "1", "--clients.count", "4", "--clients.per-round", "2", "--tracking.wandb", "off"]
+    options += ["--execution.kernels", "torch"]
     unwanted = (*(name for name in _HEAVY if name != "torch"), "torch._dynamo")
     ((code, loaded, told),) = _answers("train-supernet", [[*options, "--output", str(tmp_path / "run")]], unwanted)
     assert (code, loaded) == (0, []), told

@@ -13,10 +13,15 @@ from torch.nn import functional as F  # noqa: N812 - the library's own conventio
 #: Relative difference from torch that is not rounding any more.
 _TOLERANCE = 1e-3
 
+_EPSILON = 1e-5
+
 
 @functools.cache
 def unavailable() -> str | None:
-    """Return why the kernels cannot be used, or None. Compiles them: at most half a minute, once a machine."""
+    """Return why the kernels cannot be used, or None.
+
+    Compiles all of them, so that no step has to: at most half a minute, once a machine.
+    """
     try:
         importlib.import_module("numba")
     except ImportError:
@@ -57,7 +62,11 @@ def _difference() -> str | None:
     from training.kernels.depthwise import KERNELS, STRIDES  # noqa: PLC0415
 
     for kernel, stride in itertools.product(KERNELS, STRIDES):
-        layers = (Layer("pointwise", 1, 1, 1e-5, "hswish"), Layer("depthwise", kernel, stride, 1e-5, "relu"))
+        layers = (
+            Layer("dense", 3, 1, _EPSILON, "relu"),
+            Layer("pointwise", 1, 1, _EPSILON, "hswish"),
+            Layer("depthwise", kernel, stride, _EPSILON, "none"),
+        )
         tensors = _drawn(kernel)
         ours = _results(lambda x, *weights, layers=layers: Chain.apply(x, layers, *weights), tensors)
         theirs = _results(functools.partial(_by_torch, stride), tensors)
@@ -68,10 +77,11 @@ def _difference() -> str | None:
 
 
 def _drawn(kernel: int) -> list[Tensor]:
-    """Return x, and weight, γ and β of both convolutions; 24 channels are not whole vectors."""
+    """Return x, and weight, γ and β of the three convolutions; 24 channels are not whole vectors."""
     generator = torch.Generator().manual_seed(kernel)
-    shapes = [(2, 8, 9, 5), (24, 8, 1, 1), (24,), (24,), (24, 1, kernel, kernel), (24,), (24,)]
-    return [torch.randn(shape, generator=generator) for shape in shapes]
+    weights = [(8, 3, 3, 3), (24, 8, 1, 1), (24, 1, kernel, kernel)]
+    shapes = [shape for weight in weights for shape in (weight, weight[:1], weight[:1])]
+    return [torch.randn(shape, generator=generator) for shape in ((2, 3, 9, 5), *shapes)]
 
 
 def _results(run: Callable[..., Tensor], tensors: list[Tensor]) -> list[Tensor]:
@@ -83,8 +93,12 @@ def _results(run: Callable[..., Tensor], tensors: list[Tensor]) -> list[Tensor]:
     return [out.detach(), *torch.autograd.grad((out * weight).sum(), leaves)]
 
 
-def _by_torch(stride: int, x: Tensor, *weights: Tensor) -> Tensor:
-    first, scale, bias, second, other_scale, other_bias = weights
-    z = F.hardswish(F.batch_norm(F.conv2d(x, first), None, None, scale, bias, training=True))
-    y = F.conv2d(z, second, None, stride, second.shape[-1] // 2, groups=len(second))
-    return F.relu(F.batch_norm(y, None, None, other_scale, other_bias, training=True))
+def _by_torch(stride: int, x: Tensor, *parameters: Tensor) -> Tensor:
+    for number, activation in enumerate((F.relu, F.hardswish, None)):
+        weight, scale, bias = parameters[3 * number : 3 * number + 3]
+        last = activation is None
+        step, groups = (stride, len(weight)) if last else (1, 1)
+        y = F.conv2d(x, weight, None, step, weight.shape[-1] // 2, groups=groups)
+        z = F.batch_norm(y, None, None, scale, bias, training=True, eps=_EPSILON)
+        x = z if activation is None else activation(z)
+    return x
