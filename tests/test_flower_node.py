@@ -36,6 +36,7 @@ from training.flower import connection, wire
 from training.flower.node import answer
 from training.flower.roster import Description
 from training.flower.wire import Request
+from training.kernels import available
 from training.memory import OutOfMemoryError
 from training.messages import Task
 from training.partition import PartitionConfig
@@ -129,6 +130,19 @@ def test_unknown_and_missing_fields_of_a_request_are_refused() -> None:
         fields = wire.decode(answer(header, b"", config_of(0))[0])
         assert fields["kind"] == "refused"
         assert "unknown or missing fields" in fields["refused"]
+
+
+def test_a_node_without_the_kernels_that_are_asked_for_says_so(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(available, "unavailable", lambda: "numba is not installed")
+    asked = dataclasses.replace(config, execution=Profile(kernels="numba").chosen())
+    request, tensors = _training(asked)
+    fields, _ = _ask(request, config_of(0), tensors)
+    assert fields["kind"] == "refused"
+    assert fields["refused"] == (
+        "execution.kernels numba is not possible: numba is not installed; or say --execution.kernels torch"
+    )
 
 
 def test_a_configuration_of_nonsense_is_refused(config: RunConfig) -> None:
