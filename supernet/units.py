@@ -12,12 +12,12 @@ _MILLISECONDS = {"s": 1e3, "ms": 1.0, "us": 1e-3, "µs": 1e-3}
 _BYTES = {
     f"{prefix}{'i' if base == 1024 else ''}": base**power
     for base in (1000, 1024)
-    for power, prefix in enumerate(("", "k", "m", "g"))
+    for power, prefix in enumerate(("", "k", "m", "g", "t"))
     if prefix or base == 1000
 }
 _NUMBER = r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)"
 _QUANTITY = re.compile(rf"\s*{_NUMBER}\s*([KMGBT]?)\s*", re.IGNORECASE)
-_SIZE = re.compile(rf"\s*{_NUMBER}\s*((?:[KMG]i?)?)B?\s*", re.IGNORECASE)
+_SIZE = re.compile(rf"\s*{_NUMBER}\s*((?:[KMGT]i?)?)B?\s*", re.IGNORECASE)
 _DURATION = re.compile(rf"\s*{_NUMBER}\s*(s|ms|us|µs)\s*")
 
 

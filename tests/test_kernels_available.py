@@ -70,6 +70,19 @@ def test_a_numba_that_cannot_compile_is_a_reason_in_one_line(monkeypatch: pytest
     available.unavailable.cache_clear()
 
 
+@pytest.mark.parametrize("failure", [ImportError, OSError, ValueError])
+def test_a_numba_that_cannot_be_imported_is_a_reason_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: type[Exception]
+) -> None:
+    (tmp_path / "numba.py").write_text(f"raise {failure.__name__}('needs another numpy\\nand more')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "numba", raising=False)
+    available.unavailable.cache_clear()
+    reason = available.unavailable()
+    available.unavailable.cache_clear()
+    assert reason == "numba cannot be imported here (needs another numpy)"
+
+
 @pytest.mark.parametrize(
     ("device", "precision", "config", "message"),
     [

@@ -110,6 +110,7 @@ def test_sizes_near_the_next_unit_are_printed_without_an_exponent(value: float) 
         ("1.5GB", 1_500_000_000),
         ("3KiB", 3072),
         ("1GiB", 2**30),
+        ("1TB", 10**12),
         ("700", 700),
         ("700B", 700),
         ("2e6", 2_000_000),
@@ -119,7 +120,7 @@ def test_sizes_are_read_in_bytes(text: str, expected: int) -> None:
     assert parse_bytes(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "MB", "4 MB s", "4TB", "4iB", "four", "nan", "4mm", "-"])
+@pytest.mark.parametrize("text", ["", "MB", "4 MB s", "4PB", "4iB", "four", "nan", "4mm", "-"])
 def test_what_is_no_size_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(BudgetError, match=r"cannot read .* as a size; write it like 4MB, 500kB or 2MiB"):
         parse_bytes(text)

@@ -24,8 +24,10 @@ def unavailable() -> str | None:
     """
     try:
         importlib.import_module("numba")
-    except ImportError:
-        return "numba is not installed; install it with: pip install 'fedpareto[fast]'"
+    except Exception as error:  # numba refuses versions of numpy, settings of its own and libraries that do not load
+        if isinstance(error, ModuleNotFoundError) and error.name == "numba":
+            return "numba is not installed; install it with: pip install 'fedpareto[fast]'"
+        return f"numba cannot be imported here ({_first_line(error)})"
     try:
         return _try()
     except Exception as error:  # what numba and LLVM raise has no class in common

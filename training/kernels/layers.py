@@ -86,8 +86,8 @@ def _passed(x: Tensor) -> Tensor:
 
 def _run(modules: Sequence[ConvLayer], layers: Sequence[Layer], x: Tensor) -> Tensor:
     """Map (N, c_in, H, W) to what the last of a chain's modules yields."""
-    # Of one image a norm may have nothing to normalise by, which torch says.
-    if x.dtype != torch.float32 or x.device.type != "cpu" or torch.is_autocast_enabled("cpu") or len(x) == 1:
+    # Of one image a norm may have nothing to normalise by, which torch says; of none there is nothing to compute.
+    if x.dtype != torch.float32 or x.device.type != "cpu" or torch.is_autocast_enabled("cpu") or len(x) < 2:
         for module in modules:
             x = ConvLayer.forward(module, x)
         return x
