@@ -15,12 +15,14 @@ machine without a network; Python imports from wheels as they are:
 """
 
 import argparse
+import importlib
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 PROGRAM = "benchmarks/gpu.py"
+NEEDED = ("torch", "torchvision", "numpy", "safetensors", "yaml")
 SPACES = ("mobilenet-cifar", "resnet-cifar", "mobilenet-tiny", "mobilenet-imagenet")
 
 
@@ -30,11 +32,13 @@ def main() -> None:
     options = parser().parse_args()
     try:
         # Seconds of import, which count; and what is missing is told with where it is listed.
+        for name in NEEDED:
+            importlib.import_module(name)
         from supernet.console import run_command  # noqa: PLC0415
     except ModuleNotFoundError as error:
         sys.exit(
-            f"{PROGRAM}: error: {error.name} is missing; PYTHONPATH must name this repository and the wheels of "
-            "benchmarks/gpu-requirements.txt (make gpu-wheels)"
+            f"{PROGRAM}: error: {error.name} is missing; python must have {', '.join(NEEDED)}, and PYTHONPATH name "
+            "this repository and the wheels of benchmarks/gpu-requirements.txt (make gpu-wheels)"
         )
 
     def command(arguments: Sequence[str]) -> None:

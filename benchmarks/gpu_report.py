@@ -200,7 +200,7 @@ def markdown(report: Report) -> str:
 def _markdown_lines(report: Report) -> Iterator[str]:
     yield from (f"{line}  " for line in report.machine)
     state = "complete" if report.complete else "not finished"
-    yield f"Batch {report.batch}; {report.seconds:.0f} s of {report.minutes:g} minutes, {state}."
+    yield f"Batch {report.batch}; {report.seconds:.0f} s of {report.minutes:g} min, {state}."
     yield ""
     peaks = (f"{peak.precision} {peak.flops / 1e12:,.2f} TFLOP/s" for peak in report.peaks)
     yield f"A large matrix product: {', '.join(peaks) or 'not measured'}."

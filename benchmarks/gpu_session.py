@@ -84,8 +84,9 @@ def run(options: Options, started: float) -> Report:
     """
     device = resolve_device(options.device)
     keep_freed_memory()
-    log = Log(options.json, Report(described(device), options.minutes, options.batch), started)
+    # Before the report: another one may lie in its place.
     images = load(options.data)
+    log = Log(options.json, Report(described(device), options.minutes, options.batch), started)
     log.change(f"{counted(len(images.train), 'image')} to train on, {len(images.test):,} to test on")
     recorder = None if device.type == "cuda" else Rerun
     if recorder is not None:

@@ -10,6 +10,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from results import Results
@@ -25,6 +26,7 @@ from supernet.network import ConvLayer, build_network
 from supernet.space import SearchSpace, load_space
 from supernet.units import format_quantity
 from supernet.weights import extract, initial_tensors
+from supernet.words import counted
 from training.allocator import keep_freed_memory
 from training.client import LocalTrainer, Recipe
 from training.config import ClientConfig
@@ -32,9 +34,10 @@ from training.data.augment import Augmentation
 from training.data.images import ImageSet, Normalisation
 from training.execution import Profile
 from training.kernels.available import unavailable
-from training.kernels.chain import Chain, Layer
-from training.kernels.layers import layer_of
 from training.messages import Task
+
+if TYPE_CHECKING:
+    from training.kernels.chain import Layer
 
 SMALL_STUDY = Path(__file__).parent.parent / "studies" / "mobilenet-small.yaml"
 SPACES = ("mobilenet-cifar", "mobilenet-imagenet", "mobilenet-tiny", "resnet-cifar")
@@ -51,6 +54,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--repeats", type=int, default=4, help="passes of each way; the fastest counts")
     options = parser.parse_args()
+    if options.repeats < 1:
+        parser.error(f"--repeats is {options.repeats}; it must be at least 1")
     if reason := unavailable():
         parser.exit(2, f"{reason}\n")
     torch.set_num_threads(1)
@@ -102,23 +107,25 @@ def layers(table: Results, space: SearchSpace, images: int, repeats: int) -> Non
     ratios: dict[str, list[tuple[float, str]]] = {}
     for layer, module, shape in distinct_layers(space, images):
         x = torch.randn(shape).to(memory_format=torch.channels_last)
-        names = layer, tuple(module.conv.weight.shape), shape
+        name = f"{layer.kernel}x{layer.kernel} to {len(module.conv.weight)} channels, stride {layer.stride}, of {shape}"
         plain, fast = step_of(module, x), step_of(lambda x, m=module, one=layer: fused(one, m, x), x)  # type: ignore[misc]
         times = fastest({"torch": timed(plain), "numba": timed(fast)}, repeats)
-        ratios.setdefault(layer.kind, []).append((times["torch"] / times["numba"], str(names)))
+        ratios.setdefault(layer.kind, []).append((times["torch"] / times["numba"], name))
     for kind, found in ratios.items():
         values = [ratio for ratio, _ in found]
         least, which = min(found)
         table.add(
-            f"{space.name}: {len(found)} {kind} layers, {images} images",
+            f"{space.name}: {counted(len(found), f'{kind} layer')}, {images} images",
             f"median {statistics.median(values):.2f}x, {sum(value >= 1 for value in values)} at least as fast; "
-            f"least {least:.2f}x: {which}",
+            f"least {least:.2f}x ({which})",
             "1x",
         )
 
 
-def distinct_layers(space: SearchSpace, images: int) -> Iterator[tuple[Layer, ConvLayer, tuple[int, ...]]]:
+def distinct_layers(space: SearchSpace, images: int) -> Iterator[tuple["Layer", ConvLayer, tuple[int, ...]]]:
     """Yield each layer that the kernels compute once, as a module, with the shape of its input."""
+    from training.kernels.layers import layer_of  # noqa: PLC0415 - numba may be missing
+
     seen: set[tuple[object, ...]] = set()
     for genes in (smallest_genes(space), largest_genes(space)):
         for module, shape in inputs_of(space, decode(space, genes), images):
@@ -144,8 +151,10 @@ def inputs_of(space: SearchSpace, architecture: Architecture, images: int) -> li
     return found
 
 
-def fused(layer: Layer, module: ConvLayer, x: Tensor) -> Tensor:
+def fused(layer: "Layer", module: ConvLayer, x: Tensor) -> Tensor:
     """Run one layer by the kernels."""
+    from training.kernels.chain import Chain  # noqa: PLC0415 - numba may be missing
+
     norm = module.norm
     out: Tensor = Chain.apply(x, (layer,), module.conv.weight, norm.weight, norm.bias)
     return out

@@ -52,7 +52,7 @@ def print_targets(space: SearchSpace, reports: Mapping[str, Mapping[str, Any]], 
     print_table(title, ("target", *columns.values(), "certified"), rows)
     searched = sum(report["search_seconds"] for report in found)
     answered = f"{len(found)} of {counted(len(reports), 'target')} answered"
-    say(f"{answered}; {searched:.2f} s of search, {seconds:.2f} s in all")
+    say(f"{answered}; {searched:.2f} s of search, {seconds:.2f} s by the clock")
 
 
 def refused_line(reports: Mapping[str, Mapping[str, Any]]) -> str | None:

@@ -52,7 +52,8 @@ def make_room(folder: Path, suffix: str, needed: int) -> None:
     taken = sum(size for _, size, _ in files)
     allowed = min(kept_bytes(), int(_SHARE * (_free(folder) + taken)))
     if needed > allowed:
-        raise NoRoomError(f"{format_bytes(needed)} are needed and {format_bytes(allowed)} may be kept ({VARIABLE})")
+        bound = VARIABLE if allowed == kept_bytes() else "half of what the disk has free"
+        raise NoRoomError(f"{format_bytes(needed)} are needed and {format_bytes(allowed)} may be kept ({bound})")
     for _, size, path in files:
         if taken + needed <= allowed:
             break

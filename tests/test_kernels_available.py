@@ -128,6 +128,7 @@ def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[float
     """Says how many times faster than torch the kernels are, and remembers what was measured."""
     monkeypatch.setenv("FEDPARETO_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(tuning, "unavailable", lambda: None)
+    monkeypatch.setattr(tuning, "to_be_compiled", lambda: False)
     monkeypatch.setattr(tuning, "possible_precisions", lambda device: ["fp32", "bf16"])
 
     def set_to(factor: float) -> list[Profile]:
@@ -191,13 +192,21 @@ print(json.dumps([reason, hits]))
 
 
 @needs_numba
-def test_a_line_says_where_nothing_can_be_kept(
-    measured: Callable[[float], list[Profile]], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("kernels", [None, "numba"])
+@pytest.mark.parametrize(("why", "often"), [(None, "once on this machine"), ("read-only", "at every start: read-only")])
+def test_compiling_is_said_before_it_begins(
+    measured: Callable[[float], list[Profile]],
+    monkeypatch: pytest.MonkeyPatch,
+    kernels: execution.Kernels | None,
+    why: str | None,
+    often: str,
 ) -> None:
     measured(3.0)
-    monkeypatch.setattr(tuning, "not_kept", lambda: "the folder is read-only")
-    _, remarks = _choose()
-    assert remarks == ["numba's kernels are compiled anew at every start: the folder is read-only"]
+    monkeypatch.setattr(tuning, "to_be_compiled", lambda: True)
+    monkeypatch.setattr(tuning, "not_kept", lambda: why)
+    monkeypatch.setattr(available, "unavailable", lambda: None)
+    _, remarks = _choose(ExecutionConfig(kernels=kernels))
+    assert remarks == [f"compiling numba's kernels, which takes about 20 seconds, {often}"]
 
 
 def _ask(folder: Path, **environment: str) -> "subprocess.Popen[str]":

@@ -35,7 +35,7 @@ from training.execution import (
     kernels_fit,
     possible_precisions,
 )
-from training.kernels.available import not_kept, unavailable
+from training.kernels.available import not_kept, to_be_compiled, unavailable
 from training.memory import OutOfMemoryError
 from training.messages import Task
 from training.step import RecordingError
@@ -90,6 +90,8 @@ def choose_profile(
     Raises:
         UserError: the device cannot do what was asked, or not even a small batch fits.
     """
+    if config.kernels == "numba":
+        _announce_kernels(listener)
     check_possible(device, precision, config)
     threads = torch.get_num_threads()
     if config.workers is not None and config.threads is None:
@@ -191,10 +193,17 @@ def _measure(precision: PrecisionChoice, config: ExecutionConfig, bench: _Bench,
 
 
 def _remark_on_kernels(listener: Listener) -> None:
+    _announce_kernels(listener)
     if reason := unavailable():
         listener.remark(f"clients train without numba's kernels: {reason}")
-    elif reason := not_kept():
-        listener.remark(f"numba's kernels are compiled anew at every start: {reason}")
+
+
+def _announce_kernels(listener: Listener) -> None:
+    """Say what takes long before it begins."""
+    if to_be_compiled():
+        where = not_kept()
+        often = f"at every start: {where}" if where else "once on this machine"
+        listener.remark(f"compiling numba's kernels, which takes about 20 seconds, {often}")
 
 
 def _rates(candidates: Sequence[Profile], bench: _Bench, listener: Listener, deadline: float) -> dict[Profile, float]:

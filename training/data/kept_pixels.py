@@ -117,7 +117,7 @@ def _kept(place: Place, listener: Listener) -> Decoded | None:
     """Return what is kept at a place; None if there is nothing of use."""
     try:
         kept = map_pixels(place.path, place.key)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, UserError) as error:
         reason = f"cannot read {place.path}: {error.strerror or error}" if isinstance(error, OSError) else error

@@ -1,7 +1,7 @@
 """Whether the kernels can be used on this machine: numba is there, compiles them, and they compute what torch does."""
 
 import functools
-import importlib
+import importlib.util
 import itertools
 import shutil
 from collections.abc import Callable
@@ -34,8 +34,19 @@ def unavailable() -> str | None:
         return f"numba cannot compile them here ({_first_line(error)})"
 
 
+def to_be_compiled() -> bool:
+    """Return whether ``unavailable`` is going to compile: numba is there, and nothing is kept for it."""
+    if unavailable.cache_info().currsize or importlib.util.find_spec("numba") is None:
+        return False
+    try:
+        from training.kernels.compiled import FOLDER  # noqa: PLC0415 - numba is there
+    except Exception:  # numba cannot be imported, which ``unavailable`` tells
+        return False
+    return FOLDER is None or next(FOLDER.rglob("*.nbi"), None) is None
+
+
 def not_kept() -> str | None:
-    """Return why compiled kernels are not kept for the next start, or None; only where they are available."""
+    """Return why compiled kernels are not kept for the next start, or None; only where numba can be imported."""
     from training.kernels.compiled import NOT_KEPT  # noqa: PLC0415 - numba is there
 
     return NOT_KEPT
