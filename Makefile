@@ -10,6 +10,7 @@ BIN := $(VENV)/bin
 DATA ?= data
 MINUTES ?= 8
 JSON ?= gpu.json
+DEVICE ?= cuda
 SOURCES := $(shell find supernet fitness cache training search -name '*.py' -o -name '*.yaml' -o -name '*.jinja' -o -name '*.toml')
 
 .PHONY: demo federation-demo test test-slow bench bench-search bench-federation bench-gpu gpu-wheels clean
@@ -47,7 +48,7 @@ bench-federation: $(VENV)/installed-dev
 # Nothing is installed: the packages come from here and what else is needed from wheels, if python lacks it.
 bench-gpu:
 	PYTHONPATH="$(CURDIR):$$(echo wheels/*.whl | tr ' ' :)" $(PYTHON) benchmarks/gpu.py \
-		--data "$(DATA)" --minutes $(MINUTES) --json "$(JSON)"
+		--data "$(DATA)" --minutes $(MINUTES) --json "$(JSON)" --device $(DEVICE)
 
 gpu-wheels:
 	$(PYTHON) -m pip download --quiet --no-deps --dest wheels --requirement benchmarks/gpu-requirements.txt
