@@ -209,9 +209,9 @@ def test_compiling_is_said_before_it_begins(
     assert remarks == [f"compiling numba's kernels, which takes about 20 seconds, {often}"]
 
 
-def _ask(folder: Path, **environment: str) -> "subprocess.Popen[str]":
+def _ask(folder: Path, program: str = _ASK, /, **environment: str) -> "subprocess.Popen[str]":
     given = {**os.environ, "FEDPARETO_CACHE_DIR": str(folder), **environment}
-    return subprocess.Popen([sys.executable, "-c", _ASK], env=given, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen([sys.executable, "-c", program], env=given, stdout=subprocess.PIPE, text=True)
 
 
 def _answer(process: "subprocess.Popen[str]") -> tuple[str | None, int]:
@@ -237,6 +237,20 @@ def test_kernels_are_compiled_once_by_two_processes_at_once_and_after_damage(tmp
 def test_kernels_are_compiled_where_nothing_can_be_kept(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert _answer(_ask(tmp_path / "file")) == (None, 0)
+
+
+_FULL = """
+import errno
+from numba.core.caching import IndexDataCacheFile
+def full(*arguments): raise OSError(errno.ENOSPC, "No space left on device")
+IndexDataCacheFile.save = full
+"""
+
+
+@needs_numba
+@pytest.mark.slow
+def test_kernels_are_compiled_where_the_disk_is_full(tmp_path: Path) -> None:
+    assert _answer(_ask(tmp_path, _FULL + _ASK)) == (None, 0)
 
 
 @needs_numba

@@ -57,9 +57,12 @@ def _first_line(error: BaseException) -> str:
 
 
 def _try() -> str | None:
-    from training.kernels.compiled import FOLDER  # noqa: PLC0415 - numba is there by now
+    from training.kernels.compiled import FOLDER, keep_nothing  # noqa: PLC0415 - numba is there by now
 
     try:
+        return _difference()
+    except OSError:  # the disk is full, or refuses to be written or read
+        keep_nothing()
         return _difference()
     except Exception:  # what is kept may be damaged: once more, without it
         if FOLDER is None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numba
+from numba.core.caching import NullCache
 
 from supernet.errors import UserError
 from supernet.kept import kept_folder
@@ -33,6 +34,14 @@ def _folder() -> tuple[Path | None, str | None]:
 
 FOLDER, NOT_KEPT = _folder()
 
+_FUNCTIONS: list[Any] = []
+
+
+def keep_nothing() -> None:
+    """Compile what is not compiled yet without keeping it: where it cannot write, numba raises instead."""
+    for function in _FUNCTIONS:
+        function._cache = NullCache()
+
 
 def compiled(function: Callable[..., Any]) -> Any:
     """Return a function that numba compiles at its first call, or takes from disk; it runs without Python's lock."""
@@ -41,6 +50,8 @@ def compiled(function: Callable[..., Any]) -> Any:
     # Numba decides here where it keeps a function; what else uses numba in this process is to find its own setting.
     before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(FOLDER)
     try:
-        return numba.njit(nogil=True, cache=True)(function)
+        made = numba.njit(nogil=True, cache=True)(function)
     finally:
         numba.config.CACHE_DIR = before
+    _FUNCTIONS.append(made)
+    return made
