@@ -17,8 +17,8 @@ from torch import Tensor
 
 from training.kernels import depthwise, normalisation, pointwise
 from training.kernels.activations import NUMBERS, PLAIN, Activation
+from training.kernels.formulas import COEFFICIENTS
 from training.kernels.normalisation import PANEL, Rows
-from training.kernels.rows import COEFFICIENTS
 from training.kernels.vectors import FLOAT_BYTES
 from training.kernels.widths import WIDTHS
 

@@ -13,8 +13,8 @@ from numba import njit
 from numba.extending import intrinsic
 
 from training.kernels.activations import PLAIN
+from training.kernels.blocks import add_gradient_sums, add_moments, differentiate_pixels, fill_pixels, mean_of
 from training.kernels.compiled import compiled
-from training.kernels.rows import add_gradient_sums, add_moments, differentiate_pixels, fill_pixels, mean_of
 from training.kernels.vectors import (
     FLOAT_BYTES,
     Builder,

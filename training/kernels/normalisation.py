@@ -1,7 +1,7 @@
 """Batch normalisation of whole tensors: the moments of a batch, what follows from them, and both passes back.
 
-Formulas and names are those of ``rows.py``. Sums are made in float32 over some rows and then in float64, of values less
-a mean of the first ones, so that a large mean costs no digits.
+Formulas and names are those of ``formulas.py``. Sums are made in float32 over some rows and then in float64, of values
+less a mean of the first ones, so that a large mean costs no digits.
 """
 
 import math

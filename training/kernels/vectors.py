@@ -37,11 +37,6 @@ def size(count: int) -> tuple[int, ...]:
     return (0,) * count
 
 
-def size_type(count: int) -> Any:
-    """Return the type of ``size(count)``, for signatures."""
-    return types.UniTuple(types.int64, count)
-
-
 def intrinsic_of(build: Callable[..., None], *arguments: Any) -> Any:
     """Return what numba asks of an intrinsic: its signature, and what generates its instructions.
 
