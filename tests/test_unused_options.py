@@ -43,8 +43,9 @@ def test_an_option_that_nothing_reads_is_refused_in_one_line(
     with pytest.raises(SystemExit) as caught:
         command(arguments)
     assert caught.value.code == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert f"error: {option} is read only with" in line or f"error: {option} is read only where" in line
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1, told
+    assert f"error: {option} is read only with" in told or f"error: {option} is read only where" in told
 
 
 def test_targets_have_their_own_precision_and_batch(capsys: pytest.CaptureFixture[str], tmp_path: Any) -> None:
