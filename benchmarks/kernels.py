@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from local_training import noise
 from results import Results
 from rich.console import Console
 from torch import Tensor, nn
@@ -31,7 +32,7 @@ from training.allocator import keep_freed_memory
 from training.client import LocalTrainer, Recipe
 from training.config import ClientConfig
 from training.data.augment import Augmentation
-from training.data.images import ImageSet, Normalisation
+from training.data.images import Normalisation
 from training.execution import Profile
 from training.kernels.available import unavailable
 from training.messages import Task
@@ -89,7 +90,9 @@ def whole_step(
     trainers = {kernels: LocalTrainer(recipe, Profile(kernels=kernels), CPU) for kernels in ("torch", "numba")}
 
     def seconds(kernels: str, steps: int) -> float:
-        return trainers[kernels].train(task, noise(steps * batch, space)).sgd_seconds / steps
+        return (
+            trainers[kernels].train(task, noise(steps * batch, CPU, entry.architecture.resolution)).sgd_seconds / steps
+        )
 
     for kernels in trainers:
         seconds(kernels, 1)
@@ -188,13 +191,6 @@ def fastest(measures: dict[str, Callable[[], float]], repeats: int) -> dict[str,
     """Return the least of each measure, taken in turns."""
     taken = [{name: measure() for name, measure in measures.items()} for _ in range(repeats + 1)]
     return {name: min(one[name] for one in taken[1:]) for name in measures}
-
-
-def noise(count: int, space: SearchSpace) -> ImageSet:
-    """Return random images."""
-    shape = (count, space.in_channels, space.resolutions[-1], space.resolutions[-1])
-    images = torch.randint(256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    return ImageSet(images, torch.arange(count) % space.classes, ())
 
 
 if __name__ == "__main__":

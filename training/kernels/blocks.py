@@ -6,8 +6,8 @@ from typing import Any
 from numba import njit
 from numba.extending import intrinsic
 
-from training.kernels.activations import HSWISH, NONE, PLAIN, RELU, activated, sloped
-from training.kernels.formulas import coefficients_at, gradient_of
+from training.kernels.activations import HSWISH, NONE, PLAIN, RELU, activated
+from training.kernels.formulas import coefficients_at, gradient_and_deviation, gradient_of
 from training.kernels.vectors import (
     Builder,
     Value,
@@ -170,12 +170,11 @@ def _add_gradient_sums(
 
     def build(builder: Builder, _lanes: Value, _activation: Value, gradient: Value, *rest: Value) -> None:
         y, coefficients, totals, pixels, step = rest
-        s, t, mean = coefficients_at(builder, lanes.count, coefficients, step)[:3]
+        kept = coefficients_at(builder, lanes.count, coefficients, step)
 
         def values(row: Value) -> tuple[Value, Value]:
             value, seen = (load(builder, moved(builder, of, row, step), lanes.count) for of in (gradient, y))
-            dz = sloped(builder, activation.count, multiply_add(builder, seen, s, t), value)
-            return dz, builder.fsub(seen, mean)
+            return gradient_and_deviation(builder, activation.count, value, seen, kept)
 
         _add_sums(builder, lanes.count, pixels, values, totals, step)
 

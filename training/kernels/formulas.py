@@ -20,8 +20,16 @@ def coefficients_at(builder: Builder, lanes: int, address: Value, step: Value) -
     return [load(builder, moved(builder, address, integer(row), step), lanes) for row in range(5)]
 
 
+def gradient_and_deviation(
+    builder: Builder, number: int, gradient: Value, y: Value, coefficients: list[Value]
+) -> tuple[Value, Value]:
+    """Return dz and y − μ, whose sums a norm asks for."""
+    s, t, mean = coefficients[:3]
+    return sloped(builder, number, multiply_add(builder, y, s, t), gradient), builder.fsub(y, mean)
+
+
 def gradient_of(builder: Builder, number: int, gradient: Value, y: Value, coefficients: list[Value]) -> Value:
     """Return dy."""
-    s, t, mean, b, c = coefficients
-    dz = sloped(builder, number, multiply_add(builder, y, s, t), gradient)
-    return multiply_add(builder, s, dz, multiply_add(builder, b, builder.fsub(y, mean), c))
+    dz, deviation = gradient_and_deviation(builder, number, gradient, y, coefficients)
+    s, b, c = coefficients[0], coefficients[3], coefficients[4]
+    return multiply_add(builder, s, dz, multiply_add(builder, b, deviation, c))

@@ -1,12 +1,13 @@
 """Norm and activation on a few rows of pixels of all channels, which lie in the caches; see ``formulas.py``."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from numba import njit
 from numba.extending import intrinsic
 
-from training.kernels.activations import HSWISH, NONE, RELU, activated, sloped
-from training.kernels.formulas import coefficients_at, gradient_of
+from training.kernels.activations import HSWISH, NONE, RELU, activated
+from training.kernels.formulas import coefficients_at, gradient_and_deviation, gradient_of
 from training.kernels.vectors import (
     FLOAT_BYTES,
     Builder,
@@ -82,6 +83,16 @@ def _differentiate_rows(
     return intrinsic_of(build, lanes, activation, gradient, y, coefficients, dy, rows, channels)
 
 
+def _add_sums(builder: Builder, sums: Value, step: Value, width: int, values: Sequence[tuple[Value, Value]]) -> None:
+    """Add Σ a and Σ a·b of a block's rows to float sums, ``step`` bytes apart."""
+    places = (sums, builder.add(sums, step))
+    first, second = (load(builder, place, width) for place in places)
+    for a, b in values:
+        first, second = builder.fadd(first, a), multiply_add(builder, a, b, second)
+    store(builder, first, places[0])
+    store(builder, second, places[1])
+
+
 @intrinsic
 def sum_rows(context: Any, lanes: Any, y: Any, shift: Any, sums: Any, rows: Any, channels: Any) -> Any:
     """Add the values of some rows less their shift, and the squares of that."""
@@ -90,15 +101,14 @@ def sum_rows(context: Any, lanes: Any, y: Any, shift: Any, sums: Any, rows: Any,
     def build(builder: Builder, _: Value, y: Value, shift: Value, sums: Value, rows: Value, channels: Value) -> None:
         def block(width: int, count: int, offset: Value, at: Value) -> None:
             step = builder.mul(channels, integer(FLOAT_BYTES))
-            places = [builder.add(sums, at), builder.add(builder.add(sums, step), at)]
-            first, second = (load(builder, place, width) for place in places)
             least = load(builder, builder.add(shift, at), width)
-            for row in range(count):
+
+            def values(row: int) -> tuple[Value, Value]:
                 place = builder.add(y, moved(builder, offset, integer(row), step))
                 value = builder.fsub(load(builder, place, width), least)
-                first, second = builder.fadd(first, value), multiply_add(builder, value, value, second)
-            store(builder, first, places[0])
-            store(builder, second, places[1])
+                return value, value
+
+            _add_sums(builder, builder.add(sums, at), step, width, [values(row) for row in range(count)])
 
         over_rows(builder, lanes.count, rows, channels, block)
 
@@ -125,16 +135,14 @@ def _sum_gradient_rows(
 
         def block(width: int, count: int, offset: Value, at: Value) -> None:
             step = builder.mul(channels, integer(FLOAT_BYTES))
-            s, t, mean = coefficients_at(builder, width, builder.add(coefficients, at), step)[:3]
-            places = [builder.add(sums, at), builder.add(builder.add(sums, step), at)]
-            first, second = (load(builder, place, width) for place in places)
-            for row in range(count):
+            kept = coefficients_at(builder, width, builder.add(coefficients, at), step)
+
+            def values(row: int) -> tuple[Value, Value]:
                 place = moved(builder, offset, integer(row), step)
                 value, seen = (load(builder, builder.add(of, place), width) for of in (gradient, y))
-                dz = sloped(builder, activation.count, multiply_add(builder, seen, s, t), value)
-                first, second = builder.fadd(first, dz), multiply_add(builder, dz, builder.fsub(seen, mean), second)
-            store(builder, first, places[0])
-            store(builder, second, places[1])
+                return gradient_and_deviation(builder, activation.count, value, seen, kept)
+
+            _add_sums(builder, builder.add(sums, at), step, width, [values(row) for row in range(count)])
 
         over_rows(builder, lanes.count, rows, channels, block)
 
