@@ -70,6 +70,7 @@ _BAD_VALUES: list[tuple[str, object]] = [
     ("client.clip", -1.0),
     ("client.clip", float("nan")),
     ("client.label_smoothing", 1.0),
+    ("client.logit_adjustment", -0.5),
     ("server.largest_weight", 0.0),
     ("server.largest_weight", 1.0),
     ("server.momentum", 1.0),

@@ -20,6 +20,7 @@ from training.compute import macs_of
 from training.config import ClientConfig
 from training.cotraining import CoTrainingStep, InnerNetwork, distillation_loss
 from training.execution import Profile
+from training.loss import ClientLoss
 from training.work import CoTraining
 
 _CPU = torch.device("cpu")
@@ -92,6 +93,7 @@ def test_the_summed_gradient_is_that_of_extracted_networks_scattered_back(
         lambda architecture: InnerNetwork(space, architecture, network, Profile()),
         macs_of(space, outer),
         optimizer,
+        ClientLoss(config, space.classes, _CPU),
         config,
         Profile(),
         _CPU,

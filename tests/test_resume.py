@@ -200,6 +200,7 @@ def test_where_things_are_and_what_is_reported_change_without_a_remark(copy: Pat
         ("client.weight_decay", 0.0),
         ("client.clip", 1.0),
         ("client.label_smoothing", 0.1),
+        ("client.logit_adjustment", 0.5),
         ("server.largest_weight", 0.5),
         ("server.weight_by_examples", True),
         ("server.momentum", 0.5),

@@ -19,6 +19,7 @@ from training.config import ClientConfig
 from training.data.augment import Augmentation
 from training.data.images import ImageSet
 from training.execution import Precision, Profile
+from training.loss import ClientLoss
 from training.memory import OutOfMemoryError
 from training.messages import Task
 from training.step import EagerStep, RecordingError, ReplayedStep
@@ -200,7 +201,8 @@ class _Line:
                 parameter.copy_(torch.randn(parameter.shape, generator=generator))
         config = ClientConfig(**{"momentum": 0.0, "weight_decay": 0.0, "clip": 0.0, **client})  # type: ignore[arg-type]
         optimizer = make_optimizer(self.network, config, 0.1, fused=fused)
-        self.step = EagerStep(self.network, optimizer, config, Profile(precision, fused=fused), _CPU)
+        loss = ClientLoss(config, 3, _CPU)
+        self.step = EagerStep(self.network, optimizer, loss, config, Profile(precision, fused=fused), _CPU)
 
     def take(self, factor: float = 1.0) -> Tensor:
         images = torch.randn(8, 4, generator=torch.Generator().manual_seed(9)) * factor

@@ -24,6 +24,7 @@ from training.data.augment import Augmentation
 from training.data.batches import Batches
 from training.data.images import ImageSet, Normalisation
 from training.execution import Profile
+from training.loss import ClientLoss
 from training.memory import out_of_memory
 from training.messages import Task, Update, tensor_bytes
 from training.path_sampling import PathSamplingStep
@@ -75,6 +76,7 @@ class LocalTrainer:
         self._batches = Batches(
             recipe.config.batch, recipe.augmentation, recipe.normalisation, recipe.space.classes, layout
         )
+        self._loss = ClientLoss(recipe.config, recipe.space.classes, device)
         self._built: OrderedDict[tuple[Architecture, type[Work]], _Built] = OrderedDict()
         self._stream = _stream(device)
         self._recorder = CudaRecorder(self._stream) if recorder is None and self._stream is not None else recorder
@@ -99,6 +101,7 @@ class LocalTrainer:
     def _train(self, task: Task, data: ImageSet, cancelled: Callable[[], bool]) -> Update:
         built = self._network(task.architecture, type(task.work))
         _fill(built, task)
+        self._loss.begin(data.labels)
         generator = torch.Generator().manual_seed(task.seed)
         loss, taken = 0.0, 0
         started = time.monotonic()
@@ -161,10 +164,17 @@ class LocalTrainer:
             return _Built(weights, momentum, optimizer, self._co_training(architecture, network, optimizer))
         if work is PathSampling:
             sampled = PathSamplingStep(
-                recipe.space, architecture, network, optimizer, recipe.config, self._profile, self._device
+                recipe.space,
+                architecture,
+                network,
+                optimizer,
+                self._loss,
+                recipe.config,
+                self._profile,
+                self._device,
             )
             return _Built(weights, momentum, optimizer, sampled)
-        step: Step = EagerStep(network, optimizer, recipe.config, self._profile, self._device)
+        step: Step = EagerStep(network, optimizer, self._loss, recipe.config, self._profile, self._device)
         if graphs:
             if self._recorder is None:
                 raise ValueError(f"graphs are recorded on a GPU, not on {self._device}")
@@ -181,7 +191,7 @@ class LocalTrainer:
             return InnerNetwork(space, architecture, network, profile)
 
         macs = macs_of(space, architecture)
-        return CoTrainingStep(network, inner, macs, optimizer, self._recipe.config, profile, self._device)
+        return CoTrainingStep(network, inner, macs, optimizer, self._loss, self._recipe.config, profile, self._device)
 
 
 def _stream(device: torch.device) -> torch.cuda.Stream | None:

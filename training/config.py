@@ -114,6 +114,8 @@ class ClientConfig:
         weight_decay: on convolutions and linear layers; norms and biases have none.
         clip: largest norm of all gradients; 0 for none.
         label_smoothing: share of the target spread over all classes.
+        logit_adjustment: τ; every logit is raised by τ times the logarithm of its class's share of the client's images
+            while it trains, so that clients with other classes agree (FedLC); 0 for none.
     """
 
     epochs: int = 5
@@ -124,6 +126,7 @@ class ClientConfig:
     weight_decay: float = 5e-4
     clip: float = 10.0
     label_smoothing: float = 0.0
+    logit_adjustment: float = 0.0
 
     def __post_init__(self) -> None:
         positive = {"epochs": self.epochs, "batch_size": self.batch - 1, "lr": self.lr}
@@ -134,7 +137,7 @@ class ClientConfig:
         for name in ("momentum", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"client.{name} is {getattr(self, name)}; it must be from 0 to below 1")
-        for name in ("weight_decay", "clip"):
+        for name in ("weight_decay", "clip", "logit_adjustment"):
             if not getattr(self, name) >= 0:
                 raise UserError(f"client.{name} is {getattr(self, name)}; it must not be negative")
 

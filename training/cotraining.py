@@ -18,6 +18,7 @@ from training.compute import macs_of
 from training.config import ClientConfig
 from training.execution import Profile
 from training.inner import InnerWeights
+from training.loss import ClientLoss
 from training.randomness import torch_stream
 from training.step import Descent, runnable
 from training.work import CoTraining
@@ -59,7 +60,8 @@ class CoTrainingStep:
         inner: returns the network of an architecture inside it.
         macs: multiply–accumulates of the task's network.
         optimizer: updates the parameters.
-        config: label smoothing and clipping.
+        loss: of logits and labels.
+        config: clipping.
         profile: precision, and whether networks are compiled.
         device: where all of it is.
     """
@@ -70,13 +72,14 @@ class CoTrainingStep:
         inner: Callable[[Architecture], InnerNetwork],
         macs: int,
         optimizer: torch.optim.Optimizer,
+        loss: ClientLoss,
         config: ClientConfig,
         profile: Profile,
         device: torch.device,
     ) -> None:
         self._outer, self._inner, self._outer_macs, self._optimizer = outer, inner, macs, optimizer
         self._run = runnable(outer, profile)
-        self._criterion = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
+        self._criterion = loss
         self._descent = Descent(optimizer, config.clip, profile, device)
 
     def begin(self, work: CoTraining, seed: int) -> None:
@@ -90,7 +93,7 @@ class CoTrainingStep:
         self._optimizer.zero_grad(set_to_none=True)
         with self._descent.autocast():
             logits = self._run(images)
-            loss: Tensor = self._criterion(logits, labels)
+            loss = self._criterion(logits, labels)
         self._descent.backward(loss)
         self.macs += self._outer_macs
         targets = logits.detach()
@@ -105,7 +108,7 @@ class CoTrainingStep:
 
     def _loss(self, logits: Tensor, targets: Tensor, labels: Tensor) -> Tensor:
         share, temperature = self._work.distillation, self._work.temperature
-        own: Tensor = self._criterion(logits, labels)
+        own = self._criterion(logits, labels)
         if not share:
             return own
         return (1 - share) * own + share * distillation_loss(logits, targets, temperature)

@@ -23,6 +23,7 @@ from supernet.network import Network
 from supernet.space import SearchSpace
 from training.config import ClientConfig
 from training.execution import Profile
+from training.loss import ClientLoss
 from training.path_network import PathNetwork
 from training.paths import Path, Paths
 from training.randomness import torch_stream
@@ -142,7 +143,8 @@ class PathSamplingStep:
         architecture: the task's, around all paths.
         network: its module, whose parameters are those of the optimizer.
         optimizer: updates them; tensors that have no part in a step's path are left alone.
-        config: label smoothing and clipping, of the weights.
+        loss: of logits and labels.
+        config: clipping, of the weights' gradients.
         profile: precision, and whether modules are compiled.
         device: where all of it is.
     """
@@ -153,13 +155,14 @@ class PathSamplingStep:
         architecture: Architecture,
         network: Network,
         optimizer: torch.optim.Optimizer,
+        loss: ClientLoss,
         config: ClientConfig,
         profile: Profile,
         device: torch.device,
     ) -> None:
         self._weights, self._optimizer, self._device = network, optimizer, device
         self._network = PathNetwork(space, architecture, network, profile)
-        self._criterion = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
+        self._criterion = loss
         self._descent = Descent(optimizer, config.clip, profile, device)
 
     def begin(self, work: PathSampling, seed: int) -> None:
@@ -180,7 +183,7 @@ class PathSamplingStep:
         gates = torch.ones(len(gated), device=self._device, requires_grad=True)
         with self._descent.autocast():
             outputs = self._network(images, path, dict(zip(gated, gates.unbind(), strict=True)))
-            loss: Tensor = self._criterion(outputs, labels)
+            loss = self._criterion(outputs, labels)
         self._descent.backward(loss)
         self._network.hand_over()
         # Without a gradient where all of them are skipped.

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from supernet.errors import UserError
 from training.config import ClientConfig
 from training.execution import Profile
+from training.loss import ClientLoss
 from training.memory import tells_of_memory
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -79,7 +80,8 @@ class EagerStep:
     Args:
         network: the network, its parameters those of the optimizer.
         optimizer: updates them.
-        config: label smoothing and clipping.
+        loss: of logits and labels.
+        config: clipping.
         profile: precision, and whether the network is compiled.
         device: where all of it is.
     """
@@ -88,6 +90,7 @@ class EagerStep:
         self,
         network: nn.Module,
         optimizer: torch.optim.Optimizer,
+        loss: ClientLoss,
         config: ClientConfig,
         profile: Profile,
         device: torch.device,
@@ -95,7 +98,7 @@ class EagerStep:
         self._network = network
         self._run = runnable(network, profile)
         self._optimizer = optimizer
-        self._criterion = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
+        self._criterion = loss
         self._descent = Descent(optimizer, config.clip, profile, device)
 
     def begin(self) -> None:
@@ -106,7 +109,7 @@ class EagerStep:
         """Take one step; return the mean loss."""
         self._optimizer.zero_grad(set_to_none=True)
         with self._descent.autocast():
-            loss: Tensor = self._criterion(self._run(images), labels)
+            loss = self._criterion(self._run(images), labels)
         self._descent.backward(loss)
         self._descent.update(self._network.parameters())
         return loss.detach()
