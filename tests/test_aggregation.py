@@ -14,7 +14,7 @@ from supernet.architecture import Architecture
 from supernet.genes import intersection
 from supernet.space import SearchSpace, StageSpec, StemSpec
 from supernet.weights import Tensors, extract
-from training.aggregation import Fold, _parts, maxnet_weights
+from training.aggregation import Fold, ServerStep, _parts, maxnet_weights
 
 Contribution = tuple[Architecture, Mapping[str, Tensor], float]
 
@@ -119,13 +119,14 @@ def test_server_momentum_moves_covered_entries_only_as_computed_by_hand() -> Non
     for mean in (3.0, 5.0):
         fold = Fold(MICRO, tensors)
         fold.add(smallest(), _constant(smallest(), mean), 0.4)
-        fold.merge_into(tensors, velocity, momentum=0.5)
+        fold.merge_into(tensors, velocity, ServerStep(0.5))
     # v = 0.5·0.5 + (3 − 2) = 1.25, x = 3.25; then v = 0.5·1.25 + (5 − 3.25) = 2.375, x = 5.625.
     name = "head.last.norm.weight"
-    assert velocity[name].tolist() == [2.375] * 16 + [0.5] * 16
+    assert velocity[name].tolist() == [2.375] * 16 + [0.125] * 16
     assert tensors[name].tolist() == [5.625] * 16 + [2.0] * 16
     assert (tensors["stages.0.1.expand.conv.weight"] == 2).all()
-    assert (velocity["stages.0.1.expand.conv.weight"] == 0.5).all()
+    # What nobody covers is not moved, and its velocity fades instead of coming back stale.
+    assert (velocity["stages.0.1.expand.conv.weight"] == 0.125).all()
 
 
 def test_without_momentum_a_velocity_of_zero_gives_the_mean() -> None:
@@ -133,7 +134,7 @@ def test_without_momentum_a_velocity_of_zero_gives_the_mean() -> None:
     velocity = {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
     fold = Fold(MICRO, tensors)
     fold.add(largest(), update, 1.0)
-    fold.merge_into(tensors, velocity, momentum=0.0)
+    fold.merge_into(tensors, velocity)
     for name, tensor in tensors.items():
         torch.testing.assert_close(tensor, update[name], atol=1e-6, rtol=1e-6)
 
@@ -308,7 +309,7 @@ def test_a_fold_of_many_rounds_gives_in_each_the_bytes_of_a_fresh_one(
             for architecture, update, weight in contributions:
                 fold.add(architecture, update, weight)
             assert fold.updates == len(contributions)
-            fold.merge_into(tensors, velocity, momentum or 0.0)
+            fold.merge_into(tensors, velocity, ServerStep(momentum or 0.0))
             assert fold.updates == 0
             ends.append((tensors, velocity or {}))
         (tensors, velocity), (fresh_tensors, fresh_velocity) = ends
@@ -323,9 +324,27 @@ def test_an_empty_fold_changes_nothing_whatever_it_held_before() -> None:
     fold.merge_into(tensors)
     velocity = random_tensors(2)
     fold.merge_into(tensors)
-    fold.merge_into(tensors, velocity, 0.5)
+    fold.merge_into(tensors, velocity, ServerStep(0.5))
     assert same_bytes(tensors, random_tensors(1))
-    assert same_bytes(velocity, random_tensors(2))
+    assert same_bytes(velocity, {name: 0.5 * tensor for name, tensor in random_tensors(2).items()})
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@given(rate=st.floats(0.1, 3.0), seed=st.integers(0, 1000))
+@settings(max_examples=3)
+def test_a_server_rate_moves_overlapping_slices_as_entry_by_entry(momentum: float, rate: float, seed: int) -> None:
+    chosen = [largest(), smallest(), *random_architectures(2, seed)]
+    contributions = [(own, _subnet(own, seed + number), 1.0 + number) for number, own in enumerate(chosen)]
+    before = random_tensors(0)
+    tensors, velocity = random_tensors(0), random_tensors(7)
+    fold = Fold(MICRO, tensors)
+    for architecture, update, weight in contributions:
+        fold.add(architecture, update, weight)
+    fold.merge_into(tensors, velocity if momentum else None, ServerStep(momentum, rate))
+    for name in ("stages.0.1.expand.conv.weight", "stages.0.0.depthwise.conv.weight", "head.last.norm.weight"):
+        step = _slow_mean(name, before[name], contributions) - before[name].double()
+        moved = momentum * random_tensors(7)[name].double() + step if momentum else step
+        torch.testing.assert_close(tensors[name].double(), before[name] + rate * moved, rtol=1e-4, atol=1e-5)
 
 
 _edges = st.integers(0, 4).flatmap(lambda start: st.tuples(st.just(start), st.integers(start + 1, 5)))

@@ -36,7 +36,7 @@ from supernet.architecture import Architecture
 from supernet.errors import UserError
 from supernet.weights import Tensors, extract, views
 from training.accountant import PrivacyConfig
-from training.aggregation import Fold
+from training.aggregation import AVERAGING, Fold, ServerStep
 from training.answers import Answers, RoundPlan
 from training.checkpoint import load_checkpoint, newest_checkpoint
 from training.clients import ClientsConfig
@@ -74,7 +74,7 @@ def _merged(
     told = Answers(plan, Fold(MICRO, tensors), by_examples=False, clip=clip)
     for answer in answers:
         told.take(answer)
-    told.fold.step_into(tensors, None, 0.0, noise)
+    told.fold.step_into(tensors, None, AVERAGING, noise)
     return tensors, told
 
 
@@ -89,7 +89,7 @@ def _sums(plan: RoundPlan, answers: Sequence[Update | Failure], clip: float) -> 
     told = Answers(plan, fold, by_examples=False, clip=clip)
     for answer in answers:
         told.take(answer)
-    fold.step_into(random_tensors(0), None, 0.0, look)
+    fold.step_into(random_tensors(0), None, AVERAGING, look)
     return seen
 
 
@@ -277,12 +277,11 @@ def test_the_noisy_mean_step_goes_into_the_velocity() -> None:
     tensors, velocity = random_tensors(0), random_tensors(7)
     told = Answers(plan, Fold(MICRO, tensors), by_examples=False, clip=2.0)
     told.take(update)
-    told.fold.step_into(tensors, velocity, 0.5, Noise(_KEY, 1, 0.1))
+    told.fold.step_into(tensors, velocity, ServerStep(0.5), Noise(_KEY, 1, 0.1))
     cover = _cover(plan)
     for name, before in random_tensors(0).items():
-        speed = torch.where(
-            cover[name] > 0, 0.5 * random_tensors(7)[name] + (still[name] - before), random_tensors(7)[name]
-        )
+        faded = 0.5 * random_tensors(7)[name]
+        speed = torch.where(cover[name] > 0, faded + (still[name] - before), faded)
         torch.testing.assert_close(velocity[name], speed, atol=1e-6, rtol=1e-5)
         expected = torch.where(cover[name] > 0, before + speed, before)
         torch.testing.assert_close(tensors[name], expected, atol=1e-6, rtol=1e-5)

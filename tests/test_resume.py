@@ -204,6 +204,7 @@ def test_where_things_are_and_what_is_reported_change_without_a_remark(copy: Pat
         ("server.largest_weight", 0.5),
         ("server.weight_by_examples", True),
         ("server.momentum", 0.5),
+        ("server.lr", 0.5),
         ("evaluation.every", 1),
         ("evaluation.probes", 2),
         ("evaluation.calibration_images", 32),

@@ -1,5 +1,6 @@
 """Aggregation: a weighted mean over the clients whose slice covers an entry, as a streaming fold."""
 
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -30,6 +31,26 @@ def maxnet_weights(macs: Sequence[int], beta: float) -> list[float]:
     weights = [others] * len(macs)
     weights[max(range(len(macs)), key=lambda index: macs[index])] = beta
     return weights
+
+
+@dataclasses.dataclass(frozen=True)
+class ServerStep:
+    """How the server moves the supernet by the clients' mean step Δ: v ← μ·v + Δ, x ← x + η·v.
+
+    FedAvgM (Hsu et al., 2019) with the server rate η of FedOpt (Reddi et al., 2021). Entries that no client of a round
+    covers keep their bytes; their velocity fades as all others do, so that none comes back stale.
+
+    Attributes:
+        momentum: μ; a steady Δ moves the supernet by η·Δ / (1 − μ) a round.
+        rate: η; 1 without momentum is plain averaging.
+    """
+
+    momentum: float = 0.0
+    rate: float = 1.0
+
+
+#: The supernet becomes the clients' mean.
+AVERAGING = ServerStep()
 
 
 class Fold:
@@ -79,31 +100,32 @@ class Fold:
             self._filled.add(name)
         self.updates += 1
 
-    def merge_into(self, tensors: Tensors, velocity: Tensors | None = None, momentum: float = 0.0) -> None:
-        """Replace every covered entry of ``tensors`` by the mean; untouched entries keep their bytes.
+    def merge_into(self, tensors: Tensors, velocity: Tensors | None = None, server: ServerStep = AVERAGING) -> None:
+        """Move every covered entry of ``tensors`` towards the mean; untouched entries keep their bytes.
 
-        With ``velocity`` the server keeps momentum on covered entries (FedAvgM, Hsu et al. 2019):
-        v ← momentum·v + (mean − x), x ← x + v. The fold is empty afterwards.
+        Plain averaging replaces entries by the mean. ``velocity`` is the server's, None without momentum. The fold is
+        empty afterwards.
         """
         for name, tensor in tensors.items():
-            sums = self._sums[name]
+            sums, own = self._sums[name], _faded(velocity, name, server)
             for part, cover in _parts(self._weights[name], tensor.device):
-                if velocity is None:
+                if own is None and server.rate == 1:
                     torch.div(sums[part], cover, out=tensor[part])
                     continue
                 step = sums[part].div_(cover).sub_(tensor[part])
-                tensor[part] += velocity[name][part].mul_(momentum).add_(step)
+                _move(tensor[part], step, None if own is None else own[part], server)
         self._empty()
 
     def step_into(
-        self, tensors: Tensors, velocity: Tensors | None, momentum: float, disturb: Disturb | None = None
+        self, tensors: Tensors, velocity: Tensors | None, server: ServerStep, disturb: Disturb | None = None
     ) -> None:
         """Move every covered entry by the sum of the steps over the covering weights; others keep their bytes.
 
-        ``disturb`` changes the sums of every tensor with a covered entry in place, before they are divided. With
-        ``velocity``: v ← momentum·v + mean step, x ← x + v. The fold is empty afterwards.
+        ``disturb`` changes the sums of every tensor with a covered entry in place, before they are divided.
+        ``velocity`` is the server's, None without momentum. The fold is empty afterwards.
         """
         for name, tensor in tensors.items():
+            own = _faded(velocity, name, server)
             if not self._weights[name]:
                 continue
             sums = self._sums[name]
@@ -112,8 +134,7 @@ class Fold:
             if disturb is not None:
                 disturb(name, sums)
             for part, cover in _parts(self._weights[name], tensor.device):
-                step = sums[part].div_(cover)
-                tensor[part] += step if velocity is None else velocity[name][part].mul_(momentum).add_(step)
+                _move(tensor[part], sums[part].div_(cover), None if own is None else own[part], server)
         self._empty()
 
     def _slices(self, architecture: Architecture) -> Mapping[str, Slices]:
@@ -128,6 +149,16 @@ class Fold:
         self._filled.clear()
         self._owned.clear()
         self.updates = 0
+
+
+def _faded(velocity: Tensors | None, name: str, server: ServerStep) -> Tensor | None:
+    """Return the velocity of a tensor, multiplied by the momentum in place; None where none is kept."""
+    return None if velocity is None else velocity[name].mul_(server.momentum)
+
+
+def _move(entries: Tensor, step: Tensor, velocity: Tensor | None, server: ServerStep) -> None:
+    """Move entries by a mean step, or by the velocity once the step is added to it, in place."""
+    entries.add_(step if velocity is None else velocity.add_(step), alpha=server.rate)
 
 
 def _parts(weights: Mapping[_Bounds, float], device: torch.device) -> Iterator[tuple[Slices, Tensor]]:

@@ -147,6 +147,10 @@ class ClientConfig:
         return DEFAULT_BATCH if self.batch_size is None else self.batch_size
 
 
+#: Of a server's rate: beyond it nothing has been seen to train.
+_LARGEST_SERVER_RATE = 10.0
+
+
 @dataclasses.dataclass(frozen=True)
 class ServerConfig:
     """Aggregation.
@@ -154,18 +158,23 @@ class ServerConfig:
     Attributes:
         largest_weight: β of the largest network in the first round; falls to 1/clients over 80 % of the rounds.
         weight_by_examples: multiply every client's weight by its number of images.
-        momentum: of the server (FedAvgM); 0 for plain averaging.
+        momentum: of the server (FedAvgM), μ; steps add up to 1/(1 − μ) times their size, which lr 1 − μ makes up for; 0
+            for none.
+        lr: share of the clients' mean step that the supernet is moved by; 1 with momentum 0 is plain averaging.
     """
 
     largest_weight: float = 0.9
     weight_by_examples: bool = False
     momentum: float = 0.0
+    lr: float = 1.0
 
     def __post_init__(self) -> None:
         if not 0 < self.largest_weight < 1:
             raise UserError(f"server.largest_weight is {self.largest_weight}; it must be between 0 and 1")
         if not 0 <= self.momentum < 1:
             raise UserError(f"server.momentum is {self.momentum}; it must be from 0 to below 1")
+        if not 0 < self.lr <= _LARGEST_SERVER_RATE:
+            raise UserError(f"server.lr is {self.lr}; it must be above 0 and up to {_LARGEST_SERVER_RATE:g}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,7 +18,7 @@ from supernet.probes import exists
 from supernet.space import SearchSpace
 from supernet.weights import Tensors, views
 from training.accountant import exposure_after, guarantee
-from training.aggregation import Fold
+from training.aggregation import Fold, ServerStep
 from training.answers import Answers, RoundPlan
 from training.checkpoint import checkpoint_folder, save_checkpoint
 from training.checkpoint_state import Best, RunState
@@ -271,16 +271,17 @@ def _quorum(run: Run, plan: RoundPlan) -> int:
 
 
 def _merge(run: Run, answers: Answers, models: Models) -> None:
-    momentum, privacy, plan, fold = run.config.server.momentum, run.config.privacy, answers.plan, answers.fold
+    privacy, plan, fold = run.config.privacy, answers.plan, answers.fold
+    server = ServerStep(run.config.server.momentum, run.config.server.lr)
     for name, branch in answers.branches.items():
         branch.merge_into(models.tensors(name))
     if not privacy.clip:
-        fold.merge_into(models.supernet, models.velocity, momentum)
+        fold.merge_into(models.supernet, models.velocity, server)
         return
     # The most that one client can change the weighted sum by is the clip times the largest weight.
     deviation = privacy.noise * privacy.clip * max(plan.weights.values())
     noise = None if run.noise_key is None else Noise(run.noise_key, plan.number, deviation)
-    fold.step_into(models.supernet, models.velocity, momentum, noise)
+    fold.step_into(models.supernet, models.velocity, server, noise)
 
 
 def _probes_due(run: Run, state: RunState) -> bool:

@@ -100,7 +100,7 @@ ALWAYS = (
     *("data.images", "partition.scheme"),
     *(f"clients.{name}" for name in ("count", "per_round", "max_macs", "max_memory", "macs_distribution")),
     *(f"clients.{name}" for name in ("max_latency", "latency_table", "file", "data")),
-    *("client.", "server.momentum", "privacy.clip", "privacy.noise"),
+    *("client.", "server.momentum", "server.lr", "privacy.clip", "privacy.noise"),
     *(f"evaluation.{name}" for name in ("every", "calibration_images", "batch_size")),
     *("checkpoint.", "tracking.", "execution."),
 )
