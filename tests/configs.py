@@ -13,7 +13,14 @@ from training.config import (
 )
 from training.execution import ExecutionConfig
 from training.flower.settings import FlowerConfig
-from training.methods.settings import CoTrainConfig, DecNasConfig, DeepFedNasConfig, DfnasConfig, FedAvgConfig
+from training.methods.settings import (
+    CoTrainConfig,
+    DecNasConfig,
+    DeepFedNasConfig,
+    DfnasConfig,
+    FedAvgConfig,
+    FedParetoConfig,
+)
 from training.partition import PartitionConfig
 
 #: No field has its default value.
@@ -38,6 +45,7 @@ OTHER = RunConfig(
     client=ClientConfig(2, 32, 0.025, "step", 0.5, 1e-4, 1.0, 0.1, 0.5),
     # Weights by examples are refused beside privacy.
     server=ServerConfig(0.75, False, 0.9, 0.5),
+    fedpareto=FedParetoConfig(2.0, 1.0),
     deepfednas=DeepFedNasConfig("uniform"),
     fedavg=FedAvgConfig("network.json"),
     cotrain=CoTrainConfig("extremes", 0.25, 2.0),

@@ -12,7 +12,7 @@ from cache.progress import Listener
 from training.clients import ClientsConfig
 from training.config import CheckpointConfig, EvaluationConfig, RunConfig
 from training.methods.coincidence import coincides, normal_form
-from training.methods.settings import CoTrainConfig, DeepFedNasConfig
+from training.methods.settings import CoTrainConfig, DeepFedNasConfig, FedParetoConfig
 from training.setup import new_run
 
 
@@ -72,6 +72,10 @@ def test_a_small_cache_leaves_less_to_choose_from(entries: int | None) -> None:
     )
     assert same(every, extremes) == (entries in (1, 2))
     assert same(every, largest) == (entries == 1)
-    uniform = RunConfig(deepfednas=DeepFedNasConfig("uniform"))
-    assert same(RunConfig(), uniform) == (entries == 1)
-    assert not same(RunConfig(), dataclasses.replace(uniform, seed=1))
+    own, uniform = (
+        RunConfig(method="deepfednas", deepfednas=settings)
+        for settings in (DeepFedNasConfig(), DeepFedNasConfig("uniform"))
+    )
+    assert same(own, uniform) == (entries == 1)
+    assert not same(own, dataclasses.replace(uniform, seed=1))
+    assert same(RunConfig(), RunConfig(fedpareto=FedParetoConfig(1.0, 1.0))) == (entries == 1)

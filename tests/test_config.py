@@ -75,6 +75,8 @@ _BAD_VALUES: list[tuple[str, object]] = [
     ("server.largest_weight", 1.0),
     ("server.momentum", 1.0),
     ("server.lr", 0.0),
+    ("fedpareto.power_first", 21.0),
+    ("fedpareto.power_last", float("nan")),
     ("server.lr", 11.0),
     ("privacy.clip", -0.5),
     ("privacy.clip", float("nan")),

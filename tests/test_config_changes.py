@@ -1,5 +1,6 @@
 """What of a run's configuration may change when it is resumed."""
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from configs import OTHER
 from training.accountant import PrivacyConfig
 from training.config import RunConfig, config_to_mapping
 from training.config_changes import RESUME_MAY_ADAPT, RESUME_MAY_CHANGE, changed_fields
+from training.methods.defaults import with_method_defaults
 from training.methods.settings import DeepFedNasConfig
 
 
@@ -116,10 +118,20 @@ def test_a_run_from_before_there_was_privacy_goes_on_without_it() -> None:
 
 
 def test_a_run_from_before_the_draw_was_balanced_does_not_change_it_unasked() -> None:
-    before = config_to_mapping(RunConfig())
+    before = config_to_mapping(RunConfig(method="deepfednas"))
     del before["deepfednas"]
-    assert changed_fields(before, config_to_mapping(RunConfig())) == [("deepfednas.draw", "uniform", "balanced")]
-    uniform = RunConfig(deepfednas=DeepFedNasConfig("uniform"))
+    balanced = config_to_mapping(RunConfig(method="deepfednas"))
+    assert changed_fields(before, balanced) == [("deepfednas.draw", "uniform", "balanced")]
+    uniform = RunConfig(method="deepfednas", deepfednas=DeepFedNasConfig("uniform"))
     assert changed_fields(before, config_to_mapping(uniform)) == []
     other = {**before, "method": "cotrain"}
     assert changed_fields(other, config_to_mapping(RunConfig(method="cotrain"))) == []
+
+
+def test_a_run_from_before_logits_were_adjusted_goes_on_without() -> None:
+    old = with_method_defaults(RunConfig(method="deepfednas"))
+    before = config_to_mapping(old)
+    del before["client"]["logit_adjustment"]
+    assert changed_fields(before, config_to_mapping(old)) == []
+    adjusted = dataclasses.replace(old, client=dataclasses.replace(old.client, logit_adjustment=1.0))
+    assert changed_fields(before, config_to_mapping(adjusted)) == [("client.logit_adjustment", 0.0, 1.0)]

@@ -58,7 +58,7 @@ def _resume(capsys: pytest.CaptureFixture[str], run: Path, *arguments: object) -
     return outcome
 
 
-@pytest.mark.parametrize("arguments", [("--rounds", 4), ("--compute", "400M")])
+@pytest.mark.parametrize("arguments", [("--rounds", 4), ("--compute", "250M")])
 def test_a_finished_run_goes_on_and_its_earlier_rounds_keep_their_bytes(
     capsys: pytest.CaptureFixture[str], run: Path, arguments: tuple[object, ...]
 ) -> None:
@@ -75,9 +75,9 @@ def test_a_finished_run_goes_on_and_its_earlier_rounds_keep_their_bytes(
     assert {name: after[name] for name in kept} == {name: before[name] for name in kept}
     # It is an ordinary run then: finished, and to be extended again.
     assert f"is finished after {counted(len(read_metrics(run)), 'round')}" in _resume(capsys, run).err
-    again = _resume(capsys, run, "--compute", "null", "--rounds", 9)
-    assert len(read_metrics(run)) == 9
-    assert "training ends after 9 rounds, not" in again.err
+    again = _resume(capsys, run, "--compute", "null", "--rounds", 30)
+    assert len(read_metrics(run)) == 30
+    assert "training ends after 30 rounds, not" in again.err
 
 
 def _train_on(run: Path, config: RunConfig, should_stop: Callable[[], bool]) -> None:
@@ -195,9 +195,19 @@ def test_a_length_that_leaves_nothing_to_train_or_ends_nothing_is_refused(
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({}, "the next learning rate is 0.025, not 0, the largest network's weight 0.508, not 0.333"),
-        ({"client": ClientConfig(1, 16, 0.05, "constant")}, "the learning rate stays 0.05, the largest"),
-        ({"client": ClientConfig(1, 16, 0.05, "step")}, "the next learning rate is 0.005, not 0.0005, the largest"),
+        (
+            {"method": "deepfednas"},
+            "the next learning rate is 0.025, not 0, the largest network's weight 0.508, not 0.333",
+        ),
+        (
+            {"method": "deepfednas", "client": ClientConfig(1, 16, 0.05, "constant")},
+            "the learning rate stays 0.05, the largest",
+        ),
+        (
+            {"method": "superfednas", "client": ClientConfig(1, 16, 0.05, "step")},
+            "the next learning rate is 0.005, not 0.0005, the largest",
+        ),
+        ({}, "the next learning rate is 0.025, not 0, the power of the draws 1.5, not 0\n"),
         ({"method": "fedavg"}, "the next learning rate is 0.025, not 0\n"),
     ],
 )

@@ -212,7 +212,7 @@ def test_compute_is_counted_and_ends_training_with_its_own_schedule(tmp_path: Pa
 def test_methods_that_private_rounds_do_not_describe_are_refused() -> None:
     from training.accountant import PrivacyConfig
 
-    with pytest.raises(UserError, match=r"method cotrain does not go with privacy\.clip; private are: deepfednas"):
+    with pytest.raises(UserError, match=r"method cotrain does not go with privacy\.clip; private are: fedpareto"):
         RunConfig(method="cotrain", privacy=PrivacyConfig(clip=1.0))
     method = _method(method="fedavg", privacy=PrivacyConfig(clip=1.0))
     assert not method.by_examples

@@ -19,6 +19,7 @@ from training.methods.settings import (
     DeepFedNasConfig,
     DfnasConfig,
     FedAvgConfig,
+    FedParetoConfig,
     MethodName,
 )
 from training.partition import PartitionConfig
@@ -113,7 +114,12 @@ def test_a_setting_that_would_be_ignored_is_refused_in_one_line_that_says_what_r
     "changes",
     [
         {},
-        {"deepfednas": DeepFedNasConfig("uniform"), "server": ServerConfig(0.3, weight_by_examples=True, momentum=0.5)},
+        {
+            "method": "deepfednas",
+            "deepfednas": DeepFedNasConfig("uniform"),
+            "server": ServerConfig(0.3, weight_by_examples=True, momentum=0.5),
+        },
+        {"fedpareto": FedParetoConfig(2.0, 1.0), "server": ServerConfig(weight_by_examples=True, lr=0.5)},
         {"method": "fedavg", "fedavg": FedAvgConfig("a.json")},
         {"method": "cotrain", "cotrain": CoTrainConfig("extremes", 0.3, 2.0), "evaluation": EvaluationConfig(probes=3)},
         {"method": "cotrain", "cotrain": CoTrainConfig("smallest")},

@@ -25,6 +25,7 @@ class RoundPlan:
         work: what clients do besides training it.
         branches: clients that train a network with weights of its own, and its name; all others train the supernet's.
         steps: most local steps of every client; empty where all take those of their epochs.
+        power: p of draws in proportion to MACs^−p; None where they are others.
     """
 
     number: int
@@ -35,6 +36,7 @@ class RoundPlan:
     work: Mapping[int, Work] = dataclasses.field(default_factory=dict)
     branches: Mapping[int, str] = dataclasses.field(default_factory=dict)
     steps: Mapping[int, int] = dataclasses.field(default_factory=dict)
+    power: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)

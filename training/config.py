@@ -24,6 +24,7 @@ from training.methods.settings import (
     DeepFedNasConfig,
     DfnasConfig,
     FedAvgConfig,
+    FedParetoConfig,
     MethodName,
 )
 from training.partition import PartitionConfig
@@ -41,7 +42,7 @@ EQUAL_COMPUTE = 0.01
 EngineName = Literal["in-process", "flower"]
 
 #: Methods whose rounds the account of privacy describes.
-PRIVATE_METHODS: tuple[MethodName, ...] = ("deepfednas", "superfednas", "fedavg")
+PRIVATE_METHODS: tuple[MethodName, ...] = ("fedpareto", "deepfednas", "superfednas", "fedavg")
 
 #: Methods whose result is one network, at its own MACs.
 SINGLE_METHODS: tuple[MethodName, ...] = ("fedavg", "dfnas", "decnas")
@@ -115,7 +116,8 @@ class ClientConfig:
         clip: largest norm of all gradients; 0 for none.
         label_smoothing: share of the target spread over all classes.
         logit_adjustment: τ; every logit is raised by τ times the logarithm of its class's share of the client's images
-            while it trains, so that clients with other classes agree (FedLC); 0 for none.
+            while it trains, so that clients with other classes agree (FedLC); 0 for none, and when left out 1 with
+            method fedpareto, 0 with others.
     """
 
     epochs: int = 5
@@ -126,7 +128,7 @@ class ClientConfig:
     weight_decay: float = 5e-4
     clip: float = 10.0
     label_smoothing: float = 0.0
-    logit_adjustment: float = 0.0
+    logit_adjustment: float | None = None
 
     def __post_init__(self) -> None:
         positive = {"epochs": self.epochs, "batch_size": self.batch - 1, "lr": self.lr}
@@ -137,14 +139,21 @@ class ClientConfig:
         for name in ("momentum", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"client.{name} is {getattr(self, name)}; it must be from 0 to below 1")
-        for name in ("weight_decay", "clip", "logit_adjustment"):
+        for name in ("weight_decay", "clip"):
             if not getattr(self, name) >= 0:
                 raise UserError(f"client.{name} is {getattr(self, name)}; it must not be negative")
+        if not 0 <= self.adjustment < math.inf:
+            raise UserError(f"client.logit_adjustment is {self.logit_adjustment}; it must not be negative")
 
     @property
     def batch(self) -> int:
         """Images a step."""
         return DEFAULT_BATCH if self.batch_size is None else self.batch_size
+
+    @property
+    def adjustment(self) -> float:
+        """The adjustment τ of logits."""
+        return 0.0 if self.logit_adjustment is None else self.logit_adjustment
 
 
 #: Of a server's rate: beyond it nothing has been seen to train.
@@ -258,10 +267,11 @@ class RunConfig:
         compute: MACs of all clients' forward passes that training may take, e.g. 50T; ends a run in place of rounds.
         seed: of every random draw of the run.
         engine: in-process (all clients simulated here) or flower (real ones, connected to a SuperLink).
-        method: deepfednas (one network a client, drawn from the cache), superfednas (drawn at random from the space),
-            fedavg (one fixed network), cotrain (several networks a client in every step), dfnas (one network, searched
-            while it is trained), decnas (one network, shrunk to a budget by candidates on groups of clients, then
-            trained for the rounds).
+        method: fedpareto (one network a client, drawn from the cache, small ones first), deepfednas (the cache's
+            largest and smallest in every round, others drawn), superfednas (drawn at random from the space), fedavg
+            (one fixed network), cotrain (several networks a client in every step), dfnas (one network, searched while
+            it is trained), decnas (one network, shrunk to a budget by candidates on groups of clients, then trained for
+            the rounds).
         device: auto, cpu, cuda or cuda:N.
         precision: fp32, tf32, bf16 or fp16, or auto: the fastest of those that keep the accuracy (all but fp16,
             which older GPUs are measured with in place of bf16).
@@ -270,6 +280,7 @@ class RunConfig:
         clients: the federation.
         client: local training.
         server: aggregation.
+        fedpareto: the method fedpareto.
         deepfednas: the method deepfednas.
         fedavg: the network of the method fedavg.
         cotrain: the method cotrain.
@@ -292,7 +303,7 @@ class RunConfig:
     compute: str | None = None
     seed: int = 0
     engine: EngineName = "in-process"
-    method: MethodName = "deepfednas"
+    method: MethodName = "fedpareto"
     device: str = "auto"
     precision: PrecisionChoice = "auto"
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
@@ -300,6 +311,7 @@ class RunConfig:
     clients: ClientsConfig = dataclasses.field(default_factory=ClientsConfig)
     client: ClientConfig = dataclasses.field(default_factory=ClientConfig)
     server: ServerConfig = dataclasses.field(default_factory=ServerConfig)
+    fedpareto: FedParetoConfig = dataclasses.field(default_factory=FedParetoConfig)
     deepfednas: DeepFedNasConfig = dataclasses.field(default_factory=DeepFedNasConfig)
     fedavg: FedAvgConfig = dataclasses.field(default_factory=FedAvgConfig)
     cotrain: CoTrainConfig = dataclasses.field(default_factory=CoTrainConfig)

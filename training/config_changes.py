@@ -42,8 +42,9 @@ RESUME_MAY_ADAPT = (
 #: What ends a run, which may be given more; the user is told what that does to the schedules.
 RESUME_MAY_EXTEND = ("rounds", "compute")
 
-#: What deepfednas did before there was a choice.
-_BEFORE = {"deepfednas": {"draw": "uniform"}}
+#: What runs did before there was a choice: all of them, and those of a method.
+_BEFORE = {"client.logit_adjustment": 0.0}
+_BEFORE_BY_METHOD = {"deepfednas": {"deepfednas.draw": "uniform"}}
 
 
 def changed_fields(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
@@ -53,7 +54,7 @@ def changed_fields(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[
     did. Copies of files that a run keeps are the same wherever its folder is.
     """
     defaults = by_full_name(config_to_mapping(RunConfig()))
-    did = by_full_name(_BEFORE if before.get("method") == "deepfednas" else {})
+    did = _BEFORE | _BEFORE_BY_METHOD.get(str(before.get("method")), {})
     old, new = (by_full_name(portable(mapping)) for mapping in (before, after))
     old, new = {**defaults, **did, **old}, {**defaults, **new}
     return [

@@ -59,9 +59,11 @@ def _schedule_words(old: RoundPlan, new: RoundPlan) -> str:
     words = f"the next learning rate is {new.learning_rate:.3g}, not {old.learning_rate:.3g}"
     if old.learning_rate == new.learning_rate:
         words = f"the learning rate stays {new.learning_rate:.3g}"
-    if old.beta is None or new.beta is None:
-        return words
-    return f"{words}, the largest network's weight {new.beta:.3g}, not {old.beta:.3g}"
+    if old.beta is not None and new.beta is not None:
+        words += f", the largest network's weight {new.beta:.3g}, not {old.beta:.3g}"
+    if old.power is not None and new.power is not None:
+        words += f", the power of the draws {new.power:.3g}, not {old.power:.3g}"
+    return words
 
 
 def _length(config: RunConfig) -> str:

@@ -25,7 +25,7 @@ class ClientLoss:
     """
 
     def __init__(self, config: ClientConfig, classes: int, device: torch.device) -> None:
-        self._smoothing, self._adjustment = config.label_smoothing, config.logit_adjustment
+        self._smoothing, self._adjustment = config.label_smoothing, config.adjustment
         # Always the same memory: a recorded step reads it where it was.
         self._shift = torch.zeros(classes, device=device) if self._adjustment else None
 

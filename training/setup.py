@@ -36,6 +36,7 @@ from training.initial import Beginning, beginning
 from training.inputs import INPUTS, anchored, check_paths, read_inputs, with_equal_inputs, with_own_inputs
 from training.interrupt import UNINTERRUPTED, Interruptible
 from training.methods.coincidence import coincides
+from training.methods.defaults import with_method_defaults
 from training.models import Branch
 from training.randomness import torch_stream
 from training.rounds import Run
@@ -100,7 +101,7 @@ def new_run(config: RunConfig, listener: Listener, link: Link | None = None) -> 
     space, inputs = load_space(config.space), read_inputs(config)
     begun = None if config.init is None else beginning(config.init, space)
     _check_files(config, space)
-    config = with_data_defaults(config, space)
+    config = with_method_defaults(with_data_defaults(config, space))
     if link is None:
         config = dataclasses.replace(config, data=with_validation(config.data, listener))
     config = anchored(dataclasses.replace(config, output=str(folder), device=str(device)))
@@ -233,7 +234,7 @@ def _completed(config: RunConfig, trained: Mapping[str, Any], space: SearchSpace
     if "kernels" not in trained["execution"]:
         # Runs of before there was a choice.
         config = dataclasses.replace(config, execution=dataclasses.replace(config.execution, kernels="torch"))
-    return with_data_defaults(config, space)
+    return with_method_defaults(with_data_defaults(config, space))
 
 
 def _with_profile(

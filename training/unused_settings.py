@@ -79,7 +79,8 @@ CONDITIONS: Mapping[str, Condition] = {
         lambda config: config.clients.file is None, "without clients.file, which has all limits"
     ),
     "server.largest_weight": _WEIGHING,
-    "server.weight_by_examples": _by_method("deepfednas", "superfednas"),
+    "server.weight_by_examples": _by_method("fedpareto", "deepfednas", "superfednas"),
+    "fedpareto.": _by_method("fedpareto"),
     "deepfednas.": _DRAWING,
     "fedavg.": _by_method("fedavg"),
     "cotrain.networks": _by_method("cotrain"),

@@ -3,7 +3,8 @@
 import dataclasses
 
 from training.config import EvaluationConfig, RunConfig
-from training.methods.settings import DeepFedNasConfig
+from training.methods.defaults import with_method_defaults
+from training.methods.settings import DeepFedNasConfig, FedParetoConfig
 from training.unused_settings import read_only
 
 #: Clients a round of which one has the largest network and one the smallest, so that nothing is left to draw.
@@ -27,7 +28,7 @@ def normal_form(config: RunConfig, entries: int | None = None) -> RunConfig:
         config: of a run.
         entries: of its cache, where that is known.
     """
-    config = read_only(config)
+    config = with_method_defaults(read_only(config))
     if coincides(config) is not None:
         config = dataclasses.replace(config, method="deepfednas")
     if entries == 1:
@@ -40,7 +41,7 @@ def normal_form(config: RunConfig, entries: int | None = None) -> RunConfig:
 
 def _with_one_entry(config: RunConfig) -> RunConfig:
     """Return a configuration whose cache is one network without what would choose between several."""
-    config = dataclasses.replace(config, deepfednas=DeepFedNasConfig())
+    config = dataclasses.replace(config, deepfednas=DeepFedNasConfig(), fedpareto=FedParetoConfig())
     if config.method != "cotrain":
         return config
     return read_only(dataclasses.replace(config, cotrain=dataclasses.replace(config.cotrain, networks="largest")))

@@ -7,11 +7,36 @@ from typing import Literal
 from supernet.errors import UserError
 from supernet.units import parse_quantity
 
-MethodName = Literal["deepfednas", "superfednas", "fedavg", "cotrain", "dfnas", "decnas"]
+MethodName = Literal["fedpareto", "deepfednas", "superfednas", "fedavg", "cotrain", "dfnas", "decnas"]
 
 CacheDraw = Literal["balanced", "uniform"]
 
 CoTrainedNetworks = Literal["all", "extremes", "largest", "smallest"]
+
+
+#: Draws in proportion to MACs^∓p of a larger p are of one entry all but always.
+_LARGEST_POWER = 20.0
+
+
+@dataclasses.dataclass(frozen=True)
+class FedParetoConfig:
+    """Networks drawn from the cache, small ones first.
+
+    Attributes:
+        power_first: p of the first round, whose clients draw entries in proportion to MACs^−p.
+        power_last: p of the last round; between them it is a line. 0 draws all alike, 1 gives all the same compute.
+    """
+
+    power_first: float = 3.0
+    power_last: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("power_first", "power_last"):
+            if not -_LARGEST_POWER <= getattr(self, name) <= _LARGEST_POWER:
+                raise UserError(
+                    f"fedpareto.{name} is {getattr(self, name)}; it must be from -{_LARGEST_POWER:g} to "
+                    f"{_LARGEST_POWER:g}"
+                )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,11 +7,13 @@ from training.methods.decnas.method import decnas
 from training.methods.deepfednas import deepfednas
 from training.methods.dfnas import dfnas
 from training.methods.fedavg import fedavg
+from training.methods.fedpareto import FedPareto
 from training.methods.protocol import Ground, Method
 from training.methods.settings import MethodName
 from training.methods.superfednas import superfednas
 
 METHODS: Mapping[MethodName, Callable[[Ground], Method]] = {
+    "fedpareto": FedPareto,
     "deepfednas": deepfednas,
     "superfednas": superfednas,
     "fedavg": fedavg,

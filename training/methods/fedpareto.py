@@ -1,0 +1,94 @@
+"""FedPareto: networks drawn from the Pareto cache, small ones first, large ones more and more; all clients weigh alike.
+
+A round of small networks costs little, and what they learn lies inside the large ones: their slices are prefixes. So
+most draws of a run's beginning are small, and at its end all entries are equally likely. The clients of a round draw
+from different parts of the distribution (stratified sampling), so that nearly every round has small and large ones.
+Which of this gained how much is in ``docs/recipe.md``.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from cache.entries import Entry
+from fitness.blocks import FloatArray
+from training.answers import RoundPlan
+from training.checkpoint_state import RunState
+from training.curriculum import runnable_entries
+from training.evaluation import choose_probes
+from training.extent import extent
+from training.methods.draws import drawn_clients, equal_plan
+from training.methods.protocol import Ground, SupernetMethod
+from training.methods.settings import FedParetoConfig
+from training.randomness import numpy_stream
+
+
+class FedPareto(SupernetMethod):
+    """Trains the whole supernet, one network a client.
+
+    Args:
+        ground: what to decide with.
+
+    Raises:
+        UserError: a client cannot run the smallest network of the cache.
+    """
+
+    def __init__(self, ground: Ground) -> None:
+        self._ground = ground
+        self._runnable = runnable_entries(ground.entries, ground.clients, ground.config.client.batch)
+        self._probes = choose_probes(ground.entries, ground.config.evaluation.probes)
+
+    @property
+    def by_examples(self) -> bool:
+        """Whether a client's update weighs as many times as it has images."""
+        return self._ground.config.server.weight_by_examples
+
+    def assign(self, state: RunState, available: Sequence[int]) -> RoundPlan:
+        """Return the plan of the round after ``state``."""
+        config = self._ground.config
+        drawn = drawn_clients(config, state, available)
+        power = power_at(config.fedpareto, extent(config, state).share)
+        generator = numpy_stream(config.seed, "curriculum", state.round + 1)
+        entries = stratified_draws([self._runnable[client] for client in drawn], power, generator)
+        plan = equal_plan(config, state, dict(zip(drawn, entries, strict=True)))
+        return dataclasses.replace(plan, power=power)
+
+    def probes(self, state: RunState) -> Sequence[Entry]:
+        """Return entries of the cache from its smallest to its largest."""
+        del state
+        return self._probes
+
+
+def power_at(settings: FedParetoConfig, share: float) -> float:
+    """Return p of draws in proportion to MACs^−p, once a ``share`` of the run is done: a line from first to last."""
+    return settings.power_first + (settings.power_last - settings.power_first) * share
+
+
+def stratified_draws(runnable: Sequence[Sequence[Entry]], power: float, generator: np.random.Generator) -> list[Entry]:
+    """Return one entry for each of m clients, each from another m-th of its own distribution.
+
+    Every client draws each of its entries with a probability in proportion to MACs^−``power``, as if it drew alone.
+
+    Args:
+        runnable: the entries that each client can run, by ascending MACs.
+        power: p.
+        generator: of the draws.
+    """
+    many = len(runnable)
+    places = (generator.permutation(many) + generator.random(many)) / many
+    return [_at(entries, power, place) for entries, place in zip(runnable, places, strict=True)]
+
+
+def draw_shares(entries: Sequence[Entry], power: float) -> FloatArray:
+    """Return the probability of every entry, in proportion to MACs^−``power``; shape (entries,)."""
+    # Relative to the largest, so that no power overflows.
+    weights = (np.array([entry.macs for entry in entries], dtype=float) / entries[-1].macs) ** -power
+    shares: FloatArray = weights / weights.sum()
+    return shares
+
+
+def _at(entries: Sequence[Entry], power: float, place: float) -> Entry:
+    """Return the entry at a place from 0 to 1 in the cumulative distribution."""
+    reached = np.cumsum(draw_shares(entries, power))
+    return entries[min(int(np.searchsorted(reached, place, side="right")), len(entries) - 1)]
