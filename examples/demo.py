@@ -1,6 +1,8 @@
 """The main job in one go, through the commands a user types: cache, federated training, two searches.
 
-Prints every command before it runs it, and ends with a table and the places of the plots and the run.
+Beside the two subnets stands what a user would do instead: each of the two networks trained by itself, with federated
+averaging and as much compute as the whole supernet, and a linear model on the pixels of all clients. Prints every
+command before it runs it, and ends with a table and the places of the plots and the run.
 """
 
 import argparse
@@ -14,14 +16,22 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from search.comparison.linear import linear_of
 from supernet.console import next_step, print_table, say
 from supernet.words import command as command_line
 from supernet.words import shell
+from training.run_folder import read_run_config
 
 SPACE = "mobilenet-tiny"
 BUDGETS = ("1M", "4M")
 CLIENTS = 10
-ROUNDS = 30
+ROUNDS = 100
+
+#: What all trainings share: the images, the clients and the local training.
+FEDERATION = (
+    "--space", SPACE, "--data.name", "digits", "--partition.scheme", "dirichlet", "--partition.alpha", "0.3",
+    "--clients.count", str(CLIENTS), "--clients.per-round", "5", "--client.epochs", "2",
+)  # fmt: skip
 
 
 def main() -> None:
@@ -31,15 +41,15 @@ def main() -> None:
     cache, run = output / "cache.jsonl", output / "run"
     run_command("build-cache", "--space", SPACE, "--entries", "30", "--output", str(cache),
                 "--plot", str(output / "front.png"), "--population", "100", "--generations", "100")  # fmt: skip
-    run_command("train-supernet", "--space", SPACE, "--cache", str(cache), "--output", str(run),
-                "--data.name", "digits", "--partition.scheme", "dirichlet", "--partition.alpha", "0.3",
-                "--clients.count", str(CLIENTS), "--clients.per-round", "5", "--rounds", str(ROUNDS),
-                "--client.epochs", "2", "--client.lr", "0.05", "--evaluation.every", "10")  # fmt: skip
+    run_command("train-supernet", *FEDERATION, "--cache", str(cache), "--output", str(run),
+                "--rounds", str(ROUNDS), "--evaluation.every", "20")  # fmt: skip
     pages = {budget: output / f"report-{budget}.html" for budget in BUDGETS}
     reports = [search(run, budget, output / f"subnet-{budget}", page) for budget, page in pages.items()]
+    alone = [train_alone(output, cache, budget, compute_of(run)) for budget in BUDGETS]
     plot = output / "accuracy.png"
-    plot_accuracy(plot, run, reports)
-    print_summary(reports)
+    plot_accuracy(plot, run, reports, alone)
+    print_summary(reports, alone)
+    say(f"a linear model on the pixels of all clients: test accuracy {linear_of(read_run_config(run)).test_accuracy:.1%}")
     say(f"run: {run}")
     say(f"front of the cache: {output / 'front.png'}")
     say(f"accuracy over MACs: {plot}")
@@ -76,8 +86,26 @@ def search(run: Path, budget: str, output: Path, page: Path) -> dict[str, Any]:
     return report
 
 
-def plot_accuracy(path: Path, run: Path, reports: list[dict[str, Any]]) -> None:
-    """Draw the probes' validation accuracies after the last round and the searched subnets' test accuracies."""
+def compute_of(run: Path) -> int:
+    """Return the multiply–accumulates of all clients' forward passes in a run."""
+    lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return sum(json.loads(line)["compute"] for line in lines)
+
+
+def train_alone(output: Path, cache: Path, budget: str, compute: int) -> dict[str, Any]:
+    """Train the network found for a budget by itself, with the compute of the supernet; return its report."""
+    found, run = output / f"subnet-{budget}" / "architecture.json", output / f"alone-{budget}"
+    run_command("train-supernet", *FEDERATION, "--cache", str(cache), "--output", str(run), "--method", "fedavg",
+                "--fedavg.architecture", str(found), "--compute", str(compute),
+                "--evaluation.every", "1000")  # fmt: skip
+    text = run_command("search-subnet", "--run", str(run), "--architecture", str(found), "--test",
+                       "--output", str(run / "subnet"), "--json", capture=True)  # fmt: skip
+    report: dict[str, Any] = json.loads(text)
+    return report
+
+
+def plot_accuracy(path: Path, run: Path, reports: list[dict[str, Any]], alone: list[dict[str, Any]]) -> None:
+    """Draw accuracies over MACs: probes on validation images, subnets and networks trained alone on test images."""
     last = json.loads((run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
     figure = Figure(figsize=(7.5, 4.5), layout="constrained", dpi=150)
     axes = figure.add_subplot()
@@ -91,6 +119,11 @@ def plot_accuracy(path: Path, run: Path, reports: list[dict[str, Any]]) -> None:
         [100 * report["test_accuracy"] for report in reports],
         marker="*", s=160, color="tab:red", zorder=3, label="searched subnets, test",
     )  # fmt: skip
+    axes.scatter(
+        [report["macs"] / 1e6 for report in alone],
+        [100 * report["test_accuracy"] for report in alone],
+        marker="x", s=60, color="tab:blue", zorder=3, label="each trained alone with the compute of all, test",
+    )  # fmt: skip
     axes.set_xlabel("MACs of one image (M)")
     axes.set_ylabel("accuracy (%)")
     axes.set_title("One supernet, a subnet for every budget")
@@ -99,9 +132,9 @@ def plot_accuracy(path: Path, run: Path, reports: list[dict[str, Any]]) -> None:
     figure.savefig(path)
 
 
-def print_summary(reports: list[dict[str, Any]]) -> None:
+def print_summary(reports: list[dict[str, Any]], alone: list[dict[str, Any]]) -> None:
     """Print one line a budget."""
-    columns = ("budget", "MACs", "params", "validation accuracy", "test accuracy")
+    columns = ("budget", "MACs", "params", "validation accuracy", "test accuracy", "trained alone, test")
     rows = [
         (
             f"{report['limits']['macs']:,}",
@@ -109,8 +142,9 @@ def print_summary(reports: list[dict[str, Any]]) -> None:
             f"{report['params']:,}",
             f"{report['validation_accuracy']:.1%}",
             f"{report['test_accuracy']:.1%}",
+            f"{single['test_accuracy']:.1%}",
         )
-        for report in reports
+        for report, single in zip(reports, alone, strict=True)
     ]
     print_table(f"{SPACE} on digits, {CLIENTS} clients, Dirichlet(0.3)", columns, rows, figures=0)
 

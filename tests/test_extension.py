@@ -207,7 +207,7 @@ def test_a_length_that_leaves_nothing_to_train_or_ends_nothing_is_refused(
             {"method": "superfednas", "client": ClientConfig(1, 16, 0.05, "step")},
             "the next learning rate is 0.005, not 0.0005, the largest",
         ),
-        ({}, "the next learning rate is 0.025, not 0, the power of the draws 1.5, not 0\n"),
+        ({}, "the next learning rate is 0.025, not 0, the power of the draws 1.5, not -1\n"),
         ({"method": "fedavg"}, "the next learning rate is 0.025, not 0\n"),
     ],
 )

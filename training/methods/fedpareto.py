@@ -1,7 +1,7 @@
 """FedPareto: networks drawn from the Pareto cache, small ones first, large ones more and more; all clients weigh alike.
 
 A round of small networks costs little, and what they learn lies inside the large ones: their slices are prefixes. So
-most draws of a run's beginning are small, and at its end all entries are equally likely. The clients of a round draw
+most draws of a run's beginning are small, and at its end most are large. The clients of a round draw
 from different parts of the distribution (stratified sampling), so that nearly every round has small and large ones.
 Which of this gained how much is in ``docs/recipe.md``.
 """

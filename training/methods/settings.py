@@ -24,11 +24,12 @@ class FedParetoConfig:
 
     Attributes:
         power_first: p of the first round, whose clients draw entries in proportion to MACs^−p.
-        power_last: p of the last round; between them it is a line. 0 draws all alike, 1 gives all the same compute.
+        power_last: p of the last round; between them it is a line. 1 gives all entries the
+            same compute, 0 draws all alike, and below 0 the large ones are drawn most.
     """
 
-    power_first: float = 3.0
-    power_last: float = 0.0
+    power_first: float = 4.0
+    power_last: float = -1.0
 
     def __post_init__(self) -> None:
         for name in ("power_first", "power_last"):
