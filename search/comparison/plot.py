@@ -31,6 +31,7 @@ def plot_rows(path: Path, title: str, rows: Sequence[Row], yardsticks: Sequence[
 
 
 def _draw(axes: "Axes", title: str, rows: Sequence[Row], yardsticks: Sequence[str]) -> None:
+    drawn_rows = []
     for row in rows:
         points = [
             (macs / 1e6, 100 * found.mean, 100 * found.deviation)
@@ -38,13 +39,14 @@ def _draw(axes: "Axes", title: str, rows: Sequence[Row], yardsticks: Sequence[st
             if macs is not None and found is not None
         ]
         if points:
-            _draw_row(axes, row.label, points, _style(row.label, yardsticks))
+            drawn_rows.append(_draw_row(axes, row.label, points, _style(row.label, yardsticks)))
     *fewer, most = sorted({row.seeds for row in rows}) or [0]
     spread = f"mean ± standard deviation of {' or '.join([*map(str, fewer), counted(most, 'seed')])}"
     axes.set(xlabel="MACs (M)", ylabel="test accuracy (%)", title=words(f"{title}: {spread}"))
     axes.grid(alpha=0.3)
     if rows:
-        axes.legend()
+        # In the order of the table.
+        axes.legend(handles=drawn_rows)
 
 
 def _style(label: str, yardsticks: Sequence[str]) -> dict[str, Any]:
@@ -55,11 +57,11 @@ def _style(label: str, yardsticks: Sequence[str]) -> dict[str, Any]:
     return {"marker": ".", "color": grey, "linestyle": dashes, "zorder": 1}
 
 
-def _draw_row(axes: "Axes", label: str, points: Sequence[tuple[float, float, float]], style: Mapping[str, Any]) -> None:
+def _draw_row(axes: "Axes", label: str, points: Sequence[tuple[float, float, float]], style: Mapping[str, Any]) -> Any:
+    """Draw one row; return what the legend shows of it."""
     macs, means, deviations = zip(*points, strict=True)
-    if label == row_label("linear") and style.get("color"):
-        # The same model at every budget: its own MACs are far to the left of all networks.
-        axes.axhline(means[0], label=words(f"{label} (at any budget)"), **{**style, "marker": ""})
-        axes.axhspan(means[0] - deviations[0], means[0] + deviations[0], color=style.get("color"), alpha=0.15, lw=0)
-    else:
-        axes.errorbar(macs, means, yerr=deviations, capsize=3, label=words(label), **style)
+    if label != row_label("linear") or "color" not in style:
+        return axes.errorbar(macs, means, yerr=deviations, capsize=3, label=words(label), **style)
+    # The same model at every budget: its own MACs are far to the left of all networks.
+    axes.axhspan(means[0] - deviations[0], means[0] + deviations[0], color=style["color"], alpha=0.15, lw=0)
+    return axes.axhline(means[0], label=words(f"{label} (at any budget)"), **{**style, "marker": ""})
