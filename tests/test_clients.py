@@ -51,6 +51,7 @@ def test_clients_that_are_away_are_not_drawn_and_fewer_may_be_there_than_are_wan
         ({"macs_distribution": "tiers"}, r"tiers draws from clients\.max_macs; list some"),
         ({"macs_distribution": "zipf", "max_macs": ("1M",)}, r"max_macs is \['1M'\]; zipf draws between two values"),
         ({"macs_distribution": "uniform", "max_macs": ("2M", "1M")}, "uniform draws between two values"),
+        ({"data": "pooled"}, r"clients\.per_round is 3 and clients\.data pooled, .*; set clients\.per_round to 1"),
     ],
 )
 def test_a_federation_that_cannot_be_is_an_error_that_names_the_option(fields: dict[str, object], message: str) -> None:

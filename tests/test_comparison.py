@@ -21,34 +21,15 @@ from cache.progress import SILENT
 from search.comparison.differences import Difference, differences, differences_markdown
 from search.comparison.outcome import Measured, Outcome, read_outcome, write_outcome
 from search.comparison.study import Study, Trial, read_study
-from search.comparison.summary import Spread, rows, to_csv, to_markdown
+from search.comparison.summary import Served, Spread, rows, to_csv, to_markdown
 from search.comparison.trials import Trials, share_done
+from studies import BUDGETS as _BUDGETS
+from studies import tiny_study as _study
+from studies import write_study as _write
 from supernet.errors import UserError
-from training.config import DataConfig, config_to_mapping, write_config
+from training.config import DataConfig, write_config
 from training.run_folder import METRICS, locked
 from training.unused_settings import refuse_unread
-
-_BUDGETS = (60_000, 120_000)
-
-
-def _study(folder: Path, **changes: Any) -> dict[str, Any]:
-    """Return a study of two methods on the digits that takes seconds."""
-    config = config_to_mapping(micro_config(folder))
-    run = {name: value for name, value in config.items() if name not in ("output", "seed", "rounds", "method")}
-    study: dict[str, Any] = {
-        "name": "tiny",
-        "methods": {"deepfednas": {}, "cotrain": {"client": {"lr": 0.02}}},
-        "seeds": [0, 1],
-        "budgets": [str(budget) for budget in _BUDGETS],
-        "run": {**run, "compute": "240M"},
-    }
-    return {**study, **changes}
-
-
-def _write(folder: Path, study: dict[str, Any]) -> Path:
-    path = folder / "study.yaml"
-    path.write_text(yaml.safe_dump(study, sort_keys=False))
-    return path
 
 
 def _read(folder: Path, **changes: Any) -> Study:
@@ -227,7 +208,8 @@ def test_the_table_has_means_and_sample_deviations_over_seeds() -> None:
         _outcome("a", 1, {100: 0.6, 200: 0.7}),
         _outcome("b", 0, {200: 0.9}),
     ]
-    one, other = rows(["a", "b", "c"], [100, 200], outcomes)
+    served = {("a", 0): Served(0.5, 0.5), ("a", 1): Served(0.75, 0.0)}
+    one, other = rows(["a", "b", "c"], [100, 200], outcomes, served)
     assert one.seeds == 2
     assert one.accuracies[0] is not None
     assert one.accuracies[0] == Spread(0.55, one.accuracies[0].deviation, 2)
@@ -239,12 +221,18 @@ def test_the_table_has_means_and_sample_deviations_over_seeds() -> None:
     assert other.accuracies == [None, Spread(0.9, 0.0, 1)]
     assert other.macs == [None, 190]
     lines = to_markdown([one, other], [100, 200]).splitlines()
-    assert lines[2].startswith("| a | 2 | 55.00 ± 7.07 % | 70.00 ± 0.00 % | 2 kB | 1K MACs |")
-    assert lines[3].startswith("| b | 1 | – | 90.00 % |")
+    assert lines[2].startswith(
+        "| a | 2 | 55.00 ± 7.07 % | 70.00 ± 0.00 % | 62.50 ± 17.68 % (25 % can run none) | 2 kB |"
+    )
+    assert lines[3].startswith("| b | 1 | – | 90.00 % | – | 2 kB | 1K MACs |")
     parsed = list(csv.DictReader(to_csv([one, other], [100, 200]).splitlines()))
     assert [(line["method"], line["budget_macs"]) for line in parsed] == [("a", "100"), ("a", "200"), ("b", "200")]
     assert float(parsed[0]["accuracy_mean"]) == 0.55
     assert float(parsed[0]["bytes_down"]) == 3000
+    assert float(parsed[1]["clients_accuracy_mean"]) == 0.625
+    assert float(parsed[1]["clients_accuracy_std"]) == pytest.approx(0.25 / 2**0.5)
+    assert float(parsed[1]["clients_unserved"]) == 0.25
+    assert (parsed[2]["clients_accuracy_mean"], parsed[2]["clients_unserved"]) == ("", "")
 
 
 def test_methods_are_subtracted_seed_by_seed() -> None:
@@ -269,6 +257,10 @@ def test_an_outcome_is_read_back_and_a_damaged_one_named(tmp_path: Path) -> None
     outcome = dataclasses.replace(_outcome("a", 0, {100: 0.5}), networks=[])
     write_outcome(path, outcome)
     assert read_outcome(path) == outcome
+    # A linear model has no architecture.
+    linear = dataclasses.replace(outcome, networks=[Measured(7, 7, 8, 0.5, 0.25, 0.0, None)])
+    write_outcome(path, linear)
+    assert read_outcome(path) == linear
     path.write_text("{}")
     with pytest.raises(UserError, match=r"outcome\.json is damaged; remove it"):
         read_outcome(path)

@@ -10,6 +10,7 @@ from configs import OTHER
 from supernet.errors import UserError
 from supernet.typed_yaml import from_mapping, read_yaml_mapping
 from training.accountant import PrivacyConfig
+from training.clients import ClientsConfig
 from training.config import (
     ClientConfig,
     DataConfig,
@@ -190,6 +191,17 @@ def test_decnas_needs_a_budget_and_simulated_clients_and_has_no_privacy() -> Non
     with pytest.raises(UserError, match=r"method decnas does not go with privacy.clip"):
         RunConfig(method="decnas", decnas=budget, privacy=PrivacyConfig(clip=1.0))
     RunConfig(method="decnas", decnas=budget)
+
+
+def test_pooled_images_are_no_federation_that_is_private_connected_or_grouped() -> None:
+    pooled = ClientsConfig(per_round=1, data="pooled")
+    with pytest.raises(UserError, match=r"clients\.data is pooled with privacy\.clip; .* turn one of them off"):
+        RunConfig(clients=pooled, privacy=PrivacyConfig(clip=1.0))
+    with pytest.raises(UserError, match=r"method decnas groups clients, of which clients\.data pooled leaves one"):
+        RunConfig(clients=pooled, method="decnas", decnas=DecNasConfig(budget="60M"))
+    with pytest.raises(UserError, match=r"clients\.data pooled is for simulations"):
+        RunConfig(clients=pooled, engine="flower")
+    RunConfig(clients=pooled)
 
 
 @pytest.mark.parametrize(

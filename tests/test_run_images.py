@@ -2,7 +2,7 @@ import dataclasses
 import itertools
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ from supernet.errors import UserError
 from supernet.weights import Tensors
 from training.checkpoint import load_checkpoint, newest_checkpoint
 from training.clients import ClientsConfig
-from training.config import ClientConfig, DataConfig, RunConfig
+from training.config import ClientConfig, DataConfig, EvaluationConfig, RunConfig
 from training.data.images import DataError
 from training.data.listing import Listing
 from training.data.preparation import Preparation
@@ -26,6 +26,7 @@ from training.data.reading import Files
 from training.data.split import drawn
 from training.execution import Profile
 from training.federation import SimulatedFederation, StoredFederation, simulated
+from training.partition import PartitionConfig, Scheme
 from training.rounds import train
 from training.run_folder import read_run_config, read_split
 from training.run_images import measured_positions, preparation_of, shares, used_images, with_validation
@@ -101,6 +102,44 @@ def test_the_share_held_out_is_of_the_images_that_are_used() -> None:
     assert federation.split.digest == federation.data.digest()
     everyone = [*federation.split.validation, *(index for members in federation.split.clients for index in members)]
     assert sorted(everyone) == list(range(200))
+
+
+# All images in one place.
+
+
+@pytest.mark.parametrize("scheme", get_args(Scheme))
+def test_pooled_images_are_those_that_the_clients_would_have(scheme: Scheme) -> None:
+    # Shards and few classes leave images to nobody.
+    config = dataclasses.replace(
+        _digits(images=600), partition=PartitionConfig(scheme, classes_per_client=1, shards_per_client=7)
+    )
+    spread = simulated(dataclasses.replace(config, clients=ClientsConfig(count=4, per_round=2)), MICRO)
+    pooled = simulated(dataclasses.replace(config, clients=ClientsConfig(count=4, per_round=1, data="pooled")), MICRO)
+    (everything,) = pooled.split.clients
+    assert list(everything) == sorted(index for members in spread.split.clients for index in members)
+    left = 600 - len(everything) - len(pooled.split.validation)
+    assert (left > 0) == (scheme in ("shard", "pathological"))
+    assert pooled.split.validation == spread.split.validation
+    assert pooled.split.normalisation == spread.split.normalisation
+    assert pooled.split.digest == spread.split.digest
+
+
+def test_pooled_images_train_one_client_and_a_resumed_run_ends_alike(tmp_path: Path, root: Path) -> None:
+    finished = []
+    for name, rounds in (("whole", None), ("halves", 1)):
+        (tmp_path / name).mkdir()
+        config = dataclasses.replace(
+            _config(tmp_path / name, root),
+            method="fedavg",
+            clients=ClientsConfig(count=2, per_round=1, data="pooled"),
+            evaluation=EvaluationConfig(calibration_images=6),
+        )
+        prepared, _ = _prepared(config)
+        assert prepared.federation.split.sizes == [44]
+        finished.append(_trained(prepared, rounds))
+    folder = prepared.folder
+    assert not same_bytes(*finished)
+    assert same_bytes(_trained(resumed_run(folder, read_run_config(folder), SILENT)), finished[0])
 
 
 # Folders of images.

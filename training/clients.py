@@ -12,7 +12,7 @@ from supernet.words import counted
 
 MacsDistribution = Literal["listed", "tiers", "uniform", "zipf"]
 
-DataAmounts = Literal["independent", "matched"]
+DataAmounts = Literal["independent", "matched", "pooled"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +32,8 @@ class ClientsConfig:
         max_latency: longest time of one image on a client, by latency_table, e.g. [5ms, 20ms]; the list repeats.
         latency_table: latency table of the clients' device.
         file: JSON Lines file with the macs, memory and latency of every client, in place of all these limits.
-        data: independent of what a client can run, or matched: the more images, the more MACs it can run.
+        data: independent of what a client can run, or matched: the more images, the more MACs it can run; or pooled:
+            the first client has the images of all and trains alone, which is what a federation is compared with.
     """
 
     count: int = 20
@@ -55,6 +56,11 @@ class ClientsConfig:
         if self.per_round > self.count:
             raise UserError(
                 f"clients.per_round is {self.per_round}, more than the {counted(self.count, 'client')} of clients.count"
+            )
+        if self.data == "pooled" and self.per_round != 1:
+            raise UserError(
+                f"clients.per_round is {self.per_round} and clients.data pooled, where one client has all images; "
+                "set clients.per_round to 1"
             )
         for text in (*self.max_macs, *self.max_memory, *([self.macs_cap] if self.macs_cap else [])):
             parse_quantity(text)

@@ -352,7 +352,20 @@ class RunConfig:
                     "method decnas groups clients by labels that only simulated ones tell; use --engine in-process"
                 )
         if self.engine == "flower" and self.clients.data != "independent":
-            raise UserError("clients.data matched is for simulations; connected clients have the images they have")
+            raise UserError(
+                f"clients.data {self.clients.data} is for simulations; connected clients have the images they have"
+            )
+        if self.clients.data == "pooled":
+            self._check_pooled()
+
+    def _check_pooled(self) -> None:
+        if self.privacy.clip:
+            raise UserError(
+                "clients.data is pooled with privacy.clip; an account of privacy is of clients that are drawn from "
+                "many: turn one of them off"
+            )
+        if self.method == "decnas":
+            raise UserError("method decnas groups clients, of which clients.data pooled leaves one; use independent")
 
 
 def config_to_mapping(config: RunConfig) -> dict[str, Any]:

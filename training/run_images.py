@@ -82,7 +82,8 @@ class Shares:
 def shares(config: RunConfig, listing: Listing, strength: Sequence[Capability] | None = None) -> Shares:
     """Hold out validation images, spread the others over the clients; by their ``strength`` if it is given.
 
-    The labels decide: nothing is decoded for it.
+    Pooled images are those that the clients would have had: a scheme may leave some to nobody. The labels decide:
+    nothing is decoded for it.
 
     Raises:
         UserError: a class has too few images, or a client would have less than a batch.
@@ -101,6 +102,8 @@ def shares(config: RunConfig, listing: Listing, strength: Sequence[Capability] |
         numpy_stream(config.seed, "partition"),
     )
     spread = parts if strength is None else matched(parts, strength)
+    if config.clients.data == "pooled":
+        spread = [sorted(index for part in parts for index in part)]
     return Shares(validation.tolist(), [training[part].tolist() for part in spread])
 
 

@@ -107,7 +107,7 @@ def new_run(config: RunConfig, listener: Listener, link: Link | None = None) -> 
     config = anchored(dataclasses.replace(config, output=str(folder), device=str(device)))
     federation = simulated(config, space, listener) if link is None else connect(link, config, space, listener)
     space = space.adapted(classes=len(federation.split.classes))
-    cache = _cache(config, space, listener)
+    cache = cache_of(config, space, listener)
     # Refuses clients that are too weak for the cache, before anything is written.
     method_of(config, space, cache, federation.labels())
     same = coincides(config)
@@ -297,7 +297,12 @@ def _check_files(config: RunConfig, space: SearchSpace) -> None:
         check_cache(Path(config.cache), space, remedy_of(Path(config.cache), config.space, None))
 
 
-def _cache(config: RunConfig, space: SearchSpace, listener: Listener) -> Cache:
+def cache_of(config: RunConfig, space: SearchSpace, listener: Listener) -> Cache:
+    """Return the cache that a new run is given or builds; ``space`` has the classes of its images.
+
+    Raises:
+        UserError: a file cannot be read, or is of another space.
+    """
     if config.cache is not None:
         path = Path(config.cache)
         return read_cache(path, space, remedy_of(path, config.space, space.classes))

@@ -6,27 +6,20 @@ from pathlib import Path
 
 from cache.progress import shown
 from fitness.score import score
-from search.comparison.differences import differences, differences_cells, differences_header, differences_markdown
-from search.comparison.fairness import judged, same_checkpoint
-from search.comparison.outcome import Outcome, read_outcome, write_outcome
-from search.comparison.plot import plot_rows
-from search.comparison.study import Study, Trial, read_study, trial_name
-from search.comparison.summary import cells, header, rows, to_csv, to_markdown
+from search.comparison.outcome import read_outcome, write_outcome
+from search.comparison.reporting import PAGE, PLOT, PRICE, TABLE, outcome_path, report
+from search.comparison.study import Study, Trial, read_study
 from supernet.command_line import options_parser
-from supernet.console import next_step, print_table, run_command, stderr
+from supernet.console import next_step, run_command, stderr
 from supernet.errors import BudgetError, UserError
-from supernet.files import check_output, check_writable, write_text
+from supernet.files import check_output, check_writable
 from supernet.genes import smallest_genes
 from supernet.probes import exists
 from supernet.space import load_space
-from supernet.units import format_at_least, format_quantity, parse_quantity
+from supernet.units import format_at_least, format_quantity
 from supernet.words import counted, shell
-from training.unused_settings import read_only
 
 PROG = "compare-methods"
-
-#: Files in the output folder, beside the runs and their results.
-TABLE, PAGE, PLOT = "table.csv", "table.md", "accuracy.png"
 
 
 @dataclasses.dataclass
@@ -61,7 +54,7 @@ def _run(arguments: Sequence[str]) -> None:
     study = read_study(Path(options.config), options.data_root)
     folder = Path(options.output or f"runs/{study.name}")
     check_writable(folder / "runs")
-    for name in (TABLE, PAGE, PLOT):
+    for name in (TABLE, PAGE, PLOT, *([PRICE] if study.kinds else [])):
         check_output(folder / name, overwrite=True)
     _describe(study, folder)
     _check_budgets(study)
@@ -72,7 +65,7 @@ def _run(arguments: Sequence[str]) -> None:
         next_step(shell([PROG, *arguments]))
         raise
     finally:
-        left_out = _report(study, folder)
+        left_out = report(study, folder)
     if left_out:
         raise UserError(
             f"{left_out} of {counted(len(study.trials), 'run')} left out of the table, as said above; raise the "
@@ -90,10 +83,11 @@ def _describe(study: Study, folder: Path) -> None:
     compute = f"{first.compute} client MACs"
     if study.reference is not None:
         compute = f"the client MACs of {counted(first.rounds, 'round')} of {study.reference}"
+    yardsticks = f"; yardsticks {', '.join(study.kinds)}" if study.kinds else ""
     stderr.print(
         f"{study.name}: {counted(len(study.labels), 'method')} with {counted(len(study.seeds), 'seed')}, {compute} "
         f"each; budgets "
-        f"{', '.join(format_quantity(budget) for budget in study.budgets)} MACs; in {folder}"
+        f"{', '.join(format_quantity(budget) for budget in study.budgets)} MACs{yardsticks}; in {folder}"
     )
 
 
@@ -108,21 +102,25 @@ def _check_budgets(study: Study) -> None:
 
 
 def _run_trials(study: Study, folder: Path, jobs: int) -> None:
-    # Both import torch.
+    # All import torch.
     from search.comparison.measure import measure  # noqa: PLC0415
+    from search.comparison.networks import with_networks  # noqa: PLC0415
     from search.comparison.trials import Trials  # noqa: PLC0415
 
     first = [trial for trial in study.trials if trial.label == study.reference]
     others = [trial for trial in study.trials if trial.label != study.reference]
-    if not all(exists(_outcome_path(folder, trial)) for trial in study.trials):
+    if not all(exists(outcome_path(folder, trial)) for trial in study.trials):
         _check_test_images(study)
+    with shown("searching") as listener:
+        # Before anything is trained: a budget without a network ends the study here.
+        found = with_networks([trial for trial in others if not exists(outcome_path(folder, trial))], listener)
     with shown("training") as listener:
         trials = Trials(folder / "runs", jobs, listener)
-        for stage in (first, others):
-            waiting = [trial for trial in stage if not exists(_outcome_path(folder, trial))]
+        for stage in (first, found):
+            waiting = [trial for trial in stage if not exists(outcome_path(folder, trial))]
             limited = [_with_compute(study, folder, trial) for trial in waiting]
             for trial, run in trials.run(limited):
-                write_outcome(_outcome_path(folder, trial), measure(trial, run, study.budgets))
+                write_outcome(outcome_path(folder, trial), measure(trial, run, study.budgets))
 
 
 def _check_test_images(study: Study) -> None:
@@ -138,63 +136,4 @@ def _with_compute(study: Study, folder: Path, trial: Trial) -> Trial:
     if study.reference in (None, trial.label):
         return trial
     reference = dataclasses.replace(trial, label=str(study.reference))
-    compute = read_outcome(_outcome_path(folder, reference)).compute
-    return dataclasses.replace(trial, config=read_only(dataclasses.replace(trial.config, compute=str(compute))))
-
-
-def _outcome_path(folder: Path, trial: Trial) -> Path:
-    return folder / "results" / f"{trial.name}.json"
-
-
-def _outcome(path: Path, trial: Trial) -> Outcome:
-    """Return the outcome of a trial, and refuse that of another one."""
-    outcome = read_outcome(path)
-    if (outcome.label, outcome.seed) != (trial.label, trial.seed):
-        raise UserError(
-            f"{path} is of {outcome.label} with seed {outcome.seed}; remove it, and {trial.name} is measured again"
-        )
-    return outcome
-
-
-def _report(study: Study, folder: Path) -> int:
-    """Write table and plot of what is finished and may be compared; return how many runs are left out."""
-    paths = [_outcome_path(folder, trial) for trial in study.trials]
-    finished = [_outcome(path, trial) for path, trial in zip(paths, study.trials, strict=True) if exists(path)]
-    limits = _limits(study, finished)
-    found = judged(
-        # Without its reference a run can be compared with nothing yet.
-        [outcome for outcome in finished if outcome.seed in limits],
-        limits,
-        lambda one, other: same_checkpoint(_run_folder(folder, one), _run_folder(folder, other)),
-    )
-    for reason in found.refused:
-        stderr.print(f"left out: {reason}")
-    if found.fair:
-        _write_tables(study, folder, found.fair)
-    return len(found.refused)
-
-
-def _limits(study: Study, outcomes: Sequence[Outcome]) -> dict[int, int]:
-    """Return by seed what all runs were to compute; of a reference, what that has computed."""
-    if study.reference is not None:
-        return {outcome.seed: outcome.compute for outcome in outcomes if outcome.label == study.reference}
-    return {trial.seed: parse_quantity(str(trial.config.compute)) for trial in study.trials}
-
-
-def _run_folder(folder: Path, outcome: Outcome) -> Path:
-    return folder / "runs" / trial_name(outcome.label, outcome.seed)
-
-
-def _write_tables(study: Study, folder: Path, outcomes: Sequence[Outcome]) -> None:
-    found = rows(study.labels, study.budgets, outcomes)
-    write_text(folder / TABLE, to_csv(found, study.budgets))
-    apart = differences(study.labels, study.budgets, outcomes)
-    pages = [to_markdown(found, study.budgets), *([differences_markdown(apart, study.budgets)] if apart else [])]
-    write_text(folder / PAGE, "\n".join(pages))
-    plot_rows(folder / PLOT, study.name, found)
-    title = f"{study.name}: test accuracy, {len(outcomes)} of {counted(len(study.trials), 'run')}"
-    print_table(title, header(study.budgets), [cells(row) for row in found])
-    if apart:
-        lines = [differences_cells(difference) for difference in apart]
-        print_table(f"{study.name}: seed by seed", differences_header(study.budgets), lines)
-    stderr.print(f"table: {folder / TABLE}, {folder / PAGE}; plot: {folder / PLOT}")
+    return study.with_compute(trial, str(read_outcome(outcome_path(folder, reference)).compute))

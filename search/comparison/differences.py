@@ -1,12 +1,17 @@
 """How far methods of a study are apart: seed by seed, as both have the same images, clients and initial weights."""
 
+import csv
 import dataclasses
+import io
 import itertools
 from collections.abc import Mapping, Sequence
 
 from search.comparison.outcome import Outcome
 from search.comparison.summary import Spread, markdown_table
 from supernet.units import format_quantity
+
+#: Of the CSV file.
+_COLUMNS = ("method", "less", "seeds", "budget_macs", "difference_mean", "difference_std")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,11 +33,35 @@ class Difference:
 
 def differences(labels: Sequence[str], budgets: Sequence[int], outcomes: Sequence[Outcome]) -> list[Difference]:
     """Return the difference of every two methods that share a seed, in the order of the labels."""
-    by_label = {label: {outcome.seed: outcome for outcome in outcomes if outcome.label == label} for label in labels}
+    return paired(list(itertools.combinations(labels, 2)), budgets, outcomes)
+
+
+def price_of_sharing(
+    supernets: Sequence[str], alone: Sequence[str], budgets: Sequence[int], outcomes: Sequence[Outcome]
+) -> list[Difference]:
+    """Return what sharing weights gains (or costs, below 0) at each budget, with the seeds that both have finished.
+
+    Args:
+        supernets: labels of the methods whose networks share weights.
+        alone: labels of the rows of networks that were trained alone.
+        budgets: MACs.
+        outcomes: of both.
+    """
+    return paired(list(itertools.product(supernets, alone)), budgets, outcomes)
+
+
+def paired(
+    pairs_of_labels: Sequence[tuple[str, str]], budgets: Sequence[int], outcomes: Sequence[Outcome]
+) -> list[Difference]:
+    """Return the difference of every pair of labels that share a seed, in their order."""
+    by_label: dict[str, dict[int, Outcome]] = {}
+    for outcome in outcomes:
+        by_label.setdefault(outcome.label, {})[outcome.seed] = outcome
     found = []
-    for one, other in itertools.combinations(by_label, 2):
-        seeds = sorted(by_label[one].keys() & by_label[other].keys())
-        pairs = [(_accuracies(by_label[one][seed]), _accuracies(by_label[other][seed])) for seed in seeds]
+    for one, other in pairs_of_labels:
+        these, those = by_label.get(one, {}), by_label.get(other, {})
+        seeds = sorted(these.keys() & those.keys())
+        pairs = [(_accuracies(these[seed]), _accuracies(those[seed])) for seed in seeds]
         if pairs:
             found.append(Difference(one, other, len(seeds), [_at(budget, pairs) for budget in budgets]))
     return found
@@ -47,9 +76,9 @@ def _at(budget: int, pairs: Sequence[tuple[Mapping[int, float], Mapping[int, flo
     return Spread.of(apart) if apart else None
 
 
-def differences_header(budgets: Sequence[int]) -> list[str]:
-    """Return the names of the columns for people."""
-    return ["difference in points", "seeds", *(f"at {format_quantity(budget)} MACs" for budget in budgets)]
+def differences_header(budgets: Sequence[int], title: str = "difference in points") -> list[str]:
+    """Return the names of the columns for people, of which the first says what is subtracted."""
+    return [title, "seeds", *(f"at {format_quantity(budget)} MACs" for budget in budgets)]
 
 
 def differences_cells(difference: Difference) -> list[str]:
@@ -61,6 +90,21 @@ def differences_cells(difference: Difference) -> list[str]:
     ]
 
 
-def differences_markdown(found: Sequence[Difference], budgets: Sequence[int]) -> str:
+def differences_markdown(
+    found: Sequence[Difference], budgets: Sequence[int], title: str = "difference in points"
+) -> str:
     """Return the differences as Markdown."""
-    return markdown_table(differences_header(budgets), [differences_cells(difference) for difference in found])
+    return markdown_table(differences_header(budgets, title), [differences_cells(difference) for difference in found])
+
+
+def differences_csv(found: Sequence[Difference], budgets: Sequence[int]) -> str:
+    """Return a line for every difference and budget, with full precision; accuracies are shares."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    for difference in found:
+        for budget, spread in zip(budgets, difference.accuracies, strict=True):
+            if spread is not None:
+                names = (difference.label, difference.other)
+                writer.writerow([*names, spread.count, budget, spread.mean, spread.deviation])
+    return text.getvalue()

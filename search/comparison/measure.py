@@ -6,6 +6,7 @@ from pathlib import Path
 
 from cache.entries import Entry
 from cache.limits import Limits
+from search.comparison.linear import LinearResult, read_linear
 from search.comparison.outcome import Measured, Outcome
 from search.comparison.study import Trial
 from search.searcher import search
@@ -24,22 +25,37 @@ def measure(trial: Trial, folder: Path, budgets: Sequence[int]) -> Outcome:
     Raises:
         UserError: a file of the run is damaged, or its images are missing.
     """
+    kind = None if trial.yardstick is None else trial.yardstick.kind
+    if kind == "linear":
+        return _linear(trial, read_linear(folder))
     space = read_space(folder)
     run = open_run(folder, space, "newest", None, test=True)
     state = run.checkpoint.state
+    if trial.yardstick is not None and trial.yardstick.budget is not None:
+        # Even where a smaller budget keeps its network.
+        budgets = [trial.yardstick.budget]
     found = _single(run, budgets) if trial.config.method in SINGLE_METHODS else _searched(run, budgets)
     networks = [_measured(run, budget, entry, taken) for budget, entry, taken in found]
+    # What is in one place is sent nowhere.
+    up, down = (0, 0) if kind == "central" else (state.bytes_up, state.bytes_down)
     return Outcome(
         trial.label,
         trial.seed,
         state.round,
         state.compute,
-        state.bytes_up,
-        state.bytes_down,
+        up,
+        down,
         _seconds(folder, state.round),
         networks,
         machine(),
     )
+
+
+def _linear(trial: Trial, result: LinearResult) -> Outcome:
+    """Return the outcome of a linear model, which is one and the same at every budget."""
+    accuracies = result.validation_accuracy, result.test_accuracy
+    network = Measured(result.macs, result.macs, result.params, *accuracies, 0.0, None)
+    return Outcome(trial.label, trial.seed, 0, 0, 0, 0, result.seconds, [network], machine())
 
 
 def _seconds(folder: Path, rounds: int) -> float:

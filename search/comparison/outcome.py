@@ -24,7 +24,7 @@ class Measured:
         validation_accuracy: on the images held out from the clients.
         test_accuracy: on the test images.
         search_seconds: that it took to find it.
-        architecture: as JSON.
+        architecture: as JSON; None of a linear model.
     """
 
     budget: int
@@ -33,7 +33,7 @@ class Measured:
     validation_accuracy: float
     test_accuracy: float
     search_seconds: float
-    architecture: dict[str, Any]
+    architecture: dict[str, Any] | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,8 +97,9 @@ def read_outcome(path: Path) -> Outcome:
 
 
 def _measured(fields: Fields) -> Measured:
-    architecture = fields.within("architecture").values
-    architecture_from_json(architecture)
+    architecture = None if fields.value("architecture") is None else dict(fields.within("architecture").values)
+    if architecture is not None:
+        architecture_from_json(architecture)
     return Measured(
         budget=fields.whole("budget"),
         macs=fields.whole("macs"),
@@ -106,5 +107,5 @@ def _measured(fields: Fields) -> Measured:
         validation_accuracy=fields.number("validation_accuracy", 0, 1),
         test_accuracy=fields.number("test_accuracy", 0, 1),
         search_seconds=fields.number("search_seconds", 0),
-        architecture=dict(architecture),
+        architecture=architecture,
     )

@@ -1,11 +1,21 @@
 """A study: methods to compare, what they share, and the seeds and budgets they are compared at."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 from search.comparison.settings import check_distinct, check_read
+from search.comparison.yardsticks import (
+    Kind,
+    Yardstick,
+    check_labels,
+    read_kinds,
+    with_compute,
+    yardstick_config,
+    yardsticks_of,
+)
+from supernet.architecture import Architecture
 from supernet.errors import UserError
 from supernet.typed_values import typed
 from supernet.typed_yaml import from_mapping, named, read_yaml_mapping
@@ -20,22 +30,26 @@ SHARED = ("space", "seed", "compute", "engine", "data", "partition", "clients", 
 _FIELDS = ("name", "methods", "seeds", "budgets", "run")
 
 #: What a study may have besides.
-_OPTIONAL = ("reference",)
+_OPTIONAL = ("reference", "yardsticks")
 
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """One method with one seed.
+    """One method, or one yardstick, with one seed.
 
     Attributes:
         label: what the study calls the method.
         seed: of the run.
         config: of the run, without its output.
+        yardstick: what it measures; None of a method.
+        network: that a yardstick trains; None until it is found.
     """
 
     label: str
     seed: int
     config: RunConfig
+    yardstick: Yardstick | None = None
+    network: Architecture | None = None
 
     @property
     def name(self) -> str:
@@ -57,9 +71,10 @@ class Study:
         labels: of the methods, in the order of the file.
         seeds: of the runs of each method.
         budgets: MACs at which accuracy is compared, ascending.
-        trials: every method with every seed, seed by seed.
+        trials: every method with every seed, seed by seed; then every yardstick likewise.
         reference: method that trains a number of rounds; all others compute as much as it did with their seed. None
             where the compute of all is given.
+        kinds: of the yardsticks.
     """
 
     name: str
@@ -68,6 +83,17 @@ class Study:
     budgets: Sequence[int]
     trials: Sequence[Trial]
     reference: str | None = None
+    kinds: Sequence[Kind] = ()
+
+    @property
+    def methods(self) -> Sequence[Trial]:
+        """The trials of methods."""
+        return [trial for trial in self.trials if trial.yardstick is None]
+
+    def with_compute(self, trial: Trial, compute: str) -> Trial:
+        """Return a trial with its part of the client MACs that every method has."""
+        config = with_compute(trial.config, trial.yardstick, len(self.budgets), compute)
+        return dataclasses.replace(trial, config=read_only(config))
 
 
 def read_study(path: Path, data_root: str | None = None) -> Study:
@@ -100,22 +126,43 @@ def read_study(path: Path, data_root: str | None = None) -> Study:
         )
     if data_root is not None:
         base["data"] = {**_mapping(base.get("data", {}), f"{path}: run.data"), "root": data_root}
+    budgets, kinds = _budgets(path, mapping["budgets"]), read_kinds(mapping.get("yardsticks"), f"{path}: yardsticks")
     settings = {label: _own(path, label, own) for label, own in methods.items()}
-    configs = {label: _config(path, label, {**_merged(base, own), "seed": 0}) for label, own in settings.items()}
+    configs = {
+        label: _config(f"{path}: methods.{label}", {**_merged(base, own), "seed": 0}) for label, own in settings.items()
+    }
     check_read(path, configs, settings)
     check_distinct(path, configs)
+    yardsticks = yardsticks_of(kinds, budgets)
+    check_labels(list(settings), yardsticks, str(path))
     return Study(
         name=typed(mapping["name"], str, f"{path}: name"),
         labels=list(settings),
         seeds=list(dict.fromkeys(seeds)),
-        budgets=_budgets(path, mapping["budgets"]),
+        budgets=budgets,
         trials=[
-            Trial(label, seed, read_only(dataclasses.replace(config, seed=seed)))
-            for seed in dict.fromkeys(seeds)
-            for label, config in configs.items()
+            *(
+                Trial(label, seed, read_only(dataclasses.replace(config, seed=seed)))
+                for seed in dict.fromkeys(seeds)
+                for label, config in configs.items()
+            ),
+            *_yardstick_trials(path, base, yardsticks, dict.fromkeys(seeds), len(budgets)),
         ],
         reference=reference,
+        kinds=kinds,
     )
+
+
+def _yardstick_trials(
+    path: Path, base: Mapping[str, Any], yardsticks: Sequence[Yardstick], seeds: Iterable[int], shares: int
+) -> Iterator[Trial]:
+    """Yield the trials of the yardsticks, whose settings are the common ones alone."""
+    where = f"{path}: yardsticks"
+    for seed in seeds:
+        for yardstick in yardsticks:
+            config = _config(where, {**base, "method": "fedavg", "fedavg": {}, "seed": seed})
+            with named(f"{where}: {yardstick.kind}"):
+                yield Trial(yardstick.label, seed, yardstick_config(config, yardstick, shares), yardstick)
 
 
 def _own(path: Path, label: str, own: object) -> dict[str, Any]:
@@ -133,8 +180,7 @@ def _own(path: Path, label: str, own: object) -> dict[str, Any]:
     return {"method": label, **settings}
 
 
-def _config(path: Path, label: str, fields: Mapping[str, Any]) -> RunConfig:
-    where = f"{path}: methods.{label}"
+def _config(where: str, fields: Mapping[str, Any]) -> RunConfig:
     tracking = {"wandb": "off", **_mapping(fields.get("tracking", {}), f"{where}.tracking"), "progress": False}
     return from_mapping(RunConfig, {**fields, "tracking": tracking}, where)
 

@@ -4,7 +4,7 @@ import csv
 import dataclasses
 import io
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from search.comparison.outcome import Measured, Outcome
@@ -14,6 +14,7 @@ from supernet.units import format_bytes, format_quantity
 _COLUMNS = (
     *("method", "seeds", "budget_macs", "macs", "accuracy_mean", "accuracy_std", "bytes_up", "bytes_down"),
     *("compute_macs", "rounds", "seconds", "search_seconds"),
+    *("clients_accuracy_mean", "clients_accuracy_std", "clients_unserved"),
 )
 
 
@@ -37,8 +38,21 @@ class Spread:
 
 
 @dataclasses.dataclass(frozen=True)
+class Served:
+    """What the clients get of a trial's networks, each judged with the one that its device can run.
+
+    Attributes:
+        accuracy: mean over all clients; 0 for one that can run none.
+        unserved: share of the clients that can run none.
+    """
+
+    accuracy: float
+    unserved: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Row:
-    """A method of a study over all its seeds.
+    """A method of a study over all its seeds; or a kind of yardstick, whose runs count together.
 
     Attributes:
         label: of the method.
@@ -51,6 +65,8 @@ class Row:
         rounds: of training.
         seconds: of its rounds.
         search_seconds: that all its networks took to be found; None where nothing is searched.
+        clients_accuracy: mean over the clients, each with the network that it can run; None where that is not known.
+        unserved: mean share of clients that can run none.
     """
 
     label: str
@@ -63,15 +79,24 @@ class Row:
     rounds: float
     seconds: float
     search_seconds: float
+    clients_accuracy: Spread | None = None
+    unserved: float = 0.0
 
 
-def rows(labels: Sequence[str], budgets: Sequence[int], outcomes: Sequence[Outcome]) -> list[Row]:
-    """Return a row for every method with an outcome, in the order of the labels."""
+#: What the clients get, by an outcome's label and seed.
+ServedClients = Mapping[tuple[str, int], Served]
+
+
+def rows(
+    labels: Sequence[str], budgets: Sequence[int], outcomes: Sequence[Outcome], served: ServedClients | None = None
+) -> list[Row]:
+    """Return a row for every method with an outcome, in the order of the labels; ``served`` where it is known."""
     by_label = {label: [outcome for outcome in outcomes if outcome.label == label] for label in labels}
-    return [_row(label, budgets, found) for label, found in by_label.items() if found]
+    return [_row(label, budgets, found, served or {}) for label, found in by_label.items() if found]
 
 
-def _row(label: str, budgets: Sequence[int], found: Sequence[Outcome]) -> Row:
+def _row(label: str, budgets: Sequence[int], found: Sequence[Outcome], served: ServedClients) -> Row:
+    clients = [served[key] for outcome in found if (key := (label, outcome.seed)) in served]
     at = [_networks(found, budget) for budget in budgets]
 
     def mean(name: str) -> float:
@@ -88,6 +113,8 @@ def _row(label: str, budgets: Sequence[int], found: Sequence[Outcome]) -> Row:
         mean("rounds"),
         mean("seconds"),
         statistics.fmean(sum(network.search_seconds for network in outcome.networks) for outcome in found),
+        Spread.of([each.accuracy for each in clients]) if clients else None,
+        statistics.fmean(each.unserved for each in clients) if clients else 0.0,
     )
 
 
@@ -101,6 +128,7 @@ def header(budgets: Sequence[int]) -> list[str]:
         "method",
         "seeds",
         *(f"accuracy at {format_quantity(budget)} MACs" for budget in budgets),
+        "accuracy over clients",
         "sent up",
         "client compute",
         "rounds",
@@ -114,11 +142,19 @@ def cells(row: Row) -> list[str]:
         row.label,
         str(row.seeds),
         *("–" if found is None else f"{found.in_points()} %" for found in row.accuracies),
-        format_bytes(row.bytes_up),
-        f"{format_quantity(row.compute)} MACs",
-        f"{row.rounds:.0f}",
+        _clients_words(row),
+        format_bytes(row.bytes_up) if row.bytes_up else "–",
+        f"{format_quantity(row.compute)} MACs" if row.compute else "–",
+        f"{row.rounds:.0f}" if row.rounds else "–",
         f"{row.search_seconds:.2f} s" if row.search_seconds else "–",
     ]
+
+
+def _clients_words(row: Row) -> str:
+    if row.clients_accuracy is None:
+        return "–"
+    unserved = f" ({100 * row.unserved:.0f} % can run none)" if row.unserved else ""
+    return f"{row.clients_accuracy.in_points()} %{unserved}"
 
 
 def markdown_table(names: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
@@ -138,7 +174,11 @@ def to_csv(found: Sequence[Row], budgets: Sequence[int]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_COLUMNS)
     for row in found:
-        totals = (row.bytes_up, row.bytes_down, row.compute, row.rounds, row.seconds, row.search_seconds)
+        clients = row.clients_accuracy
+        totals = (
+            *(row.bytes_up, row.bytes_down, row.compute, row.rounds, row.seconds, row.search_seconds),
+            *(("", "", "") if clients is None else (clients.mean, clients.deviation, row.unserved)),
+        )
         for budget, accuracy, macs in zip(budgets, row.accuracies, row.macs, strict=True):
             if accuracy is not None:
                 writer.writerow([row.label, row.seeds, budget, macs, accuracy.mean, accuracy.deviation, *totals])

@@ -10,8 +10,9 @@ from typing import Any
 
 from cache.progress import Listener
 from search.comparison.study import Trial
+from supernet.architecture_file import architecture_text, read_architecture
 from supernet.errors import UserError
-from supernet.files import read_text
+from supernet.files import read_text, write_text
 from supernet.probes import exists, reaching
 from supernet.typed_yaml import from_mapping, read_yaml_mapping
 from supernet.words import counted
@@ -27,6 +28,9 @@ _PAUSE = 0.5
 _PATIENCE = 5.0
 
 _PROGRAM = "from training.cli import main; main()"
+
+#: What fits a linear model, in place of a training run.
+_LINEAR_PROGRAM = "from search.comparison.linear import main; main()"
 
 #: What may differ when a trial goes on, beside the folder of its images.
 _FREE = {"output": None, "tracking": None}
@@ -77,15 +81,27 @@ class Trials:
             self.check_same(trial, run)
             arguments = ["--resume", str(run), "--data.root", trial.config.data.root]
         else:
-            config = self._folder / f"{trial.name}.yaml"
-            write_config(config, trial.config)
-            arguments = ["--config", str(config), "--output", str(run)]
-        command = [sys.executable, "-c", _PROGRAM, *arguments]
+            arguments = ["--config", str(self._written(trial)), "--output", str(run), *self._network_of(trial)]
+        command = [sys.executable, "-c", _LINEAR_PROGRAM if _is_linear(trial) else _PROGRAM, *arguments]
         with (self._folder / f"{trial.name}.log").open("ab") as log:
             # A session of its own: Ctrl-C reaches this process alone, which passes it on once.
             return subprocess.Popen(  # noqa: S603 - our own program
                 command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
             )
+
+    def _written(self, trial: Trial) -> Path:
+        """Write the configuration of a trial; return its file."""
+        config = self._folder / f"{trial.name}.yaml"
+        write_config(config, trial.config)
+        return config
+
+    def _network_of(self, trial: Trial) -> list[str]:
+        """Write the network of a trial that trains a given one; return the options that name it."""
+        if trial.network is None:
+            return []
+        path = self._folder / f"{trial.name}.json"
+        write_text(path, architecture_text(trial.network))
+        return ["--fedavg.architecture", str(path)]
 
     def check_same(self, trial: Trial, run: Path) -> None:
         """Refuse to go on with a run that was not started with the settings of its trial; its images may have moved.
@@ -93,8 +109,11 @@ class Trials:
         Raises:
             UserError: naming the run.
         """
-        config = self._folder / f"{trial.name}.yaml"
-        if not exists(config) or _asked(config) != _compared(trial.config):
+        config, network = (self._folder / f"{trial.name}.{ending}" for ending in ("yaml", "json"))
+        same = exists(config) and _asked(config) == _compared(trial.config)
+        if same and trial.network is not None:
+            same = exists(network) and read_architecture(network) == trial.network
+        if not same:
             raise UserError(
                 f"{run} was trained with other settings than the study has now; restore them, or name another --output"
             )
@@ -129,6 +148,10 @@ class Trials:
                     # Its last checkpoint is whole, whenever it ends.
                     process.kill()
                     process.wait()
+
+
+def _is_linear(trial: Trial) -> bool:
+    return trial.yardstick is not None and trial.yardstick.kind == "linear"
 
 
 def share_done(run: Path) -> float:

@@ -1,0 +1,155 @@
+"""What a study came to: which of its results may be compared, as tables, files and a plot."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from search.comparison.differences import (
+    Difference,
+    differences,
+    differences_cells,
+    differences_csv,
+    differences_header,
+    differences_markdown,
+    price_of_sharing,
+)
+from search.comparison.fairness import Judged, judged, same_checkpoint
+from search.comparison.outcome import Outcome, read_outcome
+from search.comparison.plot import plot_rows
+from search.comparison.study import Study, Trial, trial_name
+from search.comparison.summary import cells, header, rows, to_csv, to_markdown
+from search.comparison.yardsticks import PRICED, Kind, Yardstick, row_label, rows_of
+from supernet.console import print_table, stderr
+from supernet.errors import UserError
+from supernet.files import write_text
+from supernet.probes import exists
+from supernet.units import parse_quantity
+from supernet.words import counted
+from training.config import SINGLE_METHODS
+
+#: Files in the output folder, beside the runs and their results; the price of sharing only where a study tells it.
+TABLE, PAGE, PLOT, PRICE = "table.csv", "table.md", "accuracy.png", "price.csv"
+
+#: What the first column of the price says.
+_PRICE_TITLE = "sharing less training alone, in points"
+
+
+def outcome_path(folder: Path, trial: Trial) -> Path:
+    """Return the file of a trial's outcome in a study's output folder."""
+    return folder / "results" / f"{trial.name}.json"
+
+
+def report(study: Study, folder: Path) -> int:
+    """Write tables and plot of what is finished and may be compared; return how many runs are left out.
+
+    Raises:
+        UserError: a result is damaged, or of another trial or space; a file cannot be written.
+    """
+    paths = [(outcome_path(folder, trial), trial) for trial in study.trials]
+    finished = [(trial, _outcome(path, trial)) for path, trial in paths if exists(path)]
+    judgements = _judgements(study, folder, finished)
+    for judgement in judgements:
+        for reason in judgement.refused:
+            stderr.print(f"left out: {reason}")
+    fair = {(outcome.label, outcome.seed) for judgement in judgements for outcome in judgement.fair}
+    shown = [(trial, outcome) for trial, outcome in finished if (trial.label, trial.seed) in fair]
+    if shown:
+        _write_tables(study, folder, shown)
+    return sum(len(judgement.refused) for judgement in judgements)
+
+
+def _outcome(path: Path, trial: Trial) -> Outcome:
+    """Return the outcome of a trial, and refuse that of another one."""
+    outcome = read_outcome(path)
+    if (outcome.label, outcome.seed) != (trial.label, trial.seed):
+        raise UserError(
+            f"{path} is of {outcome.label} with seed {outcome.seed}; remove it, and {trial.name} is measured again"
+        )
+    return outcome
+
+
+def _judgements(study: Study, folder: Path, finished: Sequence[tuple[Trial, Outcome]]) -> list[Judged]:
+    """Return which outcomes may be compared: methods with each other, every kind of yardstick by its own compute."""
+    limits = _limits(study, [outcome for _, outcome in finished])
+
+    def same_weights(one: Outcome, other: Outcome) -> bool:
+        return same_checkpoint(_run_folder(folder, one), _run_folder(folder, other))
+
+    judgements = []
+    for kind in (None, *study.kinds):
+        # Without its reference a run can be compared with nothing yet.
+        outcomes = [outcome for trial, outcome in finished if _kind(trial) == kind and outcome.seed in limits]
+        if kind == "linear":
+            judgements.append(Judged(outcomes, []))
+        else:
+            parts = len(study.budgets) if kind == "share" else 1
+            own = {seed: limit // parts for seed, limit in limits.items()}
+            # Budgets may have one network in common, and it is trained for each: no reason to leave one out.
+            judgements.append(judged(outcomes, own, same_weights if kind is None else _never))
+    return judgements
+
+
+def _never(one: Outcome, other: Outcome) -> bool:
+    del one, other
+    return False
+
+
+def _kind(trial: Trial) -> Kind | None:
+    return None if trial.yardstick is None else trial.yardstick.kind
+
+
+def _limits(study: Study, outcomes: Sequence[Outcome]) -> dict[int, int]:
+    """Return by seed what all methods were to compute; of a reference, what that has computed."""
+    if study.reference is not None:
+        return {outcome.seed: outcome.compute for outcome in outcomes if outcome.label == study.reference}
+    return {trial.seed: parse_quantity(str(trial.config.compute)) for trial in study.methods}
+
+
+def _run_folder(folder: Path, outcome: Outcome) -> Path:
+    return folder / "runs" / trial_name(outcome.label, outcome.seed)
+
+
+def _write_tables(study: Study, folder: Path, shown: Sequence[tuple[Trial, Outcome]]) -> None:
+    outcomes, budgets = _rows_of(study, shown), study.budgets
+    # Imports torch.
+    from search.comparison.served import served_clients  # noqa: PLC0415
+
+    yardsticks = [row_label(kind) for kind in study.kinds]
+    found = rows([*study.labels, *yardsticks], budgets, outcomes, served_clients(study, outcomes))
+    apart, price = differences(study.labels, budgets, outcomes), _price(study, outcomes)
+    write_text(folder / TABLE, to_csv(found, budgets))
+    pages = [to_markdown(found, budgets)]
+    pages += [differences_markdown(apart, budgets)] if apart else []
+    pages += [differences_markdown(price, budgets, _PRICE_TITLE)] if price else []
+    write_text(folder / PAGE, "\n".join(pages))
+    if price:
+        write_text(folder / PRICE, differences_csv(price, budgets))
+    plot_rows(folder / PLOT, study.name, found, yardsticks)
+    title = f"{study.name}: test accuracy, {len(shown)} of {counted(len(study.trials), 'run')}"
+    print_table(title, header(budgets), [cells(row) for row in found])
+    _print_differences(f"{study.name}: seed by seed", differences_header(budgets), apart)
+    _print_differences(f"{study.name}: the price of sharing", differences_header(budgets, _PRICE_TITLE), price)
+    prices = f", {folder / PRICE}" if price else ""
+    stderr.print(f"table: {folder / TABLE}, {folder / PAGE}{prices}; plot: {folder / PLOT}")
+
+
+def _print_differences(title: str, names: Sequence[str], found: Sequence[Difference]) -> None:
+    if found:
+        print_table(title, names, [differences_cells(difference) for difference in found])
+
+
+def _rows_of(study: Study, shown: Sequence[tuple[Trial, Outcome]]) -> list[Outcome]:
+    """Return an outcome for every row of the table and seed: those of methods, and those of yardsticks together."""
+    by_yardstick: dict[Yardstick, list[Outcome]] = {}
+    for trial, outcome in shown:
+        if trial.yardstick is not None:
+            by_yardstick.setdefault(trial.yardstick, []).append(outcome)
+    methods = [outcome for trial, outcome in shown if trial.yardstick is None]
+    return [*methods, *rows_of(study.kinds, study.budgets, by_yardstick)]
+
+
+def _price(study: Study, outcomes: Sequence[Outcome]) -> list[Difference]:
+    """Return by how much every supernet is ahead of networks trained alone; methods of one network share nothing."""
+    single = {trial.label for trial in study.methods if trial.config.method in SINGLE_METHODS}
+    supernets = [label for label in study.labels if label not in single]
+    alone = [row_label(kind) for kind in PRICED if kind in study.kinds]
+    return price_of_sharing(supernets, alone, study.budgets, outcomes)

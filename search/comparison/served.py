@@ -1,0 +1,113 @@
+"""Accuracy over the clients of a study: every client judged with the network that its own device can run.
+
+It is what FEAST (2026) calls population-weighted accuracy. It takes what is kept of a finished trial and the clients'
+limits, which the study and the seed decide: no run and no image is looked at again.
+"""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from cache.entries import Entry, make_entry
+from search.comparison.outcome import Measured, Outcome
+from search.comparison.study import Study
+from search.comparison.summary import Served
+from search.comparison.yardsticks import row_label
+from supernet.architecture import architecture_from_json
+from supernet.errors import ArchitectureError, UserError
+from supernet.space import SearchSpace, load_space
+from training.capabilities import Capability, capabilities
+from training.config import RunConfig
+from training.data.sources import source
+
+#: What is wrong with a result that does not fit the study.
+_OTHERS = "a network of another space"
+
+
+def served_clients(study: Study, outcomes: Sequence[Outcome]) -> dict[tuple[str, int], Served]:
+    """Return what the clients get of the networks in outcomes, by label and seed.
+
+    An outcome without a network, and a row of yardsticks that lacks one, is left out.
+
+    Raises:
+        UserError: a network is not in the study's space, or the clients' limits cannot be read.
+    """
+    configs, space = _configs(study), load_space(study.trials[0].config.space)
+    found = {}
+    for outcome in outcomes:
+        networks = [network for network in outcome.networks if network.budget in study.budgets]
+        wanted = 1 if outcome.label in study.labels else len(study.budgets)
+        if len(networks) >= wanted:
+            config = configs[outcome.label]
+            clients = capabilities(config.clients, _with_classes(space, networks), outcome.seed)
+            batch = config.client.batch_size or source(config.data.name).batch_size
+            found[outcome.label, outcome.seed] = served(space, networks, clients, batch)
+    return found
+
+
+def served(space: SearchSpace, networks: Sequence[Measured], clients: Sequence[Capability], batch: int) -> Served:
+    """Return the mean over ``clients`` of the accuracy of the network of the largest budget that each can run.
+
+    A client that can run none of them is not served: its accuracy is 0. All can run a linear model.
+
+    Args:
+        space: of the networks, with any number of classes.
+        networks: of one trial, with what they reached on the test images.
+        clients: what each can run.
+        batch: images of a batch, for clients with a limit of memory.
+
+    Raises:
+        UserError: a network is not in the space.
+    """
+    space = _with_classes(space, networks)
+    largest_first = [
+        (_entry(space, network), network.test_accuracy)
+        for network in sorted(networks, key=lambda network: -network.budget)
+    ]
+    total, unserved = 0.0, 0
+    for client, count in Counter(clients).items():
+        able = [accuracy for entry, accuracy in largest_first if entry is None or client.runs(entry, batch)]
+        total += count * (able[0] if able else 0.0)
+        unserved += 0 if able else count
+    return Served(total / len(clients), unserved / len(clients))
+
+
+def _configs(study: Study) -> Mapping[str, RunConfig]:
+    """Return a configuration with the study's clients for every row of its table."""
+    clients = study.trials[0].config.clients
+    return {
+        trial.label if trial.yardstick is None else row_label(trial.yardstick.kind): dataclasses.replace(
+            trial.config, clients=clients
+        )
+        for trial in study.trials
+    }
+
+
+def _entry(space: SearchSpace, network: Measured) -> Entry | None:
+    """Return the network as an entry of the space; None of a linear model.
+
+    Raises:
+        UserError: it is not in the space, or costs something else there.
+    """
+    if network.architecture is None:
+        return None
+    entry = _entry_of(space, network.architecture)
+    if (entry.macs, entry.params) != (network.macs, network.params):
+        raise UserError(f"a result has {_OTHERS} than {space.name}: its network costs {network.macs:,} MACs there")
+    return entry
+
+
+def _entry_of(space: SearchSpace, architecture: object) -> Entry:
+    try:
+        return make_entry(space, architecture_from_json(architecture))
+    except ArchitectureError as error:
+        raise UserError(f"a result has {_OTHERS} than {space.name}: {error}") from error
+
+
+def _with_classes(space: SearchSpace, networks: Sequence[Measured]) -> SearchSpace:
+    """Return the space with as many classes as the networks have; each class takes equally many parameters."""
+    known = next((network for network in networks if network.architecture is not None), None)
+    if known is None:
+        return space
+    few, more = (_entry_of(space.adapted(classes=classes), known.architecture).params for classes in (2, 3))
+    return space.adapted(classes=max(1, 2 + (known.params - few) // (more - few)))

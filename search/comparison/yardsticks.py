@@ -1,0 +1,169 @@
+"""Yardsticks of a study: what one would get without sharing weights, without a federation, without a network. No torch.
+
+Their trials are like those of methods: ``fedavg`` of the one network that is fittest within a budget, a run each, and a
+linear model. The runs of one kind are a row of the table.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Literal, get_args
+
+from search.comparison.outcome import Outcome
+from supernet.errors import UserError
+from supernet.typed_values import typed
+from supernet.units import format_quantity, parse_quantity
+from training.clients import ClientsConfig
+from training.config import RunConfig, ServerConfig
+from training.unused_settings import read_only
+
+Kind = Literal["alone", "share", "central", "linear"]
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+#: Kinds whose runs train one network for each budget.
+TRAINED: tuple[Kind, ...] = ("alone", "share", "central")
+
+#: Kinds that the price of sharing is told by: federated training of a network alone.
+PRICED: tuple[Kind, ...] = ("alone", "share")
+
+
+@dataclasses.dataclass(frozen=True)
+class Yardstick:
+    """What a trial that is no method's measures.
+
+    Attributes:
+        kind: alone (the whole compute for one network), share (an equal part of it, so that the networks of all
+            budgets together take what one supernet does), central (as alone, with all clients' images in one place) or
+            linear (logistic regression on the pixels).
+        budget: MACs within which its network is the fittest; None of a linear model.
+    """
+
+    kind: Kind
+    budget: int | None = None
+
+    @property
+    def label(self) -> str:
+        """What its trials are called."""
+        if self.budget is None:
+            return row_label(self.kind)
+        return f"fedavg-{_budget_words(self.budget)}-{self.kind}"
+
+
+def row_label(kind: Kind) -> str:
+    """Return what the table calls all runs of a kind."""
+    return "linear" if kind == "linear" else f"fedavg-{kind}"
+
+
+def yardsticks_of(kinds: Sequence[Kind], budgets: Sequence[int]) -> list[Yardstick]:
+    """Return every yardstick of a study: one for each budget of the kinds that train a network."""
+    return [Yardstick(kind, budget) for kind in kinds for budget in (budgets if kind in TRAINED else [None])]
+
+
+def read_kinds(value: object, where: str) -> tuple[Kind, ...]:
+    """Return the kinds that a study asks for: ``true`` is all of them, ``false`` or null none.
+
+    Args:
+        value: of the field.
+        where: names it in errors.
+
+    Raises:
+        UserError: it is something else, or an empty list.
+    """
+    if value is None or isinstance(value, bool):
+        return KINDS if value else ()
+    texts = typed(value, tuple[str, ...], where)
+    unknown = [text for text in texts if text not in KINDS]
+    if unknown or not texts:
+        found = f"has {unknown[0]!r}" if unknown else "is empty"
+        raise UserError(f"{where} {found}; give true for all, or some of: {', '.join(KINDS)}")
+    return tuple(kind for kind in KINDS if kind in texts)
+
+
+def check_labels(labels: Sequence[str], yardsticks: Sequence[Yardstick], where: str) -> None:
+    """Refuse a method that is called what a yardstick is.
+
+    Raises:
+        UserError: naming it.
+    """
+    taken = {name for each in yardsticks for name in (each.label, row_label(each.kind))}
+    for label in labels:
+        if label in taken:
+            raise UserError(f"{where}: methods.{label} is called what a yardstick is; give the method another name")
+
+
+def yardstick_config(config: RunConfig, yardstick: Yardstick, shares: int) -> RunConfig:
+    """Return the configuration of a yardstick's run, without its network, which is found later.
+
+    Args:
+        config: of ``fedavg`` with what all methods of the study share; what the run would not read is left out.
+        yardstick: what is measured.
+        shares: in so many parts the compute is divided for the kind share.
+
+    Raises:
+        UserError: the images are with connected clients, and are to be in one place.
+    """
+    if yardstick.kind == "central":
+        config = _pooled(config)
+    return read_only(with_compute(config, yardstick, shares, config.compute))
+
+
+def with_compute(config: RunConfig, yardstick: Yardstick | None, shares: int, compute: str | None) -> RunConfig:
+    """Return ``config`` with the part of the study's ``compute`` that its trial has."""
+    if compute is not None and yardstick is not None and yardstick.kind == "share":
+        compute = str(parse_quantity(compute) // shares)
+    return dataclasses.replace(config, compute=compute)
+
+
+def _pooled(config: RunConfig) -> RunConfig:
+    """Return the run with the images of all clients in one place: no limits, nothing to average, nothing private.
+
+    A round is a pass over all images, so that the rate falls as smoothly as they allow.
+    """
+    return dataclasses.replace(
+        config,
+        clients=ClientsConfig(count=config.clients.count, per_round=1, data="pooled"),
+        client=dataclasses.replace(config.client, epochs=1),
+        server=ServerConfig(),
+        privacy=RunConfig().privacy,
+    )
+
+
+def rows_of(
+    kinds: Sequence[Kind], budgets: Sequence[int], outcomes: Mapping[Yardstick, Sequence[Outcome]]
+) -> list[Outcome]:
+    """Return for every kind and seed one outcome, as if its runs were one: with a network for each budget.
+
+    Args:
+        kinds: of the study.
+        budgets: of the study.
+        outcomes: of each yardstick, any seeds.
+    """
+    found = []
+    for kind in kinds:
+        parts = [(each, outcome) for each, several in outcomes.items() if each.kind == kind for outcome in several]
+        for seed in sorted({outcome.seed for _, outcome in parts}):
+            found.append(_together(kind, budgets, [part for part in parts if part[1].seed == seed]))
+    return found
+
+
+def _together(kind: Kind, budgets: Sequence[int], parts: Sequence[tuple[Yardstick, Outcome]]) -> Outcome:
+    outcomes = [outcome for _, outcome in parts]
+    networks = [
+        dataclasses.replace(network, budget=budget)
+        for each, outcome in parts
+        for budget in (budgets if each.budget is None else [each.budget])
+        for network in outcome.networks
+    ]
+    sums = {
+        name: sum(getattr(outcome, name) for outcome in outcomes)
+        for name in ("rounds", "compute", "bytes_up", "bytes_down", "seconds")
+    }
+    return dataclasses.replace(
+        outcomes[0], label=row_label(kind), networks=sorted(networks, key=lambda network: network.budget), **sums
+    )
+
+
+def _budget_words(budget: int) -> str:
+    """Return a budget in four digits if that says it exactly, else with all its digits."""
+    text = format_quantity(budget)
+    return text if parse_quantity(text) == budget else str(budget)
