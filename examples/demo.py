@@ -49,7 +49,8 @@ def main() -> None:
     plot = output / "accuracy.png"
     plot_accuracy(plot, run, reports, alone)
     print_summary(reports, alone)
-    say(f"a linear model on the pixels of all clients: test accuracy {linear_of(read_run_config(run)).test_accuracy:.1%}")
+    linear = linear_of(read_run_config(run))
+    say(f"a linear model on the pixels of all clients: test accuracy {linear.test_accuracy:.1%}")
     say(f"run: {run}")
     say(f"front of the cache: {output / 'front.png'}")
     say(f"accuracy over MACs: {plot}")
