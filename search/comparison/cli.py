@@ -5,20 +5,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cache.progress import shown
-from fitness.score import score
 from search.comparison.differences import differences, differences_cells, differences_header, differences_markdown
 from search.comparison.fairness import judged, same_checkpoint
+from search.comparison.fields import check_budgets
 from search.comparison.outcome import Outcome, read_outcome, write_outcome
 from search.comparison.plot import plot_rows
 from search.comparison.study import Study, Trial, read_study, trial_name
 from search.comparison.summary import cells, header, rows, to_csv, to_markdown
 from supernet.command_line import options_parser
 from supernet.console import next_step, print_table, run_command, stderr
-from supernet.errors import BudgetError, UserError
+from supernet.errors import UserError
 from supernet.files import check_output, check_writable, write_text
-from supernet.genes import smallest_genes
 from supernet.probes import exists
-from supernet.space import load_space
 from supernet.units import format_at_least, format_quantity, parse_quantity
 from supernet.words import counted, shell
 from training.unused_settings import read_only
@@ -64,7 +62,7 @@ def _run(arguments: Sequence[str]) -> None:
     for name in (TABLE, PAGE, PLOT):
         check_output(folder / name, overwrite=True)
     _describe(study, folder)
-    _check_budgets(study)
+    check_budgets(study.trials[0].config.space, study.budgets)
     try:
         _run_trials(study, folder, options.jobs)
     except KeyboardInterrupt:
@@ -95,16 +93,6 @@ def _describe(study: Study, folder: Path) -> None:
         f"each; budgets "
         f"{', '.join(format_quantity(budget) for budget in study.budgets)} MACs; in {folder}"
     )
-
-
-def _check_budgets(study: Study) -> None:
-    """Refuse what would end in an error after hours of training: a missing space, a budget below its networks."""
-    space = load_space(study.trials[0].config.space)
-    least = int(score(space, smallest_genes(space)).macs[0])
-    if study.budgets[0] < least:
-        raise BudgetError(
-            f"budgets has {study.budgets[0]:,} MACs and the smallest network of {space.name} {least:,}; raise it"
-        )
 
 
 def _run_trials(study: Study, folder: Path, jobs: int) -> None:

@@ -27,7 +27,7 @@ def measure(trial: Trial, folder: Path, budgets: Sequence[int]) -> Outcome:
     space = read_space(folder)
     run = open_run(folder, space, "newest", None, test=True)
     state = run.checkpoint.state
-    found = _single(run, budgets) if trial.config.method in SINGLE_METHODS else _searched(run, budgets)
+    found = _single(run, budgets) if trial.config.method in SINGLE_METHODS else searched(run, budgets)
     networks = [_measured(run, budget, entry, taken) for budget, entry, taken in found]
     return Outcome(
         trial.label,
@@ -51,8 +51,8 @@ def _seconds(folder: Path, rounds: int) -> float:
     return float(sum(known)) * rounds / len(known)
 
 
-def _searched(run: TrainedRun, budgets: Sequence[int]) -> list[tuple[int, Entry, float]]:
-    """Return the fittest network within each budget and the seconds it took to find it."""
+def searched(run: TrainedRun, budgets: Sequence[int]) -> list[tuple[int, Entry, float]]:
+    """Return each budget with the fittest network within it and the seconds that it took to find that."""
     cache = read_run_cache(run.folder, run.space)
     found = []
     for budget in budgets:
