@@ -82,10 +82,8 @@ def _named(path: Path, field: str, value: object) -> Mapping[str, object]:
     for name in value:
         if not name.replace("-", "").replace("_", "").isalnum():
             raise UserError(f"{path}: {field} has {name!r}; names are letters, digits, - and _")
-        if name in (BASE, TOGETHER, SURVIVORS):
-            raise UserError(
-                f"{path}: {field} has {name!r}, which tables call a recipe of every ablation; name it otherwise"
-            )
+        if name in _RESERVED[field]:
+            raise UserError(f"{path}: {field} has {name!r}, which means something else in tables; name it otherwise")
     return value
 
 
