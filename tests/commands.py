@@ -17,6 +17,7 @@ from supernet.command_line import CommandParser
 MODULES = {
     "build-cache": "cache.cli",
     "compare-methods": "search.comparison.cli",
+    "compare-recipes": "search.recipes.cli",
     "profile-device": "search.latency.cli",
     "score-subnet": "fitness.cli",
     "search-subnet": "search.cli",

@@ -19,6 +19,7 @@ COMMANDS = {
     "score-subnet": "fitness.cli",
     "profile-device": "search.latency.cli",
     "compare-methods": "search.comparison.cli",
+    "compare-recipes": "search.recipes.cli",
     "validate-fitness": "search.ranking.cli",
 }
 

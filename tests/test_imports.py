@@ -43,6 +43,7 @@ def test_nothing_but_networks_and_weights_needs_torch() -> None:
         "search.latency.cli",
         "search.comparison.cli",
         "search.ranking.cli",
+        "search.recipes.cli",
         "cache.cli",
         "cache.nsga2",
         "cache.kept",

@@ -5,17 +5,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cache.progress import shown
-from fitness.score import score
+from search.comparison.fields import check_budgets
 from search.comparison.outcome import read_outcome, write_outcome
 from search.comparison.reporting import PAGE, PLOT, PRICE, TABLE, outcome_path, report
 from search.comparison.study import Study, Trial, read_study
 from supernet.command_line import options_parser
 from supernet.console import next_step, run_command, stderr
-from supernet.errors import BudgetError, UserError
+from supernet.errors import UserError
 from supernet.files import check_output, check_writable
-from supernet.genes import smallest_genes
 from supernet.probes import exists
-from supernet.space import load_space
 from supernet.units import format_at_least, format_quantity
 from supernet.words import counted, shell
 
@@ -57,7 +55,7 @@ def _run(arguments: Sequence[str]) -> None:
     for name in (TABLE, PAGE, PLOT, *([PRICE] if study.kinds else [])):
         check_output(folder / name, overwrite=True)
     _describe(study, folder)
-    _check_budgets(study)
+    check_budgets(study.trials[0].config.space, study.budgets)
     try:
         _run_trials(study, folder, options.jobs)
     except KeyboardInterrupt:
@@ -89,16 +87,6 @@ def _describe(study: Study, folder: Path) -> None:
         f"each; budgets "
         f"{', '.join(format_quantity(budget) for budget in study.budgets)} MACs{yardsticks}; in {folder}"
     )
-
-
-def _check_budgets(study: Study) -> None:
-    """Refuse what would end in an error after hours of training: a missing space, a budget below its networks."""
-    space = load_space(study.trials[0].config.space)
-    least = int(score(space, smallest_genes(space)).macs[0])
-    if study.budgets[0] < least:
-        raise BudgetError(
-            f"budgets has {study.budgets[0]:,} MACs and the smallest network of {space.name} {least:,}; raise it"
-        )
 
 
 def _run_trials(study: Study, folder: Path, jobs: int) -> None:

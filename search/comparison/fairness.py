@@ -4,6 +4,7 @@ import dataclasses
 import filecmp
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from search.comparison.outcome import Outcome
 from supernet.units import format_quantity
@@ -21,6 +22,17 @@ class Judged:
     refused: Sequence[str]
 
 
+class Computed(Protocol):
+    """What has a label and a seed, and how many MACs its clients computed."""
+
+    @property
+    def label(self) -> str: ...  # noqa: D102
+    @property
+    def seed(self) -> int: ...  # noqa: D102
+    @property
+    def compute(self) -> int: ...  # noqa: D102
+
+
 #: Says whether two outcomes' runs ended with the same weights.
 SameWeights = Callable[[Outcome, Outcome], bool]
 
@@ -33,15 +45,13 @@ def judged(outcomes: Sequence[Outcome], limits: Mapping[int, int], same_weights:
         limits: client MACs that the study promises, by seed.
         same_weights: is asked of outcomes that are alike in all else.
     """
-    reasons = [
-        _unequal(outcome, limits[outcome.seed]) or _twin(outcome, outcomes, same_weights) for outcome in outcomes
-    ]
+    reasons = [unequal(outcome, limits[outcome.seed]) or _twin(outcome, outcomes, same_weights) for outcome in outcomes]
     fair = [outcome for outcome, reason in zip(outcomes, reasons, strict=True) if reason is None]
     return Judged(fair, [reason for reason in reasons if reason is not None])
 
 
-def _unequal(outcome: Outcome, limit: int) -> str | None:
-    """Return why an outcome's compute is not that of the study, or None if it is."""
+def unequal(outcome: Computed, limit: int) -> str | None:
+    """Return why an outcome's compute is not the ``limit`` of the study, in client MACs, or None if it is."""
     apart = outcome.compute / limit - 1
     if abs(apart) <= EQUAL_COMPUTE:
         return None

@@ -34,7 +34,7 @@ def measure(trial: Trial, folder: Path, budgets: Sequence[int]) -> Outcome:
     if trial.yardstick is not None and trial.yardstick.budget is not None:
         # Even where a smaller budget keeps its network.
         budgets = [trial.yardstick.budget]
-    found = _single(run, budgets) if trial.config.method in SINGLE_METHODS else _searched(run, budgets)
+    found = _single(run, budgets) if trial.config.method in SINGLE_METHODS else searched(run, budgets)
     networks = [_measured(run, budget, entry, taken) for budget, entry, taken in found]
     # What is in one place is sent nowhere.
     up, down = (0, 0) if kind == "central" else (state.bytes_up, state.bytes_down)
@@ -67,8 +67,8 @@ def _seconds(folder: Path, rounds: int) -> float:
     return float(sum(known)) * rounds / len(known)
 
 
-def _searched(run: TrainedRun, budgets: Sequence[int]) -> list[tuple[int, Entry, float]]:
-    """Return the fittest network within each budget and the seconds it took to find it."""
+def searched(run: TrainedRun, budgets: Sequence[int]) -> list[tuple[int, Entry, float]]:
+    """Return each budget with the fittest network within it and the seconds that it took to find that."""
     cache = read_run_cache(run.folder, run.space)
     found = []
     for budget in budgets:

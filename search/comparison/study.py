@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+from search.comparison.fields import budgets_of, mapping_of, merged, quiet_config, seeds_of
 from search.comparison.settings import check_distinct, check_read
 from search.comparison.yardsticks import (
     Kind,
@@ -18,8 +19,7 @@ from search.comparison.yardsticks import (
 from supernet.architecture import Architecture
 from supernet.errors import UserError
 from supernet.typed_values import typed
-from supernet.typed_yaml import from_mapping, named, read_yaml_mapping
-from supernet.units import parse_quantity
+from supernet.typed_yaml import read_yaml_mapping
 from training.config import RunConfig
 from training.methods.settings import MethodName
 from training.unused_settings import read_only
@@ -110,12 +110,10 @@ def read_study(path: Path, data_root: str | None = None) -> Study:
     for name in _FIELDS:
         if name not in mapping:
             raise UserError(f"{path} lacks the field {name!r}; a study has: {', '.join(_FIELDS)}")
-    methods, seeds = mapping["methods"], typed(mapping["seeds"], tuple[int, ...], f"{path}: seeds")
+    methods, seeds = mapping["methods"], seeds_of(mapping["seeds"], f"{path}: seeds")
     if not isinstance(methods, dict) or not methods:
         raise UserError(f"{path}: methods must be a mapping of names to their own settings, e.g. cotrain: {{}}")
-    if not seeds or min(seeds) < 0:
-        raise UserError(f"{path}: seeds is {list(seeds)}; it must list whole numbers of at least 0")
-    base = dict(_mapping(mapping["run"], f"{path}: run"))
+    base = dict(mapping_of(mapping["run"], f"{path}: run"))
     reference = typed(mapping.get("reference"), str | None, f"{path}: reference")
     if reference is not None and reference not in methods:
         raise UserError(f"{path}: reference is {reference!r}; it must be one of the methods: {', '.join(methods)}")
@@ -125,11 +123,13 @@ def read_study(path: Path, data_root: str | None = None) -> Study:
             "the method whose run.rounds decide how much the others compute"
         )
     if data_root is not None:
-        base["data"] = {**_mapping(base.get("data", {}), f"{path}: run.data"), "root": data_root}
-    budgets, kinds = _budgets(path, mapping["budgets"]), read_kinds(mapping.get("yardsticks"), f"{path}: yardsticks")
+        base["data"] = {**mapping_of(base.get("data", {}), f"{path}: run.data"), "root": data_root}
+    budgets = budgets_of(mapping["budgets"], f"{path}: budgets")
+    kinds = read_kinds(mapping.get("yardsticks"), f"{path}: yardsticks")
     settings = {label: _own(path, label, own) for label, own in methods.items()}
     configs = {
-        label: _config(f"{path}: methods.{label}", {**_merged(base, own), "seed": 0}) for label, own in settings.items()
+        label: quiet_config({**merged(base, own), "seed": 0}, f"{path}: methods.{label}")
+        for label, own in settings.items()
     }
     check_read(path, configs, settings)
     check_distinct(path, configs)
@@ -138,15 +138,15 @@ def read_study(path: Path, data_root: str | None = None) -> Study:
     return Study(
         name=typed(mapping["name"], str, f"{path}: name"),
         labels=list(settings),
-        seeds=list(dict.fromkeys(seeds)),
+        seeds=seeds,
         budgets=budgets,
         trials=[
             *(
                 Trial(label, seed, read_only(dataclasses.replace(config, seed=seed)))
-                for seed in dict.fromkeys(seeds)
+                for seed in seeds
                 for label, config in configs.items()
             ),
-            *_yardstick_trials(path, base, yardsticks, dict.fromkeys(seeds), len(budgets)),
+            *_yardstick_trials(path, base, yardsticks, seeds, len(budgets)),
         ],
         reference=reference,
         kinds=kinds,
@@ -160,7 +160,7 @@ def _yardstick_trials(
     where = f"{path}: yardsticks"
     for seed in seeds:
         for yardstick in yardsticks:
-            config = _config(where, {**base, "method": "fedavg", "fedavg": {}, "seed": seed})
+            config = quiet_config({**base, "method": "fedavg", "fedavg": {}, "seed": seed}, where)
             with named(f"{where}: {yardstick.kind}"):
                 yield Trial(yardstick.label, seed, yardstick_config(config, yardstick, shares), yardstick)
 
@@ -170,7 +170,7 @@ def _own(path: Path, label: str, own: object) -> dict[str, Any]:
     where = f"{path}: methods.{label}"
     if not label.replace("-", "").replace("_", "").isalnum():
         raise UserError(f"{where}: names of methods are letters, digits, - and _")
-    settings = dict(_mapping({} if own is None else own, where))
+    settings = dict(mapping_of({} if own is None else own, where))
     for name in settings:
         if name in SHARED:
             raise UserError(f"{where}.{name}: all methods of a study share {', '.join(SHARED)}; move it to run")
@@ -178,31 +178,3 @@ def _own(path: Path, label: str, own: object) -> dict[str, Any]:
     if "method" not in settings and label not in known:
         raise UserError(f"{where}: say which method it is, e.g. method: {known[0]}; valid: {', '.join(known)}")
     return {"method": label, **settings}
-
-
-def _config(where: str, fields: Mapping[str, Any]) -> RunConfig:
-    tracking = {"wandb": "off", **_mapping(fields.get("tracking", {}), f"{where}.tracking"), "progress": False}
-    return from_mapping(RunConfig, {**fields, "tracking": tracking}, where)
-
-
-def _budgets(path: Path, value: object) -> list[int]:
-    texts = typed(value, tuple[str, ...], f"{path}: budgets")
-    if not texts:
-        raise UserError(f"{path}: budgets is empty; it must list MACs, e.g. [20M, 60M]")
-    with named(f"{path}: budgets"):
-        return sorted({parse_quantity(text) for text in texts})
-
-
-def _merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``base`` with the fields of ``own``, group by group."""
-    result = dict(base)
-    for name, value in own.items():
-        inner = result.get(name)
-        result[name] = _merged(inner, value) if isinstance(inner, Mapping) and isinstance(value, Mapping) else value
-    return result
-
-
-def _mapping(value: object, where: str) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise UserError(f"{where} must be a mapping of settings")
-    return value

@@ -1,0 +1,87 @@
+"""What files of studies consist of: groups of settings laid over one another, seeds, budgets, runs that are quiet."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fitness.score import score
+from supernet.errors import BudgetError, UserError
+from supernet.genes import smallest_genes
+from supernet.space import load_space
+from supernet.typed_values import typed
+from supernet.typed_yaml import from_mapping, named
+from supernet.units import parse_quantity
+from training.config import RunConfig
+
+
+def mapping_of(value: object, where: str) -> Mapping[str, Any]:
+    """Return a group of settings.
+
+    Raises:
+        UserError: the value is none; it says where.
+    """
+    if not isinstance(value, Mapping):
+        raise UserError(f"{where} must be a mapping of settings")
+    return value
+
+
+def merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``base`` with the fields of ``own``, group by group."""
+    result = dict(base)
+    for name, value in own.items():
+        inner = result.get(name)
+        result[name] = merged(inner, value) if isinstance(inner, Mapping) and isinstance(value, Mapping) else value
+    return result
+
+
+def quiet_config(fields: Mapping[str, Any], where: str) -> RunConfig:
+    """Return the configuration of a run that is one of many: without progress, and without wandb unless asked for.
+
+    Raises:
+        UserError: a field is unknown, or of another type, or values do not go together; it says where.
+    """
+    tracking = {"wandb": "off", **mapping_of(fields.get("tracking", {}), f"{where}.tracking"), "progress": False}
+    return from_mapping(RunConfig, {**fields, "tracking": tracking}, where)
+
+
+def budgets_of(value: object, where: str) -> list[int]:
+    """Return MACs, ascending.
+
+    Raises:
+        UserError: there are none, or one is no quantity; it says where.
+    """
+    texts = typed(value, tuple[str, ...], where)
+    if not texts:
+        raise UserError(f"{where} is empty; it must list MACs, e.g. [20M, 60M]")
+    with named(where):
+        return sorted({parse_quantity(text) for text in texts})
+
+
+def seeds_of(value: object, where: str) -> list[int]:
+    """Return seeds of runs, each once.
+
+    Raises:
+        UserError: there are none, or one is no whole number of at least 0; it says where.
+    """
+    seeds = typed(value, tuple[int, ...], where)
+    if not seeds or min(seeds) < 0:
+        raise UserError(f"{where} is {list(seeds)}; it must list whole numbers of at least 0")
+    return list(dict.fromkeys(seeds))
+
+
+def check_budgets(space_name: str, budgets: Sequence[int]) -> None:
+    """Refuse what would end in an error after hours of training: a missing space, a budget below its networks.
+
+    Args:
+        space_name: preset or file of the space.
+        budgets: MACs, ascending.
+
+    Raises:
+        UserError: there is no such space.
+        BudgetError: the least budget is below the smallest network.
+    """
+    space = load_space(space_name)
+    least = int(score(space, smallest_genes(space)).macs[0])
+    if budgets[0] < least:
+        raise BudgetError(
+            f"budgets has {budgets[0]:,} MACs and the smallest network of {space.name} {least:,}; raise it"
+        )

@@ -1,0 +1,1 @@
+"""Ablations of the training recipe: each change to it judged alone and together, on validation images."""

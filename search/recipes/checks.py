@@ -1,0 +1,107 @@
+"""What levers must be: read by every run, changes to the base, and possible together."""
+
+import itertools
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from search.recipes.ablation import BASE, TOGETHER, Ablation, Recipe, place
+from supernet.errors import UserError
+from training.config import SINGLE_METHODS, RunConfig, by_full_name
+from training.methods.coincidence import normal_form
+from training.unused_settings import unread, unread_words
+
+#: What recipes share: images, clients, compute, how it is computed, and what is measured. A name that ends in a dot is
+#: that of a whole group.
+FIXED = (
+    *("seed", "compute", "rounds", "output", "init", "engine", "device", "precision", "partition."),
+    *(f"data.{name}" for name in ("name", "root", "download", "validation", "images", "fit")),
+    *("clients.", "execution.", "evaluation.", "checkpoint.", "tracking.", "flower."),
+)
+
+#: What recipes may differ in all the same: how many of the clients train in a round.
+_FREE = ("clients.per_round",)
+
+
+def is_fixed(name: str) -> bool:
+    """Return whether no lever may change a setting, or a group of them, by its full name."""
+    fits = any(name.startswith(known) if known.endswith(".") else name == known for known in FIXED)
+    return (fits or f"{name}." in FIXED) and name not in _FREE
+
+
+def check_ablation(ablation: Ablation, base: Mapping[str, Any], written: Collection[str]) -> None:
+    """Refuse levers that could not tell anything.
+
+    Args:
+        ablation: all of it.
+        base: what all recipes have beside their settings.
+        written: names of the settings that stand in the file itself; a study's may be for methods that are not tried.
+
+    Raises:
+        UserError: a run would not read what is set, a lever leaves the base as it is or does what another does, levers
+            that are to be tried together contradict each other, or a recipe trains no supernet here.
+    """
+    if ablation.together:
+        _check_agree(ablation)
+    for setting in ablation.settings:
+        recipes = {recipe: ablation.config(setting, recipe) for recipe in _recipes(ablation)}
+        for recipe, config in recipes.items():
+            _check_recipe(ablation, setting, recipe, config, base)
+        if setting in written:
+            _check_setting_read(ablation, setting, list(recipes.values()))
+        _check_distinct(ablation, setting, recipes)
+
+
+def _recipes(ablation: Ablation) -> list[Recipe]:
+    """Return all recipes, those of each two levers among them: any of them may be what survives."""
+    pairs = itertools.combinations(ablation.levers, 2) if ablation.together else ()
+    return [*ablation.recipes(), *(Recipe(TOGETHER, pair) for pair in pairs)]
+
+
+def _check_recipe(ablation: Ablation, setting: str, recipe: Recipe, config: RunConfig, base: Mapping[str, Any]) -> None:
+    """Refuse a recipe that trains no supernet here, or that sets what its runs do not read."""
+    where = f"{ablation.path}: {place(recipe)} in setting {setting}"
+    if config.method in SINGLE_METHODS:
+        raise UserError(f"{where}: method {config.method} trains one network; recipes are compared of supernets")
+    if config.engine != "in-process":
+        raise UserError(f"{where}: engine is {config.engine}; recipes are compared in simulations, engine: in-process")
+    given = [ablation.levers[lever] for lever in recipe.levers] or [base]
+    own = {name for settings in given for name in by_full_name(settings)}
+    for name, value in unread(config).items():
+        if name in own:
+            alone = ", or try no levers together with together: false" if len(recipe.levers) > 1 else ""
+            raise UserError(f"{where}: {unread_words(name, value, config)}; leave it out{alone}")
+
+
+def _check_setting_read(ablation: Ablation, setting: str, configs: list[RunConfig]) -> None:
+    """Refuse what a setting has for all recipes and no run reads."""
+    # The base's own settings are checked where it is.
+    for name, value in unread(configs[0]).items():
+        if all(name in unread(config) for config in configs):
+            raise UserError(
+                f"{ablation.path}: settings.{setting}: {unread_words(name, value, configs[0])}, as would all recipes; "
+                "leave it out"
+            )
+
+
+def _check_distinct(ablation: Ablation, setting: str, recipes: Mapping[Recipe, RunConfig]) -> None:
+    """Refuse a lever without effect, and two with the same."""
+    single = {recipe: config for recipe, config in recipes.items() if len(recipe.levers) < 2}
+    for (one, first), (other, second) in itertools.combinations(single.items(), 2):
+        if normal_form(first) == normal_form(second):
+            beside = "the base" if one.name == BASE else f"lever {one.name}"
+            raise UserError(
+                f"{ablation.path}: levers.{other.name} trains in setting {setting} exactly as {beside} does; change "
+                "it, or leave it out"
+            )
+
+
+def _check_agree(ablation: Ablation) -> None:
+    """Refuse two levers that set one thing to two values."""
+    for one, other in itertools.combinations(ablation.levers, 2):
+        first, second = by_full_name(ablation.levers[one]), by_full_name(ablation.levers[other])
+        for name in sorted(first.keys() & second.keys()):
+            if first[name] != second[name]:
+                raise UserError(
+                    f"{ablation.path}: levers {one} and {other} set {name} to {first[name]} and {second[name]}; leave "
+                    "one out, or try none together with together: false"
+                )

@@ -1,0 +1,32 @@
+"""What a finished run of an ablation reaches, on validation images: test images are never opened."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from search.comparison.measure import searched
+from search.recipes.ablation import Planned
+from search.recipes.result import Reached, Result, given_settings
+from search.trained import Extraction, open_run
+from supernet.machine import machine
+from training.run_folder import read_space
+
+
+def measure(run: Planned, folder: Path, budgets: Sequence[int]) -> Result:
+    """Measure the fittest network within every budget, of the last checkpoint, as all runs have computed as much.
+
+    Args:
+        run: what has been trained.
+        folder: its finished run.
+        budgets: MACs, ascending.
+
+    Raises:
+        UserError: a file of the run is damaged, or its images are missing.
+    """
+    trained = open_run(folder, read_space(folder), "newest", None, test=False, root=run.trial.config.data.root)
+    networks = []
+    for budget, entry, _ in searched(trained, budgets):
+        report = trained.extract(entry, Extraction(), {}).info.report
+        networks.append(Reached(budget, entry.macs, report["validation_accuracy"]))
+    state, given = trained.checkpoint.state, given_settings(run.trial.config)
+    label, seed = run.recipe.label, run.trial.seed
+    return Result(run.setting, label, seed, given, state.round, state.compute, networks, machine())

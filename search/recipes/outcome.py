@@ -1,0 +1,82 @@
+"""What an ablation comes to: its tables written and printed, and the command that trains by the best recipe."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from search.recipes.ablation import BASE, Ablation, Recipe, planned
+from search.recipes.stages import Standing, runs_folder
+from search.recipes.tables import Table, tables, to_csv
+from supernet.console import print_table, stderr
+from supernet.files import write_text
+from supernet.words import command, counted
+from training.unused_settings import settings_of
+
+#: Files in the output folder, beside the stages' runs and results.
+TABLE, PAGE = "table.csv", "table.md"
+
+
+def report(ablation: Ablation, folder: Path, found: Sequence[Standing]) -> None:
+    """Write and print the tables of what is finished, and say what is left out.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    for standing in found:
+        for reason in standing.refused:
+            stderr.print(f"left out: {reason}")
+    drawn = [table for one in found if one.verdicts for table in tables(ablation, one.stage, one.verdicts)]
+    if not drawn:
+        return
+    write_text(folder / TABLE, to_csv(ablation, [(standing.stage, standing.verdicts) for standing in found]))
+    write_text(folder / PAGE, _page(ablation, drawn))
+    for table in drawn:
+        print_table(table.title, table.header, table.rows)
+    survivors = found[0].survivors
+    if survivors is not None:
+        stderr.print(f"survived the probe: {', '.join(survivors) or 'no recipe'} ({_rule(ablation)})")
+    stderr.print(f"tables: {folder / TABLE}, {folder / PAGE}")
+
+
+def _rule(ablation: Ablation) -> str:
+    return (
+        f"at least {ablation.keep:g} points above the base on average, and in no setting over {ablation.keep:g} below"
+    )
+
+
+def _page(ablation: Ablation, drawn: Sequence[Table]) -> str:
+    compared = f"{counted(len(ablation.levers), 'lever')}, {counted(len(ablation.seeds), 'seed')}"
+    intro = f"# {ablation.name}\n\n{compared}; a recipe survives with {_rule(ablation)}.\n"
+    return "\n".join([intro, *(table.to_markdown() for table in drawn)])
+
+
+def best_recipe(found: Sequence[Standing]) -> Recipe:
+    """Return the recipe that gained most at the whole compute; the base where none has gained."""
+    gains = {verdict.recipe: verdict.gain.mean for verdict in found[-1].verdicts if verdict.gain is not None}
+    best = max(gains, key=lambda recipe: gains[recipe], default=None)
+    if best is None or found[-1].stage == "probe" or gains[best] <= 0:
+        return Recipe(BASE, ())
+    return best
+
+
+def training_command(ablation: Ablation, folder: Path, found: Sequence[Standing], data_root: str | None) -> str:
+    """Return how to train by the best recipe in the first setting: the base as it was run, and what to change."""
+    stage, setting = found[-1].stage, next(iter(ablation.settings))
+    base = planned(ablation, stage, [Recipe(BASE, ())])[0]
+    best = planned(ablation, "full", [best_recipe(found)])[0]
+    was, now = settings_of(base.trial.config), settings_of(best.trial.config)
+    options = {name: _text(value) for name, value in now.items() if value != was[name]}
+    if data_root is not None:
+        options["data.root"] = data_root
+    config = runs_folder(folder, stage) / f"{base.trial.name}.yaml"
+    given = {"config": config, "output": f"runs/{ablation.name}-{setting}", "tracking.progress": "true"}
+    return command("train-supernet", **given, **options)
+
+
+def _text(value: Any) -> str:
+    """Return a setting as an option's value."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_text, value))}]"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)

@@ -1,0 +1,148 @@
+"""What became of a run of an ablation, as a file. No torch."""
+
+import dataclasses
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from search.recipes.ablation import Planned
+from supernet.errors import UserError
+from supernet.files import read_text, write_text
+from supernet.json_fields import Fields, fields_of
+from supernet.json_text import parse_json, sealed, unsealed
+from training.config import RunConfig
+from training.unused_settings import settings_of
+
+#: What may differ between runs that end alike, or that only say where things are.
+_PLACES = ("output", "data.root", "data.download")
+
+
+@dataclasses.dataclass(frozen=True)
+class Reached:
+    """The fittest network within a budget.
+
+    Attributes:
+        budget: most MACs.
+        macs: that it has.
+        accuracy: on the validation images, from 0 to 1.
+    """
+
+    budget: int
+    macs: int
+    accuracy: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What became of a run.
+
+    Attributes:
+        setting: where it trained.
+        recipe: that it trained by, as its files are called.
+        seed: of the run.
+        given: its settings that are no defaults, by full name.
+        rounds: of training.
+        compute: MACs of its clients' forward passes.
+        networks: by ascending budget, one for each.
+        machine: where it ran.
+    """
+
+    setting: str
+    recipe: str
+    seed: int
+    given: Mapping[str, Any]
+    rounds: int
+    compute: int
+    networks: Sequence[Reached]
+    machine: str
+
+    @property
+    def label(self) -> str:
+        """What people call the run beside its seed."""
+        return f"{self.recipe} in setting {self.setting}"
+
+    @property
+    def accuracies(self) -> dict[int, float]:
+        """Accuracy by budget."""
+        return {network.budget: network.accuracy for network in self.networks}
+
+    @property
+    def mean(self) -> float:
+        """Mean accuracy over the budgets, each counting alike."""
+        return statistics.fmean(self.accuracies.values())
+
+
+def given_settings(config: RunConfig) -> dict[str, Any]:
+    """Return the settings of a run that are no defaults, by full name, without where things are."""
+    defaults = settings_of(RunConfig())
+    return {
+        name: value
+        for name, value in settings_of(config).items()
+        if value != defaults[name] and name not in _PLACES and not name.startswith("tracking.")
+    }
+
+
+def write_result(path: Path, result: Result) -> None:
+    """Write a result as JSON, whole or not at all.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    write_text(path, json.dumps(sealed(dataclasses.asdict(result)), indent=2) + "\n")
+
+
+def read_result(path: Path) -> Result:
+    """Read a result.
+
+    Raises:
+        UserError: the file cannot be read, or is none.
+    """
+    try:
+        value = fields_of(parse_json(read_text(path), str(path)), str(path))
+        fields = dataclasses.replace(value, values=unsealed(value.values, str(path)))
+        return Result(
+            setting=fields.text("setting"),
+            recipe=fields.text("recipe"),
+            seed=fields.whole("seed"),
+            given=dict(fields.within("given").values),
+            rounds=fields.whole("rounds"),
+            compute=fields.whole("compute"),
+            networks=[_reached(network) for network in fields.each("networks")],
+            machine=fields.text("machine"),
+        )
+    except UserError as error:
+        raise UserError(f"{path} is damaged; remove it, and the run is measured again ({error})") from error
+
+
+def _reached(fields: Fields) -> Reached:
+    return Reached(fields.whole("budget", 1), fields.whole("macs", 1), fields.number("accuracy", 0, 1))
+
+
+def result_of(path: Path, run: Planned, budgets: Sequence[int]) -> Result | None:
+    """Return the result of a run from its file; None if that measured other budgets, so that it is to be made anew.
+
+    Raises:
+        UserError: the file cannot be read, or is of a run with other settings.
+    """
+    result = read_result(path)
+    found = (result.setting, result.recipe, result.seed)
+    if found != (run.setting, run.recipe.label, run.trial.seed):
+        raise UserError(f"{path} is of {result.label} with seed {result.seed}; remove it, and it is measured again")
+    changed = _changed(result.given, given_settings(run.trial.config))
+    if changed is not None:
+        raise UserError(
+            f"{path} is of a run with other settings than the file of levers has now ({changed}); restore them, remove "
+            "it and the run's folder to train anew, or name another --output"
+        )
+    return result if list(result.accuracies) == list(budgets) else None
+
+
+def _changed(was: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """Return a setting that differs, with both values, or None."""
+    for name in sorted({*was, *now}):
+        before, after = (each.get(name, "its default") for each in (was, now))
+        if before != after:
+            return f"{name} is {after}, it was {before}"
+    return None
