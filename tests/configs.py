@@ -35,7 +35,7 @@ OTHER = RunConfig(
     clients=ClientsConfig(
         30, 10, ("60M", "180M"), ("64M",), "zipf", 1.5, "100M", ("5ms",), "table.json", None, "independent"
     ),
-    client=ClientConfig(2, 32, 0.025, "step", 0.5, 1e-4, 1.0, 0.1),
+    client=ClientConfig(2, 32, 0.025, "step", 0.5, 1e-4, 1.0, 0.1, True),
     # Weights by examples are refused beside privacy.
     server=ServerConfig(0.75, False, 0.9),
     deepfednas=DeepFedNasConfig("uniform"),

@@ -211,3 +211,8 @@ def test_a_number_that_json_does_not_know_is_refused(name: str, value: float) ->
     group, field = name.split(".")
     with pytest.raises(UserError, match=rf"{field} is .*-?(inf|nan)"):
         RunConfig(**{group: dataclasses.replace(getattr(RunConfig(), group), **{field: value})})
+
+
+def test_decay_on_everything_of_nothing_is_refused() -> None:
+    with pytest.raises(UserError, match=r"client\.decay_all is true and client\.weight_decay 0"):
+        ClientConfig(weight_decay=0.0, decay_all=True)

@@ -111,9 +111,10 @@ class ClientConfig:
         lr: learning rate of the first round.
         lr_schedule: how the rate falls over the rounds.
         momentum: of SGD.
-        weight_decay: on convolutions and linear layers; norms and biases have none.
+        weight_decay: on convolutions and linear layers; norms and biases have none unless decay_all is on.
         clip: largest norm of all gradients; 0 for none.
         label_smoothing: share of the target spread over all classes.
+        decay_all: weight decay on norms and biases, too, as DeepFedNAS, SuperFedNAS and FEAST train.
     """
 
     epochs: int = 5
@@ -124,6 +125,7 @@ class ClientConfig:
     weight_decay: float = 5e-4
     clip: float = 10.0
     label_smoothing: float = 0.0
+    decay_all: bool = False
 
     def __post_init__(self) -> None:
         positive = {"epochs": self.epochs, "batch_size": self.batch - 1, "lr": self.lr}
@@ -137,6 +139,8 @@ class ClientConfig:
         for name in ("weight_decay", "clip"):
             if not getattr(self, name) >= 0:
                 raise UserError(f"client.{name} is {getattr(self, name)}; it must not be negative")
+        if self.decay_all and not self.weight_decay:
+            raise UserError("client.decay_all is true and client.weight_decay 0, which decays nothing; leave one out")
 
     @property
     def batch(self) -> int:
