@@ -26,7 +26,7 @@ from training.methods.settings import (
     FedAvgConfig,
     MethodName,
 )
-from training.partition import PartitionConfig
+from training.partition import SHARING, PartitionConfig
 from training.schedules import LearningRateSchedule
 
 #: Images a step of the published recipe.
@@ -332,7 +332,14 @@ class RunConfig:
                     "method decnas groups clients by labels that only simulated ones tell; use --engine in-process"
                 )
         if self.engine == "flower" and self.clients.data != "independent":
-            raise UserError("clients.data matched is for simulations; connected clients have the images they have")
+            raise UserError(
+                f"clients.data {self.clients.data} is for simulations; connected clients have the images they have"
+            )
+        if self.clients.data == "proportional" and self.partition.scheme not in SHARING:
+            raise UserError(
+                f"clients.data proportional does not go with partition.scheme {self.partition.scheme}; valid: "
+                + ", ".join(SHARING)
+            )
 
 
 def config_to_mapping(config: RunConfig) -> dict[str, Any]:
