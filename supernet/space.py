@@ -20,6 +20,8 @@ from supernet.words import counted
 Family = Literal["mobilenet", "resnet"]
 Norm = Literal["batch", "group", "none"]
 Activation = Literal["relu", "hswish"]
+#: Whether each block has an expand ratio of its own, or all blocks of a stage share one.
+ExpandsPer = Literal["block", "stage"]
 
 #: The scored convolutions of a block by family, in the order of ``FitnessSettings.kind_weights``: names of its layers.
 CONVOLUTIONS: dict[Family, tuple[str, str, str]] = {
@@ -126,6 +128,7 @@ class SearchSpace:
         depths: blocks a stage may have, ascending.
         expands: expand ratios a block may have, ascending; hidden channels over the block's input
             (``mobilenet``, at least 1) or over its output (``resnet``, above 0).
+        expands_per: ``block``: each has a ratio of its own; ``stage``: all blocks of a stage share one, as in FEAST.
         width_multipliers: multipliers on a stage's base width, ascending.
         kernels: depthwise kernel sides a block may have (odd), ascending; [3] in ``resnet``.
         head: MobileNetV3's head, its widths following the last stage's multiplier; without one the
@@ -154,6 +157,7 @@ class SearchSpace:
     classes: int = 10
     in_channels: int = 3
     fitness: FitnessSettings = FitnessSettings()
+    expands_per: ExpandsPer = "block"
 
     def __post_init__(self) -> None:
         check_space(self)
@@ -185,6 +189,8 @@ class SearchSpace:
         for stage in fields["stages"]:
             if not stage["branch_activation"]:
                 del stage["branch_activation"]
+        if self.expands_per == "block":
+            del fields["expands_per"]
         text = json.dumps(fields, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

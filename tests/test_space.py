@@ -252,6 +252,7 @@ def test_the_fingerprint_ignores_name_and_fitness_and_nothing_else() -> None:
         {"in_channels": 1},
         {"resolutions": (16,)},
         {"norm": "none"},
+        {"expands_per": "stage"},
         {"stages": space.stages[:2]},
         {"stem": dataclasses.replace(space.stem, activation="relu")},
     ]
