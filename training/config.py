@@ -250,10 +250,10 @@ class RunConfig:
         compute: MACs of all clients' forward passes that training may take, e.g. 50T; ends a run in place of rounds.
         seed: of every random draw of the run.
         engine: in-process (all clients simulated here) or flower (real ones, connected to a SuperLink).
-        method: deepfednas (one network a client, drawn from the cache), superfednas (drawn at random from the space),
-            fedavg (one fixed network), cotrain (several networks a client in every step), dfnas (one network, searched
-            while it is trained), decnas (one network, shrunk to a budget by candidates on groups of clients, then
-            trained for the rounds).
+        method: deepfednas (one network a client, drawn from the cache), superfednas (drawn at random from the space;
+            searched by the fitness, too, not by SuperFedNAS's predictor), fedavg (one fixed network), cotrain (several
+            networks a client in every step), dfnas (one network, searched while it is trained), decnas (one network,
+            shrunk to a budget by candidates on groups of clients, then trained for the rounds).
         device: auto, cpu, cuda or cuda:N.
         precision: fp32, tf32, bf16 or fp16, or auto: the fastest of those that keep the accuracy (all but fp16,
             which older GPUs are measured with in place of bf16).
