@@ -132,6 +132,9 @@ def memory_cost(space: SearchSpace, batch: int = 1, limit: float = math.inf) -> 
 class Options(NamedTuple):
     """Choices of one block: (…, n) arrays over kernel·expands + expand, behind axes of widths.
 
+    Where the blocks of a stage share their expand ratio, n are the kernels, and the output widths of a stage, which are
+    also the widths between its blocks, come with every ratio: they are numbered width·expands + expand.
+
     ``costs`` has the costs as its first axis; ``log_widths`` are sums of ``ln w`` over the scored layers, of
     which there are ``layers``; ``gains`` are what the block adds to its own stage's ``α·H − δ·B``, 0 in a stem.
     """
@@ -158,12 +161,14 @@ class Stage:
         later: options of a later block, (output widths, n); None where stages have one block.
         weights: what entropy gains for each unit of ``κ·ln w``, α·ln(r²·c), by output width.
         falls: γ·max(0, c_in − c_out), (input widths, output widths); 0 in the first stage.
+        ends: which width of the space each output width is, (output widths,): the next stage's input.
     """
 
     first: Options
     later: Options | None
     weights: FloatArray
     falls: FloatArray
+    ends: IntArray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,30 +192,41 @@ def plan_of(space: SearchSpace, settings: FitnessSettings, costs: Sequence[Addit
     alphas = np.broadcast_to(np.asarray(settings.entropy_weights), (len(space.stages),))
     widths = [np.array(list(choices)) for choices in (space.stem_choices, *space.width_choices)]
 
-    def figures(part: Part, shape: tuple[int, ...], found: Terms, paid: Sequence[FloatArray]) -> Options:
-        costs_here = np.stack([_at(part, values, resolution).reshape(shape) for values in paid])
-        log_widths, layers = (
-            _at(part, column[:-1], resolution).reshape(shape) for column in (found.log_widths, found.layers)
-        )
-        return Options(costs_here, log_widths, layers, np.zeros(log_widths.shape))
+    ratios = len(space.expands) if space.expands_per == "stage" else 1
+
+    def of_block(part: Part, values: NDArray[Any]) -> NDArray[Any]:
+        """Return a block's figures at the resolution, (…, output widths, n): what is chosen by block is one axis."""
+        found = _at(part, values, resolution)
+        if ratios > 1:
+            # The ratio goes with the output width.
+            found = np.moveaxis(found, -1, -2)
+            return found.reshape(*found.shape[:-3], -1, found.shape[-1])
+        return found.reshape(*found.shape[:-2], -1)
 
     def options(s: int, b: int, weights: FloatArray) -> Options:
-        """Return a block's figures at the resolution; its kernels and expands are one axis."""
-        part, paid = parts.blocks[s][b], [cost.parts.blocks[s][b] for cost in costs]
-        found = figures(part, (*part.shape[1:-2], -1), terms.blocks[s][b], paid)
-        widths_weighed = _at(part, weighed.blocks[s][b][:-1], resolution).reshape(found.gains.shape)
-        return found._replace(gains=weights[:, None] * widths_weighed - settings.block_penalty)
+        part, found = parts.blocks[s][b], terms.blocks[s][b]
+        paid = np.stack([of_block(part, cost.parts.blocks[s][b]) for cost in costs])
+        log_widths, layers, widths_weighed = (
+            of_block(part, column[:-1]) for column in (found.log_widths, found.layers, weighed.blocks[s][b])
+        )
+        return Options(paid, log_widths, layers, weights[:, None] * widths_weighed - settings.block_penalty)
 
     stages = []
     for s, slots in enumerate(parts.blocks):
-        side = _at(slots[0], terms.blocks[s][0].side[:-1], resolution)[0, :, 0, 0]
-        falls = np.maximum(0, widths[s][:, None] - widths[s + 1]) * settings.width_penalty * (s > 0)
-        weights = alphas[s] * np.log(side * side * widths[s + 1])
+        ends = np.repeat(np.arange(len(widths[s + 1])), ratios)
+        side = _at(slots[0], terms.blocks[s][0].side[:-1], resolution)[0, :, 0, 0][ends]
+        falls = np.maximum(0, widths[s][:, None] - widths[s + 1][ends]) * settings.width_penalty * (s > 0)
+        weights = alphas[s] * np.log(side * side * widths[s + 1][ends])
         later = options(s, 1, weights) if len(slots) > 1 else None
-        stages.append(Stage(options(s, 0, weights), later, weights, falls))
+        stages.append(Stage(options(s, 0, weights), later, weights, falls, ends))
     head = np.stack([_at(parts.head, cost.parts.head, resolution) for cost in costs])
-    stem = figures(parts.stem, parts.stem.shape[1:], terms.stem, [cost.parts.stem for cost in costs])
-    return Plan(stem, tuple(stages), head)
+    return Plan(_stem(parts.stem, terms.stem, [cost.parts.stem for cost in costs], resolution), tuple(stages), head)
+
+
+def _stem(part: Part, terms: Terms, paid: Sequence[FloatArray], resolution: int) -> Options:
+    costs = np.stack([_at(part, values, resolution) for values in paid])
+    log_widths, layers = (_at(part, column[:-1], resolution) for column in (terms.log_widths, terms.layers))
+    return Options(costs, log_widths, layers, np.zeros(log_widths.shape))
 
 
 def _at(part: Part, values: NDArray[Any], resolution: int) -> NDArray[Any]:

@@ -344,7 +344,8 @@ class _Growth:
                 if len(labels.record):
                     there[state] = self.trail.record((s, d, state.width), ways[state], labels)
                     if d + 1 in depths:
-                        ends[state.finished(d + 1)].append(there[state])
+                        end = int(self.plan.stages[s].ends[state.width])
+                        ends[state.finished(d + 1)._replace(width=end)].append(there[state])
             ways = self._later_blocks(s, there)
             if self.trail.length > self.most:
                 raise _ManyLabelsError

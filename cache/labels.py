@@ -145,14 +145,21 @@ class Trail:
             here = np.flatnonzero((at >= page.start) & (at < page.start + len(page.parents)))
             # On the way back, the first record of a stage is of its last block.
             last = here[stage[here] != page.stage]
+            row = at[here] - page.start
+            width, kernel, expand = self._read(page.width, page.choices[row].astype(np.int64))
             if len(last):
                 genes[last, layout.depth[page.stage]] = space.depths.index(page.slot + 1)
-                genes[last, layout.width[page.stage]] = page.width
+                genes[last, layout.width[page.stage]] = width
             stage[here] = page.stage
-            row = at[here] - page.start
-            kernel, expand = np.divmod(page.choices[row], len(space.expands))
             genes[here, layout.kernel[page.stage, page.slot]] = kernel
             genes[here, layout.expand[page.stage, page.slot]] = expand
             at[here] = page.parents[row]
         genes[:, layout.stem] = at
         return genes
+
+    def _read(self, width: int, choices: IntArray) -> tuple[int, IntArray, IntArray]:
+        """Return the width, kernels and expand ratios that numbers of ``cache.additive.Options`` stand for."""
+        ratios = len(self.space.expands)
+        if self.space.expands_per == "stage":
+            return width // ratios, choices, np.full_like(choices, width % ratios)
+        return width, *np.divmod(choices, ratios)

@@ -53,7 +53,7 @@ def look_ahead(plan: Plan, depths: Sequence[int]) -> Horizon:
         for d in reversed(range(depths[-1])):
             outlooks = []
             for width in range(len(stage.weights)):
-                ways = [before[0].outlooks[width]] if d + 1 in depths else []
+                ways = [before[0].outlooks[stage.ends[width]]] if d + 1 in depths else []
                 if places and stage.later is not None:
                     ways.append(_earlier(places[0].outlooks[width], stage.later, width))
                 outlooks.append(_union(ways))

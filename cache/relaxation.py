@@ -114,7 +114,7 @@ def relax(linear: Linear, prices: FloatArray) -> Relaxation:
         more = None if stage.later is None else _gain(stage.later, later, prices, lines)
         ahead: list[FloatArray] = []
         for d in reversed(range(linear.depths[-1])):
-            ways = [before[0]] if d + 1 in linear.depths else []
+            ways = [before[0][:, :, stage.ends]] if d + 1 in linear.depths else []
             if ahead and more is not None:
                 ways.append(more + ahead[0])
             ahead.insert(0, np.maximum(*ways) if len(ways) > 1 else ways[0])

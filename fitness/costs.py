@@ -23,8 +23,10 @@ _INT8_CHANNEL_BYTES = 4 + 1 + 4 + 4 + 4
 _LAYER_BYTES: dict[tuple[bool, Norm], int] = {
     (False, "batch"): 350,
     (False, "group"): 620,
+    (False, "none"): 350,
     (True, "batch"): 1450,
     (True, "group"): 1450,
+    (True, "none"): 1450,
 }
 
 #: Metadata without class names, and the graph's own fields: 1.3 kB of a run on CIFAR-10.
@@ -44,7 +46,7 @@ def macs(table: LayerTable) -> IntArray:
 
 
 def parameters(table: LayerTable) -> IntArray:
-    """Return the trainable parameters, shape (N,): weights, norm weight and bias, biases."""
+    """Return the trainable parameters, shape (N,): weights, weight and bias of norms, biases."""
     norm = np.array([2 * layer.norm + layer.bias for layer in table.layers], dtype=np.int64)
     counts: IntArray = table.weights.sum(axis=0) + np.einsum("l,ln,ln->n", norm, table.c_out, table.active)
     return counts

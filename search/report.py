@@ -114,7 +114,7 @@ def _calibrated(report: Mapping[str, Any]) -> str | None:
     if calibration["method"] == "none":
         return "not calibrated"
     if calibration["method"] == NOT_NEEDED:
-        return "GroupNorm needs no calibration"
+        return "without BatchNorm there is nothing to calibrate"
     where = "on the clients" if calibration["method"] == "federated" else "over a draw of the images"
     return (
         f"calibrated {where}: {counted(calibration['batches'], 'batch')}, {counted(calibration['images'], 'image')} "

@@ -132,7 +132,7 @@ class TrainedRun:
         """Return the calibrated network, and how it was calibrated."""
         architecture = entry.architecture
         network = blank_network(self.space, tensors, architecture)
-        if self.space.norm == "group":
+        if self.space.norm != "batch":
             return network.eval(), {"method": NOT_NEEDED}
         if method == "none":
             return network.eval(), {"method": "none"}

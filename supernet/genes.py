@@ -1,9 +1,10 @@
 """Genes: architectures as integer vectors, for optimisers only.
 
 A gene vector holds the index of every choice: resolution, stem width, then for each stage its width, its
-depth and, for each of its block slots, kernel and expand. Genes of inactive slots have no meaning; the
-*canonical* form sets them to 0 and every expand ratio to the smallest that gives the same hidden width, so
-that two canonical vectors are equal exactly when their networks are.
+depth and, for each of its block slots, kernel and expand; where the blocks of a stage share their expand ratio,
+it comes once, with the first slot. Genes of inactive slots have no meaning; the *canonical* form sets them to 0
+and every expand ratio to the smallest that gives the same hidden width, so that two canonical vectors are equal
+exactly when their networks are.
 """
 
 import functools
@@ -23,7 +24,7 @@ class GeneLayout(NamedTuple):
     """Where each choice sits in a gene vector, and how many values it has.
 
     ``width`` and ``depth`` hold one position a stage, ``kernel`` and ``expand`` one row a stage of one
-    position a block slot.
+    position a block slot: in ``expand`` all the same where a stage's blocks share their ratio.
     """
 
     sizes: IntArray
@@ -55,17 +56,21 @@ class Choices(NamedTuple):
 @functools.lru_cache(maxsize=64)
 def gene_layout(space: SearchSpace) -> GeneLayout:
     """Return the positions and sizes of the genes of ``space``."""
-    stages, slots = len(space.stages), space.max_depth
-    per_stage = 2 + 2 * slots
+    stages, slots = len(space.stages), np.arange(space.max_depth, dtype=np.int64)
+    shared = space.expands_per == "stage"
+    # Within a stage: width, depth, then the slots' kernels and expands.
+    kernels = 2 + slots + (slots > 0) if shared else 2 + 2 * slots
+    expands = np.full_like(slots, 3) if shared else kernels + 1
+    per_stage = 1 + int(max(kernels[-1], expands[-1]))
     first = 2 + per_stage * np.arange(stages, dtype=np.int64)
-    blocks = first[:, None] + 2 + 2 * np.arange(slots, dtype=np.int64)
+    kernel, expand = first[:, None] + kernels, first[:, None] + expands
     sizes = np.empty(2 + per_stage * stages, dtype=np.int64)
     sizes[:2] = len(space.resolutions), len(space.stem_choices)
     sizes[first] = [len(widths) for widths in space.width_choices]
     sizes[first + 1] = len(space.depths)
-    sizes[blocks] = len(space.kernels)
-    sizes[blocks + 1] = len(space.expands)
-    return GeneLayout(sizes, 0, 1, first, first + 1, blocks, blocks + 1)
+    sizes[kernel] = len(space.kernels)
+    sizes[expand] = len(space.expands)
+    return GeneLayout(sizes, 0, 1, first, first + 1, kernel, expand)
 
 
 def as_genes(space: SearchSpace, genes: ArrayLike) -> IntArray:
@@ -106,20 +111,31 @@ def choices(space: SearchSpace, genes: ArrayLike) -> Choices:
 
 def canonical(space: SearchSpace, genes: ArrayLike) -> IntArray:
     """Return (N, genes): the same networks, each with the one vector that stands for it."""
-    layout, family = gene_layout(space), LAYOUTS[space.family]
+    layout = gene_layout(space)
     result = as_genes(space, genes).copy()
     chosen = choices(space, result)
-    ratios = np.asarray(space.expands, dtype=np.float64)
     before = chosen.stem
     for s, width in enumerate(chosen.width):
+        same = []
         for b in range(space.max_depth):
-            active, position = chosen.active[s, b], layout.expand[s, b]
-            keys = np.stack([family.block_key(before, width, np.full(len(width), ratio)) for ratio in ratios])
-            same = keys == keys[result[:, position], np.arange(len(width))]
-            result[:, position] = np.where(active, same.argmax(axis=0), 0)
+            active, drawn = chosen.active[s, b], result[:, layout.expand[s, b]]
+            same.append(_same_blocks(space, before, width, drawn) | ~active)
             result[:, layout.kernel[s, b]] *= active
             before = width
+        if space.expands_per == "stage":
+            # A ratio stands for another where it does so in every block.
+            same = [np.logical_and.reduce(same)] * space.max_depth
+        for position, alike in zip(layout.expand[s], same, strict=True):
+            result[:, position] = alike.argmax(axis=0)
     return result
+
+
+def _same_blocks(space: SearchSpace, before: IntArray, width: IntArray, drawn: IntArray) -> NDArray[np.bool_]:
+    """Return which of all ratios make the same block as those ``drawn``, (ratios, N)."""
+    family = LAYOUTS[space.family]
+    keys = np.stack([family.block_key(before, width, np.full(len(width), float(ratio))) for ratio in space.expands])
+    same: NDArray[np.bool_] = keys == keys[drawn, np.arange(len(width))]
+    return same
 
 
 def decode(space: SearchSpace, genes: ArrayLike) -> Architecture:
@@ -159,6 +175,12 @@ def encode(space: SearchSpace, architecture: Architecture) -> IntArray:
         genes[layout.width[s]] = _index(space, f"{where}.width", stage.width, list(space.width_choices[s]))
         depth = f"the number of blocks of {where}"
         genes[layout.depth[s]] = _index(space, depth, len(stage.blocks), space.depths)
+        if space.expands_per == "stage" and len({block.expand for block in stage.blocks}) > 1:
+            ratios = ", ".join(f"{block.expand:g}" for block in stage.blocks)
+            raise ArchitectureError(
+                f"architecture is not in {space.name}: the expand ratios of {where}.blocks are {ratios}; in this space "
+                "all blocks of a stage share one"
+            )
         for b, block in enumerate(stage.blocks):
             inner = f"{where}.blocks[{b}]"
             genes[layout.kernel[s, b]] = _index(space, f"{inner}.kernel", block.kernel, space.kernels)

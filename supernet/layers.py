@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from supernet.architecture import Architecture
 from supernet.genes import Choices, choices, encode
 from supernet.layouts import LAYOUTS, BlockChoice, Column, IntArray, Kind, Layer, Size, write_head
-from supernet.space import SearchSpace
+from supernet.space import Norm, SearchSpace
 
 #: Kinds of rows that hold weights.
 WEIGHTED: tuple[Kind, ...] = ("conv", "shortcut", "squeeze", "excite", "linear")
@@ -90,7 +90,8 @@ class Row(NamedTuple):
 class _TableWriter:
     """Collects rows; columns that do not vary stay scalars until the table is assembled."""
 
-    def __init__(self) -> None:
+    def __init__(self, norm: Norm) -> None:
+        self.normed = norm != "none"
         self.layers: list[Layer] = []
         self.stages: list[int] = []
         self.columns: list[tuple[Column | NDArray[np.bool_] | bool, ...]] = []
@@ -109,7 +110,7 @@ class _TableWriter:
     ) -> Size:
         pooled = layer.kind in ("squeeze", "pool")
         side = 1 if pooled else (before.side + layer.stride - 1) // layer.stride
-        self.layers.append(layer)
+        self.layers.append(layer._replace(norm=layer.norm and self.normed))
         self.stages.append(self.stage)
         self.columns.append((before.channels, c_out, kernel, groups, before.side, side, held, active))
         return Size(c_out, side)
@@ -131,7 +132,7 @@ def layer_table(space: SearchSpace, genes: ArrayLike) -> LayerTable:
         ArchitectureError: the genes do not fit the space.
     """
     chosen = choices(space, genes)
-    writer = _TableWriter()
+    writer = _TableWriter(space.norm)
     layout = LAYOUTS[space.family]
     image = Size(space.in_channels, chosen.resolution)
     size = layout.stem(writer, space, image, chosen.stem)

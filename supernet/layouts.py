@@ -171,7 +171,7 @@ class ResNetLayout:
         added = before.elements
         conv1 = Layer(f"{name}.conv1", "conv", stride, spec.activation, norm=True)
         inner = walk.row(conv1, before, mid, kernel=3, active=active)
-        conv2 = Layer(f"{name}.conv2", "conv", norm=True)
+        conv2 = Layer(f"{name}.conv2", "conv", 1, spec.activation if spec.branch_activation else None, norm=True)
         after = walk.row(conv2, inner, choice.width, kernel=3, held=added, active=active)
         if first:
             shortcut = Layer(f"{name}.shortcut", "shortcut", stride, norm=True)

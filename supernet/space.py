@@ -18,8 +18,10 @@ from supernet.typed_yaml import from_mapping, read_yaml_mapping
 from supernet.words import counted
 
 Family = Literal["mobilenet", "resnet"]
-Norm = Literal["batch", "group"]
+Norm = Literal["batch", "group", "none"]
 Activation = Literal["relu", "hswish"]
+#: Whether each block has an expand ratio of its own, or all blocks of a stage share one.
+ExpandsPer = Literal["block", "stage"]
 
 #: The scored convolutions of a block by family, in the order of ``FitnessSettings.kind_weights``: names of its layers.
 CONVOLUTIONS: dict[Family, tuple[str, str, str]] = {
@@ -53,12 +55,17 @@ class StemSpec:
 
 @dataclasses.dataclass(frozen=True)
 class StageSpec:
-    """One stage: output channels at multiplier 1, stride of its first block, activation, squeeze-excite."""
+    """One stage: output channels at multiplier 1, stride of its first block, activation, squeeze-excite.
+
+    ``branch_activation`` activates the second convolution of ResNet blocks too, before their shortcut is added, as the
+    code of DeepFedNAS and FEAST does.
+    """
 
     width: int
     stride: int = 1
     activation: Activation = "relu"
     se: bool = False
+    branch_activation: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,11 +128,13 @@ class SearchSpace:
         depths: blocks a stage may have, ascending.
         expands: expand ratios a block may have, ascending; hidden channels over the block's input
             (``mobilenet``, at least 1) or over its output (``resnet``, above 0).
+        expands_per: ``block``: each has a ratio of its own; ``stage``: all blocks of a stage share one, as in FEAST.
         width_multipliers: multipliers on a stage's base width, ascending.
         kernels: depthwise kernel sides a block may have (odd), ascending; [3] in ``resnet``.
         head: MobileNetV3's head, its widths following the last stage's multiplier; without one the
             classifier follows the last stage.
-        norm: ``batch`` (batch statistics, calibrate before use) or ``group`` (groups of 8 channels).
+        norm: ``batch`` (batch statistics, calibrate before use), ``group`` (groups of 8 channels) or ``none``: no
+            normalisation, and convolutions without biases all the same, as DeepFedNAS trains.
         classes: outputs of the classifier.
         in_channels: channels of the images.
         fitness: weights of the fitness that fit this space.
@@ -148,6 +157,7 @@ class SearchSpace:
     classes: int = 10
     in_channels: int = 3
     fitness: FitnessSettings = FitnessSettings()
+    expands_per: ExpandsPer = "block"
 
     def __post_init__(self) -> None:
         check_space(self)
@@ -175,6 +185,12 @@ class SearchSpace:
         # 3 and 3.0 are the same ratio.
         for part, name in ((fields, "expands"), (fields, "width_multipliers"), (fields["stem"], "multipliers")):
             part[name] = [float(value) for value in part[name]]
+        # What older versions did not know is left out where it changes nothing, so that their files still fit.
+        for stage in fields["stages"]:
+            if not stage["branch_activation"]:
+                del stage["branch_activation"]
+        if self.expands_per == "block":
+            del fields["expands_per"]
         text = json.dumps(fields, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -250,6 +266,11 @@ def check_fitness(settings: FitnessSettings, stages: int) -> None:
 def _check_family(space: SearchSpace) -> None:
     if space.family == "mobilenet":
         _check_choices(space, "expands", minimum=1)
+        for index, stage in enumerate(space.stages):
+            if stage.branch_activation:
+                raise SpaceError(
+                    f"stages[{index}].branch_activation is true; that is for blocks of the family resnet: leave it out"
+                )
         return
     positive = all(0 < ratio < math.inf for ratio in space.expands)
     if not space.expands or not positive or list(space.expands) != sorted(set(space.expands)):

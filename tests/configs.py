@@ -38,11 +38,11 @@ OTHER = RunConfig(
     device="cuda:1",
     precision="bf16",
     data=DataConfig("imagefolder", "images", True, 0.25, 3, False, 5, 2, 7, 0.2, 1.0, 900, "pad"),
-    partition=PartitionConfig("shard", 0.3, 4, 5),
+    partition=PartitionConfig("shard", 0.3, 4, 5, True),
     clients=ClientsConfig(
-        30, 10, ("60M", "180M"), ("64M",), "zipf", 1.5, "100M", ("5ms",), "table.json", None, "independent"
+        30, 10, ("60M", "180M"), ("64M",), "zipf", 1.5, "100M", ("5ms",), "table.json", None, "independent", 0.5
     ),
-    client=ClientConfig(2, 32, 0.025, "step", 0.5, 1e-4, 1.0, 0.1, 0.5),
+    client=ClientConfig(2, 32, 0.025, "step", 0.5, 1e-4, 1.0, 0.1, 0.5, True),
     # Weights by examples are refused beside privacy.
     server=ServerConfig(0.75, False, 0.9, 0.5),
     fedpareto=FedParetoConfig(2.0, 1.0),

@@ -150,3 +150,22 @@ def contrary(space: SearchSpace) -> AdditiveCost:
 def limited(cost: AdditiveCost, limit: float) -> AdditiveCost:
     """The cost with a limit."""
     return dataclasses.replace(cost, limit=limit)
+
+
+class Numbers(NamedTuple):
+    """How the exact solver numbers what networks choose, from their genes (N, genes).
+
+    ``outputs`` (N, stages) are the output widths of a stage's blocks, ``choices`` (N, stages, slots) the blocks' own.
+    """
+
+    outputs: IntArray
+    choices: IntArray
+
+
+def numbers_of(space: SearchSpace, genes: IntArray) -> Numbers:
+    """A ratio that a stage's blocks share goes with the output width, ratios of their own go with the kernel."""
+    layout, ratios = gene_layout(space), len(space.expands)
+    widths, kernels, expands = (genes[:, at] for at in (layout.width, layout.kernel, layout.expand))
+    if space.expands_per == "stage":
+        return Numbers(widths * ratios + expands[:, :, 0], kernels)
+    return Numbers(widths, kernels * ratios + expands)

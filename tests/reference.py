@@ -127,7 +127,8 @@ def macs_and_params(space: SearchSpace, architecture: Architecture) -> tuple[int
     macs = params = 0
     for conv in convolutions(space, architecture):
         macs += conv.width * conv.c_out * conv.side_out**2
-        params += conv.width * conv.c_out + conv.c_out * (2 * conv.norm + conv.bias)
+        normed = conv.norm and space.norm != "none"
+        params += conv.width * conv.c_out + conv.c_out * (2 * normed + conv.bias)
     return macs, params
 
 

@@ -1,5 +1,6 @@
 """Spaces small enough to list all their networks, one of each family, and that list."""
 
+import dataclasses
 import functools
 from typing import NamedTuple
 
@@ -26,6 +27,9 @@ SMALL_RESNET = SearchSpace(
     width_multipliers=(0.5, 0.75, 1.0),
     fitness=FitnessSettings(effectiveness_weight=500.0, max_effectiveness=0.13),
 )
+
+#: The same with one ratio a stage, and deeper stages, as FEAST's.
+SHARED_RATIOS = dataclasses.replace(SMALL_RESNET, name="shared-ratios", depths=(1, 2, 5), expands_per="stage")
 
 #: Few genes, and so many ratios that the exact solver refuses it: 3,500² pairs of blocks.
 VAST = SearchSpace(

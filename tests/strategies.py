@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from hypothesis import HealthCheck, Phase, settings
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from supernet.architecture import Architecture
 from supernet.genes import decode, gene_layout
 from supernet.layouts import IntArray
-from supernet.space import HeadSpec, SearchSpace, StageSpec, StemSpec, load_space
+from supernet.space import ExpandsPer, HeadSpec, Norm, SearchSpace, StageSpec, StemSpec, load_space
 
 MOBILENETS = ("mobilenet-cifar", "mobilenet-imagenet", "mobilenet-tiny")
 PRESETS = (*MOBILENETS, "resnet-cifar")
@@ -95,7 +95,9 @@ def _mobilenet_spaces() -> st.SearchStrategy[SearchSpace]:
 
 
 def _resnet_spaces() -> st.SearchStrategy[SearchSpace]:
-    return _spaces(family=st.just("resnet"), stages=_stages(), expands=_some(RESNET_EXPANDS))
+    return _spaces(
+        family=st.just("resnet"), stages=_stages(branch_activation=st.booleans()), expands=_some(RESNET_EXPANDS)
+    )
 
 
 def _stages(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[StageSpec, ...]]:
@@ -115,7 +117,8 @@ def _spaces(**of_family: st.SearchStrategy[Any]) -> st.SearchStrategy[SearchSpac
         depths=_some_integers((1, 2, 3)),
         width_multipliers=_some(MULTIPLIERS),
         head=st.none() | st.builds(HeadSpec, conv=_widths, hidden=_widths),
-        norm=st.sampled_from(("batch", "group")),
+        norm=st.sampled_from(get_args(Norm)),
+        expands_per=st.sampled_from(get_args(ExpandsPer)),
         classes=st.integers(2, 11),
         in_channels=st.integers(1, 3),
         **of_family,

@@ -3,7 +3,7 @@ import math
 
 import numpy as np
 import pytest
-from exhaustive import tables, weights_of
+from exhaustive import numbers_of, tables, weights_of
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import gene_vectors, runs, spaces_with_genes, tiny_space, user_spaces
@@ -75,7 +75,7 @@ def test_a_plans_figures_add_up_to_costs_and_entropy(drawn: tuple[SearchSpace, I
     space, all_genes = drawn
     weights = data.draw(weights_of(len(space.stages)))
     costs = [count_cost(space, "macs"), data.draw(tables(space)), count_cost(space, "params")]
-    layout, expands = gene_layout(space), len(space.expands)
+    layout = gene_layout(space)
     alphas = np.broadcast_to(weights.entropy_weights, len(space.stages))
     for genes in all_genes:
         scores = score(space, genes, weights)
@@ -84,15 +84,16 @@ def test_a_plans_figures_add_up_to_costs_and_entropy(drawn: tuple[SearchSpace, I
         paid = plan.stem.costs[:, width].copy()
         layers, log_widths = int(plan.stem.layers[width]), float(plan.stem.log_widths[width])
         falls, so_far, entropy = 0.0, 0.0, 0.0
+        (outputs,), (choices,) = numbers_of(space, genes[None])
         for s, stage in enumerate(plan.stages):
-            before, width = width, int(genes[layout.width[s]])
+            before, width = width, int(outputs[s])
             gained = 0.0
             if weights.entropy == "prefix":
                 entropy += float(stage.weights[width]) * so_far
             for b in range(space.depths[genes[layout.depth[s]]]):
                 options = stage.first if b == 0 else stage.later
                 assert options is not None
-                choice = int(genes[layout.kernel[s, b]]) * expands + int(genes[layout.expand[s, b]])
+                choice = int(choices[s, b])
                 at = (before, width, choice) if b == 0 else (width, choice)
                 paid += options.costs[(slice(None), *at)]
                 layers += int(options.layers[at])
@@ -101,6 +102,8 @@ def test_a_plans_figures_add_up_to_costs_and_entropy(drawn: tuple[SearchSpace, I
             log_widths += gained
             so_far += gained
             falls += float(stage.falls[before, width])
+            assert stage.ends[width] == genes[layout.width[s]]
+            width = int(stage.ends[width])
         paid += plan.head[:, width]
         assert paid.tolist() == [cost.of(space, genes[None])[0] for cost in costs]
         assert layers * math.exp(-log_widths / layers) == pytest.approx(scores.rho[0], rel=1e-9)
@@ -119,9 +122,8 @@ def test_options_between_widths_hold_every_choice_once_by_number_of_layers(space
         inputs, outputs = stage.falls.shape
         for i, o in np.ndindex(inputs, outputs):
             groups = stage.first.between(i, o)
-            assert sorted(np.concatenate([numbers for _, numbers in groups])) == list(
-                range(len(space.kernels) * len(space.expands))
-            )
+            choices = len(space.kernels) * (len(space.expands) if space.expands_per == "block" else 1)
+            assert sorted(np.concatenate([numbers for _, numbers in groups])) == list(range(choices))
             counts = [int(options.layers[0]) for options, _ in groups]
             assert counts == sorted(set(counts))
             for options, numbers in groups:

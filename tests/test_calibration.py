@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from supernet.architecture import Architecture
 from supernet.errors import UserError
+from supernet.space import Norm
 from supernet.weights import views
 from training.calibration import (
     CalibrationPlan,
@@ -150,8 +151,9 @@ def test_a_client_with_few_images_makes_whole_batches_of_what_it_has() -> None:
         assert (contribution.batches, contribution.images) == expected
 
 
-def test_group_norm_contributes_nothing() -> None:
-    space = micro_space(norm="group")
+@pytest.mark.parametrize("norm", ["group", "none"])
+def test_networks_without_batch_norm_contribute_nothing(norm: Norm) -> None:
+    space = micro_space(norm=norm)
     tensors = random_tensors(0, space)
     network = blank_network(space, tensors, smallest(space))
     assert statistics_of(network, [torch.randn(4, 3, 8, 8)]) == Statistics({}, 0, 0)

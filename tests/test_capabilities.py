@@ -11,7 +11,7 @@ from simulation import micro_entries
 from cache.latency.cost import read_latency
 from supernet.errors import UserError
 from supernet.genes import encode
-from training.capabilities import Capability, capabilities, matched, training_memory
+from training.capabilities import Capability, capabilities, matched, shares_of_images, training_memory
 from training.clients import ClientsConfig
 
 _BATCH = 8
@@ -147,3 +147,47 @@ def test_matched_data_give_more_images_to_clients_that_run_more() -> None:
     clients = [Capability(macs) for macs in (30, 10, None, 20)]
     parts = [[1], [2, 3, 4], [5, 6], [7, 8, 9, 10]]
     assert matched(parts, clients) == [[2, 3, 4], [1], [7, 8, 9, 10], [5, 6]]
+
+
+def test_zipf_by_ranks_draws_evenly_spaced_levels_the_lower_the_oftener() -> None:
+    low, high, exponent = 25_000_000, 1_500_000_000, 1.2
+    macs = _macs(max_macs=("25M", "1.5G"), macs_distribution="zipf-ranks", macs_exponent=exponent)
+    step = (high - low) / (len(macs) - 1)
+    probabilities = [rank**-exponent for rank in range(1, len(macs) + 1)]
+    for rank in (1, 2, 3):
+        expected = probabilities[rank - 1] / sum(probabilities)
+        # The lowest level has no room below it: what would fall there is at the lowest limit.
+        here = [low + (rank - 1.5) * step < limit <= low + (rank - 0.5) * step for limit in macs]
+        error = (expected * (1 - expected) / len(macs)) ** 0.5
+        assert sum(here) / len(macs) == pytest.approx(expected, abs=4 * error)
+    assert low in macs
+    assert min(macs) == low
+    assert max(macs) <= high
+
+
+def test_levels_of_zipf_by_ranks_are_written_out_for_few_clients() -> None:
+    from training.capabilities import _zipf_ranks
+
+    # Three levels of 100, 200 and 300 MACs with probabilities 6/11, 3/11 and 2/11.
+    drawn, beside = np.array([0.0, 6 / 11 - 1e-9, 6 / 11 + 1e-9]), np.array([0.5, 0.75, 0.25])
+    assert _zipf_ranks(drawn, beside, 100, 300, 1.0) == [100, 125, 175]
+    last = np.array([9 / 11 - 1e-9, 9 / 11 + 1e-9, 0.999])
+    assert _zipf_ranks(last, np.array([0.5, 0.0, 0.9]), 100, 300, 1.0) == [200, 250, 300]
+    assert _zipf_ranks(np.array([0.7]), np.array([0.2]), 100, 300, 1.0) == [100]
+
+
+def test_budgets_by_ranks_are_cut_at_the_cap() -> None:
+    macs = _macs(max_macs=("25M", "1.5G"), macs_distribution="zipf-ranks", macs_cap="600M")
+    assert max(macs) == 600_000_000
+
+
+def test_images_go_by_a_power_of_the_macs() -> None:
+    clients = [Capability(macs=macs) for macs in (100, 200, 400)]
+    assert shares_of_images(clients, 1.0).tolist() == pytest.approx([1 / 7, 2 / 7, 4 / 7])
+    assert shares_of_images(clients, 2.0).tolist() == pytest.approx([1 / 21, 4 / 21, 16 / 21])
+    assert shares_of_images(clients, 0.0).tolist() == pytest.approx([1 / 3] * 3)
+
+
+def test_images_cannot_go_by_macs_that_are_not_limited() -> None:
+    with pytest.raises(UserError, match="not all have a limit"):
+        shares_of_images([Capability(macs=100), Capability()], 1.0)

@@ -89,6 +89,12 @@ def test_local_training_is_sgd_with_clipping_momentum_and_decay_as_written_out()
     assert update.loss == pytest.approx(sum(losses[3:]) / 3, rel=1e-4)
 
 
+def test_weight_decay_on_all_pulls_on_norms_and_biases_as_on_weights() -> None:
+    free, decayed = _step(_plain_recipe()), _step(_plain_recipe(weight_decay=0.1, decay_all=True))
+    for name, before in micro_task().tensors.items():
+        torch.testing.assert_close(decayed[name] - free[name], -0.005 * before, atol=1e-6, rtol=1e-3)
+
+
 def test_weight_decay_pulls_on_weights_and_not_on_norms_and_biases() -> None:
     free, decayed = _step(_plain_recipe()), _step(_plain_recipe(weight_decay=0.1))
     for name, before in micro_task().tensors.items():

@@ -20,6 +20,7 @@ from training.config import (
     write_config,
 )
 from training.methods.settings import DecNasConfig
+from training.partition import PartitionConfig, Scheme
 
 
 def _nested(name: str, value: object) -> dict[str, Any]:
@@ -228,3 +229,19 @@ def test_a_number_that_json_does_not_know_is_refused(name: str, value: float) ->
     group, field = name.split(".")
     with pytest.raises(UserError, match=rf"{field} is .*-?(inf|nan)"):
         RunConfig(**{group: dataclasses.replace(getattr(RunConfig(), group), **{field: value})})
+
+
+def test_decay_on_everything_of_nothing_is_refused() -> None:
+    with pytest.raises(UserError, match=r"client\.decay_all is true and client\.weight_decay 0"):
+        ClientConfig(weight_decay=0.0, decay_all=True)
+
+
+def test_images_in_proportion_to_macs_need_a_scheme_that_can_give_them() -> None:
+    clients = ClientsConfig(max_macs=("1M", "2M"), data="proportional")
+    schemes: tuple[Scheme, ...] = ("iid", "dirichlet")
+    for scheme in schemes:
+        assert RunConfig(clients=clients, partition=PartitionConfig(scheme)).clients.gamma == 1.0
+    with pytest.raises(UserError, match=r"not go with partition\.scheme shard; valid: iid, dirichlet"):
+        RunConfig(clients=clients, partition=PartitionConfig("shard"))
+    with pytest.raises(UserError, match=r"clients\.gamma is -1"):
+        ClientsConfig(gamma=-1)

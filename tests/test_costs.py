@@ -159,7 +159,7 @@ def test_the_largest_network_has_the_figures_of_the_design(name: str, expected_m
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-@pytest.mark.parametrize("norm", ["batch", "group"])
+@pytest.mark.parametrize("norm", ["batch", "group", "none"])
 @pytest.mark.parametrize("name", ["mobilenet-tiny", "resnet-cifar"])
 def test_file_bytes_are_a_sum_over_parts(name: str, norm: Any, precision: Any) -> None:
     space = dataclasses.replace(preset(name), norm=norm)

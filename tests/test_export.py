@@ -153,7 +153,7 @@ def _check_drawn(folder: Path, space: SearchSpace, architecture: Architecture) -
     assert report["top1_agreement"] == 1
 
 
-@pytest.mark.parametrize("norm", ["batch", "group"])
+@pytest.mark.parametrize("norm", ["batch", "group", "none"])
 @pytest.mark.parametrize("space", [micro_space(), _RESNET], ids=lambda space: space.family)
 def test_exported_files_of_drawn_architectures_are_exact(
     tmp_path_factory: pytest.TempPathFactory, space: SearchSpace, norm: Any
@@ -235,8 +235,9 @@ def test_an_uncalibrated_network_is_refused_unless_allowed(tmp_path: Path) -> No
     assert json.loads(_metadata(path)["calibration"]) == calibration
 
 
-def test_group_norm_needs_no_calibration(tmp_path: Path) -> None:
-    network, info, images = learned(micro_space(norm="group"), steps=0)
+@pytest.mark.parametrize("norm", ["group", "none"])
+def test_without_batch_norm_no_calibration_is_needed(tmp_path: Path, norm: Any) -> None:
+    network, info, images = learned(micro_space(norm=norm), steps=0)
     info = dataclasses.replace(info, report={})
     export_subnet(tmp_path / "subnet.pt", network, info, images, ExportSettings("torchscript"), SILENT)
     values = {name: json.loads(text) for name, text in _metadata(tmp_path / "subnet.pt").items()}

@@ -648,7 +648,8 @@ def test_every_norm_has_a_mean_a_variance_and_a_squared_mean() -> None:
     shapes = statistics_shapes(MICRO, largest())
     norms = [name for name in tensor_shapes(MICRO, largest()) if name.endswith("norm.weight")]
     assert len(shapes) == 3 * len(norms)
-    assert statistics_shapes(dataclasses.replace(MICRO, norm="group"), largest()) == {}
+    for norm in ("group", "none"):
+        assert statistics_shapes(dataclasses.replace(MICRO, norm=norm), largest()) == {}
 
 
 def _evaluations() -> list[EvaluationTask]:

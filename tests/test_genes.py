@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import PRESETS, gene_vectors, preset, runs, spaces_with_genes, tiny_space, user_spaces
+from spaces import SMALL_RESNET
+from strategies import PRESETS, gene_vectors, narrow_resnet, preset, runs, spaces_with_genes, tiny_space, user_spaces
 
 from fitness.score import score
 from supernet.architecture import Architecture, Block, Stage
@@ -176,6 +177,30 @@ def test_genes_out_of_range_are_refused(genes: IntArray, data: st.DataObject) ->
         genes[position] = value
         with pytest.raises(ArchitectureError, match="out of range"):
             as_genes(tiny_space(), genes)
+
+
+def test_blocks_that_share_their_ratio_have_one_gene_of_it() -> None:
+    space = dataclasses.replace(narrow_resnet(), expands_per="stage")
+    layout = gene_layout(space)
+    assert (layout.expand == layout.expand[:, :1]).all()
+    per_stage = 2 + space.max_depth + 1
+    assert len(layout.sizes) == 2 + per_stage * len(space.stages)
+    positions = [layout.resolution, layout.stem, *layout.width, *layout.depth, *layout.kernel.ravel()]
+    assert sorted({*positions, *layout.expand[:, 0]}) == list(range(len(layout.sizes)))
+    for genes in random_genes(space, 50, np.random.default_rng(0)):
+        for stage in decode(space, genes).stages:
+            assert len({block.expand for block in stage.blocks}) == 1
+
+
+def test_blocks_of_different_ratios_are_outside_a_space_where_they_share_one() -> None:
+    free = SMALL_RESNET
+    space = dataclasses.replace(free, expands_per="stage")
+    (stage, *rest) = decode(free, largest_genes(free)).stages
+    blocks = (*stage.blocks[:-1], Block(free.expands[0]))
+    mixed = dataclasses.replace(decode(free, largest_genes(free)), stages=(Stage(stage.width, blocks), *rest))
+    assert encode(free, mixed) is not None
+    with pytest.raises(ArchitectureError, match=r"ratios of stages\[0\]\.blocks are .*all blocks of a stage share one"):
+        encode(space, mixed)
 
 
 @pytest.mark.parametrize("shape", [(3,), (2, 3), (1, 2, 23)])

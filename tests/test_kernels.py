@@ -230,7 +230,11 @@ def _gradients(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
     }
 
 
-@pytest.mark.parametrize("space", [MICRO, micro_space(norm="group"), SMALL_RESNET], ids=["batch", "group", "resnet"])
+@pytest.mark.parametrize(
+    "space",
+    [MICRO, micro_space(norm="group"), micro_space(norm="none"), SMALL_RESNET],
+    ids=["batch", "group", "none", "resnet"],
+)
 def test_networks_have_the_gradients_of_plain_ones(space: object) -> None:
     torch.manual_seed(3)
     plain = build_network(space, largest(space)).train()  # type: ignore[arg-type]
@@ -293,7 +297,9 @@ def test_a_layer_in_another_precision_or_of_one_image_or_none_is_torchs() -> Non
         assert torch.allclose(plain.float()(images), fast.float()(images), 0.05, 0.05)
 
 
-@pytest.mark.parametrize("space", [MICRO, micro_space(norm="group")], ids=["batch", "group"])
+@pytest.mark.parametrize(
+    "space", [MICRO, micro_space(norm="group"), micro_space(norm="none")], ids=["batch", "group", "none"]
+)
 def test_a_client_trains_to_what_torch_trains_it_to(space: object) -> None:
     tensors = random_tensors(0, space)  # type: ignore[arg-type]
     task = micro_task(tensors=tensors, space=space, steps=1)  # type: ignore[arg-type]

@@ -1,7 +1,7 @@
 from typing import NamedTuple
 
 import numpy as np
-from exhaustive import all_genes, small_spaces, tables, weights_of
+from exhaustive import all_genes, numbers_of, small_spaces, tables, weights_of
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -35,24 +35,24 @@ class Growth:
     def __init__(self, space: SearchSpace, plan: Plan, genes: IntArray) -> None:
         layout = gene_layout(space)
         self.space, self.plan = space, plan
-        self.widths = np.concatenate([genes[:, [layout.stem]], genes[:, layout.width]], axis=1)
+        self.inputs = np.concatenate([genes[:, [layout.stem]], genes[:, layout.width]], axis=1)
         self.depths = np.asarray(space.depths)[genes[:, layout.depth]]
-        self.choices = genes[:, layout.kernel] * len(space.expands) + genes[:, layout.expand]
+        self.outputs, self.choices = numbers_of(space, genes)
 
     def block(self, s: int, b: int) -> Added:
         """Costs, log-widths and layers of block b of stage s, 0 where the network has none."""
         stage, has = self.plan.stages[s], self.depths[:, s] > b
         options: Options | None = stage.first if b == 0 else stage.later
         assert options is not None
-        inputs = (self.widths[:, s],) if b == 0 else ()
-        at = (*inputs, self.widths[:, s + 1], self.choices[:, s, b])
+        inputs = (self.inputs[:, s],) if b == 0 else ()
+        at = (*inputs, self.outputs[:, s], self.choices[:, s, b])
         costs = np.stack([cost[at] for cost in options.costs])
         return Added(costs * has, options.log_widths[at] * has, options.layers[at] * has)
 
     def ahead(self, s: int, b: int) -> Added:
         """What every network adds from block b of stage s on, head included."""
-        head = self.plan.head[:, self.widths[:, -1]]
-        total = Added(head, np.zeros(len(self.widths)), np.zeros(len(self.widths), dtype=np.int64))
+        head = self.plan.head[:, self.inputs[:, -1]]
+        total = Added(head, np.zeros(len(self.inputs)), np.zeros(len(self.inputs), dtype=np.int64))
         for stage in range(s, len(self.space.stages)):
             for block in range(b if stage == s else 0, self.space.max_depth):
                 total = total.plus(self.block(stage, block))
@@ -82,12 +82,12 @@ def test_bounds_are_those_of_all_completions(space: SearchSpace, data: st.DataOb
     for s in range(len(space.stages)):
         added = growth.ahead(s, 0)
         for width, outlook in enumerate(horizon.before[s].outlooks):
-            here = growth.widths[:, s] == width
+            here = growth.inputs[:, s] == width
             _check(outlook, added.take(here))
         for d, place in enumerate(horizon.inside[s]):
             added = growth.ahead(s, d + 1)
             for width, outlook in enumerate(place.outlooks):
-                here = (growth.widths[:, s + 1] == width) & (growth.depths[:, s] > d)
+                here = (growth.outputs[:, s] == width) & (growth.depths[:, s] > d)
                 _check(outlook, added.take(here))
     for outlook, paid in zip(horizon.before[-1].outlooks, plan.head.T, strict=True):
         assert (outlook.layers.tolist(), outlook.low.tolist(), outlook.high.tolist()) == ([0], [0.0], [0.0])

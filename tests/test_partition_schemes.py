@@ -133,3 +133,72 @@ def test_an_exponential_beyond_what_numbers_hold_is_refused_without_a_warning() 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert _ours("exponential", np.zeros(10_000, dtype=np.int64), 2_000, 0) is None
+
+
+def test_given_shares_of_images_in_no_order_of_labels_are_cut_as_they_are() -> None:
+    parts = schemes.shared(_LABELS, np.array([0.5, 0.125, 0.375]))
+    assert [len(part) for part in parts] == [1500, 375, 1125]
+    assert np.array_equal(np.concatenate(parts), np.arange(3000))
+
+
+def _plain_capped(labels: IntArray, shares: list[float], alpha: float, seed: int) -> list[int]:
+    """Sizes after one draw of FEAST's asymmetric Dirichlet, class by class as it is written."""
+    generator, sizes = np.random.default_rng(seed), [0] * len(shares)
+    for label in range(10):
+        count = int((labels == label).sum())
+        drawn = generator.dirichlet([max(alpha * count * share, 1e-6) for share in shares])
+        for client, share in enumerate(shares):
+            if sizes[client] >= share * len(labels):
+                drawn[client] = 0
+        ends = [int(end * count) for end in np.cumsum(drawn / sum(drawn))[:-1]]
+        for client, (start, end) in enumerate(zip([0, *ends], [*ends, count], strict=True)):
+            sizes[client] += end - start
+    return sizes
+
+
+def test_allotted_parts_are_the_draw_that_is_documented() -> None:
+    shares = [0.1, 0.2, 0.3, 0.4]
+    for seed in range(5):
+        parts = schemes.allotted(_LABELS, np.array(shares), 0.1, 1, np.random.default_rng(seed))
+        assert [len(part) for part in parts] == _plain_capped(_LABELS, shares, 0.1, seed)
+        assert np.array_equal(np.sort(np.concatenate(parts)), np.arange(len(_LABELS)))
+
+
+def test_allotted_parts_come_near_their_shares_and_keep_their_skew() -> None:
+    shares = np.array([1, 2, 4, 8]) / 15
+    parts = schemes.allotted(_LABELS, shares, 0.05, 20, np.random.default_rng(0))
+    sizes = np.array([len(part) for part in parts])
+    # A client stops at the first class that takes it to its share.
+    assert (sizes <= shares * 3000 + 300).all()
+    assert (np.diff(sizes) > 0).all()
+    largest = [np.bincount(_LABELS[part], minlength=10).max() / len(part) for part in parts]
+    assert max(largest) > 0.2
+
+
+def test_who_has_too_few_images_gets_the_rest_from_who_has_most() -> None:
+    shares = np.array([0.01, 0.01, 0.98])
+    parts = schemes.allotted(_LABELS, shares, 0.1, 100, np.random.default_rng(0))
+    assert sorted(len(part) for part in parts)[:2] == [100, 100]
+    assert np.array_equal(np.sort(np.concatenate(parts)), np.arange(len(_LABELS)))
+    with pytest.raises(ImpossibleError):
+        schemes.allotted(_LABELS, shares, 0.1, 1001, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_balanced_parts_end_at_an_equal_share(seed: int) -> None:
+    sizes = [len(part) for part in schemes.balanced(_LABELS, 10, 0.3, 5, np.random.default_rng(seed))]
+    free = [len(part) for part in schemes.dirichlet(_LABELS, 10, 0.3, 5, np.random.default_rng(seed))]
+    assert sum(sizes) == len(_LABELS)
+    # 300 images are an equal share; the class that takes a client there may take it further.
+    assert max(sizes) < 600
+    assert np.std(sizes) < np.std(free)
+
+
+def test_a_draw_that_leaves_nobody_short_is_made_of_images_of_all_classes() -> None:
+    config = PartitionConfig("dirichlet", 0.3)
+    shares = np.array([0.2, 0.3, 0.5])
+    parts = partition(_LABELS.tolist(), 3, config, 16, np.random.default_rng(1), shares)
+    assert sorted(position for part in parts for position in part) == list(range(len(_LABELS)))
+    assert len(parts[0]) < len(parts[2])
+    even = partition(_LABELS.tolist(), 3, PartitionConfig("iid"), 16, np.random.default_rng(1), shares)
+    assert [len(part) for part in even] == [600, 900, 1500]

@@ -9,6 +9,7 @@ from simulation import largest, smallest
 from spaces import SMALL_RESNET
 
 from supernet.architecture import Architecture, Block
+from supernet.errors import SpaceError
 from supernet.genes import decode, encode
 from supernet.slices import slices, supernet_architecture
 from supernet.space import SearchSpace, load_space
@@ -91,3 +92,9 @@ def test_paths_reach_every_network_of_the_widths_once() -> None:
         seen.setdefault(paths.network(path), set()).add(path)
     assert len(seen) == (4 * 5) ** 2
     assert all(len(found) == 1 for found in seen.values())
+
+
+def test_blocks_that_share_their_ratio_have_no_paths_of_their_own() -> None:
+    space = micro_space(expands_per="stage")
+    with pytest.raises(SpaceError, match="one expand ratio for all blocks of a stage; dfnas chooses block by block"):
+        paths_through(space, supernet_architecture(space))

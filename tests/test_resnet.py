@@ -12,7 +12,7 @@ from fitness.score import Scores, score
 from supernet.architecture import Architecture, Block, Stage
 from supernet.genes import encode, largest_genes
 from supernet.network import build_network
-from supernet.space import Activation, Norm, SearchSpace, StageSpec, StemSpec
+from supernet.space import Norm, SearchSpace, StageSpec, StemSpec
 
 #: A space with strides and activations of both kinds, one of its architectures, and that one's widths.
 _SPACE = SearchSpace(
@@ -50,6 +50,8 @@ def _window_means(x: Tensor, stride: int) -> Tensor:
 def _plain_norm(kind: Norm, channels: int) -> nn.Module:
     if kind == "group":
         return nn.GroupNorm(channels // 8, channels)
+    if kind == "none":
+        return nn.Identity()
     return nn.BatchNorm2d(channels, track_running_stats=False)
 
 
@@ -57,10 +59,11 @@ class _PlainBlock(nn.Module):
     """A ResNet block as the design words it."""
 
     def __init__(
-        self, c_in: int, mid: int, c_out: int, stride: int, norm: Norm, activation: Activation, *, projects: bool
+        self, c_in: int, mid: int, c_out: int, stride: int, norm: Norm, spec: StageSpec, *, projects: bool
     ) -> None:
         super().__init__()
-        self.stride, self.activation = stride, F.relu if activation == "relu" else F.hardswish
+        self.stride, self.activation = stride, F.relu if spec.activation == "relu" else F.hardswish
+        self.activates_branch = spec.branch_activation
         self.conv1 = nn.Conv2d(c_in, mid, 3, stride=stride, padding=1, bias=False)
         self.norm1 = _plain_norm(norm, mid)
         self.conv2 = nn.Conv2d(mid, c_out, 3, padding=1, bias=False)
@@ -71,6 +74,8 @@ class _PlainBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out = self.activation(self.norm1(self.conv1(x)))
         out = self.norm2(self.conv2(out))
+        if self.activates_branch:
+            out = self.activation(out)
         if self.projection is not None and self.norm3 is not None:
             x = self.norm3(self.projection(_window_means(x, self.stride)))
         return self.activation(out + x)
@@ -88,7 +93,7 @@ class _PlainResNet(nn.Module):
         for spec, (before, width), stage in zip(space.stages, pairwise(widths), mids, strict=True):
             c_in, stride, projects = before, spec.stride, True
             for mid in stage:
-                block = _PlainBlock(c_in, mid, width, stride, space.norm, spec.activation, projects=projects)
+                block = _PlainBlock(c_in, mid, width, stride, space.norm, spec, projects=projects)
                 self.blocks.append(block)
                 c_in, stride, projects = width, 1, False
         self.classifier = nn.Linear(widths[-1], space.classes)
@@ -108,11 +113,13 @@ def _check_costs(oracle: nn.Module, scores: Scores, image: tuple[int, int]) -> N
     assert scores.params.tolist() == [sum(parameter.numel() for parameter in oracle.parameters())]
 
 
-@pytest.mark.parametrize("norm", ["batch", "group"])
+@pytest.mark.parametrize("branch_activation", [False, True])
+@pytest.mark.parametrize("norm", ["batch", "group", "none"])
 @pytest.mark.parametrize("side", [7, 8, 9, 13, 16])
-def test_a_resnet_is_the_one_written_plainly(side: int, norm: Norm) -> None:
+def test_a_resnet_is_the_one_written_plainly(side: int, norm: Norm, branch_activation: bool) -> None:
     torch.manual_seed(0)
-    space = dataclasses.replace(_SPACE, norm=norm)
+    stages = tuple(dataclasses.replace(stage, branch_activation=branch_activation) for stage in _SPACE.stages)
+    space = dataclasses.replace(_SPACE, norm=norm, stages=stages)
     network = build_network(space, Architecture("resnet", side, 16, _STAGES))
     oracle = _PlainResNet(space, _WIDTHS, _MIDS)
     with torch.no_grad():
@@ -125,10 +132,12 @@ def test_a_resnet_is_the_one_written_plainly(side: int, norm: Norm) -> None:
         torch.testing.assert_close(network(images), oracle(images), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("norm", ["batch", "none"])
 @pytest.mark.parametrize("side", [7, 8, 9, 13, 16])
-def test_macs_and_params_of_a_resnet_are_those_of_the_one_written_plainly(side: int) -> None:
-    scores = score(_SPACE, encode(_SPACE, Architecture("resnet", side, 16, _STAGES)))
-    _check_costs(_PlainResNet(_SPACE, _WIDTHS, _MIDS), scores, (2, side))
+def test_macs_and_params_of_a_resnet_are_those_of_the_one_written_plainly(side: int, norm: Norm) -> None:
+    space = dataclasses.replace(_SPACE, norm=norm)
+    scores = score(space, encode(space, Architecture("resnet", side, 16, _STAGES)))
+    _check_costs(_PlainResNet(space, _WIDTHS, _MIDS), scores, (2, side))
 
 
 def test_macs_and_params_of_the_largest_resnet_cifar_are_those_of_the_one_written_plainly() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from latency import random_times, write_table
-from spaces import SMALL, SMALL_RESNET, VAST, listed
+from spaces import SHARED_RATIOS, SMALL, SMALL_RESNET, VAST, listed
 from strategies import preset
 
 from cache.entries import Entry, make_entries
@@ -21,8 +21,8 @@ from supernet.errors import BudgetError
 from supernet.genes import encode
 from supernet.space import FitnessSettings, SearchSpace
 
-SPACES = (SMALL, SMALL_RESNET)
-_IDS = ("small", "small-resnet")
+SPACES = (SMALL, SMALL_RESNET, SHARED_RATIOS)
+_IDS = tuple(space.name for space in SPACES)
 _COSTS = ("macs", "params", "latency")
 _KINDS = [kinds for count in (1, 2, 3) for kinds in itertools.combinations(_COSTS, count)]
 _SHARES = (0.03, 0.2, 0.5, 0.9)

@@ -62,6 +62,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"depths": [0, 1]}, "depths"),
     ({"resolutions": [1]}, "resolutions"),
     ({"expands": [0.5, 2]}, "expands"),
+    ({"stages": [{"width": 24, "branch_activation": True}]}, r"stages\[0\]\.branch_activation is true; that is for"),
     ({"width_multipliers": [0, 1.0]}, "width_multipliers"),
     ({"width_multipliers": [0.5, 1.5]}, "width_multipliers"),
     ({"width_multipliers": [1.0, 0.5]}, "width_multipliers"),
@@ -250,11 +251,31 @@ def test_the_fingerprint_ignores_name_and_fitness_and_nothing_else() -> None:
         {"head": None},
         {"in_channels": 1},
         {"resolutions": (16,)},
+        {"norm": "none"},
+        {"expands_per": "stage"},
         {"stages": space.stages[:2]},
         {"stem": dataclasses.replace(space.stem, activation="relu")},
     ]
     prints = {dataclasses.replace(space, **fields).fingerprint for fields in changed}
     assert len(prints | {space.fingerprint}) == len(changed) + 1
+
+
+@pytest.mark.parametrize(
+    ("name", "fingerprint"),
+    [
+        ("mobilenet-tiny", "5ca300701399b317"),
+        ("mobilenet-cifar", "d48e394bf2abc4e4"),
+        ("resnet-cifar", "afe0e4fde03740c9"),
+    ],
+)
+def test_the_files_of_older_versions_still_fit_the_presets(name: str, fingerprint: str) -> None:
+    assert preset(name).fingerprint == fingerprint
+
+
+def test_an_activation_before_the_addition_makes_other_networks() -> None:
+    space = preset("resnet-cifar")
+    stages = tuple(dataclasses.replace(stage, branch_activation=True) for stage in space.stages)
+    assert dataclasses.replace(space, stages=stages).fingerprint != space.fingerprint
 
 
 def test_the_same_choices_in_another_family_are_another_space(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from strategies import architectures, narrow_resnet, preset, runs, spaces_with_a
 
 from supernet.architecture import Architecture
 from supernet.genes import decode, intersection, random_genes, smallest_genes
+from supernet.network import build_network
 from supernet.slices import slices, supernet_architecture, tensor_shapes
 from supernet.space import Norm, SearchSpace
 from supernet.weights import Tensors, extract, forward, initial_tensors, network_with, views
@@ -57,7 +58,7 @@ def test_the_supernet_computes_what_the_extracted_network_computes(
     _check_forward(*drawn)
 
 
-@pytest.mark.parametrize("norm", ["batch", "group"])
+@pytest.mark.parametrize("norm", ["batch", "group", "none"])
 @given(st.data())
 @runs(15, shrink=False)
 def test_the_tiny_supernet_computes_what_the_extracted_network_computes(norm: Norm, data: st.DataObject) -> None:
@@ -65,7 +66,7 @@ def test_the_tiny_supernet_computes_what_the_extracted_network_computes(norm: No
     _check_forward(space, data.draw(architectures(space)))
 
 
-@pytest.mark.parametrize("norm", ["batch", "group"])
+@pytest.mark.parametrize("norm", ["batch", "group", "none"])
 @given(st.data())
 @runs(6, shrink=False)
 def test_the_cifar_supernet_computes_what_the_extracted_network_computes(norm: Norm, data: st.DataObject) -> None:
@@ -73,7 +74,7 @@ def test_the_cifar_supernet_computes_what_the_extracted_network_computes(norm: N
     _check_forward(space, data.draw(architectures(space)))
 
 
-@pytest.mark.parametrize("norm", ["batch", "group"])
+@pytest.mark.parametrize("norm", ["batch", "group", "none"])
 @given(st.data())
 @runs(2, shrink=False)
 def test_the_imagenet_supernet_computes_what_the_extracted_network_computes(norm: Norm, data: st.DataObject) -> None:
@@ -81,7 +82,7 @@ def test_the_imagenet_supernet_computes_what_the_extracted_network_computes(norm
     _check_forward(space, data.draw(architectures(space)))
 
 
-@pytest.mark.parametrize("norm", ["batch", "group"])
+@pytest.mark.parametrize("norm", ["batch", "group", "none"])
 @given(st.data())
 @runs(10, shrink=False)
 def test_a_resnet_supernet_computes_what_the_extracted_network_computes(norm: Norm, data: st.DataObject) -> None:
@@ -165,6 +166,19 @@ def _check_initialisation(space: SearchSpace) -> None:
 @pytest.mark.parametrize("space", [preset("mobilenet-cifar"), narrow_resnet()], ids=attrgetter("name"))
 def test_initial_tensors_have_the_documented_distributions(space: SearchSpace) -> None:
     _check_initialisation(space)
+
+
+def test_initial_tensors_without_norms_are_drawn_as_torch_draws_its_own() -> None:
+    space = dataclasses.replace(narrow_resnet(), norm="none")
+    tensors = initial_tensors(space, torch.Generator().manual_seed(0))
+    network = build_network(space, supernet_architecture(space))
+    assert tensors.keys() == dict(network.named_parameters()).keys()
+    for name, tensor in tensors.items():
+        of = tensors[name.replace("bias", "weight")]
+        bound = 1 / math.sqrt(math.prod(of.shape[1:]))
+        assert float(tensor.abs().max()) <= bound, name
+        for drawn in (tensor, network.get_parameter(name).detach()) if tensor.numel() > 200 else ():
+            assert float(drawn.std()) == pytest.approx(bound / math.sqrt(3), rel=0.1), name
 
 
 def test_a_stem_for_grey_images_is_initialised_like_any_other() -> None:

@@ -5,9 +5,12 @@ import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from cache.additive import AdditiveCost
 from cache.entries import Entry
 from cache.latency.cost import read_latency
+from fitness.blocks import FloatArray
 from supernet.architecture import Architecture
 from supernet.errors import UserError
 from supernet.files import read_text
@@ -113,17 +116,41 @@ def matched(parts: Sequence[list[int]], clients: Sequence[Capability]) -> list[l
     return result
 
 
+def shares_of_images(clients: Sequence[Capability], gamma: float) -> FloatArray:
+    """Return the share of the images of every client, ``b_i^γ / Σ b_j^γ`` of the MACs b it can run, (clients,).
+
+    FEAST (2026), "γ-allocation". They add up to 1.
+
+    Raises:
+        UserError: a client has no limit on MACs.
+    """
+    limits = [client.macs for client in clients if client.macs is not None]
+    if len(limits) < len(clients):
+        raise UserError(
+            "clients.data is proportional to the MACs that clients can run, and not all have a limit on them; "
+            "give --clients.max-macs"
+        )
+    # Relative to the most: powers of MACs would lose digits.
+    powers = (np.array(limits) / max(limits)) ** gamma
+    shares: FloatArray = powers / powers.sum()
+    return shares
+
+
 def _macs_limits(config: ClientsConfig, seed: int) -> list[int | None]:
     values = [parse_quantity(text) for text in config.max_macs]
     if not values:
         return [None if config.macs_cap is None else parse_quantity(config.macs_cap)] * config.count
-    drawn = numpy_stream(seed, "capabilities").random(config.count)
+    stream = numpy_stream(seed, "capabilities")
+    drawn = stream.random(config.count)
     if config.macs_distribution == "listed":
         chosen = [values[client % len(values)] for client in range(config.count)]
     elif config.macs_distribution == "tiers":
         chosen = [values[int(share * len(values))] for share in drawn]
     elif config.macs_distribution == "uniform":
         chosen = [round(values[0] + share * (values[1] - values[0])) for share in drawn]
+    elif config.macs_distribution == "zipf-ranks":
+        low, high = values
+        chosen = _zipf_ranks(drawn, stream.random(config.count), low, high, config.macs_exponent)
     else:
         low, high = values
         chosen = [round(_zipf(share, low, high, config.macs_exponent)) for share in drawn.tolist()]
@@ -138,6 +165,20 @@ def _zipf(share: float, low: float, high: float, exponent: float) -> float:
         return float(low * (high / low) ** share)
     # Relative to low: powers of MACs would lose digits.
     return float(low * (1 + share * ((high / low) ** power - 1)) ** (1 / power))
+
+
+def _zipf_ranks(shares: FloatArray, beside: FloatArray, low: int, high: int, exponent: float) -> list[int]:
+    """Return as many limits as ``shares``, by levels of Zipf's probabilities.
+
+    There are as many levels as limits, evenly spaced from ``low`` to ``high``; the rth has probability r^-s / Σ j^-s.
+    ``shares`` and ``beside`` in [0, 1) draw the level and the place up to half a step beside it. FEAST's own code.
+    """
+    probabilities = np.arange(1, len(shares) + 1, dtype=np.float64) ** -exponent
+    ends = np.cumsum(probabilities) / probabilities.sum()
+    levels = np.searchsorted(ends[:-1], shares, side="right")
+    step = (high - low) / max(1, len(shares) - 1)
+    limits = np.clip(low + (levels + beside - 0.5) * step, low, high)
+    return [round(limit) for limit in limits.tolist()]
 
 
 def _latency_limits(config: ClientsConfig, space: SearchSpace, texts: Sequence[str]) -> list[LatencyLimit]:

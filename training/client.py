@@ -201,12 +201,12 @@ def _stream(device: torch.device) -> torch.cuda.Stream | None:
 
 
 def make_optimizer(network: nn.Module, config: ClientConfig, lr: float | Tensor, *, fused: bool = False) -> Sgd:
-    """Return SGD with weight decay on weights of two or more dimensions only."""
+    """Return SGD with weight decay on weights of two or more dimensions only, or with ``decay_all`` on everything."""
     weights = [parameter for parameter in network.parameters() if parameter.ndim > 1]
     rest = [parameter for parameter in network.parameters() if parameter.ndim <= 1]
     groups = [
         {"params": weights, "weight_decay": config.weight_decay},
-        {"params": rest, "weight_decay": 0.0},
+        {"params": rest, "weight_decay": config.weight_decay if config.decay_all else 0.0},
     ]
     return Sgd(groups, lr=lr, momentum=config.momentum, fused=fused or None)
 

@@ -10,9 +10,9 @@ from supernet.errors import UserError
 from supernet.units import parse_milliseconds, parse_quantity
 from supernet.words import counted
 
-MacsDistribution = Literal["listed", "tiers", "uniform", "zipf"]
+MacsDistribution = Literal["listed", "tiers", "uniform", "zipf", "zipf-ranks"]
 
-DataAmounts = Literal["independent", "matched", "pooled"]
+DataAmounts = Literal["independent", "matched", "proportional", "pooled"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,14 +26,18 @@ class ClientsConfig:
         max_memory: most bytes of fp32 parameters and feature maps of one batch a client can hold, e.g.
             [64M, 1G]; the list repeats over the clients.
         macs_distribution: listed (the values repeat over the clients), tiers (each client draws one of the values),
-            uniform or zipf (each client draws from the range of the two values).
-        macs_exponent: s of zipf, whose density at c MACs falls as c^-s.
+            uniform or zipf (each client draws from the range of the two values), or zipf-ranks (each draws one of as
+            many levels as there are clients, evenly spaced over that range, the rth lowest as often as r^-s has it, and
+            up to half a step beside it, as in FEAST).
+        macs_exponent: s of zipf, whose density at c MACs falls as c^-s, and of zipf-ranks.
         macs_cap: no client is taken to run more MACs than this.
         max_latency: longest time of one image on a client, by latency_table, e.g. [5ms, 20ms]; the list repeats.
         latency_table: latency table of the clients' device.
         file: JSON Lines file with the macs, memory and latency of every client, in place of all these limits.
-        data: independent of what a client can run, or matched: the more images, the more MACs it can run; or pooled:
-            the first client has the images of all and trains alone, which is what a federation is compared with.
+        data: independent of what a client can run; matched: the more images, the more MACs it can run; proportional: so
+            many images as the power gamma of those MACs has it, with partition.scheme iid or dirichlet; or pooled: the
+            first client has the images of all and trains alone, which is what a federation is compared with.
+        gamma: of proportional; 0 for equal amounts, 1 for images in proportion to MACs.
     """
 
     count: int = 20
@@ -47,6 +51,7 @@ class ClientsConfig:
     latency_table: str | None = None
     file: str | None = None
     data: DataAmounts = "independent"
+    gamma: float = 1.0
 
     def __post_init__(self) -> None:
         if self.count < 1 or self.per_round < 1:
@@ -62,6 +67,8 @@ class ClientsConfig:
                 f"clients.per_round is {self.per_round} and clients.data pooled, where one client has all images; "
                 "set clients.per_round to 1"
             )
+        if not self.gamma >= 0:
+            raise UserError(f"clients.gamma is {self.gamma}; it must not be negative (0 for equal amounts)")
         for text in (*self.max_macs, *self.max_memory, *([self.macs_cap] if self.macs_cap else [])):
             parse_quantity(text)
         for text in self.max_latency:
@@ -79,7 +86,7 @@ class ClientsConfig:
             return
         if name == "tiers" and not self.max_macs:
             raise UserError("clients.macs_distribution tiers draws from clients.max_macs; list some, e.g. [25M, 60M]")
-        if name in ("uniform", "zipf"):
+        if name in ("uniform", "zipf", "zipf-ranks"):
             ends = [parse_quantity(text) for text in self.max_macs]
             if len(ends) != 2 or ends[0] > ends[1]:
                 raise UserError(

@@ -27,7 +27,7 @@ from training.methods.settings import (
     FedParetoConfig,
     MethodName,
 )
-from training.partition import PartitionConfig
+from training.partition import SHARING, PartitionConfig
 from training.schedules import LearningRateSchedule
 
 #: Images a step of the published recipe.
@@ -112,12 +112,13 @@ class ClientConfig:
         lr: learning rate of the first round.
         lr_schedule: how the rate falls over the rounds.
         momentum: of SGD.
-        weight_decay: on convolutions and linear layers; norms and biases have none.
+        weight_decay: on convolutions and linear layers; norms and biases have none unless decay_all is on.
         clip: largest norm of all gradients; 0 for none.
         label_smoothing: share of the target spread over all classes.
         logit_adjustment: τ; every logit is raised by τ times the logarithm of its class's share of the client's images
             while it trains, so that clients with other classes agree (FedLC); 0 for none, and when left out 1 with
             method fedpareto, 0 with others.
+        decay_all: weight decay on norms and biases, too, as DeepFedNAS, SuperFedNAS and FEAST train.
     """
 
     epochs: int = 5
@@ -129,6 +130,7 @@ class ClientConfig:
     clip: float = 10.0
     label_smoothing: float = 0.0
     logit_adjustment: float | None = None
+    decay_all: bool = False
 
     def __post_init__(self) -> None:
         positive = {"epochs": self.epochs, "batch_size": self.batch - 1, "lr": self.lr}
@@ -144,6 +146,8 @@ class ClientConfig:
                 raise UserError(f"client.{name} is {getattr(self, name)}; it must not be negative")
         if not 0 <= self.adjustment < math.inf:
             raise UserError(f"client.logit_adjustment is {self.logit_adjustment}; it must not be negative")
+        if self.decay_all and not self.weight_decay:
+            raise UserError("client.decay_all is true and client.weight_decay 0, which decays nothing; leave one out")
 
     @property
     def batch(self) -> int:
@@ -268,10 +272,10 @@ class RunConfig:
         seed: of every random draw of the run.
         engine: in-process (all clients simulated here) or flower (real ones, connected to a SuperLink).
         method: fedpareto (one network a client, drawn from the cache, small ones first), deepfednas (the cache's
-            largest and smallest in every round, others drawn), superfednas (drawn at random from the space), fedavg
-            (one fixed network), cotrain (several networks a client in every step), dfnas (one network, searched while
-            it is trained), decnas (one network, shrunk to a budget by candidates on groups of clients, then trained for
-            the rounds).
+            largest and smallest in every round, others drawn), superfednas (others drawn at random from the space;
+            searched by the fitness, too, not by SuperFedNAS's predictor), fedavg (one fixed network), cotrain (several
+            networks a client in every step), dfnas (one network, searched while it is trained), decnas (one network,
+            shrunk to a budget by candidates on groups of clients, then trained for the rounds).
         device: auto, cpu, cuda or cuda:N.
         precision: fp32, tf32, bf16 or fp16, or auto: the fastest of those that keep the accuracy (all but fp16,
             which older GPUs are measured with in place of bf16).
@@ -354,6 +358,11 @@ class RunConfig:
         if self.engine == "flower" and self.clients.data != "independent":
             raise UserError(
                 f"clients.data {self.clients.data} is for simulations; connected clients have the images they have"
+            )
+        if self.clients.data == "proportional" and self.partition.scheme not in SHARING:
+            raise UserError(
+                f"clients.data proportional does not go with partition.scheme {self.partition.scheme}; valid: "
+                + ", ".join(SHARING)
             )
         if self.clients.data == "pooled":
             self._check_pooled()

@@ -102,7 +102,8 @@ def simulated(config: RunConfig, space: SearchSpace, listener: Listener = SILENT
         UserError: the images are missing, or cannot be spread as asked for.
     """
     listing = used_images(config, listener)
-    strength = capabilities(config.clients, space, config.seed) if config.clients.data == "matched" else None
+    by_strength = config.clients.data != "independent"
+    strength = capabilities(config.clients, space, config.seed) if by_strength else ()
     # Refuses what cannot be spread before anything is decoded.
     given = shares(config, listing, strength)
     data = listing.read(preparation_of(config, space), listener)

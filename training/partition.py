@@ -10,9 +10,13 @@ from supernet.errors import UserError
 from supernet.layouts import IntArray
 from supernet.words import counted
 from training import partition_schemes as schemes
-from training.partition_schemes import ImpossibleError
+from training.partition_schemes import FloatArray, ImpossibleError
 
 Scheme = Literal["iid", "dirichlet", "pathological", "shard", "linear", "square", "exponential"]
+
+
+#: Schemes that can give every client a share of all images.
+SHARING: tuple[Scheme, ...] = ("iid", "dirichlet")
 
 
 class PartitionError(UserError):
@@ -29,12 +33,15 @@ class PartitionConfig:
         alpha: concentration of the Dirichlet draw; smaller is more skewed.
         classes_per_client: classes a client sees under pathological.
         shards_per_client: shards a client gets under shard.
+        balanced: under dirichlet a client that has an equal share of the images gets none of the classes to come, as in
+            the code of SuperFedNAS and DeepFedNAS.
     """
 
     scheme: Scheme = "dirichlet"
     alpha: float = 1.0
     classes_per_client: int = 2
     shards_per_client: int = 2
+    balanced: bool = False
 
     def __post_init__(self) -> None:
         if not self.alpha > 0:
@@ -50,8 +57,11 @@ def partition(
     config: PartitionConfig,
     batch_size: int,
     generator: np.random.Generator,
+    shares: FloatArray | None = None,
 ) -> list[list[int]]:
     """Return, for every client, the positions of its images in ``labels``.
+
+    With ``shares``, (clients,), these are what the schemes iid and dirichlet give every client of all images.
 
     Raises:
         PartitionError: a client would get less than one batch; the message says what to change.
@@ -60,7 +70,11 @@ def partition(
     order = generator.permutation(len(labels))
     seed = int(generator.integers(2**31))
     try:
-        parts = _split(np.asarray(labels)[order], clients, config, batch_size, seed)
+        shuffled = np.asarray(labels)[order]
+        if shares is None:
+            parts = _split(shuffled, clients, config, batch_size, seed)
+        else:
+            parts = _split_by(shares, shuffled, config, batch_size, seed)
     except ImpossibleError as error:
         raise PartitionError(
             f"cannot split {counted(len(labels), 'image')} over {counted(clients, 'client')} by {config.scheme} with "
@@ -81,6 +95,8 @@ def _split(labels: IntArray, clients: int, config: PartitionConfig, batch_size: 
     match config.scheme:
         case "iid":
             return schemes.even(labels, clients)
+        case "dirichlet" if config.balanced:
+            return schemes.balanced(labels, clients, config.alpha, batch_size, generator)
         case "dirichlet":
             return schemes.dirichlet(labels, clients, config.alpha, batch_size, generator)
         case "pathological":
@@ -93,6 +109,16 @@ def _split(labels: IntArray, clients: int, config: PartitionConfig, batch_size: 
             return schemes.growing(labels, clients, np.square)
         case "exponential":
             return schemes.growing(labels, clients, np.exp)
+
+
+def _split_by(
+    shares: FloatArray, labels: IntArray, config: PartitionConfig, batch_size: int, seed: int
+) -> list[IntArray]:
+    if config.scheme not in SHARING:
+        raise ValueError(f"the scheme {config.scheme} has amounts of its own")
+    if config.scheme == "iid":
+        return schemes.shared(labels, shares)
+    return schemes.allotted(labels, shares, config.alpha, batch_size, np.random.default_rng(seed))
 
 
 def _remedy(config: PartitionConfig) -> str:

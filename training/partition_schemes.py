@@ -2,8 +2,8 @@
 
 The draws are those of flwr-datasets' partitioners of these names. That library itself is not used: to import it, with
 pandas and pyarrow, takes longer than all else that starts a run, and to divide the images of 10,000 clients takes it
-seconds. Every scheme returns one array of positions for each client, and no position twice; it raises
-``ImpossibleError`` where the images are too few for it.
+seconds. ``shared``, ``balanced`` and ``allotted`` are not among those. Every scheme returns one array of positions for
+each client, and no position twice; it raises ``ImpossibleError`` where the images are too few for it.
 """
 
 from collections.abc import Callable
@@ -13,8 +13,13 @@ from numpy.typing import NDArray
 
 from supernet.layouts import IntArray
 
+FloatArray = NDArray[np.float64]
+
 #: Dirichlet draws before it is given up: a fixed number, so that the same run always ends alike.
 _DRAWS = 11
+
+#: What Dirichlet is given at least for every client.
+_LEAST_CONCENTRATION = 1e-6
 
 
 class ImpossibleError(Exception):
@@ -26,9 +31,7 @@ def even(labels: IntArray, clients: int) -> list[IntArray]:
     return np.array_split(np.arange(len(labels)), clients)
 
 
-def growing(
-    labels: IntArray, clients: int, size: Callable[[NDArray[np.float64]], NDArray[np.float64]]
-) -> list[IntArray]:
+def growing(labels: IntArray, clients: int, size: Callable[[FloatArray], FloatArray]) -> list[IntArray]:
     """Return consecutive runs whose lengths are in proportion to ``size`` of the client's number, from 1.
 
     What rounding down leaves over goes to the last client.
@@ -65,6 +68,53 @@ def dirichlet(
     raise ImpossibleError
 
 
+def shared(labels: IntArray, shares: FloatArray) -> list[IntArray]:
+    """Return consecutive runs of the given shares of all images."""
+    return np.split(np.arange(len(labels)), _cuts(shares, len(labels)))
+
+
+def balanced(
+    labels: IntArray, clients: int, alpha: float, least: int, generator: np.random.Generator
+) -> list[IntArray]:
+    """Return ``dirichlet``, but that whoever has an equal share already gets nothing of the classes to come.
+
+    As FedMA's code does, and after it that of SuperFedNAS and DeepFedNAS.
+    """
+    equal = np.full(clients, 1 / clients)
+    for _ in range(_DRAWS):
+        owners, sizes = _capped(labels, equal, lambda _: np.full(clients, alpha), generator)
+        if sizes.min() >= least:
+            return _owned(owners, sizes)
+    raise ImpossibleError
+
+
+def allotted(
+    labels: IntArray, shares: FloatArray, alpha: float, least: int, generator: np.random.Generator
+) -> list[IntArray]:
+    """Return parts of about the given ``shares`` of all images, with skewed labels.
+
+    Of the n images of a class the clients get shares as Dirichlet(α·n·q_1, …) has it, with q_i the shares of all
+    images; whoever has its share already gets nothing of the classes to come (FEAST, 2026, "asymmetric Dirichlet").
+    There, clients of few images train smaller batches; here, who has less than ``least`` gets the rest from whoever is
+    furthest above its share.
+    """
+    if least * len(shares) > len(labels):
+        raise ImpossibleError
+
+    def concentration(images: int) -> FloatArray:
+        return np.maximum(alpha * images * shares, _LEAST_CONCENTRATION)
+
+    owners, sizes = _capped(labels, shares, concentration, generator)
+    while sizes.min() < least:
+        poorest = int(sizes.argmin())
+        richest = int(np.where(sizes > least, sizes - shares * len(labels), -np.inf).argmax())
+        count = min(least - sizes[poorest], sizes[richest] - least)
+        given = generator.choice(np.flatnonzero(owners == richest), count, replace=False)
+        owners[given] = poorest
+        sizes[[poorest, richest]] += count, -count
+    return _owned(owners, sizes)
+
+
 def pathological(
     labels: IntArray, clients: int, classes_per_client: int, generator: np.random.Generator
 ) -> list[IntArray]:
@@ -99,6 +149,33 @@ def shards(labels: IntArray, clients: int, shards_per_client: int, generator: np
     drawn = generator.permutation(len(labels) // size)[:used].reshape(clients, shards_per_client, 1)
     by_label = np.argsort(labels, kind="stable")
     return list(by_label[(drawn * size + np.arange(size)).reshape(clients, -1)])
+
+
+def _capped(
+    labels: IntArray,
+    shares: FloatArray,
+    concentration: Callable[[int], FloatArray],
+    generator: np.random.Generator,
+) -> tuple[IntArray, IntArray]:
+    """Return the owner of every image and how many each has: class by class, nothing for who has its share already."""
+    owners, sizes = np.empty(len(labels), dtype=np.int64), np.zeros(len(shares), dtype=np.int64)
+    wanted = shares * len(labels)
+    for label in np.unique(labels):
+        positions = np.nonzero(labels == label)[0]
+        drawn = generator.dirichlet(concentration(len(positions))) * (sizes < wanted)
+        if not drawn.sum() > 0:
+            # All that was drawn went to those who have their share.
+            drawn = np.maximum(wanted - sizes, 0)
+        cuts = _cuts(drawn / drawn.sum(), len(positions))
+        owners[positions] = np.searchsorted(cuts, np.arange(len(positions)), side="right")
+        sizes += np.bincount(owners[positions], minlength=len(shares))
+    return owners, sizes
+
+
+def _cuts(shares: FloatArray, count: int) -> IntArray:
+    """Return where to cut ``count`` things into the given shares."""
+    cuts: IntArray = (np.cumsum(shares) * count).astype(np.int64)[:-1]
+    return cuts
 
 
 def _drawn_classes(client: int, classes: int, count: int, generator: np.random.Generator) -> set[int]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from fitness.blocks import choices_made, space_terms
 from supernet.architecture import Architecture, Block, Stage
+from supernet.errors import SpaceError
 from supernet.genes import canonical, decode, encode, gene_layout
 from supernet.space import SearchSpace
 
@@ -91,7 +92,13 @@ def paths_through(space: SearchSpace, architecture: Architecture) -> Paths:
 
     Raises:
         ArchitectureError: it is not in the space.
+        SpaceError: blocks of the space are not chosen one by one.
     """
+    if space.expands_per == "stage":
+        raise SpaceError(
+            f"{space.name} has one expand ratio for all blocks of a stage; dfnas chooses block by block: use a space "
+            "with expands_per: block, or another method"
+        )
     genes = encode(space, architecture)
     terms, made = space_terms(space), choices_made(space, genes[:, None])
     around = terms.stem.macs[made.stem[0]] + terms.head.macs[made.head[0]]

@@ -10,7 +10,7 @@ from torch import Tensor
 from cache.progress import SILENT, Listener
 from supernet.errors import UserError
 from supernet.space import SearchSpace
-from training.capabilities import Capability, matched
+from training.capabilities import Capability, matched, shares_of_images
 from training.config import DataConfig, RunConfig
 from training.data.images import ImageSet, normalisation_of
 from training.data.listing import Listing
@@ -79,8 +79,8 @@ class Shares:
     clients: Sequence[Sequence[int]]
 
 
-def shares(config: RunConfig, listing: Listing, strength: Sequence[Capability] | None = None) -> Shares:
-    """Hold out validation images, spread the others over the clients; by their ``strength`` if it is given.
+def shares(config: RunConfig, listing: Listing, strength: Sequence[Capability] = ()) -> Shares:
+    """Hold out validation images, spread the others over the clients; by their ``strength`` where clients.data says so.
 
     Pooled images are those that the clients would have had: a scheme may leave some to nobody. The labels decide:
     nothing is decoded for it.
@@ -100,8 +100,9 @@ def shares(config: RunConfig, listing: Listing, strength: Sequence[Capability] |
         config.partition,
         config.client.batch,
         numpy_stream(config.seed, "partition"),
+        shares_of_images(strength, config.clients.gamma) if config.clients.data == "proportional" else None,
     )
-    spread = parts if strength is None else matched(parts, strength)
+    spread = matched(parts, strength) if config.clients.data == "matched" else parts
     if config.clients.data == "pooled":
         spread = [sorted(index for part in parts for index in part)]
     return Shares(validation.tolist(), [training[part].tolist() for part in spread])

@@ -70,11 +70,17 @@ CONDITIONS: Mapping[str, Condition] = {
     ),
     "data.magnitude": Condition(lambda config: config.data.randaugment > 0, "with data.randaugment"),
     "partition.alpha": _by_scheme("dirichlet"),
+    "partition.balanced": Condition(
+        lambda config: config.partition.scheme == "dirichlet" and config.clients.data != "proportional",
+        "with partition.scheme dirichlet, and not with clients.data proportional, which has amounts of its own",
+    ),
     "partition.classes_per_client": _by_scheme("pathological"),
     "partition.shards_per_client": _by_scheme("shard"),
     "clients.macs_exponent": Condition(
-        lambda config: config.clients.macs_distribution == "zipf", "with clients.macs_distribution zipf"
+        lambda config: config.clients.macs_distribution in ("zipf", "zipf-ranks"),
+        "with clients.macs_distribution zipf and zipf-ranks",
     ),
+    "clients.gamma": Condition(lambda config: config.clients.data == "proportional", "with clients.data proportional"),
     "clients.macs_cap": Condition(
         lambda config: config.clients.file is None, "without clients.file, which has all limits"
     ),

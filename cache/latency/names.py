@@ -2,7 +2,7 @@
 
 A layer reads ``conv relu 16>24 k3 g16 s2 @32``: kind, activation, channels, kernel side, groups, stride and input side
 in pixels; layers are joined by `` + ``. A norm is named, ``gn``, where it is a GroupNorm: on a device a BatchNorm is
-folded into the convolution before it, and costs nothing. A stem and a head are blocks, too.
+folded into the convolution before it, and costs what none does. A stem and a head are blocks, too.
 """
 
 import itertools

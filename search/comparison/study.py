@@ -19,7 +19,7 @@ from search.comparison.yardsticks import (
 from supernet.architecture import Architecture
 from supernet.errors import UserError
 from supernet.typed_values import typed
-from supernet.typed_yaml import read_yaml_mapping
+from supernet.typed_yaml import named, read_yaml_mapping
 from training.config import RunConfig
 from training.methods.settings import MethodName
 from training.unused_settings import read_only

@@ -279,8 +279,8 @@ def restored(sent: Mapping[str, Tensor], received: Tensors, dtype: WireDtype) ->
 
 
 def statistics_shapes(space: SearchSpace, architecture: Architecture) -> dict[str, tuple[int, ...]]:
-    """Return the names and shapes of the sums of a subnet's moments; none for GroupNorm."""
-    if space.norm == "group":
+    """Return the names and shapes of the sums of a subnet's moments; none without BatchNorm."""
+    if space.norm != "batch":
         return {}
     norms = {name: shape for name, shape in tensor_shapes(space, architecture).items() if name.endswith("norm.weight")}
     return {moment: shape for name, shape in norms.items() for moment in moments_of(name.removesuffix(".weight"))}

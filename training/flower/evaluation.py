@@ -77,7 +77,7 @@ class FederatedEvaluator:
         self, tensors: Mapping[str, Tensor], able: Mapping[Architecture, Sequence[int]], tally: "_Tally"
     ) -> dict[Architecture, nn.Module]:
         networks = {architecture: blank_network(self.space, tensors, architecture) for architecture in able}
-        if self.space.norm == "group":
+        if self.space.norm != "batch":
             return {architecture: network.eval() for architecture, network in networks.items()}
         tasks = [
             task

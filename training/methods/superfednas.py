@@ -1,4 +1,9 @@
-"""SuperFedNAS (2024): networks are drawn at random from the space, in the cache's range of MACs."""
+"""SuperFedNAS (2024): networks are drawn at random from the space, in the cache's range of MACs.
+
+That is its training, as the authors of DeepFedNAS compare with it. Its search is not here: it predicts accuracies
+with a network trained on measured ones, while ``search-subnet`` takes the fittest network of any supernet, also of this
+one.
+"""
 
 from training.curriculum import Assigner
 from training.methods.maxnet import MaxNet
