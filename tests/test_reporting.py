@@ -86,7 +86,7 @@ def test_what_is_finished_is_shown_while_the_rest_is_not(tmp_path: Path) -> None
     assert [line["budget_macs"] for line in table["fedavg-alone"]] == ["60000"]
 
 
-def test_yardsticks_of_one_network_at_two_budgets_are_no_twins(tmp_path: Path) -> None:
+def test_yardsticks_whose_budgets_have_one_network_in_common_are_both_shown(tmp_path: Path) -> None:
     study = read_tiny(tmp_path, yardsticks=["alone"], seeds=[0], budgets=["120k", "130k"])
     folder = tmp_path / "out"
     for trial in study.trials:

@@ -1,1 +1,1 @@
-"""Methods compared on the same images, clients and compute: a study, its trials, and what came out."""
+"""Methods compared on the same images, clients and compute, and with what one would get without them."""

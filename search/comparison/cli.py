@@ -25,7 +25,8 @@ class Options:
     """What to compare, and where.
 
     Attributes:
-        config: YAML file of the study: name, methods, seeds, budgets, run.
+        config: YAML file of the study: name, methods, seeds, budgets, run; yardsticks adds what one would get without
+            a supernet, reference makes one method's rounds the compute of all.
         output: folder of runs and results; runs/NAME when left out. What is finished there is not run again.
         data_root: folder of the images, in place of the study's.
         jobs: runs at once, each a process of its own.

@@ -83,14 +83,8 @@ def _judgements(study: Study, folder: Path, finished: Sequence[tuple[Trial, Outc
         else:
             parts = len(study.budgets) if kind == "share" else 1
             own = {seed: limit // parts for seed, limit in limits.items()}
-            # Budgets may have one network in common, and it is trained for each: no reason to leave one out.
-            judgements.append(judged(outcomes, own, same_weights if kind is None else _never))
+            judgements.append(judged(outcomes, own, same_weights))
     return judgements
-
-
-def _never(one: Outcome, other: Outcome) -> bool:
-    del one, other
-    return False
 
 
 def _kind(trial: Trial) -> Kind | None:
