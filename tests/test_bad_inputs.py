@@ -48,6 +48,7 @@ _READING: dict[str, tuple[str, tuple[str, ...]]] = {
     "profile-device --space": ("profile-device", ("--output", "new.json", "--space")),
     "profile-device --run": ("profile-device", ("--output", "new.json", "--run")),
     "compare-methods --config": ("compare-methods", ("--config",)),
+    "compare-recipes --config": ("compare-recipes", ("--config",)),
     "validate-fitness --run": ("validate-fitness", ("--run",)),
     "validate-fitness --accuracies": ("validate-fitness", (*_TINY, "--accuracies")),
     "validate-fitness --space": ("validate-fitness", ("--accuracies", "network.json", "--space")),
@@ -64,6 +65,7 @@ _WRITING: dict[str, tuple[str, tuple[str, ...]]] = {
     "search-subnet --report": ("search-subnet", (*_TINY, "--flops-budget", "1M", "--report")),
     "profile-device --output": ("profile-device", (*_TINY, "--output")),
     "compare-methods --output": ("compare-methods", ("--config", "study.yaml", "--output")),
+    "compare-recipes --output": ("compare-recipes", ("--config", "levers.yaml", "--output")),
 }
 
 #: Options whose value is read as YAML.
@@ -125,6 +127,10 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         f"name: study\nmethods: {{maxnet: {{method: deepfednas}}}}\nseeds: [0]\nbudgets: [60K]\n"
         f"run: {{space: {space}, compute: 1M}}\n"
     )
+    (folder / "levers.yaml").write_text(
+        f"name: levers\nsettings: {{one: {{space: {space}, compute: 1M}}}}\nseeds: [0]\nbudgets: [60K]\n"
+        "levers: {slow: {client: {lr: 0.01}}}\n"
+    )
     for name in ("file", "a.png"):
         (folder / name).write_text("text")
     (folder / "loop").symlink_to("loop")
@@ -183,7 +189,7 @@ def test_what_cannot_be_written_is_refused_in_one_line_before_any_work(
     for path in _UNWRITABLE:
         _refused(prepared, capsys, command, *arguments, path + suffix)
     # With a suffix these are names of files, and a study goes on in a folder that is there.
-    if not suffix and command != "compare-methods":
+    if not suffix and command not in ("compare-methods", "compare-recipes"):
         for path in (".", "..", "/"):
             _refused(prepared, capsys, command, *arguments, path)
 

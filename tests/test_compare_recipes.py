@@ -76,7 +76,7 @@ def test_only_what_survives_the_probe_is_trained_with_the_whole_compute(finished
             assert all(network.macs <= network.budget for network in found.networks)
             metrics = finished.output / stage / "runs" / f"equal.{recipe}-seed0" / METRICS
             assert found.compute == sum(json.loads(line)["compute"] for line in metrics.open())
-    assert "survived the probe: rate (at least 0.5 points" in finished.done.stderr
+    assert "survived the probe: rate (in points, at least 0.5 above" in finished.done.stderr
 
 
 def test_tables_have_the_differences_of_the_results(finished: Finished) -> None:

@@ -39,14 +39,13 @@ def report(ablation: Ablation, folder: Path, found: Sequence[Standing]) -> None:
 
 
 def _rule(ablation: Ablation) -> str:
-    return (
-        f"at least {ablation.keep:g} points above the base on average, and in no setting over {ablation.keep:g} below"
-    )
+    keep = f"{ablation.keep:g}"
+    return f"in points, at least {keep} above the base on average, and in no setting over {keep} below"
 
 
 def _page(ablation: Ablation, drawn: Sequence[Table]) -> str:
     compared = f"{counted(len(ablation.levers), 'lever')}, {counted(len(ablation.seeds), 'seed')}"
-    intro = f"# {ablation.name}\n\n{compared}; a recipe survives with {_rule(ablation)}.\n"
+    intro = f"# {ablation.name}\n\n{compared}; a recipe survives by this rule: {_rule(ablation)}.\n"
     return "\n".join([intro, *(table.to_markdown() for table in drawn)])
 
 
