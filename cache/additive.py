@@ -22,6 +22,7 @@ from fitness.blocks import (
     tabulate,
 )
 from fitness.costs import FilePrecision, file_bytes
+from fitness.learned import learned_gains
 from supernet.layouts import IntArray
 from supernet.space import FitnessSettings, SearchSpace
 from supernet.units import format_bytes, format_quantity
@@ -133,7 +134,8 @@ class Options(NamedTuple):
     """Choices of one block: (…, n) arrays over kernel·expands + expand, behind axes of widths.
 
     ``costs`` has the costs as its first axis; ``log_widths`` are sums of ``ln w`` over the scored layers, of
-    which there are ``layers``; ``gains`` are what the block adds to its own stage's ``α·H − δ·B``, 0 in a stem.
+    which there are ``layers``; ``gains`` are what the block adds to its own stage's ``α·H − δ·B + Σ θ``, and the stem
+    to the fitness.
     """
 
     costs: FloatArray
@@ -155,13 +157,13 @@ class Stage:
 
     Attributes:
         first: options of its first block, (input widths, output widths, n).
-        later: options of a later block, (output widths, n); None where stages have one block.
+        later: options of every later block slot, (output widths, n); they differ in their gains only.
         weights: what entropy gains for each unit of ``κ·ln w``, α·ln(r²·c), by output width.
         falls: γ·max(0, c_in − c_out), (input widths, output widths); 0 in the first stage.
     """
 
     first: Options
-    later: Options | None
+    later: tuple[Options, ...]
     weights: FloatArray
     falls: FloatArray
 
@@ -184,32 +186,48 @@ class Plan:
 def plan_of(space: SearchSpace, settings: FitnessSettings, costs: Sequence[AdditiveCost], resolution: int) -> Plan:
     """Return the networks of the space's resolution number ``resolution``."""
     parts, terms, weighed = space_parts(space), space_terms(space), entropy_widths(space, settings)
+    learned = None if settings.learned is None else learned_gains(space, settings.learned)
     alphas = np.broadcast_to(np.asarray(settings.entropy_weights), (len(space.stages),))
     widths = [np.array(list(choices)) for choices in (space.stem_choices, *space.width_choices)]
 
-    def figures(part: Part, shape: tuple[int, ...], found: Terms, paid: Sequence[FloatArray]) -> Options:
-        costs_here = np.stack([_at(part, values, resolution).reshape(shape) for values in paid])
-        log_widths, layers = (
-            _at(part, column[:-1], resolution).reshape(shape) for column in (found.log_widths, found.layers)
-        )
-        return Options(costs_here, log_widths, layers, np.zeros(log_widths.shape))
+    def figures(part: Part, found: Terms, paid: Sequence[FloatArray], added: FloatArray | None) -> Options:
+        """Return a part's figures at the resolution, as they are listed; its gains are what is learned."""
+        costs_here = np.stack([_at(part, values, resolution) for values in paid])
+        log_widths, layers = (_at(part, column[:-1], resolution) for column in (found.log_widths, found.layers))
+        gains = np.zeros(log_widths.shape) if added is None else _at(part, added[:-1], resolution)
+        return Options(costs_here, log_widths, layers, gains)
 
     def options(s: int, b: int, weights: FloatArray) -> Options:
         """Return a block's figures at the resolution; its kernels and expands are one axis."""
         part, paid = parts.blocks[s][b], [cost.parts.blocks[s][b] for cost in costs]
-        found = figures(part, (*part.shape[1:-2], -1), terms.blocks[s][b], paid)
-        widths_weighed = _at(part, weighed.blocks[s][b][:-1], resolution).reshape(found.gains.shape)
-        return found._replace(gains=weights[:, None] * widths_weighed - settings.block_penalty)
+        added = None if learned is None else learned.blocks[s][b]
+        listed = figures(part, terms.blocks[s][b], paid, added)
+        shape = (*part.shape[1:-2], -1)
+        found = Options(
+            listed.costs.reshape(len(costs), *shape),
+            listed.log_widths.reshape(shape),
+            listed.layers.reshape(shape),
+            listed.gains.reshape(shape),
+        )
+        widths_weighed = _at(part, weighed.blocks[s][b][:-1], resolution).reshape(shape)
+        gained = weights[:, None] * widths_weighed - settings.block_penalty
+        return found._replace(gains=gained if learned is None else gained + found.gains)
+
+    def later(s: int, slots: int, weights: FloatArray) -> tuple[Options, ...]:
+        """Return the figures of a stage's later blocks, which are one object where all have the same."""
+        if learned is None:
+            return tuple([options(s, 1, weights)] * (slots - 1) if slots > 1 else [])
+        return tuple(options(s, b, weights) for b in range(1, slots))
 
     stages = []
     for s, slots in enumerate(parts.blocks):
         side = _at(slots[0], terms.blocks[s][0].side[:-1], resolution)[0, :, 0, 0]
         falls = np.maximum(0, widths[s][:, None] - widths[s + 1]) * settings.width_penalty * (s > 0)
         weights = alphas[s] * np.log(side * side * widths[s + 1])
-        later = options(s, 1, weights) if len(slots) > 1 else None
-        stages.append(Stage(options(s, 0, weights), later, weights, falls))
+        stages.append(Stage(options(s, 0, weights), later(s, len(slots), weights), weights, falls))
     head = np.stack([_at(parts.head, cost.parts.head, resolution) for cost in costs])
-    stem = figures(parts.stem, parts.stem.shape[1:], terms.stem, [cost.parts.stem for cost in costs])
+    stem_gains = None if learned is None else learned.stem
+    stem = figures(parts.stem, terms.stem, [cost.parts.stem for cost in costs], stem_gains)
     return Plan(stem, tuple(stages), head)
 
 
