@@ -2,6 +2,7 @@
 
 import numpy as np
 from hypothesis import strategies as st
+from reference import round8
 
 from supernet.architecture import Architecture
 from supernet.learned import LearnedTerms
@@ -41,12 +42,24 @@ def plain_sum(space: SearchSpace, architecture: Architecture, terms: LearnedTerm
     """What terms add to an architecture, choice by choice."""
     total = terms.intercept + terms.resolutions[space.resolutions.index(architecture.resolution)]
     total += terms.stem[list(space.stem_choices).index(architecture.stem_width)]
+    before = architecture.stem_width
     for s, stage in enumerate(architecture.stages):
         total += terms.widths[s][list(space.width_choices[s]).index(stage.width)]
         total += terms.depths[s][space.depths.index(len(stage.blocks))]
         for b, block in enumerate(stage.blocks):
-            total += terms.blocks[s][b][space.kernels.index(block.kernel)][space.expands.index(block.expand)]
+            hidden = [_hidden(space, before, stage.width, ratio) for ratio in space.expands]
+            # Ratios that make the same block count as the least of them.
+            least = hidden.index(hidden[space.expands.index(block.expand)])
+            total += terms.blocks[s][b][space.kernels.index(block.kernel)][least]
+            before = stage.width
     return total
+
+
+def _hidden(space: SearchSpace, c_in: int, c_out: int, ratio: float) -> tuple[int, bool]:
+    """The hidden channels of a block, and whether it has a layer that widens to them."""
+    if space.family == "resnet":
+        return round8(c_out * ratio), True
+    return round8(round(c_in * ratio)), ratio != 1
 
 
 def most(terms: LearnedTerms) -> float:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from fitness.blocks import FloatArray
+from fitness.learned import distinct_ratios
 from supernet.genes import canonical, gene_layout
 from supernet.layouts import IntArray
 from supernet.learned import LearnedTerms
@@ -44,7 +45,11 @@ def cells_chosen(space: SearchSpace, genes: IntArray) -> FloatArray:
     picked += [_one_hot(genes[:, layout.depth[s]], len(space.depths)) for s in stages]
     expands = len(space.expands)
     for s, b in itertools.product(stages, slots):
-        choice = genes[:, layout.kernel[s, b]] * expands + genes[:, layout.expand[s, b]]
+        # A block has the term of the least ratio that makes it, as its fitness has.
+        inputs = genes[:, layout.width[s - 1] if s else layout.stem]
+        widths = (inputs, genes[:, layout.width[s]]) if b == 0 else (genes[:, layout.width[s]],)
+        ratio = distinct_ratios(space, s, b)[(*widths, genes[:, layout.expand[s, b]])]
+        choice = genes[:, layout.kernel[s, b]] * expands + ratio
         present = np.asarray(space.depths)[genes[:, layout.depth[s]]] > b
         picked.append(_one_hot(choice, len(space.kernels) * expands) * present[:, None])
     return np.concatenate(picked, axis=1)
