@@ -22,6 +22,7 @@ from fitness.blocks import (
     tabulate,
 )
 from fitness.costs import FilePrecision, file_bytes
+from fitness.learned import learned_gains
 from supernet.layouts import IntArray
 from supernet.space import FitnessSettings, SearchSpace
 from supernet.units import format_bytes, format_quantity
@@ -136,7 +137,8 @@ class Options(NamedTuple):
     also the widths between its blocks, come with every ratio: they are numbered width·expands + expand.
 
     ``costs`` has the costs as its first axis; ``log_widths`` are sums of ``ln w`` over the scored layers, of
-    which there are ``layers``; ``gains`` are what the block adds to its own stage's ``α·H − δ·B``, 0 in a stem.
+    which there are ``layers``; ``gains`` are what the block adds to its own stage's ``α·H − δ·B + Σ θ``, and the stem
+    to the fitness.
     """
 
     costs: FloatArray
@@ -158,14 +160,14 @@ class Stage:
 
     Attributes:
         first: options of its first block, (input widths, output widths, n).
-        later: options of a later block, (output widths, n); None where stages have one block.
+        later: options of every later block slot, (output widths, n); they differ in their gains only.
         weights: what entropy gains for each unit of ``κ·ln w``, α·ln(r²·c), by output width.
         falls: γ·max(0, c_in − c_out), (input widths, output widths); 0 in the first stage.
         ends: which width of the space each output width is, (output widths,): the next stage's input.
     """
 
     first: Options
-    later: Options | None
+    later: tuple[Options, ...]
     weights: FloatArray
     falls: FloatArray
     ends: IntArray
@@ -189,6 +191,7 @@ class Plan:
 def plan_of(space: SearchSpace, settings: FitnessSettings, costs: Sequence[AdditiveCost], resolution: int) -> Plan:
     """Return the networks of the space's resolution number ``resolution``."""
     parts, terms, weighed = space_parts(space), space_terms(space), entropy_widths(space, settings)
+    learned = None if settings.learned is None else learned_gains(space, settings.learned)
     alphas = np.broadcast_to(np.asarray(settings.entropy_weights), (len(space.stages),))
     widths = [np.array(list(choices)) for choices in (space.stem_choices, *space.width_choices)]
 
@@ -209,7 +212,16 @@ def plan_of(space: SearchSpace, settings: FitnessSettings, costs: Sequence[Addit
         log_widths, layers, widths_weighed = (
             of_block(part, column[:-1]) for column in (found.log_widths, found.layers, weighed.blocks[s][b])
         )
-        return Options(paid, log_widths, layers, weights[:, None] * widths_weighed - settings.block_penalty)
+        gains = weights[:, None] * widths_weighed - settings.block_penalty
+        if learned is not None:
+            gains = gains + of_block(part, learned.blocks[s][b][:-1])
+        return Options(paid, log_widths, layers, gains)
+
+    def later(s: int, slots: int, weights: FloatArray) -> tuple[Options, ...]:
+        """Return the figures of a stage's later blocks, which are one object where all have the same."""
+        if learned is None:
+            return tuple([options(s, 1, weights)] * (slots - 1) if slots > 1 else [])
+        return tuple(options(s, b, weights) for b in range(1, slots))
 
     stages = []
     for s, slots in enumerate(parts.blocks):
@@ -217,16 +229,19 @@ def plan_of(space: SearchSpace, settings: FitnessSettings, costs: Sequence[Addit
         side = _at(slots[0], terms.blocks[s][0].side[:-1], resolution)[0, :, 0, 0][ends]
         falls = np.maximum(0, widths[s][:, None] - widths[s + 1][ends]) * settings.width_penalty * (s > 0)
         weights = alphas[s] * np.log(side * side * widths[s + 1][ends])
-        later = options(s, 1, weights) if len(slots) > 1 else None
-        stages.append(Stage(options(s, 0, weights), later, weights, falls, ends))
+        stages.append(Stage(options(s, 0, weights), later(s, len(slots), weights), weights, falls, ends))
     head = np.stack([_at(parts.head, cost.parts.head, resolution) for cost in costs])
-    return Plan(_stem(parts.stem, terms.stem, [cost.parts.stem for cost in costs], resolution), tuple(stages), head)
+    added = None if learned is None else learned.stem
+    stem = _stem(parts.stem, terms.stem, [cost.parts.stem for cost in costs], added, resolution)
+    return Plan(stem, tuple(stages), head)
 
 
-def _stem(part: Part, terms: Terms, paid: Sequence[FloatArray], resolution: int) -> Options:
+def _stem(part: Part, terms: Terms, paid: Sequence[FloatArray], added: FloatArray | None, resolution: int) -> Options:
+    """Return a stem's figures at the resolution; its gains are what is learned."""
     costs = np.stack([_at(part, values, resolution) for values in paid])
     log_widths, layers = (_at(part, column[:-1], resolution) for column in (terms.log_widths, terms.layers))
-    return Options(costs, log_widths, layers, np.zeros(log_widths.shape))
+    gains = np.zeros(log_widths.shape) if added is None else _at(part, added[:-1], resolution)
+    return Options(costs, log_widths, layers, gains)
 
 
 def _at(part: Part, values: NDArray[Any], resolution: int) -> NDArray[Any]:

@@ -4,7 +4,7 @@ A partial network is a label: its costs, the entropy it has gained and its sum P
 which is an output width, a number L of scored layers, and the sum and the sum of squares of the depths, have the
 same completions, and a label goes where another of its state does no worse with any of them:
 
-- Entropy is additive, as is ``δ·B``, and ``Q`` and the final L are the same for both.
+- Entropy is additive, as are ``δ·B`` and learned terms, and ``Q`` and the final L are the same for both.
 - ``λ·ρ = λ·L·exp(−P/L)`` changes by ``−λ·exp(−P/L)`` for each unit of P. Over all completions that slope lies
   between two bounds, so entropy plus a lower and entropy plus an upper multiple of P compare both ways.
 - ``ρ ≤ ρ0`` is ``P ≥ L·ln(L/ρ0)``: where a completion may fail it, more P is better.
@@ -327,7 +327,7 @@ class _Growth:
             state = State(width, int(layers), 0, 0, float(log_width[0]) if self.apart else 0.0)
             counted = np.zeros(1) if self.apart else log_width
             number = np.array([width])
-            states[state] = Labels(stem.costs[:, number], np.zeros(1), counted, number)
+            states[state] = Labels(stem.costs[:, number], stem.gains[number], counted, number)
         return states
 
     def _after_stage(
@@ -346,7 +346,7 @@ class _Growth:
                     if d + 1 in depths:
                         end = int(self.plan.stages[s].ends[state.width])
                         ends[state.finished(d + 1)._replace(width=end)].append(there[state])
-            ways = self._later_blocks(s, there)
+            ways = self._later_blocks(s, d, there)
             if self.trail.length > self.most:
                 raise _ManyLabelsError
             step(s * depths[-1] + d + 1, self.trail.length)
@@ -375,15 +375,15 @@ class _Growth:
                     ways[into].append(Way(labels, options, choice, offset))
         return ways
 
-    def _later_blocks(self, s: int, states: Mapping[State, Labels]) -> dict[State, list[Way]]:
-        """Return the ways into one more block of stage ``s``, by the states they lead to."""
+    def _later_blocks(self, s: int, d: int, states: Mapping[State, Labels]) -> dict[State, list[Way]]:
+        """Return the ways into the block after block ``d`` of stage ``s``, by the states they lead to."""
         stage = self.plan.stages[s]
         ways: defaultdict[State, list[Way]] = defaultdict(list)
-        if stage.later is None:
+        if d == len(stage.later):
             return ways
         for state, labels in states.items():
             offset = np.zeros(len(labels.record))
-            for options, choice in stage.later.between(state.width):
+            for options, choice in stage.later[d].between(state.width):
                 into = state._replace(layers=state.layers + int(options.layers[0]))
                 ways[into].append(Way(labels, options, choice, offset))
         return ways

@@ -15,7 +15,7 @@ from supernet.errors import ArchitectureError, UserError
 from supernet.files import read_text, write_text
 from supernet.genes import encode
 from supernet.json_text import parse_json, sealed, shown, unsealed
-from supernet.space import FitnessSettings, SearchSpace, check_fitness
+from supernet.space import FitnessSettings, SearchSpace, check_fitness, settings_to_mapping
 from supernet.typed_yaml import from_mapping
 from supernet.words import command, counted
 
@@ -129,7 +129,7 @@ def _header(space: SearchSpace, cache: Cache) -> dict[str, Any]:
         "space": space.name,
         "fingerprint": space.fingerprint,
         "classes": space.classes,
-        "fitness": dataclasses.asdict(cache.fitness),
+        "fitness": settings_to_mapping(cache.fitness),
         "solver": cache.solver,
         "solver_settings": dict(cache.solver_settings),
         "entries": len(cache.entries),
@@ -171,7 +171,7 @@ def _check_settings(path: Path, header: dict[str, Any], space: SearchSpace) -> F
             raise CacheError(f"{path}:1: {name} must be a JSON object, found {shown(header[name])}; build it anew")
     try:
         settings = from_mapping(FitnessSettings, header["fitness"], "fitness")
-        check_fitness(settings, len(space.stages))
+        check_fitness(settings, space)
     except UserError as error:
         raise CacheError(f"{path}:1: {error}") from error
     return settings

@@ -66,7 +66,12 @@ def _least(space: SearchSpace, fitness: FitnessSettings, cost: LimitedCost, othe
     """Return (1, genes): the network with the least of ``cost`` within the limits of the others; (0, genes) if none."""
     # Where all networks are equally fit, the front is the cheapest one.
     indifferent = dataclasses.replace(
-        fitness, entropy_weights=(0.0,), depth_penalty=0.0, effectiveness_weight=0.0, width_penalty=0.0
+        fitness,
+        entropy_weights=(0.0,),
+        depth_penalty=0.0,
+        effectiveness_weight=0.0,
+        width_penalty=0.0,
+        learned=None,
     )
     if isinstance(cost, PeakCost):
         return _lowest_peak(space, indifferent, cost, others)

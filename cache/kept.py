@@ -1,6 +1,5 @@
 """Frontiers kept in the user's cache directory, so that the second search of a space need not compute one."""
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
@@ -17,7 +16,7 @@ from supernet.errors import ArchitectureError, UserError
 from supernet.files import replacing
 from supernet.kept import VARIABLE, kept_file
 from supernet.probes import exists
-from supernet.space import FitnessSettings, SearchSpace
+from supernet.space import FitnessSettings, SearchSpace, settings_to_mapping
 
 VERSION = 1
 
@@ -108,6 +107,6 @@ def _digest(arrays: Mapping[str, Any]) -> str:
 
 def _weights(fitness: FitnessSettings) -> dict[str, object]:
     """Return the weights the frontier depends on."""
-    weights = dataclasses.asdict(fitness)
+    weights = settings_to_mapping(fitness)
     del weights["cache_max_effectiveness"]
     return weights

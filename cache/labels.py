@@ -38,8 +38,8 @@ class State(NamedTuple):
 class Labels(NamedTuple):
     """N partial networks: ``costs`` (costs, N), and of shape (N,) what they have of the fitness.
 
-    ``entropy`` is ``Σ α·H − γ·V − δ·B`` so far, ``log_widths`` the sum of ``ln w``, ``record`` where the trail has
-    them.
+    ``entropy`` is ``Σ α·H − γ·V − δ·B + Σ θ`` so far, ``log_widths`` the sum of ``ln w``, ``record`` where the trail
+    has them.
     """
 
     costs: FloatArray

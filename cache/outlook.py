@@ -54,8 +54,8 @@ def look_ahead(plan: Plan, depths: Sequence[int]) -> Horizon:
             outlooks = []
             for width in range(len(stage.weights)):
                 ways = [before[0].outlooks[stage.ends[width]]] if d + 1 in depths else []
-                if places and stage.later is not None:
-                    ways.append(_earlier(places[0].outlooks[width], stage.later, width))
+                if places:
+                    ways.append(_earlier(places[0].outlooks[width], stage.later[d], width))
                 outlooks.append(_union(ways))
             finished = [depth for depth in depths if depth > d]
             places.insert(0, Ahead(tuple(outlooks), _depth_sums(finished, before[0].depths)))

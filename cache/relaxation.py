@@ -10,6 +10,7 @@ for λ < 0 a tangent does.
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -87,7 +88,8 @@ class Relaxation:
         """Return the bounds for a whole network, (K,)."""
         stem, lines = linear.plan.stem, linear.lines
         added = np.multiply.outer(lines.layers, stem.layers) + np.multiply.outer(lines.log_widths, stem.log_widths)
-        bounds: FloatArray = (self.before[0] + added - (self.prices @ stem.costs)[:, None, :]).max(axis=(1, 2))
+        gained = stem.gains - self.prices @ stem.costs
+        bounds: FloatArray = (self.before[0] + added + gained[:, None, :]).max(axis=(1, 2))
         return bounds
 
 
@@ -111,17 +113,26 @@ def relax(linear: Linear, prices: FloatArray) -> Relaxation:
     before = [np.repeat(-(prices @ plan.head)[:, None, :], shape[1], axis=1)]
     inside: list[tuple[FloatArray, ...]] = []
     for stage, later in zip(reversed(plan.stages), linear.slopes[:0:-1, 1], strict=True):
-        more = None if stage.later is None else _gain(stage.later, later, prices, lines)
+        more = _gains_of_slots(stage.later, later, prices, lines)
         ahead: list[FloatArray] = []
         for d in reversed(range(linear.depths[-1])):
             ways = [before[0][:, :, stage.ends]] if d + 1 in linear.depths else []
-            if ahead and more is not None:
-                ways.append(more + ahead[0])
+            if ahead:
+                ways.append(more[d] + ahead[0])
             ahead.insert(0, np.maximum(*ways) if len(ways) > 1 else ways[0])
         first = _gain(stage.first, later, prices, lines) - stage.falls
         inside.insert(0, tuple(ahead))
         before.insert(0, (first + ahead[0][:, :, None, :]).max(axis=-1))
     return Relaxation(prices, tuple(inside), tuple(before))
+
+
+def _gains_of_slots(slots: Sequence[Options], later: float, prices: FloatArray, lines: Lines) -> list[FloatArray]:
+    """Return the most that each later block gains; slots that share their options share the work."""
+    found: list[FloatArray] = []
+    for slot, options in enumerate(slots):
+        known = slot > 0 and options is slots[slot - 1]
+        found.append(found[-1] if known else _gain(options, later, prices, lines))
+    return found
 
 
 def _gain(options: Options, later: float, prices: FloatArray, lines: Lines) -> FloatArray:
@@ -163,11 +174,14 @@ def _with_lack(plan: Plan, per_layer: float) -> Plan:
         lack = per_layer * options.layers - options.log_widths
         return options._replace(costs=np.concatenate([options.costs, lack[None]]))
 
+    def all_lacking(slots: tuple[Options, ...]) -> tuple[Options, ...]:
+        found: list[Options] = []
+        for slot, options in enumerate(slots):
+            found.append(found[-1] if slot and options is slots[slot - 1] else lacking(options))
+        return tuple(found)
+
     stages = tuple(
-        dataclasses.replace(
-            stage, first=lacking(stage.first), later=None if stage.later is None else lacking(stage.later)
-        )
-        for stage in plan.stages
+        dataclasses.replace(stage, first=lacking(stage.first), later=all_lacking(stage.later)) for stage in plan.stages
     )
     head = np.concatenate([plan.head, np.zeros((1, plan.head.shape[1]))])
     return Plan(lacking(plan.stem), stages, head)

@@ -1,8 +1,8 @@
 """The analytic fitness of DeepMAD and DeepFedNAS, vectorised over genes.
 
-``F = Σ_j α_j·H_j − ω·Q + λ·ρ − γ·V − δ·B`` subject to ``ρ ≤ ρ0``; Shen et al., "DeepMAD: Mathematical
+``F = Σ_j α_j·H_j − ω·Q + λ·ρ − γ·V − δ·B + Σ θ`` subject to ``ρ ≤ ρ0``; Shen et al., "DeepMAD: Mathematical
 Architecture Design for Deep Convolutional Neural Network" (2023), and DeepFedNAS (2026). Weights κ by kind of
-convolution and δ are ours: the published form has κ = 1 and δ = 0.
+convolution, δ and learned terms θ are ours: the published form has κ = 1, δ = 0 and no θ.
 """
 
 from typing import NamedTuple
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fitness.blocks import FloatArray, Parts, choices_made, entropy_widths, space_terms
+from fitness.learned import learned_sum
 from supernet.genes import as_genes, gene_layout
 from supernet.layouts import IntArray
 from supernet.space import FitnessSettings, SearchSpace, check_fitness
@@ -55,7 +56,7 @@ def score(space: SearchSpace, genes: ArrayLike, settings: FitnessSettings | None
         SpaceError: the settings do not fit the space.
     """
     weights = settings or space.fitness
-    check_fitness(weights, len(space.stages))
+    check_fitness(weights, space)
     array = as_genes(space, genes)
     starts = range(0, max(1, len(array)), _CHUNK)
     parts = [_score_chunk(space, array[start : start + _CHUNK], weights) for start in starts]
@@ -81,7 +82,8 @@ class _Sums(NamedTuple):
 
 
 def _score_chunk(space: SearchSpace, genes: IntArray, settings: FitnessSettings) -> Scores:
-    sums = _sums(space, np.ascontiguousarray(genes.T), settings)
+    columns = np.ascontiguousarray(genes.T)
+    sums = _sums(space, columns, settings)
     rho = sums.layers / np.exp((sums.stem_log_widths + _sum_rows(sums.log_widths)) / sums.layers)
     deviation = sums.depths - sums.depths.sum(axis=0) / len(sums.depths)
     depth_regularity = np.exp(_sum_rows(deviation * deviation) / len(sums.depths))
@@ -99,6 +101,8 @@ def _score_chunk(space: SearchSpace, genes: IntArray, settings: FitnessSettings)
     )
     if settings.block_penalty:
         fitness = fitness - settings.block_penalty * blocks
+    if settings.learned is not None:
+        fitness = fitness + learned_sum(space, columns, settings.learned)
     return Scores(
         macs=sums.macs,
         params=sums.params,

@@ -16,5 +16,5 @@ def load_settings(path: str | None, space: SearchSpace) -> FitnessSettings:
         return space.fitness
     settings = from_mapping(FitnessSettings, read_yaml_mapping(Path(path)), path)
     with named(path):
-        check_fitness(settings, len(space.stages))
+        check_fitness(settings, space)
     return settings

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from supernet.errors import SpaceError, UserError, unknown_name
+from supernet.learned import LearnedTerms, check_learned
 from supernet.typed_yaml import from_mapping, read_yaml_mapping
 from supernet.words import counted
 
@@ -78,7 +79,7 @@ class HeadSpec:
 
 @dataclasses.dataclass(frozen=True)
 class FitnessSettings:
-    """Weights of the fitness ``F = Σ α_j·H_j − ω·Q + λ·ρ − γ·V − δ·B`` subject to ``ρ ≤ ρ0``.
+    """Weights of the fitness ``F = Σ α_j·H_j − ω·Q + λ·ρ − γ·V − δ·B + Σ θ`` subject to ``ρ ≤ ρ0``.
 
     Attributes:
         entropy: ``stage`` sums the log-widths of a stage's own blocks, ``prefix`` of all blocks up to it.
@@ -91,6 +92,7 @@ class FitnessSettings:
         block_penalty: δ, on the number of blocks B.
         max_effectiveness: ρ0.
         cache_max_effectiveness: ρ0 of the entries of a cache, where it differs from a search's.
+        learned: θ, what every choice of every block adds by measured accuracies; none in an analytic fitness.
     """
 
     entropy: Literal["stage", "prefix"] = "stage"
@@ -102,6 +104,7 @@ class FitnessSettings:
     block_penalty: float = 0.0
     max_effectiveness: float = 1.0
     cache_max_effectiveness: float | None = None
+    learned: LearnedTerms | None = None
 
     @property
     def weighs_kinds(self) -> bool:
@@ -180,8 +183,15 @@ class SearchSpace:
     @functools.cached_property
     def fingerprint(self) -> str:
         """16 hex digits that two spaces share exactly when they build the same networks."""
-        fields = dataclasses.asdict(self)
-        del fields["name"], fields["fitness"]
+        return self._digest("name", "fitness")
+
+    @functools.cached_property
+    def choices_digest(self) -> str:
+        """16 hex digits that two spaces share exactly when they build the same networks but for their classes."""
+        return self._digest("name", "fitness", "classes")
+
+    def _digest(self, *ignored: str) -> str:
+        fields = {name: value for name, value in dataclasses.asdict(self).items() if name not in ignored}
         # 3 and 3.0 are the same ratio.
         for part, name in ((fields, "expands"), (fields, "width_multipliers"), (fields["stem"], "multipliers")):
             part[name] = [float(value) for value in part[name]]
@@ -233,15 +243,16 @@ def check_space(space: SearchSpace) -> None:
     for name, value in head.items():
         if value < WIDTH_STEP or value % WIDTH_STEP:
             raise SpaceError(f"head.{name} is {value}; widths are positive multiples of {WIDTH_STEP}")
-    check_fitness(space.fitness, len(space.stages))
+    check_fitness(space.fitness, space)
 
 
-def check_fitness(settings: FitnessSettings, stages: int) -> None:
-    """Refuse fitness weights that do not fit a space of ``stages`` stages.
+def check_fitness(settings: FitnessSettings, space: SearchSpace) -> None:
+    """Refuse fitness weights that do not fit a space.
 
     Raises:
         SpaceError: naming the field, its value and what it allows.
     """
+    stages = len(space.stages)
     if len(settings.entropy_weights) not in (1, stages):
         raise SpaceError(
             f"fitness.entropy_weights has {counted(len(settings.entropy_weights), 'value')}; allowed: 1, "
@@ -261,6 +272,8 @@ def check_fitness(settings: FitnessSettings, stages: int) -> None:
         numbers = value if isinstance(value, tuple) else (value,)
         if not all(math.isfinite(number) for number in numbers if isinstance(number, int | float)):
             raise SpaceError(f"fitness.{field.name} is {value}; it must be finite")
+    if settings.learned is not None:
+        check_learned(settings.learned, space)
 
 
 def _check_family(space: SearchSpace) -> None:
@@ -339,6 +352,17 @@ def space_from_mapping(mapping: dict[str, Any], source: str) -> SearchSpace:
 def space_to_mapping(space: SearchSpace) -> dict[str, Any]:
     """Return the fields of ``space`` as plain JSON/YAML values; the inverse of ``space_from_mapping``."""
     mapping: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(space)))
+    return {**mapping, "fitness": settings_to_mapping(space.fitness)}
+
+
+def settings_to_mapping(settings: FitnessSettings) -> dict[str, Any]:
+    """Return fitness weights as plain JSON/YAML values.
+
+    Where nothing is learned there is no field for it, so that files are those of before there was one.
+    """
+    mapping: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(settings)))
+    if settings.learned is None:
+        del mapping["learned"]
     return mapping
 
 

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from hypothesis import strategies as st
+from learned import learned_terms, most
 from numpy.typing import NDArray
 from strategies import user_spaces
 
@@ -38,7 +39,8 @@ class Case(NamedTuple):
         heaviest = np.abs(self.weights.kind_weights).max() * np.abs(self.weights.entropy_weights).max()
         terms = heaviest * np.abs(plain).sum(axis=0).max() + abs(self.weights.block_penalty) * self.scores.blocks.max()
         rho = abs(self.weights.effectiveness_weight) * self.scores.rho.max()
-        return 1e-12 * max(1.0, float(terms), float(rho), float(np.abs(self.scores.fitness).max()))
+        learned = 0.0 if self.weights.learned is None else most(self.weights.learned)
+        return 1e-12 * max(1.0, float(terms), float(rho), learned, float(np.abs(self.scores.fitness).max()))
 
 
 def all_genes(space: SearchSpace) -> IntArray:
@@ -90,10 +92,14 @@ def weights_of(draw: st.DrawFn, stages: int) -> FitnessSettings:
 
 
 @st.composite
-def cases(draw: st.DrawFn, most: int = 20_000) -> Case:
-    """Small spaces with weights; ρ0 lets all networks pass, or none above some network's ρ, or a little less."""
-    space = draw(small_spaces(most))
+def cases(draw: st.DrawFn, networks: int = 20_000) -> Case:
+    """Small spaces with weights, and with learned terms or without.
+
+    ρ0 lets all networks pass, or none above some network's ρ, or a little less.
+    """
+    space = draw(small_spaces(networks))
     weights = draw(weights_of(len(space.stages)))
+    weights = dataclasses.replace(weights, learned=draw(st.none() | learned_terms(space)))
     genes = all_genes(space)
     bound = draw(st.sampled_from(("inactive", "exact", "between")))
     if bound != "inactive":

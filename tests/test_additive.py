@@ -6,10 +6,12 @@ import pytest
 from exhaustive import numbers_of, tables, weights_of
 from hypothesis import given
 from hypothesis import strategies as st
+from learned import learned_terms, most
 from strategies import gene_vectors, runs, spaces_with_genes, tiny_space, user_spaces
 
 from cache.additive import AdditiveCost, count_cost, plan_of
 from fitness.blocks import Parts, space_parts
+from fitness.learned import learned_sum
 from fitness.score import score
 from supernet.genes import choices, gene_layout, random_genes
 from supernet.layouts import IntArray
@@ -73,7 +75,8 @@ def _plans(draw: st.DrawFn) -> tuple[SearchSpace, IntArray]:
 @runs(100)
 def test_a_plans_figures_add_up_to_costs_and_entropy(drawn: tuple[SearchSpace, IntArray], data: st.DataObject) -> None:
     space, all_genes = drawn
-    weights = data.draw(weights_of(len(space.stages)))
+    terms = data.draw(st.none() | learned_terms(space))
+    weights = dataclasses.replace(data.draw(weights_of(len(space.stages))), learned=terms)
     costs = [count_cost(space, "macs"), data.draw(tables(space)), count_cost(space, "params")]
     layout = gene_layout(space)
     alphas = np.broadcast_to(weights.entropy_weights, len(space.stages))
@@ -83,7 +86,7 @@ def test_a_plans_figures_add_up_to_costs_and_entropy(drawn: tuple[SearchSpace, I
         width = int(genes[layout.stem])
         paid = plan.stem.costs[:, width].copy()
         layers, log_widths = int(plan.stem.layers[width]), float(plan.stem.log_widths[width])
-        falls, so_far, entropy = 0.0, 0.0, 0.0
+        falls, so_far, entropy = 0.0, 0.0, float(plan.stem.gains[width])
         (outputs,), (choices,) = numbers_of(space, genes[None])
         for s, stage in enumerate(plan.stages):
             before, width = width, int(outputs[s])
@@ -91,8 +94,7 @@ def test_a_plans_figures_add_up_to_costs_and_entropy(drawn: tuple[SearchSpace, I
             if weights.entropy == "prefix":
                 entropy += float(stage.weights[width]) * so_far
             for b in range(space.depths[genes[layout.depth[s]]]):
-                options = stage.first if b == 0 else stage.later
-                assert options is not None
+                options = stage.first if b == 0 else stage.later[b - 1]
                 choice = int(choices[s, b])
                 at = (before, width, choice) if b == 0 else (width, choice)
                 paid += options.costs[(slice(None), *at)]
@@ -111,6 +113,9 @@ def test_a_plans_figures_add_up_to_costs_and_entropy(drawn: tuple[SearchSpace, I
         plain = score(space, genes, dataclasses.replace(weights, kind_weights=(1.0,))).entropy
         magnitude = float(np.abs(weights.kind_weights).max() * np.abs(alphas[:, None] * plain).sum())
         expected = float(alphas @ scores.entropy[:, 0]) - weights.block_penalty * float(scores.blocks[0])
+        if terms is not None:
+            magnitude += most(terms)
+            expected += float(learned_sum(space, genes[:, None], terms)[0])
         assert entropy == pytest.approx(expected, abs=1e-12 * max(1.0, magnitude))
 
 
@@ -136,4 +141,4 @@ def test_options_between_widths_hold_every_choice_once_by_number_of_layers(space
 def test_stages_of_one_block_have_no_later_one() -> None:
     space = dataclasses.replace(tiny_space(), depths=(1,))
     plan = plan_of(space, space.fitness, [count_cost(space, "macs")], 0)
-    assert [stage.later for stage in plan.stages] == [None] * 3
+    assert [stage.later for stage in plan.stages] == [()] * 3

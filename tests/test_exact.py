@@ -100,7 +100,7 @@ def _check_with_bounds(case: Case, data: st.DataObject) -> None:
         _check_cheapest(case, costs[: data.draw(st.integers(2, 3))], data)
 
 
-@given(cases(most=4000), st.data())
+@given(cases(networks=4000), st.data())
 @runs(8)
 def test_what_bounds_drop_is_of_no_network_that_is_looked_for(case: Case, data: st.DataObject) -> None:
     _check_with_bounds(case, data)
@@ -197,7 +197,7 @@ def _check_cheapest(case: Case, costs: Sequence[AdditiveCost], data: st.DataObje
         assert costs[0].of(case.space, found)[0] == pytest.approx(every[reaching].min(), rel=1e-12)
 
 
-@given(cases(most=3000))
+@given(cases(networks=3000))
 @runs(30)
 def test_the_best_without_limits_is_the_end_of_the_front(case: Case) -> None:
     costs = [count_cost(case.space, "macs")]

@@ -6,8 +6,8 @@ import pytest
 NUMPY_ONLY = [
     *(f"supernet.{name}" for name in ("errors", "files", "probes", "streams", "units", "typed_yaml", "space")),
     *(f"supernet.{name}" for name in ("architecture", "layouts", "genes", "layers", "slices", "console")),
-    *(f"supernet.{name}" for name in ("yaml_text", "typed_values", "command_line", "kept", "room")),
-    *(f"fitness.{name}" for name in ("blocks", "costs", "score", "report", "settings", "cli")),
+    *(f"supernet.{name}" for name in ("yaml_text", "typed_values", "command_line", "kept", "room", "learned")),
+    *(f"fitness.{name}" for name in ("blocks", "costs", "learned", "score", "report", "settings", "cli")),
     *(f"cache.{name}" for name in ("entries", "limits", "problem", "operators", "nsga2", "build", "file")),
     *(f"cache.{name}" for name in ("plot", "cli", "objectives", "sampling", "local_search", "progress")),
     *(f"cache.{name}" for name in ("additive", "dominance", "labels", "outlook", "relaxation", "pruning", "exact")),

@@ -73,7 +73,7 @@ def _check_named(case: Case, limits: Limits) -> None:
     assert match["amount"].startswith(amount)
 
 
-@given(cases(most=1500), st.data())
+@given(cases(networks=1500), st.data())
 @runs(60)
 def test_where_effectiveness_and_macs_exclude_each_other_macs_bind(case: Case, data: st.DataObject) -> None:
     # Cheap networks are narrow, and narrow ones have a high ρ.
@@ -85,7 +85,7 @@ def test_where_effectiveness_and_macs_exclude_each_other_macs_bind(case: Case, d
     _check_named(case, Limits(macs=budget))
 
 
-@given(cases(most=1500), st.data())
+@given(cases(networks=1500), st.data())
 @runs(60)
 def test_of_macs_and_parameters_the_one_to_raise_least_binds(case: Case, data: st.DataObject) -> None:
     macs, params, feasible = case.scores.macs, case.scores.params, case.scores.feasible
@@ -94,7 +94,7 @@ def test_of_macs_and_parameters_the_one_to_raise_least_binds(case: Case, data: s
     _check_named(case, limits)
 
 
-@given(cases(most=1500), st.data())
+@given(cases(networks=1500), st.data())
 @runs(80)
 def test_limits_reachable_alone_but_not_together(case: Case, data: st.DataObject) -> None:
     cost = data.draw(st.just(contrary(case.space)) | tables(case.space))

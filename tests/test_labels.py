@@ -117,7 +117,7 @@ def test_a_trail_leads_back_to_the_choices_made() -> None:
     assert trail.genes(last.record[:0]).shape[0] == 0
 
 
-@given(cases(most=5000))
+@given(cases(networks=5000))
 @runs(60)
 def test_genes_read_backwards_have_ascending_macs_of_their_own(case: Case) -> None:
     # The front is ordered by the labels' MACs: genes of other networks would be out of order.

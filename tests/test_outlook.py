@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from strategies import runs, tiny_space
 
-from cache.additive import AdditiveCost, Options, Plan, count_cost, plan_of
+from cache.additive import AdditiveCost, Plan, count_cost, plan_of
 from cache.outlook import Outlook, look_ahead
 from fitness.blocks import FloatArray
 from supernet.genes import gene_layout
@@ -42,8 +42,7 @@ class Growth:
     def block(self, s: int, b: int) -> Added:
         """Costs, log-widths and layers of block b of stage s, 0 where the network has none."""
         stage, has = self.plan.stages[s], self.depths[:, s] > b
-        options: Options | None = stage.first if b == 0 else stage.later
-        assert options is not None
+        options = stage.first if b == 0 else stage.later[b - 1]
         inputs = (self.inputs[:, s],) if b == 0 else ()
         at = (*inputs, self.outputs[:, s], self.choices[:, s, b])
         costs = np.stack([cost[at] for cost in options.costs])

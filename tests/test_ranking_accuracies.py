@@ -6,7 +6,7 @@ import pytest
 from rankings import planted, write_accuracies
 from strategies import tiny_space
 
-from search.ranking.accuracies import AccuraciesError, Journal, read_accuracies
+from search.ranking.accuracies import AccuraciesError, Journal, Reading, read_accuracies
 from search.ranking.sampling import Subnet
 from supernet.genes import decode, random_genes
 from supernet.json_text import sealed
@@ -22,35 +22,36 @@ def _subnets(count: int = 3) -> list[Subnet]:
 def test_accuracies_are_read_as_they_were_written(tmp_path: Path) -> None:
     sample = planted(tiny_space(), count=8)
     found = read_accuracies(write_accuracies(tmp_path / "a.jsonl", sample))
-    assert [each.accuracy for each in found] == sample.accuracy.tolist()
+    assert [each.reading for each in found] == [Reading(accuracy) for accuracy in sample.accuracy.tolist()]
     assert [each.architecture for each in found] == [decode(sample.space, genes) for genes in sample.genes]
 
 
 def test_a_journal_goes_on_where_it_was_and_is_a_file_of_accuracies(tmp_path: Path) -> None:
     path, subnets = tmp_path / "folder" / "subnets.jsonl", _subnets()
     whole = Journal(tmp_path / "whole.jsonl", _HEADER, subnets)
-    for accuracy in (0.5, 0.25, 1):
-        whole.append(accuracy)
+    readings = [Reading(0.5), Reading(0.25, (0.5, 0.0)), Reading(1)]
+    for reading in readings:
+        whole.append(reading)
     begun = Journal(path, _HEADER, subnets)
     assert begun.missing == subnets
-    begun.append(0.5)
+    begun.append(Reading(0.5))
     again = Journal(path, _HEADER, subnets)
-    assert again.accuracies == [0.5]
+    assert again.readings == readings[:1]
     assert again.missing == subnets[1:]
-    again.append(0.25)
-    again.append(1)
+    again.append(Reading(0.25, (0.5, 0.0)))
+    again.append(Reading(1))
     assert again.missing == []
     assert path.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
-    assert [each.accuracy for each in read_accuracies(path)] == [0.5, 0.25, 1.0]
+    assert [each.reading for each in read_accuracies(path)] == readings
 
 
 def test_a_line_that_was_being_written_is_measured_again(tmp_path: Path) -> None:
     path, subnets = tmp_path / "subnets.jsonl", _subnets()
-    Journal(path, _HEADER, subnets).append(0.5)
+    Journal(path, _HEADER, subnets).append(Reading(0.5))
     whole = path.read_bytes()
     with path.open("ab") as file:
         file.write(b'{"band": 1, "accur')
-    assert Journal(path, _HEADER, subnets).accuracies == [0.5]
+    assert Journal(path, _HEADER, subnets).readings == [Reading(0.5)]
     assert path.read_bytes() == whole
 
 
@@ -76,7 +77,7 @@ def test_a_journal_of_other_subnets_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "subnets.jsonl"
     journal = Journal(path, _HEADER, _subnets())
     for _ in range(3):
-        journal.append(0.5)
+        journal.append(Reading(0.5))
     with pytest.raises(AccuraciesError, match=r":2 holds another subnet than is drawn"):
         Journal(path, _HEADER, _subnets()[::-1])
     with pytest.raises(AccuraciesError, match=r"more than 2 subnets"):
@@ -102,6 +103,9 @@ def test_what_is_no_journal_is_left_alone(tmp_path: Path) -> None:
         ),
         (json.dumps({"accuracy": 63.2}), r":2: accuracy is 63.2; it must be a number from 0 to 1"),
         (json.dumps({"accuracy": True}), r":2: accuracy is True"),
+        (json.dumps({"accuracy": 0.5, "halves": [0.5]}), r":2: halves is \[0.5\]; it must be two numbers from 0 to 1"),
+        (json.dumps({"accuracy": 0.5, "halves": [0.5, 1.5]}), r":2: halves is "),
+        (json.dumps({"accuracy": 0.5, "halves": 0.5}), r":2: halves is 0.5; "),
         ('{"accuracy": NaN}', r":2 is not valid JSON: NaN"),
         ('{"accuracy": 0.5, "accuracy": 0.6}', r":2 is not valid JSON: the field 'accuracy' is there twice"),
         (json.dumps(sealed({"accuracy": 0.5})).replace("0.5", "0.6"), r":2 is damaged \(its digest does not fit\)"),
@@ -121,7 +125,7 @@ def test_any_changed_digit_of_a_journal_is_found(tmp_path: Path) -> None:
     path = tmp_path / "subnets.jsonl"
     journal = Journal(path, _HEADER, _subnets())
     while journal.missing:
-        journal.append(1 / (3 + len(journal.missing)))
+        journal.append(Reading(1 / (3 + len(journal.missing)), (0.25, 0.75)))
     content, generator = path.read_bytes(), np.random.default_rng(0)
     places = [place for place, character in enumerate(content) if chr(character).isdigit()]
     for place in generator.choice(places, 40, replace=False):
@@ -132,7 +136,7 @@ def test_any_changed_digit_of_a_journal_is_found(tmp_path: Path) -> None:
         with pytest.raises(AccuraciesError):
             Journal(path, _HEADER, _subnets())
     path.write_bytes(content)
-    assert [measured.accuracy for measured in read_accuracies(path)] == journal.accuracies
+    assert [measured.reading for measured in read_accuracies(path)] == journal.readings
 
 
 def test_a_file_without_accuracies_is_refused(tmp_path: Path) -> None:

@@ -30,6 +30,34 @@ from supernet.errors import UserError
         ),
         ({"run": "r", "fitted": "block_penalty"}, "--fitted and --pairs go with --fit"),
         ({"run": "r", "pairs": "all"}, "--fitted and --pairs go with --fit"),
+        ({"run": "r", "form": "blocks"}, "--form is read only with --fit"),
+        (
+            {"run": "r", "fit": True, "fit_subnets": 50},
+            "--fit-subnets is read only with --run, --fit and --form blocks",
+        ),
+        ({"run": "r", "fit": True, "budgets": "1M"}, "--budgets is read only with --run, --fit and --form blocks"),
+        ({"run": "r", "test": True}, "--test is read only with --run, --fit and --form blocks"),
+        (
+            {"accuracies": "a", "space": "s", "fit": True, "form": "blocks", "test": True},
+            "--test is read only with --run",
+        ),
+        ({"run": "r", "fit": True, "form": "blocks", "held_out": 0.3}, "--held-out is read only with --fit of weights"),
+        (
+            {"run": "r", "fit": True, "form": "blocks", "pairs": "all"},
+            "--fitted and --pairs go with --fit of weights, not",
+        ),
+        (
+            {"run": "r", "fit": True, "form": "blocks", "fit_subnets": 47},
+            "--fit-subnets is 47; it must be at least 48",
+        ),
+        (
+            {"run": "r", "fit": True, "form": "blocks", "budgets": "1M,0"},
+            "--budgets: '0' is not a positive number",
+        ),
+        (
+            {"run": "r", "fit": True, "form": "blocks", "budgets": "1M,lots"},
+            "--budgets: cannot read 'lots'",
+        ),
         ({"run": "r", "held_out": 0.0}, "--held-out is 0.0; it must be above 0 and below 1"),
     ],
 )
@@ -56,3 +84,11 @@ def test_a_range_of_macs_is_the_caches_unless_given() -> None:
     assert macs_range(Options(flops_min="24M", flops_max="27M"), 5, 9) == (24_000_000, 27_000_000)
     with pytest.raises(UserError, match=r"--flops-min is 24,000,000 and --flops-max 9; the most must exceed the least"):
         macs_range(Options(flops_min="24M"), 5, 9)
+
+
+def test_terms_may_be_fitted_to_a_run_or_to_given_accuracies() -> None:
+    of_run = Options(run="r", fit=True, form="blocks", fit_subnets=100, budgets="1M, 2.5M", test=True)
+    check_options(of_run)
+    assert of_run.searched == [1_000_000, 2_500_000]
+    assert Options().searched is None
+    check_options(Options(accuracies="a", space="s", fit=True, form="blocks", held_out=0.3))

@@ -7,9 +7,11 @@ from rankings import PLANTED, planted
 from scipy import stats
 from strategies import tiny_space
 
-from search.ranking.report import print_ranking, print_weights, rank, ranking_to_json, settings_to_json
+from search.ranking.fit import LeftOut
+from search.ranking.learning import Learned
+from search.ranking.report import print_learned, print_ranking, print_weights, rank, ranking_to_json
 from search.ranking.sample import FIGURES
-from supernet.space import FitnessSettings
+from supernet.space import FitnessSettings, settings_to_mapping
 
 
 def test_a_ranking_is_that_of_scipy_in_each_band() -> None:
@@ -71,10 +73,34 @@ def test_what_cannot_be_said_is_null_and_a_dash(capsys: pytest.CaptureFixture[st
     assert "number" not in out
 
 
+def test_the_noise_of_accuracies_is_a_row_where_both_halves_of_the_images_are_known(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    sample = planted(tiny_space())
+    noise = 0.05 * np.random.default_rng(0).normal(size=(2, len(sample)))
+    halves = dataclasses.replace(sample, halves=sample.accuracy + noise)
+    ranking = rank(halves, PLANTED, 0)
+    assert 0.5 < ranking.found["kendall"]["ceiling"].within.value < 1
+    assert "ceiling" not in ranking.found["spearman"]
+    assert "ceiling" not in ranking.leads
+    print_ranking(halves, ranking, "some")
+    assert "(ceiling: exact accuracies)" in capsys.readouterr().out
+    assert "ceiling" not in rank(sample, PLANTED, 0).found["kendall"]
+
+
+def test_every_strength_of_the_penalty_is_printed_and_the_chosen_one_said(capsys: pytest.CaptureFixture[str]) -> None:
+    tried = {10.0: LeftOut(0.52, 0.01), 1.0: LeftOut(0.48, 0.02)}
+    print_learned(Learned(FitnessSettings(), 0.05, 10.0, tried), 240)
+    lines = capsys.readouterr().out.splitlines()
+    assert "left out of a fit, of 240 networks" in lines[0]
+    assert [("chosen" in line) for line in lines if "±" in line] == [True, False]
+    assert any("0.48 ± 0.02" in line for line in lines)
+
+
 def test_changed_weights_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     print_weights(FitnessSettings(), FitnessSettings(kind_weights=(1.0, 0.5, 2.0), block_penalty=3.25))
     out = capsys.readouterr().out
     assert "1, 0.5, 2" in out
     assert "3.25" in out
     assert "depth_penalty" not in out
-    assert settings_to_json(FitnessSettings())["kind_weights"] == [1.0]
+    assert settings_to_mapping(FitnessSettings())["kind_weights"] == [1.0]

@@ -4,6 +4,7 @@ from rankings import planted
 from strategies import tiny_space
 
 from fitness.score import score
+from search.ranking.accuracies import Reading
 from search.ranking.sample import FIGURES, bands_of, sample_of
 from search.ranking.sampling import Band
 from supernet.errors import ArchitectureError, UserError
@@ -21,7 +22,7 @@ def test_bands_hold_all_networks_and_are_no_wider_than_asked() -> None:
 def test_a_sample_knows_the_band_of_each_network() -> None:
     space = tiny_space()
     genes = random_genes(space, 60, np.random.default_rng(0))
-    sample = sample_of(space, [decode(space, each) for each in genes], [0.5] * 60, width=0.5)
+    sample = sample_of(space, [decode(space, each) for each in genes], [Reading(0.5)] * 60, width=0.5)
     macs = score(space, genes).macs
     for number, band in enumerate(sample.bands):
         assert ((sample.band == number) == ((macs >= band.least) & (macs <= band.most))).all()
@@ -51,10 +52,23 @@ def test_bands_of_too_few_networks_are_refused() -> None:
     space = tiny_space()
     genes = random_genes(space, 3, np.random.default_rng(0))
     with pytest.raises(UserError, match="no band of MACs holds 4 of 3 networks"):
-        sample_of(space, [decode(space, each) for each in genes], [0.5] * 3, width=0.9)
+        sample_of(space, [decode(space, each) for each in genes], [Reading(0.5)] * 3, width=0.9)
 
 
 def test_an_architecture_of_another_space_is_refused() -> None:
     cifar = load_space("mobilenet-cifar")
     with pytest.raises(ArchitectureError, match="not in mobilenet-tiny"):
-        sample_of(tiny_space(), [decode(cifar, largest_genes(cifar))], [0.5], width=0.1)
+        sample_of(tiny_space(), [decode(cifar, largest_genes(cifar))], [Reading(0.5)], width=0.1)
+
+
+def test_halves_are_known_where_they_are_of_every_network() -> None:
+    space = tiny_space()
+    architectures = [decode(space, each) for each in random_genes(space, 4, np.random.default_rng(0))]
+    readings = [Reading(0.5, (0.5 - share, 0.5 + share)) for share in (0.0, 0.1, 0.2, 0.3)]
+    sample = sample_of(space, architectures, readings, [Band(0, 1e9)])
+    assert sample.halves is not None
+    assert sample.halves.tolist() == [[0.5, 0.4, 0.3, 0.2], [0.5, 0.6, 0.7, 0.8]]
+    some = sample.take(np.array([2, 0])).halves
+    assert some is not None
+    assert some.tolist() == [[0.3, 0.5], [0.7, 0.5]]
+    assert sample_of(space, architectures, [*readings[:3], Reading(0.5)], [Band(0, 1e9)]).halves is None

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from strategies import runs
 
-from search.ranking.statistics import correlations, interval, kendall, lead, resampled, spearman
+from search.ranking.statistics import ceiling, correlations, interval, kendall, lead, resampled, spearman
 
 _PAIRS = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=2, max_size=30)
 
@@ -84,3 +84,26 @@ def test_a_lead_is_the_difference_within_bands_of_the_same_resamples() -> None:
     assert ahead.value == pytest.approx(of_each[0] - of_each[1])
     assert ahead.low > 0
     assert lead(kendall, good, good, accuracy, bands, counts) == (0.0, 0.0, 0.0)
+
+
+def test_the_ceiling_is_what_exact_values_reach_with_those_measured_on_both_halves() -> None:
+    generator = np.random.default_rng(0)
+    exact = generator.normal(size=2000)
+    one, other = (exact + generator.normal(size=2000) for _ in range(2))
+    counts = np.ones((1, 2000))
+    reached = kendall(counts, exact, (one + other) / 2)[0]
+    assert ceiling(counts, one, other)[0] == pytest.approx(reached, abs=0.02)
+    assert reached == pytest.approx(0.61, abs=0.03)
+
+
+def test_the_ceiling_of_resamples_repeats_networks_and_is_1_without_noise_and_0_with_nothing_else() -> None:
+    generator = np.random.default_rng(0)
+    one, other = generator.normal(size=12), generator.normal(size=12)
+    counts = resampled(np.zeros(12, dtype=np.int64), 5, generator)
+    for row, found in zip(counts, ceiling(counts, one, one + other), strict=True):
+        repeated = np.repeat(np.arange(12), row.astype(int))
+        r = max(0.0, float(np.corrcoef(one[repeated], (one + other)[repeated])[0, 1]))
+        assert found == pytest.approx(2 / math.pi * math.asin(math.sqrt(2 * r / (1 + r))))
+    assert ceiling(counts, one, one)[0] == pytest.approx(1, abs=1e-6)
+    assert ceiling(counts, one, -one)[0] == 0
+    assert math.isnan(ceiling(counts, one, np.full(12, 0.3))[0])

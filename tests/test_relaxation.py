@@ -33,7 +33,7 @@ def _regular(case: Case) -> FloatArray:
     return regular
 
 
-@given(cases(most=4000), st.data())
+@given(cases(networks=4000), st.data())
 @runs(50)
 def test_any_prices_bound_the_fitness_of_every_network_within_rho0(case: Case, data: st.DataObject) -> None:
     resolution = data.draw(st.integers(0, len(case.space.resolutions) - 1))
@@ -52,7 +52,7 @@ def test_any_prices_bound_the_fitness_of_every_network_within_rho0(case: Case, d
     assert excess.max(initial=-math.inf) <= 10 * case.tolerance + 1e-12 * lack
 
 
-@given(cases(most=4000))
+@given(cases(networks=4000))
 @runs(30)
 def test_without_prices_and_rho_the_bound_is_the_highest_fitness(case: Case) -> None:
     weights = dataclasses.replace(
@@ -65,7 +65,7 @@ def test_without_prices_and_rho_the_bound_is_the_highest_fitness(case: Case) -> 
         assert abs(bound - fitness[case.genes[:, 0] == resolution].max()) <= case.tolerance
 
 
-@given(cases(most=4000), st.data())
+@given(cases(networks=4000), st.data())
 @runs(30)
 def test_all_of_the_tightest_prices_bound_every_network_within_the_limits(case: Case, data: st.DataObject) -> None:
     costs = [count_cost(case.space, "macs"), count_cost(case.space, "params"), data.draw(tables(case.space))]

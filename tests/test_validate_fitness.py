@@ -8,15 +8,21 @@ import pytest
 import yaml
 from commands import check_refused, run_main
 from federation import finished_run
+from learned import drawn_terms
 from rankings import planted, write_accuracies
 from strategies import tiny_space
 
 import cache.cli
+import fitness.cli
 import search.cli
+import training.cli
+from cache.file import read_cache
 from fitness.settings import load_settings
 from search.ranking import measure
+from search.ranking.accuracies import Reading, read_accuracies
 from search.ranking.cli import main
 from search.ranking.fit import kendall_within
+from supernet.space import settings_to_mapping
 from training.checkpoint import best_checkpoint
 from training.run_folder import read_run_cache, read_run_config, read_space
 
@@ -80,15 +86,15 @@ def test_an_interrupted_measurement_goes_on_to_the_same_file(
 ) -> None:
     whole, halted = tmp_path / "whole", tmp_path / "halted"
     run_main(main, capsys, "--run", run, *_FEW, "--output", whole)
-    accuracy, left = measure._accuracy, [3]
+    reading, left = measure._reading, [3]
 
-    def some(*arguments: Any) -> float:
+    def some(*arguments: Any) -> Reading:
         if not left[0]:
             raise KeyboardInterrupt
         left[0] -= 1
-        return accuracy(*arguments)
+        return reading(*arguments)
 
-    monkeypatch.setattr(measure, "_accuracy", some)
+    monkeypatch.setattr(measure, "_reading", some)
     interrupted = run_main(main, capsys, "--run", run, *_FEW, "--output", halted)
     assert interrupted.code == 130
     assert "measured 3 of 8 subnets; the same command goes on" in interrupted.err
@@ -134,7 +140,7 @@ def test_fitted_weights_rank_better_and_go_into_the_other_commands(
     assert sorted([*fit["fitted_networks"], *fit["held_out_networks"]]) == list(range(80))
     space = tiny_space()
     settings = load_settings(str(weights), space)
-    assert json.loads(json.dumps(dataclasses.asdict(settings))) == fit["settings"]
+    assert settings_to_mapping(settings) == fit["settings"]
     assert yaml.safe_load(weights.read_text()) == fit["settings"]
 
     built = tmp_path / "cache.jsonl"
@@ -161,6 +167,88 @@ def test_fitted_weights_rank_better_and_go_into_the_other_commands(
     )
     assert found.code == 0
     assert json.loads(found.out)["certified"]
+
+
+_LEARN = ("--fit", "--form", "blocks", "--fit-subnets", 48)
+
+
+def test_a_fitness_is_learned_from_a_run_judged_by_other_networks_and_searched(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = run_main(main, capsys, "--run", run, *_FEW, *_LEARN, "--output", tmp_path, "--test")
+    assert done.code == 0
+    weights = tmp_path / "fitness.yaml"
+    assert f"--fitness {weights} --flops-budget" in done.err
+    space = read_space(run)
+    settings = load_settings(str(weights), space)
+    assert settings.learned is not None
+    report = _report(tmp_path)["fit"]
+    assert (report["form"], report["fitted"], report["held_out"]["networks"]) == ("blocks", 48, 8)
+    assert report["settings"] == settings_to_mapping(settings)
+    assert set(report["held_out"]["kendall"]) == {"fitness", "before", "macs", "params", "blocks", "ceiling"}
+    # Networks that are learned from are measured once, and none of them judges.
+    files = ["subnets", "design", "found-1", "found-2", "found-3"]
+    measured = [each.architecture for name in files for each in read_accuracies(tmp_path / f"{name}.jsonl")]
+    assert len(measured) == len(set(measured)) == 8 + 48
+    # What is found is what the other commands find with the file.
+    fitted = [each for each in report["found"] if each["form"] == "fitted fitness"]
+    assert [each["budget"] for each in fitted] == [int(band["most_macs"]) for band in report["held_out"]["bands"]]
+    assert all(set(each["accuracy"]) == {"validation", "test"} for each in fitted)
+    budget = ("--flops-budget", fitted[-1]["budget"])
+    found = run_main(search.cli.main, capsys, "--run", run, "--fitness", weights, *budget, "--json")
+    assert found.code == 0
+    answer = json.loads(found.out)
+    assert answer["certified"]
+    assert answer["architecture"] == fitted[-1]["architecture"]
+    assert answer["validation_accuracy"] == fitted[-1]["accuracy"]["validation"]
+
+    # All is measured: the same command measures nothing but what is found, and ends with the same.
+    monkeypatch.setattr(measure, "_reading", None)
+    assert run_main(main, capsys, "--run", run, *_FEW, *_LEARN, "--output", tmp_path, "--test").code == 0
+    assert _report(tmp_path)["fit"] == report
+    refused = run_main(main, capsys, "--run", run, *_FEW, *_LEARN[:-1], 52, "--output", tmp_path)
+    assert "design.jsonl was begun with fit_subnets 48, not 52" in check_refused(refused, "validate-fitness")
+
+
+def test_a_learned_fitness_goes_into_scores_caches_and_runs(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights, cached, trained = tmp_path / "fitness.yaml", tmp_path / "cache.jsonl", tmp_path / "run"
+    space = read_space(run)
+    settings = dataclasses.replace(space.fitness, learned=drawn_terms(space))
+    weights.write_text(yaml.safe_dump(settings_to_mapping(settings)))
+    named = ("--space", run / "space.yaml", "--fitness", weights)
+    assert run_main(cache.cli.main, capsys, *named, "--output", cached, "--entries", 6).code == 0
+    built = read_cache(cached, space)
+    assert built.fitness == settings
+    assert built.gaps == (0.0,) * len(built.entries)
+    scored = run_main(fitness.cli.main, capsys, *named, cached, "--json")
+    assert scored.code == 0
+    lines = [json.loads(line)["fitness"] for line in scored.out.splitlines()]
+    assert lines == pytest.approx([entry.fitness for entry in built.entries])
+    config = read_run_config(run)
+    again = ("--config", run / "config.yaml", "--cache", "null", "--fitness", weights, "--output", trained)
+    assert config.cache is not None or config.fitness is None
+    assert run_main(training.cli.main, capsys, *again, "--rounds", 1).code == 0
+    assert read_run_cache(trained, space).fitness == settings
+    other = run_main(search.cli.main, capsys, "--space", "mobilenet-tiny", "--fitness", weights, "--flops-budget", "3M")
+    assert "fitness.learned is of a space with the choices" in check_refused(other, "search-subnet")
+
+
+def test_terms_are_learned_from_given_accuracies(
+    band: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("--accuracies", band, "--space", "mobilenet-tiny", "--band-width", 0.99, "--fit", "--form", "blocks")
+    done = run_main(main, capsys, *arguments, "--output", tmp_path / "out")
+    assert done.code == 0
+    weights = tmp_path / "out" / "fitness.yaml"
+    assert done.err.endswith(f"next: build-cache --space mobilenet-tiny --fitness {weights} --output cache.jsonl\n")
+    fit = _report(tmp_path / "out")["fit"]
+    assert fit["fitted"] + fit["held_out"]["networks"] == 80
+    assert abs(fit["fitted"] - 40) <= 2
+    assert "found" not in fit
+    taus = fit["held_out"]["kendall"]
+    assert taus["fitness"]["within"]["value"] > taus["before"]["within"]["value"]
 
 
 def test_given_accuracies_are_ranked_by_given_weights(

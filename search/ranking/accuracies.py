@@ -8,14 +8,14 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from search.ranking.sampling import Subnet
 from supernet.architecture import Architecture, architecture_from_json
 from supernet.errors import ArchitectureError, UserError
 from supernet.files import read_text, write_text
 from supernet.json_fields import fields_of
-from supernet.json_text import parse_json, sealed, unsealed
+from supernet.json_text import parse_json, sealed, shown, unsealed
 from supernet.probes import exists
 from supernet.words import counted
 
@@ -27,12 +27,19 @@ class AccuraciesError(UserError):
     """A file of accuracies that cannot be read or belongs to other settings."""
 
 
+class Reading(NamedTuple):
+    """The share of images that a network classified rightly, and that of each half of them where it is known."""
+
+    accuracy: float
+    halves: tuple[float, float] | None = None
+
+
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """An architecture and the share of images it classified rightly."""
+    """An architecture and how accurate it was."""
 
     architecture: Architecture
-    accuracy: float
+    reading: Reading
 
 
 def read_accuracies(path: Path) -> list[Measured]:
@@ -63,7 +70,7 @@ class Journal:
     def __init__(self, path: Path, header: dict[str, Any], subnets: Sequence[Subnet]) -> None:
         self._path, self._subnets = path, subnets
         self._header = json.loads(json.dumps({"format": FORMAT, "version": VERSION, **header}))
-        self.accuracies: list[float] = []
+        self.readings: list[Reading] = []
         if exists(path) and read_text(path).strip():
             self._go_on()
         else:
@@ -72,12 +79,12 @@ class Journal:
     @property
     def missing(self) -> Sequence[Subnet]:
         """The subnets that have yet to be measured."""
-        return self._subnets[len(self.accuracies) :]
+        return self._subnets[len(self.readings) :]
 
-    def append(self, accuracy: float) -> None:
-        """Write down the accuracy of the first subnet that is missing."""
+    def append(self, reading: Reading) -> None:
+        """Write down how accurate the first subnet is that is missing."""
         subnet = self.missing[0]
-        line = {"band": subnet.band, "accuracy": accuracy, "architecture": subnet.architecture.to_json()}
+        line = {"band": subnet.band, **reading._asdict(), "architecture": subnet.architecture.to_json()}
         try:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(sealed(line)) + "\n")
@@ -85,7 +92,7 @@ class Journal:
                 os.fsync(file.fileno())
         except OSError as error:
             raise AccuraciesError(f"cannot write {self._path}: {error.strerror or error}") from error
-        self.accuracies.append(accuracy)
+        self.readings.append(reading)
 
     def _go_on(self) -> None:
         text = read_text(self._path)
@@ -107,7 +114,7 @@ class Journal:
                 raise AccuraciesError(
                     f"{self._path}:{number} holds another subnet than is drawn; choose another --output"
                 )
-            self.accuracies.append(found.accuracy)
+            self.readings.append(found.reading)
 
     def _check_header(self, header: dict[str, Any]) -> None:
         for name, wanted in self._header.items():
@@ -130,7 +137,18 @@ def _values(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _measured(where: str, value: dict[str, Any]) -> Measured:
     accuracy = fields_of(value, where, AccuraciesError).number("accuracy", 0, 1)
+    reading = Reading(accuracy, _halves(where, value.get("halves")))
     try:
-        return Measured(architecture_from_json(value.get("architecture")), accuracy)
+        return Measured(architecture_from_json(value.get("architecture")), reading)
     except ArchitectureError as error:
         raise AccuraciesError(f"{where}: {error}") from error
+
+
+def _halves(where: str, value: object) -> tuple[float, float] | None:
+    """Return the accuracies on each half of the images; lines of earlier versions have none."""
+    if value is None:
+        return None
+    shares = isinstance(value, list) and all(type(each) in (int, float) and 0 <= each <= 1 for each in value)
+    if not isinstance(value, list) or not shares or len(value) != 2:
+        raise AccuraciesError(f"{where}: halves is {shown(value)}; it must be two numbers from 0 to 1")
+    return float(value[0]), float(value[1])

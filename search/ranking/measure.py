@@ -1,35 +1,37 @@
 """The accuracy of a trained run's subnets on validation images, each calibrated first."""
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from cache.entries import make_entry
-from cache.progress import Listener
-from search.ranking.accuracies import Journal
+from cache.progress import Listener, shown
+from search.ranking.accuracies import Journal, Reading
 from search.ranking.sampling import Subnet
 from search.trained import TrainedRun, open_run
+from supernet.architecture import Architecture
 from supernet.errors import UserError
 from supernet.space import SearchSpace
 from supernet.words import counted
 from training.evaluation import Evaluator
+from training.memory import out_of_memory
 from training.randomness import torch_stream
 from training.run_folder import read_run_config
 
 
 def open_simulated(
-    folder: Path, space: SearchSpace, which: Literal["best", "newest"], root: str | None = None
+    folder: Path, space: SearchSpace, which: Literal["best", "newest"], root: str | None = None, *, test: bool = False
 ) -> TrainedRun:
-    """Return a run whose images are on this machine, in ``root`` if they have moved; the test images stay unread.
+    """Return a run whose images are on this machine, in ``root`` if they have moved; test images are read if asked for.
 
     Raises:
         UserError: they are with clients, missing or changed, or the run has no whole checkpoint.
     """
     if read_run_config(folder).engine == "flower":
         raise UserError(f"the images of {folder} are with its clients; subnets are measured where the images are")
-    return open_run(folder, space, which, None, test=False, root=root)
+    return open_run(folder, space, which, None, test=test, root=root)
 
 
 def evaluator_of(run: TrainedRun, images: int | None) -> Evaluator:
@@ -49,6 +51,37 @@ def evaluator_of(run: TrainedRun, images: int | None) -> Evaluator:
     return dataclasses.replace(run.evaluator, held_out=held_out.subset(order[:images].sort().values))
 
 
+@dataclasses.dataclass(frozen=True)
+class Measurer:
+    """A run whose subnets are measured, and the images they are measured on."""
+
+    run: TrainedRun
+    evaluator: Evaluator
+
+    def readings(self, path: Path, drawn: Mapping[str, Any], subnets: Sequence[Subnet]) -> list[Reading]:
+        """Return how accurate subnets are, measuring those that the file ``path`` lacks; ``drawn`` says which they are.
+
+        Raises:
+            UserError: the file belongs to other subnets, or a network does not fit into memory.
+        """
+        space = self.run.space
+        of_space = {"space": space.name, "fingerprint": space.fingerprint}
+        journal = Journal(path, {**of_space, **drawn, **conditions(self.run, self.evaluator)}, subnets)
+        with shown("evaluating subnets") as listener:
+            measure(self.run, self.evaluator, journal, listener)
+        return journal.readings
+
+    def accuracies(self, architecture: Architecture) -> dict[str, float]:
+        """Return the accuracy of one subnet on the validation images, and on the test images if they were opened."""
+        network = self.evaluator.subnet(self.run.checkpoint.tensors, architecture)
+        images = {"validation": self.evaluator.held_out, "test": self.run.test}
+        return {
+            name: dataclasses.replace(self.evaluator, held_out=each).accuracy(network, architecture.resolution)
+            for name, each in images.items()
+            if each is not None
+        }
+
+
 def conditions(run: TrainedRun, evaluator: Evaluator) -> dict[str, Any]:
     """Return what subnets are measured with, as JSON values."""
     return {
@@ -65,18 +98,29 @@ def measure(run: TrainedRun, evaluator: Evaluator, journal: Journal, listener: L
         UserError: a network does not fit into memory, or the journal cannot be written.
     """
     missing = journal.missing
-    total = len(journal.accuracies) + len(missing)
+    total, halves = len(journal.readings) + len(missing), _halved(evaluator)
     try:
         for subnet in missing:
-            listener.report("evaluating subnets", len(journal.accuracies), total)
-            journal.append(_accuracy(run, evaluator, subnet))
+            listener.report("evaluating subnets", len(journal.readings), total)
+            journal.append(_reading(run, halves, subnet.architecture))
     except KeyboardInterrupt:
-        listener.remark(f"measured {len(journal.accuracies)} of {counted(total, 'subnet')}; the same command goes on")
+        listener.remark(f"measured {len(journal.readings)} of {counted(total, 'subnet')}; the same command goes on")
         raise
     listener.report("evaluating subnets", total, total)
 
 
-def _accuracy(run: TrainedRun, evaluator: Evaluator, subnet: Subnet) -> float:
-    entry = make_entry(run.space, subnet.architecture)
-    (probe,) = evaluator.probe(run.checkpoint.tensors, [entry]).probes
-    return probe.accuracy
+def _halved(evaluator: Evaluator) -> tuple[Evaluator, Evaluator]:
+    """Return evaluators on every other image, and on those between: what they differ by is noise."""
+    positions = torch.arange(len(evaluator.held_out))
+    even, odd = (evaluator.held_out.subset(positions[first::2]) for first in (0, 1))
+    return dataclasses.replace(evaluator, held_out=even), dataclasses.replace(evaluator, held_out=odd)
+
+
+def _reading(run: TrainedRun, halves: tuple[Evaluator, Evaluator], architecture: Architecture) -> Reading:
+    evaluator, images = halves[0], halves[0].held_out.images
+    with out_of_memory(architecture, evaluator.batch_size, images.device):
+        network = evaluator.subnet(run.checkpoint.tensors, architecture)
+        found = [half.accuracy(network, architecture.resolution) if len(half.held_out) else 0.0 for half in halves]
+    sizes = [len(half.held_out) for half in halves]
+    right = sum(round(share * size) for share, size in zip(found, sizes, strict=True))
+    return Reading(right / sum(sizes), (found[0], found[1]) if all(sizes) else None)

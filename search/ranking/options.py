@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Literal
 
 from search.ranking.fit import Manner, Pairs
+from search.ranking.rounds import LEAST_SUBNETS
 from search.ranking.terms import FIELDS
 from search.subject import RunImages
 from supernet.errors import UserError, unknown_name
+from supernet.typed_yaml import named
 from supernet.units import parse_quantity
 from supernet.unused_options import refuse_unused
 from supernet.words import counted
@@ -34,8 +36,14 @@ class Options:
         flops_max: most MACs of a subnet; those of the largest entry when left out.
         images: validation images a subnet is measured on; all when left out.
         checkpoint: of the run, the best by validation accuracy or the newest.
-        fit: fit the fitness's weights on a part of the networks, and judge them on the others.
-        held_out: share of each band that weights are not fitted on.
+        fit: fit the fitness on a part of the networks, and judge it on the others.
+        form: what is fitted, the weights of the analytic fitness, or a term for every choice of every block beside it.
+        fit_subnets: how many more subnets of a run are measured for terms to be fitted to; those of the bands judge
+            them.
+        budgets: MACs within which the fitted fitness and that before are searched, comma-separated, the networks found
+            being measured; the most MACs of every band when left out.
+        test: also measure the networks found on the test images.
+        held_out: share of each band that is not fitted on, where all networks are of the bands.
         fitted: fields of the fitness that a fit may change, comma-separated, such as block_penalty; all when left out.
         pairs: compare networks of one band when weights are fitted, or all with all.
         output: folder for accuracies, report, plot and fitted weights; RUN/validation, or named after the accuracies.
@@ -56,6 +64,10 @@ class Options:
     images: int | None = None
     checkpoint: Literal["best", "newest"] = "best"
     fit: bool = False
+    form: Literal["weights", "blocks"] = "weights"
+    fit_subnets: int = 240
+    budgets: str | None = None
+    test: bool = False
     held_out: float = 0.5
     fitted: str | None = None
     pairs: Pairs = "band"
@@ -74,6 +86,23 @@ class Options:
             if name not in FIELDS:
                 raise UserError(f"--fitted: {unknown_name('field', name, FIELDS)}")
         return Manner(self.pairs, names)
+
+    @property
+    def learns(self) -> bool:
+        """Whether terms of choices are fitted."""
+        return self.fit and self.form == "blocks"
+
+    @property
+    def searched(self) -> list[int] | None:
+        """The budgets of MACs that are searched; None where they are the bands'.
+
+        Raises:
+            UserError: one is no number of MACs.
+        """
+        if self.budgets is None:
+            return None
+        with named("--budgets"):
+            return [parse_quantity(text.strip()) for text in self.budgets.split(",")]
 
     @property
     def folder(self) -> Path:
@@ -108,12 +137,29 @@ def check_options(options: Options) -> None:
             f"--subnets is {options.subnets}; at least {_LEAST} in each of {counted(options.bands, 'band')} take "
             f"{_LEAST * options.bands}"
         )
-    if options.manner != Manner() and not options.fit:
-        raise UserError("--fitted and --pairs go with --fit")
+    if options.manner != Manner() and (not options.fit or options.learns):
+        raise UserError("--fitted and --pairs go with --fit" + " of weights, not of blocks" * options.learns)
     for name in ("band_width", "held_out"):
         if not 0 < getattr(options, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} is {getattr(options, name)}; it must be above 0 and below 1")
-    refuse_unused(options, {"held_out": (options.fit, "with --fit")})
+    refuse_unused(options, _conditions(options))
+    if options.learns and options.run is not None and options.fit_subnets < LEAST_SUBNETS:
+        raise UserError(f"--fit-subnets is {options.fit_subnets}; it must be at least {LEAST_SUBNETS}, better 200")
+    # What cannot be read is refused here.
+    _ = options.searched
+
+
+def _conditions(options: Options) -> dict[str, tuple[bool, str]]:
+    """Return of the options that are not always read whether they are now, and what reads them."""
+    of_run = (options.learns and options.run is not None, "with --run, --fit and --form blocks")
+    split = options.fit and not of_run[0]
+    return {
+        "form": (options.fit, "with --fit"),
+        "fit_subnets": of_run,
+        "budgets": of_run,
+        "test": of_run,
+        "held_out": (split, "with --fit of weights, or of given accuracies"),
+    }
 
 
 def _check_accuracies(options: Options) -> None:

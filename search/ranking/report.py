@@ -1,31 +1,39 @@
 """What is reported of a ranking: JSON values, tables and sentences."""
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from search.ranking.learning import Learned
 from search.ranking.sample import Sample
 from search.ranking.statistics import (
     CONFIDENCE,
     STATISTICS,
     Correlations,
     Interval,
+    ceiling,
     correlations,
     lead,
     resampled,
 )
 from supernet.console import print_table, say
 from supernet.space import FitnessSettings
+from supernet.words import counted
 
 #: Draws with replacement that intervals are read off.
 RESAMPLES = 1000
 
 #: What people call figures and statistics.
-_NAMES = {"fitness": "fitness", "macs": "MACs", "params": "parameters", "blocks": "blocks"}
+_NAMES = {
+    "fitness": "fitness",
+    "macs": "MACs",
+    "params": "parameters",
+    "blocks": "blocks",
+    "ceiling": "(ceiling: exact accuracies)",
+}
 _STATISTICS = {"kendall": "Kendall's τ", "spearman": "Spearman's ρ"}
 
 
@@ -33,7 +41,8 @@ class Ranking(NamedTuple):
     """How figures rank a sample.
 
     ``found[statistic][figure]`` are correlations; ``leads[figure]`` says by how much Kendall's τ within bands of the
-    fitness exceeds that of another figure.
+    fitness exceeds that of another figure. Kendall's τ has a figure more, ``ceiling``, where both halves of the images
+    are known: what exact accuracies would reach.
     """
 
     found: Mapping[str, Mapping[str, Correlations]]
@@ -53,6 +62,10 @@ def rank(sample: Sample, settings: FitnessSettings, seed: int, other: FitnessSet
         }
         for name, statistic in STATISTICS.items()
     }
+    if sample.halves is not None:
+        one, two = sample.halves
+        limit = correlations(ceiling, one, two, sample.band, counts)
+        found["kendall"] = {**found["kendall"], "ceiling": limit}
     leads = {
         figure: lead(STATISTICS["kendall"], figures["fitness"], column, sample.accuracy, sample.band, counts)
         for figure, column in figures.items()
@@ -82,12 +95,6 @@ def ranking_to_json(sample: Sample, ranking: Ranking) -> dict[str, Any]:
     }
 
 
-def settings_to_json(settings: FitnessSettings) -> dict[str, Any]:
-    """Return fitness weights as JSON values."""
-    fields: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(settings)))
-    return fields
-
-
 def print_ranking(sample: Sample, ranking: Ranking, title: str, names: Mapping[str, str] | None = None) -> None:
     """Print a table for each statistic, and whether the fitness ranks better than the others do."""
     called = {**_NAMES, **(names or {})}
@@ -111,6 +118,16 @@ def print_weights(before: FitnessSettings, after: FitnessSettings) -> None:
     changed = [name for name in names if getattr(before, name) != getattr(after, name)]
     rows = [(name, _words(getattr(before, name)), _words(getattr(after, name))) for name in changed]
     print_table("fitness weights", ("field", "before", "fitted"), rows)
+
+
+def print_learned(learned: Learned, networks: int) -> None:
+    """Print how a learned fitness came about: how each strength of the penalty ranks networks left out of the fit."""
+    rows = [
+        (f"{strength:g}", f"{found.value:.2f} ± {found.spread:.2f}", "chosen" if strength == learned.strength else "")
+        for strength, found in learned.cross_validation.items()
+    ]
+    title = f"Kendall's τ within bands of networks left out of a fit, of {counted(networks, 'network')}"
+    print_table(title, ("penalty", "τ", ""), rows)
 
 
 def _verdict(ahead: Interval) -> str:

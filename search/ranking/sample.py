@@ -7,6 +7,7 @@ import numpy as np
 
 from fitness.blocks import FloatArray
 from fitness.score import score
+from search.ranking.accuracies import Reading
 from search.ranking.sampling import Band
 from search.ranking.statistics import LEAST
 from supernet.architecture import Architecture
@@ -28,6 +29,7 @@ class Sample:
         space: the search space.
         genes: the networks, (N, genes).
         accuracy: their accuracies, (N,).
+        halves: their accuracies on each half of the images, (2, N); None where they are not known.
         band: the number of the band each lies in, (N,).
         bands: the bands.
     """
@@ -37,13 +39,16 @@ class Sample:
     accuracy: FloatArray
     band: IntArray
     bands: tuple[Band, ...]
+    halves: FloatArray | None = None
 
     def __len__(self) -> int:
         return len(self.genes)
 
     def take(self, index: IntArray) -> "Sample":
         """Return some of the networks, the bands staying what they are."""
-        return dataclasses.replace(self, genes=self.genes[index], accuracy=self.accuracy[index], band=self.band[index])
+        halves = None if self.halves is None else self.halves[:, index]
+        genes, accuracy, band = self.genes[index], self.accuracy[index], self.band[index]
+        return dataclasses.replace(self, genes=genes, accuracy=accuracy, band=band, halves=halves)
 
     def figures(self, settings: FitnessSettings) -> dict[str, FloatArray]:
         """Return each of ``FIGURES`` of all networks, (N,)."""
@@ -54,7 +59,7 @@ class Sample:
 def sample_of(
     space: SearchSpace,
     architectures: Sequence[Architecture],
-    accuracies: Sequence[float],
+    readings: Sequence[Reading],
     bands: Sequence[Band] | None = None,
     width: float = 0.0,
 ) -> Sample:
@@ -75,7 +80,10 @@ def sample_of(
             f"no band of MACs holds {LEAST} of {counted(len(macs), 'network')}; measure more, or give a larger "
             "--band-width"
         )
-    return Sample(space, genes, np.asarray(accuracies, dtype=float), band, tuple(found))
+    accuracy = np.array([reading.accuracy for reading in readings], dtype=float)
+    halves = [reading.halves for reading in readings if reading.halves is not None]
+    known = len(halves) == len(readings)
+    return Sample(space, genes, accuracy, band, tuple(found), np.array(halves).T if known else None)
 
 
 def bands_of(macs: IntArray, width: float) -> list[Band]:

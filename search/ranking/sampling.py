@@ -73,7 +73,7 @@ def draw_subnets(
         UserError: a band has too few networks.
     """
     generator = np.random.default_rng(seed)
-    pools = _pools(space, settings, bands, generator)
+    pools = pools_of(space, settings, bands, generator)
     subnets = []
     for number, (band, pool) in enumerate(zip(bands, pools, strict=True)):
         wanted = count // len(bands) + (number < count % len(bands))
@@ -99,7 +99,7 @@ def evenly(values: FloatArray, count: int) -> IntArray:
     return np.array(chosen, dtype=np.int64)
 
 
-def _pools(
+def pools_of(
     space: SearchSpace,
     settings: FitnessSettings,
     bands: list[Band],

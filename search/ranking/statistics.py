@@ -65,6 +65,22 @@ def spearman(counts: FloatArray, x: FloatArray, y: FloatArray) -> FloatArray:
     return _ratio((counts * ranks_x * ranks_y).sum(axis=1), variances)
 
 
+def ceiling(counts: FloatArray, one: FloatArray, other: FloatArray) -> FloatArray:
+    """Return the τ that exact accuracies would have with those measured on a set of images, of R resamples, (R,).
+
+    Args:
+        counts: of the resamples, (R, N).
+        one: accuracies measured on one half of the images, (N,).
+        other: those on the other half.
+
+    Pearson's correlation r of the halves gives that of exact accuracies with the whole, ``√(2r/(1 + r))`` (Spearman and
+    Brown, 1910), and that is ``sin(τ·π/2)`` where both are normal (Kendall, 1938). No fitness is expected to exceed it.
+    """
+    r = np.maximum(_pearson(counts, one, other), 0)
+    tau: FloatArray = 2 / np.pi * np.arcsin(np.sqrt(2 * r / (1 + r)))
+    return tau
+
+
 #: What is reported, by name.
 STATISTICS: Mapping[str, Statistic] = {"kendall": kendall, "spearman": spearman}
 
@@ -142,6 +158,16 @@ def _signs(values: FloatArray) -> FloatArray:
     """Return (N, N) signs of value i less value j."""
     signs: FloatArray = np.sign(values[:, None] - values[None, :])
     return signs
+
+
+def _pearson(counts: FloatArray, x: FloatArray, y: FloatArray) -> FloatArray:
+    """Return Pearson's correlation of R resamples, (R,); NaN where a column does not vary."""
+    total = counts.sum(axis=1, keepdims=True)
+    of_x, of_y = (values - counts @ values[:, None] / total for values in (x, y))
+    variances = (counts * of_x**2).sum(axis=1) * (counts * of_y**2).sum(axis=1)
+    # What is left of equal values is rounding.
+    variances = np.where(variances > 1e-24 * total[:, 0] ** 2, variances, 0)
+    return _ratio((counts * of_x * of_y).sum(axis=1), variances)
 
 
 def _ratio(covariances: FloatArray, squares: FloatArray) -> FloatArray:

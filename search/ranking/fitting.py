@@ -1,0 +1,134 @@
+"""What ``validate-fitness --fit`` does with measured networks: fit a fitness, write it, judge it, search with it."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import yaml
+
+from cache.progress import shown
+from search.ranking.fit import LeftOut, fit_weights, halves
+from search.ranking.found import Finding, Measure, find_networks, findings_to_json, print_findings
+from search.ranking.learning import Learned, learn_terms
+from search.ranking.options import Options
+from search.ranking.report import print_learned, print_ranking, print_weights, rank, ranking_to_json
+from search.ranking.sample import Sample
+from supernet.console import say
+from supernet.files import write_text
+from supernet.space import FitnessSettings, settings_to_mapping
+from supernet.words import counted
+
+#: What forms of the fitness are called.
+FITTED, BEFORE = "fitted fitness", "fitness before"
+
+#: Writes what is known of a fit so far.
+Keep = Callable[[Mapping[str, Any]], None]
+
+
+class Measured(NamedTuple):
+    """Networks that are measured.
+
+    Attributes:
+        judged: those that a fitness is judged by.
+        learn: learns terms from other networks of a run, beginning with a fitness, and returns those too; None where
+            terms are learned from a part of those that judge.
+        measure: measures further networks; None without a run.
+    """
+
+    judged: Sample
+    learn: Callable[[FitnessSettings], tuple[Sample, Learned]] | None = None
+    measure: Measure | None = None
+
+
+def fit_fitness(
+    options: Options, measured: Measured, before: FitnessSettings, path: Path, keep: Keep
+) -> FitnessSettings:
+    """Fit a fitness, write it to ``path``, judge it by networks that it was not fitted to; ``keep`` what is found."""
+    if options.learns:
+        return _learned(options, measured, before, path, keep)
+    return _weighed(options, measured.judged, before, path, keep)
+
+
+def _weighed(options: Options, sample: Sample, before: FitnessSettings, path: Path, keep: Keep) -> FitnessSettings:
+    """Fit weights to a part of a sample, and judge them by the rest."""
+    with shown("fitting weights"):
+        fit = fit_weights(sample, before, options.held_out, options.manner, options.seed)
+    print_weights(before, fit.settings)
+    held_out = sample.take(fit.held_out)
+    ranking = _judged(options, held_out, before, fit.settings)
+    _write(path, fit.settings, len(fit.fitted), sample.space.name)
+    keep(
+        {
+            "settings": settings_to_mapping(fit.settings),
+            "pairs": options.pairs,
+            "fields": list(options.manner.fields),
+            **_validated(fit.strength, fit.cross_validation),
+            "fitted_networks": fit.fitted.tolist(),
+            "held_out_networks": fit.held_out.tolist(),
+            "held_out": ranking,
+        }
+    )
+    return fit.settings
+
+
+def _learned(options: Options, measured: Measured, before: FitnessSettings, path: Path, keep: Keep) -> FitnessSettings:
+    """Fit a term to every choice, judge them by other networks, and search with them."""
+    fitted, held_out, learned = _apart(options, measured, before)
+    print_learned(learned, len(fitted))
+    ranking = _judged(options, held_out, before, learned.settings)
+    _write(path, learned.settings, len(fitted), fitted.space.name)
+    report = {
+        "form": "blocks",
+        "settings": settings_to_mapping(learned.settings),
+        "factor": learned.factor,
+        **_validated(learned.strength, learned.cross_validation),
+        "fitted": len(fitted),
+        "held_out": ranking,
+    }
+    keep(report)
+    if measured.measure is not None:
+        keep({**report, "found": findings_to_json(_found(options, held_out, measured.measure, before, learned))})
+    return learned.settings
+
+
+def _apart(options: Options, measured: Measured, before: FitnessSettings) -> tuple[Sample, Sample, Learned]:
+    """Return the networks that were learned from, those to judge by, and what was learned."""
+    if measured.learn is not None:
+        fitted, learned = measured.learn(before)
+        return fitted, measured.judged, learned
+    out, kept = halves(measured.judged.band, options.held_out, np.random.default_rng(options.seed))
+    fitted = measured.judged.take(kept)
+    with shown("fitting terms"):
+        learned = learn_terms(fitted, before, np.random.default_rng([options.seed, 0]))
+    return fitted, measured.judged.take(out), learned
+
+
+def _judged(options: Options, held_out: Sample, before: FitnessSettings, after: FitnessSettings) -> dict[str, Any]:
+    """Print and return how both forms rank networks that were not fitted to."""
+    ranking = rank(held_out, after, options.seed, other=before)
+    title = f"the {counted(len(held_out), 'network')} held out of the fit"
+    print_ranking(held_out, ranking, title, {"fitness": FITTED, "before": BEFORE})
+    return ranking_to_json(held_out, ranking)
+
+
+def _found(
+    options: Options, sample: Sample, measure: Measure, before: FitnessSettings, learned: Learned
+) -> list[Finding]:
+    """Search with both forms, and print how accurate what they find is."""
+    budgets = options.searched or [int(band.most) for band in sample.bands]
+    with shown("searching") as listener:
+        found = find_networks(sample.space, {BEFORE: before, FITTED: learned.settings}, budgets, measure, listener)
+    print_findings(found, FITTED, BEFORE)
+    return found
+
+
+def _validated(strength: float, tried: Mapping[float, LeftOut]) -> dict[str, Any]:
+    return {"strength": strength, "cross_validation": {f"{each:g}": found._asdict() for each, found in tried.items()}}
+
+
+def _write(path: Path, settings: FitnessSettings, networks: int, space: str) -> None:
+    origin = f"# Fitted by validate-fitness to the accuracies of {counted(networks, 'network')} of {space}.\n"
+    text = yaml.safe_dump(settings_to_mapping(settings), sort_keys=False, default_flow_style=None, width=110)
+    write_text(path, origin + text)
+    say(f"fitted fitness: {path}")

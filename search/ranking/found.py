@@ -1,0 +1,106 @@
+"""What a search finds by one form of the fitness and by another: the networks, and how accurate they are."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from cache.entries import Entry
+from cache.limits import Limits
+from cache.progress import Listener
+from search.searcher import search
+from supernet.architecture import Architecture
+from supernet.console import print_table, say
+from supernet.space import FitnessSettings, SearchSpace
+from supernet.units import format_quantity
+
+#: Measures an architecture: its accuracy by the name of the images, ``validation`` and perhaps ``test``.
+Measure = Callable[[Architecture], Mapping[str, float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """The fittest network within a budget by one form of the fitness.
+
+    Attributes:
+        budget: most MACs.
+        form: which form of the fitness.
+        entry: the network.
+        accuracies: by the name of the images.
+    """
+
+    budget: int
+    form: str
+    entry: Entry
+    accuracies: Mapping[str, float]
+
+
+def find_networks(
+    space: SearchSpace,
+    forms: Mapping[str, FitnessSettings],
+    budgets: Sequence[int],
+    measure: Measure,
+    listener: Listener,
+) -> list[Finding]:
+    """Return the fittest network of every form within every budget of MACs; each is measured once.
+
+    Raises:
+        BudgetError: no network meets a budget.
+    """
+    found: list[Finding] = []
+    known: dict[Architecture, Mapping[str, float]] = {}
+    for number, budget in enumerate(budgets):
+        for form, settings in forms.items():
+            listener.report("searching and evaluating", number, len(budgets))
+            entry = search(space, settings, Limits(macs=budget), listener=listener).entry
+            if entry.architecture not in known:
+                known[entry.architecture] = measure(entry.architecture)
+            found.append(Finding(budget, form, entry, known[entry.architecture]))
+    listener.report("searching and evaluating", len(budgets), len(budgets))
+    return found
+
+
+def gains(found: Sequence[Finding], form: str, other: str, images: str) -> list[float]:
+    """Return by how many percentage points the networks of ``form`` are more accurate than those of ``other``."""
+    reached = {(each.budget, each.form): 100 * each.accuracies[images] for each in found}
+    return [reached[budget, form] - reached[budget, other] for budget in dict.fromkeys(each.budget for each in found)]
+
+
+def findings_to_json(found: Sequence[Finding]) -> list[dict[str, Any]]:
+    """Return what was found as JSON values."""
+    return [
+        {
+            "budget": each.budget,
+            "form": each.form,
+            "macs": each.entry.macs,
+            "params": each.entry.params,
+            "fitness": each.entry.fitness,
+            "accuracy": dict(each.accuracies),
+            "architecture": each.entry.architecture.to_json(),
+        }
+        for each in found
+    ]
+
+
+def print_findings(found: Sequence[Finding], form: str, other: str) -> None:
+    """Print the networks of two forms of the fitness side by side, and what ``form`` gains over ``other``."""
+    by_form = {name: [each for each in found if each.form == name] for name in (other, form)}
+    for images in found[0].accuracies:
+        gained = gains(found, form, other, images)
+        rows = [
+            (format_quantity(mine.budget), *_cells(theirs, images), *_cells(mine, images), f"{gain:+.1f}")
+            for theirs, mine, gain in zip(by_form[other], by_form[form], gained, strict=True)
+        ]
+        columns = ("MACs at most", f"{other}:\nMACs", "accuracy", f"{form}:\nMACs", "accuracy", "gain\n(points)")
+        print_table(f"networks found, on {images} images", columns, rows)
+        say(f"on {images} images the networks that the {form} finds are {_gained(gained)} than those of the {other}")
+
+
+def _gained(gained: Sequence[float]) -> str:
+    mean = float(np.mean(gained))
+    return f"{abs(mean):.1f} points {'more' if mean >= 0 else 'less'} accurate on average"
+
+
+def _cells(found: Finding, images: str) -> tuple[str, str]:
+    return format_quantity(float(f"{found.entry.macs:.3g}")), f"{100 * found.accuracies[images]:.1f} %"

@@ -1,0 +1,75 @@
+"""The networks of a trained run that a fitness is judged by and learned from, measured on its validation images."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from cache.progress import shown
+from search.ranking.accuracies import Reading
+from search.ranking.design import Region
+from search.ranking.fit import check_enough
+from search.ranking.fitting import Measured
+from search.ranking.learning import Learned
+from search.ranking.options import Options, macs_range
+from search.ranking.rounds import first_subnets, learn_in_rounds
+from search.ranking.sample import Sample, sample_of
+from search.ranking.sampling import Subnet, draw_subnets, macs_bands
+from search.subject import Subject
+from supernet.space import FitnessSettings, settings_to_mapping
+
+#: Files of accuracies in the output folder: of what judges, of what is learned from, of what searches found.
+SUBNETS, DESIGN, FOUND = "subnets.jsonl", "design.jsonl", "found-{}.jsonl"
+
+
+def measured_of_run(options: Options, subject: Subject, folder: str) -> Measured:
+    """Return the networks of a run that judge a fitness, measuring what has yet to be, and what learns one from others.
+
+    The subnets are spread over the fitness that the run was trained with, so that other weights are judged on the same.
+
+    Raises:
+        UserError: there are too few networks, or the run's images are not those it was trained on.
+    """
+    space, macs = subject.space, macs_range(options, subject.known[0].macs, subject.known[-1].macs)
+    bands = macs_bands(*macs, options.bands, options.band_width)
+
+    from search.ranking.measure import Measurer, evaluator_of, open_simulated  # noqa: PLC0415 - imports torch
+    from training.allocator import keep_freed_memory  # noqa: PLC0415
+
+    keep_freed_memory()
+    subnets = draw_subnets(space, subject.fitness, bands, options.subnets, options.seed)
+    if options.fit and not options.learns:
+        check_enough(np.array([subnet.band for subnet in subnets]), options.held_out)
+    region = Region(space, subject.fitness, macs)
+    # Whatever cannot be drawn is refused before anything is measured.
+    first = _first(options, subject, region, subnets) if options.learns else []
+    with shown("reading the run"):
+        run = open_simulated(Path(folder), space, options.checkpoint, options.data.root, test=options.test)
+    measurer = Measurer(run, evaluator_of(run, options.images))
+    drawn = {"seed": options.seed, "fitness": settings_to_mapping(subject.fitness)}
+    # Reading the images had a bar of its own.
+    of_bands = {"subnets": options.subnets, "bands": bands, **drawn}
+    readings = measurer.readings(options.folder / SUBNETS, of_bands, subnets)
+    judged = sample_of(space, [subnet.architecture for subnet in subnets], readings, bands)
+
+    def measure(number: int, chosen: Sequence[Subnet]) -> list[Reading]:
+        path = options.folder / (FOUND.format(number) if number else DESIGN)
+        return measurer.readings(path, {"fit_subnets": options.fit_subnets, "macs": macs, **drawn}, chosen)
+
+    if options.learns:
+        # Before anything is said of the others; whoever learns finds them measured.
+        measure(0, first)
+
+    def learn(start: FitnessSettings) -> tuple[Sample, Learned]:
+        excluded = {subnet.architecture for subnet in subnets}
+        with shown("fitting terms") as listener:
+            return learn_in_rounds(region, first, options.fit_subnets, excluded, start, measure, options.seed, listener)
+
+    return Measured(judged, learn if options.learns else None, measurer.accuracies)
+
+
+def _first(options: Options, subject: Subject, region: Region, judged: Sequence[Subnet]) -> list[Subnet]:
+    """Return the subnets that are learned from before anything is searched, none of which judges."""
+    excluded = {subnet.architecture for subnet in judged}
+    entries = [entry.architecture for entry in subject.known]
+    return first_subnets(region, entries, options.fit_subnets, excluded, np.random.default_rng([options.seed, 1]))

@@ -1,0 +1,87 @@
+"""A fitness learned in rounds: measured, fitted, searched, and what the search finds measured, too."""
+
+from collections.abc import Callable, Collection, Sequence
+
+import numpy as np
+
+from cache.exact import SpaceTooLargeError
+from cache.progress import Listener
+from search.ranking.accuracies import Reading
+from search.ranking.design import Region, fittest_subnets, near_subnets, spread_subnets
+from search.ranking.learning import Learned, learn_terms
+from search.ranking.sample import Sample, sample_of
+from search.ranking.sampling import Subnet
+from supernet.architecture import Architecture
+from supernet.space import FitnessSettings
+
+#: Rounds in which what a search finds is measured.
+ROUNDS = 3
+
+#: Fewest subnets in all: of each part of the MACs some are measured before the first fit.
+LEAST_SUBNETS = 48
+
+#: Measures subnets; the first argument is the number of the round, 0 for those that are not searched.
+MeasureRound = Callable[[int, Sequence[Subnet]], Sequence[Reading]]
+
+
+def first_subnets(
+    region: Region,
+    entries: Sequence[Architecture],
+    count: int,
+    excluded: Collection[Architecture],
+    generator: np.random.Generator,
+) -> list[Subnet]:
+    """Return the subnets that are measured before any fit: of ``count`` in all, half are spread and a quarter near.
+
+    Raises:
+        UserError: there are too few networks.
+    """
+    spread = spread_subnets(region, count // 2, excluded, generator)
+    known = {*excluded, *(subnet.architecture for subnet in spread)}
+    return spread + near_subnets(region, entries, count // 4, known, generator)
+
+
+def learn_in_rounds(
+    region: Region,
+    first: Sequence[Subnet],
+    count: int,
+    excluded: Collection[Architecture],
+    start: FitnessSettings,
+    measure: MeasureRound,
+    seed: int,
+    listener: Listener,
+) -> tuple[Sample, Learned]:
+    """Return the fitness learned from the ``first`` subnets and from those that searches find, and all of them.
+
+    Args:
+        region: where subnets are of.
+        first: what is measured before anything is searched.
+        count: subnets in all.
+        excluded: networks that must not be learned from.
+        start: the fitness to begin with.
+        measure: measures subnets.
+        seed: of the draws.
+        listener: told of searches.
+
+    Raises:
+        UserError: there are too few subnets, or measuring them fails.
+    """
+    subnets = list(first)
+    readings = list(measure(0, subnets))
+    for number in range(1, ROUNDS + 1):
+        learned = learn_terms(_sample(region, subnets, readings), start, np.random.default_rng([seed, number]))
+        wanted = (count - len(first)) * number // ROUNDS - (count - len(first)) * (number - 1) // ROUNDS
+        known = {*excluded, *(subnet.architecture for subnet in subnets)}
+        try:
+            found = fittest_subnets(region, learned.settings, wanted, known, listener)
+        except SpaceTooLargeError as error:
+            listener.remark(f"{error}; what a search finds is not measured, and the fit ends without it")
+            break
+        readings += measure(number, found)
+        subnets += found
+    sample = _sample(region, subnets, readings)
+    return sample, learn_terms(sample, start, np.random.default_rng([seed, 0]))
+
+
+def _sample(region: Region, subnets: Sequence[Subnet], readings: Sequence[Reading]) -> Sample:
+    return sample_of(region.space, [subnet.architecture for subnet in subnets], readings, region.parts)
