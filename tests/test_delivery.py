@@ -31,7 +31,8 @@ BUDGET = ("--flops-budget", "1M")
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run on the digits, long enough to be better than chance."""
-    return finished_run(tmp_path_factory.mktemp("run"), rounds=12)
+    # The largest network in every round: so few rounds do not grow to it.
+    return finished_run(tmp_path_factory.mktemp("run"), rounds=12, method="deepfednas")
 
 
 class Command:
@@ -106,7 +107,7 @@ def test_a_network_of_groupnorm_is_said_to_need_no_calibration(
     for method in ((), ("--calibration", "none")):
         outcome = command(*BUDGET, *method)
         assert outcome.code == 0
-        assert "GroupNorm needs no calibration" in outcome.out
+        assert "without BatchNorm there is nothing to calibrate" in outcome.out
         assert "not calibrated" not in outcome.out
     assert command.json(*BUDGET)["calibration"] == {"method": "not needed"}
     assert command(*BUDGET, "--export", "torchscript", "--output", tmp_path / "subnet").code == 0

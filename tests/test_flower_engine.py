@@ -76,7 +76,8 @@ def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
-    return flower_config(tmp_path_factory.mktemp("base"))
+    # Rounds with the largest and the smallest network.
+    return dataclasses.replace(flower_config(tmp_path_factory.mktemp("base")), method="deepfednas")
 
 
 @pytest.fixture

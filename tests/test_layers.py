@@ -23,7 +23,10 @@ def test_the_weighted_rows_are_the_layers_of_the_reference(drawn: tuple[SearchSp
     assert [(row.c_in, row.c_out, row.kernel, row.groups) for row in rows] == [
         (conv.c_in, conv.c_out, conv.kernel, conv.groups) for conv in expected
     ]
-    assert [(row.layer.norm, row.layer.bias) for row in rows] == [(conv.norm, conv.bias) for conv in expected]
+    normed = space.norm != "none"
+    assert [(row.layer.norm, row.layer.bias) for row in rows] == [
+        (conv.norm and normed, conv.bias) for conv in expected
+    ]
 
 
 @given(user_spaces())
@@ -106,7 +109,9 @@ def test_squeeze_excite_strides_and_activations_are_those_of_the_stage(
         assert spec.se or kind not in ("squeeze", "excite")
         strided = kind in ("depthwise", "conv1", "shortcut") and path[2] == "0"
         assert row.layer.stride == (spec.stride if strided else 1)
-        activated = ("conv1", "add") if space.family == "resnet" else ("expand", "depthwise")
+        activated = ["conv1", "add"] if space.family == "resnet" else ["expand", "depthwise"]
+        if spec.branch_activation:
+            activated.append("conv2")
         expected = dict.fromkeys(activated, spec.activation) | {"squeeze": "relu"}
         assert row.layer.activation == expected.get(kind)
 

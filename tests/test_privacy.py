@@ -311,7 +311,7 @@ def test_rounds_record_the_account_and_the_clipped_share(tmp_path: Path) -> None
 
 def test_a_run_merges_with_noise_of_the_clip_and_the_largest_weight_of_its_round(tmp_path: Path) -> None:
     """One round as the docstring's formula has it, with the sums' noise drawn beside."""
-    config = _private(rounds=1, privacy=PrivacyConfig(clip=0.05, noise=2.0))
+    config = _private(method="deepfednas", rounds=1, privacy=PrivacyConfig(clip=0.05, noise=2.0))
     run, engine = spoiled_run(tmp_path, unspoiled, config, noise_key=_KEY)
     start = fresh_start(run)
     before = {name: tensor.double().clone() for name, tensor in start.tensors.items()}

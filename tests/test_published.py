@@ -41,6 +41,7 @@ _UNNORMED = SearchSpace(
 _SHARED = dataclasses.replace(_UNNORMED, name="shared", norm="batch", depths=(1, 2, 9), expands_per="stage")
 
 _DEEPFEDNAS = {
+    "method": "deepfednas",
     "client": ClientConfig(
         epochs=1, batch_size=16, lr=0.1, lr_schedule="constant", momentum=0.0, weight_decay=5e-4, decay_all=True
     ),

@@ -55,11 +55,10 @@ def test_gains_are_differences_in_percentage_points(capsys: pytest.CaptureFixtur
     assert any(expected)
     print_findings(found, "fitted", "before")
     out = capsys.readouterr().out
-    assert "networks found, on validation images" in out
-    assert "networks found, on test images" in out
+    assert "networks found, on images for validation" in out
+    assert "networks found, on images for test" in out
     mean = float(np.mean(gains(found, "fitted", "before", "validation")))
-    words = f"{abs(mean):.1f} points {'more' if mean >= 0 else 'less'} accurate on average"
-    assert words in out
+    assert f"fitted less before, in points of accuracy for validation: {mean:+.1f} on average" in out
     assert max(map(len, out.splitlines())) <= 160
 
 

@@ -126,5 +126,5 @@ def test_parts_are_equally_large_and_hold_equally_many_of_every_band() -> None:
 
 
 def test_too_few_networks_are_refused() -> None:
-    with pytest.raises(UserError, match=r"--form blocks is fitted to 20 networks at least, .*; given are 19 networks"):
+    with pytest.raises(UserError, match=r"--form blocks is fitted to 20 networks at least, .*; given are 19"):
         learn_terms(planted(tiny_space(), count=19, bands=2), tiny_space().fitness, np.random.default_rng(0))

@@ -51,7 +51,7 @@ def _without_times(record: RoundRecord) -> dict[str, Any]:
 
 
 def test_every_round_is_recorded_and_the_state_adds_them_up(tmp_path: Path) -> None:
-    run = simulated_run(tmp_path)
+    run = simulated_run(tmp_path, short_config(method="deepfednas"))
     state, _ = train_run(run)
     told = recorder(run)
     assert [record.round for record in told.records] == [1, 2, 3]
@@ -69,7 +69,7 @@ def test_every_round_is_recorded_and_the_state_adds_them_up(tmp_path: Path) -> N
 
 
 def test_records_hold_the_rate_and_the_weight_of_their_round(tmp_path: Path) -> None:
-    run = simulated_run(tmp_path)
+    run = simulated_run(tmp_path, short_config(method="deepfednas"))
     train_run(run)
     for index, record in enumerate(recorder(run).records):
         assert record.lr == learning_rate("cosine", 0.05, index, 3)
@@ -237,7 +237,7 @@ def test_updates_are_merged_with_the_weights_of_the_round(tmp_path: Path, by_exa
     def told(update: Update) -> Update:
         return dataclasses.replace(update, examples=update.task.client + 1)
 
-    config = short_config(rounds=1, server=ServerConfig(0.7, weight_by_examples=by_examples))
+    config = short_config(method="deepfednas", rounds=1, server=ServerConfig(0.7, weight_by_examples=by_examples))
     run, engine = spoiled_run(tmp_path, told, config)
     _, tensors = train_run(run)
     largest = [update for update in engine.updates if entry_of(update) == micro_entries()[-1]]

@@ -118,7 +118,10 @@ def test_failed_updates_have_no_part_in_the_merge(tmp_path: Path) -> None:
 
 
 def test_when_the_smallest_network_always_fails_nobody_has_had_it(tmp_path: Path) -> None:
-    run, _ = spoiled_run(tmp_path, lambda update: _failed(update) if update.task.architecture == smallest() else update)
+    config = short_config(method="deepfednas")
+    run, _ = spoiled_run(
+        tmp_path, lambda update: _failed(update) if update.task.architecture == smallest() else update, config
+    )
     state, _ = train_run(run)
     assert state.counts.smallest == (0,) * 5
     assert state.trained[0] == 0

@@ -128,7 +128,7 @@ def _validated(strength: float, tried: Mapping[float, LeftOut]) -> dict[str, Any
 
 
 def _write(path: Path, settings: FitnessSettings, networks: int, space: str) -> None:
-    origin = f"# Fitted by validate-fitness to the accuracies of {counted(networks, 'network')} of {space}.\n"
+    origin = f"# Fitted to the accuracies of {counted(networks, 'network')} of {space}.\n"
     text = yaml.safe_dump(settings_to_mapping(settings), sort_keys=False, default_flow_style=None, width=110)
     write_text(path, origin + text)
     say(f"fitted fitness: {path}")

@@ -93,13 +93,9 @@ def print_findings(found: Sequence[Finding], form: str, other: str) -> None:
             for theirs, mine, gain in zip(by_form[other], by_form[form], gained, strict=True)
         ]
         columns = ("MACs at most", f"{other}:\nMACs", "accuracy", f"{form}:\nMACs", "accuracy", "gain\n(points)")
-        print_table(f"networks found, on {images} images", columns, rows)
-        say(f"on {images} images the networks that the {form} finds are {_gained(gained)} than those of the {other}")
-
-
-def _gained(gained: Sequence[float]) -> str:
-    mean = float(np.mean(gained))
-    return f"{abs(mean):.1f} points {'more' if mean >= 0 else 'less'} accurate on average"
+        print_table(f"networks found, on images for {images}", columns, rows)
+        mean = float(np.mean(gained))
+        say(f"{form} less {other}, in points of accuracy for {images}: {mean:+.1f} on average")
 
 
 def _cells(found: Finding, images: str) -> tuple[str, str]:

@@ -88,8 +88,7 @@ def check_learnable(networks: int) -> None:
     least = 2 * _FOLDS
     if networks < least:
         raise UserError(
-            f"--form blocks is fitted to {least} networks at least, better to 200; given are "
-            f"{counted(networks, 'network')}"
+            f"--form blocks is fitted to {counted(least, 'network')} at least, better to 200; given are {networks}"
         )
 
 
