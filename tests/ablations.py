@@ -20,7 +20,7 @@ def micro_run(folder: Path, of: SearchSpace = MICRO) -> dict[str, Any]:
     """Return the settings that all recipes share in a short run on the digits."""
     config = config_to_mapping(micro_config(folder, of))
     run = {name: value for name, value in config.items() if name not in ("output", "seed", "rounds", "method")}
-    return {**run, "compute": "240M"}
+    return {**run, "method": "deepfednas", "compute": "240M"}
 
 
 def levers_file(folder: Path, **changes: Any) -> dict[str, Any]:
