@@ -106,7 +106,8 @@ def test_squeeze_excite_strides_and_activations_are_those_of_the_stage(
         assert spec.se or kind not in ("squeeze", "excite")
         strided = kind in ("depthwise", "conv1", "shortcut") and path[2] == "0"
         assert row.layer.stride == (spec.stride if strided else 1)
-        activated = ("conv1", "add") if space.family == "resnet" else ("expand", "depthwise")
+        activated: tuple[str, ...] = ("conv1", "add") if space.family == "resnet" else ("expand", "depthwise")
+        activated += ("conv2",) * spec.branch_activation
         expected = dict.fromkeys(activated, spec.activation) | {"squeeze": "relu"}
         assert row.layer.activation == expected.get(kind)
 
