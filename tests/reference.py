@@ -69,6 +69,11 @@ def round8(value: float) -> int:
 
 def convolutions(space: SearchSpace, architecture: Architecture) -> Iterator[Conv]:
     """Yield every layer that has weights."""
+    for conv in _normed_convolutions(space, architecture):
+        yield conv._replace(norm=conv.norm and space.norm != "none")
+
+
+def _normed_convolutions(space: SearchSpace, architecture: Architecture) -> Iterator[Conv]:
     side = math.ceil(architecture.resolution / space.stem.stride)
     stem = architecture.stem_width
     yield Conv(0, space.in_channels, stem, 3, 1, side, norm=True, bias=False)
@@ -127,8 +132,7 @@ def macs_and_params(space: SearchSpace, architecture: Architecture) -> tuple[int
     macs = params = 0
     for conv in convolutions(space, architecture):
         macs += conv.width * conv.c_out * conv.side_out**2
-        normed = conv.norm and space.norm != "none"
-        params += conv.width * conv.c_out + conv.c_out * (2 * normed + conv.bias)
+        params += conv.width * conv.c_out + conv.c_out * (2 * conv.norm + conv.bias)
     return macs, params
 
 

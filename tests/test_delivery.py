@@ -19,7 +19,7 @@ from cache.latency.table import Conditions, LatencyTable, write_latency_table
 from search.cli import main
 from search.subnet import load_subnet, read_subnet_info
 from supernet.machine import machine
-from supernet.space import SearchSpace, space_to_mapping
+from supernet.space import Norm, SearchSpace, space_to_mapping
 from training.data.batches import prepare
 from training.data.preparation import Preparation
 from training.data.sources import load_images
@@ -97,11 +97,12 @@ def test_a_subnet_that_is_not_calibrated_says_so(command: Command) -> None:
     assert "not calibrated" in outcome.out
 
 
-def test_a_network_of_groupnorm_is_said_to_need_no_calibration(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
+@pytest.mark.parametrize("norm", ["group", "none"])
+def test_a_network_without_batchnorm_is_said_to_need_no_calibration(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, norm: Norm
 ) -> None:
-    space = tmp_path / "group.yaml"
-    space.write_text(json.dumps(space_to_mapping(micro_space(norm="group"))))
+    space = tmp_path / "space.yaml"
+    space.write_text(json.dumps(space_to_mapping(micro_space(norm=norm))))
     run = finished_run(tmp_path, space=str(space), cache=None, rounds=1)
     command = Command(capsys, run)
     for method in ((), ("--calibration", "none")):

@@ -17,7 +17,7 @@ from training.flower import wire
 from training.flower.envelope import enveloped, opened
 from training.flower.wire import WireError
 
-_SPACES = [MICRO, micro_space(norm="group"), micro_space(kernels=(3, 5, 7))]
+_SPACES = [MICRO, micro_space(norm="group"), micro_space(norm="none"), micro_space(kernels=(3, 5, 7))]
 
 
 @runs(60)
