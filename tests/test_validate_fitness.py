@@ -19,7 +19,7 @@ import training.cli
 from cache.file import read_cache
 from fitness.settings import load_settings
 from search.ranking import measure
-from search.ranking.accuracies import Reading, read_accuracies
+from search.ranking.accuracies import Reading
 from search.ranking.cli import main
 from search.ranking.fit import kendall_within
 from supernet.space import settings_to_mapping
@@ -183,13 +183,16 @@ def test_a_fitness_is_learned_from_a_run_judged_by_other_networks_and_searched(
     settings = load_settings(str(weights), space)
     assert settings.learned is not None
     report = _report(tmp_path)["fit"]
-    assert (report["form"], report["fitted"], report["held_out"]["networks"]) == ("blocks", 48, 8)
+    assert (report["form"], report["held_out"]["networks"]) == ("blocks", 8)
+    # A small space's frontiers may have fewer networks than are asked for that are not measured yet.
+    assert 36 < report["fitted"] <= 48
     assert report["settings"] == settings_to_mapping(settings)
     assert set(report["held_out"]["kendall"]) == {"fitness", "before", "macs", "params", "blocks", "ceiling"}
     # Networks that are learned from are measured once, and none of them judges.
     files = ["subnets", "design", "found-1", "found-2", "found-3"]
-    measured = [each.architecture for name in files for each in read_accuracies(tmp_path / f"{name}.jsonl")]
-    assert len(measured) == len(set(measured)) == 8 + 48
+    lines = [line for name in files for line in (tmp_path / f"{name}.jsonl").read_text().splitlines()[1:]]
+    measured = [json.dumps(json.loads(line)["architecture"]) for line in lines]
+    assert len(measured) == len(set(measured)) == 8 + report["fitted"]
     # What is found is what the other commands find with the file.
     fitted = [each for each in report["found"] if each["form"] == "fitted fitness"]
     assert [each["budget"] for each in fitted] == [int(band["most_macs"]) for band in report["held_out"]["bands"]]

@@ -38,8 +38,8 @@ class Options:
         checkpoint: of the run, the best by validation accuracy or the newest.
         fit: fit the fitness on a part of the networks, and judge it on the others.
         form: what is fitted, the weights of the analytic fitness, or a term for every choice of every block beside it.
-        fit_subnets: how many more subnets of a run are measured for terms to be fitted to; those of the bands judge
-            them.
+        fit_subnets: how many more subnets of a run are measured, at most, for terms to be fitted to; those of the bands
+            judge them.
         budgets: MACs within which the fitted fitness and that before are searched, comma-separated, the networks found
             being measured; the most MACs of every band when left out.
         test: also measure the networks found on the test images.

@@ -56,7 +56,7 @@ def learn_in_rounds(
     Args:
         region: where subnets are of.
         first: what is measured before anything is searched.
-        count: subnets in all.
+        count: subnets in all, or fewer where searches find none that are not measured yet.
         excluded: networks that must not be learned from.
         start: the fitness to begin with.
         measure: measures subnets.
