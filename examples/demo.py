@@ -25,12 +25,12 @@ from training.run_folder import read_run_config
 SPACE = "mobilenet-tiny"
 BUDGETS = ("1M", "4M")
 CLIENTS = 10
-ROUNDS = 80
+ROUNDS = 140
 
 #: What all trainings share: the images, the clients and the local training.
 FEDERATION = (
     "--space", SPACE, "--data.name", "digits", "--partition.scheme", "dirichlet", "--partition.alpha", "0.3",
-    "--clients.count", str(CLIENTS), "--clients.per-round", "5", "--client.epochs", "2",
+    "--clients.count", str(CLIENTS), "--clients.per-round", "3", "--client.epochs", "2",
 )  # fmt: skip
 
 
@@ -42,7 +42,7 @@ def main() -> None:
     run_command("build-cache", "--space", SPACE, "--entries", "30", "--output", str(cache),
                 "--plot", str(output / "front.png"), "--population", "100", "--generations", "100")  # fmt: skip
     run_command("train-supernet", *FEDERATION, "--cache", str(cache), "--output", str(run),
-                "--rounds", str(ROUNDS), "--evaluation.every", "20")  # fmt: skip
+                "--rounds", str(ROUNDS), "--evaluation.every", "35")  # fmt: skip
     pages = {budget: output / f"report-{budget}.html" for budget in BUDGETS}
     reports = [search(run, budget, output / f"subnet-{budget}", page) for budget, page in pages.items()]
     alone = [train_alone(output, cache, budget, compute_of(run) // len(BUDGETS)) for budget in BUDGETS]

@@ -23,10 +23,7 @@ def test_the_weighted_rows_are_the_layers_of_the_reference(drawn: tuple[SearchSp
     assert [(row.c_in, row.c_out, row.kernel, row.groups) for row in rows] == [
         (conv.c_in, conv.c_out, conv.kernel, conv.groups) for conv in expected
     ]
-    normed = space.norm != "none"
-    assert [(row.layer.norm, row.layer.bias) for row in rows] == [
-        (conv.norm and normed, conv.bias) for conv in expected
-    ]
+    assert [(row.layer.norm, row.layer.bias) for row in rows] == [(conv.norm, conv.bias) for conv in expected]
 
 
 @given(user_spaces())

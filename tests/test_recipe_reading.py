@@ -95,7 +95,7 @@ def test_a_file_has_defaults_for_what_it_leaves_out(tmp_path: Path) -> None:
         ),
         (
             {"levers": {**_FINE, "distil": {"cotrain": {"distillation": 0.1}}}},
-            r"levers\.distil in setting equal: cotrain\.distillation is 0\.1, which method fedpareto would ignore",
+            r"levers\.distil in setting equal: cotrain\.distillation is 0\.1, which method deepfednas would ignore",
         ),
         (
             {"levers": {"by-examples": {"server": {"weight_by_examples": True}}, "cotrain": {"method": "cotrain"}}},
