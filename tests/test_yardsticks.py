@@ -229,6 +229,9 @@ def test_a_yardstick_of_another_network_is_not_gone_on_with(tmp_path: Path) -> N
         trials.check_same(dataclasses.replace(trial, network=largest(MICRO)), run)
 
 
-@pytest.mark.parametrize("name", ["cifar10-small", "cifar10-small-unequal"])
-def test_the_small_studies_have_yardsticks(name: str) -> None:
-    assert read_study(Path("studies") / f"{name}.yaml").kinds == ("alone", "share", "linear")
+@pytest.mark.parametrize(
+    ("name", "kinds"),
+    [("cifar10-small", ("alone", "share", "linear")), ("cifar10-small-unequal", ("share", "linear"))],
+)
+def test_the_small_studies_have_yardsticks(name: str, kinds: tuple[str, ...]) -> None:
+    assert read_study(Path("studies") / f"{name}.yaml").kinds == kinds
