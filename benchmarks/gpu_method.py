@@ -60,6 +60,11 @@ class Diary:
         self.records: list[RoundRecord] = []
         self.times: list[float] = []
 
+    @property
+    def whole(self) -> int:
+        """How many rounds are done with all that was due in them."""
+        return sum(not record.owed for record in self.records)
+
     def client_done(self, round_number: int, done: int, clients: int) -> None:
         """Another client has answered."""
 
@@ -131,17 +136,19 @@ def train_for_time(
     config, state = _limited(contender.config, max(1, compute), _MANY_ROUNDS), _start(federated)
     planned = 1
     with tempfile.TemporaryDirectory() as folder:
-        while not extent(config, state).finished:
+        # Whoever stops to plan makes no evaluation that is due then: it is made up for by the next call.
+        while state.owed is not None or not extent(config, state).finished:
 
             def should_stop(last: int = planned) -> bool:
-                return len(diary.records) + 1 >= last
+                return diary.whole + 1 >= last
 
             run = _run(federated, contender, config, Path(folder), diary, until, should_stop)
             state = train(run, state, tensors, None)
             if state.round < planned:
                 return
             planned = max(planned + 1, int(planned * _NEXT_PLAN))
-            config = replanned(config, diary.records, until.left)
+            if not extent(config, state).finished:
+                config = replanned(config, diary.records, until.left)
 
 
 def train_for_compute(

@@ -123,8 +123,24 @@ def test_a_run_for_its_time_ends_with_what_was_planned_for_it(
     train_for_time(federated, contender, tensors, diary, Until(time.monotonic() + 600), 600 * 0.95 / 150e6)
     assert sum(record.compute for record in diary.records) == pytest.approx(150e6, rel=0.02)
     assert diary.records[-1].done == 1.0
+    assert diary.records[-1].mean_accuracy is not None
+    assert [record.round for record in diary.records] == list(range(1, len(diary.records) + 1))
     # Planned anew after the first round, then ever more seldom.
     assert 1 <= len(left) < len(diary.records)
+
+
+def test_an_evaluation_that_a_plan_has_put_off_is_made_up_for(
+    contest: Contest, federated: Federated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu_method, "replanned", lambda config, records, seconds: config)
+    # Planned after every round, each of which is evaluated.
+    monkeypatch.setattr(gpu_method, "_NEXT_PLAN", 1.0)
+    monkeypatch.setattr(gpu_method, "_MANY_ROUNDS", 1)
+    diary = Diary()
+    contender, tensors = _contender(contest, federated), _tensors(contest, federated)
+    train_for_time(federated, contender, tensors, diary, Until(time.monotonic() + 600), 600 * 0.95 / 30e6)
+    assert len(diary.records) > 2
+    assert all(record.mean_accuracy is not None and not record.owed for record in diary.records)
 
 
 def test_without_time_nothing_is_trained(contest: Contest, federated: Federated) -> None:
