@@ -2,7 +2,7 @@
 # make test: every check but the slowest tests.  make test-slow: those: parts of a federation that are killed.
 # make bench: speed of rounds and fitness.  make bench-search: how good and how fast the search is.
 # make bench-federation: what rounds over Flower, and privacy, cost.
-# make bench-gpu DATA=FOLDER: speed and a training on one GPU, with the python that has torch; see benchmarks/gpu.py.
+# make bench-gpu DATA=FOLDER: speed, and methods compared, on one GPU, with the python that has torch; see benchmarks/gpu.py.
 # make gpu-wheels: what that needs besides, into wheels/, for a machine without a network.
 PYTHON ?= python3
 VENV ?= .venv

@@ -1,4 +1,4 @@
-"""One command for one GPU: rates beside a plain loop's, and a federated training, within the minutes that are given.
+"""One command for one GPU: rates beside a plain loop's, and methods trained side by side, within the minutes given.
 
     python benchmarks/gpu.py --data DATA --minutes 8 --json FILE
     python benchmarks/gpu.py --table FILE
@@ -6,6 +6,10 @@
 DATA is a mosaic (benchmarks/mosaic.py), or a folder of train/CLASS and test/CLASS. The clock starts with the process;
 every part has a share of the minutes and is cut when that is used up. FILE holds whatever was found so far, whole
 after every row. The second form prints such a file as Markdown.
+
+What is trained stands in studies/gpu-eight-minutes.yaml: methods, budgets, clients, local training. The first method,
+the study's reference, has as many rounds as its part of the time gives, and every other one the same client MACs; a
+method that time cuts short before that is told of.
 
 Beside this repository, torch, torchvision, numpy, safetensors and PyYAML it needs the pure-Python wheels of
 benchmarks/gpu-requirements.txt. ``make gpu-wheels`` puts them into wheels/, which travels with the working tree to a
@@ -23,6 +27,7 @@ from pathlib import Path
 
 PROGRAM = "benchmarks/gpu.py"
 NEEDED = ("torch", "torchvision", "numpy", "safetensors", "yaml")
+STUDY = Path(__file__).parents[1] / "studies" / "gpu-eight-minutes.yaml"
 SPACES = ("mobilenet-cifar", "resnet-cifar", "mobilenet-tiny", "mobilenet-imagenet")
 
 
@@ -61,7 +66,8 @@ def parser() -> argparse.ArgumentParser:
     described.add_argument("--minutes", type=minutes, default=8.0, help="for all of it, from the start (8)")
     described.add_argument("--json", type=Path, default=Path("gpu.json"), metavar="FILE", help="the report (gpu.json)")
     described.add_argument("--device", default="cuda", help="cuda, cuda:N or cpu (cuda)")
-    described.add_argument("--batch", type=batch, default=64, help="images a step (64)")
+    described.add_argument("--batch", type=batch, help="images a step (those of the study)")
+    described.add_argument("--study", type=Path, default=STUDY, metavar="FILE", help="what is trained (%(default)s)")
     described.add_argument("--spaces", nargs="+", choices=SPACES, default=SPACES, help="spaces to be measured (all)")
     return described
 
@@ -89,14 +95,16 @@ def measure(options: argparse.Namespace, started: float) -> None:
     from supernet.console import next_step  # noqa: PLC0415
     from supernet.words import command  # noqa: PLC0415
 
-    asked = Options(options.data, options.minutes, options.json, options.device, options.batch, tuple(options.spaces))
+    names = ("data", "minutes", "json", "device", "batch", "study")
+    asked = Options(**{name: getattr(options, name) for name in names}, spaces=tuple(options.spaces))
     print_report(run(asked, started))
     next_step(command("python", PROGRAM, table=options.json))
 
 
 def print_markdown(path: Path) -> None:
     """Print the report in a file as Markdown."""
-    from gpu_report import markdown, read_report  # noqa: PLC0415
+    from gpu_report import read_report  # noqa: PLC0415
+    from gpu_tables import markdown  # noqa: PLC0415
 
     print(markdown(read_report(path)), end="")
 

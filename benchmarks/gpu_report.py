@@ -2,17 +2,15 @@
 
 import dataclasses
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from supernet.errors import UserError
 from supernet.files import read_text, write_text
 from supernet.json_text import parse_json
-from supernet.units import format_quantity
-from supernet.words import counted
 from training.json_values import from_json
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,40 +73,49 @@ class Accuracy:
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """Mean validation accuracy of the probes after a round, so many seconds into training."""
+    """Mean validation accuracy of the probes after a round, so many seconds and client MACs into training."""
 
     round: int
     seconds: float
+    compute: int
     accuracy: float
 
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """A federated training that ended with its time.
+    """A row: a method's federated training.
 
     Attributes:
+        label: what the study calls the method.
+        seed: of its run.
         profile: how it was computed, in words.
         clients: of the federation.
         per_round: of them in a round.
         rounds: merged.
+        compute: MACs of the clients' forward passes in them.
         images: that clients trained on, every pass counted.
         seconds: of all rounds, with their evaluations.
         outside_sgd: share of the rounds' seconds in which no client trained.
         test_images: that accuracy is measured on at the end.
         curve: accuracy on validation images as training went.
-        accuracies: on test images, at three budgets.
+        accuracies: on test images, at the study's budgets.
+        problem: what ended it early, other than the time.
     """
 
+    label: str
+    seed: int
     profile: str
     clients: int
     per_round: int
     rounds: int
+    compute: int
     images: int
     seconds: float
     outside_sgd: float
     test_images: int
     curve: tuple[Point, ...] = ()
     accuracies: tuple[Accuracy, ...] = ()
+    problem: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +128,9 @@ class Report:
         batch: images a step.
         peaks: of every precision that was used.
         rates: the rows.
-        training: the training at the end.
+        study: that was trained at the end.
+        budgets: MACs at which its methods are compared, ascending.
+        trainings: of its methods, the one that decides the compute of all first.
         notes: what was cut, and what is not possible here.
         seconds: since the start.
         complete: whether nothing is to come.
@@ -132,7 +141,9 @@ class Report:
     batch: int
     peaks: tuple[Peak, ...] = ()
     rates: tuple[Rate, ...] = ()
-    training: Training | None = None
+    study: str = ""
+    budgets: tuple[int, ...] = ()
+    trainings: tuple[Training, ...] = ()
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
     complete: bool = False
@@ -152,98 +163,11 @@ def read_report(path: Path) -> Report:
     """
     try:
         value = parse_json(read_text(path), str(path), UserError)
-        report = from_json(Report, value)
+        # The fields of another format are others, too.
+        if isinstance(value, Mapping) and isinstance(value.get("format"), int) and value["format"] != FORMAT:
+            raise UserError(
+                f"{path} has format {value['format']}; this version reads {FORMAT}: run benchmarks/gpu.py again"
+            )
+        return from_json(Report, value)
     except ValueError as error:
         raise UserError(f"{path} is no report of benchmarks/gpu.py: {error}") from error
-    if report.format != FORMAT:
-        raise UserError(f"{path} has format {report.format}; this version reads {FORMAT}")
-    return report
-
-
-#: Columns of the table of rates.
-COLUMNS = (
-    "network", "way", "precision", "images/s", "to the plain loop", "to it on tensors", "of the product's FLOP/s",
-    "round outside SGD", "memory",
-)  # fmt: skip
-
-
-def rate_row(rate: Rate) -> list[str]:
-    """Return the cells of one rate, in the order of ``COLUMNS``."""
-    return [
-        f"{rate.space} {rate.size} ({format_quantity(rate.macs)} MACs)",
-        way_of(rate),
-        rate.precision,
-        f"{rate.images_per_second:,.0f}" if rate.images_per_second is not None else rate.problem or "–",
-        _cell(rate.ratio, "{:.2f}×"),
-        _cell(rate.ratio_on_tensors, "{:.2f}×"),
-        _cell(rate.peak_share, "{:.1%}"),
-        _cell(rate.outside_sgd, "{:.1%}"),
-        _cell(None if rate.memory is None else rate.memory / 1e6, "{:,.0f} MB"),
-    ]
-
-
-def way_of(rate: Rate) -> str:
-    """Return how a row was trained, in words."""
-    if rate.way != "ours":
-        return rate.way
-    parts = ["ours", "graphs" if rate.graphs else "eager"]
-    parts += ["contiguous"] if rate.memory_format == "contiguous" else []
-    parts += ["cuDNN's fastest"] if rate.kernels == "fastest" else []
-    return f"{', '.join(parts)}, {rate.clients} at once"
-
-
-def markdown(report: Report) -> str:
-    """Return the report as Markdown."""
-    return "\n".join(_markdown_lines(report)) + "\n"
-
-
-def _markdown_lines(report: Report) -> Iterator[str]:
-    yield from (f"{line}  " for line in report.machine)
-    state = "complete" if report.complete else "not finished"
-    yield f"Batch {report.batch}; {report.seconds:.0f} s of {report.minutes:g} min, {state}."
-    yield ""
-    peaks = (f"{peak.precision} {peak.flops / 1e12:,.2f} TFLOP/s" for peak in report.peaks)
-    yield f"A large matrix product: {', '.join(peaks) or 'not measured'}."
-    yield ""
-    yield from _table(COLUMNS, map(rate_row, report.rates), 3)
-    if report.training is not None:
-        yield ""
-        yield from _training_lines(report.training)
-    if report.notes:
-        yield ""
-        yield from (f"- {note}" for note in report.notes)
-
-
-def _training_lines(training: Training) -> Iterator[str]:
-    yield training_words(training)
-    if training.accuracies:
-        yield ""
-        rows = ([format_quantity(one.budget), f"{one.macs:,}", f"{one.accuracy:.1%}"] for one in training.accuracies)
-        yield from _table(
-            ("budget of MACs", "MACs", f"accuracy on {counted(training.test_images, 'test image')}"), rows, 0
-        )
-    if training.curve:
-        yield ""
-        curve = ([str(one.round), f"{one.seconds:.0f} s", f"{one.accuracy:.1%}"] for one in training.curve)
-        yield from _table(("round", "after", "mean validation accuracy"), curve, 0)
-
-
-def training_words(training: Training) -> str:
-    """Return what was trained and how fast, in one sentence."""
-    rate = training.images / training.seconds if training.seconds else 0.0
-    return (
-        f"Training: mobilenet-cifar, {training.per_round} of {training.clients} clients a round, {training.rounds:,} "
-        f"rounds in {training.seconds:.0f} s, {rate:,.0f} images/s, {training.outside_sgd:.1%} outside SGD; "
-        f"clients train {training.profile}."
-    )
-
-
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str]], figures: int) -> Iterator[str]:
-    """Yield the lines of a Markdown table; columns from number ``figures`` on are on the right."""
-    yield f"| {' | '.join(columns)} |"
-    yield f"| {' | '.join('---:' if number >= figures else '---' for number in range(len(columns)))} |"
-    yield from (f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows)
-
-
-def _cell(value: float | None, form: str) -> str:
-    return "–" if value is None else form.format(value)

@@ -1,4 +1,4 @@
-"""The whole of the benchmark of a GPU: rates, then a training, written to a file as they come."""
+"""The whole of the benchmark of a GPU: rates, then methods trained, written to a file as they come."""
 
 import dataclasses
 import platform
@@ -10,9 +10,20 @@ from pathlib import Path
 
 import torch
 import torchvision
+from gpu_federation import Images, fitted
 from gpu_rates import Bench, fastest, measured, peaks_of, plan, profile_of
-from gpu_report import COLUMNS, Report, rate_row, training_words, write_report
-from gpu_training import SPACE, Images, fitted, trained
+from gpu_report import Report, write_report
+from gpu_study import Contest, read_contest
+from gpu_tables import (
+    COLUMNS,
+    compute_remarks,
+    rate_row,
+    setting_words,
+    training_columns,
+    training_row,
+    training_words,
+)
+from gpu_training import trained
 from mosaic import is_mosaic, read_mosaic
 from reruns import Rerun
 from time_share import Until
@@ -44,7 +55,8 @@ class Options:
         minutes: for all of it, from the start of the process.
         json: the file of the report.
         device: that trains.
-        batch: images a step.
+        batch: images a step; those of the study when None.
+        study: file of the methods that are trained.
         spaces: whose networks are measured.
     """
 
@@ -52,7 +64,8 @@ class Options:
     minutes: float
     json: Path
     device: str
-    batch: int
+    batch: int | None
+    study: Path
     spaces: tuple[str, ...]
 
 
@@ -80,54 +93,64 @@ def run(options: Options, started: float) -> Report:
     """Measure and train within the minutes since ``started`` on the monotonic clock; return what was found.
 
     Raises:
-        UserError: there is no such device, no images, or nowhere to write.
+        UserError: there is no such device, no images, or nowhere to write; the study is none that can be trained here.
     """
+    contest = read_contest(options.study)
+    contest = contest if options.batch is None else contest.with_batch(options.batch)
     device = resolve_device(options.device)
     keep_freed_memory()
     # Before the report: another one may lie in its place.
     images = load(options.data)
-    log = Log(options.json, Report(described(device), options.minutes, options.batch), started)
+    batch = contest.config.client.batch
+    blank = Report(described(device), options.minutes, batch, study=contest.name, budgets=contest.budgets)
+    log = Log(options.json, blank, started)
     log.change(f"{counted(len(images.train), 'image')} to train on, {len(images.test):,} to test on")
     recorder = None if device.type == "cuda" else Rerun
     if recorder is not None:
         log.note(f"{device} has no CUDA graphs: steps are run again, one operation after the other")
     seconds = 60 * options.minutes
-    _rates(log, options, device, recorder, Until(started + RATES_END * seconds))
-    _training(log, images, device, recorder, Until(started + TRAINING_END * seconds))
+    _rates(log, options.spaces, device, recorder, Until(started + RATES_END * seconds))
+    _trainings(log, contest, images, device, recorder, Until(started + TRAINING_END * seconds))
     log.change("done", complete=True)
     return log.report
 
 
 def _rates(
-    log: Log, options: Options, device: torch.device, recorder: Callable[[], Recorder] | None, until: Until
+    log: Log, spaces: Sequence[str], device: torch.device, recorder: Callable[[], Recorder] | None, until: Until
 ) -> None:
     peaks = peaks_of(device)
     log.change(", ".join(f"{peak.precision}: {peak.flops / 1e12:,.2f} TFLOP/s" for peak in peaks), peaks=peaks)
-    bench = Bench(device, options.batch, recorder, {peak.precision: peak.flops for peak in peaks})
-    for rate in measured(plan(options.spaces, device), bench, until):
+    bench = Bench(device, log.report.batch, recorder, {peak.precision: peak.flops for peak in peaks})
+    for rate in measured(plan(spaces, device), bench, until):
         log.change(" ".join(rate_row(rate)), rates=(*log.report.rates, rate))
     if until.left <= 0:
         log.note("rates: ended with their share of the time; what is not in the table was not measured")
 
 
-def _training(
-    log: Log, images: Images, device: torch.device, recorder: Callable[[], Recorder] | None, until: Until
+def _trainings(
+    log: Log,
+    contest: Contest,
+    images: Images,
+    device: torch.device,
+    recorder: Callable[[], Recorder] | None,
+    until: Until,
 ) -> None:
-    """Train with the fastest profile; what goes wrong is a note, and the rates stay."""
-    row = fastest(log.report.rates, SPACE)
+    """Train the methods with the fastest profile; what goes wrong is a note, or in a method's row."""
+    space = contest.config.space
+    row = fastest(log.report.rates, space)
     profile = Profile(threads=torch.get_num_threads()) if row is None else profile_of(row)
     rate = 0.0 if row is None else row.images_per_second or 0.0
-    log.change(f"training {SPACE}, {profile}")
+    log.change(f"training {space} by {', '.join(trial.label for trial in contest.trials)}, {profile}")
     try:
-        training = trained(
-            fitted(images, log.report.batch, rate * until.left), device, profile, log.report.batch, recorder, until
-        )
+        used = fitted(contest, images, rate * until.left)
+        for training in trained(contest, used, device, profile, recorder, until):
+            log.change(training_words(training), trainings=(*log.report.trainings, training))
     except (UserError, OutOfMemoryError, RuntimeError) as error:
         log.note(f"training ended early: {(str(error).strip() or type(error).__name__).splitlines()[0]}")
         return
-    log.change(training_words(training), training=training)
-    if until.left <= 0:
-        log.note("training: ended with its share of the time")
+    missing = [trial.label for trial in contest.trials[len(log.report.trainings) :]]
+    if missing:
+        log.note(f"not trained, as {contest.trials[0].label} has no compute to compare with: {', '.join(missing)}")
 
 
 def load(folder: Path) -> Images:
@@ -180,10 +203,9 @@ def print_report(report: Report) -> None:
     for line in (*report.machine, *report.notes):
         stderr.print(line)
     print_table(f"local training, batch {report.batch}", COLUMNS, map(rate_row, report.rates), figures=3)
-    training = report.training
-    if training is None:
-        return
-    rows: Sequence[Sequence[str]] = [
-        (f"{one.budget:,}", f"{one.macs:,}", f"{one.accuracy:.1%}") for one in training.accuracies
-    ]
-    print_table(training_words(training), ("budget of MACs", "MACs", "test accuracy"), rows, figures=0)
+    if report.trainings:
+        rows = [training_row(training, report) for training in report.trainings]
+        title = f"{report.study}: {setting_words(report.trainings[0])}"
+        print_table(title, training_columns(report), rows, figures=1)
+    for line in compute_remarks(report.trainings):
+        stderr.print(line)

@@ -1,28 +1,25 @@
 """The benchmark of a GPU, on the CPU: its parts, and all of it where nothing but torch and its wheels is installed."""
 
 import dataclasses
-import json
 import signal
 import time
 from pathlib import Path
 
+import gpu
 import gpu_rates
-import numpy as np
 import pytest
 import torch
 from bare_machine import BENCHMARKS, run_bare
-from federation import MICRO, random_images
+from federation import MICRO
 from gpu_rates import PLAIN, Bench, Manner, Network, fastest, measured, plan, profile_of
-from gpu_report import Accuracy, Peak, Point, Rate, Report, Training, markdown, rate_row, read_report, write_report
-from gpu_training import Images, dirichlet, fitted
-from hypothesis import given
-from hypothesis import strategies as st
+from gpu_report import Accuracy, Peak, Point, Rate, Report, Training, read_report, write_report
+from gpu_study import read_contest
+from gpu_tables import compute_remarks, markdown, rate_row
 from local_training import Pass
 from mosaics import write_mosaic
 from reruns import Rerun
 from roofline import share_of_peak
 from simulation import micro_entries
-from strategies import runs
 from time_share import Cut, Until, cut_after
 
 from supernet.errors import UserError
@@ -33,14 +30,23 @@ _CPU = torch.device("cpu")
 _GPU = torch.device("cuda:0")
 
 _RATE = Rate("mobilenet-cifar", "middle", 60_000_000, "ours", "bf16", "channels_last", True, 4, "deterministic", 1234.5)
+_TRAINING = Training("best", 0, "bf16", 20, 8, 7, 1_000_000, 100, 2.0, 0.01, 5000)
 _REPORT = Report(
     machine=("a card", "versions"),
     minutes=8.0,
     batch=64,
     peaks=(Peak("bf16", 7.2e14),),
     rates=(dataclasses.replace(_RATE, ratio=5.5), dataclasses.replace(_RATE, images_per_second=None, problem="a | b")),
-    training=Training(
-        "bf16", 20, 8, 7, 100, 2.0, 0.01, 5000, (Point(3, 1.5, 0.25),), (Accuracy(25_000_000, 24_999_999, 0.5),)
+    study="three",
+    budgets=(25_000_000, 60_000_000),
+    trainings=(
+        dataclasses.replace(
+            _TRAINING,
+            curve=(Point(3, 1.5, 400_000, 0.25),),
+            accuracies=(Accuracy(25_000_000, 24_999_999, 0.5), Accuracy(60_000_000, 59_999_999, 0.625)),
+        ),
+        dataclasses.replace(_TRAINING, label="other", compute=995_000),
+        dataclasses.replace(_TRAINING, label="late", compute=600_000, problem="too | few"),
     ),
     notes=("a note",),
     seconds=400.0,
@@ -58,9 +64,12 @@ def test_the_tables_are_made_of_the_report() -> None:
     cells = "| mobilenet-cifar middle (60M MACs) | ours, graphs, 4 at once | bf16 | 1,234 | 5.50× | – | – | – | – |"
     assert cells in text.splitlines()
     assert "| a / b |" in text
-    assert "| 25M | 24,999,999 | 50.0% |" in text
-    assert "| 3 | 2 s | 25.0% |" in text
-    assert "50 images/s" in text
+    assert "| best | 7 | 1M | 100.0% | 2 | 50 | 1.0% | 50.0% | 62.5% |" in text.splitlines()
+    assert "| other | 7 | 995K | 99.5% | 2 | 50 | 1.0% | – | – |" in text.splitlines()
+    assert "| late | 7 | 600K | 60.0% | 2 | 50 | 1.0% | too / few | – |" in text.splitlines()
+    assert "| best | 3 | 2 s | 400K | 25.0% |" in text.splitlines()
+    assert "(24,999,999, 59,999,999 MACs)" in text
+    assert "8 of 20 clients a round, accuracy on 5,000 test images; clients train bf16" in text
     assert "bf16 720.00 TFLOP/s" in text
     assert "complete" in text
 
@@ -73,9 +82,16 @@ def test_what_is_no_report_is_refused_in_one_line(tmp_path: Path, text: str) -> 
     assert "\n" not in str(caught.value)
 
 
-def test_the_report_of_another_version_is_refused(tmp_path: Path) -> None:
-    write_report(tmp_path / "r.json", dataclasses.replace(_REPORT, format=2))
-    with pytest.raises(UserError, match="has format 2"):
+def test_a_method_that_did_not_get_the_compute_of_the_first_is_told_of() -> None:
+    (remark,) = compute_remarks(_REPORT.trainings)
+    assert remark.startswith("Not comparable: late with seed 0 trained 600K client MACs, 40.0% less than the 1M")
+    assert remark in markdown(_REPORT)
+    assert compute_remarks(()) == []
+
+
+def test_the_report_of_another_version_is_refused_whatever_its_fields_are(tmp_path: Path) -> None:
+    (tmp_path / "r.json").write_text('{"format": 1, "training": {"profile": "bf16"}}')
+    with pytest.raises(UserError, match=r"has format 1; this version reads 2: run benchmarks/gpu\.py again$"):
         read_report(tmp_path / "r.json")
 
 
@@ -207,28 +223,6 @@ def test_the_fastest_profile_of_the_middle_network_trains() -> None:
     assert fastest(others[:4], "mobilenet-cifar") is None
 
 
-@runs(10)
-@given(st.integers(2, 8), st.integers(1, 4), st.integers(0, 2**32))
-def test_dirichlet_clients_have_every_image_once_and_a_batch_at_least(clients: int, classes: int, seed: int) -> None:
-    labels = np.random.default_rng(seed).integers(0, classes, 400)
-    parts = dirichlet(labels, clients, 4, np.random.default_rng(seed))
-    assert len(parts) == clients
-    assert sorted(np.concatenate(parts).tolist()) == list(range(400))
-    assert min(map(len, parts)) >= 4
-
-
-@pytest.mark.parametrize(("trainable", "counts"), [(0.0, (160, 256)), (3000.0, (250, 256)), (1e9, (300, 290))])
-def test_a_slow_device_trains_and_tests_on_fewer_images(trainable: float, counts: tuple[int, int]) -> None:
-    found = fitted(Images(random_images(300), random_images(290)), 2, trainable)
-    assert (len(found.train), len(found.test)) == counts
-    assert torch.unique(found.train.images, dim=0).shape[0] == counts[0]
-
-
-def test_too_few_images_for_the_clients_are_refused() -> None:
-    with pytest.raises(UserError, match="cannot spread 10 images over 5 clients"):
-        dirichlet(np.zeros(10, dtype=np.int64), 5, 3, np.random.default_rng(0))
-
-
 def test_it_starts_where_only_torch_and_the_listed_wheels_are_installed(tmp_path: Path) -> None:
     names = sorted(path.stem for path in BENCHMARKS.glob("gpu*.py"))
     program = (
@@ -236,9 +230,13 @@ def test_it_starts_where_only_torch_and_the_listed_wheels_are_installed(tmp_path
         "from gpu_rates import networks_of\n"
         "from supernet.space import load_space\n"
         "print([network.size for network in networks_of(load_space('mobilenet-tiny'))])\n"
+        "print([trial.label for trial in gpu_study.read_contest(gpu.STUDY).trials])\n"
     )
     done = run_bare(program, folder=tmp_path)
-    assert (done.stdout, done.stderr) == ("['largest', 'middle', 'smallest']\n", "")
+    assert (done.stdout, done.stderr) == (
+        "['largest', 'middle', 'smallest']\n['fedpareto', 'deepfednas', 'superfednas']\n",
+        "",
+    )
 
 
 def test_a_machine_without_the_wheels_is_told_of_their_list(tmp_path: Path) -> None:
@@ -263,7 +261,9 @@ def test_all_of_it_on_a_cpu_with_a_recorder_in_place_of_graphs(tmp_path: Path) -
         f"import runpy, sys; sys.argv = ['gpu.py', *sys.argv[1:]]\n"
         f"runpy.run_path({str(BENCHMARKS / 'gpu.py')!r}, run_name='__main__')\n"
     )
-    done = run_bare(program, *arguments, "--spaces", "mobilenet-tiny", folder=tmp_path)
+    study = gpu.STUDY.read_text().replace("[25M, 60M, 150M]", "[2M, 4M]").replace("-cifar\n", "-tiny\n")
+    (tmp_path / "study.yaml").write_text(study)
+    done = run_bare(program, *arguments, "--spaces", "mobilenet-tiny", "--study", "study.yaml", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "next: python benchmarks/gpu.py --table r.json" in done.stderr
     report = read_report(tmp_path / "r.json")
@@ -273,6 +273,12 @@ def test_all_of_it_on_a_cpu_with_a_recorder_in_place_of_graphs(tmp_path: Path) -
     assert [rate.way for rate in report.rates[:3]] == ["plain loop", "plain loop on tensors", "ours"]
     assert all((rate.images_per_second is None) == (rate.problem is not None) for rate in report.rates)
     assert report.rates[2].graphs
-    assert report.training is not None
-    assert report.training.images >= 0
-    assert json.loads((tmp_path / "r.json").read_text())["batch"] == 4
+    assert (report.study, report.budgets, report.batch) == ("gpu-eight-minutes", (2_000_000, 4_000_000), 4)
+    labels = [trial.label for trial in read_contest(tmp_path / "study.yaml").trials]
+    assert report.trainings
+    assert [training.label for training in report.trainings] == labels[: len(report.trainings)]
+    # However fast the machine is: what has other compute than the first is told of.
+    first = report.trainings[0].compute
+    for training in report.trainings if first else ():
+        told = any(training.label in remark for remark in compute_remarks(report.trainings))
+        assert told == (abs(training.compute / first - 1) > 0.01)
