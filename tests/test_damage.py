@@ -19,6 +19,7 @@ from damage import damages_of, harmless
 from federation import MICRO, finished_run, micro_config, write_space
 from latency import conditions, random_times
 
+from cache.entries import make_entry
 from cache.kept import kept_path
 from cache.latency.table import LatencyTable, write_latency_table
 from fitness.cli import main as score_subnet
@@ -108,9 +109,10 @@ def _write_study(root: Path) -> None:
         "run": {**shared, "compute": "60M"},
     }
     (root / "study.yaml").write_text(yaml.safe_dump(study))
-    architecture = supernet_architecture(MICRO).to_json()
+    entry = make_entry(MICRO, supernet_architecture(MICRO))
+    architecture = entry.architecture.to_json()
     for label, accuracy in (("deepfednas", 0.625), ("cotrain", 0.75)):
-        measured = Measured(200_000, 190_000, 5000, 0.5, accuracy, 0.25, architecture)
+        measured = Measured(200_000, entry.macs, entry.params, 0.5, accuracy, 0.25, architecture)
         outcome = TrialOutcome(label, 0, 7, 60_000_000, 2000, 3000, 4.0, [measured], "a machine")
         write_outcome(root / "study" / "results" / f"{label}-seed0.json", outcome)
 

@@ -72,7 +72,15 @@ def _values(hint: Any) -> st.SearchStrategy[Any]:
         return st.lists(_values(typing.get_args(hint)[0]), max_size=3).map(tuple)
     if typing.get_args(hint):
         return st.one_of([_values(option) for option in typing.get_args(hint)])
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        hints = typing.get_type_hints(hint)
+        required = [
+            field.name
+            for field in dataclasses.fields(hint)
+            if field.default is field.default_factory is dataclasses.MISSING
+        ]
+        if required:
+            return st.builds(hint, **{name: _values(hints[name]) for name in required})
         return _groups(hint)
     simple: dict[Any, st.SearchStrategy[Any]] = {
         int: st.integers(0, 40) | st.integers(-(2**63) + 1, 2**63 - 1),

@@ -93,7 +93,10 @@ def _entry(space: SearchSpace, network: Measured) -> Entry | None:
         return None
     entry = _entry_of(space, network.architecture)
     if (entry.macs, entry.params) != (network.macs, network.params):
-        raise UserError(f"a result has {_OTHERS} than {space.name}: its network costs {network.macs:,} MACs there")
+        raise UserError(
+            f"a result has {_OTHERS} than {space.name}: there it takes {entry.macs:,} MACs and {entry.params:,} "
+            f"parameters, and the result says {network.macs:,} and {network.params:,}"
+        )
     return entry
 
 
