@@ -94,8 +94,8 @@ def _entry(space: SearchSpace, network: Measured) -> Entry | None:
     entry = _entry_of(space, network.architecture)
     if (entry.macs, entry.params) != (network.macs, network.params):
         raise UserError(
-            f"a result has {_OTHERS} than {space.name}: there it takes {entry.macs:,} MACs and {entry.params:,} "
-            f"parameters, and the result says {network.macs:,} and {network.params:,}"
+            f"a result has {_OTHERS} than {space.name}: (MACs, parameters) are {(entry.macs, entry.params)} there, and "
+            f"the result says {(network.macs, network.params)}"
         )
     return entry
 
