@@ -1,4 +1,5 @@
 import dataclasses
+from collections.abc import Iterator
 
 import pytest
 
@@ -27,6 +28,21 @@ _QUIET = RoundRecord(
     trained=(),
 )
 _EVALUATED = dataclasses.replace(_QUIET, probes=(Probe(35_300_000, 1, 0.5), Probe(179_700_000, 1, 0.625)))
+
+
+@pytest.fixture(autouse=True)
+def _displays_end(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """End all displays with their test: one that goes on speaks on the standard error of tests that come later."""
+    made, begun = console.progress_bar, list[Display]()
+
+    def kept() -> Display:
+        begun.append(made())
+        return begun[-1]
+
+    monkeypatch.setattr(terminal, "progress_bar", kept)
+    yield
+    for display in begun:
+        display.stop()
 
 
 def test_an_evaluated_round_is_one_line_with_loss_time_overhead_and_accuracies(
