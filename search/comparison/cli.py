@@ -6,6 +6,7 @@ from pathlib import Path
 
 from cache.progress import shown
 from search.comparison.fields import check_budgets
+from search.comparison.going_on import check_jobs, told_to_go_on
 from search.comparison.outcome import read_outcome, write_outcome
 from search.comparison.reporting import PAGE, PLOT, PRICE, TABLE, outcome_path, report
 from search.comparison.study import Study, Trial, read_study
@@ -15,7 +16,7 @@ from supernet.errors import UserError
 from supernet.files import check_output, check_writable
 from supernet.probes import exists
 from supernet.units import format_at_least, format_quantity
-from supernet.words import counted, shell
+from supernet.words import counted
 
 PROG = "compare-methods"
 
@@ -48,8 +49,7 @@ def _run(arguments: Sequence[str]) -> None:
         PROG, "Compare training methods on the same images, clients and compute, over several seeds.", Options
     )
     options = parser.parse(arguments)
-    if options.jobs < 1:
-        raise UserError(f"jobs is {options.jobs}; it must be at least 1")
+    check_jobs(options.jobs)
     study = read_study(Path(options.config), options.data_root)
     folder = Path(options.output or f"runs/{study.name}")
     check_writable(folder / "runs")
@@ -58,11 +58,8 @@ def _run(arguments: Sequence[str]) -> None:
     _describe(study, folder)
     check_budgets(study.trials[0].config.space, study.budgets)
     try:
-        _run_trials(study, folder, options.jobs)
-    except KeyboardInterrupt:
-        stderr.print("the same command goes on where this one stopped")
-        next_step(shell([PROG, *arguments]))
-        raise
+        with told_to_go_on(PROG, arguments):
+            _run_trials(study, folder, options.jobs)
     finally:
         left_out = report(study, folder)
     if left_out:

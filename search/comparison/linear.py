@@ -4,7 +4,6 @@ It has no supernet and no federation: the images that the clients would have had
 """
 
 import dataclasses
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,10 +17,9 @@ from cache.progress import SILENT, Listener
 from supernet.command_line import options_parser
 from supernet.console import run_command
 from supernet.errors import UserError
-from supernet.files import check_writable, read_text, write_text
-from supernet.json_fields import fields_of
-from supernet.json_text import parse_json, sealed, unsealed
+from supernet.files import check_writable
 from supernet.probes import reaching
+from supernet.sealed_file import read_sealed, write_sealed
 from supernet.space import load_space
 from supernet.typed_yaml import from_mapping, read_yaml_mapping
 from training.config import RunConfig
@@ -137,7 +135,7 @@ def write_linear(folder: Path, result: LinearResult) -> None:
     Raises:
         UserError: it cannot be written.
     """
-    write_text(folder / RESULT, json.dumps(sealed(dataclasses.asdict(result)), indent=2) + "\n")
+    write_sealed(folder / RESULT, dataclasses.asdict(result))
 
 
 def read_linear(folder: Path) -> LinearResult:
@@ -146,9 +144,7 @@ def read_linear(folder: Path) -> LinearResult:
     Raises:
         UserError: it cannot be read, or is damaged.
     """
-    path = str(folder / RESULT)
-    fields = fields_of(parse_json(read_text(folder / RESULT), path), path)
-    fields = dataclasses.replace(fields, values=unsealed(fields.values, path))
+    fields = read_sealed(folder / RESULT)
     return LinearResult(
         macs=fields.whole("macs"),
         params=fields.whole("params"),

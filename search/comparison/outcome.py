@@ -1,16 +1,14 @@
 """What became of a trial, as a file. No torch."""
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from supernet.architecture import architecture_from_json
 from supernet.errors import UserError
-from supernet.files import read_text, write_text
-from supernet.json_fields import Fields, fields_of
-from supernet.json_text import parse_json, sealed, unsealed
+from supernet.json_fields import Fields
+from supernet.sealed_file import read_sealed, write_sealed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +67,7 @@ def write_outcome(path: Path, outcome: Outcome) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    write_text(path, json.dumps(sealed(dataclasses.asdict(outcome)), indent=2) + "\n")
+    write_sealed(path, dataclasses.asdict(outcome))
 
 
 def read_outcome(path: Path) -> Outcome:
@@ -79,8 +77,7 @@ def read_outcome(path: Path) -> Outcome:
         UserError: the file cannot be read, or is none.
     """
     try:
-        value = fields_of(parse_json(read_text(path), str(path)), str(path))
-        fields = dataclasses.replace(value, values=unsealed(value.values, str(path)))
+        fields = read_sealed(path)
         return Outcome(
             label=fields.text("label"),
             seed=fields.whole("seed"),

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from search.comparison.fields import check_budgets
+from search.comparison.going_on import check_jobs, told_to_go_on
 from search.recipes.ablation import STAGES, Ablation, StageName
 from search.recipes.outcome import PAGE, TABLE, report, training_command
 from search.recipes.reading import read_ablation
@@ -14,7 +15,7 @@ from supernet.console import next_step, run_command, stderr
 from supernet.errors import UserError
 from supernet.files import check_output, check_writable
 from supernet.units import format_quantity
-from supernet.words import counted, shell
+from supernet.words import counted
 
 PROG = "compare-recipes"
 
@@ -48,8 +49,7 @@ def _run(arguments: Sequence[str]) -> None:
         Options,
     )
     options = parser.parse(arguments)
-    if options.jobs < 1:
-        raise UserError(f"jobs is {options.jobs}; it must be at least 1")
+    check_jobs(options.jobs)
     ablation = read_ablation(Path(options.config), options.data_root)
     folder = Path(options.output or f"runs/{ablation.name}")
     check_writable(folder / "probe")
@@ -58,11 +58,8 @@ def _run(arguments: Sequence[str]) -> None:
     _check_budgets(ablation)
     _describe(ablation, folder)
     try:
-        conduct(ablation, folder, options.jobs)
-    except KeyboardInterrupt:
-        stderr.print("the same command goes on where this one stopped")
-        next_step(shell([PROG, *arguments]))
-        raise
+        with told_to_go_on(PROG, arguments):
+            conduct(ablation, folder, options.jobs)
     finally:
         found = standings(ablation, folder)
         report(ablation, folder, found)

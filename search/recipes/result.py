@@ -1,7 +1,6 @@
 """What became of a run of an ablation, as a file. No torch."""
 
 import dataclasses
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,9 +8,8 @@ from typing import Any
 
 from search.recipes.ablation import Planned
 from supernet.errors import UserError
-from supernet.files import read_text, write_text
-from supernet.json_fields import Fields, fields_of
-from supernet.json_text import parse_json, sealed, unsealed
+from supernet.json_fields import Fields
+from supernet.sealed_file import read_sealed, write_sealed
 from training.config import RunConfig
 from training.unused_settings import settings_of
 
@@ -90,7 +88,7 @@ def write_result(path: Path, result: Result) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    write_text(path, json.dumps(sealed(dataclasses.asdict(result)), indent=2) + "\n")
+    write_sealed(path, dataclasses.asdict(result))
 
 
 def read_result(path: Path) -> Result:
@@ -100,8 +98,7 @@ def read_result(path: Path) -> Result:
         UserError: the file cannot be read, or is none.
     """
     try:
-        value = fields_of(parse_json(read_text(path), str(path)), str(path))
-        fields = dataclasses.replace(value, values=unsealed(value.values, str(path)))
+        fields = read_sealed(path)
         return Result(
             setting=fields.text("setting"),
             recipe=fields.text("recipe"),

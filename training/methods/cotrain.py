@@ -13,14 +13,13 @@ from supernet.space import SearchSpace
 from training.answers import RoundPlan
 from training.checkpoint_state import RunState
 from training.curriculum import runnable_entries
-from training.evaluation import choose_probes
-from training.methods.draws import drawn_clients, equal_plan
-from training.methods.protocol import Ground, SupernetMethod
+from training.methods.draws import WholeSupernet, drawn_clients, equal_plan
+from training.methods.protocol import Ground
 from training.methods.settings import CoTrainConfig
 from training.work import CoTraining, Plain, Work
 
 
-class CoTrain(SupernetMethod):
+class CoTrain(WholeSupernet):
     """Trains the whole supernet, several networks a client.
 
     Args:
@@ -30,8 +29,8 @@ class CoTrain(SupernetMethod):
     """
 
     def __init__(self, ground: Ground, envelopes: Sequence[Entry], work: Sequence[Work]) -> None:
-        self._ground, self._envelopes, self._work = ground, envelopes, work
-        self._probes = choose_probes(ground.entries, ground.config.evaluation.probes)
+        super().__init__(ground)
+        self._envelopes, self._work = envelopes, work
 
     @property
     def by_examples(self) -> bool:
@@ -44,11 +43,6 @@ class CoTrain(SupernetMethod):
         drawn = drawn_clients(config, state, available)
         envelopes = {client: self._envelopes[client] for client in drawn}
         return equal_plan(config, state, envelopes, {client: self._work[client] for client in drawn})
-
-    def probes(self, state: RunState) -> Sequence[Entry]:
-        """Return entries of the cache from its smallest to its largest."""
-        del state
-        return self._probes
 
 
 def cotrain(ground: Ground) -> CoTrain:

@@ -9,11 +9,29 @@ from training.checkpoint_state import RunState
 from training.clients import draw_clients
 from training.config import RunConfig
 from training.engines.protocol import EngineError
+from training.evaluation import choose_probes
 from training.extent import extent
-from training.methods.protocol import Ground
+from training.methods.protocol import Ground, SupernetMethod
 from training.randomness import numpy_stream
 from training.schedules import learning_rate
 from training.work import Work
+
+
+class WholeSupernet(SupernetMethod):
+    """What methods share that train all of the supernet: they are probed by entries of the cache.
+
+    Args:
+        ground: what to decide with.
+    """
+
+    def __init__(self, ground: Ground) -> None:
+        self._ground = ground
+        self._probes = choose_probes(ground.entries, ground.config.evaluation.probes)
+
+    def probes(self, state: RunState) -> Sequence[Entry]:
+        """Return entries of the cache from its smallest to its largest."""
+        del state
+        return self._probes
 
 
 def drawn_clients(config: RunConfig, state: RunState, available: Sequence[int]) -> list[int]:

@@ -1,8 +1,8 @@
 """FedPareto: networks drawn from the Pareto cache, small ones first, large ones more and more; all clients weigh alike.
 
 A round of small networks costs little, and what they learn lies inside the large ones: their slices are prefixes. So
-most draws of a run's beginning are small, and at its end most are large. The clients of a round draw
-from different parts of the distribution (stratified sampling), so that nearly every round has small and large ones.
+most draws of a run's beginning are small, and at its end most are large. The clients of a round draw from different
+parts of the distribution (stratified sampling), so that nearly every round has small and large ones.
 Which of this gained how much is in ``docs/recipe.md``.
 """
 
@@ -16,15 +16,14 @@ from fitness.blocks import FloatArray
 from training.answers import RoundPlan
 from training.checkpoint_state import RunState
 from training.curriculum import runnable_entries
-from training.evaluation import choose_probes
 from training.extent import extent
-from training.methods.draws import drawn_clients, equal_plan
-from training.methods.protocol import Ground, SupernetMethod
+from training.methods.draws import WholeSupernet, drawn_clients, equal_plan
+from training.methods.protocol import Ground
 from training.methods.settings import FedParetoConfig
 from training.randomness import numpy_stream
 
 
-class FedPareto(SupernetMethod):
+class FedPareto(WholeSupernet):
     """Trains the whole supernet, one network a client.
 
     Args:
@@ -35,9 +34,8 @@ class FedPareto(SupernetMethod):
     """
 
     def __init__(self, ground: Ground) -> None:
-        self._ground = ground
+        super().__init__(ground)
         self._runnable = runnable_entries(ground.entries, ground.clients, ground.config.client.batch)
-        self._probes = choose_probes(ground.entries, ground.config.evaluation.probes)
 
     @property
     def by_examples(self) -> bool:
@@ -53,11 +51,6 @@ class FedPareto(SupernetMethod):
         entries = stratified_draws([self._runnable[client] for client in drawn], power, generator)
         plan = equal_plan(config, state, dict(zip(drawn, entries, strict=True)))
         return dataclasses.replace(plan, power=power)
-
-    def probes(self, state: RunState) -> Sequence[Entry]:
-        """Return entries of the cache from its smallest to its largest."""
-        del state
-        return self._probes
 
 
 def power_at(settings: FedParetoConfig, share: float) -> float:

@@ -6,20 +6,18 @@ What distinguishes ``deepfednas`` and ``superfednas`` is where all other network
 import dataclasses
 from collections.abc import Sequence
 
-from cache.entries import Entry
 from training.aggregation import maxnet_weights
 from training.answers import Answers, RoundPlan
 from training.checkpoint_state import RunState
 from training.curriculum import Assigner
-from training.evaluation import choose_probes
 from training.extent import extent
-from training.methods.draws import drawn_clients, rate_of
-from training.methods.protocol import Ground, SupernetMethod
+from training.methods.draws import WholeSupernet, drawn_clients, rate_of
+from training.methods.protocol import Ground
 from training.randomness import numpy_stream
 from training.schedules import largest_weight
 
 
-class MaxNet(SupernetMethod):
+class MaxNet(WholeSupernet):
     """Trains the whole supernet, one network a client.
 
     Args:
@@ -28,8 +26,8 @@ class MaxNet(SupernetMethod):
     """
 
     def __init__(self, ground: Ground, assigner: Assigner) -> None:
-        self._ground, self._assigner = ground, assigner
-        self._probes = choose_probes(ground.entries, ground.config.evaluation.probes)
+        super().__init__(ground)
+        self._assigner = assigner
 
     @property
     def by_examples(self) -> bool:
@@ -65,8 +63,3 @@ class MaxNet(SupernetMethod):
             [client for client, entry in counted if self._assigner.is_largest(client, entry)],
         )
         return dataclasses.replace(state, counts=counts)
-
-    def probes(self, state: RunState) -> Sequence[Entry]:
-        """Return entries of the cache from its smallest to its largest."""
-        del state
-        return self._probes

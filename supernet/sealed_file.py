@@ -1,0 +1,29 @@
+"""A file of one JSON object with a seal: written whole, and read as fields once the seal is checked."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from supernet.files import read_text, write_text
+from supernet.json_fields import Fields, fields_of
+from supernet.json_text import parse_json, sealed, unsealed
+
+
+def write_sealed(path: Path, body: Mapping[str, Any]) -> None:
+    """Write an object and its seal, whole or not at all.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    write_text(path, json.dumps(sealed(body), indent=2) + "\n")
+
+
+def read_sealed(path: Path) -> Fields:
+    """Return the fields of an object in a file, without its seal.
+
+    Raises:
+        UserError: the file cannot be read, is no object of JSON, or is not what was sealed.
+    """
+    whole = fields_of(parse_json(read_text(path), str(path)), str(path))
+    return Fields(unsealed(whole.values, str(path)), str(path))
