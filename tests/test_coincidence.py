@@ -79,3 +79,4 @@ def test_a_small_cache_leaves_less_to_choose_from(entries: int | None) -> None:
     assert same(own, uniform) == (entries == 1)
     assert not same(own, dataclasses.replace(uniform, seed=1))
     assert same(RunConfig(), RunConfig(fedpareto=FedParetoConfig(1.0, 1.0))) == (entries == 1)
+    assert not same(RunConfig(), RunConfig(fedpareto=FedParetoConfig(nested_start=False)))

@@ -57,6 +57,7 @@ _UNREAD: list[tuple[dict[str, Any], str]] = [
         ({"method": method, "server": ServerConfig(weight_by_examples=True)}, "server.weight_by_examples")
         for method in ("fedavg", "cotrain", "dfnas")
     ),
+    ({"fedpareto": FedParetoConfig(nested_start=False), "init": "runs/other"}, "fedpareto.nested_start"),
     ({"decnas": DecNasConfig(budget="60M")}, "decnas.budget"),
     ({"decnas": DecNasConfig(gain=0.1)}, "decnas.gain"),
     ({"method": "cotrain", "decnas": DecNasConfig(most_rounds=20)}, "decnas.most_rounds"),

@@ -109,7 +109,7 @@ def new_run(config: RunConfig, listener: Listener, link: Link | None = None) -> 
     space = space.adapted(classes=len(federation.split.classes))
     cache = cache_of(config, space, listener)
     # Refuses clients that are too weak for the cache, before anything is written.
-    method_of(config, space, cache, federation.labels())
+    method = method_of(config, space, cache, federation.labels())
     same = coincides(config)
     if same is not None:
         listener.remark(same)
@@ -120,9 +120,11 @@ def new_run(config: RunConfig, listener: Listener, link: Link | None = None) -> 
         trained=(0,) * len(cache.entries),
         wandb_id=uuid.uuid4().hex[:12],
     )
-    tensors = initial_tensors(space, torch_stream(config.seed, "initialisation"))
-    if begun is not None:
-        config, tensors = _begin(config, begun, federation, tensors, listener)
+    drawn = initial_tensors(space, torch_stream(config.seed, "initialisation"))
+    if begun is None:
+        tensors = method.start(drawn)
+    else:
+        config, tensors = _begin(config, begun, federation, drawn, listener)
     velocity = _zero_velocity(config, tensors)
     config = with_own_inputs(config, folder)
     mapping = config_to_mapping(config)

@@ -86,7 +86,12 @@ CONDITIONS: Mapping[str, Condition] = {
     ),
     "server.largest_weight": _WEIGHING,
     "server.weight_by_examples": _by_method("fedpareto", "deepfednas", "superfednas"),
-    "fedpareto.": _by_method("fedpareto"),
+    "fedpareto.nested_start": Condition(
+        lambda config: config.method == "fedpareto" and config.init is None,
+        "by method fedpareto without init, which is another beginning",
+    ),
+    "fedpareto.power_first": _by_method("fedpareto"),
+    "fedpareto.power_last": _by_method("fedpareto"),
     "deepfednas.": _DRAWING,
     "fedavg.": _by_method("fedavg"),
     "cotrain.networks": _by_method("cotrain"),

@@ -41,7 +41,8 @@ def normal_form(config: RunConfig, entries: int | None = None) -> RunConfig:
 
 def _with_one_entry(config: RunConfig) -> RunConfig:
     """Return a configuration whose cache is one network without what would choose between several."""
-    config = dataclasses.replace(config, deepfednas=DeepFedNasConfig(), fedpareto=FedParetoConfig())
+    started = FedParetoConfig(nested_start=config.fedpareto.nested_start)
+    config = dataclasses.replace(config, deepfednas=DeepFedNasConfig(), fedpareto=started)
     if config.method != "cotrain":
         return config
     return read_only(dataclasses.replace(config, cotrain=dataclasses.replace(config.cotrain, networks="largest")))

@@ -13,6 +13,8 @@ import numpy as np
 
 from cache.entries import Entry
 from fitness.blocks import FloatArray
+from supernet.nesting import nested_start
+from supernet.weights import Tensors
 from training.answers import RoundPlan
 from training.checkpoint_state import RunState
 from training.curriculum import runnable_entries
@@ -41,6 +43,10 @@ class FedPareto(WholeSupernet):
     def by_examples(self) -> bool:
         """Whether a client's update weighs as many times as it has images."""
         return self._ground.config.server.weight_by_examples
+
+    def start(self, drawn: Tensors) -> Tensors:
+        """Return the tensors with zeros where only larger networks than the smallest read them."""
+        return nested_start(self._ground.space, drawn) if self._ground.config.fedpareto.nested_start else drawn
 
     def assign(self, state: RunState, available: Sequence[int]) -> RoundPlan:
         """Return the plan of the round after ``state``."""

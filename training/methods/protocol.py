@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 from cache.entries import Entry
 from supernet.layouts import IntArray
 from supernet.space import SearchSpace
+from supernet.weights import Tensors
 from training.answers import Answers, RoundPlan
 from training.capabilities import Capability
 from training.checkpoint_state import RunState
@@ -52,6 +53,9 @@ class Method(Protocol):
     def by_examples(self) -> bool:
         """Whether a client's update weighs as many times as it has images."""
 
+    def start(self, drawn: Tensors) -> Tensors:
+        """Return the supernet that a new run begins with, of freshly ``drawn`` tensors."""
+
     def assign(self, state: RunState, available: Sequence[int]) -> RoundPlan:
         """Return the plan of the round after ``state``: which of the ``available`` clients train what."""
 
@@ -76,6 +80,10 @@ class Method(Protocol):
 
 class SupernetMethod:
     """What methods share that train nothing beside the supernet and search nothing while they do."""
+
+    def start(self, drawn: Tensors) -> Tensors:
+        """Return the tensors as they were drawn."""
+        return drawn
 
     def counted(self, state: RunState, answers: Answers) -> RunState:
         """Return ``state``: nothing else is kept."""

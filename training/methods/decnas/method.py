@@ -25,6 +25,7 @@ from supernet.architecture_file import ARCHITECTURE, architecture_text
 from supernet.errors import UserError
 from supernet.slices import supernet_architecture
 from supernet.units import format_quantity, parse_quantity
+from supernet.weights import Tensors
 from training.answers import Answers, RoundPlan
 from training.checkpoint_state import Origin, RunState
 from training.methods.decnas.accounting import ACCOUNTING, NOTHING, Account, Costs, straightforward
@@ -64,6 +65,10 @@ class DecNas:
     def by_examples(self) -> bool:
         """Updates weigh as many as the client's images."""
         return True
+
+    def start(self, drawn: Tensors) -> Tensors:
+        """Return the tensors as they were drawn."""
+        return drawn
 
     def assign(self, state: RunState, available: Sequence[int]) -> RoundPlan:
         """Return the plan of the round after ``state``: every group its candidate, or a draw of clients the result."""
