@@ -17,17 +17,17 @@ from federation import micro_config
 from matplotlib.image import imread
 from pictures import write_pictures
 
-from cache.progress import SILENT
 from search.comparison.differences import Difference, differences, differences_markdown
 from search.comparison.outcome import Measured, Outcome, read_outcome, write_outcome
 from search.comparison.study import Study, Trial, read_study
 from search.comparison.summary import Served, Spread, rows, to_csv, to_markdown
-from search.comparison.trials import Trials, share_done
+from search.comparison.trials import check_same, share_done, share_of_all
+from search.comparison.yardsticks import Yardstick
 from studies import BUDGETS as _BUDGETS
 from studies import tiny_study as _study
 from studies import write_study as _write
 from supernet.errors import UserError
-from training.config import DataConfig, write_config
+from training.config import DataConfig, RunConfig, write_config
 from training.run_folder import METRICS, locked
 from training.unused_settings import refuse_unread
 
@@ -350,15 +350,38 @@ def test_a_trial_of_other_settings_is_refused(finished: Finished, tmp_path: Path
     assert "Traceback" not in done.stderr
 
 
+def test_results_of_other_settings_are_refused_too(finished: Finished, tmp_path: Path) -> None:
+    path, output, _ = finished
+    study = yaml.safe_load(path.read_text())
+    study["run"]["client"]["lr"] = 0.5
+    changed = tmp_path / "changed.yaml"
+    changed.write_text(yaml.safe_dump(study, sort_keys=False))
+    done = _compare("--config", changed, "--output", output)
+    assert done.returncode == 2
+    assert "was trained with other settings than the study has now; restore them, or name" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_how_far_a_study_is_counts_runs_by_their_compute() -> None:
+    config = RunConfig(compute="100M")
+    linear = Trial("linear", 0, config, Yardstick("linear", None))
+    share = Trial("share-1M", 0, dataclasses.replace(config, compute="50M"), Yardstick("share", 1_000_000))
+    trials = [Trial("cotrain", 0, config), Trial("fedavg", 0, config), share, linear]
+    assert share_of_all(trials, [1.0, 0.5, 0.0, 0.0]) == pytest.approx(150 / 250)
+    assert share_of_all(trials, [1.0, 1.0, 1.0, 0.0]) == 1.0
+    rounds = [Trial("a", seed, RunConfig(rounds=20)) for seed in range(2)]
+    assert share_of_all(rounds, [0.5, 0.0]) == pytest.approx(0.25)
+    assert share_of_all([linear], [1.0]) == 0.0
+
+
 def test_a_trial_goes_on_with_images_that_have_moved(tmp_path: Path) -> None:
     config = micro_config(tmp_path, data=DataConfig(name="imagefolder", root="here"))
     write_config(tmp_path / "cotrain-seed0.yaml", config)
-    trials, run = Trials(tmp_path, 1, SILENT), tmp_path / "cotrain-seed0"
     moved = dataclasses.replace(config, data=dataclasses.replace(config.data, root="there"))
-    trials.check_same(Trial("cotrain", 0, moved), run)
+    check_same(Trial("cotrain", 0, moved), tmp_path)
     others = dataclasses.replace(config, data=dataclasses.replace(config.data, name="cifar10"))
     with pytest.raises(UserError, match="was trained with other settings than the study has now"):
-        trials.check_same(Trial("cotrain", 0, others), run)
+        check_same(Trial("cotrain", 0, others), tmp_path)
 
 
 def test_the_others_compute_as_much_as_the_reference_did(tmp_path: Path) -> None:

@@ -215,18 +215,16 @@ def test_a_yardstick_that_no_client_can_run_is_refused_before_anything_is_traine
 
 
 def test_a_yardstick_of_another_network_is_not_gone_on_with(tmp_path: Path) -> None:
-    from cache.progress import SILENT
-    from search.comparison.trials import Trials
+    from search.comparison.trials import check_same
     from supernet.architecture_file import architecture_text
     from training.config import write_config
 
     trial = next(trial for trial in read_tiny(tmp_path, yardsticks=["alone"]).trials if trial.yardstick)
     write_config(tmp_path / f"{trial.name}.yaml", trial.config)
     (tmp_path / f"{trial.name}.json").write_text(architecture_text(smallest(MICRO)))
-    trials, run = Trials(tmp_path, 1, SILENT), tmp_path / trial.name
-    trials.check_same(dataclasses.replace(trial, network=smallest(MICRO)), run)
+    check_same(dataclasses.replace(trial, network=smallest(MICRO)), tmp_path)
     with pytest.raises(UserError, match="was trained with other settings than the study has now"):
-        trials.check_same(dataclasses.replace(trial, network=largest(MICRO)), run)
+        check_same(dataclasses.replace(trial, network=largest(MICRO)), tmp_path)
 
 
 @pytest.mark.parametrize(

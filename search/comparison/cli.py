@@ -1,7 +1,7 @@
 """``compare-methods``: several methods on the same images, clients and compute, with several seeds; one table."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from cache.progress import shown
@@ -102,11 +102,22 @@ def _run_trials(study: Study, folder: Path, jobs: int) -> None:
         found = with_networks([trial for trial in others if not exists(outcome_path(folder, trial))], listener)
     with shown("training") as listener:
         trials = Trials(folder / "runs", jobs, listener)
-        for stage in (first, found):
+        for everything, stage in ((first, first), (others, found)):
+            _check_finished(study, folder, everything)
             waiting = [trial for trial in stage if not exists(outcome_path(folder, trial))]
             limited = [_with_compute(study, folder, trial) for trial in waiting]
             for trial, run in trials.run(limited):
                 write_outcome(outcome_path(folder, trial), measure(trial, run, study.budgets))
+
+
+def _check_finished(study: Study, folder: Path, trials: Iterable[Trial]) -> None:
+    """Refuse results of runs that were trained with other settings than the study has now."""
+    from search.comparison.trials import check_same, written  # noqa: PLC0415 - imports torch
+
+    for trial in trials:
+        # A result whose run was removed is all that there is.
+        if exists(outcome_path(folder, trial)) and exists(written(folder / "runs", trial)):
+            check_same(_with_compute(study, folder, trial), folder / "runs")
 
 
 def _check_test_images(study: Study) -> None:

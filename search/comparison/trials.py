@@ -15,6 +15,7 @@ from supernet.errors import UserError
 from supernet.files import read_text, write_text
 from supernet.probes import exists, reaching
 from supernet.typed_yaml import from_mapping, read_yaml_mapping
+from supernet.units import parse_quantity
 from supernet.words import counted
 from training.config import RunConfig, config_to_mapping, write_config
 from training.run_folder import CONFIG, METRICS
@@ -78,7 +79,7 @@ class Trials:
         """Start a trial anew, or go on with it; one that is finished ends at once."""
         run = self._run_of(trial)
         if exists(run / CONFIG):
-            self.check_same(trial, run)
+            check_same(trial, self._folder)
             arguments = ["--resume", str(run), "--data.root", trial.config.data.root]
         else:
             arguments = ["--config", str(self._written(trial)), "--output", str(run), *self._network_of(trial)]
@@ -91,7 +92,7 @@ class Trials:
 
     def _written(self, trial: Trial) -> Path:
         """Write the configuration of a trial; return its file."""
-        config = self._folder / f"{trial.name}.yaml"
+        config = written(self._folder, trial)
         write_config(config, trial.config)
         return config
 
@@ -99,29 +100,15 @@ class Trials:
         """Write the network of a trial that trains a given one; return the options that name it."""
         if trial.network is None:
             return []
-        path = self._folder / f"{trial.name}.json"
+        path = _network_file(self._folder, trial)
         write_text(path, architecture_text(trial.network))
         return ["--fedavg.architecture", str(path)]
 
-    def check_same(self, trial: Trial, run: Path) -> None:
-        """Refuse to go on with a run that was not started with the settings of its trial; its images may have moved.
-
-        Raises:
-            UserError: naming the run.
-        """
-        config, network = (self._folder / f"{trial.name}.{ending}" for ending in ("yaml", "json"))
-        same = exists(config) and _asked(config) == _compared(trial.config)
-        if same and trial.network is not None:
-            same = exists(network) and read_architecture(network) == trial.network
-        if not same:
-            raise UserError(
-                f"{run} was trained with other settings than the study has now; restore them, or name another --output"
-            )
-
     def _report(self, trials: Sequence[Trial], finished: Sequence[Trial]) -> None:
         shares = [1.0 if trial in finished else share_done(self._run_of(trial)) for trial in trials]
+        percent = 100 * len(trials)
         self._listener.report(
-            f"{len(finished)} of {counted(len(trials), 'run')}", round(100 * sum(shares)), 100 * len(trials)
+            f"{len(finished)} of {counted(len(trials), 'run')}", round(percent * share_of_all(trials, shares)), percent
         )
 
     def _run_of(self, trial: Trial) -> Path:
@@ -150,6 +137,36 @@ class Trials:
                     process.wait()
 
 
+def written(folder: Path, trial: Trial) -> Path:
+    """Return the file of a trial's configuration, in the ``folder`` of all trials."""
+    return folder / f"{trial.name}.yaml"
+
+
+def check_same(trial: Trial, folder: Path) -> None:
+    """Refuse a run that was not started with the settings of its trial; its images may have moved.
+
+    Args:
+        trial: as the study has it now.
+        folder: of all trials.
+
+    Raises:
+        UserError: naming the run.
+    """
+    config, network = written(folder, trial), _network_file(folder, trial)
+    same = exists(config) and _asked(config) == _compared(trial.config)
+    if same and trial.network is not None:
+        same = exists(network) and read_architecture(network) == trial.network
+    if not same:
+        raise UserError(
+            f"{folder / trial.name} was trained with other settings than the study has now; restore them, or name "
+            "another --output"
+        )
+
+
+def _network_file(folder: Path, trial: Trial) -> Path:
+    return folder / f"{trial.name}.json"
+
+
 def _is_linear(trial: Trial) -> bool:
     return trial.yardstick is not None and trial.yardstick.kind == "linear"
 
@@ -157,6 +174,19 @@ def _is_linear(trial: Trial) -> bool:
 def share_done(run: Path) -> float:
     """Return the share of a run's training that is done, as its metrics say; 0 before its first round."""
     return last_share(run / METRICS)
+
+
+def share_of_all(trials: Sequence[Trial], shares: Sequence[float]) -> float:
+    """Return how much of all training is done, from 0 to 1, given the share of every trial.
+
+    A trial counts by its compute or, where the study gives none yet, its rounds; a linear model takes no time.
+    """
+    sizes = [0 if _is_linear(trial) else _size(trial.config) for trial in trials]
+    return sum(share * size for share, size in zip(shares, sizes, strict=True)) / max(1, sum(sizes))
+
+
+def _size(config: RunConfig) -> int:
+    return config.rounds if config.compute is None else parse_quantity(config.compute)
 
 
 def _asked(config: Path) -> dict[str, Any]:
