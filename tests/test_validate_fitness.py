@@ -9,7 +9,7 @@ import yaml
 from commands import check_refused, run_main
 from federation import finished_run
 from learned import drawn_terms
-from rankings import planted, write_accuracies
+from rankings import PLANTED, planted, write_accuracies
 from strategies import tiny_space
 
 import cache.cli
@@ -236,6 +236,20 @@ def test_a_learned_fitness_goes_into_scores_caches_and_runs(
     assert read_run_cache(trained, space).fitness == settings
     other = run_main(search.cli.main, capsys, "--space", "mobilenet-tiny", "--fitness", weights, "--flops-budget", "3M")
     assert "fitness.learned is of a space with the choices" in check_refused(other, "search-subnet")
+
+
+def test_a_fit_that_ranks_no_better_is_not_what_the_next_command_goes_on_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # The fitness before ranks them without a fault.
+    accuracies = write_accuracies(tmp_path / "perfect.jsonl", planted(tiny_space()))
+    before = tmp_path / "before.yaml"
+    before.write_text(yaml.safe_dump(settings_to_mapping(PLANTED)))
+    arguments = ("--accuracies", accuracies, "--space", "mobilenet-tiny", "--band-width", 0.99, "--fit")
+    done = run_main(main, capsys, *arguments, "--fitness", before, "--output", tmp_path / "out")
+    assert done.code == 0
+    assert "fitness.yaml ranks no better than the fitness before, which the next command goes on with" in done.out
+    assert done.err.endswith(f"next: build-cache --space mobilenet-tiny --fitness {before} --output cache.jsonl\n")
 
 
 def test_terms_are_learned_from_given_accuracies(

@@ -57,15 +57,18 @@ def budgets_of(value: object, where: str) -> list[int]:
 
 
 def seeds_of(value: object, where: str) -> list[int]:
-    """Return seeds of runs, each once.
+    """Return seeds of runs.
 
     Raises:
-        UserError: there are none, or one is no whole number of at least 0; it says where.
+        UserError: there are none, one is no whole number of at least 0, or one is there twice; it says where.
     """
     seeds = typed(value, tuple[int, ...], where)
     if not seeds or min(seeds) < 0:
         raise UserError(f"{where} is {list(seeds)}; it must list whole numbers of at least 0")
-    return list(dict.fromkeys(seeds))
+    twice = next((seed for seed in seeds if seeds.count(seed) > 1), None)
+    if twice is not None:
+        raise UserError(f"{where} has {twice} twice; a run with the same seed is the same run")
+    return list(seeds)
 
 
 def check_budgets(space_name: str, budgets: Sequence[int]) -> None:

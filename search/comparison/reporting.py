@@ -120,6 +120,8 @@ def _write_tables(study: Study, folder: Path, shown: Sequence[tuple[Trial, Outco
     plot_rows(folder / PLOT, study.name, found, yardsticks)
     title = f"{study.name}: test accuracy, {len(shown)} of {counted(len(study.trials), 'run')}"
     print_table(title, header(budgets), [cells(row) for row in found])
+    if study.kinds:
+        stderr.print("compute, bytes and rounds of a yardstick are those of its networks together, one for each budget")
     _print_differences(f"{study.name}: seed by seed", differences_header(budgets), apart)
     _print_differences(f"{study.name}: the price of sharing", differences_header(budgets, _PRICE_TITLE), price)
     prices = f", {folder / PRICE}" if price else ""

@@ -1,6 +1,7 @@
 """A study: methods to compare, what they share, and the seeds and budgets they are compared at."""
 
 import dataclasses
+import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -28,6 +29,13 @@ from training.unused_settings import read_only
 SHARED = ("space", "seed", "compute", "engine", "data", "partition", "clients", "output", "rounds")
 
 _FIELDS = ("name", "methods", "seeds", "budgets", "run")
+
+#: Settings of runs that a study gives otherwise, and how.
+_NOT_IN_RUN = {
+    "method": "the methods are listed in the field methods",
+    "seed": "seeds are listed in the field seeds",
+    "output": "runs lie in --output",
+}
 
 #: What a study may have besides.
 _OPTIONAL = ("reference", "yardsticks")
@@ -114,6 +122,9 @@ def read_study(path: Path, data_root: str | None = None) -> Study:
     if not isinstance(methods, dict) or not methods:
         raise UserError(f"{path}: methods must be a mapping of names to their own settings, e.g. cotrain: {{}}")
     base = dict(mapping_of(mapping["run"], f"{path}: run"))
+    for name, instead in _NOT_IN_RUN.items():
+        if name in base:
+            raise UserError(f"{path}: run.{name}: {instead}; leave it out")
     reference = typed(mapping.get("reference"), str | None, f"{path}: reference")
     if reference is not None and reference not in methods:
         raise UserError(f"{path}: reference is {reference!r}; it must be one of the methods: {', '.join(methods)}")
@@ -126,6 +137,8 @@ def read_study(path: Path, data_root: str | None = None) -> Study:
         base["data"] = {**mapping_of(base.get("data", {}), f"{path}: run.data"), "root": data_root}
     budgets = budgets_of(mapping["budgets"], f"{path}: budgets")
     kinds = read_kinds(mapping.get("yardsticks"), f"{path}: yardsticks")
+    # By itself first: a wrong setting of all methods is none of the first one's.
+    quiet_config(base, f"{path}: run")
     settings = {label: _own(path, label, own) for label, own in methods.items()}
     configs = {
         label: quiet_config({**merged(base, own), "seed": 0}, f"{path}: methods.{label}")
@@ -176,5 +189,7 @@ def _own(path: Path, label: str, own: object) -> dict[str, Any]:
             raise UserError(f"{where}.{name}: all methods of a study share {', '.join(SHARED)}; move it to run")
     known = get_args(MethodName)
     if "method" not in settings and label not in known:
-        raise UserError(f"{where}: say which method it is, e.g. method: {known[0]}; valid: {', '.join(known)}")
+        nearest = difflib.get_close_matches(label, known, n=1)
+        meant = f"did you mean {nearest[0]}? Else " if nearest else ""
+        raise UserError(f"{where}: {meant}say which method it is, e.g. method: {known[0]}; valid: {', '.join(known)}")
     return {"method": label, **settings}

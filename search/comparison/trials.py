@@ -106,10 +106,8 @@ class Trials:
 
     def _report(self, trials: Sequence[Trial], finished: Sequence[Trial]) -> None:
         shares = [1.0 if trial in finished else share_done(self._run_of(trial)) for trial in trials]
-        percent = 100 * len(trials)
-        self._listener.report(
-            f"{len(finished)} of {counted(len(trials), 'run')}", round(percent * share_of_all(trials, shares)), percent
-        )
+        words = f"{len(finished)} of {counted(len(trials), 'run')} finished, in percent"
+        self._listener.report(words, round(100 * share_of_all(trials, shares)), 100)
 
     def _run_of(self, trial: Trial) -> Path:
         return self._folder / trial.name

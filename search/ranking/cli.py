@@ -50,18 +50,21 @@ def _run(arguments: Sequence[str]) -> None:
     report: dict[str, Any] = {"space": sample.space.name, "fitness": settings_to_mapping(settings)}
     report |= ranking_to_json(sample, ranking)
     print_ranking(sample, ranking, f"{counted(len(sample), 'network')} of {sample.space.name}")
-    fitnesses = {"fitness": settings}
+    fitnesses, fitted = {"fitness": settings}, None
     _write_report(options, report)
     if options.fit:
 
         def keep(found: Mapping[str, Any]) -> None:
             _write_report(options, {**report, "fit": found})
 
-        fitnesses[FITTED] = fit_fitness(options, measured, settings, options.folder / FITNESS, keep)
+        fitted = fit_fitness(options, measured, settings, options.folder / FITNESS, keep)
+        fitnesses[FITTED] = fitted.settings
     plot_ranking(options.folder / PLOT, sample, fitnesses)
     say(f"report: {options.folder / REPORT}")
     say(f"plot: {options.folder / PLOT}")
-    next_step(_next(options, sample.bands))
+    if fitted is not None and fitted.ahead <= 0:
+        say(f"{options.folder / FITNESS} ranks no better than the fitness before, which the next command goes on with")
+    next_step(_next(options, sample.bands, better=fitted is not None and fitted.ahead > 0))
 
 
 def _given(options: Options) -> tuple[Measured, FitnessSettings]:
@@ -92,9 +95,9 @@ def _write_report(options: Options, report: Mapping[str, Any]) -> None:
     write_text(options.folder / REPORT, json.dumps(report, indent=2) + "\n")
 
 
-def _next(options: Options, bands: Sequence[Band]) -> str:
+def _next(options: Options, bands: Sequence[Band], *, better: bool) -> str:
     if options.fit:
-        weights = options.folder / FITNESS
+        weights = options.folder / FITNESS if better else options.fitness
         if options.run is None:
             given = {"space": options.space, "classes": options.classes}
             return command("build-cache", **given, fitness=weights, output="cache.jsonl")

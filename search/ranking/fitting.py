@@ -12,7 +12,7 @@ from search.ranking.fit import LeftOut, fit_weights, halves
 from search.ranking.found import Finding, Measure, find_networks, findings_to_json, print_findings
 from search.ranking.learning import Learned, learn_terms
 from search.ranking.options import Options
-from search.ranking.report import print_learned, print_ranking, print_weights, rank, ranking_to_json
+from search.ranking.report import Ranking, print_learned, print_ranking, print_weights, rank, ranking_to_json
 from search.ranking.sample import Sample
 from supernet.console import say
 from supernet.files import write_text
@@ -41,16 +41,26 @@ class Measured(NamedTuple):
     measure: Measure | None = None
 
 
-def fit_fitness(
-    options: Options, measured: Measured, before: FitnessSettings, path: Path, keep: Keep
-) -> FitnessSettings:
+class Fitted(NamedTuple):
+    """A fitness that was fitted.
+
+    Attributes:
+        settings: of it.
+        ahead: its τ within bands less that of the fitness before, on networks that it was not fitted to.
+    """
+
+    settings: FitnessSettings
+    ahead: float
+
+
+def fit_fitness(options: Options, measured: Measured, before: FitnessSettings, path: Path, keep: Keep) -> Fitted:
     """Fit a fitness, write it to ``path``, judge it by networks that it was not fitted to; ``keep`` what is found."""
     if options.learns:
         return _learned(options, measured, before, path, keep)
     return _weighed(options, measured.judged, before, path, keep)
 
 
-def _weighed(options: Options, sample: Sample, before: FitnessSettings, path: Path, keep: Keep) -> FitnessSettings:
+def _weighed(options: Options, sample: Sample, before: FitnessSettings, path: Path, keep: Keep) -> Fitted:
     """Fit weights to a part of a sample, and judge them by the rest."""
     with shown("fitting weights"):
         fit = fit_weights(sample, before, options.held_out, options.manner, options.seed)
@@ -66,13 +76,13 @@ def _weighed(options: Options, sample: Sample, before: FitnessSettings, path: Pa
             **_validated(fit.strength, fit.cross_validation),
             "fitted_networks": fit.fitted.tolist(),
             "held_out_networks": fit.held_out.tolist(),
-            "held_out": ranking,
+            "held_out": ranking_to_json(held_out, ranking),
         }
     )
-    return fit.settings
+    return Fitted(fit.settings, _ahead(ranking))
 
 
-def _learned(options: Options, measured: Measured, before: FitnessSettings, path: Path, keep: Keep) -> FitnessSettings:
+def _learned(options: Options, measured: Measured, before: FitnessSettings, path: Path, keep: Keep) -> Fitted:
     """Fit a term to every choice, judge them by other networks, and search with them."""
     fitted, held_out, learned = _apart(options, measured, before)
     print_learned(learned, len(fitted))
@@ -84,12 +94,12 @@ def _learned(options: Options, measured: Measured, before: FitnessSettings, path
         "factor": learned.factor,
         **_validated(learned.strength, learned.cross_validation),
         "fitted": len(fitted),
-        "held_out": ranking,
+        "held_out": ranking_to_json(held_out, ranking),
     }
     keep(report)
     if measured.measure is not None:
         keep({**report, "found": findings_to_json(_found(options, held_out, measured.measure, before, learned))})
-    return learned.settings
+    return Fitted(learned.settings, _ahead(ranking))
 
 
 def _apart(options: Options, measured: Measured, before: FitnessSettings) -> tuple[Sample, Sample, Learned]:
@@ -104,12 +114,16 @@ def _apart(options: Options, measured: Measured, before: FitnessSettings) -> tup
     return fitted, measured.judged.take(out), learned
 
 
-def _judged(options: Options, held_out: Sample, before: FitnessSettings, after: FitnessSettings) -> dict[str, Any]:
+def _judged(options: Options, held_out: Sample, before: FitnessSettings, after: FitnessSettings) -> Ranking:
     """Print and return how both forms rank networks that were not fitted to."""
     ranking = rank(held_out, after, options.seed, other=before)
     title = f"the {counted(len(held_out), 'network')} held out of the fit"
     print_ranking(held_out, ranking, title, {"fitness": FITTED, "before": BEFORE})
-    return ranking_to_json(held_out, ranking)
+    return ranking
+
+
+def _ahead(ranking: Ranking) -> float:
+    return ranking.leads["before"].value
 
 
 def _found(
