@@ -24,7 +24,7 @@ _FINE: dict[str, Any] = {"smooth": {"client": {"label_smoothing": 0.1}}}
 
 
 def test_a_file_has_defaults_for_what_it_leaves_out(tmp_path: Path) -> None:
-    found = read_levers(tmp_path, seeds=[3, 3, 1])
+    found = read_levers(tmp_path, seeds=[3, 1])
     assert (found.name, list(found.settings), list(found.levers)) == ("tiny", ["equal"], ["slow", "smooth"])
     assert (found.seeds, found.budgets) == ([3, 1], list(BUDGETS))
     assert (found.together, found.probe, found.keep) == (True, 0.2, 0.5)

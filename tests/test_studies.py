@@ -6,6 +6,7 @@ import pytest
 
 from cache.file import read_cache
 from search.comparison.study import read_study
+from search.recipes.reading import read_ablation
 from supernet.space import load_space
 from training.capabilities import capabilities
 from training.curriculum import runnable_entries
@@ -30,6 +31,14 @@ def test_every_study_reads_all_that_it_says_and_has_a_cache_that_fits(name: str)
         entries = read_cache(Path(config.cache), space).entries
         runnable_entries(entries, capabilities(config.clients, space, 0), config.client.batch)
         assert entries[0].macs <= study.budgets[0]
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in (_ROOT / "studies" / "levers").glob("*.yaml")))
+def test_every_file_of_levers_can_be_tried(name: str) -> None:
+    ablation = read_ablation(Path("studies/levers") / name)
+    assert ablation.name == Path(name).stem
+    assert set(ablation.settings) == {"equal", "unequal"}
+    assert (len(ablation.seeds), ablation.together) == (3, name != "without.yaml")
 
 
 def test_deepfednas_is_trained_as_published() -> None:
