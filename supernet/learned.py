@@ -48,8 +48,8 @@ def check_learned(terms: LearnedTerms, space: "SearchSpace") -> None:
     """
     if terms.space != space.choices_digest:
         raise SpaceError(
-            f"fitness.learned is of a space with the choices {terms.space[:40]!r}, not of {space.name}, whose choices "
-            f"are {space.choices_digest!r}; fit one to a run of this space with validate-fitness --fit --form blocks"
+            f"fitness.learned was fitted to another space than {space.name} (choices {terms.space[:40]!r}, not "
+            f"{space.choices_digest!r}); fit one to a run of this space with validate-fitness --fit --form blocks"
         )
     for name, sizes in _sizes(space).items():
         _check_shape(f"fitness.learned.{name}", getattr(terms, name), sizes)

@@ -81,7 +81,7 @@ def test_terms_of_another_space_are_refused_in_one_line(tmp_path: Path) -> None:
     path = tmp_path / "fitness.yaml"
     path.write_text(yaml.safe_dump(settings_to_mapping(_learned(other))))
     with pytest.raises(
-        UserError, match=r"fitness\.yaml: fitness\.learned is of a space .*, not of mobilenet-tiny"
+        UserError, match=r"fitness\.yaml: fitness\.learned was fitted to another space than mobilenet-tiny"
     ) as caught:
         load_settings(str(path), space)
     assert "\n" not in str(caught.value)
@@ -104,7 +104,7 @@ def test_terms_of_another_space_are_refused_in_one_line(tmp_path: Path) -> None:
         ({"resolutions": ["high"]}, r"resolutions\[0\] is high; it must be a number"),
         ({"blocks": None}, r"blocks is empty"),
         ({"bloks": []}, r"no field 'learned\.bloks'; did you mean 'learned\.blocks'"),
-        ({"space": 12}, r"is of a space with the choices '12'"),
+        ({"space": 12}, r"was fitted to another space than .* \(choices '12'"),
     ],
 )
 def test_damaged_terms_are_a_one_line_error_that_names_the_field(

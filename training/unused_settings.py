@@ -39,7 +39,8 @@ def _mixes(config: RunConfig) -> bool:
 
 _DRAWING = Condition(
     lambda config: config.method == "deepfednas" and config.clients.per_round != 2,
-    "by method deepfednas with clients.per_round other than 2, which leave nothing to draw",
+    "by method deepfednas with more or less than 2 clients a round, as one of 2 has the largest network and one the "
+    "smallest",
 )
 _WEIGHING = Condition(
     lambda config: config.method in ("deepfednas", "superfednas") and config.clients.per_round > 1,

@@ -116,7 +116,9 @@ def _list_folder(root: Path, split: Split, download: bool, listener: Listener) -
         raise DataError("an image folder cannot be downloaded; drop --data.download and set --data.root")
     train, test, own = root / "train", root / "test", _own_validation(root)
     if split == "test" and is_there(train) and not is_there(test):
-        raise DataError(f"there is no folder {test}, and test images were asked for; without them leave out --test")
+        raise DataError(
+            f"there is no folder {test}, and test images were asked for; name the right folder, or do without them"
+        )
     # A difference between training and test images is told before anything is trained.
     others = [own] if own is not None else []
     # An empty folder of test images is none, until they are asked for.
