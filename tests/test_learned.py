@@ -88,7 +88,7 @@ def test_terms_of_another_space_are_refused_in_one_line(tmp_path: Path) -> None:
     assert "validate-fitness --fit --form blocks" in str(caught.value)
     # Of as many choices, but other ones.
     kernels = dataclasses.replace(space, kernels=tuple(kernel + 2 for kernel in space.kernels))
-    with pytest.raises(SpaceError, match="is of a space"):
+    with pytest.raises(SpaceError, match="was fitted to another space"):
         score(kernels, np.zeros(2), _learned(space))
 
 
