@@ -26,12 +26,13 @@ class FedParetoConfig:
         power_first: p of the first round, whose clients draw entries in proportion to MACs^−p.
         power_last: p of the last round; between them it is a line. 1 gives all entries the
             same compute, 0 draws all alike, and below 0 the large ones are drawn most.
-        nested_start: begin with a supernet all of whose networks compute what the smallest does.
+        nested_start: begin with a supernet in which what only larger networks have adds nothing yet, so that all
+            compute what the smallest does; when left out, where some client cannot run the cache's largest network.
     """
 
     power_first: float = 4.0
     power_last: float = -1.0
-    nested_start: bool = True
+    nested_start: bool | None = None
 
     def __post_init__(self) -> None:
         for name in ("power_first", "power_last"):
