@@ -22,8 +22,9 @@ def nested_start(space: SearchSpace, tensors: Tensors) -> Tensors:
     that begin as the identity those of Goyal et al. (2017, section 5.1).
 
     All networks of one resolution then compute the same, except where a larger one has a layer that the smallest
-    lacks inside a block of both (expand ratio 1, a shortcut that depends on widths), and with group norms, whose groups
-    hold channels of both.
+    lacks inside a block of both (expand ratio 1, a shortcut that depends on widths), with group norms, whose groups
+    hold channels of both, and where blocks beyond the least depth end in a ReLU (``branch_activation``): those stay as
+    they were drawn.
     """
     ends = set(_ends_of_extra_blocks(space))
     kept = slices(space, _smallest_with_all_blocks(space))
@@ -54,4 +55,7 @@ def _ends_of_extra_blocks(space: SearchSpace) -> Iterator[str]:
     for stage in range(len(space.stages)):
         for block in range(min(space.depths), space.max_depth):
             layer = last[f"stages.{stage}.{block}"]
+            if layer.activation == "relu":
+                # Of zeros a ReLU has no gradient: the block would stay at zero for good.
+                continue
             yield f"{layer.name}.norm.weight" if layer.norm else f"{layer.name}.conv.weight"

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -258,7 +259,7 @@ def test_methods_are_subtracted_seed_by_seed() -> None:
     assert found == [Difference("a", "b", 2, expected)]
     lines = differences_markdown(found, [100, 200, 300]).splitlines()
     assert lines[0] == "| difference in points | seeds | at 100 MACs | at 200 MACs | at 300 MACs |"
-    assert lines[2] == "| a − b | 2 | +37.50 ± 17.68 | +25.00 | – |"
+    assert lines[2] == "| a − b | 2 | +37.50 ± 17.68 | +25.00 (1 of 2) | – |"
 
 
 def test_an_outcome_is_read_back_and_a_damaged_one_named(tmp_path: Path) -> None:
@@ -357,6 +358,23 @@ def test_a_trial_of_other_settings_is_refused(finished: Finished, tmp_path: Path
     assert done.returncode == 2
     assert "was trained with other settings than the study has now" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_runs_are_measured_again_for_a_budget_that_was_added(finished: Finished, tmp_path: Path) -> None:
+    path, done_before, _ = finished
+    study, output = yaml.safe_load(path.read_text()), Path(shutil.copytree(done_before, tmp_path / "out"))
+    study["budgets"] = [*study["budgets"], "90k"]
+    more = tmp_path / "more.yaml"
+    more.write_text(yaml.safe_dump(study, sort_keys=False))
+    (output / "price.csv").write_text("of a study with yardsticks")
+    rounds = (output / "runs" / "cotrain-seed0" / METRICS).read_text()
+    done = _compare("--config", more, "--output", output)
+    assert done.returncode == 0, done.stderr
+    for label in ("deepfednas", "cotrain"):
+        budgets = [network.budget for network in read_outcome(output / "results" / f"{label}-seed0.json").networks]
+        assert budgets == sorted([*_BUDGETS, 90_000])
+    assert (output / "runs" / "cotrain-seed0" / METRICS).read_text() == rounds
+    assert not (output / "price.csv").exists()
 
 
 def test_results_of_other_settings_are_refused_too(finished: Finished, tmp_path: Path) -> None:

@@ -63,6 +63,14 @@ def test_a_file_has_defaults_for_what_it_leaves_out(tmp_path: Path) -> None:
         ({"base": {"cotrain": {"distillation": 0.1}}}, r"the base in setting equal: cotrain\.distillation is 0\.1"),
         ({"base": {"method": "fedavg"}}, r"the base in setting equal: method fedavg trains one network"),
         ({"base": {"engine": "flower"}}, r"the base in setting equal: engine is flower; recipes are compared in sim"),
+        (
+            {"base": {"fitness": "no.yaml"}},
+            r"the base in setting equal: cache is|the base in setting equal: fitness is",
+        ),
+        (
+            {"levers": {**_FINE, "other": {"cache": "no.jsonl"}}},
+            r"levers\.other in setting equal: cache is no\.jsonl, which is no file; paths count",
+        ),
         ({"seeds": []}, r"seeds is \[\]; it must list whole numbers of at least 0"),
         ({"seeds": [-1]}, r"seeds is \[-1\]"),
         ({"budgets": []}, r"budgets is empty"),

@@ -12,12 +12,16 @@ import pytest
 from federation import MICRO
 from simulation import largest, smallest
 
+from search.comparison.differences import differences, differences_cells
 from search.comparison.outcome import read_outcome
 from search.comparison.study import read_study
+from search.comparison.summary import cells, rows
 from search.comparison.yardsticks import Yardstick, row_label, rows_of, yardsticks_of
 from studies import BUDGETS, measured, outcome_of, read_tiny, tiny_study, write_study
 from supernet.errors import UserError
+from training.data.sources import list_images
 from training.run_folder import METRICS, read_split
+from training.run_images import shares
 from training.unused_settings import refuse_unread
 
 _ALL = ("alone", "share", "central", "linear")
@@ -60,6 +64,10 @@ def test_budgets_that_four_digits_cannot_tell_apart_have_names_of_their_own() ->
         ({"yardsticks": []}, r"yardsticks is empty; give true for all, or some of: alone"),
         ({"yardsticks": {"alone": True}}, r"yardsticks is a mapping of fields; it must be a list"),
         ({"yardsticks": 7}, r"yardsticks has '7'"),
+        (
+            {"yardsticks": ["share", "alone"], "budgets": ["60k"]},
+            r"yardsticks alone and share are the same where there is one budget; name one of them",
+        ),
         (
             {"yardsticks": True, "methods": {"fedavg-60K-share": {"method": "cotrain"}}},
             r"methods\.fedavg-60K-share is called what a yardstick is; give the method another name",
@@ -108,6 +116,26 @@ def test_yardsticks_take_the_common_settings_that_fedavg_reads_and_no_others(tmp
     assert (central.clients.data, central.clients.count, central.clients.per_round) == ("pooled", 6, 1)
     assert (central.clients.max_macs, central.server.momentum, central.client.epochs) == ((), 0.0, 1)
     assert dataclasses.replace(central, clients=alone.clients, server=alone.server, client=alone.client) == alone
+    # The loss of the supernets.
+    adjustments = {each.kind: config.client.logit_adjustment for each, config in found.items()}
+    assert adjustments == {"alone": 1.0, "share": 1.0, "central": None, "linear": None}
+
+
+def test_yardsticks_adjust_logits_as_the_study_says(tmp_path: Path) -> None:
+    run = tiny_study(tmp_path)["run"]["client"] | {"logit_adjustment": 0.5}
+    study = read_tiny(tmp_path, {"client": run}, yardsticks=["alone"])
+    assert {trial.config.client.logit_adjustment for trial in study.trials if trial.yardstick} == {0.5}
+
+
+def test_in_one_place_are_all_images_that_clients_have_by_their_strength(tmp_path: Path) -> None:
+    """Plain Dirichlet draws of so many clients would leave some of them without a batch."""
+    run = {"clients": {"count": 60, "per_round": 3, "max_macs": ["60k", "1M"], "data": "proportional"}}
+    study = read_tiny(tmp_path, run, yardsticks=["central"])
+    central = next(trial.config for trial in study.trials if trial.yardstick)
+    listing = list_images("digits", "", "train", download=False)
+    clients = shares(central, listing).clients
+    assert len(clients) == 1
+    assert len(clients[0]) == len(listing) - len(shares(central, listing).validation)
 
 
 def test_after_a_reference_yardsticks_have_their_part_of_what_it_computed(tmp_path: Path) -> None:
@@ -141,6 +169,17 @@ def test_the_runs_of_a_kind_become_one_row_a_seed() -> None:
     assert (whole.compute, whole.rounds, whole.bytes_up, whole.bytes_down, whole.seconds) == (110, 14, 4000, 6000, 8.0)
     assert (part.seed, part.networks, part.compute) == (3, [large], 1)
     assert [(each.budget, each.test_accuracy) for each in flat.networks] == [(BUDGETS[0], 0.5), (BUDGETS[1], 0.5)]
+
+
+def test_a_seed_of_which_runs_are_missing_is_told_and_lowers_no_mean() -> None:
+    small, large = measured(BUDGETS[0], 0.25, smallest()), measured(BUDGETS[1], 0.75, largest())
+    whole, part = outcome_of("fedavg-alone", 0, [small, large], 200), outcome_of("fedavg-alone", 1, [large], 100)
+    (row,) = rows(["fedavg-alone"], BUDGETS, [whole, part])
+    assert (row.seeds, row.compute) == (2, 200)
+    assert cells(row)[2:4] == ["25.00 % (1 of 2)", "75.00 ± 0.00 %"]
+    other = [dataclasses.replace(each, label="x") for each in (whole, part)]
+    (apart,) = differences(["x", "fedavg-alone"], BUDGETS, [whole, part, *other])
+    assert differences_cells(apart)[2:] == ["+0.00 (1 of 2)", "+0.00 ± 0.00"]
 
 
 def _compare(*arguments: object) -> "subprocess.CompletedProcess[str]":

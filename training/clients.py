@@ -15,6 +15,10 @@ MacsDistribution = Literal["listed", "tiers", "uniform", "zipf", "zipf-ranks"]
 DataAmounts = Literal["independent", "matched", "proportional", "pooled"]
 
 
+#: Of Zipf's s: beyond it all clients have one limit.
+_LARGEST_EXPONENT = 10.0
+
+
 @dataclasses.dataclass(frozen=True)
 class ClientsConfig:
     """The federation.
@@ -69,6 +73,11 @@ class ClientsConfig:
             )
         if not self.gamma >= 0:
             raise UserError(f"clients.gamma is {self.gamma}; it must not be negative (0 for equal amounts)")
+        if not abs(self.macs_exponent) <= _LARGEST_EXPONENT:
+            raise UserError(
+                f"clients.macs_exponent is {self.macs_exponent}; it must be from -{_LARGEST_EXPONENT:g} to "
+                f"{_LARGEST_EXPONENT:g}"
+            )
         for text in (*self.max_macs, *self.max_memory, *([self.macs_cap] if self.macs_cap else [])):
             parse_quantity(text)
         for text in self.max_latency:

@@ -144,8 +144,10 @@ class ClientConfig:
         for name in ("weight_decay", "clip"):
             if not getattr(self, name) >= 0:
                 raise UserError(f"client.{name} is {getattr(self, name)}; it must not be negative")
-        if not 0 <= self.adjustment < math.inf:
-            raise UserError(f"client.logit_adjustment is {self.logit_adjustment}; it must not be negative")
+        if not 0 <= self.adjustment <= _LARGEST_ADJUSTMENT:
+            raise UserError(
+                f"client.logit_adjustment is {self.logit_adjustment}; it must be from 0 to {_LARGEST_ADJUSTMENT:g}"
+            )
         if self.decay_all and not self.weight_decay:
             raise UserError("client.decay_all is true and client.weight_decay 0, which decays nothing; leave one out")
 
@@ -159,6 +161,9 @@ class ClientConfig:
         """The adjustment τ of logits."""
         return 0.0 if self.logit_adjustment is None else self.logit_adjustment
 
+
+#: Of τ: beyond it the shift of logits is all there is to a loss.
+_LARGEST_ADJUSTMENT = 10.0
 
 #: Of a server's rate: beyond it nothing has been seen to train.
 _LARGEST_SERVER_RATE = 10.0

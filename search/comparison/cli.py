@@ -8,7 +8,7 @@ from cache.progress import shown
 from search.comparison.fields import check_budgets
 from search.comparison.going_on import check_jobs, told_to_go_on
 from search.comparison.outcome import read_outcome, write_outcome
-from search.comparison.reporting import PAGE, PLOT, PRICE, TABLE, outcome_path, report
+from search.comparison.reporting import PAGE, PLOT, PRICE, TABLE, is_measured, outcome_path, report
 from search.comparison.study import Study, Trial, read_study
 from supernet.command_line import options_parser
 from supernet.console import next_step, run_command, stderr
@@ -95,16 +95,16 @@ def _run_trials(study: Study, folder: Path, jobs: int) -> None:
 
     first = [trial for trial in study.trials if trial.label == study.reference]
     others = [trial for trial in study.trials if trial.label != study.reference]
-    if not all(exists(outcome_path(folder, trial)) for trial in study.trials):
+    if not all(is_measured(study, folder, trial) for trial in study.trials):
         _check_test_images(study)
     with shown("searching") as listener:
         # Before anything is trained: a budget without a network ends the study here.
-        found = with_networks([trial for trial in others if not exists(outcome_path(folder, trial))], listener)
+        found = with_networks([trial for trial in others if not is_measured(study, folder, trial)], listener)
     with shown("training") as listener:
         trials = Trials(folder / "runs", jobs, listener)
         for everything, stage in ((first, first), (others, found)):
             _check_finished(study, folder, everything)
-            waiting = [trial for trial in stage if not exists(outcome_path(folder, trial))]
+            waiting = [trial for trial in stage if not is_measured(study, folder, trial)]
             limited = [_with_compute(study, folder, trial) for trial in waiting]
             for trial, run in trials.run(limited):
                 write_outcome(outcome_path(folder, trial), measure(trial, run, study.budgets))

@@ -1,4 +1,4 @@
-"""How far methods of a study are apart: seed by seed, as both have the same images, clients and initial weights."""
+"""How far methods of a study are apart: seed by seed, as both have the same images, clients and initial draw."""
 
 import csv
 import dataclasses
@@ -86,7 +86,7 @@ def differences_cells(difference: Difference) -> list[str]:
     return [
         f"{difference.label} − {difference.other}",
         str(difference.seeds),
-        *("–" if found is None else found.in_points("+") for found in difference.accuracies),
+        *("–" if found is None else found.cell(difference.seeds, sign="+") for found in difference.accuracies),
     ]
 
 

@@ -27,7 +27,7 @@ def measure(trial: Trial, folder: Path, budgets: Sequence[int]) -> Outcome:
     """
     kind = None if trial.yardstick is None else trial.yardstick.kind
     if kind == "linear":
-        return _linear(trial, read_linear(folder))
+        return _linear(trial, read_linear(folder), budgets)
     space = read_space(folder)
     run = open_run(folder, space, "newest", None, test=True)
     state = run.checkpoint.state
@@ -48,14 +48,15 @@ def measure(trial: Trial, folder: Path, budgets: Sequence[int]) -> Outcome:
         _seconds(folder, state.round),
         networks,
         machine(),
+        tuple(budgets),
     )
 
 
-def _linear(trial: Trial, result: LinearResult) -> Outcome:
+def _linear(trial: Trial, result: LinearResult, budgets: Sequence[int]) -> Outcome:
     """Return the outcome of a linear model, which is one and the same at every budget."""
     accuracies = result.validation_accuracy, result.test_accuracy
     network = Measured(result.macs, result.macs, result.params, *accuracies, 0.0, None)
-    return Outcome(trial.label, trial.seed, 0, 0, 0, 0, result.seconds, [network], machine())
+    return Outcome(trial.label, trial.seed, 0, 0, 0, 0, result.seconds, [network], machine(), tuple(budgets))
 
 
 def _seconds(folder: Path, rounds: int) -> float:

@@ -48,6 +48,7 @@ class Outcome:
         seconds: of its rounds, without evaluations.
         networks: by ascending budget; none where the method gives none.
         machine: where it ran.
+        budgets: of the study, or of the yardstick; none in results of older programs.
     """
 
     label: str
@@ -59,6 +60,7 @@ class Outcome:
     seconds: float
     networks: Sequence[Measured]
     machine: str
+    budgets: Sequence[int] = ()
 
 
 def write_outcome(path: Path, outcome: Outcome) -> None:
@@ -88,6 +90,7 @@ def read_outcome(path: Path) -> Outcome:
             seconds=fields.number("seconds", 0),
             networks=[_measured(network) for network in fields.each("networks")],
             machine=fields.text("machine"),
+            budgets=fields.wholes("budgets") if fields.has("budgets") else (),
         )
     except UserError as error:
         raise UserError(f"{path} is damaged; remove it, and the trial is measured again ({error})") from error

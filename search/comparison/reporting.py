@@ -57,6 +57,16 @@ def report(study: Study, folder: Path) -> int:
     return sum(len(judgement.refused) for judgement in judgements)
 
 
+def is_measured(study: Study, folder: Path, trial: Trial) -> bool:
+    """Return whether a trial has a result, for the budgets that the study has now."""
+    path = outcome_path(folder, trial)
+    if not exists(path):
+        return False
+    budgets = read_outcome(path).budgets
+    # A yardstick's network is of its own budget, whatever others there are.
+    return trial.yardstick is not None or not budgets or list(budgets) == list(study.budgets)
+
+
 def _outcome(path: Path, trial: Trial) -> Outcome:
     """Return the outcome of a trial, and refuse that of another one."""
     outcome = read_outcome(path)
@@ -117,6 +127,8 @@ def _write_tables(study: Study, folder: Path, shown: Sequence[tuple[Trial, Outco
     write_text(folder / PAGE, "\n".join(pages))
     if price:
         write_text(folder / PRICE, differences_csv(price, budgets))
+    else:
+        (folder / PRICE).unlink(missing_ok=True)
     plot_rows(folder / PLOT, study.name, found, yardsticks)
     title = f"{study.name}: test accuracy, {len(shown)} of {counted(len(study.trials), 'run')}"
     print_table(title, header(budgets), [cells(row) for row in found])

@@ -137,6 +137,8 @@ def read_study(path: Path, data_root: str | None = None) -> Study:
         base["data"] = {**mapping_of(base.get("data", {}), f"{path}: run.data"), "root": data_root}
     budgets = budgets_of(mapping["budgets"], f"{path}: budgets")
     kinds = read_kinds(mapping.get("yardsticks"), f"{path}: yardsticks")
+    if len(budgets) == 1 and {"alone", "share"} <= set(kinds):
+        raise UserError(f"{path}: yardsticks alone and share are the same where there is one budget; name one of them")
     # By itself first: a wrong setting of all methods is none of the first one's.
     quiet_config(base, f"{path}: run")
     settings = {label: _own(path, label, own) for label, own in methods.items()}

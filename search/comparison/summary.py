@@ -36,6 +36,11 @@ class Spread:
         deviation = f" ± {100 * self.deviation:.2f}" if self.count > 1 else ""
         return f"{100 * self.mean:{sign}.2f}{deviation}"
 
+    def cell(self, seeds: int, *, sign: Literal["", "+"] = "", unit: str = "") -> str:
+        """Return ``in_points`` for a row of so many ``seeds``; it says how many these are where some have none."""
+        missing = "" if self.count == seeds else f" ({self.count} of {seeds})"
+        return f"{self.in_points(sign)}{unit}{missing}"
+
 
 @dataclasses.dataclass(frozen=True)
 class Served:
@@ -59,7 +64,7 @@ class Row:
         seeds: how many.
         accuracies: on the test images by budget; None where it has no network.
         macs: mean MACs of its networks by budget; None likewise.
-        bytes_up: that clients have sent, mean over seeds.
+        bytes_up: that clients have sent, mean over the seeds with most networks, as all that follows.
         bytes_down: that they were sent.
         compute: MACs of their forward passes.
         rounds: of training.
@@ -98,9 +103,12 @@ def rows(
 def _row(label: str, budgets: Sequence[int], found: Sequence[Outcome], served: ServedClients) -> Row:
     clients = [served[key] for outcome in found if (key := (label, outcome.seed)) in served]
     at = [_networks(found, budget) for budget in budgets]
+    # A yardstick's seed of which runs are missing has computed, and sent, less than the others.
+    most = max(len(outcome.networks) for outcome in found)
+    whole = [outcome for outcome in found if len(outcome.networks) == most]
 
     def mean(name: str) -> float:
-        return statistics.fmean(getattr(outcome, name) for outcome in found)
+        return statistics.fmean(getattr(outcome, name) for outcome in whole)
 
     return Row(
         label,
@@ -141,7 +149,7 @@ def cells(row: Row) -> list[str]:
     return [
         row.label,
         str(row.seeds),
-        *("–" if found is None else f"{found.in_points()} %" for found in row.accuracies),
+        *("–" if found is None else found.cell(row.seeds, unit=" %") for found in row.accuracies),
         _clients_words(row),
         format_bytes(row.bytes_up) if row.bytes_up else "–",
         f"{format_quantity(row.compute)} MACs" if row.compute else "–",

@@ -14,6 +14,8 @@ from supernet.typed_values import typed
 from supernet.units import format_quantity, parse_quantity
 from training.clients import ClientsConfig
 from training.config import RunConfig, ServerConfig
+from training.methods.defaults import adjustment_of, with_adjustment
+from training.partition import PartitionConfig
 from training.unused_settings import read_only
 
 Kind = Literal["alone", "share", "central", "linear"]
@@ -104,6 +106,9 @@ def yardstick_config(config: RunConfig, yardstick: Yardstick, shares: int) -> Ru
     """
     if yardstick.kind == "central":
         config = _pooled(config)
+    if yardstick.kind in PRICED and config.client.logit_adjustment is None:
+        # What a supernet is compared with has its loss: the price is that of sharing alone.
+        config = with_adjustment(config, adjustment_of("fedpareto"))
     return read_only(with_compute(config, yardstick, shares, config.compute))
 
 
@@ -119,8 +124,11 @@ def _pooled(config: RunConfig) -> RunConfig:
 
     A round is a pass over all images, so that the rate falls as smoothly as they allow.
     """
+    # Shares of all images, by clients' strength, are all images.
+    whole = config.clients.data == "proportional"
     return dataclasses.replace(
         config,
+        partition=PartitionConfig(scheme="iid") if whole else config.partition,
         clients=ClientsConfig(count=config.clients.count, per_round=1, data="pooled"),
         client=dataclasses.replace(config.client, epochs=1),
         server=ServerConfig(),

@@ -94,7 +94,7 @@ class Options:
 
     @property
     def searched(self) -> list[int] | None:
-        """The budgets of MACs that are searched; None where they are the bands'.
+        """The budgets of MACs that are searched, ascending; None where they are the bands'.
 
         Raises:
             UserError: one is no number of MACs.
@@ -102,7 +102,7 @@ class Options:
         if self.budgets is None:
             return None
         with named("--budgets"):
-            return [parse_quantity(text.strip()) for text in self.budgets.split(",")]
+            return sorted({parse_quantity(text.strip()) for text in self.budgets.split(",")})
 
     @property
     def folder(self) -> Path:

@@ -2,10 +2,12 @@
 
 import itertools
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 from search.recipes.ablation import BASE, TOGETHER, Ablation, Recipe, place
 from supernet.errors import UserError
+from supernet.probes import is_file
 from training.config import SINGLE_METHODS, RunConfig, by_full_name
 from training.methods.coincidence import normal_form
 from training.unused_settings import unread, unread_words
@@ -62,6 +64,10 @@ def _check_recipe(ablation: Ablation, setting: str, recipe: Recipe, config: RunC
     where = f"{ablation.path}: {place(recipe)} in setting {setting}"
     if config.method in SINGLE_METHODS:
         raise UserError(f"{where}: method {config.method} trains one network; recipes are compared of supernets")
+    for name in ("cache", "fitness"):
+        path = getattr(config, name)
+        if path is not None and not is_file(Path(path)):
+            raise UserError(f"{where}: {name} is {path}, which is no file; paths count from the working folder")
     if config.engine != "in-process":
         raise UserError(f"{where}: engine is {config.engine}; recipes are compared in simulations, engine: in-process")
     given = [ablation.levers[lever] for lever in recipe.levers] or [base]

@@ -10,9 +10,18 @@ from training.methods.settings import MethodName
 _ADJUSTMENTS: Mapping[MethodName, float] = {"fedpareto": 1.0}
 
 
+def adjustment_of(method: MethodName) -> float:
+    """Return τ of a method that is not told how much to adjust logits."""
+    return _ADJUSTMENTS.get(method, 0.0)
+
+
 def with_method_defaults(config: RunConfig) -> RunConfig:
     """Return ``config`` with the method's own adjustment of logits where none was chosen."""
     if config.client.logit_adjustment is not None:
         return config
-    own = _ADJUSTMENTS.get(config.method, 0.0)
-    return dataclasses.replace(config, client=dataclasses.replace(config.client, logit_adjustment=own))
+    return with_adjustment(config, adjustment_of(config.method))
+
+
+def with_adjustment(config: RunConfig, adjustment: float) -> RunConfig:
+    """Return ``config`` with this adjustment of logits."""
+    return dataclasses.replace(config, client=dataclasses.replace(config.client, logit_adjustment=adjustment))

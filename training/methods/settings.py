@@ -24,7 +24,7 @@ class FedParetoConfig:
 
     Attributes:
         power_first: p of the first round, whose clients draw entries in proportion to MACs^−p.
-        power_last: p of the last round; between them it is a line. 1 gives all entries the
+        power_last: p that the last rounds come up to; between them it is a line. 1 gives all entries the
             same compute, 0 draws all alike, and below 0 the large ones are drawn most.
         nested_start: begin with a supernet in which what only larger networks have adds nothing yet, so that all
             compute what the smallest does; when left out, where some client cannot run the cache's largest network.
