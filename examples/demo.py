@@ -94,10 +94,10 @@ def compute_of(run: Path) -> int:
 
 
 def train_alone(output: Path, cache: Path, budget: str, compute: int) -> dict[str, Any]:
-    """Train the network found for a budget by itself; return its report."""
+    """Train the network found for a budget by itself, with the supernet's loss; return its report."""
     found, run = output / f"subnet-{budget}" / "architecture.json", output / f"alone-{budget}"
     run_command("train-supernet", *FEDERATION, "--cache", str(cache), "--output", str(run), "--method", "fedavg",
-                "--fedavg.architecture", str(found), "--compute", str(compute),
+                "--fedavg.architecture", str(found), "--compute", str(compute), "--client.logit-adjustment", "1",
                 "--evaluation.every", "1000")  # fmt: skip
     text = run_command("search-subnet", "--run", str(run), "--architecture", str(found), "--test",
                        "--output", str(run / "subnet"), "--json", capture=True)  # fmt: skip
