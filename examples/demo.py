@@ -25,7 +25,7 @@ from training.run_folder import read_run_config
 SPACE = "mobilenet-tiny"
 BUDGETS = ("1M", "4M")
 CLIENTS = 10
-ROUNDS = 140
+ROUNDS = 120
 
 #: What all trainings share: the images, the clients and the local training.
 FEDERATION = (

@@ -3,8 +3,7 @@
 A round of small networks costs little, and what they learn lies inside the large ones: their slices are prefixes. So
 most draws of a run's beginning are small, and at its end most are large. The clients of a round draw from different
 parts of the distribution (stratified sampling), so that nearly every round has small and large ones. The
-supernet of unequal clients begins as its smallest network: what only larger ones have adds nothing until it has learned
-to.
+supernet begins as its smallest network: what only larger ones have adds nothing until it has learned to.
 Which of this gained how much is in ``docs/recipe.md``.
 """
 
@@ -47,15 +46,8 @@ class FedPareto(WholeSupernet):
         return self._ground.config.server.weight_by_examples
 
     def start(self, drawn: Tensors) -> Tensors:
-        """Return the tensors, with zeros where only larger networks than the smallest read them if asked for."""
-        return nested_start(self._ground.space, drawn) if self._nested else drawn
-
-    @property
-    def _nested(self) -> bool:
-        given = self._ground.config.fedpareto.nested_start
-        # What few clients can run learns slowly, and what is still random in a large network makes it worse.
-        unequal = any(len(entries) < len(self._ground.entries) for entries in self._runnable)
-        return unequal if given is None else given
+        """Return the tensors, with zeros where only larger networks than the smallest read them."""
+        return nested_start(self._ground.space, drawn) if self._ground.config.fedpareto.nested_start else drawn
 
     def assign(self, state: RunState, available: Sequence[int]) -> RoundPlan:
         """Return the plan of the round after ``state``."""

@@ -27,12 +27,12 @@ class FedParetoConfig:
         power_last: p that the last rounds come up to; between them it is a line. 1 gives all entries the
             same compute, 0 draws all alike, and below 0 the large ones are drawn most.
         nested_start: begin with a supernet in which what only larger networks have adds nothing yet, so that all
-            compute what the smallest does; when left out, where some client cannot run the cache's largest network.
+            compute what the smallest does.
     """
 
     power_first: float = 4.0
     power_last: float = -1.0
-    nested_start: bool | None = None
+    nested_start: bool = True
 
     def __post_init__(self) -> None:
         for name in ("power_first", "power_last"):
