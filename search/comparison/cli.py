@@ -53,7 +53,7 @@ def _run(arguments: Sequence[str]) -> None:
     study = read_study(Path(options.config), options.data_root)
     folder = Path(options.output or f"runs/{study.name}")
     check_writable(folder / "runs")
-    for name in (TABLE, PAGE, PLOT, *([PRICE] if study.kinds else [])):
+    for name in (TABLE, PAGE, PLOT, PRICE):
         check_output(folder / name, overwrite=True)
     _describe(study, folder)
     check_budgets(study.trials[0].config.space, study.budgets)
@@ -93,20 +93,20 @@ def _run_trials(study: Study, folder: Path, jobs: int) -> None:
     from search.comparison.networks import with_networks  # noqa: PLC0415
     from search.comparison.trials import Trials  # noqa: PLC0415
 
-    first = [trial for trial in study.trials if trial.label == study.reference]
-    others = [trial for trial in study.trials if trial.label != study.reference]
-    if not all(is_measured(study, folder, trial) for trial in study.trials):
+    waiting = [trial for trial in study.trials if not is_measured(study, folder, trial)]
+    if waiting:
         _check_test_images(study)
+    reference = [trial for trial in study.trials if trial.label == study.reference]
+    others = [trial for trial in study.trials if trial.label != study.reference]
     with shown("searching") as listener:
         # Before anything is trained: a budget without a network ends the study here.
-        found = with_networks([trial for trial in others if not is_measured(study, folder, trial)], listener)
+        found = with_networks([trial for trial in others if trial in waiting], listener)
     with shown("training") as listener:
         trials = Trials(folder / "runs", jobs, listener)
-        for everything, stage in ((first, first), (others, found)):
+        for everything, stage in ((reference, [trial for trial in reference if trial in waiting]), (others, found)):
+            # What the others were to compute is known when the reference is measured.
             _check_finished(study, folder, everything)
-            waiting = [trial for trial in stage if not is_measured(study, folder, trial)]
-            limited = [_with_compute(study, folder, trial) for trial in waiting]
-            for trial, run in trials.run(limited):
+            for trial, run in trials.run([_with_compute(study, folder, trial) for trial in stage]):
                 write_outcome(outcome_path(folder, trial), measure(trial, run, study.budgets))
 
 

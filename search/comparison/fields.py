@@ -43,6 +43,22 @@ def quiet_config(fields: Mapping[str, Any], where: str) -> RunConfig:
     return from_mapping(RunConfig, {**fields, "tracking": tracking}, where)
 
 
+def refuse_given_otherwise(settings: Mapping[str, Any], instead: Mapping[str, str], where: str) -> None:
+    """Refuse settings of runs that a file gives in another way.
+
+    Args:
+        settings: of runs.
+        instead: how each of them is given, by its name.
+        where: names the settings in errors.
+
+    Raises:
+        UserError: there is one.
+    """
+    for name, words in instead.items():
+        if name in settings:
+            raise UserError(f"{where}.{name}: {words}; leave it out")
+
+
 def budgets_of(value: object, where: str) -> list[int]:
     """Return MACs, ascending.
 

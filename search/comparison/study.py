@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from search.comparison.fields import budgets_of, mapping_of, merged, quiet_config, seeds_of
+from search.comparison.fields import budgets_of, mapping_of, merged, quiet_config, refuse_given_otherwise, seeds_of
 from search.comparison.settings import check_distinct, check_read
 from search.comparison.yardsticks import (
     Kind,
@@ -122,9 +122,7 @@ def read_study(path: Path, data_root: str | None = None) -> Study:
     if not isinstance(methods, dict) or not methods:
         raise UserError(f"{path}: methods must be a mapping of names to their own settings, e.g. cotrain: {{}}")
     base = dict(mapping_of(mapping["run"], f"{path}: run"))
-    for name, instead in _NOT_IN_RUN.items():
-        if name in base:
-            raise UserError(f"{path}: run.{name}: {instead}; leave it out")
+    refuse_given_otherwise(base, _NOT_IN_RUN, f"{path}: run")
     reference = typed(mapping.get("reference"), str | None, f"{path}: reference")
     if reference is not None and reference not in methods:
         raise UserError(f"{path}: reference is {reference!r}; it must be one of the methods: {', '.join(methods)}")

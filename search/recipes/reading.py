@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from search.comparison.fields import budgets_of, mapping_of, merged, seeds_of
+from search.comparison.fields import budgets_of, mapping_of, merged, refuse_given_otherwise, seeds_of
 from search.recipes.ablation import ALL, BASE, SURVIVORS, TOGETHER, Ablation
 from search.recipes.checks import FIXED, check_ablation, is_fixed
 from supernet.errors import UserError
@@ -21,7 +21,7 @@ _OPTIONAL = ("base", "together", "probe", "keep")
 _RESERVED = {"settings": (ALL,), "levers": (BASE, TOGETHER, SURVIVORS)}
 
 #: What the seeds and the output of the command say.
-_OWN = ("seed", "output")
+_OWN = dict.fromkeys(("seed", "output"), "seeds are listed in the field seeds, runs lie in --output")
 
 
 def read_ablation(path: Path, data_root: str | None = None) -> Ablation:
@@ -70,7 +70,7 @@ def _number(value: object, where: str) -> float:
 
 def _base(path: Path, value: object) -> Mapping[str, Any]:
     base = mapping_of({} if value is None else value, f"{path}: base")
-    _refuse_own(f"{path}: base", base)
+    refuse_given_otherwise(base, _OWN, f"{path}: base")
     return base
 
 
@@ -90,7 +90,7 @@ def _named(path: Path, field: str, value: object) -> Mapping[str, object]:
 def _setting(where: str, value: object, base: Mapping[str, Any], data_root: str | None) -> Mapping[str, Any]:
     """Return the settings of a run that all recipes share in one setting, the base recipe's among them."""
     run = _of_study(where, value, base) if isinstance(value, str) else mapping_of(value, where)
-    _refuse_own(where, run)
+    refuse_given_otherwise(run, _OWN, where)
     if data_root is not None:
         run = {**run, "data": {**mapping_of(run.get("data", {}), f"{where}.data"), "root": data_root}}
     run = merged(run, base)
@@ -112,12 +112,6 @@ def _of_study(where: str, path: str, base: Mapping[str, Any]) -> Mapping[str, An
         )
     own = mapping_of(methods.get(label) or {}, f"{where}: {path}: methods.{label}")
     return merged(run, {"method": label, **own})
-
-
-def _refuse_own(where: str, settings: Mapping[str, Any]) -> None:
-    for name in _OWN:
-        if name in settings:
-            raise UserError(f"{where}.{name}: seeds are listed in the field seeds, runs lie in --output; leave it out")
 
 
 def _lever(where: str, value: object) -> Mapping[str, Any]:
