@@ -26,11 +26,15 @@ def plot_rows(path: Path, title: str, rows: Sequence[Row], yardsticks: Sequence[
         UserError: the file cannot be written.
     """
     with drawn(8, 5) as figure:
-        _draw(figure.add_subplot(), title, rows, yardsticks)
+        shown = _draw(figure.add_subplot(), title, rows, yardsticks)
+        if shown:
+            # In the order of the table, and beside the axes: inside it would hide some error bar.
+            figure.legend(handles=shown, loc="outside lower center", ncols=min(4, len(shown)))
     save(figure, path)
 
 
-def _draw(axes: "Axes", title: str, rows: Sequence[Row], yardsticks: Sequence[str]) -> None:
+def _draw(axes: "Axes", title: str, rows: Sequence[Row], yardsticks: Sequence[str]) -> list[Any]:
+    """Draw all rows; return what the legend shows of them."""
     drawn_rows = []
     for row in rows:
         points = [
@@ -44,9 +48,7 @@ def _draw(axes: "Axes", title: str, rows: Sequence[Row], yardsticks: Sequence[st
     spread = f"mean ± standard deviation of {' or '.join([*map(str, fewer), counted(most, 'seed')])}"
     axes.set(xlabel="MACs (M)", ylabel="test accuracy (%)", title=words(f"{title}: {spread}"))
     axes.grid(alpha=0.3)
-    if rows:
-        # In the order of the table.
-        axes.legend(handles=drawn_rows)
+    return drawn_rows
 
 
 def _style(label: str, yardsticks: Sequence[str]) -> dict[str, Any]:
