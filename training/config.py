@@ -61,7 +61,8 @@ class DataConfig:
         download: fetch CIFAR if it is not in the root.
         validation: share of the training images that are used held out before they are partitioned, 0.1 when left out;
             leave it out where ROOT/val (or valid, validation) holds validation images.
-        crop: pixels of padding of the random crop; the data set's own when left out.
+        crop: pixels of padding of the random crop; the data set's own when left out: an eighth of the side, and none
+            where photographs have fewer than 32 pixels a side.
         flip: mirror images; the data set's own when left out.
         cutout: side in pixels of the square cut out; none when left out.
         randaugment: operations of RandAugment on each image; 0 for none.

@@ -25,6 +25,10 @@ Split = Literal["train", "train+validation", "test"]
 #: What the folder of validation images may be called.
 _VALIDATION = ("val", "valid", "validation")
 
+#: Photographs of fewer pixels a side are flipped only: at 16, crops cost small networks one to five points
+#: (``docs/recipe.md``).
+_LEAST_CROPPED = 32
+
 #: Every fifth digit of each class is test data.
 _DIGITS_TEST_EVERY = 5
 
@@ -160,7 +164,7 @@ def _own_validation(root: Path) -> Path | None:
 
 
 def _natural(side: int) -> Augmentation:
-    return Augmentation(crop=side // 8, flip=True)
+    return Augmentation(crop=side // 8 if side >= _LEAST_CROPPED else 0, flip=True)
 
 
 def _cifar(name: str) -> Source:
