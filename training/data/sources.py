@@ -25,7 +25,7 @@ Split = Literal["train", "train+validation", "test"]
 #: What the folder of validation images may be called.
 _VALIDATION = ("val", "valid", "validation")
 
-#: Photographs of fewer pixels a side are flipped only: at 16, crops cost small networks one to five points
+#: Photographs of fewer pixels a side are flipped only: at 16, crops cost small networks three to five points
 #: (``docs/recipe.md``).
 _LEAST_CROPPED = 32
 
