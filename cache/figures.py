@@ -2,7 +2,7 @@
 
 import contextlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -29,6 +29,12 @@ def words(text: str) -> str:
     shown = printable(text)
     # matplotlib leaves labels out that start with an underscore.
     return f" {shown}" if shown.startswith("_") else shown
+
+
+def legend_below(figure: "Figure", handles: Sequence[Any]) -> None:
+    """Put a legend of what was drawn below all axes, where it hides nothing; none where nothing was drawn."""
+    if handles:
+        figure.legend(handles=handles, fontsize="small", loc="outside lower center", ncols=min(4, len(handles)))
 
 
 def save(figure: "Figure", path: Path) -> None:

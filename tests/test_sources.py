@@ -309,7 +309,7 @@ def test_an_unknown_data_set_is_an_error_that_lists_the_valid_ones() -> None:
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "imagefolder"])
-def test_natural_images_are_cropped_and_mirrored_digits_only_moved(name: str) -> None:
+def test_natural_images_are_cropped_from_32_pixels_on_and_mirrored_digits_only_moved(name: str) -> None:
     assert source(name).augmentation(32) == Augmentation(crop=4, flip=True)
     assert source(name).augmentation(31) == Augmentation(flip=True)
     assert source("digits").augmentation(8) == Augmentation(crop=1)

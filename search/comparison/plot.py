@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cache.figures import drawn, save, words
+from cache.figures import drawn, legend_below, save, words
 from search.comparison.summary import Row
 from search.comparison.yardsticks import row_label
 from supernet.words import counted
@@ -26,10 +26,8 @@ def plot_rows(path: Path, title: str, rows: Sequence[Row], yardsticks: Sequence[
         UserError: the file cannot be written.
     """
     with drawn(8, 5) as figure:
-        shown = _draw(figure.add_subplot(), title, rows, yardsticks)
-        if shown:
-            # In the order of the table, and beside the axes: inside it would hide some error bar.
-            figure.legend(handles=shown, loc="outside lower center", ncols=min(4, len(shown)))
+        # In the order of the table.
+        legend_below(figure, _draw(figure.add_subplot(), title, rows, yardsticks))
     save(figure, path)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cache.figures import drawn, save, words
+from cache.figures import drawn, legend_below, save, words
 from fitness.blocks import FloatArray
 from search.ranking.sample import Sample
 from supernet.space import FitnessSettings
@@ -30,9 +30,7 @@ def plot_ranking(path: Path, sample: Sample, fitnesses: Mapping[str, FitnessSett
             _scatter(axes, sample, values)
             axes.set_xlabel(name)
         panels[0].set_ylabel("accuracy (%)")
-        handles, labels = panels[0].get_legend_handles_labels()
-        # Beside the panels: within one it would hide networks.
-        figure.legend(handles, labels, fontsize="small", loc="outside lower center", ncols=min(4, len(labels)))
+        legend_below(figure, panels[0].get_legend_handles_labels()[0])
         figure.suptitle(words(f"{counted(len(sample), 'network')} of {sample.space.name}"))
     save(figure, path)
 
