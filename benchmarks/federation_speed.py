@@ -23,9 +23,10 @@ from cache.build import build_cache
 from cache.entries import CACHE_ENTRIES, make_entries
 from cache.file import Cache, write_cache
 from cache.limits import Limits
-from cache.progress import SILENT
+from supernet.common.terminal.progress import SILENT
 from supernet.genes import largest_genes
-from supernet.space import HeadSpec, SearchSpace, StageSpec, StemSpec, load_space, space_to_mapping
+from supernet.space import HeadSpec, SearchSpace, StageSpec, StemSpec
+from supernet.space_file import load_space, space_to_mapping
 from supernet.weights import initial_tensors
 from training.checkpoint_state import RunState
 from training.clients import ClientsConfig

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from cache.entries import Entry, make_entries, spread
 from cache.frontier import exact_frontier
-from supernet.errors import UserError
-from supernet.layouts import IntArray
-from supernet.space import SearchSpace, load_space
+from supernet.arrays import IntArray
+from supernet.common.errors import UserError
+from supernet.common.terminal.words import counted
+from supernet.space import SearchSpace
+from supernet.space_file import load_space
 from supernet.weights import Tensors, initial_tensors
-from supernet.words import counted
 from training.capabilities import capabilities
 from training.config import RunConfig
 from training.data.images import ImageSet, Normalisation, normalisation_of

@@ -15,10 +15,11 @@ from time_share import Cut, Until, cut_after
 
 from cache.entries import Entry, make_entry
 from cache.frontier import exact_frontier
-from supernet.errors import UserError
+from supernet.common.errors import UserError
+from supernet.common.formats.typed_yaml import from_mapping
 from supernet.slices import supernet_architecture
-from supernet.space import SearchSpace, load_space
-from supernet.typed_yaml import from_mapping
+from supernet.space import SearchSpace
+from supernet.space_file import load_space
 from supernet.weights import Tensors, initial_tensors
 from training.client import Recipe
 from training.config import ClientConfig

@@ -28,10 +28,10 @@ from mosaic import is_mosaic, read_mosaic
 from reruns import Rerun
 from time_share import Until
 
-from supernet.console import print_table, stderr
-from supernet.errors import UserError
-from supernet.machine import machine
-from supernet.words import counted
+from supernet.common.errors import UserError
+from supernet.common.machine import machine
+from supernet.common.terminal.console import print_table, stderr
+from supernet.common.terminal.words import counted
 from training.allocator import keep_freed_memory
 from training.data.preparation import Preparation
 from training.data.sources import load_images

@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 
 from search.comparison.study import Study, Trial, read_study
-from supernet.errors import UserError
+from supernet.common.errors import UserError
 from training.config import SINGLE_METHODS, RunConfig
 from training.methods.defaults import with_method_defaults
 from training.unused_settings import settings_of

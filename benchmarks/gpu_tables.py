@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from gpu_report import Point, Rate, Report, Training
 
 from search.comparison.fairness import unequal
-from supernet.units import format_quantity
-from supernet.words import counted
+from supernet.common.formats.units import format_quantity
+from supernet.common.terminal.words import counted
 
 #: Columns of the table of rates.
 COLUMNS = (

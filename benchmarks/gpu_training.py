@@ -12,7 +12,7 @@ from gpu_study import Contest
 from local_training import on_device
 from time_share import Until, cut_after
 
-from supernet.errors import UserError
+from supernet.common.errors import UserError
 from supernet.weights import Tensors
 from training.engines.protocol import Stopped
 from training.execution import Profile

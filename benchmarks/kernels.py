@@ -22,12 +22,13 @@ from cache.build import build_cache
 from cache.entries import CACHE_ENTRIES, Entry
 from cache.limits import Limits
 from supernet.architecture import Architecture
+from supernet.common.formats.units import format_quantity
+from supernet.common.terminal.words import counted
 from supernet.genes import decode, largest_genes, smallest_genes
 from supernet.network import ConvLayer, build_network
-from supernet.space import SearchSpace, load_space
-from supernet.units import format_quantity
+from supernet.space import SearchSpace
+from supernet.space_file import load_space
 from supernet.weights import extract, initial_tensors
-from supernet.words import counted
 from training.allocator import keep_freed_memory
 from training.client import LocalTrainer, Recipe
 from training.config import ClientConfig

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from supernet.words import counted
+from supernet.common.terminal.words import counted
 from training.data.images import DataError, ImageSet
 
 #: Classes of CIFAR-10, in the order that its folders have.

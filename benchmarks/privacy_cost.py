@@ -5,7 +5,7 @@ import time
 from results import Results
 from rich.console import Console
 
-from supernet.space import load_space
+from supernet.space_file import load_space
 from supernet.weights import initial_tensors
 from training.accountant import epsilon, exposure_after
 from training.aggregation import maxnet_weights

@@ -4,8 +4,8 @@ from importlib import metadata
 
 from rich.table import Table
 
-from supernet.console import stderr
-from supernet.machine import machine
+from supernet.common.machine import machine
+from supernet.common.terminal.console import stderr
 
 
 class Results(Table):

@@ -9,7 +9,8 @@ from rich.console import Console
 
 from fitness.score import score
 from supernet.genes import random_genes
-from supernet.space import SearchSpace, load_space
+from supernet.space import SearchSpace
+from supernet.space_file import load_space
 
 SPACES = ("resnet-cifar", "mobilenet-cifar", "mobilenet-tiny")
 

@@ -26,19 +26,21 @@ from cache.exact import solve_best
 from cache.frontier import exact_frontier
 from cache.kept import kept_path, write_frontier
 from cache.limits import Limits
-from cache.progress import SILENT
-from fitness.blocks import FloatArray, Parts
+from fitness.blocks import Parts
 from fitness.cli import read_architectures
 from fitness.score import score
 from search.answering import answer_targets
 from search.searcher import search, search_cheapest, search_exactly
 from search.subject import Subject
 from search.targets import read_targets
+from supernet.arrays import FloatArray
+from supernet.common.formats.units import format_quantity
+from supernet.common.machine import available_cores
+from supernet.common.storage.cache_folder import VARIABLE
+from supernet.common.terminal.progress import SILENT
 from supernet.genes import encode
-from supernet.kept import VARIABLE
-from supernet.machine import available_cores
-from supernet.space import SearchSpace, load_space
-from supernet.units import format_quantity
+from supernet.space import SearchSpace
+from supernet.space_file import load_space
 
 BIN = Path(sys.executable).parent
 PUBLISHED = Path(__file__).parent.parent / "examples/deepfednas.jsonl"

@@ -27,11 +27,12 @@ from cache.build import build_cache
 from cache.entries import CACHE_ENTRIES, Entry
 from cache.file import write_cache
 from cache.limits import Limits
-from cache.progress import SILENT
+from supernet.common.formats.units import format_quantity
+from supernet.common.terminal.progress import SILENT
 from supernet.genes import decode, largest_genes
 from supernet.slices import tensor_shapes
-from supernet.space import SearchSpace, load_space
-from supernet.units import format_quantity
+from supernet.space import SearchSpace
+from supernet.space_file import load_space
 from supernet.weights import initial_tensors, views
 from training.aggregation import Fold
 from training.allocator import keep_freed_memory

@@ -10,22 +10,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fitness.blocks import (
-    FloatArray,
-    Part,
-    Parts,
-    Terms,
-    choices_made,
-    entropy_widths,
-    space_parts,
-    space_terms,
-    tabulate,
-)
+from fitness.blocks import Part, Parts, Terms, choices_made, entropy_widths, space_parts, space_terms, tabulate
 from fitness.costs import FilePrecision, file_bytes
 from fitness.learned import learned_gains
-from supernet.layouts import IntArray
-from supernet.space import FitnessSettings, SearchSpace
-from supernet.units import format_bytes, format_quantity
+from supernet.arrays import FloatArray, IntArray
+from supernet.common.formats.units import format_bytes, format_quantity
+from supernet.fitness_settings import FitnessSettings
+from supernet.space import SearchSpace
 
 #: What each counted cost is called in messages.
 COST_NAMES = {"macs": "MACs", "params": "parameters"}

@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 from cache.labels import Labels, State
 from cache.prices import Front
 from cache.relaxation import Linear
-from fitness.blocks import FloatArray
-from supernet.layouts import IntArray
+from supernet.arrays import FloatArray, IntArray
 
 #: What bounds allow for rounding, relative to what they bound.
 ROUNDING = 1e-9

@@ -10,10 +10,11 @@ from cache.frontier import Frontier
 from cache.kept import find_frontier
 from cache.limits import Limits, check_reachable
 from cache.nsga2 import Nsga2Settings, solve_nsga2
-from cache.progress import SILENT, Listener
-from supernet.errors import BudgetError, UserError
-from supernet.space import FitnessSettings, SearchSpace
-from supernet.words import counted
+from supernet.common.errors import BudgetError, UserError
+from supernet.common.terminal.progress import SILENT, Listener
+from supernet.common.terminal.words import counted
+from supernet.fitness_settings import FitnessSettings
+from supernet.space import SearchSpace
 
 Solver = Literal["nsga2", "exact"]
 

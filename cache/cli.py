@@ -12,16 +12,16 @@ from cache.kept import find_frontier
 from cache.limits import Limits
 from cache.nsga2 import Nsga2Settings
 from cache.plot import Fronts, check_plot_path, plot_fronts
-from cache.progress import shown
 from fitness.settings import load_settings
-from supernet.command_line import options_parser
-from supernet.console import next_step, run_command, say
-from supernet.errors import UserError
-from supernet.files import check_output
-from supernet.space import load_space
-from supernet.units import format_quantity, parse_quantity
-from supernet.unused_options import refuse_unused
-from supernet.words import command, counted
+from supernet.common.command_line import options_parser
+from supernet.common.errors import UserError
+from supernet.common.formats.units import format_quantity, parse_quantity
+from supernet.common.storage.files import check_output
+from supernet.common.terminal.console import next_step, run_command, say
+from supernet.common.terminal.progress import shown
+from supernet.common.terminal.words import command, counted
+from supernet.common.unused_options import refuse_unused
+from supernet.space_file import load_space
 
 PROG = "build-cache"
 

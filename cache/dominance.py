@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fitness.blocks import FloatArray
-from supernet.layouts import IntArray
+from supernet.arrays import FloatArray, IntArray
 
 #: Points compared with the kept ones at a time.
 _CHUNK = 256

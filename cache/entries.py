@@ -9,9 +9,10 @@ import numpy as np
 from fitness.report import costs_and_fitness
 from fitness.score import score
 from supernet.architecture import Architecture
+from supernet.arrays import IntArray
+from supernet.fitness_settings import FitnessSettings
 from supernet.genes import canonical, decode, encode
-from supernet.layouts import IntArray
-from supernet.space import FitnessSettings, SearchSpace
+from supernet.space import SearchSpace
 
 #: Entries of a cache where nobody says how many.
 CACHE_ENTRIES = 60

@@ -27,16 +27,16 @@ from cache.dominance import pareto_front
 from cache.labels import Labels, State, Trail, Way, grown, joined
 from cache.outlook import Horizon, look_ahead
 from cache.prices import Front, at_prices, slopes_of, sweeping, tightest
-from cache.progress import SILENT, Listener
 from cache.pruning import Asked, Place, Places, Target, kept, places_of
 from cache.relaxation import Linear, linear_of
-from fitness.blocks import FloatArray
 from fitness.score import effectiveness_bound
-from supernet.errors import UserError
+from supernet.arrays import FloatArray, IntArray
+from supernet.common.errors import UserError
+from supernet.common.formats.units import format_bytes
+from supernet.common.terminal.progress import SILENT, Listener
+from supernet.fitness_settings import FitnessSettings
 from supernet.genes import canonical
-from supernet.layouts import IntArray
-from supernet.space import FitnessSettings, SearchSpace
-from supernet.units import format_bytes
+from supernet.space import SearchSpace
 
 #: Most memory the arrays of a solve may take, in bytes.
 MEMORY = 3 * 2**29

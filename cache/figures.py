@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from supernet.files import replacing
-from supernet.words import printable
+from supernet.common.storage.files import replacing
+from supernet.common.terminal.words import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,13 +11,14 @@ from typing import Any
 
 from cache.entries import Entry, make_entries
 from supernet.architecture import architecture_from_json
-from supernet.errors import ArchitectureError, UserError
-from supernet.files import read_text, write_text
+from supernet.common.errors import ArchitectureError, UserError
+from supernet.common.formats.json_text import parse_json, sealed, shown, unsealed
+from supernet.common.formats.typed_yaml import from_mapping
+from supernet.common.storage.files import read_text, write_text
+from supernet.common.terminal.words import command, counted
+from supernet.fitness_settings import FitnessSettings, check_fitness, settings_to_mapping
 from supernet.genes import encode
-from supernet.json_text import parse_json, sealed, shown, unsealed
-from supernet.space import FitnessSettings, SearchSpace, check_fitness, settings_to_mapping
-from supernet.typed_yaml import from_mapping
-from supernet.words import command, counted
+from supernet.space import SearchSpace
 
 FORMAT = "fedpareto-cache"
 VERSION = 1

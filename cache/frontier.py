@@ -10,12 +10,12 @@ from cache.additive import AdditiveCost, count_cost
 from cache.dominance import pareto_front
 from cache.entries import Entry, make_entries
 from cache.exact import EQUAL, MEMORY, rounding, solve_front
-from cache.progress import SILENT, Listener
-from fitness.blocks import FloatArray
 from fitness.score import score
+from supernet.arrays import FloatArray, IntArray
+from supernet.common.terminal.progress import SILENT, Listener
+from supernet.fitness_settings import FitnessSettings
 from supernet.genes import gene_layout
-from supernet.layouts import IntArray
-from supernet.space import FitnessSettings, SearchSpace
+from supernet.space import SearchSpace
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -10,10 +10,11 @@ import numpy as np
 from cache.additive import COST_NAMES, AdditiveCost, LimitedCost, PeakCost, count_cost
 from cache.exact import solve_front
 from cache.limits import Limits, check_reachable
-from supernet.errors import BudgetError
+from supernet.arrays import IntArray
+from supernet.common.errors import BudgetError
+from supernet.fitness_settings import FitnessSettings
 from supernet.genes import decode
-from supernet.layouts import IntArray
-from supernet.space import FitnessSettings, SearchSpace
+from supernet.space import SearchSpace
 
 
 def refusal(space: SearchSpace, fitness: FitnessSettings, limits: Limits) -> BudgetError:

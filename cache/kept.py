@@ -11,12 +11,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from cache.frontier import Frontier, exact_frontier, frontier_of
-from cache.progress import SILENT, Listener
-from supernet.errors import ArchitectureError, UserError
-from supernet.files import replacing
-from supernet.kept import VARIABLE, kept_file
-from supernet.probes import exists
-from supernet.space import FitnessSettings, SearchSpace, settings_to_mapping
+from supernet.common.errors import ArchitectureError, UserError
+from supernet.common.storage.cache_folder import VARIABLE, kept_file
+from supernet.common.storage.files import replacing
+from supernet.common.storage.path_checks import exists
+from supernet.common.terminal.progress import SILENT, Listener
+from supernet.fitness_settings import FitnessSettings, settings_to_mapping
+from supernet.space import SearchSpace
 
 VERSION = 1
 

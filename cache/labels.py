@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.additive import Options
-from fitness.blocks import FloatArray
+from supernet.arrays import FloatArray, IntArray
 from supernet.genes import gene_layout
-from supernet.layouts import IntArray
 from supernet.space import SearchSpace
 
 

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from cache.additive import COST_NAMES, AdditiveCost, LimitedCost, count_cost
 from fitness.score import Scores, score
-from supernet.errors import BudgetError
+from supernet.arrays import IntArray
+from supernet.common.errors import BudgetError
+from supernet.common.formats.units import format_quantity
 from supernet.genes import largest_genes, smallest_genes
-from supernet.layouts import IntArray
 from supernet.space import SearchSpace
-from supernet.units import format_quantity
 
 
 class Bound(NamedTuple):

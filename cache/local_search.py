@@ -5,8 +5,8 @@ Paquete, Chiarandini and Stützle, "Pareto local optimum sets in the biobjective
 
 import numpy as np
 
+from supernet.arrays import IntArray
 from supernet.genes import gene_layout
-from supernet.layouts import IntArray
 from supernet.space import SearchSpace
 
 

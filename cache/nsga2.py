@@ -16,13 +16,14 @@ from cache.frontier import Frontier
 from cache.limits import Limits, check_reachable
 from cache.local_search import neighbours, trades
 from cache.objectives import Objectives
-from cache.progress import SILENT, Listener
 from cache.sampling import ladder
-from supernet.errors import BudgetError, UserError
+from supernet.arrays import IntArray
+from supernet.common.errors import BudgetError, UserError
+from supernet.common.formats.units import format_quantity
+from supernet.common.terminal.progress import SILENT, Listener
+from supernet.fitness_settings import FitnessSettings
 from supernet.genes import gene_layout
-from supernet.layouts import IntArray
-from supernet.space import FitnessSettings, SearchSpace
-from supernet.units import format_quantity
+from supernet.space import SearchSpace
 
 if TYPE_CHECKING:
     from pymoo.algorithms.moo.nsga2 import NSGA2

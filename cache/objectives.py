@@ -7,8 +7,9 @@ from numpy.typing import NDArray
 
 from cache.limits import Limits
 from fitness.score import effectiveness_bound, score
-from supernet.layouts import IntArray
-from supernet.space import FitnessSettings, SearchSpace
+from supernet.arrays import IntArray
+from supernet.fitness_settings import FitnessSettings
+from supernet.space import SearchSpace
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,8 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cache.additive import Options, Plan
-from fitness.blocks import FloatArray
-from supernet.layouts import IntArray
+from supernet.arrays import FloatArray, IntArray
 
 
 class Outlook(NamedTuple):

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from cache.entries import Entry
 from cache.figures import drawn, save, words, write
 from cache.frontier import Frontier
-from supernet.errors import UserError
-from supernet.layouts import IntArray
+from supernet.arrays import IntArray
+from supernet.common.errors import UserError
+from supernet.common.formats.units import format_quantity
+from supernet.common.terminal.words import counted, printable
 from supernet.space import SearchSpace
-from supernet.units import format_quantity
-from supernet.words import counted, printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

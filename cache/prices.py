@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cache.relaxation import Linear, Lines, relax
-from fitness.blocks import FloatArray
+from supernet.arrays import FloatArray
 
 #: Least and most logarithm of a price, relative to the fitness over the limit.
 _LOGARITHMS = (-12.0, 6.0)

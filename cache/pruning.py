@@ -10,10 +10,9 @@ from cache.dominance import non_dominated
 from cache.labels import Labels, State
 from cache.outlook import Ahead, Horizon, Outlook
 from cache.relaxation import Linear, relax
-from fitness.blocks import FloatArray
 from fitness.score import effectiveness_bound
-from supernet.layouts import IntArray
-from supernet.space import FitnessSettings
+from supernet.arrays import FloatArray, IntArray
+from supernet.fitness_settings import FitnessSettings
 
 
 @dataclasses.dataclass(frozen=True)

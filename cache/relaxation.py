@@ -17,10 +17,9 @@ import numpy as np
 
 from cache.additive import Options, Plan
 from cache.outlook import Horizon
-from fitness.blocks import FloatArray
 from fitness.score import effectiveness_bound
-from supernet.layouts import IntArray
-from supernet.space import FitnessSettings
+from supernet.arrays import FloatArray, IntArray
+from supernet.fitness_settings import FitnessSettings
 
 #: Chords that follow ``λ·ρ``: its error falls with the square of their number.
 CHORDS = 48

@@ -5,9 +5,9 @@ import numpy as np
 from cache.limits import Limits
 from fitness.score import score
 from supernet.architecture import Architecture
-from supernet.errors import BudgetError
+from supernet.arrays import IntArray
+from supernet.common.errors import BudgetError
 from supernet.genes import decode, gene_layout, random_genes
-from supernet.layouts import IntArray
 from supernet.space import SearchSpace
 
 _BATCH = 256

@@ -17,9 +17,9 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from search.comparison.linear import linear_of
-from supernet.console import next_step, print_table, say
-from supernet.words import command as command_line
-from supernet.words import shell
+from supernet.common.terminal.console import next_step, print_table, say
+from supernet.common.terminal.words import command as command_line
+from supernet.common.terminal.words import shell
 from training.run_folder import read_run_config
 
 SPACE = "mobilenet-tiny"

@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fitness.costs import macs, parameters, peak_activation_bytes
+from supernet.arrays import FloatArray, IntArray
+from supernet.fitness_settings import CONVOLUTIONS, FitnessSettings
 from supernet.genes import gene_layout, largest_genes
-from supernet.layers import LayerTable, layer_table
-from supernet.layouts import IntArray
-from supernet.space import CONVOLUTIONS, FitnessSettings, SearchSpace
+from supernet.layer_table import LayerTable, layer_table
+from supernet.space import SearchSpace
 
-FloatArray = NDArray[np.float64]
 T = TypeVar("T")
 U = TypeVar("U")
 

@@ -13,15 +13,16 @@ from fitness.report import all_terms
 from fitness.score import score
 from fitness.settings import load_settings
 from supernet.architecture import Architecture, architecture_from_json
-from supernet.command_line import options_parser
-from supernet.console import next_step, print_table, run_command, say
-from supernet.errors import ArchitectureError, UserError
-from supernet.files import read_text
+from supernet.common.command_line import options_parser
+from supernet.common.errors import ArchitectureError, UserError
+from supernet.common.formats.json_text import parse_json
+from supernet.common.formats.units import format_bytes
+from supernet.common.storage.files import read_text
+from supernet.common.terminal.console import next_step, print_table, run_command, say
+from supernet.common.terminal.words import command, counted
 from supernet.genes import encode
-from supernet.json_text import parse_json
-from supernet.space import SearchSpace, load_space
-from supernet.units import format_bytes
-from supernet.words import command, counted
+from supernet.space import SearchSpace
+from supernet.space_file import load_space
 
 PROG = "score-subnet"
 

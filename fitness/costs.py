@@ -4,8 +4,8 @@ from typing import Literal
 
 import numpy as np
 
-from supernet.layers import WEIGHTED, LayerTable
-from supernet.layouts import IntArray
+from supernet.arrays import IntArray
+from supernet.layer_table import WEIGHTED, LayerTable
 from supernet.space import Norm
 
 BYTES_PER_VALUE = 4

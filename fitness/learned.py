@@ -8,8 +8,9 @@ import functools
 
 import numpy as np
 
-from fitness.blocks import FloatArray, Parts, choices_made, space_parts
-from supernet.layouts import LAYOUTS, IntArray
+from fitness.blocks import Parts, choices_made, space_parts
+from supernet.arrays import FloatArray, IntArray
+from supernet.blocks import LAYOUTS
 from supernet.learned import LearnedTerms
 from supernet.space import SearchSpace
 

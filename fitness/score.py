@@ -10,11 +10,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fitness.blocks import FloatArray, Parts, choices_made, entropy_widths, space_terms
+from fitness.blocks import Parts, choices_made, entropy_widths, space_terms
 from fitness.learned import learned_sum
+from supernet.arrays import FloatArray, IntArray
+from supernet.fitness_settings import FitnessSettings, check_fitness
 from supernet.genes import as_genes, gene_layout
-from supernet.layouts import IntArray
-from supernet.space import FitnessSettings, SearchSpace, check_fitness
+from supernet.space import SearchSpace
 
 #: Architectures worked on at a time: their columns stay in the processor's cache.
 _CHUNK = 4096

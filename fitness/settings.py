@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from supernet.space import FitnessSettings, SearchSpace, check_fitness
-from supernet.typed_yaml import from_mapping, named, read_yaml_mapping
+from supernet.common.formats.typed_yaml import from_mapping, named, read_yaml_mapping
+from supernet.fitness_settings import FitnessSettings, check_fitness
+from supernet.space import SearchSpace
 
 
 def load_settings(path: str | None, space: SearchSpace) -> FitnessSettings:

@@ -12,16 +12,16 @@ from cache.exact import SpaceTooLargeError
 from cache.kept import find_frontier
 from cache.latency.table import table_summary
 from cache.limits import Limits
-from cache.progress import Listener
 from search.budgets import Budgets, limits_of
 from search.report import search_report
 from search.searcher import Answer, search, search_cheapest
 from search.subject import Subject
 from search.target_workers import answered_by, workers_for
 from supernet.architecture_file import read_architecture
-from supernet.errors import ArchitectureError, UserError
+from supernet.common.errors import ArchitectureError, UserError
+from supernet.common.machine import available_cores
+from supernet.common.terminal.progress import Listener
 from supernet.genes import encode
-from supernet.machine import available_cores
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,9 +9,9 @@ from cache.latency.cost import latency_cost
 from cache.latency.table import check_conditions, read_table
 from cache.limits import Limits
 from fitness.costs import FilePrecision
-from supernet.errors import BudgetError
+from supernet.common.errors import BudgetError
+from supernet.common.formats.units import parse_bytes, parse_milliseconds, parse_quantity
 from supernet.space import SearchSpace
-from supernet.units import parse_bytes, parse_milliseconds, parse_quantity
 
 
 @dataclasses.dataclass

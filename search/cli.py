@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cache.progress import shown
 from search.answering import Answered, Refused, answer_budgets, answer_given, answer_targets
 from search.budgets import Budgets
 from search.export.settings import check_calibrated
@@ -17,10 +16,11 @@ from search.subject import Subject, find_subject
 from search.suggestions import after_search, after_targets
 from search.targets import print_targets, refused_line
 from supernet.architecture_file import save_architecture
-from supernet.command_line import options_parser
-from supernet.console import next_step, run_command, say
-from supernet.errors import UserError
-from supernet.words import shell
+from supernet.common.command_line import options_parser
+from supernet.common.errors import UserError
+from supernet.common.terminal.console import next_step, run_command, say
+from supernet.common.terminal.progress import shown
+from supernet.common.terminal.words import shell
 
 PROG = "search-subnet"
 

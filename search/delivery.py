@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cache.progress import Listener
 from search.answering import Answered
 from search.export.export import ExportImages, export_subnet, write_deploy
 from search.export.settings import ExportSettings, file_name
 from search.subnet import save_subnet
 from search.trained import Extraction, TrainedRun
+from supernet.common.terminal.progress import Listener
 from training.evaluation import Evaluator
 
 

@@ -8,10 +8,11 @@ from numpy.typing import NDArray
 from cache.entries import Entry, make_entries
 from cache.limits import Limits
 from cache.nsga2 import Nsga2Settings, search_front
-from cache.progress import SILENT, Listener
 from fitness.score import score
-from supernet.layouts import IntArray
-from supernet.space import FitnessSettings, SearchSpace
+from supernet.arrays import IntArray
+from supernet.common.terminal.progress import SILENT, Listener
+from supernet.fitness_settings import FitnessSettings
+from supernet.space import SearchSpace
 
 DEFAULT_SETTINGS = Nsga2Settings(population=100, generations=100)
 

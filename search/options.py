@@ -11,10 +11,10 @@ from search.budgets import LIMITING, Budgets, check_batch, check_budgets
 from search.export.settings import ExportSettings, Format, check_export, runtime_of
 from search.subject import RunImages
 from search.targets import read_targets
-from supernet.errors import UserError
-from supernet.files import check_output, check_output_folder
-from supernet.machine import machine
-from supernet.unused_options import refuse_unused
+from supernet.common.errors import UserError
+from supernet.common.machine import machine
+from supernet.common.storage.files import check_output, check_output_folder
+from supernet.common.unused_options import refuse_unused
 
 #: Options that are about a search.
 _OF_SEARCH = ("targets", "fitness", "plot", "report")

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from cache.entries import CACHE_ENTRIES, make_entries, spread
 from cache.plot import Fronts, plot_fronts
-from cache.progress import Listener
 from search.answering import Answered
 from search.subject import Subject
+from supernet.common.terminal.progress import Listener
 
 
 def plot_search(path: Path, subject: Subject, answered: Answered, listener: Listener) -> None:

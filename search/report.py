@@ -10,11 +10,11 @@ from cache.file import entry_to_json
 from cache.limits import Limits
 from search.page.figures import Form, milliseconds, number, score, share, size
 from search.searcher import Answer
-from supernet.console import print_table, say
+from supernet.common.formats.units import format_bytes
+from supernet.common.terminal.console import print_table, say
+from supernet.common.terminal.words import counted
 from supernet.genes import encode
 from supernet.space import SearchSpace
-from supernet.units import format_bytes
-from supernet.words import counted
 
 #: What may be limited, and what people call it.
 COSTS = {**COST_NAMES, "size": "file size", "memory": "feature maps", "latency": "latency"}

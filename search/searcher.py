@@ -13,12 +13,13 @@ from cache.frontier import Frontier
 from cache.infeasible import refusal
 from cache.kept import find_frontier
 from cache.limits import Limits
-from cache.progress import SILENT, Listener
-from supernet.errors import BudgetError
+from supernet.arrays import IntArray
+from supernet.common.errors import BudgetError
+from supernet.common.formats.units import format_quantity
+from supernet.common.terminal.progress import SILENT, Listener
+from supernet.fitness_settings import FitnessSettings
 from supernet.genes import encode_all
-from supernet.layouts import IntArray
-from supernet.space import FitnessSettings, SearchSpace
-from supernet.units import format_quantity
+from supernet.space import SearchSpace
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,8 +5,10 @@ from pathlib import Path
 
 from cache.entries import Entry
 from fitness.settings import load_settings
-from supernet.errors import UserError
-from supernet.space import FitnessSettings, SearchSpace, load_space
+from supernet.common.errors import UserError
+from supernet.fitness_settings import FitnessSettings
+from supernet.space import SearchSpace
+from supernet.space_file import load_space
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,14 +13,15 @@ from torch import nn
 
 from supernet.architecture import Architecture, architecture_from_json
 from supernet.architecture_file import ARCHITECTURE, save_architecture
-from supernet.digests import DIGESTS, check_folder, read_digests
-from supernet.errors import UserError
-from supernet.files import record, replacing
-from supernet.json_fields import Fields
-from supernet.json_text import parse_json
+from supernet.common.errors import UserError
+from supernet.common.formats.json_fields import Fields
+from supernet.common.formats.json_text import parse_json
+from supernet.common.storage.digests import DIGESTS, check_folder, read_digests
+from supernet.common.storage.files import record, replacing
+from supernet.common.storage.path_checks import is_file
 from supernet.network import build_network
-from supernet.probes import is_file
-from supernet.space import SearchSpace, space_from_mapping, space_to_mapping
+from supernet.space import SearchSpace
+from supernet.space_file import space_from_mapping, space_to_mapping
 from supernet.tensor_files import read_tensors
 from supernet.weights import network_with
 from training.data.images import Normalisation

@@ -7,7 +7,7 @@ from typing import Any
 from search.budgets import budget_options
 from search.options import Options
 from search.subject import Subject
-from supernet.words import command
+from supernet.common.terminal.words import command
 
 _PROG = "search-subnet"
 

@@ -8,12 +8,12 @@ from typing import Any
 from cache.additive import COST_NAMES
 from search.budgets import Budgets, check_budgets
 from search.report import COSTS, figure
-from supernet.console import print_table, say
-from supernet.errors import UserError
+from supernet.common.errors import UserError
+from supernet.common.formats.typed_yaml import from_mapping, named, read_yaml_mapping
+from supernet.common.formats.units import format_quantity
+from supernet.common.terminal.console import print_table, say
+from supernet.common.terminal.words import counted
 from supernet.space import SearchSpace
-from supernet.typed_yaml import from_mapping, named, read_yaml_mapping
-from supernet.units import format_quantity
-from supernet.words import counted
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 

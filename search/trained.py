@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from cache.entries import Entry
-from cache.progress import SILENT, Listener, shown
 from search.report import NOT_NEEDED
 from search.subnet import SubnetInfo
-from supernet.errors import UserError
+from supernet.common.errors import UserError
+from supernet.common.terminal.progress import SILENT, Listener, shown
 from supernet.space import SearchSpace
 from supernet.weights import Tensors, views
 from training.calibration import (

@@ -4,10 +4,13 @@ import dataclasses
 import json
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
-from supernet.errors import ArchitectureError, unknown_name
-from supernet.json_text import parse_json, shown
+from supernet.common.errors import ArchitectureError, unknown_name
+from supernet.common.formats.json_text import parse_json, shown
+
+#: The layouts a block may have: inverted residuals of MobileNet, basic blocks of ResNet.
+Family = Literal["mobilenet", "resnet"]
 
 #: The fields of a block that vary in each family, in the order its JSON prints them.
 BLOCK_FIELDS: Mapping[str, tuple[str, ...]] = {"mobilenet": ("kernel", "expand"), "resnet": ("expand",)}

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from supernet.architecture import Architecture, architecture_from_text
-from supernet.files import read_text, write_text
+from supernet.common.storage.files import read_text, write_text
 
 ARCHITECTURE = "architecture.json"
 

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from supernet.architecture import Architecture, Block, Stage
-from supernet.errors import ArchitectureError
-from supernet.layouts import LAYOUTS, IntArray
+from supernet.arrays import IntArray
+from supernet.blocks import LAYOUTS
+from supernet.common.errors import ArchitectureError
 from supernet.space import SearchSpace
 
 

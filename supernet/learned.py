@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from supernet.errors import SpaceError
+from supernet.common.errors import SpaceError
 
 if TYPE_CHECKING:
     from supernet.space import SearchSpace

@@ -7,7 +7,7 @@ import torch
 
 from supernet.architecture import Architecture
 from supernet.genes import decode, smallest_genes
-from supernet.layers import architecture_rows
+from supernet.layer_table import architecture_rows
 from supernet.slices import slices, supernet_architecture
 from supernet.space import SearchSpace
 from supernet.weights import Tensors

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the library's own convention
 
 from supernet.architecture import Architecture
-from supernet.layers import Row, architecture_rows
+from supernet.layer_table import Row, architecture_rows
 from supernet.space import WIDTH_STEP, Activation, Norm, SearchSpace
 
 

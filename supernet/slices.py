@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from supernet.architecture import Architecture
 from supernet.genes import decode, largest_genes
-from supernet.layers import Row, architecture_rows
+from supernet.layer_table import Row, architecture_rows
 from supernet.space import SearchSpace
 
 Shape = tuple[int, ...]

@@ -1,7 +1,6 @@
 """Search spaces: what may vary in an architecture, and within which choices.
 
-A space is a frozen value, read from a YAML file (the presets are such files). It holds no arrays and
-imports neither numpy nor torch.
+A space is a frozen value; ``supernet.space_file`` reads it. It holds no arrays and imports neither numpy nor torch.
 """
 
 import dataclasses
@@ -9,26 +8,17 @@ import functools
 import hashlib
 import json
 import math
-from importlib import resources
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from supernet.errors import SpaceError, UserError, unknown_name
-from supernet.learned import LearnedTerms, check_learned
-from supernet.typed_yaml import from_mapping, read_yaml_mapping
-from supernet.words import counted
+from supernet.architecture import Family
+from supernet.common.errors import SpaceError
+from supernet.fitness_settings import FitnessSettings, check_fitness
 
-Family = Literal["mobilenet", "resnet"]
 Norm = Literal["batch", "group", "none"]
 Activation = Literal["relu", "hswish"]
 #: Whether each block has an expand ratio of its own, or all blocks of a stage share one.
 ExpandsPer = Literal["block", "stage"]
 
-#: The scored convolutions of a block by family, in the order of ``FitnessSettings.kind_weights``: names of its layers.
-CONVOLUTIONS: dict[Family, tuple[str, str, str]] = {
-    "mobilenet": ("expand", "depthwise", "project"),
-    "resnet": ("conv1", "conv2", "shortcut"),
-}
 
 #: Channels in one group of a GroupNorm, and the step all widths are rounded to, so that a prefix slice
 #: never cuts a group.
@@ -78,53 +68,12 @@ class HeadSpec:
 
 
 @dataclasses.dataclass(frozen=True)
-class FitnessSettings:
-    """Weights of the fitness ``F = Σ α_j·H_j − ω·Q + λ·ρ − γ·V − δ·B + Σ θ`` subject to ``ρ ≤ ρ0``.
-
-    Attributes:
-        entropy: ``stage`` sums the log-widths of a stage's own blocks, ``prefix`` of all blocks up to it.
-        entropy_weights: α, one a stage, or a single one for all.
-        kind_weights: κ, what ``ln w`` of a convolution counts in H by its place in the block, or a single one for
-            all: expand, depthwise, project in ``mobilenet``, conv1, conv2, shortcut in ``resnet``.
-        depth_penalty: ω, on depth irregularity Q.
-        effectiveness_weight: λ, on effectiveness ρ.
-        width_penalty: γ, on falling stage widths V.
-        block_penalty: δ, on the number of blocks B.
-        max_effectiveness: ρ0.
-        cache_max_effectiveness: ρ0 of the entries of a cache, where it differs from a search's.
-        learned: θ, what every choice of every block adds by measured accuracies; none in an analytic fitness.
-    """
-
-    entropy: Literal["stage", "prefix"] = "stage"
-    entropy_weights: tuple[float, ...] = (1.0,)
-    kind_weights: tuple[float, ...] = (1.0,)
-    depth_penalty: float = 10.0
-    effectiveness_weight: float = 0.0
-    width_penalty: float = 1.0
-    block_penalty: float = 0.0
-    max_effectiveness: float = 1.0
-    cache_max_effectiveness: float | None = None
-    learned: LearnedTerms | None = None
-
-    @property
-    def weighs_kinds(self) -> bool:
-        """Whether ``ln w`` counts differently in H than it does in ρ."""
-        return any(weight != 1 for weight in self.kind_weights)
-
-    def for_cache(self) -> "FitnessSettings":
-        """Return the weights a cache is built with."""
-        if self.cache_max_effectiveness is None:
-            return self
-        return dataclasses.replace(self, max_effectiveness=self.cache_max_effectiveness)
-
-
-@dataclasses.dataclass(frozen=True)
 class SearchSpace:
     """Everything that may vary, and everything that may not, in the networks of one supernet.
 
     Attributes:
         name: what reports call the space.
-        family: the block layout (``supernet.layouts``).
+        family: the block layout (``supernet.blocks``).
         stem: the first convolution.
         stages: the elastic stages in order.
         resolutions: input sides in pixels, ascending.
@@ -159,7 +108,7 @@ class SearchSpace:
     norm: Norm = "batch"
     classes: int = 10
     in_channels: int = 3
-    fitness: FitnessSettings = FitnessSettings()
+    fitness: FitnessSettings = dataclasses.field(default_factory=FitnessSettings)
     expands_per: ExpandsPer = "block"
 
     def __post_init__(self) -> None:
@@ -246,36 +195,6 @@ def check_space(space: SearchSpace) -> None:
     check_fitness(space.fitness, space)
 
 
-def check_fitness(settings: FitnessSettings, space: SearchSpace) -> None:
-    """Refuse fitness weights that do not fit a space.
-
-    Raises:
-        SpaceError: naming the field, its value and what it allows.
-    """
-    stages = len(space.stages)
-    if len(settings.entropy_weights) not in (1, stages):
-        raise SpaceError(
-            f"fitness.entropy_weights has {counted(len(settings.entropy_weights), 'value')}; allowed: 1, "
-            f"or one for each of the {counted(stages, 'stage')}"
-        )
-    if len(settings.kind_weights) not in (1, len(CONVOLUTIONS["mobilenet"])):
-        raise SpaceError(
-            f"fitness.kind_weights has {counted(len(settings.kind_weights), 'value')}; allowed: 1, or 3: "
-            + "; ".join(f"{', '.join(names)} ({family})" for family, names in CONVOLUTIONS.items())
-        )
-    if settings.entropy == "prefix" and settings.weighs_kinds:
-        raise SpaceError(
-            f"fitness.kind_weights is {list(settings.kind_weights)} with entropy: prefix; they go with entropy: stage"
-        )
-    for field in dataclasses.fields(settings):
-        value = getattr(settings, field.name)
-        numbers = value if isinstance(value, tuple) else (value,)
-        if not all(math.isfinite(number) for number in numbers if isinstance(number, int | float)):
-            raise SpaceError(f"fitness.{field.name} is {value}; it must be finite")
-    if settings.learned is not None:
-        check_learned(settings.learned, space)
-
-
 def _check_family(space: SearchSpace) -> None:
     if space.family == "mobilenet":
         _check_choices(space, "expands", minimum=1)
@@ -309,66 +228,3 @@ def _check_choices(space: SearchSpace, name: str, minimum: int) -> None:
 def _check_multipliers(name: str, values: tuple[float, ...]) -> None:
     if not values or list(values) != sorted(set(values)) or not 0 < values[0] <= values[-1] <= 1:
         raise SpaceError(f"{name} is {list(values)}; it must list multipliers above 0 and up to 1, ascending")
-
-
-def preset_names() -> list[str]:
-    """Return the names of the spaces that come with the package."""
-    folder = resources.files("supernet.presets")
-    return sorted(Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".yaml"))
-
-
-def load_space(name: str, classes: int | None = None) -> SearchSpace:
-    """Return a preset by name, or the space of a YAML file by path, with its own or another number of classes.
-
-    Raises:
-        SpaceError: there is no such preset or file, or the file describes no space.
-    """
-    space = _find_space(name)
-    return space if classes is None else space.adapted(classes=classes)
-
-
-def _find_space(name: str) -> SearchSpace:
-    path = Path(name)
-    if name in preset_names():
-        with resources.as_file(resources.files("supernet.presets") / f"{name}.yaml") as preset:
-            return _read_space(preset, name)
-    if path.suffix in (".yaml", ".yml"):
-        return _read_space(path, name)
-    raise SpaceError(f"{unknown_name('space', name, preset_names())}, or the path of a .yaml file")
-
-
-def space_from_mapping(mapping: dict[str, Any], source: str) -> SearchSpace:
-    """Return the space a mapping of its fields describes; ``source`` names it in errors.
-
-    Raises:
-        SpaceError: a field is unknown, missing, of another type, or makes no network.
-    """
-    try:
-        return from_mapping(SearchSpace, mapping, source)
-    except UserError as error:
-        raise SpaceError(str(error)) from error
-
-
-def space_to_mapping(space: SearchSpace) -> dict[str, Any]:
-    """Return the fields of ``space`` as plain JSON/YAML values; the inverse of ``space_from_mapping``."""
-    mapping: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(space)))
-    return {**mapping, "fitness": settings_to_mapping(space.fitness)}
-
-
-def settings_to_mapping(settings: FitnessSettings) -> dict[str, Any]:
-    """Return fitness weights as plain JSON/YAML values.
-
-    Where nothing is learned there is no field for it, so that files are those of before there was one.
-    """
-    mapping: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(settings)))
-    if settings.learned is None:
-        del mapping["learned"]
-    return mapping
-
-
-def _read_space(path: Path, source: str) -> SearchSpace:
-    try:
-        mapping = read_yaml_mapping(path)
-    except UserError as error:
-        raise SpaceError(str(error)) from error
-    return space_from_mapping(mapping, source)

@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from supernet.errors import UserError
+from supernet.common.errors import UserError
 from supernet.weights import Tensors
 
 

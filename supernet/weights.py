@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from supernet.architecture import Architecture
-from supernet.layers import Row, architecture_rows
+from supernet.layer_table import Row, architecture_rows
 from supernet.network import Network, build_network
 from supernet.slices import row_shapes, slices_within, supernet_architecture, tensor_shapes
 from supernet.space import SearchSpace

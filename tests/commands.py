@@ -11,7 +11,7 @@ from typing import NamedTuple
 import pytest
 from jsonargparse import Namespace
 
-from supernet.command_line import CommandParser
+from supernet.common.command_line import CommandParser
 
 #: The module of every console command.
 MODULES = {

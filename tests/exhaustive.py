@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from strategies import user_spaces
 
 from cache.additive import AdditiveCost, count_cost
-from fitness.blocks import FloatArray, Parts, Terms, space_terms
+from fitness.blocks import Parts, Terms, space_terms
 from fitness.score import Scores, score
+from supernet.arrays import FloatArray, IntArray
+from supernet.fitness_settings import FitnessSettings
 from supernet.genes import gene_layout
-from supernet.layouts import IntArray
-from supernet.space import FitnessSettings, SearchSpace
+from supernet.space import SearchSpace
 
 #: Fields of a space that are shortened, in this order of the equally long ones, to make a space small.
 _CHOICES = ("expands", "kernels", "width_multipliers", "depths", "resolutions")

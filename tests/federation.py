@@ -13,7 +13,8 @@ from cache.build import Method, build_cache
 from cache.file import Cache, write_cache
 from cache.limits import Limits
 from cache.nsga2 import Nsga2Settings
-from supernet.space import HeadSpec, SearchSpace, StageSpec, StemSpec, space_to_mapping
+from supernet.space import HeadSpec, SearchSpace, StageSpec, StemSpec
+from supernet.space_file import space_to_mapping
 from training.client import Recipe
 from training.clients import ClientsConfig
 from training.config import (

@@ -12,8 +12,8 @@ import pytest
 from federation import micro_config
 from simulation import Recorder
 
-from cache.progress import SILENT
-from supernet.typed_yaml import from_mapping
+from supernet.common.formats.typed_yaml import from_mapping
+from supernet.common.terminal.progress import SILENT
 from supernet.weights import Tensors
 from training import run_images
 from training.checkpoint_state import RunState

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
-from fitness.blocks import FloatArray
 from fitness.score import score
 from search.ranking.sample import Sample
 from search.ranking.sampling import Band
+from supernet.arrays import FloatArray, IntArray
+from supernet.fitness_settings import FitnessSettings
 from supernet.genes import decode, random_genes
-from supernet.layouts import IntArray
-from supernet.space import FitnessSettings, SearchSpace
+from supernet.space import SearchSpace
 
 #: A fitness unlike that of any preset.
 PLANTED = FitnessSettings(

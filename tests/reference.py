@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from supernet.architecture import Architecture, Block
-from supernet.space import FitnessSettings, SearchSpace, StageSpec
+from supernet.fitness_settings import FitnessSettings
+from supernet.space import SearchSpace, StageSpec
 
 
 class Conv(NamedTuple):

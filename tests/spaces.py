@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from cache.limits import Limits
 from fitness.score import Scores, score
+from supernet.arrays import IntArray
+from supernet.fitness_settings import FitnessSettings
 from supernet.genes import gene_layout
-from supernet.layouts import IntArray
-from supernet.space import FitnessSettings, SearchSpace, StageSpec, StemSpec
+from supernet.space import SearchSpace, StageSpec, StemSpec
 
 #: Some thousand gene vectors each.
 SMALL = micro_space(name="small", resolutions=(8, 12))

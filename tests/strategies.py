@@ -9,9 +9,10 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
 from supernet.architecture import Architecture
+from supernet.arrays import IntArray
 from supernet.genes import decode, gene_layout
-from supernet.layouts import IntArray
-from supernet.space import ExpandsPer, HeadSpec, Norm, SearchSpace, StageSpec, StemSpec, load_space
+from supernet.space import ExpandsPer, HeadSpec, Norm, SearchSpace, StageSpec, StemSpec
+from supernet.space_file import load_space
 
 MOBILENETS = ("mobilenet-cifar", "mobilenet-imagenet", "mobilenet-tiny")
 PRESETS = (*MOBILENETS, "resnet-cifar")

@@ -13,8 +13,8 @@ from cache.additive import AdditiveCost, count_cost, plan_of
 from fitness.blocks import Parts, space_parts
 from fitness.learned import learned_sum
 from fitness.score import score
+from supernet.arrays import IntArray
 from supernet.genes import choices, gene_layout, random_genes
-from supernet.layouts import IntArray
 from supernet.space import SearchSpace
 
 

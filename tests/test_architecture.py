@@ -15,7 +15,7 @@ from supernet.architecture import (
     architecture_from_json,
     architecture_from_text,
 )
-from supernet.errors import ArchitectureError
+from supernet.common.errors import ArchitectureError
 from supernet.space import SearchSpace
 
 SMALL = Architecture("mobilenet", 16, 8, (Stage(24, (Block(expand=4.0, kernel=5), Block(expand=2.5))),))

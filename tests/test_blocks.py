@@ -10,9 +10,9 @@ from strategies import PRESETS, preset, runs, spaces_with_architectures, tiny_sp
 from fitness.blocks import Part, Parts, Terms, space_parts, space_terms, tabulate
 from fitness.costs import macs
 from supernet.architecture import Architecture
+from supernet.arrays import IntArray
 from supernet.genes import encode, gene_layout, random_genes
-from supernet.layers import layer_table
-from supernet.layouts import IntArray
+from supernet.layer_table import layer_table
 from supernet.space import SearchSpace
 
 

@@ -13,10 +13,11 @@ from cache.file import Cache
 from cache.kept import find_frontier
 from cache.limits import Limits
 from cache.nsga2 import Nsga2Settings, solve_nsga2
-from cache.progress import Listener
-from supernet.errors import BudgetError, UserError
-from supernet.space import FitnessSettings, SearchSpace
-from supernet.words import counted
+from supernet.common.errors import BudgetError, UserError
+from supernet.common.terminal.progress import Listener
+from supernet.common.terminal.words import counted
+from supernet.fitness_settings import FitnessSettings
+from supernet.space import SearchSpace
 
 QUICK = Nsga2Settings(population=20, generations=3, seed=5)
 SOLVERS: tuple[Solver, ...] = ("nsga2", "exact")

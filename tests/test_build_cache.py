@@ -15,9 +15,10 @@ from cache.cli import main
 from cache.file import read_cache
 from cache.kept import find_frontier
 from fitness.score import score
+from supernet.common.formats.units import format_quantity
 from supernet.genes import smallest_genes
-from supernet.space import SearchSpace, preset_names, space_to_mapping
-from supernet.units import format_quantity
+from supernet.space import SearchSpace
+from supernet.space_file import preset_names, space_to_mapping
 
 FEW = ("--entries", "5")
 QUICK = ("--population", "20", "--generations", "3")

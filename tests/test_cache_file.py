@@ -12,9 +12,9 @@ from strategies import tiny_space
 
 from cache.entries import make_entries
 from cache.file import Cache, CacheError, read_cache, remedy_of, write_cache
-from supernet.errors import UserError
+from supernet.common.errors import UserError
+from supernet.fitness_settings import FitnessSettings
 from supernet.genes import random_genes
-from supernet.space import FitnessSettings
 
 SPACE = tiny_space()
 WEIGHTS = FitnessSettings(entropy="prefix", effectiveness_weight=3.5, max_effectiveness=2.0)

@@ -12,7 +12,7 @@ from simulation import largest, random_architectures, random_tensors, smallest
 from torch import Tensor, nn
 
 from supernet.architecture import Architecture
-from supernet.errors import UserError
+from supernet.common.errors import UserError
 from supernet.space import Norm
 from supernet.weights import views
 from training.calibration import (

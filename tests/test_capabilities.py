@@ -9,7 +9,7 @@ from latency import random_times, write_table
 from simulation import micro_entries
 
 from cache.latency.cost import read_latency
-from supernet.errors import UserError
+from supernet.common.errors import UserError
 from supernet.genes import encode
 from training.capabilities import Capability, capabilities, matched, shares_of_images, training_memory
 from training.clients import ClientsConfig

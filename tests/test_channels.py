@@ -18,8 +18,9 @@ from simulation import same_bytes
 from cache.cli import main as build_cache
 from search.cli import main as search_subnet
 from search.latency.cli import main as profile_device
-from supernet.errors import UserError
-from supernet.space import SearchSpace, space_to_mapping
+from supernet.common.errors import UserError
+from supernet.space import SearchSpace
+from supernet.space_file import space_to_mapping
 from supernet.weights import Tensors
 from training import tuning
 from training.checkpoint import load_checkpoint, newest_checkpoint

@@ -13,8 +13,8 @@ import torch
 from federation import MICRO, micro_space
 from simulation import largest, random_tensors, same_bytes, smallest
 
-from supernet.digests import DIGESTS
-from supernet.errors import UserError
+from supernet.common.errors import UserError
+from supernet.common.storage.digests import DIGESTS
 from supernet.weights import extract
 from training.checkpoint import (
     SERVER,

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from supernet.errors import UserError
+from supernet.common.errors import UserError
 from training.clients import ClientsConfig, draw_clients
 
 

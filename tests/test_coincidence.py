@@ -8,7 +8,7 @@ import pytest
 from federation import micro_config
 from simulation import same_bytes, short_config, simulated_run, train_run
 
-from cache.progress import Listener
+from supernet.common.terminal.progress import Listener
 from training.clients import ClientsConfig
 from training.config import CheckpointConfig, EvaluationConfig, RunConfig
 from training.methods.coincidence import coincides, normal_form

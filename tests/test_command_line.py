@@ -7,9 +7,9 @@ from typing import Any, Literal
 import pytest
 from commands import check_refused, run_main
 
-from supernet.command_line import CommandParser, options_parser
-from supernet.console import run_command
-from supernet.errors import UserError
+from supernet.common.command_line import CommandParser, options_parser
+from supernet.common.errors import UserError
+from supernet.common.terminal.console import run_command
 
 #: The commands of the product by the module of their ``main``.
 COMMANDS = {

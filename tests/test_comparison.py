@@ -27,7 +27,7 @@ from search.comparison.yardsticks import Yardstick
 from studies import BUDGETS as _BUDGETS
 from studies import tiny_study as _study
 from studies import write_study as _write
-from supernet.errors import UserError
+from supernet.common.errors import UserError
 from training.config import DataConfig, RunConfig, write_config
 from training.run_folder import METRICS, locked
 from training.unused_settings import refuse_unread

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from configs import OTHER
 
-from supernet.errors import UserError
-from supernet.typed_yaml import from_mapping, read_yaml_mapping
+from supernet.common.errors import UserError
+from supernet.common.formats.typed_yaml import from_mapping, read_yaml_mapping
 from training.accountant import PrivacyConfig
 from training.clients import ClientsConfig
 from training.config import (

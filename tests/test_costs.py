@@ -16,7 +16,7 @@ from fitness.costs import file_bytes, macs, parameters, peak_activation_bytes
 from fitness.score import score
 from supernet.architecture import Architecture, Block, Stage
 from supernet.genes import encode, gene_layout, largest_genes, random_genes
-from supernet.layers import layer_table
+from supernet.layer_table import layer_table
 from supernet.network import build_network
 from supernet.space import SearchSpace, StageSpec, StemSpec
 

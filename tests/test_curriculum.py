@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from simulation import largest, micro_entries, smallest
 
 from cache.entries import Entry, make_entries
-from supernet.errors import UserError
+from supernet.common.errors import UserError
 from supernet.genes import encode, random_genes
-from supernet.space import load_space
+from supernet.space_file import load_space
 from training.capabilities import Capability
 from training.curriculum import Assigner, Counts, Curriculum
 from training.methods.settings import CacheDraw

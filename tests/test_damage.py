@@ -30,8 +30,8 @@ from search.comparison.outcome import Outcome as TrialOutcome
 from search.latency.cli import main as profile_device
 from search.ranking.cli import main as validate_fitness
 from search.subnet import load_subnet
-from supernet.digests import DIGESTS, check_folder, read_digests
-from supernet.errors import UserError
+from supernet.common.errors import UserError
+from supernet.common.storage.digests import DIGESTS, check_folder, read_digests
 from supernet.slices import supernet_architecture
 from training.checkpoint import newest_checkpoint
 from training.cli import main as train_supernet

@@ -29,7 +29,7 @@ from simulation import (
 from cache.entries import make_entry
 from supernet.architecture import architecture_from_json
 from supernet.architecture_file import ARCHITECTURE
-from supernet.errors import UserError
+from supernet.common.errors import UserError
 from supernet.weights import extract
 from training.capabilities import Capability, capabilities
 from training.checkpoint import Checkpoint, branch_file, checkpoint_folder, load_checkpoint, newest_checkpoint

@@ -12,8 +12,8 @@ from strategies import architectures, runs, spaces_with_architectures
 from cache.entries import make_entry
 from fitness.score import score
 from supernet.architecture import Architecture
+from supernet.arrays import IntArray
 from supernet.genes import canonical, encode, gene_layout
-from supernet.layouts import IntArray
 from supernet.slices import tensor_shapes
 from supernet.space import SearchSpace
 from training.methods.decnas.candidates import Candidate, candidates, least_macs, lowerings, nearest_candidates

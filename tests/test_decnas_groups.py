@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import runs
 
-from supernet.layouts import IntArray
+from supernet.arrays import IntArray
 from training.methods.decnas.groups import distance, placed
 from training.partition import PartitionConfig, Scheme, partition
 

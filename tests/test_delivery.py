@@ -18,8 +18,9 @@ from latency import random_times
 from cache.latency.table import Conditions, LatencyTable, write_latency_table
 from search.cli import main
 from search.subnet import load_subnet, read_subnet_info
-from supernet.machine import machine
-from supernet.space import Norm, SearchSpace, space_to_mapping
+from supernet.common.machine import machine
+from supernet.space import Norm, SearchSpace
+from supernet.space_file import space_to_mapping
 from training.data.batches import prepare
 from training.data.preparation import Preparation
 from training.data.sources import load_images

@@ -15,11 +15,11 @@ from exports import learned
 from numpy.typing import NDArray
 from processes import ENVIRONMENT
 
-from cache.progress import SILENT
 from search.export import deploy
 from search.export.export import export_subnet, write_deploy
 from search.export.settings import ExportSettings
-from supernet.files import record
+from supernet.common.storage.files import record
+from supernet.common.terminal.progress import SILENT
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")

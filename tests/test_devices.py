@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from supernet.errors import UserError
+from supernet.common.errors import UserError
 from training.devices import resolve_device, sent
 
 

@@ -25,7 +25,7 @@ from simulation import (
 
 from search.cli import main as search_main
 from supernet.architecture import architecture_from_json, architecture_from_text
-from supernet.errors import UserError
+from supernet.common.errors import UserError
 from supernet.slices import tensor_shapes
 from supernet.weights import views
 from training.accountant import PrivacyConfig

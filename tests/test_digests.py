@@ -6,9 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from supernet.digests import DIGESTS, FORMAT, DamagedError, check_file, check_folder, digest_of, read_digests
-from supernet.errors import UserError
-from supernet.files import read_bytes, read_text, record, replacing, write_recorded, write_text
+from supernet.common.errors import UserError
+from supernet.common.storage.digests import (
+    DIGESTS,
+    FORMAT,
+    DamagedError,
+    check_file,
+    check_folder,
+    digest_of,
+    read_digests,
+)
+from supernet.common.storage.files import read_bytes, read_text, record, replacing, write_recorded, write_text
 
 
 @pytest.fixture
@@ -126,7 +134,7 @@ def test_a_file_is_recorded_from_its_first_writing_on(tmp_path: Path) -> None:
 _WRITE_FOREVER = """
 import sys
 from pathlib import Path
-from supernet.files import write_text
+from supernet.common.storage.files import write_text
 
 number = 0
 while True:

@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 from strategies import runs
 
 from cache.dominance import non_dominated, pareto_front
-from fitness.blocks import FloatArray
-from supernet.layouts import IntArray
+from supernet.arrays import FloatArray, IntArray
 
 _points = st.lists(st.tuples(st.integers(1, 12), st.integers(-6, 6)), min_size=1, max_size=30)
 

@@ -6,8 +6,8 @@ from strategies import runs, tiny_space
 
 from cache.entries import make_entries, spread
 from fitness.score import score
+from supernet.fitness_settings import FitnessSettings
 from supernet.genes import decode, encode_all, gene_layout, random_genes
-from supernet.space import FitnessSettings
 
 _fronts = st.lists(st.integers(1, 10_000), min_size=2, max_size=60, unique=True).map(
     lambda macs: np.array(sorted(macs))

@@ -6,12 +6,13 @@ from spaces import SMALL, listed
 
 from cache.limits import Limits
 from cache.nsga2 import Nsga2Settings, search_front
-from cache.progress import Listener
 from fitness.score import score
 from search.evolution import DEFAULT_SETTINGS, evolve, front_alone
-from supernet.errors import BudgetError
+from supernet.common.errors import BudgetError
+from supernet.common.terminal.progress import Listener
+from supernet.fitness_settings import FitnessSettings
 from supernet.genes import encode, gene_layout
-from supernet.space import FitnessSettings, load_space
+from supernet.space_file import load_space
 
 QUICK = Nsga2Settings(population=40, generations=30)
 HARDLY = Nsga2Settings(population=10, generations=1)

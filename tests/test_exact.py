@@ -14,11 +14,10 @@ from strategies import preset, runs, tiny_space
 from cache.additive import AdditiveCost, count_cost
 from cache.exact import SpaceTooLargeError, solve_best, solve_cheapest, solve_front
 from cache.frontier import Frontier, exact_frontier
-from cache.progress import Listener
-from fitness.blocks import FloatArray
 from fitness.score import score
+from supernet.arrays import FloatArray, IntArray
+from supernet.common.terminal.progress import Listener
 from supernet.genes import canonical, gene_layout
-from supernet.layouts import IntArray
 
 #: MACs of the published resnet-cifar rows, their fitness, and the highest fitness within as many MACs.
 _PUBLISHED = [

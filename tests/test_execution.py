@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from supernet.errors import UserError
+from supernet.common.errors import UserError
 from training.execution import (
     ExecutionConfig,
     Precision,

@@ -14,7 +14,6 @@ from federation import micro_space
 from hypothesis import given
 from strategies import architectures, runs
 
-from cache.progress import SILENT
 from fitness.costs import FilePrecision
 from search.export.export import export_subnet
 from search.export.formats import opened
@@ -23,7 +22,8 @@ from search.export.settings import ExportError, ExportSettings, Format, check_ex
 from search.export.torch_files import METADATA
 from search.export.verify import TOLERANCE, HeldOut, compare, verify
 from supernet.architecture import Architecture
-from supernet.errors import UserError
+from supernet.common.errors import UserError
+from supernet.common.terminal.progress import SILENT
 from supernet.space import SearchSpace, StageSpec, StemSpec
 
 pytest.importorskip("onnx")

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from PIL import Image
 from strategies import runs
 
-from cache.progress import SILENT
 from search.export.export import ExportImages, export_subnet
 from search.export.files import deployed_inputs, spread
 from search.export.metadata import metadata_of
@@ -24,6 +23,7 @@ from search.export.settings import ExportError, ExportSettings, Format
 from search.export.verify import MOST_FILES
 from search.subnet import SubnetInfo
 from supernet.architecture import Architecture
+from supernet.common.terminal.progress import SILENT
 from supernet.genes import decode, random_genes
 from supernet.network import build_network
 from supernet.space import SearchSpace

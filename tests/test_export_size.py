@@ -14,9 +14,9 @@ from strategies import narrow_resnet, tiny_space
 from fitness.costs import FilePrecision, file_bytes
 from search.export.metadata import metadata_of
 from search.export.onnx_file import at_precision, onnx_of, save_onnx
-from supernet.folding import folded
+from supernet.bn_folding import folded
 from supernet.genes import decode, largest_genes
-from supernet.layers import layer_table
+from supernet.layer_table import layer_table
 from supernet.network import build_network
 from supernet.space import SearchSpace
 

@@ -10,9 +10,9 @@ import pytest
 from commands import Outcome, check_refused, run_main
 from federation import arguments_of, finished_run, micro_config, read_metrics
 
-from cache.progress import SILENT
-from supernet.errors import UserError
-from supernet.words import counted
+from supernet.common.errors import UserError
+from supernet.common.terminal.progress import SILENT
+from supernet.common.terminal.words import counted
 from training.checkpoint_state import Origin, RunState
 from training.cli import main
 from training.config import CheckpointConfig, ClientConfig, RunConfig, ServerConfig

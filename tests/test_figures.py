@@ -17,8 +17,8 @@ from cache.plot import Fronts, plot_fronts
 from search.comparison.plot import plot_rows
 from search.comparison.summary import Row, Spread
 from search.ranking.plot import plot_ranking
-from supernet.errors import UserError
-from supernet.words import printable
+from supernet.common.errors import UserError
+from supernet.common.terminal.words import printable
 
 
 def _texts(path: Path) -> list[str]:

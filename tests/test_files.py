@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from processes import PATIENCE
 
-from supernet.errors import UserError
-from supernet.files import (
+from supernet.common.errors import UserError
+from supernet.common.storage.files import (
     check_output,
     check_output_folder,
     check_writable,

@@ -8,8 +8,8 @@ import torch
 from federation import MICRO, micro_recipe, random_images
 from simulation import own_memory, random_tensors, smallest
 
-from cache.progress import Listener
-from supernet.errors import UserError
+from supernet.common.errors import UserError
+from supernet.common.terminal.progress import Listener
 from supernet.slices import slices
 from supernet.weights import views
 from training.engines.in_process import InProcessEngine

@@ -38,8 +38,8 @@ from flower import (
 from simulation import Recorder, largest, micro_task, random_tensors, recorder, same_bytes, smallest
 from torch import Tensor
 
-from cache.progress import SILENT
-from supernet.errors import UserError
+from supernet.common.errors import UserError
+from supernet.common.terminal.progress import SILENT
 from supernet.slices import tensor_shapes
 from supernet.weights import Tensors, views
 from training.calibration import blank_network

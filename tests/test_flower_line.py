@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from supernet.errors import UserError
-from supernet.typed_yaml import from_mapping
+from supernet.common.errors import UserError
+from supernet.common.formats.typed_yaml import from_mapping
 from training.clients import ClientsConfig
 from training.config import RunConfig, config_to_mapping
 from training.config_changes import RESUME_MAY_CHANGE, changed_fields

@@ -18,10 +18,10 @@ from pictures import write_pictures
 from PIL import Image
 from simulation import largest, random_architectures, random_tensors, same_bytes, smallest
 
-from supernet.kept import kept_folder
-from supernet.space import space_to_mapping
+from supernet.common.storage.cache_folder import kept_folder
+from supernet.common.terminal.words import counted
+from supernet.space_file import space_to_mapping
 from supernet.weights import Tensors, views
-from supernet.words import counted
 from training import run_images
 from training.client import LocalTrainer
 from training.clients import ClientsConfig

@@ -6,7 +6,7 @@ import pytest
 from flower import LocalLink, flower_config, hurry, trained
 
 from search.trained import Extraction, TrainedRun, open_run
-from supernet.errors import UserError
+from supernet.common.errors import UserError
 from training.clients import ClientsConfig
 from training.run_folder import read_census, read_run_cache, read_space
 

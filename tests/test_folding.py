@@ -7,7 +7,7 @@ from strategies import architectures, narrow_resnet, runs, spaces_with_architect
 from torch import nn
 
 from supernet.architecture import Architecture
-from supernet.folding import folded
+from supernet.bn_folding import folded
 from supernet.genes import decode, largest_genes
 from supernet.network import build_network
 from supernet.space import SearchSpace

@@ -12,9 +12,9 @@ from cache.entries import make_entries
 from cache.exact import EQUAL, SpaceTooLargeError
 from cache.frontier import Frontier, exact_frontier, frontier_of
 from fitness.score import score
+from supernet.common.formats.units import format_quantity
+from supernet.fitness_settings import FitnessSettings
 from supernet.genes import canonical, gene_layout, random_genes
-from supernet.space import FitnessSettings
-from supernet.units import format_quantity
 
 SPACE = tiny_space()
 NO_GENES = np.empty((0, len(gene_layout(SPACE).sizes)), dtype=np.int64)

@@ -10,7 +10,8 @@ from strategies import PRESETS, gene_vectors, narrow_resnet, preset, runs, space
 
 from fitness.score import score
 from supernet.architecture import Architecture, Block, Stage
-from supernet.errors import ArchitectureError
+from supernet.arrays import IntArray
+from supernet.common.errors import ArchitectureError
 from supernet.genes import (
     as_genes,
     canonical,
@@ -23,8 +24,7 @@ from supernet.genes import (
     random_genes,
     smallest_genes,
 )
-from supernet.layers import architecture_rows
-from supernet.layouts import IntArray
+from supernet.layer_table import architecture_rows
 from supernet.slices import tensor_shapes
 from supernet.space import SearchSpace, StageSpec, StemSpec
 

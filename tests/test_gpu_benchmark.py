@@ -22,7 +22,7 @@ from roofline import share_of_peak
 from simulation import micro_entries
 from time_share import Cut, Until, cut_after
 
-from supernet.errors import UserError
+from supernet.common.errors import UserError
 from training.execution import Precision, Profile
 from training.memory import OutOfMemoryError
 

@@ -9,7 +9,7 @@ from gpu import STUDY
 from gpu_study import read_contest
 
 from search.comparison.study import read_study
-from supernet.errors import UserError
+from supernet.common.errors import UserError
 
 
 def _written(folder: Path, **changes: Any) -> Path:

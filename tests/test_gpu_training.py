@@ -19,7 +19,7 @@ from gpu_study import Contest, read_contest
 from local_training import on_device
 from time_share import Until
 
-from supernet.errors import UserError
+from supernet.common.errors import UserError
 from supernet.weights import Tensors
 from training.config import RunConfig
 from training.execution import Profile

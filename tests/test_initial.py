@@ -13,8 +13,8 @@ from federation import MICRO, arguments_of, finished_run, micro_cache, micro_con
 from safetensors.torch import load_file
 
 from cache.file import write_cache
-from cache.progress import Listener
-from supernet.errors import UserError
+from supernet.common.errors import UserError
+from supernet.common.terminal.progress import Listener
 from supernet.weights import Tensors, initial_tensors
 from training.accountant import PrivacyConfig
 from training.checkpoint import best_checkpoint, load_checkpoint, newest_checkpoint, save_checkpoint

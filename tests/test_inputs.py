@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache.file import write_cache
-from supernet.errors import UserError
-from supernet.space import space_to_mapping
+from supernet.common.errors import UserError
+from supernet.space_file import space_to_mapping
 from training.config import RunConfig, config_to_mapping
 from training.inputs import (
     INPUTS,

@@ -17,9 +17,9 @@ from strategies import preset, tiny_space
 import cache.kept
 from cache.frontier import Frontier, exact_frontier
 from cache.kept import KeptFrontierError, find_frontier, kept_path, read_frontier, write_frontier
-from cache.progress import Listener
-from supernet.kept import VARIABLE, NowhereKeptError, kept_folder
-from supernet.space import FitnessSettings
+from supernet.common.storage.cache_folder import VARIABLE, NowhereKeptError, kept_folder
+from supernet.common.terminal.progress import Listener
+from supernet.fitness_settings import FitnessSettings
 
 SPACE = dataclasses.replace(tiny_space(), resolutions=(8,), depths=(1, 2), kernels=(3,))
 WEIGHTS = FitnessSettings(effectiveness_weight=3.0, max_effectiveness=2.0)

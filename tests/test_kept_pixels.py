@@ -19,10 +19,10 @@ from pictures import noise, write_pictures
 from PIL import Image
 from torch import Tensor
 
-from cache.progress import SILENT, Listener
-from supernet import files
-from supernet.errors import UserError
-from supernet.kept import kept_folder
+from supernet.common.errors import UserError
+from supernet.common.storage import files
+from supernet.common.storage.cache_folder import kept_folder
+from supernet.common.terminal.progress import SILENT, Listener
 from training.clients import ClientsConfig
 from training.config import ClientConfig, DataConfig
 from training.data import kept_pixels, reading, stamps

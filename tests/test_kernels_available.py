@@ -13,8 +13,8 @@ import torch
 from federation import micro_recipe
 from simulation import micro_entries
 
-from cache.progress import Listener
-from supernet.errors import UserError
+from supernet.common.errors import UserError
+from supernet.common.terminal.progress import Listener
 from training import execution, tuning
 from training.engines.in_process import InProcessEngine
 from training.execution import ExecutionConfig, Profile, check_possible

@@ -9,8 +9,8 @@ from cache.exact import solve_front
 from cache.labels import Labels, State, Trail, Way, grown, joined, origin
 from fitness.score import score
 from supernet.architecture import Architecture, Block, Stage
+from supernet.arrays import IntArray
 from supernet.genes import decode
-from supernet.layouts import IntArray
 
 
 def _labels(count: int, seed: int, start: int = 0) -> Labels:

@@ -2,7 +2,7 @@ import gc
 
 import pytest
 
-from supernet.lasting import lasting_objects
+from supernet.common.lasting_objects import lasting_objects
 
 
 @pytest.mark.parametrize("enabled", [True, False])

@@ -11,7 +11,7 @@ from cache.latency.names import block_names
 from fitness.blocks import choices_made
 from search.latency.parts import build_part, distinct_choices, input_shape, measurable, ready
 from supernet.architecture import Architecture
-from supernet.folding import folded
+from supernet.bn_folding import folded
 from supernet.genes import encode
 from supernet.network import Network, build_network
 from supernet.space import SearchSpace

@@ -10,9 +10,9 @@ from spaces import SMALL_RESNET
 
 from cache.latency.cost import latency_cost
 from cache.latency.table import LatencyTable, LatencyTableError, read_table, write_latency_table
-from cache.progress import SILENT, Listener
 from search.latency.profile import Bench, clock_of, partial_path, profile, started_table
 from search.latency.validation import validate
+from supernet.common.terminal.progress import SILENT, Listener
 from supernet.genes import decode, random_genes
 from supernet.space import SearchSpace
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from search.latency.parts import Measurable, distinct_choices, measurable
 from search.latency.runtimes import check_runtime, export_each, open_runtime
-from supernet.errors import UserError
+from supernet.common.errors import UserError
 
 _CPU = torch.device("cpu")
 

@@ -22,10 +22,10 @@ from cache.latency.table import (
     write_latency_table,
 )
 from fitness.blocks import tabulate
-from supernet.errors import UserError
+from supernet.arrays import IntArray
+from supernet.common.errors import UserError
 from supernet.genes import random_genes
-from supernet.layers import LayerTable, layer_table
-from supernet.layouts import IntArray
+from supernet.layer_table import LayerTable, layer_table
 from supernet.space import SearchSpace
 
 SPACES = (SMALL, SMALL_RESNET, *map(preset, PRESETS))

@@ -8,9 +8,9 @@ from reference import convolutions
 from strategies import PRESETS, preset, runs, spaces_with_architectures, tiny_space, user_spaces
 
 from supernet.architecture import Architecture
-from supernet.errors import ArchitectureError
+from supernet.common.errors import ArchitectureError
 from supernet.genes import decode, encode, random_genes
-from supernet.layers import WEIGHTED, architecture_rows, layer_table
+from supernet.layer_table import WEIGHTED, architecture_rows, layer_table
 from supernet.space import SearchSpace
 
 

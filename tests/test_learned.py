@@ -13,10 +13,12 @@ from strategies import preset, runs, spaces_with_genes, tiny_space, user_spaces
 from fitness.learned import learned_sum
 from fitness.score import score
 from fitness.settings import load_settings
-from supernet.errors import SpaceError, UserError
+from supernet.arrays import IntArray
+from supernet.common.errors import SpaceError, UserError
+from supernet.fitness_settings import FitnessSettings, settings_to_mapping
 from supernet.genes import canonical, decode, random_genes
-from supernet.layouts import IntArray
-from supernet.space import FitnessSettings, SearchSpace, settings_to_mapping, space_from_mapping, space_to_mapping
+from supernet.space import SearchSpace
+from supernet.space_file import space_from_mapping, space_to_mapping
 
 
 @given(spaces_with_genes(), st.data())

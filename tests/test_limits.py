@@ -8,9 +8,9 @@ from strategies import tiny_space
 from cache.additive import count_cost
 from cache.limits import Limits, check_reachable
 from fitness.score import score
-from supernet.errors import BudgetError
+from supernet.arrays import IntArray
+from supernet.common.errors import BudgetError
 from supernet.genes import largest_genes, random_genes, smallest_genes
-from supernet.layouts import IntArray
 
 _EXTREMES = score(tiny_space(), np.stack([smallest_genes(tiny_space()), largest_genes(tiny_space())]))
 LEAST, MOST = (int(value) for value in _EXTREMES.macs)

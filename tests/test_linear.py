@@ -16,7 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from search.comparison.linear import PENALTIES, LinearResult, fit_linear, linear_of, read_linear, write_linear
-from supernet.errors import UserError
+from supernet.common.errors import UserError
 from training.clients import ClientsConfig
 from training.config import ClientConfig, DataConfig, RunConfig, write_config
 from training.data.images import ImageSet
@@ -110,7 +110,7 @@ def _config(folder: Path) -> RunConfig:
 
 
 def _space(config: RunConfig) -> Any:
-    from supernet.space import load_space
+    from supernet.space_file import load_space
 
     return load_space(config.space)
 

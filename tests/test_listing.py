@@ -6,7 +6,7 @@ import torch
 from numpy.typing import NDArray
 from pictures import noise, write_pictures
 
-from cache.progress import Listener
+from supernet.common.terminal.progress import Listener
 from training.data.images import ImageSet
 from training.data.listing import Listing, constant_words
 from training.data.preparation import Preparation

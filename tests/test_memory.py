@@ -23,8 +23,8 @@ from simulation import (
     train_run,
 )
 
-from supernet.errors import UserError
-from supernet.units import format_quantity
+from supernet.common.errors import UserError
+from supernet.common.formats.units import format_quantity
 from training.checkpoint import checkpoint_folder, load_checkpoint, newest_checkpoint
 from training.client import LocalTrainer
 from training.config import CheckpointConfig, EvaluationConfig, RunConfig, ServerConfig

@@ -20,7 +20,7 @@ from simulation import (
     unspoiled,
 )
 
-from supernet.errors import ArchitectureError, UserError
+from supernet.common.errors import ArchitectureError, UserError
 from supernet.genes import intersection
 from supernet.slices import slices
 from supernet.weights import extract

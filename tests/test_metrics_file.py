@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from simulation import Recorder
 
-from supernet.errors import UserError
+from supernet.common.errors import UserError
 from training.evaluation import Probe
 from training.records import LostRound, RoundRecord
 from training.trackers.metrics_file import MetricsFile, last_share, mend, read_records

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import architectures, narrow_resnet, preset, runs, tiny_space
 
-from cache.progress import SILENT
 from supernet.architecture import Architecture, Stage
+from supernet.common.terminal.progress import SILENT
 from supernet.genes import decode, smallest_genes
 from supernet.nesting import nested_start
 from supernet.slices import supernet_architecture

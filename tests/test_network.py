@@ -11,7 +11,7 @@ from torchvision.models import mobilenet_v3_large
 
 from fitness.score import score
 from supernet.architecture import Architecture, Block, Stage
-from supernet.errors import ArchitectureError
+from supernet.common.errors import ArchitectureError
 from supernet.genes import decode, encode, random_genes
 from supernet.network import Network, build_network
 from supernet.space import SearchSpace

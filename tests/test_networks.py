@@ -9,12 +9,12 @@ from exhaustive import all_genes
 from federation import MICRO
 
 from cache.entries import make_entries
-from cache.progress import SILENT
 from search.comparison.networks import find_networks, space_of, with_networks
 from search.comparison.study import Study
 from studies import BUDGETS, read_tiny
-from supernet.errors import BudgetError, UserError
-from supernet.space import FitnessSettings
+from supernet.common.errors import BudgetError, UserError
+from supernet.common.terminal.progress import SILENT
+from supernet.fitness_settings import FitnessSettings
 
 
 def _found(study: Study) -> dict[str, Any]:

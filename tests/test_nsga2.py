@@ -11,13 +11,14 @@ from cache.entries import Entry, make_entries
 from cache.frontier import Frontier, frontier_of
 from cache.limits import Limits
 from cache.nsga2 import Front, Nsga2Settings, search_front, solve_nsga2
-from cache.progress import Listener
 from cache.sampling import ladder
 from fitness.score import score
-from supernet.errors import BudgetError, UserError
+from supernet.arrays import IntArray
+from supernet.common.errors import BudgetError, UserError
+from supernet.common.terminal.progress import Listener
+from supernet.fitness_settings import FitnessSettings
 from supernet.genes import canonical, encode, gene_layout, smallest_genes
-from supernet.layouts import IntArray
-from supernet.space import FitnessSettings, SearchSpace, StageSpec, StemSpec
+from supernet.space import SearchSpace, StageSpec, StemSpec
 
 #: A space of 3,200 networks: small enough to list them all.
 SMALL = SearchSpace(

@@ -7,7 +7,7 @@ from torch import nn
 
 from search.extras import require_onnx
 from search.onnx_model import OPSET, open_session, to_onnx
-from supernet.errors import UserError
+from supernet.common.errors import UserError
 
 
 @pytest.mark.parametrize("missing", ["onnx", "onnxscript", "onnxruntime"])

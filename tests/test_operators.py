@@ -6,8 +6,8 @@ from cache.limits import Limits
 from cache.objectives import Objectives
 from cache.operators import ExchangeMutation
 from cache.problem import ArchitectureProblem
+from supernet.arrays import IntArray
 from supernet.genes import gene_layout, random_genes
-from supernet.layouts import IntArray
 
 _SPACE = tiny_space()
 _SIZES = gene_layout(_SPACE).sizes

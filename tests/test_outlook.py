@@ -9,9 +9,8 @@ from strategies import runs, tiny_space
 
 from cache.additive import AdditiveCost, Plan, count_cost, plan_of
 from cache.outlook import Outlook, look_ahead
-from fitness.blocks import FloatArray
+from supernet.arrays import FloatArray, IntArray
 from supernet.genes import gene_layout
-from supernet.layouts import IntArray
 from supernet.space import SearchSpace
 
 

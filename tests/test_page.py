@@ -25,8 +25,8 @@ from search.page.layers import layer_lines
 from search.page.page import Page, render_page, write_page
 from search.report import search_report, standing
 from search.searcher import search, search_cheapest
-from supernet.errors import UserError
-from supernet.words import printable
+from supernet.common.errors import UserError
+from supernet.common.terminal.words import printable
 
 _SPACE = tiny_space()
 _FRONTIER = find_frontier(_SPACE, _SPACE.fitness)

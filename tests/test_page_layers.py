@@ -7,13 +7,14 @@ from spaces import SMALL, SMALL_RESNET
 from strategies import PRESETS, preset, runs, spaces_with_architectures
 
 from cache.additive import AdditiveCost
-from fitness.blocks import FloatArray, space_parts
+from fitness.blocks import space_parts
 from fitness.costs import macs, parameters
 from search.page.layers import LayerLine, layer_lines
 from supernet.architecture import Architecture
-from supernet.errors import ArchitectureError
+from supernet.arrays import FloatArray
+from supernet.common.errors import ArchitectureError
 from supernet.genes import decode, encode, largest_genes, random_genes
-from supernet.layers import architecture_rows, layer_table
+from supernet.layer_table import architecture_rows, layer_table
 from supernet.space import SearchSpace
 
 _SPACES = [preset(name) for name in PRESETS]

@@ -3,7 +3,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from supernet.errors import UserError
+from supernet.common.errors import UserError
 from training.partition import PartitionConfig, PartitionError, Scheme, partition
 
 _SCHEMES: tuple[Scheme, ...] = ("iid", "dirichlet", "pathological", "shard", "linear", "square", "exponential")

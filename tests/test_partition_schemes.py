@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from supernet.layouts import IntArray
+from supernet.arrays import IntArray
 from training import partition_schemes as schemes
 from training.partition import PartitionConfig, Scheme, partition
 from training.partition_schemes import ImpossibleError

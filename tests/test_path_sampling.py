@@ -14,7 +14,7 @@ from spaces import SMALL_RESNET
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from supernet.errors import UserError
+from supernet.common.errors import UserError
 from supernet.slices import supernet_architecture, tensor_shapes
 from supernet.space import SearchSpace
 from supernet.weights import Tensors, network_with, views

@@ -9,10 +9,11 @@ from simulation import largest, smallest
 from spaces import SMALL_RESNET
 
 from supernet.architecture import Architecture, Block
-from supernet.errors import SpaceError
+from supernet.common.errors import SpaceError
 from supernet.genes import decode, encode
 from supernet.slices import slices, supernet_architecture
-from supernet.space import SearchSpace, load_space
+from supernet.space import SearchSpace
+from supernet.space_file import load_space
 from training.compute import macs_of
 from training.paths import Paths, paths_through
 

@@ -13,9 +13,9 @@ from fitness.costs import peak_activation_bytes
 from fitness.score import score
 from search.searcher import search
 from supernet.architecture import architecture_from_text
-from supernet.errors import BudgetError
+from supernet.common.errors import BudgetError
 from supernet.genes import encode
-from supernet.layers import layer_table
+from supernet.layer_table import layer_table
 from supernet.space import SearchSpace
 
 SPACES = pytest.mark.parametrize("space", [SMALL, SMALL_RESNET], ids=lambda space: space.name)

@@ -10,9 +10,9 @@ from strategies import tiny_space
 from cache.entries import make_entries
 from cache.kept import find_frontier
 from cache.plot import SUFFIXES, Fronts, check_plot_path, fronts_svg, plot_fronts
-from supernet.errors import UserError
+from supernet.common.errors import UserError
+from supernet.common.formats.units import format_quantity
 from supernet.genes import random_genes
-from supernet.units import format_quantity
 
 _STARTS = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}
 _SPACE = tiny_space()

@@ -53,9 +53,9 @@ def _calls(path: Path) -> Iterator[str]:
 @pytest.mark.parametrize(
     ("library", "users"),
     [
-        ("rich", {"supernet/console.py", "supernet/display.py"}),
+        ("rich", {"supernet/common/terminal/console.py", "supernet/common/terminal/display.py"}),
         ("matplotlib.figure", {"cache/figures.py", "cache/plot.py", "search/comparison/plot.py"}),
-        ("shlex", {"supernet/words.py"}),
+        ("shlex", {"supernet/common/terminal/words.py"}),
         ("jinja2", {"search/page/page.py"}),
     ],
 )
@@ -72,7 +72,11 @@ def test_nothing_prints_but_the_console() -> None:
     printing = ("print", "sys.stdout.write", "sys.stderr.write", "rich.print")
     found = {str(path.relative_to(_ROOT)) for path in _FILES for call in _calls(path) if call in printing}
     # A parser's mistake has the same form; what wandb's process is told is a protocol.
-    assert found <= {"supernet/console.py", "supernet/command_line.py", "training/trackers/wandb_mirror.py"}
+    assert found <= {
+        "supernet/common/terminal/console.py",
+        "supernet/common/command_line.py",
+        "training/trackers/wandb_mirror.py",
+    }
 
 
 def test_no_count_has_its_noun_written_beside_it() -> None:

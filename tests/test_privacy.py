@@ -33,7 +33,7 @@ from strategies import architectures, runs
 from torch import Tensor
 
 from supernet.architecture import Architecture
-from supernet.errors import UserError
+from supernet.common.errors import UserError
 from supernet.weights import Tensors, extract, views
 from training.accountant import PrivacyConfig
 from training.aggregation import AVERAGING, Fold, ServerStep

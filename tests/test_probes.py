@@ -4,8 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from supernet.errors import UserError
-from supernet.probes import check_length, check_readable, children, exists, is_file, is_folder, reaching
+from supernet.common.errors import UserError
+from supernet.common.storage.path_checks import (
+    check_length,
+    check_readable,
+    children,
+    exists,
+    is_file,
+    is_folder,
+    reaching,
+)
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from cache.limits import Limits
 from cache.objectives import Objectives
 from cache.problem import ArchitectureProblem
 from fitness.score import score
+from supernet.fitness_settings import FitnessSettings
 from supernet.genes import gene_layout, random_genes
-from supernet.space import FitnessSettings
 
 _SPACE = tiny_space()
 _GENES = random_genes(_SPACE, 60, np.random.default_rng(0))

@@ -17,9 +17,9 @@ from cache.latency.cost import read_latency
 from cache.latency.table import read_table
 from search.cli import main as search_main
 from search.latency.cli import main
+from supernet.common.formats.json_text import unsealed
+from supernet.common.machine import machine
 from supernet.genes import encode
-from supernet.json_text import unsealed
-from supernet.machine import machine
 
 FEW = micro_space(name="micro", kernels=(3,))
 _QUICK = ("--runtime", "torch", "--interval", "0.5")

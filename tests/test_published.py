@@ -9,7 +9,7 @@ import torch
 from federation import MICRO, NORMALISATION, micro_config, random_images
 from simulation import Recorder, same_bytes
 
-from cache.progress import SILENT
+from supernet.common.terminal.progress import SILENT
 from supernet.slices import supernet_architecture
 from supernet.space import SearchSpace, StageSpec, StemSpec
 from supernet.weights import Tensors, initial_tensors, network_with

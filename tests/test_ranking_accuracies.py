@@ -8,8 +8,8 @@ from strategies import tiny_space
 
 from search.ranking.accuracies import AccuraciesError, Journal, Reading, read_accuracies
 from search.ranking.sampling import Subnet
+from supernet.common.formats.json_text import sealed
 from supernet.genes import decode, random_genes
-from supernet.json_text import sealed
 
 _HEADER = {"space": "mobilenet-tiny", "seed": 0, "bands": [(1.0, 2.0)]}
 

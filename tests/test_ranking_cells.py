@@ -6,8 +6,8 @@ from strategies import preset, runs, spaces_with_genes, tiny_space
 
 from fitness.learned import learned_sum
 from search.ranking.cells import cells_chosen, cells_of, effects_of, terms_of_cells
+from supernet.arrays import IntArray
 from supernet.genes import canonical, decode, random_genes
-from supernet.layouts import IntArray
 from supernet.learned import check_learned
 from supernet.space import SearchSpace
 

@@ -5,13 +5,13 @@ import pytest
 from strategies import tiny_space
 
 from cache.frontier import exact_frontier
-from fitness.blocks import FloatArray
 from fitness.score import score
 from search.ranking.cells import cells_chosen
 from search.ranking.design import PARTS, Region, fittest_subnets, informative, near_subnets, spread_subnets
 from search.ranking.sampling import Subnet, pools_of
 from supernet.architecture import Architecture
-from supernet.errors import UserError
+from supernet.arrays import FloatArray
+from supernet.common.errors import UserError
 from supernet.genes import encode, encode_all, gene_layout
 from supernet.space import SearchSpace
 

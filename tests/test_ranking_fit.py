@@ -7,7 +7,6 @@ from rankings import PLANTED, planted
 from scipy.optimize import approx_fprime
 from strategies import preset, tiny_space
 
-from fitness.blocks import FloatArray
 from search.ranking.fit import (
     STRENGTHS,
     LeftOut,
@@ -21,8 +20,10 @@ from search.ranking.fit import (
     kendall_within,
     strongest,
 )
-from supernet.errors import UserError
-from supernet.space import FitnessSettings, load_space
+from supernet.arrays import FloatArray
+from supernet.common.errors import UserError
+from supernet.fitness_settings import FitnessSettings
+from supernet.space_file import load_space
 
 _BOTH: tuple[Pairs, Pairs] = ("band", "all")
 

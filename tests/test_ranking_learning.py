@@ -13,10 +13,11 @@ from search.ranking.fit import kendall_within
 from search.ranking.learning import STRENGTHS, learn_terms, partition, scaled
 from search.ranking.sample import Sample
 from search.ranking.sampling import draw_subnets, macs_bands
-from supernet.errors import UserError
+from supernet.common.errors import UserError
+from supernet.fitness_settings import FitnessSettings
 from supernet.genes import encode_all, random_genes
 from supernet.learned import LearnedTerms
-from supernet.space import FitnessSettings, SearchSpace
+from supernet.space import SearchSpace
 
 _MACS = (200_000, 3_000_000)
 

@@ -6,7 +6,7 @@ import pytest
 from search.ranking.fit import Manner
 from search.ranking.options import Options, check_options, macs_range
 from search.ranking.terms import FIELDS
-from supernet.errors import UserError
+from supernet.common.errors import UserError
 
 
 @pytest.mark.parametrize(

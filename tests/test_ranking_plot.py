@@ -6,7 +6,7 @@ from rankings import PLANTED, planted
 from strategies import tiny_space
 
 from search.ranking.plot import plot_ranking
-from supernet.errors import UserError
+from supernet.common.errors import UserError
 
 
 def test_a_picture_has_a_panel_for_each_fitness_and_one_for_macs(tmp_path: Path) -> None:

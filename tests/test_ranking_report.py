@@ -11,7 +11,7 @@ from search.ranking.fit import LeftOut
 from search.ranking.learning import Learned
 from search.ranking.report import print_learned, print_ranking, print_weights, rank, ranking_to_json
 from search.ranking.sample import FIGURES
-from supernet.space import FitnessSettings, settings_to_mapping
+from supernet.fitness_settings import FitnessSettings, settings_to_mapping
 
 
 def test_a_ranking_is_that_of_scipy_in_each_band() -> None:

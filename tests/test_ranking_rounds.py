@@ -8,7 +8,6 @@ from strategies import tiny_space
 
 from cache.exact import SpaceTooLargeError
 from cache.frontier import exact_frontier
-from cache.progress import SILENT, Listener
 from fitness.score import score
 from search.ranking.accuracies import Reading
 from search.ranking.design import Region
@@ -17,6 +16,7 @@ from search.ranking.rounds import first_subnets, learn_in_rounds
 from search.ranking.sample import Sample
 from search.ranking.sampling import Subnet
 from supernet.architecture import Architecture
+from supernet.common.terminal.progress import SILENT, Listener
 from supernet.genes import encode_all
 
 SPACE = tiny_space()

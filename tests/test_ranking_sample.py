@@ -7,9 +7,10 @@ from fitness.score import score
 from search.ranking.accuracies import Reading
 from search.ranking.sample import FIGURES, bands_of, sample_of
 from search.ranking.sampling import Band
-from supernet.errors import ArchitectureError, UserError
+from supernet.common.errors import ArchitectureError, UserError
+from supernet.fitness_settings import FitnessSettings
 from supernet.genes import decode, largest_genes, random_genes
-from supernet.space import FitnessSettings, load_space
+from supernet.space_file import load_space
 
 
 def test_bands_hold_all_networks_and_are_no_wider_than_asked() -> None:

@@ -8,7 +8,7 @@ from strategies import preset, runs, tiny_space
 
 from fitness.score import score
 from search.ranking.sampling import Band, draw_subnets, evenly, macs_bands
-from supernet.errors import UserError
+from supernet.common.errors import UserError
 from supernet.genes import encode_all
 
 

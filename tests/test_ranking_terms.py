@@ -9,8 +9,9 @@ from strategies import preset, runs, user_spaces
 
 from fitness.score import score
 from search.ranking.terms import derivatives, settings_with, terms_of, values, weights_of
+from supernet.fitness_settings import FitnessSettings
 from supernet.genes import random_genes
-from supernet.space import FitnessSettings, SearchSpace
+from supernet.space import SearchSpace
 
 _weight = st.floats(-3, 3)
 

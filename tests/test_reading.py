@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from pictures import noise, write_pictures
 from PIL import Image
 
-from cache.progress import SILENT, Listener
-from supernet.words import counted
+from supernet.common.terminal.progress import SILENT, Listener
+from supernet.common.terminal.words import counted
 from training.data import reading
 from training.data.images import DataError
 from training.data.preparation import Preparation, prepare_array, read_picture

@@ -13,7 +13,7 @@ from strategies import runs
 from search.recipes.ablation import BASE, Recipe
 from search.recipes.checks import FIXED, is_fixed
 from search.recipes.reading import read_ablation
-from supernet.errors import UserError
+from supernet.common.errors import UserError
 from training.config import RunConfig
 from training.unused_settings import settings_of
 

@@ -9,7 +9,7 @@ from ablations import BUDGETS, read_levers, result
 
 from search.recipes.ablation import Ablation, Planned, planned
 from search.recipes.result import Reached, Result, given_settings, read_result, result_of, write_result
-from supernet.errors import UserError
+from supernet.common.errors import UserError
 from training.config import DataConfig, RunConfig, TrackingConfig
 
 

@@ -14,10 +14,11 @@ from cache.additive import AdditiveCost, count_cost, plan_of
 from cache.outlook import look_ahead
 from cache.prices import Front, at_prices, slopes_of, sweeping, tightest
 from cache.relaxation import Linear, linear_of, relax
-from fitness.blocks import FloatArray
 from fitness.score import score
+from supernet.arrays import FloatArray
+from supernet.fitness_settings import FitnessSettings
 from supernet.genes import random_genes
-from supernet.space import FitnessSettings, SearchSpace
+from supernet.space import SearchSpace
 
 _LOG_PRICES = st.none() | st.floats(-12, 6)
 

@@ -9,8 +9,8 @@ import torch
 from federation import micro_config
 from simulation import Recorder
 
-from cache.progress import SILENT, Listener
-from supernet.errors import UserError
+from supernet.common.errors import UserError
+from supernet.common.terminal.progress import SILENT, Listener
 from training.checkpoint import load_checkpoint, newest_checkpoint
 from training.config import RunConfig
 from training.execution import Profile, possible_precisions

@@ -11,7 +11,7 @@ from federation import finished_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from supernet.errors import UserError
+from supernet.common.errors import UserError
 from training.cli import _parser, _resumed, main
 from training.run_folder import RunError, check_run
 

@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from strategies import runs
 
 from fitness.settings import load_settings
-from supernet.errors import UserError
-from supernet.space import FitnessSettings, SearchSpace, load_space, space_to_mapping
-from supernet.typed_values import typed_fields
-from supernet.typed_yaml import from_mapping, read_yaml_mapping
+from supernet.common.errors import UserError
+from supernet.common.formats.typed_values import typed_fields
+from supernet.common.formats.typed_yaml import from_mapping, read_yaml_mapping
+from supernet.fitness_settings import FitnessSettings
+from supernet.space import SearchSpace
+from supernet.space_file import load_space, space_to_mapping
 from training.cli import _parser
 from training.config import RunConfig, config_to_mapping, write_config
 from training.run_folder import CONFIG

@@ -23,7 +23,7 @@ from simulation import (
     unspoiled,
 )
 
-from supernet.errors import UserError
+from supernet.common.errors import UserError
 from training.checkpoint import load_checkpoint, newest_checkpoint
 from training.clients import ClientsConfig
 from training.config import CheckpointConfig, RunConfig

@@ -11,9 +11,9 @@ import pytest
 import yaml
 from federation import MICRO, NORMALISATION, micro_cache
 
-from supernet.digests import DIGESTS, DamagedError
-from supernet.errors import UserError
-from supernet.files import record
+from supernet.common.errors import UserError
+from supernet.common.storage.digests import DIGESTS, DamagedError
+from supernet.common.storage.files import record
 from training.accountant import PrivacyConfig
 from training.config import DataConfig, RunConfig, write_config
 from training.run_folder import (

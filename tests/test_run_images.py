@@ -13,8 +13,8 @@ from pictures import noise, write_pictures
 from PIL import Image
 from simulation import Recorder, same_bytes
 
-from cache.progress import SILENT, Listener
-from supernet.errors import UserError
+from supernet.common.errors import UserError
+from supernet.common.terminal.progress import SILENT, Listener
 from supernet.weights import Tensors
 from training.checkpoint import load_checkpoint, newest_checkpoint
 from training.clients import ClientsConfig

@@ -6,9 +6,9 @@ from simulation import largest, smallest
 from cache.limits import Limits
 from cache.sampling import draw_within, ladder
 from fitness.score import score
-from supernet.errors import BudgetError
+from supernet.common.errors import BudgetError
 from supernet.genes import decode, encode, gene_layout
-from supernet.space import load_space
+from supernet.space_file import load_space
 
 
 @pytest.mark.parametrize("name", ["mobilenet-tiny", "mobilenet-cifar"])

@@ -11,10 +11,11 @@ from strategies import PRESETS, gene_vectors, preset, runs, spaces_with_genes, t
 
 from fitness.score import score
 from supernet.architecture import Architecture, Block, Stage
-from supernet.errors import ArchitectureError, SpaceError
+from supernet.arrays import IntArray
+from supernet.common.errors import ArchitectureError, SpaceError
+from supernet.fitness_settings import FitnessSettings
 from supernet.genes import decode, encode, gene_layout, largest_genes, random_genes, smallest_genes
-from supernet.layouts import IntArray
-from supernet.space import FitnessSettings, SearchSpace
+from supernet.space import SearchSpace
 
 _PRESET_GENES = st.sampled_from(PRESETS).flatmap(
     lambda name: st.tuples(st.just(preset(name)), gene_vectors(preset(name)))

@@ -12,7 +12,7 @@ from fitness.cli import main
 from fitness.score import score
 from supernet.architecture import Architecture
 from supernet.genes import decode, encode, random_genes, smallest_genes
-from supernet.space import preset_names
+from supernet.space_file import preset_names
 
 SPACE = tiny_space()
 SMALLEST = decode(SPACE, smallest_genes(SPACE))

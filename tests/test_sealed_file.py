@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from supernet.errors import UserError
-from supernet.sealed_file import read_sealed, write_sealed
+from supernet.common.errors import UserError
+from supernet.common.storage.sealed_file import read_sealed, write_sealed
 
 
 def test_what_is_written_is_read_without_its_seal(tmp_path: Path) -> None:

@@ -24,9 +24,10 @@ from fitness.score import score
 from search.cli import main
 from search.subnet import load_subnet, read_subnet_info
 from supernet.architecture import architecture_from_json
+from supernet.common.formats.units import format_quantity
 from supernet.genes import encode
-from supernet.space import SearchSpace, load_space, space_to_mapping
-from supernet.units import format_quantity
+from supernet.space import SearchSpace
+from supernet.space_file import load_space, space_to_mapping
 from training.data.batches import plain_batches
 from training.data.preparation import Preparation
 from training.data.sources import load_images

@@ -14,12 +14,13 @@ from cache.exact import SpaceTooLargeError
 from cache.kept import find_frontier
 from cache.latency.cost import read_latency
 from cache.limits import Limits
-from cache.progress import Listener
 from search.searcher import Answer, search, search_cheapest
 from supernet.architecture import architecture_from_text
-from supernet.errors import BudgetError
+from supernet.common.errors import BudgetError
+from supernet.common.terminal.progress import Listener
+from supernet.fitness_settings import FitnessSettings
 from supernet.genes import encode
-from supernet.space import FitnessSettings, SearchSpace
+from supernet.space import SearchSpace
 
 SPACES = (SMALL, SMALL_RESNET, SHARED_RATIOS)
 _IDS = tuple(space.name for space in SPACES)

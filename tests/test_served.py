@@ -17,7 +17,7 @@ from search.comparison.served import served, served_clients
 from search.comparison.study import Study
 from search.comparison.summary import Served
 from studies import BUDGETS, measured, outcome_of, read_tiny
-from supernet.errors import UserError
+from supernet.common.errors import UserError
 from training.capabilities import Capability, capabilities, training_memory
 
 _NETWORKS = random_architectures(12, seed=3)

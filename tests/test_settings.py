@@ -4,8 +4,8 @@ import pytest
 from strategies import tiny_space
 
 from fitness.settings import load_settings
-from supernet.errors import UserError
-from supernet.space import FitnessSettings
+from supernet.common.errors import UserError
+from supernet.fitness_settings import FitnessSettings
 
 
 def test_without_a_file_the_spaces_own_weights_apply() -> None:

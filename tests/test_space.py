@@ -10,16 +10,10 @@ from hypothesis import strategies as st
 from reference import round8 as reference_round8
 from strategies import PRESETS, preset, runs, tiny_space, user_spaces
 
-from supernet.errors import SpaceError
-from supernet.space import (
-    FitnessSettings,
-    SearchSpace,
-    load_space,
-    preset_names,
-    round8,
-    space_from_mapping,
-    space_to_mapping,
-)
+from supernet.common.errors import SpaceError
+from supernet.fitness_settings import FitnessSettings
+from supernet.space import SearchSpace, round8
+from supernet.space_file import load_space, preset_names, space_from_mapping, space_to_mapping
 
 GOOD: dict[str, Any] = {
     "name": "mine",

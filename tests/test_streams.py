@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from test_command_line import COMMANDS
 
-_PRINTING = "from supernet.console import run_command\nrun_command('prog', lambda given: {}, [])"
+_PRINTING = "from supernet.common.terminal.console import run_command\nrun_command('prog', lambda given: {}, [])"
 
 
 def _run(program: str, redirected: str = "", **environment: str) -> tuple[int, str, str]:
@@ -44,8 +44,10 @@ def test_output_that_is_lost_is_told_of_however_it_is_printed(printing: str) -> 
 
 
 def test_output_that_is_lost_beside_an_error_is_no_traceback() -> None:
-    program = "from supernet.errors import UserError\ndef fail(given):\n    print('x')\n    raise UserError('no')\n"
-    program += "from supernet.console import run_command\nrun_command('prog', fail, [])"
+    program = (
+        "from supernet.common.errors import UserError\ndef fail(given):\n    print('x')\n    raise UserError('no')\n"
+    )
+    program += "from supernet.common.terminal.console import run_command\nrun_command('prog', fail, [])"
     assert _run(program, ">/dev/full") == (2, "", "prog: error: no\n")
 
 
@@ -64,7 +66,7 @@ def test_a_closed_standard_error_loses_what_is_said_and_nothing_else(tmp_path: P
     path = tmp_path / "written"
     program = f"import os, sys\ndef write(given):\n    f = open({str(path)!r}, 'w')\n    os.write(2, b'lost')\n"
     program += "    print('said', file=sys.stderr); f.write('kept'); f.close(); print('out')\n"
-    program += "from supernet.console import run_command\nrun_command('prog', write, [])"
+    program += "from supernet.common.terminal.console import run_command\nrun_command('prog', write, [])"
     assert _run(program, "2>&-") == (0, "out\n", "")
     assert path.read_text() == "kept"
 

@@ -7,7 +7,7 @@ import pytest
 from cache.file import read_cache
 from search.comparison.study import read_study
 from search.recipes.reading import read_ablation
-from supernet.space import load_space
+from supernet.space_file import load_space
 from training.capabilities import capabilities
 from training.curriculum import runnable_entries
 

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from search.subnet import SubnetInfo, load_subnet, read_subnet_info, save_subnet
 from supernet.architecture import Architecture, architecture_from_json
 from supernet.architecture_file import read_architecture
-from supernet.digests import DIGESTS
-from supernet.errors import UserError
+from supernet.common.errors import UserError
+from supernet.common.storage.digests import DIGESTS
 from supernet.genes import decode, random_genes
 from supernet.space import SearchSpace
 from supernet.weights import initial_tensors

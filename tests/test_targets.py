@@ -15,16 +15,16 @@ from spaces import SMALL, listed
 
 from cache.additive import memory_cost, size_cost
 from cache.limits import Limits
-from cache.progress import Listener
 from search.answering import Answered, Refused, answer_targets
 from search.budgets import Budgets, limits_of
 from search.cli import main
 from search.subject import Subject
 from search.target_workers import answered_by, workers_for
 from search.targets import read_targets
-from supernet.errors import UserError
-from supernet.space import space_to_mapping
-from supernet.units import format_quantity
+from supernet.common.errors import UserError
+from supernet.common.formats.units import format_quantity
+from supernet.common.terminal.progress import Listener
+from supernet.space_file import space_to_mapping
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from supernet import console
-from supernet.display import Display
+from supernet.common.terminal import console
+from supernet.common.terminal.display import Display
 from training.evaluation import Probe
 from training.records import LostRound, RoundRecord
 from training.trackers import terminal

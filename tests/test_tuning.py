@@ -11,10 +11,10 @@ from federation import MICRO, micro_recipe, micro_space
 from simulation import micro_entries
 
 from cache.entries import Entry
-from cache.progress import Listener
-from supernet.errors import UserError
-from supernet.json_text import sealed, unsealed
-from supernet.units import format_quantity
+from supernet.common.errors import UserError
+from supernet.common.formats.json_text import sealed, unsealed
+from supernet.common.formats.units import format_quantity
+from supernet.common.terminal.progress import Listener
 from training import tuning
 from training.client import Recipe
 from training.engines.in_process import InProcessEngine

@@ -3,8 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import runs
 
-from supernet.errors import BudgetError
-from supernet.units import format_bytes, format_quantity, parse_bytes, parse_milliseconds, parse_quantity
+from supernet.common.errors import BudgetError
+from supernet.common.formats.units import format_bytes, format_quantity, parse_bytes, parse_milliseconds, parse_quantity
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import runs
 
-from supernet.errors import UserError
+from supernet.common.errors import UserError
 from training.accountant import PrivacyConfig
 from training.clients import ClientsConfig
 from training.config import DataConfig, EvaluationConfig, RunConfig, ServerConfig

@@ -22,7 +22,7 @@ from search.ranking import measure
 from search.ranking.accuracies import Reading
 from search.ranking.cli import main
 from search.ranking.fit import kendall_within
-from supernet.space import settings_to_mapping
+from supernet.fitness_settings import settings_to_mapping
 from training.checkpoint import best_checkpoint
 from training.run_folder import read_run_cache, read_run_config, read_space
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from test_wandb_tracker import _alone, _record
 
-from supernet.errors import UserError
+from supernet.common.errors import UserError
 from training.config import TrackingConfig
 from training.trackers.wandb import WandbTracker, check_environment, require_login
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from simulation import largest, smallest
 
-from supernet.errors import UserError
+from supernet.common.errors import UserError
 from training.work import CoTraining, PathSampling, Plain, Work, logits_from_json, work_from_json, work_to_json
 
 _CO_TRAINING = CoTraining((smallest(),), (largest(), smallest()), 0.5, 2.0)

@@ -18,7 +18,7 @@ from search.comparison.study import read_study
 from search.comparison.summary import cells, rows
 from search.comparison.yardsticks import Yardstick, row_label, rows_of, yardsticks_of
 from studies import BUDGETS, measured, outcome_of, read_tiny, tiny_study, write_study
-from supernet.errors import UserError
+from supernet.common.errors import UserError
 from training.data.sources import list_images
 from training.run_folder import METRICS, read_split
 from training.run_images import shares

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from supernet.architecture import Architecture
-from supernet.errors import UserError
+from supernet.common.errors import UserError
 from supernet.space import SearchSpace
 from supernet.weights import Tensors, extract, network_with
 from training.data.batches import plain_batches

@@ -10,15 +10,15 @@ import numpy as np
 from cache.additive import AdditiveCost
 from cache.entries import Entry
 from cache.latency.cost import read_latency
-from fitness.blocks import FloatArray
 from supernet.architecture import Architecture
-from supernet.errors import UserError
-from supernet.files import read_text
+from supernet.arrays import FloatArray
+from supernet.common.errors import UserError
+from supernet.common.formats.json_text import parse_json
+from supernet.common.formats.units import format_bytes, format_quantity, parse_milliseconds, parse_quantity
+from supernet.common.storage.files import read_text
+from supernet.common.terminal.words import counted
 from supernet.genes import encode
-from supernet.json_text import parse_json
 from supernet.space import SearchSpace
-from supernet.units import format_bytes, format_quantity, parse_milliseconds, parse_quantity
-from supernet.words import counted
 from training.clients import ClientsConfig
 from training.randomness import numpy_stream
 

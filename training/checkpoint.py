@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from supernet.architecture import Architecture
-from supernet.digests import DIGESTS, DamagedError, check_folder, has_digests, read_digests
-from supernet.errors import UserError
-from supernet.files import record, remove_if_dead, replacing_folder, restore_folder
+from supernet.common.errors import UserError
+from supernet.common.storage.digests import DIGESTS, DamagedError, check_folder, has_digests, read_digests
+from supernet.common.storage.files import record, remove_if_dead, replacing_folder, restore_folder
 from supernet.slices import supernet_architecture, tensor_shapes
 from supernet.space import SearchSpace
 from supernet.tensor_files import read_tensors

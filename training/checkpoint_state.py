@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from supernet.architecture import Architecture, architecture_from_json
-from supernet.errors import UserError
-from supernet.files import read_text
-from supernet.json_fields import Fields, fields_of
-from supernet.json_text import parse_json
+from supernet.common.errors import UserError
+from supernet.common.formats.json_fields import Fields, fields_of
+from supernet.common.formats.json_text import parse_json
+from supernet.common.storage.files import read_text
 from training.curriculum import Counts
 
 #: Since version 2 a checkpoint has digests of its files. What version 1 wrote is read without.

@@ -8,12 +8,12 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from supernet.command_line import CommandParser
-from supernet.console import run_command
-from supernet.errors import UserError
-from supernet.lasting import lasting_objects
-from supernet.typed_values import typed
-from supernet.typed_yaml import read_yaml_mapping
+from supernet.common.command_line import CommandParser
+from supernet.common.errors import UserError
+from supernet.common.formats.typed_values import typed
+from supernet.common.formats.typed_yaml import read_yaml_mapping
+from supernet.common.lasting_objects import lasting_objects
+from supernet.common.terminal.console import run_command
 from training.config import RunConfig, check_unedited
 from training.unused_settings import refuse_unread
 

@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 import yaml
 
-from supernet.digests import DamagedError, check_file
-from supernet.errors import UserError
-from supernet.files import write_text
-from supernet.units import parse_quantity
-from supernet.words import command
+from supernet.common.errors import UserError
+from supernet.common.formats.units import parse_quantity
+from supernet.common.storage.digests import DamagedError, check_file
+from supernet.common.storage.files import write_text
+from supernet.common.terminal.words import command
 from training.accountant import PrivacyConfig
 from training.clients import ClientsConfig
 from training.data.preparation import Fit

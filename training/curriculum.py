@@ -16,7 +16,7 @@ import numpy as np
 from cache.entries import Entry, make_entry
 from cache.limits import Limits
 from cache.sampling import draw_within
-from supernet.errors import BudgetError, UserError
+from supernet.common.errors import BudgetError, UserError
 from supernet.space import SearchSpace
 from training.capabilities import Capability
 from training.methods.settings import CacheDraw

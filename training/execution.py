@@ -6,8 +6,8 @@ Nothing here changes what a round is, only how fast its arithmetic goes and, for
 import dataclasses
 from typing import TYPE_CHECKING, Literal, cast
 
-from supernet.errors import UserError
-from supernet.words import counted
+from supernet.common.errors import UserError
+from supernet.common.terminal.words import counted
 
 if TYPE_CHECKING:
     import torch

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from supernet.errors import UserError
-from supernet.units import format_quantity
-from supernet.words import counted
+from supernet.common.errors import UserError
+from supernet.common.formats.units import format_quantity
+from supernet.common.terminal.words import counted
 from training.answers import RoundPlan
 from training.checkpoint_state import RunState
 from training.config import RunConfig

@@ -7,7 +7,7 @@ Compute comes in whole steps of whole clients: a run that has all but half a per
 
 from typing import NamedTuple
 
-from supernet.units import parse_quantity
+from supernet.common.formats.units import parse_quantity
 from training.checkpoint_state import RunState
 from training.config import SEARCHING_METHODS, RunConfig
 

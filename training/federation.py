@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from cache.file import Cache
-from cache.progress import SILENT, Listener
-from supernet.errors import UserError
-from supernet.layouts import IntArray
+from supernet.arrays import IntArray
+from supernet.common.errors import UserError
+from supernet.common.terminal.progress import SILENT, Listener
 from supernet.space import SearchSpace
 from training.capabilities import capabilities
 from training.client import Recipe

@@ -3,9 +3,9 @@
 import dataclasses
 from collections.abc import Iterator, Sequence
 
-from cache.progress import SILENT, Listener
 from supernet.architecture import Architecture
-from supernet.errors import UserError
+from supernet.common.errors import UserError
+from supernet.common.terminal.progress import SILENT, Listener
 from supernet.space import SearchSpace
 from supernet.weights import Tensors, views
 from training.aggregation import Fold

@@ -4,9 +4,9 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from supernet.errors import UserError
-from supernet.layouts import CLASSIFIER
-from supernet.probes import is_file, is_folder
+from supernet.blocks import CLASSIFIER
+from supernet.common.errors import UserError
+from supernet.common.storage.path_checks import is_file, is_folder
 from supernet.space import SearchSpace
 from supernet.weights import Tensors
 from training.checkpoint import STATE, best_checkpoint, load_checkpoint

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from cache.file import read_cache
-from supernet.errors import UserError
-from supernet.files import read_text
-from supernet.space import SearchSpace, load_space, preset_names
+from supernet.common.errors import UserError
+from supernet.common.storage.files import read_text
+from supernet.space import SearchSpace
+from supernet.space_file import load_space, preset_names
 from training.config import RunConfig
 from training.unused_settings import reads
 

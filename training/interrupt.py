@@ -8,9 +8,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
-from supernet.console import EXIT_INTERRUPTED, EXIT_TERMINATED, stderr
-from supernet.interruption import handled, leave_unheard
-from supernet.words import command
+from supernet.common.terminal.console import EXIT_INTERRUPTED, EXIT_TERMINATED, stderr
+from supernet.common.terminal.interruption import handled, leave_unheard
+from supernet.common.terminal.words import command
 from training.engines.protocol import Stopped
 
 #: What has been asked for: nothing, to stop at the round's edge, to stop at once.

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from supernet.files import sweep
+from supernet.common.storage.files import sweep
 from training.checkpoint import tidy_checkpoints
 from training.run_folder import check_run, locked
 

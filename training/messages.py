@@ -9,8 +9,8 @@ from typing import Literal
 from torch import Tensor
 
 from supernet.architecture import Architecture
+from supernet.common.terminal.words import counted
 from supernet.tensor_files import first_not_finite
-from supernet.words import counted
 from training.work import Logits, PathSampling, Plain, Work
 
 FailureKind = Literal[

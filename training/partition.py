@@ -6,9 +6,9 @@ from typing import Literal
 
 import numpy as np
 
-from supernet.errors import UserError
-from supernet.layouts import IntArray
-from supernet.words import counted
+from supernet.arrays import IntArray
+from supernet.common.errors import UserError
+from supernet.common.terminal.words import counted
 from training import partition_schemes as schemes
 from training.partition_schemes import FloatArray, ImpossibleError
 

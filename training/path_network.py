@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from supernet.architecture import Architecture
-from supernet.layers import architecture_rows
+from supernet.layer_table import architecture_rows
 from supernet.network import Network, build_blocks
 from supernet.slices import row_shapes
 from supernet.space import SearchSpace

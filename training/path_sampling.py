@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from supernet.architecture import Architecture
-from supernet.errors import UserError
+from supernet.common.errors import UserError
 from supernet.network import Network
 from supernet.space import SearchSpace
 from training.config import ClientConfig

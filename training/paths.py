@@ -14,7 +14,7 @@ import numpy as np
 
 from fitness.blocks import choices_made, space_terms
 from supernet.architecture import Architecture, Block, Stage
-from supernet.errors import SpaceError
+from supernet.common.errors import SpaceError
 from supernet.genes import canonical, decode, encode, gene_layout
 from supernet.space import SearchSpace
 

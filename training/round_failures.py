@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from cache.entries import make_entry
+from supernet.common.formats.units import format_quantity
+from supernet.common.terminal.words import command, counted
 from supernet.space import SearchSpace
-from supernet.units import format_quantity
-from supernet.words import command, counted
 from training.answers import Answers
 from training.memory import OutOfMemoryError
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from cache.entries import Entry
-from supernet.errors import UserError
-from supernet.files import write_recorded
-from supernet.json_text import parse_json
-from supernet.probes import exists
+from supernet.common.errors import UserError
+from supernet.common.formats.json_text import parse_json
+from supernet.common.storage.files import write_recorded
+from supernet.common.storage.path_checks import exists
 from supernet.space import SearchSpace
 from supernet.weights import Tensors, views
 from training.accountant import exposure_after, guarantee

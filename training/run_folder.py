@@ -14,16 +14,17 @@ from typing import Any
 import yaml
 
 from cache.file import Cache, read_cache, write_cache
-from supernet.console import stderr
-from supernet.digests import DIGESTS, check_folder, has_digests
-from supernet.errors import UserError
-from supernet.files import check_output_folder, read_text, record, replacing_folder, write_text
-from supernet.json_fields import Fields, fields_of
-from supernet.json_text import parse_json
-from supernet.probes import exists, is_file, is_folder
-from supernet.space import SearchSpace, space_from_mapping, space_to_mapping
-from supernet.typed_yaml import from_mapping, read_yaml_mapping
-from supernet.words import command
+from supernet.common.errors import UserError
+from supernet.common.formats.json_fields import Fields, fields_of
+from supernet.common.formats.json_text import parse_json
+from supernet.common.formats.typed_yaml import from_mapping, read_yaml_mapping
+from supernet.common.storage.digests import DIGESTS, check_folder, has_digests
+from supernet.common.storage.files import check_output_folder, read_text, record, replacing_folder, write_text
+from supernet.common.storage.path_checks import exists, is_file, is_folder
+from supernet.common.terminal.console import stderr
+from supernet.common.terminal.words import command
+from supernet.space import SearchSpace
+from supernet.space_file import space_from_mapping, space_to_mapping
 from training.checkpoint import CHECKPOINTS, newest_checkpoint, read_checkpoint_config
 from training.config import RunConfig, check_unedited, config_to_mapping, write_config
 from training.config_changes import RESUME_MAY_ADAPT, RESUME_MAY_EXTEND, changed_fields

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cache.progress import SILENT, Listener
-from supernet.errors import UserError
+from supernet.common.errors import UserError
+from supernet.common.terminal.progress import SILENT, Listener
 from supernet.space import SearchSpace
 from training.capabilities import Capability, matched, shares_of_images
 from training.config import DataConfig, RunConfig

@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cache.progress import shown
 from supernet.architecture_file import ARCHITECTURE
-from supernet.console import next_step, print_table, stderr
-from supernet.probes import exists, is_file
-from supernet.units import format_at_least, format_bytes, format_quantity, parse_quantity
-from supernet.words import command, counted
+from supernet.common.formats.units import format_at_least, format_bytes, format_quantity, parse_quantity
+from supernet.common.storage.path_checks import exists, is_file
+from supernet.common.terminal.console import next_step, print_table, stderr
+from supernet.common.terminal.progress import shown
+from supernet.common.terminal.words import command, counted
 from training.accountant import guarantee
 from training.allocator import keep_freed_memory
 from training.checkpoint import checkpoint_folder, prune_checkpoints

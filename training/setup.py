@@ -13,12 +13,13 @@ from cache.build import build_cache
 from cache.entries import CACHE_ENTRIES
 from cache.file import Cache, check_cache, read_cache, remedy_of
 from cache.limits import Limits
-from cache.progress import Listener
 from fitness.settings import load_settings
-from supernet.errors import UserError
-from supernet.space import SearchSpace, load_space
+from supernet.common.errors import UserError
+from supernet.common.terminal.progress import Listener
+from supernet.common.terminal.words import counted
+from supernet.space import SearchSpace
+from supernet.space_file import load_space
 from supernet.weights import Tensors, initial_tensors
-from supernet.words import counted
 from training.accountant import require_accountant
 from training.checkpoint import Checkpoint, load_checkpoint, newest_checkpoint, save_checkpoint
 from training.checkpoint_state import RunState

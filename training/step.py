@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from supernet.errors import UserError
+from supernet.common.errors import UserError
 from training.config import ClientConfig
 from training.execution import Profile
 from training.loss import ClientLoss

@@ -13,14 +13,14 @@ from typing import Any
 import torch
 
 from cache.entries import Entry
-from cache.progress import Listener
-from supernet.errors import UserError
-from supernet.files import read_text, write_text
-from supernet.json_text import parse_json, sealed, unsealed
-from supernet.kept import NowhereKeptError, kept_file
-from supernet.machine import machine
-from supernet.typed_yaml import from_mapping
-from supernet.units import format_quantity
+from supernet.common.errors import UserError
+from supernet.common.formats.json_text import parse_json, sealed, unsealed
+from supernet.common.formats.typed_yaml import from_mapping
+from supernet.common.formats.units import format_quantity
+from supernet.common.machine import machine
+from supernet.common.storage.cache_folder import NowhereKeptError, kept_file
+from supernet.common.storage.files import read_text, write_text
+from supernet.common.terminal.progress import Listener
 from supernet.weights import Tensors, initial_tensors, views
 from training.client import Recipe
 from training.data.images import ImageSet

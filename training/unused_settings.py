@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, get_args
 
-from supernet.errors import UserError
+from supernet.common.errors import UserError
 from training.config import SINGLE_METHODS, RunConfig, by_full_name, config_to_mapping
 from training.methods.settings import MethodName
 

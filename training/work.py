@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from supernet.architecture import Architecture, architecture_from_json
-from supernet.errors import UserError
+from supernet.common.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)

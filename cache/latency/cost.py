@@ -10,9 +10,9 @@ import numpy as np
 from cache.additive import AdditiveCost
 from cache.latency.names import Names, block_names, distinct_names
 from cache.latency.table import Correction, LatencyTable, LatencyTableError, read_table
-from fitness.blocks import FloatArray
+from supernet.arrays import FloatArray
+from supernet.common.terminal.words import counted
 from supernet.space import SearchSpace
-from supernet.words import counted
 
 
 def latency_cost(

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fitness.blocks import Parts, tabulate
-from supernet.layers import LayerTable
+from supernet.layer_table import LayerTable
 from supernet.space import Norm, SearchSpace
 
 #: The names of a part's choices, (choices,).

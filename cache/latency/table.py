@@ -11,10 +11,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from supernet.errors import UserError
-from supernet.files import read_text, write_text
-from supernet.json_fields import Fields
-from supernet.json_text import parse_json, sealed, shown, unsealed
+from supernet.common.errors import UserError
+from supernet.common.formats.json_fields import Fields
+from supernet.common.formats.json_text import parse_json, sealed, shown, unsealed
+from supernet.common.storage.files import read_text, write_text
 
 FORMAT = "fedpareto-latency-table"
 VERSION = 1

@@ -4,19 +4,19 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from cache.progress import shown
 from search.comparison.fields import check_budgets
 from search.comparison.going_on import check_jobs, told_to_go_on
 from search.comparison.outcome import read_outcome, write_outcome
 from search.comparison.reporting import PAGE, PLOT, PRICE, TABLE, is_measured, outcome_path, report
 from search.comparison.study import Study, Trial, read_study
-from supernet.command_line import options_parser
-from supernet.console import next_step, run_command, stderr
-from supernet.errors import UserError
-from supernet.files import check_output, check_writable
-from supernet.probes import exists
-from supernet.units import format_at_least, format_quantity
-from supernet.words import counted
+from supernet.common.command_line import options_parser
+from supernet.common.errors import UserError
+from supernet.common.formats.units import format_at_least, format_quantity
+from supernet.common.storage.files import check_output, check_writable
+from supernet.common.storage.path_checks import exists
+from supernet.common.terminal.console import next_step, run_command, stderr
+from supernet.common.terminal.progress import shown
+from supernet.common.terminal.words import counted
 
 PROG = "compare-methods"
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from search.comparison.outcome import Outcome
 from search.comparison.summary import Spread, markdown_table
-from supernet.units import format_quantity
+from supernet.common.formats.units import format_quantity
 
 #: Of the CSV file.
 _COLUMNS = ("method", "less", "seeds", "budget_macs", "difference_mean", "difference_std")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from search.comparison.outcome import Outcome
-from supernet.units import format_quantity
+from supernet.common.formats.units import format_quantity
 from training.config import EQUAL_COMPUTE
 
 #: File of a checkpoint's weights.

@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fitness.score import score
-from supernet.errors import BudgetError, UserError
+from supernet.common.errors import BudgetError, UserError
+from supernet.common.formats.typed_values import typed
+from supernet.common.formats.typed_yaml import from_mapping, named
+from supernet.common.formats.units import parse_quantity
 from supernet.genes import smallest_genes
-from supernet.space import load_space
-from supernet.typed_values import typed
-from supernet.typed_yaml import from_mapping, named
-from supernet.units import parse_quantity
+from supernet.space_file import load_space
 from training.config import RunConfig
 
 

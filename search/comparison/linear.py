@@ -13,15 +13,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cache.progress import SILENT, Listener
-from supernet.command_line import options_parser
-from supernet.console import run_command
-from supernet.errors import UserError
-from supernet.files import check_writable
-from supernet.probes import reaching
-from supernet.sealed_file import read_sealed, write_sealed
-from supernet.space import load_space
-from supernet.typed_yaml import from_mapping, read_yaml_mapping
+from supernet.common.command_line import options_parser
+from supernet.common.errors import UserError
+from supernet.common.formats.typed_yaml import from_mapping, read_yaml_mapping
+from supernet.common.storage.files import check_writable
+from supernet.common.storage.path_checks import reaching
+from supernet.common.storage.sealed_file import read_sealed, write_sealed
+from supernet.common.terminal.console import run_command
+from supernet.common.terminal.progress import SILENT, Listener
+from supernet.space_file import load_space
 from training.config import RunConfig
 from training.data.images import ImageSet
 from training.data.sources import load_images

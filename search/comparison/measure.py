@@ -11,8 +11,8 @@ from search.comparison.outcome import Measured, Outcome
 from search.comparison.study import Trial
 from search.searcher import search
 from search.trained import Extraction, TrainedRun, open_run
-from supernet.console import stderr
-from supernet.machine import machine
+from supernet.common.machine import machine
+from supernet.common.terminal.console import stderr
 from training.config import SINGLE_METHODS
 from training.federation import method_of
 from training.run_folder import METRICS, read_run_cache, read_space

@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 
 from cache.entries import Entry
 from cache.limits import Limits
-from cache.progress import Listener
 from search.comparison.study import Trial
 from search.searcher import search
-from supernet.errors import UserError
-from supernet.space import SearchSpace, load_space
-from supernet.units import format_quantity
+from supernet.common.errors import UserError
+from supernet.common.formats.units import format_quantity
+from supernet.common.terminal.progress import Listener
+from supernet.space import SearchSpace
+from supernet.space_file import load_space
 from training.capabilities import capabilities
 from training.config import RunConfig
 from training.data.sources import list_images, source

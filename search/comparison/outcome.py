@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from supernet.architecture import architecture_from_json
-from supernet.errors import UserError
-from supernet.json_fields import Fields
-from supernet.sealed_file import read_sealed, write_sealed
+from supernet.common.errors import UserError
+from supernet.common.formats.json_fields import Fields
+from supernet.common.storage.sealed_file import read_sealed, write_sealed
 
 
 @dataclasses.dataclass(frozen=True)

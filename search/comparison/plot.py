@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from cache.figures import drawn, legend_below, save, words
 from search.comparison.summary import Row
 from search.comparison.yardsticks import row_label
-from supernet.words import counted
+from supernet.common.terminal.words import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -18,12 +18,12 @@ from search.comparison.plot import plot_rows
 from search.comparison.study import Study, Trial, trial_name
 from search.comparison.summary import cells, header, rows, to_csv, to_markdown
 from search.comparison.yardsticks import PRICED, Kind, Yardstick, row_label, rows_of
-from supernet.console import print_table, stderr
-from supernet.errors import UserError
-from supernet.files import write_text
-from supernet.probes import exists
-from supernet.units import parse_quantity
-from supernet.words import counted
+from supernet.common.errors import UserError
+from supernet.common.formats.units import parse_quantity
+from supernet.common.storage.files import write_text
+from supernet.common.storage.path_checks import exists
+from supernet.common.terminal.console import print_table, stderr
+from supernet.common.terminal.words import counted
 from training.config import SINGLE_METHODS
 
 #: Files in the output folder, beside the runs and their results; the price of sharing only where a study tells it.

@@ -14,8 +14,9 @@ from search.comparison.study import Study
 from search.comparison.summary import Served
 from search.comparison.yardsticks import row_label
 from supernet.architecture import architecture_from_json
-from supernet.errors import ArchitectureError, UserError
-from supernet.space import SearchSpace, load_space
+from supernet.common.errors import ArchitectureError, UserError
+from supernet.space import SearchSpace
+from supernet.space_file import load_space
 from training.capabilities import Capability, capabilities
 from training.config import RunConfig
 from training.data.sources import source

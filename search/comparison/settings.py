@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from supernet.errors import UserError
-from supernet.files import read_text
-from supernet.probes import is_file
+from supernet.common.errors import UserError
+from supernet.common.storage.files import read_text
+from supernet.common.storage.path_checks import is_file
 from training.config import RunConfig
 from training.methods.coincidence import coincides, normal_form
 from training.unused_settings import unread, unread_words

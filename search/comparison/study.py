@@ -18,9 +18,9 @@ from search.comparison.yardsticks import (
     yardsticks_of,
 )
 from supernet.architecture import Architecture
-from supernet.errors import UserError
-from supernet.typed_values import typed
-from supernet.typed_yaml import named, read_yaml_mapping
+from supernet.common.errors import UserError
+from supernet.common.formats.typed_values import typed
+from supernet.common.formats.typed_yaml import named, read_yaml_mapping
 from training.config import RunConfig
 from training.methods.settings import MethodName
 from training.unused_settings import read_only

@@ -8,15 +8,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cache.progress import Listener
 from search.comparison.study import Trial
 from supernet.architecture_file import architecture_text, read_architecture
-from supernet.errors import UserError
-from supernet.files import read_text, write_text
-from supernet.probes import exists, reaching
-from supernet.typed_yaml import from_mapping, read_yaml_mapping
-from supernet.units import parse_quantity
-from supernet.words import counted
+from supernet.common.errors import UserError
+from supernet.common.formats.typed_yaml import from_mapping, read_yaml_mapping
+from supernet.common.formats.units import parse_quantity
+from supernet.common.storage.files import read_text, write_text
+from supernet.common.storage.path_checks import exists, reaching
+from supernet.common.terminal.progress import Listener
+from supernet.common.terminal.words import counted
 from training.config import RunConfig, config_to_mapping, write_config
 from training.run_folder import CONFIG, METRICS
 from training.trackers.metrics_file import last_share

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
 from search.comparison.outcome import Outcome
-from supernet.errors import UserError
-from supernet.typed_values import typed
-from supernet.units import format_quantity, parse_quantity
+from supernet.common.errors import UserError
+from supernet.common.formats.typed_values import typed
+from supernet.common.formats.units import format_quantity, parse_quantity
 from training.clients import ClientsConfig
 from training.config import RunConfig, ServerConfig
 from training.methods.defaults import adjustment_of, with_adjustment

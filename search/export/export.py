@@ -7,15 +7,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from cache.progress import Listener
 from search.export import deploy
 from search.export.formats import write
 from search.export.metadata import metadata_of
 from search.export.settings import ExportSettings, check_calibrated, check_export
 from search.export.verify import HeldOut, arrays, verify
 from search.subnet import SubnetInfo
-from supernet.files import check_output, read_text, replacing, write_text
-from supernet.folding import folded
+from supernet.bn_folding import folded
+from supernet.common.storage.files import check_output, read_text, replacing, write_text
+from supernet.common.terminal.progress import Listener
 from training.data.images import ImageSet
 
 #: Images int8 ranges are set on, and how many of them are run at once: all feature maps are kept.

@@ -5,7 +5,7 @@ from typing import Literal
 
 from fitness.costs import FilePrecision
 from search.extras import require_onnx
-from supernet.errors import UserError
+from supernet.common.errors import UserError
 
 Format = Literal["onnx", "torchscript", "exported-program"]
 

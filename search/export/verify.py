@@ -14,7 +14,7 @@ from search.export.formats import Opened, Run, opened
 from search.export.onnx_file import Images
 from search.export.settings import ExportError, ExportSettings
 from search.stopwatch import Effort, measure
-from supernet.machine import machine
+from supernet.common.machine import machine
 from training.data.batches import plain_batches
 from training.data.images import ImageSet, Normalisation
 

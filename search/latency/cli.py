@@ -10,17 +10,17 @@ import numpy as np
 
 from cache.latency.cost import latency_cost
 from cache.latency.table import Conditions, LatencyTable, check_conditions, read_table, write_latency_table
-from cache.progress import shown
 from search.subject import RunImages, find_space
-from supernet.command_line import options_parser
-from supernet.console import next_step, run_command, say
-from supernet.errors import UserError
-from supernet.files import check_output
+from supernet.common.command_line import options_parser
+from supernet.common.errors import UserError
+from supernet.common.machine import machine
+from supernet.common.storage.files import check_output
+from supernet.common.storage.path_checks import is_file
+from supernet.common.terminal.console import next_step, run_command, say
+from supernet.common.terminal.progress import shown
+from supernet.common.terminal.words import command, counted
 from supernet.genes import random_genes
-from supernet.machine import machine
-from supernet.probes import is_file
 from supernet.space import SearchSpace
-from supernet.words import command, counted
 
 if TYPE_CHECKING:
     import torch

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from cache.latency.names import Names, block_names
 from fitness.blocks import Part, Parts, choice_layers, space_parts
-from supernet.folding import folded
-from supernet.layers import LayerTable, active_rows
+from supernet.bn_folding import folded
+from supernet.layer_table import LayerTable, active_rows
 from supernet.network import build_blocks
 from supernet.space import SearchSpace
 

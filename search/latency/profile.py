@@ -11,18 +11,18 @@ import torch
 from torch import nn
 
 from cache.latency.table import Conditions, LatencyTable, check_conditions, read_table, write_latency_table
-from cache.progress import Listener
 from fitness.blocks import space_parts
 from search.latency.parts import Choice, Measurable, distinct_choices, input_shape, measurable, ready
 from search.latency.runtimes import Runtime
 from search.stopwatch import Clock, Effort, Timing, measure_against
 from supernet.architecture import Architecture
-from supernet.errors import UserError
+from supernet.common.errors import UserError
+from supernet.common.storage.path_checks import exists
+from supernet.common.terminal.progress import Listener
+from supernet.common.terminal.words import command
 from supernet.genes import decode, gene_layout
 from supernet.network import build_network
-from supernet.probes import exists
 from supernet.space import SearchSpace
-from supernet.words import command
 
 #: A group of blocks has no more weights than this: the memory they take stays bounded.
 _MOST_WEIGHTS = 16_000_000

@@ -11,7 +11,7 @@ from search.extras import require_onnx
 from search.latency.parts import Measurable
 from search.onnx_model import open_session, to_onnx
 from search.stopwatch import Call
-from supernet.errors import UserError
+from supernet.common.errors import UserError
 from training.devices import resolve_device
 
 if TYPE_CHECKING:

@@ -7,13 +7,12 @@ from scipy.stats import spearmanr
 
 from cache.latency.cost import latency_cost
 from cache.latency.table import Correction, LatencyTable, Validation
-from cache.progress import Listener
-from fitness.blocks import FloatArray
 from fitness.score import score
 from search.latency.profile import Bench
 from search.stopwatch import measure_against
+from supernet.arrays import FloatArray, IntArray
+from supernet.common.terminal.progress import Listener
 from supernet.genes import decode, random_genes
-from supernet.layouts import IntArray
 from supernet.space import SearchSpace
 
 #: Networks drawn for each that is measured, and networks measured in turns.

@@ -9,9 +9,9 @@ from cache.additive import AdditiveCost
 from fitness.blocks import Parts, T, choices_made, space_parts
 from fitness.costs import macs, parameters
 from supernet.architecture import Architecture
+from supernet.arrays import IntArray
 from supernet.genes import encode
-from supernet.layers import layer_table
-from supernet.layouts import IntArray
+from supernet.layer_table import layer_table
 from supernet.space import SearchSpace
 
 

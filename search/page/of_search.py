@@ -10,7 +10,7 @@ from search.page.layers import layer_lines
 from search.page.page import Page, write_page
 from search.plot import fronts_of
 from search.subject import Subject
-from supernet.words import command
+from supernet.common.terminal.words import command
 
 
 def write_search_page(

@@ -13,9 +13,9 @@ from search.page import sections
 from search.page.figures import milliseconds
 from search.page.layers import LayerLine
 from search.report import standing
-from supernet.files import write_text
+from supernet.common.storage.files import write_text
+from supernet.common.terminal.words import printable
 from supernet.space import SearchSpace
-from supernet.words import printable
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 from search.page import figures as form
 from search.page.figures import Figure, Form, find_figure
-from supernet.units import format_bytes, format_quantity
+from supernet.common.formats.units import format_bytes, format_quantity
 
 #: Name, path and form of a figure.
 Row = tuple[str, str, Form]

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 
 from search.ranking.sampling import Subnet
 from supernet.architecture import Architecture, architecture_from_json
-from supernet.errors import ArchitectureError, UserError
-from supernet.files import read_text, write_text
-from supernet.json_fields import fields_of
-from supernet.json_text import parse_json, sealed, shown, unsealed
-from supernet.probes import exists
-from supernet.words import counted
+from supernet.common.errors import ArchitectureError, UserError
+from supernet.common.formats.json_fields import fields_of
+from supernet.common.formats.json_text import parse_json, sealed, shown, unsealed
+from supernet.common.storage.files import read_text, write_text
+from supernet.common.storage.path_checks import exists
+from supernet.common.terminal.words import counted
 
 FORMAT = "fedpareto-accuracies"
 VERSION = 2

@@ -12,10 +12,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fitness.blocks import FloatArray
 from fitness.learned import distinct_ratios
+from supernet.arrays import FloatArray, IntArray
 from supernet.genes import canonical, gene_layout
-from supernet.layouts import IntArray
 from supernet.learned import LearnedTerms
 from supernet.space import SearchSpace
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cache.progress import shown
 from fitness.settings import load_settings
 from search.ranking.accuracies import read_accuracies
 from search.ranking.fit import check_fittable
@@ -18,12 +17,14 @@ from search.ranking.report import print_ranking, rank, ranking_to_json
 from search.ranking.sample import sample_of
 from search.ranking.sampling import Band
 from search.subject import find_space, find_subject
-from supernet.command_line import options_parser
-from supernet.console import next_step, run_command, say
-from supernet.files import check_output, write_text
-from supernet.space import FitnessSettings, SearchSpace, settings_to_mapping
-from supernet.units import format_at_least
-from supernet.words import command, counted
+from supernet.common.command_line import options_parser
+from supernet.common.formats.units import format_at_least
+from supernet.common.storage.files import check_output, write_text
+from supernet.common.terminal.console import next_step, run_command, say
+from supernet.common.terminal.progress import shown
+from supernet.common.terminal.words import command, counted
+from supernet.fitness_settings import FitnessSettings, settings_to_mapping
+from supernet.space import SearchSpace
 
 PROG = "validate-fitness"
 

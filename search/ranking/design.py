@@ -19,17 +19,17 @@ import numpy as np
 
 from cache.entries import spread
 from cache.frontier import exact_frontier
-from cache.progress import SILENT, Listener
-from fitness.blocks import FloatArray
 from fitness.score import score
 from search.ranking.cells import cells_chosen, cells_of, effects_of
 from search.ranking.sampling import Band, Subnet, pools_of
 from supernet.architecture import Architecture
-from supernet.errors import UserError
+from supernet.arrays import FloatArray, IntArray
+from supernet.common.errors import UserError
+from supernet.common.terminal.progress import SILENT, Listener
+from supernet.common.terminal.words import counted
+from supernet.fitness_settings import FitnessSettings
 from supernet.genes import canonical, decode, encode_all, gene_layout
-from supernet.layouts import IntArray
-from supernet.space import FitnessSettings, SearchSpace
-from supernet.words import counted
+from supernet.space import SearchSpace
 
 #: Parts of the range of MACs.
 PARTS = 8

@@ -17,14 +17,13 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from fitness.blocks import FloatArray
 from search.ranking.sample import Sample
 from search.ranking.statistics import LEAST, correlations, kendall, resampled
 from search.ranking.terms import FIELDS, Terms, Weights, derivatives, settings_with, terms_of, values, weights_of
-from supernet.errors import UserError
-from supernet.layouts import IntArray
-from supernet.space import FitnessSettings
-from supernet.words import counted
+from supernet.arrays import FloatArray, IntArray
+from supernet.common.errors import UserError
+from supernet.common.terminal.words import counted
+from supernet.fitness_settings import FitnessSettings
 
 Pairs = Literal["band", "all"]
 

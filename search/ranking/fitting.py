@@ -7,17 +7,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from cache.progress import shown
 from search.ranking.fit import LeftOut, fit_weights, halves
 from search.ranking.found import Finding, Measure, find_networks, findings_to_json, print_findings
 from search.ranking.learning import Learned, learn_terms
 from search.ranking.options import Options
 from search.ranking.report import Ranking, print_learned, print_ranking, print_weights, rank, ranking_to_json
 from search.ranking.sample import Sample
-from supernet.console import say
-from supernet.files import write_text
-from supernet.space import FitnessSettings, settings_to_mapping
-from supernet.words import counted
+from supernet.common.storage.files import write_text
+from supernet.common.terminal.console import say
+from supernet.common.terminal.progress import shown
+from supernet.common.terminal.words import counted
+from supernet.fitness_settings import FitnessSettings, settings_to_mapping
 
 #: What forms of the fitness are called.
 FITTED, BEFORE = "fitted fitness", "fitness before"

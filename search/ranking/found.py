@@ -8,12 +8,13 @@ import numpy as np
 
 from cache.entries import Entry
 from cache.limits import Limits
-from cache.progress import Listener
 from search.searcher import search
 from supernet.architecture import Architecture
-from supernet.console import print_table, say
-from supernet.space import FitnessSettings, SearchSpace
-from supernet.units import format_quantity
+from supernet.common.formats.units import format_quantity
+from supernet.common.terminal.console import print_table, say
+from supernet.common.terminal.progress import Listener
+from supernet.fitness_settings import FitnessSettings
+from supernet.space import SearchSpace
 
 #: Measures an architecture: its accuracy by the name of the images, ``validation`` and perhaps ``test``.
 Measure = Callable[[Architecture], Mapping[str, float]]

@@ -14,17 +14,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fitness.blocks import FloatArray
 from fitness.score import score
 from search.ranking.cells import cells_chosen, cells_of, effects_of, terms_of_cells
 from search.ranking.fit import LeftOut
 from search.ranking.ridge import Ridge, fit_ridge
 from search.ranking.sample import Sample
 from search.ranking.statistics import correlations, kendall, resampled
-from supernet.errors import UserError
-from supernet.layouts import IntArray
-from supernet.space import FitnessSettings
-from supernet.words import counted
+from supernet.arrays import FloatArray, IntArray
+from supernet.common.errors import UserError
+from supernet.common.terminal.words import counted
+from supernet.fitness_settings import FitnessSettings
 
 #: Strengths of the penalty that are tried, the strongest first.
 STRENGTHS = (1000.0, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0)

@@ -7,14 +7,14 @@ from typing import Any, Literal
 
 import torch
 
-from cache.progress import Listener, shown
 from search.ranking.accuracies import Journal, Reading
 from search.ranking.sampling import Subnet
 from search.trained import TrainedRun, open_run
 from supernet.architecture import Architecture
-from supernet.errors import UserError
+from supernet.common.errors import UserError
+from supernet.common.terminal.progress import Listener, shown
+from supernet.common.terminal.words import counted
 from supernet.space import SearchSpace
-from supernet.words import counted
 from training.evaluation import Evaluator
 from training.memory import out_of_memory
 from training.randomness import torch_stream

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 
-from cache.progress import shown
 from search.ranking.accuracies import Reading
 from search.ranking.design import Region
 from search.ranking.fit import check_enough
@@ -16,7 +15,8 @@ from search.ranking.rounds import first_subnets, learn_in_rounds
 from search.ranking.sample import Sample, sample_of
 from search.ranking.sampling import Subnet, draw_subnets, macs_bands
 from search.subject import Subject
-from supernet.space import FitnessSettings, settings_to_mapping
+from supernet.common.terminal.progress import shown
+from supernet.fitness_settings import FitnessSettings, settings_to_mapping
 
 #: Files of accuracies in the output folder: of what judges, of what is learned from, of what searches found.
 SUBNETS, DESIGN, FOUND = "subnets.jsonl", "design.jsonl", "found-{}.jsonl"

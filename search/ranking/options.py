@@ -8,11 +8,11 @@ from search.ranking.fit import Manner, Pairs
 from search.ranking.rounds import LEAST_SUBNETS
 from search.ranking.terms import FIELDS
 from search.subject import RunImages
-from supernet.errors import UserError, unknown_name
-from supernet.typed_yaml import named
-from supernet.units import parse_quantity
-from supernet.unused_options import refuse_unused
-from supernet.words import counted
+from supernet.common.errors import UserError, unknown_name
+from supernet.common.formats.typed_yaml import named
+from supernet.common.formats.units import parse_quantity
+from supernet.common.terminal.words import counted
+from supernet.common.unused_options import refuse_unused
 
 #: Fewest subnets a band.
 _LEAST = 4

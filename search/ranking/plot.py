@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cache.figures import drawn, legend_below, save, words
-from fitness.blocks import FloatArray
 from search.ranking.sample import Sample
-from supernet.space import FitnessSettings
-from supernet.words import counted
+from supernet.arrays import FloatArray
+from supernet.common.terminal.words import counted
+from supernet.fitness_settings import FitnessSettings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -19,9 +19,9 @@ from search.ranking.statistics import (
     lead,
     resampled,
 )
-from supernet.console import print_table, say
-from supernet.space import FitnessSettings
-from supernet.words import counted
+from supernet.common.terminal.console import print_table, say
+from supernet.common.terminal.words import counted
+from supernet.fitness_settings import FitnessSettings
 
 #: Draws with replacement that intervals are read off.
 RESAMPLES = 1000

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fitness.blocks import FloatArray
+from supernet.arrays import FloatArray
 
 
 class Ridge(NamedTuple):

@@ -5,14 +5,14 @@ from collections.abc import Callable, Collection, Sequence
 import numpy as np
 
 from cache.exact import SpaceTooLargeError
-from cache.progress import Listener
 from search.ranking.accuracies import Reading
 from search.ranking.design import Region, fittest_subnets, near_subnets, spread_subnets
 from search.ranking.learning import Learned, learn_terms
 from search.ranking.sample import Sample, sample_of
 from search.ranking.sampling import Subnet
 from supernet.architecture import Architecture
-from supernet.space import FitnessSettings
+from supernet.common.terminal.progress import Listener
+from supernet.fitness_settings import FitnessSettings
 
 #: Rounds in which what a search finds is measured.
 ROUNDS = 3

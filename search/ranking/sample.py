@@ -5,17 +5,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fitness.blocks import FloatArray
 from fitness.score import score
 from search.ranking.accuracies import Reading
 from search.ranking.sampling import Band
 from search.ranking.statistics import LEAST
 from supernet.architecture import Architecture
-from supernet.errors import UserError
+from supernet.arrays import FloatArray, IntArray
+from supernet.common.errors import UserError
+from supernet.common.terminal.words import counted
+from supernet.fitness_settings import FitnessSettings
 from supernet.genes import encode_all
-from supernet.layouts import IntArray
-from supernet.space import FitnessSettings, SearchSpace
-from supernet.words import counted
+from supernet.space import SearchSpace
 
 #: What networks are ranked by, in the order of reports.
 FIGURES = ("fitness", "macs", "params", "blocks")

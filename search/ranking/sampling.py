@@ -7,15 +7,15 @@ from typing import NamedTuple
 import numpy as np
 
 from cache.sampling import ladder
-from fitness.blocks import FloatArray
 from fitness.score import score
 from supernet.architecture import Architecture
-from supernet.errors import UserError
+from supernet.arrays import FloatArray, IntArray
+from supernet.common.errors import UserError
+from supernet.common.formats.units import format_quantity
+from supernet.common.terminal.words import counted
+from supernet.fitness_settings import FitnessSettings
 from supernet.genes import canonical, decode, gene_layout
-from supernet.layouts import IntArray
-from supernet.space import FitnessSettings, SearchSpace
-from supernet.units import format_quantity
-from supernet.words import counted
+from supernet.space import SearchSpace
 
 #: Random networks a batch, batches at most, and networks of a band at which no more are drawn.
 _BATCH, _MOST_BATCHES, _ENOUGH = 4096, 100, 2000

@@ -10,8 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fitness.blocks import FloatArray
-from supernet.layouts import IntArray
+from supernet.arrays import FloatArray, IntArray
 
 #: Share of resamples within an interval.
 CONFIDENCE = 0.95

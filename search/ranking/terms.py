@@ -7,10 +7,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fitness.blocks import FloatArray
 from fitness.score import score
-from supernet.layouts import IntArray
-from supernet.space import CONVOLUTIONS, FitnessSettings, SearchSpace
+from supernet.arrays import FloatArray, IntArray
+from supernet.fitness_settings import CONVOLUTIONS, FitnessSettings
+from supernet.space import SearchSpace
 
 #: The fields of a fitness that hold weights, in the order of a row of them.
 FIELDS = (

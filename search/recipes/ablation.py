@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from search.comparison.fields import merged, quiet_config
 from search.comparison.study import Trial
-from supernet.units import parse_quantity
+from supernet.common.formats.units import parse_quantity
 from training.config import RunConfig
 from training.unused_settings import read_only
 

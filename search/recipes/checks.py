@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from search.recipes.ablation import BASE, TOGETHER, Ablation, Recipe, place
-from supernet.errors import UserError
-from supernet.probes import is_file
+from supernet.common.errors import UserError
+from supernet.common.storage.path_checks import is_file
 from training.config import SINGLE_METHODS, RunConfig, by_full_name
 from training.methods.coincidence import normal_form
 from training.unused_settings import unread, unread_words

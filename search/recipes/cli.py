@@ -10,12 +10,12 @@ from search.recipes.ablation import STAGES, Ablation, StageName
 from search.recipes.outcome import PAGE, TABLE, report, training_command
 from search.recipes.reading import read_ablation
 from search.recipes.stages import conduct, standings
-from supernet.command_line import options_parser
-from supernet.console import next_step, run_command, stderr
-from supernet.errors import UserError
-from supernet.files import check_output, check_writable
-from supernet.units import format_quantity
-from supernet.words import counted
+from supernet.common.command_line import options_parser
+from supernet.common.errors import UserError
+from supernet.common.formats.units import format_quantity
+from supernet.common.storage.files import check_output, check_writable
+from supernet.common.terminal.console import next_step, run_command, stderr
+from supernet.common.terminal.words import counted
 
 PROG = "compare-recipes"
 

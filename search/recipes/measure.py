@@ -7,7 +7,7 @@ from search.comparison.measure import searched
 from search.recipes.ablation import Planned
 from search.recipes.result import Reached, Result, given_settings
 from search.trained import Extraction, open_run
-from supernet.machine import machine
+from supernet.common.machine import machine
 from training.run_folder import read_space
 
 

@@ -7,9 +7,9 @@ from typing import Any
 from search.recipes.ablation import BASE, Ablation, Recipe, planned
 from search.recipes.stages import Standing, runs_folder
 from search.recipes.tables import Table, tables, to_csv
-from supernet.console import print_table, stderr
-from supernet.files import write_text
-from supernet.words import command, counted
+from supernet.common.storage.files import write_text
+from supernet.common.terminal.console import print_table, stderr
+from supernet.common.terminal.words import command, counted
 from training.unused_settings import settings_of
 
 #: Files in the output folder, beside the stages' runs and results.

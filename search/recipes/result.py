@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from search.recipes.ablation import Planned
-from supernet.errors import UserError
-from supernet.json_fields import Fields
-from supernet.sealed_file import read_sealed, write_sealed
+from supernet.common.errors import UserError
+from supernet.common.formats.json_fields import Fields
+from supernet.common.storage.sealed_file import read_sealed, write_sealed
 from training.config import RunConfig
 from training.unused_settings import settings_of
 

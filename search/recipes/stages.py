@@ -4,12 +4,12 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from cache.progress import shown
 from search.comparison.fairness import unequal
 from search.recipes.ablation import BASE, Ablation, Planned, Recipe, StageName, planned
 from search.recipes.judging import Verdict, verdicts
 from search.recipes.result import Result, result_of, write_result
-from supernet.probes import exists
+from supernet.common.storage.path_checks import exists
+from supernet.common.terminal.progress import shown
 
 
 @dataclasses.dataclass(frozen=True)

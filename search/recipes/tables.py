@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from search.comparison.summary import Spread, markdown_table
 from search.recipes.ablation import ALL, BASE, Ablation, StageName
 from search.recipes.judging import Figures, Verdict
-from supernet.units import format_quantity
-from supernet.words import counted
+from supernet.common.formats.units import format_quantity
+from supernet.common.terminal.words import counted
 
 #: Of the CSV file.
 _COLUMNS = (

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cache.progress import Listener
-from supernet.words import counted
+from supernet.common.terminal.progress import Listener
+from supernet.common.terminal.words import counted
 from training.data.preparation import Preparation
 
 #: What happens to pictures that are no squares.

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from supernet.errors import UserError
+from supernet.common.errors import UserError
 from training.devices import sent
 
 

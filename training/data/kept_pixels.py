@@ -3,7 +3,7 @@
 An entry stands for one list of files and one preparation. Its name is a digest of all that the pixels depend on: the
 files' absolute paths and stamps, the preparation and the program that does it, the versions of Pillow and of the
 decoders behind it. So another state of the files, or another way to decode them, is another entry, and an old one is
-never taken for it; what nobody uses any more makes way when room is needed (``supernet/room.py``).
+never taken for it; what nobody uses any more makes way when room is needed (``supernet/common/storage/disk_room.py``).
 """
 
 import contextlib
@@ -19,10 +19,10 @@ from typing import NamedTuple
 
 import torch
 
-from cache.progress import Listener
-from supernet.errors import UserError
-from supernet.kept import VARIABLE, NowhereKeptError, kept_file, kept_folder
-from supernet.room import kept_bytes, make_room, mark_used
+from supernet.common.errors import UserError
+from supernet.common.storage.cache_folder import VARIABLE, NowhereKeptError, kept_file, kept_folder
+from supernet.common.storage.disk_room import kept_bytes, make_room, mark_used
+from supernet.common.terminal.progress import Listener
 from training.data.decoded import Decoded
 from training.data.images import DataError
 from training.data.pixel_file import VERSION, file_size, map_pixels, write_pixels

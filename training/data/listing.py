@@ -6,8 +6,8 @@ from typing import Protocol
 
 from torch import Tensor
 
-from cache.progress import SILENT, Listener
-from supernet.words import counted
+from supernet.common.terminal.progress import SILENT, Listener
+from supernet.common.terminal.words import counted
 from training.data.images import ImageSet
 from training.data.preparation import Preparation
 

@@ -22,10 +22,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from supernet.errors import UserError
-from supernet.files import replacing
-from supernet.json_fields import Fields, fields_of
-from supernet.json_text import DIGEST, parse_json, sealed, unsealed
+from supernet.common.errors import UserError
+from supernet.common.formats.json_fields import Fields, fields_of
+from supernet.common.formats.json_text import DIGEST, parse_json, sealed, unsealed
+from supernet.common.storage.files import replacing
 from training.data.decoded import Decoded
 
 #: Of the layout of the file; another layout is another version.

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cache.progress import Listener
-from supernet.words import counted
+from supernet.common.terminal.progress import Listener
+from supernet.common.terminal.words import counted
 from training.data.decoded import Decoded
 from training.data.images import DataError
 from training.data.kept_pixels import kept_or_decoded

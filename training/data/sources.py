@@ -8,8 +8,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from cache.progress import SILENT, Listener
-from supernet.errors import unknown_name
+from supernet.common.errors import unknown_name
+from supernet.common.terminal.progress import SILENT, Listener
 from training.config import DEFAULT_BATCH
 from training.data.augment import Augmentation
 from training.data.digits import read_digits

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from supernet.words import counted
+from supernet.common.terminal.words import counted
 from training.data.images import DataError, ImageSet
 from training.data.listing import Listing
 

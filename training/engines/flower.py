@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from supernet.architecture import Architecture
-from supernet.json_text import shown
+from supernet.common.formats.json_text import shown
+from supernet.common.terminal.words import counted
 from supernet.slices import tensor_shapes
 from supernet.space import SearchSpace
 from supernet.weights import Tensors
-from supernet.words import counted
 from training.compute import macs_of
 from training.engines.protocol import EngineError, Stopped, never
 from training.flower import wire

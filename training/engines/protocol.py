@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
-from supernet.errors import UserError
+from supernet.common.errors import UserError
 from training.messages import CalibrationTask, Failure, Statistics, Task, Update
 
 

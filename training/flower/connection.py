@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 
-from cache.progress import Listener
-from supernet.errors import UserError
-from supernet.space import SearchSpace, space_to_mapping
+from supernet.common.errors import UserError
+from supernet.common.terminal.progress import Listener
+from supernet.space import SearchSpace
+from supernet.space_file import space_to_mapping
 from training.config import RunConfig, config_to_mapping
 from training.data.images import normalisation_of_counts
 from training.engines.flower import FlowerEngine, wait_for

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from torch import Tensor
 
-from supernet.json_text import shown
+from supernet.common.formats.json_text import shown
 from training.flower import wire
 from training.flower.line import GONE, MALFORMED, TOO_LARGE, LineLost, Reply
 from training.flower.link import Link, MessageType

@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from supernet.errors import UserError
-from supernet.json_text import parse_json
-from supernet.probes import is_file
+from supernet.common.errors import UserError
+from supernet.common.formats.json_text import parse_json
+from supernet.common.storage.path_checks import is_file
 from training.flower.line import GONE, PID, SOCKET, Line, LineLost, Reply
 from training.flower.settings import FlowerConfig
 

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from supernet.architecture import Architecture, architecture_from_json
-from supernet.console import stderr
-from supernet.errors import UserError
-from supernet.space import space_from_mapping
-from supernet.typed_yaml import from_mapping
+from supernet.common.errors import UserError
+from supernet.common.formats.typed_yaml import from_mapping
+from supernet.common.terminal.console import stderr
+from supernet.common.terminal.words import counted
+from supernet.space_file import space_from_mapping
 from supernet.weights import Tensors, network_with
-from supernet.words import counted
 from training.calibration import client_statistics
 from training.client import LocalTrainer
 from training.config import RunConfig

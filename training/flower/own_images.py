@@ -1,7 +1,7 @@
 """A client's own images: its partition of a data set, or a folder that is all its own; decoded once, then mapped.
 
 Flower starts a new process for every message, so what was decoded is kept on the node as a memory-mapped file, in the
-folder that ``supernet/kept.py`` names.
+folder that ``supernet/common/storage/cache_folder.py`` names.
 """
 
 import dataclasses
@@ -16,14 +16,14 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
-from cache.progress import Listener
-from supernet.console import stderr
-from supernet.errors import UserError
-from supernet.files import replacing
-from supernet.json_fields import Fields, fields_of
-from supernet.json_text import parse_json
-from supernet.kept import kept_file
-from supernet.probes import reaching
+from supernet.common.errors import UserError
+from supernet.common.formats.json_fields import Fields, fields_of
+from supernet.common.formats.json_text import parse_json
+from supernet.common.storage.cache_folder import kept_file
+from supernet.common.storage.files import replacing
+from supernet.common.storage.path_checks import reaching
+from supernet.common.terminal.console import stderr
+from supernet.common.terminal.progress import Listener
 from supernet.weights import Tensors
 from training.config import RunConfig, config_to_mapping
 from training.data.folders import all_files

@@ -5,8 +5,8 @@ import time
 from collections.abc import Callable, Mapping, Set
 from typing import Any
 
-from supernet.json_text import shown
-from supernet.words import counted
+from supernet.common.formats.json_text import shown
+from supernet.common.terminal.words import counted
 from training.flower import wire
 from training.flower.exchange import Answer, Exchange, Question, Trouble, read_reply
 from training.flower.link import Link

@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from supernet.json_text import parse_json, shown
+from supernet.common.formats.json_text import parse_json, shown
 from supernet.weights import Tensors
 from training.flower.settings import WireDtype
 

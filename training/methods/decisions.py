@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from supernet.architecture import Architecture
-from supernet.json_fields import fields_of
-from supernet.words import counted
+from supernet.common.formats.json_fields import fields_of
+from supernet.common.terminal.words import counted
 from training.paths import Path, Paths
 from training.work import Logits
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from cache.entries import Entry
-from supernet.words import counted
+from supernet.common.terminal.words import counted
 from training.answers import RoundPlan
 from training.checkpoint_state import RunState
 from training.clients import draw_clients

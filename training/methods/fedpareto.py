@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from cache.entries import Entry
-from fitness.blocks import FloatArray
+from supernet.arrays import FloatArray
 from supernet.nesting import nested_start
 from supernet.weights import Tensors
 from training.answers import RoundPlan

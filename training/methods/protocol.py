@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from cache.entries import Entry
-from supernet.layouts import IntArray
+from supernet.arrays import IntArray
 from supernet.space import SearchSpace
 from supernet.weights import Tensors
 from training.answers import Answers, RoundPlan

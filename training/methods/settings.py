@@ -4,8 +4,8 @@ import dataclasses
 import math
 from typing import Literal
 
-from supernet.errors import UserError
-from supernet.units import parse_quantity
+from supernet.common.errors import UserError
+from supernet.common.formats.units import parse_quantity
 
 MethodName = Literal["fedpareto", "deepfednas", "superfednas", "fedavg", "cotrain", "dfnas", "decnas"]
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from cache.entries import Entry, make_entry
 from supernet.architecture_file import read_architecture
-from supernet.errors import ArchitectureError, UserError
-from supernet.units import format_quantity
+from supernet.common.errors import ArchitectureError, UserError
+from supernet.common.formats.units import format_quantity
 from training.methods.protocol import Ground
 
 

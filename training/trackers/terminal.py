@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from supernet.console import progress_bar
-from supernet.units import format_quantity
-from supernet.words import counted
+from supernet.common.formats.units import format_quantity
+from supernet.common.terminal.console import progress_bar
+from supernet.common.terminal.words import counted
 from training.records import LostRound, RoundRecord
 
 

@@ -16,10 +16,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from supernet.console import stderr
-from supernet.errors import UserError
-from supernet.units import format_quantity
-from supernet.words import command
+from supernet.common.errors import UserError
+from supernet.common.formats.units import format_quantity
+from supernet.common.terminal.console import stderr
+from supernet.common.terminal.words import command
 from training.engines.protocol import never
 from training.records import LostRound, RoundRecord
 

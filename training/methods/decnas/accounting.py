@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 
 from supernet.architecture import Architecture
-from supernet.console import print_table, stderr
-from supernet.files import read_text
-from supernet.json_fields import Fields, fields_of
-from supernet.json_text import parse_json
+from supernet.common.formats.json_fields import Fields, fields_of
+from supernet.common.formats.json_text import parse_json
+from supernet.common.formats.units import format_bytes, format_quantity
+from supernet.common.storage.files import read_text
+from supernet.common.terminal.console import print_table, stderr
+from supernet.common.terminal.words import counted
 from supernet.slices import tensor_shapes
 from supernet.space import SearchSpace
-from supernet.units import format_bytes, format_quantity
-from supernet.words import counted
 from training.compute import macs_of, training_macs
 from training.config import ClientConfig
 

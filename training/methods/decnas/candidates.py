@@ -15,8 +15,8 @@ from typing import Literal, get_args
 from cache.entries import Entry, make_entry
 from fitness.score import score
 from supernet.architecture import Architecture
+from supernet.arrays import IntArray
 from supernet.genes import canonical, decode, encode, gene_layout
-from supernet.layouts import IntArray
 from supernet.space import SearchSpace
 
 Dimension = Literal["width", "depth", "expand", "kernel"]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.entries import Entry
-from supernet.layouts import IntArray
+from supernet.arrays import IntArray
 from training.capabilities import Capability
 from training.methods.decnas.candidates import Candidate
 from training.methods.decnas.groups import placed

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from supernet.layouts import IntArray
+from supernet.arrays import IntArray
 
 Groups = list[list[int]]
 

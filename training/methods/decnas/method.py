@@ -22,9 +22,9 @@ from collections.abc import Mapping, Sequence
 
 from cache.entries import Entry, make_entry
 from supernet.architecture_file import ARCHITECTURE, architecture_text
-from supernet.errors import UserError
+from supernet.common.errors import UserError
+from supernet.common.formats.units import format_quantity, parse_quantity
 from supernet.slices import supernet_architecture
-from supernet.units import format_quantity, parse_quantity
 from supernet.weights import Tensors
 from training.answers import Answers, RoundPlan
 from training.checkpoint_state import Origin, RunState

@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 from cache.entries import Entry, make_entry
 from supernet.architecture import architecture_from_json
-from supernet.json_fields import Fields
+from supernet.common.formats.json_fields import Fields
 from supernet.space import SearchSpace
 from training.methods.decnas.accounting import NOTHING, Costs, costs_of
 from training.methods.decnas.candidates import Candidate, Dimension

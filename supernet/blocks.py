@@ -10,10 +10,8 @@ from typing import Literal, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from supernet.arrays import Column, IntArray
 from supernet.space import Activation, SearchSpace, StageSpec
-
-IntArray = NDArray[np.int64]
-Column = IntArray | int
 
 #: What a row does with its input ``x``:
 #: ``conv``      x = act(norm(conv(x)));

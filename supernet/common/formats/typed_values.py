@@ -10,8 +10,8 @@ import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, TypeVar
 
-from supernet.errors import UserError
-from supernet.yaml_text import WrittenFloat, WrittenInt, parse_yaml, read_scalar
+from supernet.common.errors import UserError
+from supernet.common.formats.yaml_text import WrittenFloat, WrittenInt, parse_yaml, read_scalar
 
 T = TypeVar("T")
 

@@ -9,9 +9,24 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from supernet.digests import DIGESTS, check_content, digest_of, digests_before_replacing, digests_text, read_digests
-from supernet.errors import UserError
-from supernet.probes import check_length, check_readable, children, exists, is_file, is_folder, reaching
+from supernet.common.errors import UserError
+from supernet.common.storage.digests import (
+    DIGESTS,
+    check_content,
+    digest_of,
+    digests_before_replacing,
+    digests_text,
+    read_digests,
+)
+from supernet.common.storage.path_checks import (
+    check_length,
+    check_readable,
+    children,
+    exists,
+    is_file,
+    is_folder,
+    reaching,
+)
 
 #: How the names of temporary files begin: only such files are ever swept.
 TEMPORARY = ".fedpareto-"

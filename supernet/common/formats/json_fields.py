@@ -5,8 +5,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from supernet.errors import UserError
-from supernet.json_text import Complaint, shown
+from supernet.common.errors import UserError
+from supernet.common.formats.json_text import Complaint, shown
 
 T = TypeVar("T")
 

@@ -1,0 +1,1 @@
+"""The terminal: what is printed, in which words, with which progress, and how Ctrl-C ends it."""
