@@ -11,7 +11,7 @@ DATA ?= data
 MINUTES ?= 8
 JSON ?= gpu.json
 DEVICE ?= cuda
-SOURCES := $(shell find supernet fitness cache training search -name '*.py' -o -name '*.yaml' -o -name '*.jinja' -o -name '*.toml')
+SOURCES := $(shell find fedpareto supernet fitness cache training search -name '*.py' -o -name '*.yaml' -o -name '*.jinja' -o -name '*.toml')
 
 .PHONY: demo federation-demo test test-slow bench bench-search bench-federation bench-gpu gpu-wheels clean
 

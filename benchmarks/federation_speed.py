@@ -19,31 +19,31 @@ from results import Results
 from rich.console import Console
 from runs import MeasuredRun, train, write_noise
 
-from cache.build import build_cache
-from cache.entries import CACHE_ENTRIES, make_entries
-from cache.file import Cache, write_cache
-from cache.limits import Limits
-from supernet.common.terminal.progress import SILENT
-from supernet.genes import largest_genes
-from supernet.space import HeadSpec, SearchSpace, StageSpec, StemSpec
-from supernet.space_file import load_space, space_to_mapping
-from supernet.weights import initial_tensors
-from training.checkpoint_state import RunState
-from training.clients import ClientsConfig
-from training.config import CheckpointConfig, EvaluationConfig, RunConfig, config_to_mapping
-from training.curriculum import Counts
-from training.evaluation import Evaluation
-from training.federation import method_of
-from training.flower import wire
-from training.flower.connection import connect
-from training.flower.line import Reply
-from training.flower.link import MessageType
-from training.flower.settings import WireDtype
-from training.randomness import torch_stream
-from training.records import RoundRecord
-from training.rounds import Run
-from training.rounds import train as train_rounds
-from training.trackers.protocol import Trackers
+from fedpareto.cache.build import build_cache
+from fedpareto.cache.entries import CACHE_ENTRIES, make_entries
+from fedpareto.cache.file import Cache, write_cache
+from fedpareto.cache.limits import Limits
+from fedpareto.supernet.common.terminal.progress import SILENT
+from fedpareto.supernet.genes import largest_genes
+from fedpareto.supernet.space import HeadSpec, SearchSpace, StageSpec, StemSpec
+from fedpareto.supernet.space_file import load_space, space_to_mapping
+from fedpareto.supernet.weights import initial_tensors
+from fedpareto.training.checkpoint_state import RunState
+from fedpareto.training.clients import ClientsConfig
+from fedpareto.training.config import CheckpointConfig, EvaluationConfig, RunConfig, config_to_mapping
+from fedpareto.training.curriculum import Counts
+from fedpareto.training.evaluation import Evaluation
+from fedpareto.training.federation import method_of
+from fedpareto.training.flower import wire
+from fedpareto.training.flower.connection import connect
+from fedpareto.training.flower.line import Reply
+from fedpareto.training.flower.link import MessageType
+from fedpareto.training.flower.settings import WireDtype
+from fedpareto.training.randomness import torch_stream
+from fedpareto.training.records import RoundRecord
+from fedpareto.training.rounds import Run
+from fedpareto.training.rounds import train as train_rounds
+from fedpareto.training.trackers.protocol import Trackers
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "deploy"))
 from loopback import Federation, find_nginx

@@ -39,7 +39,7 @@ def main() -> None:
         # Seconds of import, which count; and what is missing is told with where it is listed.
         for name in NEEDED:
             importlib.import_module(name)
-        from supernet.common.terminal.console import run_command  # noqa: PLC0415
+        from fedpareto.supernet.common.terminal.console import run_command  # noqa: PLC0415
     except ModuleNotFoundError as error:
         sys.exit(
             f"{PROGRAM}: error: {error.name} is missing; python must have {', '.join(NEEDED)}, and PYTHONPATH name "
@@ -92,8 +92,8 @@ def measure(options: argparse.Namespace, started: float) -> None:
     """Run the benchmark, print its tables and say what to do next."""
     from gpu_session import Options, print_report, run  # noqa: PLC0415
 
-    from supernet.common.terminal.console import next_step  # noqa: PLC0415
-    from supernet.common.terminal.words import command  # noqa: PLC0415
+    from fedpareto.supernet.common.terminal.console import next_step  # noqa: PLC0415
+    from fedpareto.supernet.common.terminal.words import command  # noqa: PLC0415
 
     names = ("data", "minutes", "json", "device", "batch", "study")
     asked = Options(**{name: getattr(options, name) for name in names}, spaces=tuple(options.spaces))

@@ -8,26 +8,26 @@ import torch
 from gpu_study import Contest
 from torch import Tensor
 
-from cache.entries import Entry, make_entries, spread
-from cache.frontier import exact_frontier
-from supernet.arrays import IntArray
-from supernet.common.errors import UserError
-from supernet.common.terminal.words import counted
-from supernet.space import SearchSpace
-from supernet.space_file import load_space
-from supernet.weights import Tensors, initial_tensors
-from training.capabilities import capabilities
-from training.config import RunConfig
-from training.data.images import ImageSet, Normalisation, normalisation_of
-from training.data.split import validation_split
-from training.engines.in_process import InProcessEngine
-from training.evaluation import Evaluator
-from training.execution import Profile
-from training.federation import recipe_of
-from training.methods.protocol import Ground
-from training.partition import partition
-from training.randomness import numpy_stream, torch_stream
-from training.step import Recorder
+from fedpareto.cache.entries import Entry, make_entries, spread
+from fedpareto.cache.frontier import exact_frontier
+from fedpareto.supernet.arrays import IntArray
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.supernet.space_file import load_space
+from fedpareto.supernet.weights import Tensors, initial_tensors
+from fedpareto.training.capabilities import capabilities
+from fedpareto.training.config import RunConfig
+from fedpareto.training.data.images import ImageSet, Normalisation, normalisation_of
+from fedpareto.training.data.split import validation_split
+from fedpareto.training.engines.in_process import InProcessEngine
+from fedpareto.training.evaluation import Evaluator
+from fedpareto.training.execution import Profile
+from fedpareto.training.federation import recipe_of
+from fedpareto.training.methods.protocol import Ground
+from fedpareto.training.partition import partition
+from fedpareto.training.randomness import numpy_stream, torch_stream
+from fedpareto.training.step import Recorder
 
 #: Networks of the curriculum. Every trainer records a step of each: more of them would not be repaid in minutes.
 ENTRIES = 6

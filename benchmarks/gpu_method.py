@@ -10,17 +10,17 @@ from pathlib import Path
 from gpu_federation import Federated
 from time_share import Until, cut_after
 
-from supernet.weights import Tensors
-from training.checkpoint_state import RunState
-from training.config import CheckpointConfig, RunConfig, config_to_mapping
-from training.curriculum import Counts
-from training.engines.in_process import InProcessEngine
-from training.engines.protocol import Stopped, never
-from training.execution import Profile
-from training.extent import extent
-from training.methods.table import make_method
-from training.records import LostRound, RoundRecord
-from training.rounds import Run, train
+from fedpareto.supernet.weights import Tensors
+from fedpareto.training.checkpoint_state import RunState
+from fedpareto.training.config import CheckpointConfig, RunConfig, config_to_mapping
+from fedpareto.training.curriculum import Counts
+from fedpareto.training.engines.in_process import InProcessEngine
+from fedpareto.training.engines.protocol import Stopped, never
+from fedpareto.training.execution import Profile
+from fedpareto.training.extent import extent
+from fedpareto.training.methods.table import make_method
+from fedpareto.training.records import LostRound, RoundRecord
+from fedpareto.training.rounds import Run, train
 
 #: Points of a method's curve, about.
 POINTS = 8

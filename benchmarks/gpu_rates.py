@@ -13,21 +13,21 @@ from local_training import Ours, Pass, Plain, on_device
 from roofline import matmul_peak, share_of_peak
 from time_share import Cut, Until, cut_after
 
-from cache.entries import Entry, make_entry
-from cache.frontier import exact_frontier
-from supernet.common.errors import UserError
-from supernet.common.formats.typed_yaml import from_mapping
-from supernet.slices import supernet_architecture
-from supernet.space import SearchSpace
-from supernet.space_file import load_space
-from supernet.weights import Tensors, initial_tensors
-from training.client import Recipe
-from training.config import ClientConfig
-from training.data.augment import Augmentation
-from training.data.images import Normalisation
-from training.execution import Precision, Profile, apply_to_torch, possible_precisions
-from training.memory import OutOfMemoryError
-from training.step import Recorder
+from fedpareto.cache.entries import Entry, make_entry
+from fedpareto.cache.frontier import exact_frontier
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.formats.typed_yaml import from_mapping
+from fedpareto.supernet.slices import supernet_architecture
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.supernet.space_file import load_space
+from fedpareto.supernet.weights import Tensors, initial_tensors
+from fedpareto.training.client import Recipe
+from fedpareto.training.config import ClientConfig
+from fedpareto.training.data.augment import Augmentation
+from fedpareto.training.data.images import Normalisation
+from fedpareto.training.execution import Precision, Profile, apply_to_torch, possible_precisions
+from fedpareto.training.memory import OutOfMemoryError
+from fedpareto.training.step import Recorder
 
 #: The preset of the smallest networks, and that of large images, whose largest network alone is measured.
 SMALLEST, LARGE_IMAGES = "mobilenet-tiny", "mobilenet-imagenet"

@@ -5,10 +5,10 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from supernet.common.errors import UserError
-from supernet.common.formats.json_dataclasses import from_json
-from supernet.common.formats.json_text import parse_json
-from supernet.common.storage.files import read_text, write_text
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.formats.json_dataclasses import from_json
+from fedpareto.supernet.common.formats.json_text import parse_json
+from fedpareto.supernet.common.storage.files import read_text, write_text
 
 FORMAT = 2
 

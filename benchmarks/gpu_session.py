@@ -28,17 +28,17 @@ from mosaic import is_mosaic, read_mosaic
 from reruns import Rerun
 from time_share import Until
 
-from supernet.common.errors import UserError
-from supernet.common.machine import machine
-from supernet.common.terminal.console import print_table, stderr
-from supernet.common.terminal.words import counted
-from training.allocator import keep_freed_memory
-from training.data.preparation import Preparation
-from training.data.sources import load_images
-from training.devices import resolve_device
-from training.execution import Profile
-from training.memory import OutOfMemoryError
-from training.step import Recorder
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.machine import machine
+from fedpareto.supernet.common.terminal.console import print_table, stderr
+from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.training.allocator import keep_freed_memory
+from fedpareto.training.data.preparation import Preparation
+from fedpareto.training.data.sources import load_images
+from fedpareto.training.devices import resolve_device
+from fedpareto.training.execution import Profile
+from fedpareto.training.memory import OutOfMemoryError
+from fedpareto.training.step import Recorder
 
 #: Shares of the minutes by whose end rates, and training with its evaluation, are done; what is left is for the end.
 RATES_END, TRAINING_END = 0.55, 0.96

@@ -3,11 +3,11 @@
 import dataclasses
 from pathlib import Path
 
-from search.comparison.study import Study, Trial, read_study
-from supernet.common.errors import UserError
-from training.config import SINGLE_METHODS, RunConfig
-from training.methods.defaults import with_method_defaults
-from training.unused_settings import settings_of
+from fedpareto.search.comparison.study import Study, Trial, read_study
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.training.config import SINGLE_METHODS, RunConfig
+from fedpareto.training.methods.defaults import with_method_defaults
+from fedpareto.training.unused_settings import settings_of
 
 #: Settings of a run that the benchmark takes from the study; a name that ends in a dot is that of a whole group.
 TAKEN = (

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from gpu_report import Point, Rate, Report, Training
 
-from search.comparison.fairness import unequal
-from supernet.common.formats.units import format_quantity
-from supernet.common.terminal.words import counted
+from fedpareto.search.comparison.fairness import unequal
+from fedpareto.supernet.common.formats.units import format_quantity
+from fedpareto.supernet.common.terminal.words import counted
 
 #: Columns of the table of rates.
 COLUMNS = (

@@ -12,13 +12,13 @@ from gpu_study import Contest
 from local_training import on_device
 from time_share import Until, cut_after
 
-from supernet.common.errors import UserError
-from supernet.weights import Tensors
-from training.engines.protocol import Stopped
-from training.execution import Profile
-from training.memory import OutOfMemoryError
-from training.records import RoundRecord
-from training.step import Recorder
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.weights import Tensors
+from fedpareto.training.engines.protocol import Stopped
+from fedpareto.training.execution import Profile
+from fedpareto.training.memory import OutOfMemoryError
+from fedpareto.training.records import RoundRecord
+from fedpareto.training.step import Recorder
 
 #: Rounds that tell how long a method takes for its compute, and the share of the time that those of all may take.
 PILOT_ROUNDS, PILOT_SHARE = 3, 0.15

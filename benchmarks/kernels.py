@@ -18,28 +18,28 @@ from results import Results
 from rich.console import Console
 from torch import Tensor, nn
 
-from cache.build import build_cache
-from cache.entries import CACHE_ENTRIES, Entry
-from cache.limits import Limits
-from supernet.architecture import Architecture
-from supernet.common.formats.units import format_quantity
-from supernet.common.terminal.words import counted
-from supernet.genes import decode, largest_genes, smallest_genes
-from supernet.network import ConvLayer, build_network
-from supernet.space import SearchSpace
-from supernet.space_file import load_space
-from supernet.weights import extract, initial_tensors
-from training.allocator import keep_freed_memory
-from training.client import LocalTrainer, Recipe
-from training.config import ClientConfig
-from training.data.augment import Augmentation
-from training.data.images import Normalisation
-from training.execution import Profile
-from training.kernels.available import unavailable
-from training.messages import Task
+from fedpareto.cache.build import build_cache
+from fedpareto.cache.entries import CACHE_ENTRIES, Entry
+from fedpareto.cache.limits import Limits
+from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.common.formats.units import format_quantity
+from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.supernet.genes import decode, largest_genes, smallest_genes
+from fedpareto.supernet.network import ConvLayer, build_network
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.supernet.space_file import load_space
+from fedpareto.supernet.weights import extract, initial_tensors
+from fedpareto.training.allocator import keep_freed_memory
+from fedpareto.training.client import LocalTrainer, Recipe
+from fedpareto.training.config import ClientConfig
+from fedpareto.training.data.augment import Augmentation
+from fedpareto.training.data.images import Normalisation
+from fedpareto.training.execution import Profile
+from fedpareto.training.kernels.available import unavailable
+from fedpareto.training.messages import Task
 
 if TYPE_CHECKING:
-    from training.kernels.chain import Layer
+    from fedpareto.training.kernels.chain import Layer
 
 SMALL_STUDY = Path(__file__).parent.parent / "studies" / "mobilenet-small.yaml"
 SPACES = ("mobilenet-cifar", "mobilenet-imagenet", "mobilenet-tiny", "resnet-cifar")
@@ -128,7 +128,7 @@ def layers(table: Results, space: SearchSpace, images: int, repeats: int) -> Non
 
 def distinct_layers(space: SearchSpace, images: int) -> Iterator[tuple["Layer", ConvLayer, tuple[int, ...]]]:
     """Yield each layer that the kernels compute once, as a module, with the shape of its input."""
-    from training.kernels.layers import layer_of  # noqa: PLC0415 - numba may be missing
+    from fedpareto.training.kernels.layers import layer_of  # noqa: PLC0415 - numba may be missing
 
     seen: set[tuple[object, ...]] = set()
     for genes in (smallest_genes(space), largest_genes(space)):
@@ -157,7 +157,7 @@ def inputs_of(space: SearchSpace, architecture: Architecture, images: int) -> li
 
 def fused(layer: "Layer", module: ConvLayer, x: Tensor) -> Tensor:
     """Run one layer by the kernels."""
-    from training.kernels.chain import Chain  # noqa: PLC0415 - numba may be missing
+    from fedpareto.training.kernels.chain import Chain  # noqa: PLC0415 - numba may be missing
 
     norm = module.norm
     out: Tensor = Chain.apply(x, (layer,), module.conv.weight, norm.weight, norm.bias)

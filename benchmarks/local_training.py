@@ -8,16 +8,16 @@ import torch
 from memory import peak_memory, reset_peak
 from plain_loop import PlainLoop
 
-from cache.entries import Entry
-from supernet.weights import Tensors, views
-from training.aggregation import Fold
-from training.answers import Answers, RoundPlan
-from training.client import Recipe
-from training.data.images import ImageSet
-from training.engines.in_process import InProcessEngine
-from training.execution import Profile
-from training.messages import Task
-from training.step import Recorder
+from fedpareto.cache.entries import Entry
+from fedpareto.supernet.weights import Tensors, views
+from fedpareto.training.aggregation import Fold
+from fedpareto.training.answers import Answers, RoundPlan
+from fedpareto.training.client import Recipe
+from fedpareto.training.data.images import ImageSet
+from fedpareto.training.engines.in_process import InProcessEngine
+from fedpareto.training.execution import Profile
+from fedpareto.training.messages import Task
+from fedpareto.training.step import Recorder
 
 
 class Plain:

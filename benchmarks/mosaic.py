@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from supernet.common.terminal.words import counted
-from training.data.images import DataError, ImageSet
+from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.training.data.images import DataError, ImageSet
 
 #: Classes of CIFAR-10, in the order that its folders have.
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

@@ -9,10 +9,10 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from supernet.architecture import Architecture
-from supernet.network import build_network
-from training.client import Recipe, make_optimizer
-from training.data.images import ImageSet
+from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.network import build_network
+from fedpareto.training.client import Recipe, make_optimizer
+from fedpareto.training.data.images import ImageSet
 
 
 class PlainLoop:

@@ -5,15 +5,15 @@ import time
 from results import Results
 from rich.console import Console
 
-from supernet.space_file import load_space
-from supernet.weights import initial_tensors
-from training.accountant import epsilon, exposure_after
-from training.aggregation import maxnet_weights
-from training.clients import draw_clients
-from training.config import ServerConfig
-from training.privacy import Noise
-from training.randomness import numpy_stream, torch_stream
-from training.schedules import largest_weight
+from fedpareto.supernet.space_file import load_space
+from fedpareto.supernet.weights import initial_tensors
+from fedpareto.training.accountant import epsilon, exposure_after
+from fedpareto.training.aggregation import maxnet_weights
+from fedpareto.training.clients import draw_clients
+from fedpareto.training.config import ServerConfig
+from fedpareto.training.privacy import Noise
+from fedpareto.training.randomness import numpy_stream, torch_stream
+from fedpareto.training.schedules import largest_weight
 
 ROUNDS, NOISE, DELTA = 100, 1.0, 1e-5
 

@@ -4,8 +4,8 @@ from importlib import metadata
 
 from rich.table import Table
 
-from supernet.common.machine import machine
-from supernet.common.terminal.console import stderr
+from fedpareto.supernet.common.machine import machine
+from fedpareto.supernet.common.terminal.console import stderr
 
 
 class Results(Table):

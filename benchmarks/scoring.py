@@ -7,10 +7,10 @@ import numpy as np
 from results import Results
 from rich.console import Console
 
-from fitness.score import score
-from supernet.genes import random_genes
-from supernet.space import SearchSpace
-from supernet.space_file import load_space
+from fedpareto.fitness.score import score
+from fedpareto.supernet.genes import random_genes
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.supernet.space_file import load_space
 
 SPACES = ("resnet-cifar", "mobilenet-cifar", "mobilenet-tiny")
 

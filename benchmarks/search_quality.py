@@ -21,26 +21,26 @@ import numpy as np
 from results import Results
 from rich.console import Console
 
-from cache.additive import AdditiveCost, count_cost
-from cache.exact import solve_best
-from cache.frontier import exact_frontier
-from cache.kept import kept_path, write_frontier
-from cache.limits import Limits
-from fitness.blocks import Parts
-from fitness.cli import read_architectures
-from fitness.score import score
-from search.answering import answer_targets
-from search.searcher import search, search_cheapest, search_exactly
-from search.subject import Subject
-from search.targets import read_targets
-from supernet.arrays import FloatArray
-from supernet.common.formats.units import format_quantity
-from supernet.common.machine import available_cores
-from supernet.common.storage.cache_folder import VARIABLE
-from supernet.common.terminal.progress import SILENT
-from supernet.genes import encode
-from supernet.space import SearchSpace
-from supernet.space_file import load_space
+from fedpareto.cache.additive import AdditiveCost, count_cost
+from fedpareto.cache.exact import solve_best
+from fedpareto.cache.frontier import exact_frontier
+from fedpareto.cache.kept import kept_path, write_frontier
+from fedpareto.cache.limits import Limits
+from fedpareto.fitness.blocks import Parts
+from fedpareto.fitness.cli import read_architectures
+from fedpareto.fitness.score import score
+from fedpareto.search.answering import answer_targets
+from fedpareto.search.searcher import search, search_cheapest, search_exactly
+from fedpareto.search.subject import Subject
+from fedpareto.search.targets import read_targets
+from fedpareto.supernet.arrays import FloatArray
+from fedpareto.supernet.common.formats.units import format_quantity
+from fedpareto.supernet.common.machine import available_cores
+from fedpareto.supernet.common.storage.cache_folder import VARIABLE
+from fedpareto.supernet.common.terminal.progress import SILENT
+from fedpareto.supernet.genes import encode
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.supernet.space_file import load_space
 
 BIN = Path(sys.executable).parent
 PUBLISHED = Path(__file__).parent.parent / "examples/deepfednas.jsonl"

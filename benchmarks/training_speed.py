@@ -23,28 +23,28 @@ from rich.console import Console
 from roofline import matmul_peak, share_of_peak
 from runs import train, write_noise
 
-from cache.build import build_cache
-from cache.entries import CACHE_ENTRIES, Entry
-from cache.file import write_cache
-from cache.limits import Limits
-from supernet.common.formats.units import format_quantity
-from supernet.common.terminal.progress import SILENT
-from supernet.genes import decode, largest_genes
-from supernet.slices import tensor_shapes
-from supernet.space import SearchSpace
-from supernet.space_file import load_space
-from supernet.weights import initial_tensors, views
-from training.aggregation import Fold
-from training.allocator import keep_freed_memory
-from training.checkpoint import save_checkpoint
-from training.checkpoint_state import RunState
-from training.client import Recipe
-from training.config import ClientConfig
-from training.curriculum import Counts
-from training.data.augment import Augmentation
-from training.data.images import Normalisation
-from training.execution import ExecutionConfig, apply_to_torch
-from training.tuning import choose_profile
+from fedpareto.cache.build import build_cache
+from fedpareto.cache.entries import CACHE_ENTRIES, Entry
+from fedpareto.cache.file import write_cache
+from fedpareto.cache.limits import Limits
+from fedpareto.supernet.common.formats.units import format_quantity
+from fedpareto.supernet.common.terminal.progress import SILENT
+from fedpareto.supernet.genes import decode, largest_genes
+from fedpareto.supernet.slices import tensor_shapes
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.supernet.space_file import load_space
+from fedpareto.supernet.weights import initial_tensors, views
+from fedpareto.training.aggregation import Fold
+from fedpareto.training.allocator import keep_freed_memory
+from fedpareto.training.checkpoint import save_checkpoint
+from fedpareto.training.checkpoint_state import RunState
+from fedpareto.training.client import Recipe
+from fedpareto.training.config import ClientConfig
+from fedpareto.training.curriculum import Counts
+from fedpareto.training.data.augment import Augmentation
+from fedpareto.training.data.images import Normalisation
+from fedpareto.training.execution import ExecutionConfig, apply_to_torch
+from fedpareto.training.tuning import choose_profile
 
 SPACES = ("mobilenet-cifar", "resnet-cifar")
 BARS = {

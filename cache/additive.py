@@ -10,13 +10,22 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fitness.blocks import Part, Parts, Terms, choices_made, entropy_widths, space_parts, space_terms, tabulate
-from fitness.costs import FilePrecision, file_bytes
-from fitness.learned import learned_gains
-from supernet.arrays import FloatArray, IntArray
-from supernet.common.formats.units import format_bytes, format_quantity
-from supernet.fitness_settings import FitnessSettings
-from supernet.space import SearchSpace
+from fedpareto.fitness.blocks import (
+    Part,
+    Parts,
+    Terms,
+    choices_made,
+    entropy_widths,
+    space_parts,
+    space_terms,
+    tabulate,
+)
+from fedpareto.fitness.costs import FilePrecision, file_bytes
+from fedpareto.fitness.learned import learned_gains
+from fedpareto.supernet.arrays import FloatArray, IntArray
+from fedpareto.supernet.common.formats.units import format_bytes, format_quantity
+from fedpareto.supernet.fitness_settings import FitnessSettings
+from fedpareto.supernet.space import SearchSpace
 
 #: What each counted cost is called in messages.
 COST_NAMES = {"macs": "MACs", "params": "parameters"}

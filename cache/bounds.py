@@ -6,10 +6,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.labels import Labels, State
-from cache.prices import Front
-from cache.relaxation import Linear
-from supernet.arrays import FloatArray, IntArray
+from fedpareto.cache.labels import Labels, State
+from fedpareto.cache.prices import Front
+from fedpareto.cache.relaxation import Linear
+from fedpareto.supernet.arrays import FloatArray, IntArray
 
 #: What bounds allow for rounding, relative to what they bound.
 ROUNDING = 1e-9

@@ -3,18 +3,18 @@
 import dataclasses
 from typing import Any, Literal
 
-from cache.entries import make_entries, spread
-from cache.exact import SpaceTooLargeError
-from cache.file import Cache
-from cache.frontier import Frontier
-from cache.kept import find_frontier
-from cache.limits import Limits, check_reachable
-from cache.nsga2 import Nsga2Settings, solve_nsga2
-from supernet.common.errors import BudgetError, UserError
-from supernet.common.terminal.progress import SILENT, Listener
-from supernet.common.terminal.words import counted
-from supernet.fitness_settings import FitnessSettings
-from supernet.space import SearchSpace
+from fedpareto.cache.entries import make_entries, spread
+from fedpareto.cache.exact import SpaceTooLargeError
+from fedpareto.cache.file import Cache
+from fedpareto.cache.frontier import Frontier
+from fedpareto.cache.kept import find_frontier
+from fedpareto.cache.limits import Limits, check_reachable
+from fedpareto.cache.nsga2 import Nsga2Settings, solve_nsga2
+from fedpareto.supernet.common.errors import BudgetError, UserError
+from fedpareto.supernet.common.terminal.progress import SILENT, Listener
+from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.supernet.fitness_settings import FitnessSettings
+from fedpareto.supernet.space import SearchSpace
 
 Solver = Literal["nsga2", "exact"]
 

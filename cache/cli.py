@@ -4,24 +4,24 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from cache.build import Method, Solver, build_cache
-from cache.entries import CACHE_ENTRIES, Entry
-from cache.exact import EQUAL
-from cache.file import Cache, write_cache
-from cache.kept import find_frontier
-from cache.limits import Limits
-from cache.nsga2 import Nsga2Settings
-from cache.plot import Fronts, check_plot_path, plot_fronts
-from fitness.settings import load_settings
-from supernet.common.command_line import options_parser
-from supernet.common.errors import UserError
-from supernet.common.formats.units import format_quantity, parse_quantity
-from supernet.common.storage.files import check_output
-from supernet.common.terminal.console import next_step, run_command, say
-from supernet.common.terminal.progress import shown
-from supernet.common.terminal.words import command, counted
-from supernet.common.unused_options import refuse_unused
-from supernet.space_file import load_space
+from fedpareto.cache.build import Method, Solver, build_cache
+from fedpareto.cache.entries import CACHE_ENTRIES, Entry
+from fedpareto.cache.exact import EQUAL
+from fedpareto.cache.file import Cache, write_cache
+from fedpareto.cache.kept import find_frontier
+from fedpareto.cache.limits import Limits
+from fedpareto.cache.nsga2 import Nsga2Settings
+from fedpareto.cache.plot import Fronts, check_plot_path, plot_fronts
+from fedpareto.fitness.settings import load_settings
+from fedpareto.supernet.common.command_line import options_parser
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.formats.units import format_quantity, parse_quantity
+from fedpareto.supernet.common.storage.files import check_output
+from fedpareto.supernet.common.terminal.console import next_step, run_command, say
+from fedpareto.supernet.common.terminal.progress import shown
+from fedpareto.supernet.common.terminal.words import command, counted
+from fedpareto.supernet.common.unused_options import refuse_unused
+from fedpareto.supernet.space_file import load_space
 
 PROG = "build-cache"
 

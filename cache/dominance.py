@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from supernet.arrays import FloatArray, IntArray
+from fedpareto.supernet.arrays import FloatArray, IntArray
 
 #: Points compared with the kept ones at a time.
 _CHUNK = 256

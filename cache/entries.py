@@ -6,13 +6,13 @@ from itertools import pairwise
 
 import numpy as np
 
-from fitness.report import costs_and_fitness
-from fitness.score import score
-from supernet.architecture import Architecture
-from supernet.arrays import IntArray
-from supernet.fitness_settings import FitnessSettings
-from supernet.genes import canonical, decode, encode
-from supernet.space import SearchSpace
+from fedpareto.fitness.report import costs_and_fitness
+from fedpareto.fitness.score import score
+from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.arrays import IntArray
+from fedpareto.supernet.fitness_settings import FitnessSettings
+from fedpareto.supernet.genes import canonical, decode, encode
+from fedpareto.supernet.space import SearchSpace
 
 #: Entries of a cache where nobody says how many.
 CACHE_ENTRIES = 60

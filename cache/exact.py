@@ -8,7 +8,7 @@ same completions, and a label goes where another of its state does no worse with
 - ``λ·ρ = λ·L·exp(−P/L)`` changes by ``−λ·exp(−P/L)`` for each unit of P. Over all completions that slope lies
   between two bounds, so entropy plus a lower and entropy plus an upper multiple of P compare both ways.
 - ``ρ ≤ ρ0`` is ``P ≥ L·ln(L/ρ0)``: where a completion may fail it, more P is better.
-- What cannot be as fit as networks that are known, those of a rough pass, goes too (``cache.bounds``).
+- What cannot be as fit as networks that are known, those of a rough pass, goes too (``fedpareto.cache.bounds``).
 
 What is returned has the greatest fitness up to rounding, about 1e-12 of it.
 """
@@ -21,22 +21,22 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from cache.additive import AdditiveCost, Plan, plan_of
-from cache.bounds import above, anywhere, as_fit_as, within
-from cache.dominance import pareto_front
-from cache.labels import Labels, State, Trail, Way, grown, joined
-from cache.outlook import Horizon, look_ahead
-from cache.prices import Front, at_prices, slopes_of, sweeping, tightest
-from cache.pruning import Asked, Place, Places, Target, kept, places_of
-from cache.relaxation import Linear, linear_of
-from fitness.score import effectiveness_bound
-from supernet.arrays import FloatArray, IntArray
-from supernet.common.errors import UserError
-from supernet.common.formats.units import format_bytes
-from supernet.common.terminal.progress import SILENT, Listener
-from supernet.fitness_settings import FitnessSettings
-from supernet.genes import canonical
-from supernet.space import SearchSpace
+from fedpareto.cache.additive import AdditiveCost, Plan, plan_of
+from fedpareto.cache.bounds import above, anywhere, as_fit_as, within
+from fedpareto.cache.dominance import pareto_front
+from fedpareto.cache.labels import Labels, State, Trail, Way, grown, joined
+from fedpareto.cache.outlook import Horizon, look_ahead
+from fedpareto.cache.prices import Front, at_prices, slopes_of, sweeping, tightest
+from fedpareto.cache.pruning import Asked, Place, Places, Target, kept, places_of
+from fedpareto.cache.relaxation import Linear, linear_of
+from fedpareto.fitness.score import effectiveness_bound
+from fedpareto.supernet.arrays import FloatArray, IntArray
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.formats.units import format_bytes
+from fedpareto.supernet.common.terminal.progress import SILENT, Listener
+from fedpareto.supernet.fitness_settings import FitnessSettings
+from fedpareto.supernet.genes import canonical
+from fedpareto.supernet.space import SearchSpace
 
 #: Most memory the arrays of a solve may take, in bytes.
 MEMORY = 3 * 2**29

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from supernet.common.storage.files import replacing
-from supernet.common.terminal.words import printable
+from fedpareto.supernet.common.storage.files import replacing
+from fedpareto.supernet.common.terminal.words import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,16 +9,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from cache.entries import Entry, make_entries
-from supernet.architecture import architecture_from_json
-from supernet.common.errors import ArchitectureError, UserError
-from supernet.common.formats.json_text import parse_json, sealed, shown, unsealed
-from supernet.common.formats.typed_yaml import from_mapping
-from supernet.common.storage.files import read_text, write_text
-from supernet.common.terminal.words import command, counted
-from supernet.fitness_settings import FitnessSettings, check_fitness, settings_to_mapping
-from supernet.genes import encode
-from supernet.space import SearchSpace
+from fedpareto.cache.entries import Entry, make_entries
+from fedpareto.supernet.architecture import architecture_from_json
+from fedpareto.supernet.common.errors import ArchitectureError, UserError
+from fedpareto.supernet.common.formats.json_text import parse_json, sealed, shown, unsealed
+from fedpareto.supernet.common.formats.typed_yaml import from_mapping
+from fedpareto.supernet.common.storage.files import read_text, write_text
+from fedpareto.supernet.common.terminal.words import command, counted
+from fedpareto.supernet.fitness_settings import FitnessSettings, check_fitness, settings_to_mapping
+from fedpareto.supernet.genes import encode
+from fedpareto.supernet.space import SearchSpace
 
 FORMAT = "fedpareto-cache"
 VERSION = 1

@@ -6,16 +6,16 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cache.additive import AdditiveCost, count_cost
-from cache.dominance import pareto_front
-from cache.entries import Entry, make_entries
-from cache.exact import EQUAL, MEMORY, rounding, solve_front
-from fitness.score import score
-from supernet.arrays import FloatArray, IntArray
-from supernet.common.terminal.progress import SILENT, Listener
-from supernet.fitness_settings import FitnessSettings
-from supernet.genes import gene_layout
-from supernet.space import SearchSpace
+from fedpareto.cache.additive import AdditiveCost, count_cost
+from fedpareto.cache.dominance import pareto_front
+from fedpareto.cache.entries import Entry, make_entries
+from fedpareto.cache.exact import EQUAL, MEMORY, rounding, solve_front
+from fedpareto.fitness.score import score
+from fedpareto.supernet.arrays import FloatArray, IntArray
+from fedpareto.supernet.common.terminal.progress import SILENT, Listener
+from fedpareto.supernet.fitness_settings import FitnessSettings
+from fedpareto.supernet.genes import gene_layout
+from fedpareto.supernet.space import SearchSpace
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

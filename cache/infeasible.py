@@ -7,14 +7,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cache.additive import COST_NAMES, AdditiveCost, LimitedCost, PeakCost, count_cost
-from cache.exact import solve_front
-from cache.limits import Limits, check_reachable
-from supernet.arrays import IntArray
-from supernet.common.errors import BudgetError
-from supernet.fitness_settings import FitnessSettings
-from supernet.genes import decode
-from supernet.space import SearchSpace
+from fedpareto.cache.additive import COST_NAMES, AdditiveCost, LimitedCost, PeakCost, count_cost
+from fedpareto.cache.exact import solve_front
+from fedpareto.cache.limits import Limits, check_reachable
+from fedpareto.supernet.arrays import IntArray
+from fedpareto.supernet.common.errors import BudgetError
+from fedpareto.supernet.fitness_settings import FitnessSettings
+from fedpareto.supernet.genes import decode
+from fedpareto.supernet.space import SearchSpace
 
 
 def refusal(space: SearchSpace, fitness: FitnessSettings, limits: Limits) -> BudgetError:

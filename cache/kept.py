@@ -10,14 +10,14 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from cache.frontier import Frontier, exact_frontier, frontier_of
-from supernet.common.errors import ArchitectureError, UserError
-from supernet.common.storage.cache_folder import VARIABLE, kept_file
-from supernet.common.storage.files import replacing
-from supernet.common.storage.path_checks import exists
-from supernet.common.terminal.progress import SILENT, Listener
-from supernet.fitness_settings import FitnessSettings, settings_to_mapping
-from supernet.space import SearchSpace
+from fedpareto.cache.frontier import Frontier, exact_frontier, frontier_of
+from fedpareto.supernet.common.errors import ArchitectureError, UserError
+from fedpareto.supernet.common.storage.cache_folder import VARIABLE, kept_file
+from fedpareto.supernet.common.storage.files import replacing
+from fedpareto.supernet.common.storage.path_checks import exists
+from fedpareto.supernet.common.terminal.progress import SILENT, Listener
+from fedpareto.supernet.fitness_settings import FitnessSettings, settings_to_mapping
+from fedpareto.supernet.space import SearchSpace
 
 VERSION = 1
 

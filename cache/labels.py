@@ -7,10 +7,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.additive import Options
-from supernet.arrays import FloatArray, IntArray
-from supernet.genes import gene_layout
-from supernet.space import SearchSpace
+from fedpareto.cache.additive import Options
+from fedpareto.supernet.arrays import FloatArray, IntArray
+from fedpareto.supernet.genes import gene_layout
+from fedpareto.supernet.space import SearchSpace
 
 
 class State(NamedTuple):
@@ -157,7 +157,7 @@ class Trail:
         return genes
 
     def _read(self, width: int, choices: IntArray) -> tuple[int, IntArray, IntArray]:
-        """Return the width, kernels and expand ratios that numbers of ``cache.additive.Options`` stand for."""
+        """Return the width, kernels and expand ratios that numbers of ``additive.Options`` stand for."""
         ratios = len(self.space.expands)
         if self.space.expands_per == "stage":
             return width // ratios, choices, np.full_like(choices, width % ratios)

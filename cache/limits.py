@@ -7,13 +7,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.additive import COST_NAMES, AdditiveCost, LimitedCost, count_cost
-from fitness.score import Scores, score
-from supernet.arrays import IntArray
-from supernet.common.errors import BudgetError
-from supernet.common.formats.units import format_quantity
-from supernet.genes import largest_genes, smallest_genes
-from supernet.space import SearchSpace
+from fedpareto.cache.additive import COST_NAMES, AdditiveCost, LimitedCost, count_cost
+from fedpareto.fitness.score import Scores, score
+from fedpareto.supernet.arrays import IntArray
+from fedpareto.supernet.common.errors import BudgetError
+from fedpareto.supernet.common.formats.units import format_quantity
+from fedpareto.supernet.genes import largest_genes, smallest_genes
+from fedpareto.supernet.space import SearchSpace
 
 
 class Bound(NamedTuple):

@@ -5,9 +5,9 @@ Paquete, Chiarandini and Stützle, "Pareto local optimum sets in the biobjective
 
 import numpy as np
 
-from supernet.arrays import IntArray
-from supernet.genes import gene_layout
-from supernet.space import SearchSpace
+from fedpareto.supernet.arrays import IntArray
+from fedpareto.supernet.genes import gene_layout
+from fedpareto.supernet.space import SearchSpace
 
 
 def trades(space: SearchSpace) -> IntArray:

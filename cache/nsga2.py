@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.dominance import pareto_front
-from cache.entries import Entry, make_entries, spread
-from cache.exact import rounding
-from cache.frontier import Frontier
-from cache.limits import Limits, check_reachable
-from cache.local_search import neighbours, trades
-from cache.objectives import Objectives
-from cache.sampling import ladder
-from supernet.arrays import IntArray
-from supernet.common.errors import BudgetError, UserError
-from supernet.common.formats.units import format_quantity
-from supernet.common.terminal.progress import SILENT, Listener
-from supernet.fitness_settings import FitnessSettings
-from supernet.genes import gene_layout
-from supernet.space import SearchSpace
+from fedpareto.cache.dominance import pareto_front
+from fedpareto.cache.entries import Entry, make_entries, spread
+from fedpareto.cache.exact import rounding
+from fedpareto.cache.frontier import Frontier
+from fedpareto.cache.limits import Limits, check_reachable
+from fedpareto.cache.local_search import neighbours, trades
+from fedpareto.cache.objectives import Objectives
+from fedpareto.cache.sampling import ladder
+from fedpareto.supernet.arrays import IntArray
+from fedpareto.supernet.common.errors import BudgetError, UserError
+from fedpareto.supernet.common.formats.units import format_quantity
+from fedpareto.supernet.common.terminal.progress import SILENT, Listener
+from fedpareto.supernet.fitness_settings import FitnessSettings
+from fedpareto.supernet.genes import gene_layout
+from fedpareto.supernet.space import SearchSpace
 
 if TYPE_CHECKING:
     from pymoo.algorithms.moo.nsga2 import NSGA2
@@ -189,8 +189,8 @@ def _first_generation(objectives: Objectives, settings: Nsga2Settings, known: In
     from pymoo.algorithms.moo.nsga2 import NSGA2  # noqa: PLC0415
     from pymoo.operators.crossover.ux import UniformCrossover  # noqa: PLC0415
 
-    from cache.operators import ExchangeMutation  # noqa: PLC0415
-    from cache.problem import ArchitectureProblem  # noqa: PLC0415
+    from fedpareto.cache.operators import ExchangeMutation  # noqa: PLC0415
+    from fedpareto.cache.problem import ArchitectureProblem  # noqa: PLC0415
 
     space = objectives.space
     start = ladder(space, settings.population, np.random.default_rng(settings.seed))

@@ -5,11 +5,11 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.limits import Limits
-from fitness.score import effectiveness_bound, score
-from supernet.arrays import IntArray
-from supernet.fitness_settings import FitnessSettings
-from supernet.space import SearchSpace
+from fedpareto.cache.limits import Limits
+from fedpareto.fitness.score import effectiveness_bound, score
+from fedpareto.supernet.arrays import IntArray
+from fedpareto.supernet.fitness_settings import FitnessSettings
+from fedpareto.supernet.space import SearchSpace
 
 
 @dataclasses.dataclass(frozen=True)

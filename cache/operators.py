@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pymoo.core.mutation import Mutation
 
-from cache.local_search import exchange_units
-from cache.problem import ArchitectureProblem
-from supernet.space import SearchSpace
+from fedpareto.cache.local_search import exchange_units
+from fedpareto.cache.problem import ArchitectureProblem
+from fedpareto.supernet.space import SearchSpace
 
 
 class ExchangeMutation(Mutation):

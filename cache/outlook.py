@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cache.additive import Options, Plan
-from supernet.arrays import FloatArray, IntArray
+from fedpareto.cache.additive import Options, Plan
+from fedpareto.supernet.arrays import FloatArray, IntArray
 
 
 class Outlook(NamedTuple):

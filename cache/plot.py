@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.entries import Entry
-from cache.figures import drawn, save, words, write
-from cache.frontier import Frontier
-from supernet.arrays import IntArray
-from supernet.common.errors import UserError
-from supernet.common.formats.units import format_quantity
-from supernet.common.terminal.words import counted, printable
-from supernet.space import SearchSpace
+from fedpareto.cache.entries import Entry
+from fedpareto.cache.figures import drawn, save, words, write
+from fedpareto.cache.frontier import Frontier
+from fedpareto.supernet.arrays import IntArray
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.formats.units import format_quantity
+from fedpareto.supernet.common.terminal.words import counted, printable
+from fedpareto.supernet.space import SearchSpace
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

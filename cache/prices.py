@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cache.relaxation import Linear, Lines, relax
-from supernet.arrays import FloatArray
+from fedpareto.cache.relaxation import Linear, Lines, relax
+from fedpareto.supernet.arrays import FloatArray
 
 #: Least and most logarithm of a price, relative to the fitness over the limit.
 _LOGARITHMS = (-12.0, 6.0)

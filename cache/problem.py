@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pymoo.core.problem import Problem
 
-from cache.objectives import Objectives
-from supernet.genes import gene_layout
+from fedpareto.cache.objectives import Objectives
+from fedpareto.supernet.genes import gene_layout
 
 
 class ArchitectureProblem(Problem):

@@ -5,14 +5,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cache.bounds import ROUNDING, Bounds, Demand, leading, promising
-from cache.dominance import non_dominated
-from cache.labels import Labels, State
-from cache.outlook import Ahead, Horizon, Outlook
-from cache.relaxation import Linear, relax
-from fitness.score import effectiveness_bound
-from supernet.arrays import FloatArray, IntArray
-from supernet.fitness_settings import FitnessSettings
+from fedpareto.cache.bounds import ROUNDING, Bounds, Demand, leading, promising
+from fedpareto.cache.dominance import non_dominated
+from fedpareto.cache.labels import Labels, State
+from fedpareto.cache.outlook import Ahead, Horizon, Outlook
+from fedpareto.cache.relaxation import Linear, relax
+from fedpareto.fitness.score import effectiveness_bound
+from fedpareto.supernet.arrays import FloatArray, IntArray
+from fedpareto.supernet.fitness_settings import FitnessSettings
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,11 +15,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cache.additive import Options, Plan
-from cache.outlook import Horizon
-from fitness.score import effectiveness_bound
-from supernet.arrays import FloatArray, IntArray
-from supernet.fitness_settings import FitnessSettings
+from fedpareto.cache.additive import Options, Plan
+from fedpareto.cache.outlook import Horizon
+from fedpareto.fitness.score import effectiveness_bound
+from fedpareto.supernet.arrays import FloatArray, IntArray
+from fedpareto.supernet.fitness_settings import FitnessSettings
 
 #: Chords that follow ``λ·ρ``: its error falls with the square of their number.
 CHORDS = 48

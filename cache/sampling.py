@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from cache.limits import Limits
-from fitness.score import score
-from supernet.architecture import Architecture
-from supernet.arrays import IntArray
-from supernet.common.errors import BudgetError
-from supernet.genes import decode, gene_layout, random_genes
-from supernet.space import SearchSpace
+from fedpareto.cache.limits import Limits
+from fedpareto.fitness.score import score
+from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.arrays import IntArray
+from fedpareto.supernet.common.errors import BudgetError
+from fedpareto.supernet.genes import decode, gene_layout, random_genes
+from fedpareto.supernet.space import SearchSpace
 
 _BATCH = 256
 _MOST_BATCHES = 40

@@ -14,12 +14,12 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fitness.costs import macs, parameters, peak_activation_bytes
-from supernet.arrays import FloatArray, IntArray
-from supernet.fitness_settings import CONVOLUTIONS, FitnessSettings
-from supernet.genes import gene_layout, largest_genes
-from supernet.layer_table import LayerTable, layer_table
-from supernet.space import SearchSpace
+from fedpareto.fitness.costs import macs, parameters, peak_activation_bytes
+from fedpareto.supernet.arrays import FloatArray, IntArray
+from fedpareto.supernet.fitness_settings import CONVOLUTIONS, FitnessSettings
+from fedpareto.supernet.genes import gene_layout, largest_genes
+from fedpareto.supernet.layer_table import LayerTable, layer_table
+from fedpareto.supernet.space import SearchSpace
 
 T = TypeVar("T")
 U = TypeVar("U")

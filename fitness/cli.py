@@ -9,20 +9,20 @@ from typing import Any
 
 import numpy as np
 
-from fitness.report import all_terms
-from fitness.score import score
-from fitness.settings import load_settings
-from supernet.architecture import Architecture, architecture_from_json
-from supernet.common.command_line import options_parser
-from supernet.common.errors import ArchitectureError, UserError
-from supernet.common.formats.json_text import parse_json
-from supernet.common.formats.units import format_bytes
-from supernet.common.storage.files import read_text
-from supernet.common.terminal.console import next_step, print_table, run_command, say
-from supernet.common.terminal.words import command, counted
-from supernet.genes import encode
-from supernet.space import SearchSpace
-from supernet.space_file import load_space
+from fedpareto.fitness.report import all_terms
+from fedpareto.fitness.score import score
+from fedpareto.fitness.settings import load_settings
+from fedpareto.supernet.architecture import Architecture, architecture_from_json
+from fedpareto.supernet.common.command_line import options_parser
+from fedpareto.supernet.common.errors import ArchitectureError, UserError
+from fedpareto.supernet.common.formats.json_text import parse_json
+from fedpareto.supernet.common.formats.units import format_bytes
+from fedpareto.supernet.common.storage.files import read_text
+from fedpareto.supernet.common.terminal.console import next_step, print_table, run_command, say
+from fedpareto.supernet.common.terminal.words import command, counted
+from fedpareto.supernet.genes import encode
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.supernet.space_file import load_space
 
 PROG = "score-subnet"
 

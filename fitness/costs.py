@@ -4,9 +4,9 @@ from typing import Literal
 
 import numpy as np
 
-from supernet.arrays import IntArray
-from supernet.layer_table import WEIGHTED, LayerTable
-from supernet.space import Norm
+from fedpareto.supernet.arrays import IntArray
+from fedpareto.supernet.layer_table import WEIGHTED, LayerTable
+from fedpareto.supernet.space import Norm
 
 BYTES_PER_VALUE = 4
 

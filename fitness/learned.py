@@ -8,11 +8,11 @@ import functools
 
 import numpy as np
 
-from fitness.blocks import Parts, choices_made, space_parts
-from supernet.arrays import FloatArray, IntArray
-from supernet.blocks import LAYOUTS
-from supernet.learned import LearnedTerms
-from supernet.space import SearchSpace
+from fedpareto.fitness.blocks import Parts, choices_made, space_parts
+from fedpareto.supernet.arrays import FloatArray, IntArray
+from fedpareto.supernet.blocks import LAYOUTS
+from fedpareto.supernet.learned import LearnedTerms
+from fedpareto.supernet.space import SearchSpace
 
 
 def learned_sum(space: SearchSpace, columns: IntArray, terms: LearnedTerms) -> FloatArray:

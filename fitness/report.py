@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fitness.score import Scores
+from fedpareto.fitness.score import Scores
 
 
 def costs_and_fitness(scores: Scores, index: int) -> dict[str, Any]:

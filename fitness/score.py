@@ -10,12 +10,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fitness.blocks import Parts, choices_made, entropy_widths, space_terms
-from fitness.learned import learned_sum
-from supernet.arrays import FloatArray, IntArray
-from supernet.fitness_settings import FitnessSettings, check_fitness
-from supernet.genes import as_genes, gene_layout
-from supernet.space import SearchSpace
+from fedpareto.fitness.blocks import Parts, choices_made, entropy_widths, space_terms
+from fedpareto.fitness.learned import learned_sum
+from fedpareto.supernet.arrays import FloatArray, IntArray
+from fedpareto.supernet.fitness_settings import FitnessSettings, check_fitness
+from fedpareto.supernet.genes import as_genes, gene_layout
+from fedpareto.supernet.space import SearchSpace
 
 #: Architectures worked on at a time: their columns stay in the processor's cache.
 _CHUNK = 4096

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from supernet.common.formats.typed_yaml import from_mapping, named, read_yaml_mapping
-from supernet.fitness_settings import FitnessSettings, check_fitness
-from supernet.space import SearchSpace
+from fedpareto.supernet.common.formats.typed_yaml import from_mapping, named, read_yaml_mapping
+from fedpareto.supernet.fitness_settings import FitnessSettings, check_fitness
+from fedpareto.supernet.space import SearchSpace
 
 
 def load_settings(path: str | None, space: SearchSpace) -> FitnessSettings:

@@ -7,21 +7,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cache.entries import make_entries
-from cache.exact import SpaceTooLargeError
-from cache.kept import find_frontier
-from cache.latency.table import table_summary
-from cache.limits import Limits
-from search.budgets import Budgets, limits_of
-from search.report import search_report
-from search.searcher import Answer, search, search_cheapest
-from search.subject import Subject
-from search.target_workers import answered_by, workers_for
-from supernet.architecture_file import read_architecture
-from supernet.common.errors import ArchitectureError, UserError
-from supernet.common.machine import available_cores
-from supernet.common.terminal.progress import Listener
-from supernet.genes import encode
+from fedpareto.cache.entries import make_entries
+from fedpareto.cache.exact import SpaceTooLargeError
+from fedpareto.cache.kept import find_frontier
+from fedpareto.cache.latency.table import table_summary
+from fedpareto.cache.limits import Limits
+from fedpareto.search.budgets import Budgets, limits_of
+from fedpareto.search.report import search_report
+from fedpareto.search.searcher import Answer, search, search_cheapest
+from fedpareto.search.subject import Subject
+from fedpareto.search.target_workers import answered_by, workers_for
+from fedpareto.supernet.architecture_file import read_architecture
+from fedpareto.supernet.common.errors import ArchitectureError, UserError
+from fedpareto.supernet.common.machine import available_cores
+from fedpareto.supernet.common.terminal.progress import Listener
+from fedpareto.supernet.genes import encode
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,14 +4,14 @@ import dataclasses
 import math
 from pathlib import Path
 
-from cache.additive import memory_cost, size_cost
-from cache.latency.cost import latency_cost
-from cache.latency.table import check_conditions, read_table
-from cache.limits import Limits
-from fitness.costs import FilePrecision
-from supernet.common.errors import BudgetError
-from supernet.common.formats.units import parse_bytes, parse_milliseconds, parse_quantity
-from supernet.space import SearchSpace
+from fedpareto.cache.additive import memory_cost, size_cost
+from fedpareto.cache.latency.cost import latency_cost
+from fedpareto.cache.latency.table import check_conditions, read_table
+from fedpareto.cache.limits import Limits
+from fedpareto.fitness.costs import FilePrecision
+from fedpareto.supernet.common.errors import BudgetError
+from fedpareto.supernet.common.formats.units import parse_bytes, parse_milliseconds, parse_quantity
+from fedpareto.supernet.space import SearchSpace
 
 
 @dataclasses.dataclass

@@ -6,21 +6,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from search.answering import Answered, Refused, answer_budgets, answer_given, answer_targets
-from search.budgets import Budgets
-from search.export.settings import check_calibrated
-from search.options import Options, check_options, export_settings
-from search.plot import plot_search
-from search.report import print_report
-from search.subject import Subject, find_subject
-from search.suggestions import after_search, after_targets
-from search.targets import print_targets, refused_line
-from supernet.architecture_file import save_architecture
-from supernet.common.command_line import options_parser
-from supernet.common.errors import UserError
-from supernet.common.terminal.console import next_step, run_command, say
-from supernet.common.terminal.progress import shown
-from supernet.common.terminal.words import shell
+from fedpareto.search.answering import Answered, Refused, answer_budgets, answer_given, answer_targets
+from fedpareto.search.budgets import Budgets
+from fedpareto.search.export.settings import check_calibrated
+from fedpareto.search.options import Options, check_options, export_settings
+from fedpareto.search.plot import plot_search
+from fedpareto.search.report import print_report
+from fedpareto.search.subject import Subject, find_subject
+from fedpareto.search.suggestions import after_search, after_targets
+from fedpareto.search.targets import print_targets, refused_line
+from fedpareto.supernet.architecture_file import save_architecture
+from fedpareto.supernet.common.command_line import options_parser
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.terminal.console import next_step, run_command, say
+from fedpareto.supernet.common.terminal.progress import shown
+from fedpareto.supernet.common.terminal.words import shell
 
 PROG = "search-subnet"
 
@@ -53,7 +53,7 @@ def _search_one(options: Options, subject: Subject, command: str) -> None:
             plot_search(Path(options.plot), subject, answered, listener)
     report = _delivered(options, subject, {"": answered})[""]
     if options.report is not None:
-        from search.page.of_search import write_search_page  # noqa: PLC0415 - only a page pays for its imports
+        from fedpareto.search.page.of_search import write_search_page  # noqa: PLC0415 - only a page pays for its imports
 
         write_search_page(Path(options.report), subject, answered, report, command)
         report["page"] = options.report
@@ -106,10 +106,10 @@ def _of_run(
     found: Mapping[str, Answered],
     outputs: Mapping[str, Path | None],
 ) -> dict[str, dict[str, Any]]:
-    from search.delivery import Delivery, deliver  # noqa: PLC0415 - imports torch
-    from search.trained import Extraction, open_run  # noqa: PLC0415
-    from training.flower.connection import opened_link  # noqa: PLC0415
-    from training.run_folder import read_run_config  # noqa: PLC0415
+    from fedpareto.search.delivery import Delivery, deliver  # noqa: PLC0415 - imports torch
+    from fedpareto.search.trained import Extraction, open_run  # noqa: PLC0415
+    from fedpareto.training.flower.connection import opened_link  # noqa: PLC0415
+    from fedpareto.training.run_folder import read_run_config  # noqa: PLC0415
 
     folder = Path(str(subject.run))
     config = read_run_config(folder)
@@ -129,8 +129,8 @@ def _of_run(
 
 def _check_run(options: Options, subject: Subject, run: Path, named: Mapping[str, Budgets]) -> None:
     """Refuse what a run's subnet cannot be given, before anything is searched."""
-    from search.trained import check_tunable  # noqa: PLC0415 - imports torch
-    from training.run_folder import read_run_config  # noqa: PLC0415
+    from fedpareto.search.trained import check_tunable  # noqa: PLC0415 - imports torch
+    from fedpareto.training.run_folder import read_run_config  # noqa: PLC0415
 
     for budgets in named.values():
         export = export_settings(options, budgets)

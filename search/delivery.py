@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from search.answering import Answered
-from search.export.export import ExportImages, export_subnet, write_deploy
-from search.export.settings import ExportSettings, file_name
-from search.subnet import save_subnet
-from search.trained import Extraction, TrainedRun
-from supernet.common.terminal.progress import Listener
-from training.evaluation import Evaluator
+from fedpareto.search.answering import Answered
+from fedpareto.search.export.export import ExportImages, export_subnet, write_deploy
+from fedpareto.search.export.settings import ExportSettings, file_name
+from fedpareto.search.subnet import save_subnet
+from fedpareto.search.trained import Extraction, TrainedRun
+from fedpareto.supernet.common.terminal.progress import Listener
+from fedpareto.training.evaluation import Evaluator
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,14 +5,14 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.entries import Entry, make_entries
-from cache.limits import Limits
-from cache.nsga2 import Nsga2Settings, search_front
-from fitness.score import score
-from supernet.arrays import IntArray
-from supernet.common.terminal.progress import SILENT, Listener
-from supernet.fitness_settings import FitnessSettings
-from supernet.space import SearchSpace
+from fedpareto.cache.entries import Entry, make_entries
+from fedpareto.cache.limits import Limits
+from fedpareto.cache.nsga2 import Nsga2Settings, search_front
+from fedpareto.fitness.score import score
+from fedpareto.supernet.arrays import IntArray
+from fedpareto.supernet.common.terminal.progress import SILENT, Listener
+from fedpareto.supernet.fitness_settings import FitnessSettings
+from fedpareto.supernet.space import SearchSpace
 
 DEFAULT_SETTINGS = Nsga2Settings(population=100, generations=100)
 

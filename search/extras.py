@@ -1,6 +1,6 @@
 """The packages that export and onnxruntime's timing need. Does not import torch."""
 
-from supernet.common.extras import require_extra
+from fedpareto.supernet.common.extras import require_extra
 
 _ONNX = ("onnx", "onnxscript", "onnxruntime")
 

@@ -5,16 +5,16 @@ import math
 from pathlib import Path
 from typing import Literal
 
-from cache.latency.table import check_conditions, read_table
-from cache.plot import check_plot_path
-from search.budgets import LIMITING, Budgets, check_batch, check_budgets
-from search.export.settings import ExportSettings, Format, check_export, runtime_of
-from search.subject import RunImages
-from search.targets import read_targets
-from supernet.common.errors import UserError
-from supernet.common.machine import machine
-from supernet.common.storage.files import check_output, check_output_folder
-from supernet.common.unused_options import refuse_unused
+from fedpareto.cache.latency.table import check_conditions, read_table
+from fedpareto.cache.plot import check_plot_path
+from fedpareto.search.budgets import LIMITING, Budgets, check_batch, check_budgets
+from fedpareto.search.export.settings import ExportSettings, Format, check_export, runtime_of
+from fedpareto.search.subject import RunImages
+from fedpareto.search.targets import read_targets
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.machine import machine
+from fedpareto.supernet.common.storage.files import check_output, check_output_folder
+from fedpareto.supernet.common.unused_options import refuse_unused
 
 #: Options that are about a search.
 _OF_SEARCH = ("targets", "fitness", "plot", "report")

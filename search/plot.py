@@ -3,11 +3,11 @@
 import dataclasses
 from pathlib import Path
 
-from cache.entries import CACHE_ENTRIES, make_entries, spread
-from cache.plot import Fronts, plot_fronts
-from search.answering import Answered
-from search.subject import Subject
-from supernet.common.terminal.progress import Listener
+from fedpareto.cache.entries import CACHE_ENTRIES, make_entries, spread
+from fedpareto.cache.plot import Fronts, plot_fronts
+from fedpareto.search.answering import Answered
+from fedpareto.search.subject import Subject
+from fedpareto.supernet.common.terminal.progress import Listener
 
 
 def plot_search(path: Path, subject: Subject, answered: Answered, listener: Listener) -> None:
@@ -20,7 +20,7 @@ def plot_search(path: Path, subject: Subject, answered: Answered, listener: List
     """
     fronts = fronts_of(subject, answered)
     if fronts.frontier is None:
-        from search.evolution import front_alone  # noqa: PLC0415 - a search without a plot does without pymoo
+        from fedpareto.search.evolution import front_alone  # noqa: PLC0415 - a search without a plot does without pymoo
 
         fronts = dataclasses.replace(fronts, searched=front_alone(subject.space, subject.fitness, listener))
     plot_fronts(path, subject.space, fronts)

@@ -4,17 +4,17 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from cache.additive import COST_NAMES, LimitedCost
-from cache.entries import Entry
-from cache.file import entry_to_json
-from cache.limits import Limits
-from search.page.figures import Form, milliseconds, number, score, share, size
-from search.searcher import Answer
-from supernet.common.formats.units import format_bytes
-from supernet.common.terminal.console import print_table, say
-from supernet.common.terminal.words import counted
-from supernet.genes import encode
-from supernet.space import SearchSpace
+from fedpareto.cache.additive import COST_NAMES, LimitedCost
+from fedpareto.cache.entries import Entry
+from fedpareto.cache.file import entry_to_json
+from fedpareto.cache.limits import Limits
+from fedpareto.search.page.figures import Form, milliseconds, number, score, share, size
+from fedpareto.search.searcher import Answer
+from fedpareto.supernet.common.formats.units import format_bytes
+from fedpareto.supernet.common.terminal.console import print_table, say
+from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.supernet.genes import encode
+from fedpareto.supernet.space import SearchSpace
 
 #: What may be limited, and what people call it.
 COSTS = {**COST_NAMES, "size": "file size", "memory": "feature maps", "latency": "latency"}

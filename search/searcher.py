@@ -6,20 +6,20 @@ from typing import Literal
 
 import numpy as np
 
-from cache.additive import count_cost
-from cache.entries import Entry, make_entries
-from cache.exact import SpaceTooLargeError, rounding, solve_best, solve_cheapest
-from cache.frontier import Frontier
-from cache.infeasible import refusal
-from cache.kept import find_frontier
-from cache.limits import Limits
-from supernet.arrays import IntArray
-from supernet.common.errors import BudgetError
-from supernet.common.formats.units import format_quantity
-from supernet.common.terminal.progress import SILENT, Listener
-from supernet.fitness_settings import FitnessSettings
-from supernet.genes import encode_all
-from supernet.space import SearchSpace
+from fedpareto.cache.additive import count_cost
+from fedpareto.cache.entries import Entry, make_entries
+from fedpareto.cache.exact import SpaceTooLargeError, rounding, solve_best, solve_cheapest
+from fedpareto.cache.frontier import Frontier
+from fedpareto.cache.infeasible import refusal
+from fedpareto.cache.kept import find_frontier
+from fedpareto.cache.limits import Limits
+from fedpareto.supernet.arrays import IntArray
+from fedpareto.supernet.common.errors import BudgetError
+from fedpareto.supernet.common.formats.units import format_quantity
+from fedpareto.supernet.common.terminal.progress import SILENT, Listener
+from fedpareto.supernet.fitness_settings import FitnessSettings
+from fedpareto.supernet.genes import encode_all
+from fedpareto.supernet.space import SearchSpace
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +76,7 @@ def search(
         frontier = find_frontier(space, fitness, listener)
         return Answer(search_exactly(frontier, limits, listener), "exact", frontier)
     except SpaceTooLargeError as error:
-        from search.evolution import DEFAULT_SETTINGS, evolve  # noqa: PLC0415 - the exact search does without pymoo
+        from fedpareto.search.evolution import DEFAULT_SETTINGS, evolve  # noqa: PLC0415 - the exact search does without pymoo
 
         listener.remark(f"{error}; searching with NSGA-II, without a certificate")
         start = encode_all(space, [entry.architecture for entry in known])

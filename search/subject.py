@@ -3,12 +3,12 @@
 import dataclasses
 from pathlib import Path
 
-from cache.entries import Entry
-from fitness.settings import load_settings
-from supernet.common.errors import UserError
-from supernet.fitness_settings import FitnessSettings
-from supernet.space import SearchSpace
-from supernet.space_file import load_space
+from fedpareto.cache.entries import Entry
+from fedpareto.fitness.settings import load_settings
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.fitness_settings import FitnessSettings
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.supernet.space_file import load_space
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +77,7 @@ def find_subject(space: str | None, run: str | None, classes: int | None, fitnes
     found = find_space(space, run, classes)
     if run is None:
         return Subject(found, load_settings(fitness, found), named=space, classes=classes)
-    from training.run_folder import read_run_cache  # noqa: PLC0415 - imports torch
+    from fedpareto.training.run_folder import read_run_cache  # noqa: PLC0415 - imports torch
 
     folder = Path(run)
     cache = read_run_cache(folder, found)
@@ -95,7 +95,7 @@ def find_space(space: str | None, run: str | None, classes: int | None) -> Searc
         return load_space(str(space), classes)
     if classes is not None:
         raise UserError("--classes goes with --space; a run has the classes of its images")
-    from training.run_folder import check_run, read_space  # noqa: PLC0415 - imports torch
+    from fedpareto.training.run_folder import check_run, read_space  # noqa: PLC0415 - imports torch
 
     check_run(Path(run))
     return read_space(Path(run))

@@ -11,21 +11,21 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from supernet.architecture import Architecture, architecture_from_json
-from supernet.architecture_file import ARCHITECTURE, save_architecture
-from supernet.common.errors import UserError
-from supernet.common.formats.json_fields import Fields
-from supernet.common.formats.json_text import parse_json
-from supernet.common.storage.digests import DIGESTS, check_folder, read_digests
-from supernet.common.storage.files import record, replacing
-from supernet.common.storage.path_checks import is_file
-from supernet.network import build_network
-from supernet.space import SearchSpace
-from supernet.space_file import space_from_mapping, space_to_mapping
-from supernet.tensor_files import read_tensors
-from supernet.weights import network_with
-from training.data.images import Normalisation
-from training.data.preparation import PictureError, Preparation
+from fedpareto.supernet.architecture import Architecture, architecture_from_json
+from fedpareto.supernet.architecture_file import ARCHITECTURE, save_architecture
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.formats.json_fields import Fields
+from fedpareto.supernet.common.formats.json_text import parse_json
+from fedpareto.supernet.common.storage.digests import DIGESTS, check_folder, read_digests
+from fedpareto.supernet.common.storage.files import record, replacing
+from fedpareto.supernet.common.storage.path_checks import is_file
+from fedpareto.supernet.network import build_network
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.supernet.space_file import space_from_mapping, space_to_mapping
+from fedpareto.supernet.tensor_files import read_tensors
+from fedpareto.supernet.weights import network_with
+from fedpareto.training.data.images import Normalisation
+from fedpareto.training.data.preparation import PictureError, Preparation
 
 WEIGHTS = "subnet.safetensors"
 

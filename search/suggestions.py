@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from search.budgets import budget_options
-from search.options import Options
-from search.subject import Subject
-from supernet.common.terminal.words import command
+from fedpareto.search.budgets import budget_options
+from fedpareto.search.options import Options
+from fedpareto.search.subject import Subject
+from fedpareto.supernet.common.terminal.words import command
 
 _PROG = "search-subnet"
 
@@ -58,6 +58,6 @@ def after_targets(options: Options, subject: Subject) -> str:
 
 def _is_connected(run: Path) -> bool:
     """Return whether a run's images are with clients of a real federation."""
-    from training.run_folder import read_run_config  # noqa: PLC0415 - imports torch
+    from fedpareto.training.run_folder import read_run_config  # noqa: PLC0415 - imports torch
 
     return read_run_config(run).engine == "flower"

@@ -12,8 +12,8 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
-from search.budgets import LIMITING, Budgets
-from supernet.common.errors import UserError
+from fedpareto.search.budgets import LIMITING, Budgets
+from fedpareto.supernet.common.errors import UserError
 
 #: Targets that take a search of their own, of which so many are worth processes: forked ones start in milliseconds,
 #: those that start anew import everything again.

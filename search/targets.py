@@ -5,15 +5,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cache.additive import COST_NAMES
-from search.budgets import Budgets, check_budgets
-from search.report import COSTS, figure
-from supernet.common.errors import UserError
-from supernet.common.formats.typed_yaml import from_mapping, named, read_yaml_mapping
-from supernet.common.formats.units import format_quantity
-from supernet.common.terminal.console import print_table, say
-from supernet.common.terminal.words import counted
-from supernet.space import SearchSpace
+from fedpareto.cache.additive import COST_NAMES
+from fedpareto.search.budgets import Budgets, check_budgets
+from fedpareto.search.report import COSTS, figure
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.formats.typed_yaml import from_mapping, named, read_yaml_mapping
+from fedpareto.supernet.common.formats.units import format_quantity
+from fedpareto.supernet.common.terminal.console import print_table, say
+from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.supernet.space import SearchSpace
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 

@@ -8,36 +8,36 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from cache.entries import Entry
-from search.report import NOT_NEEDED
-from search.subnet import SubnetInfo
-from supernet.common.errors import UserError
-from supernet.common.terminal.progress import SILENT, Listener, shown
-from supernet.space import SearchSpace
-from supernet.weights import Tensors, views
-from training.calibration import (
+from fedpareto.cache.entries import Entry
+from fedpareto.search.report import NOT_NEEDED
+from fedpareto.search.subnet import SubnetInfo
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.terminal.progress import SILENT, Listener, shown
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.supernet.weights import Tensors, views
+from fedpareto.training.calibration import (
     blank_network,
     gather,
     plan_calibration,
     statistics_of,
     with_statistics,
 )
-from training.capabilities import able_clients, capabilities
-from training.checkpoint import Checkpoint, best_checkpoint, load_checkpoint, newest_checkpoint
-from training.config import RunConfig
-from training.data.images import ImageSet
-from training.data.sources import load_images
-from training.engines.protocol import CalibratingEngine
-from training.evaluation import Evaluator
-from training.execution import Profile
-from training.federation import Federation, StoredFederation
-from training.finetune import FineTuning, fine_tune
-from training.flower.connection import connect
-from training.flower.evaluation import FederatedEvaluator
-from training.flower.link import Link
-from training.inputs import replaced
-from training.run_folder import read_census, read_run_config, read_split
-from training.run_images import preparation_of
+from fedpareto.training.capabilities import able_clients, capabilities
+from fedpareto.training.checkpoint import Checkpoint, best_checkpoint, load_checkpoint, newest_checkpoint
+from fedpareto.training.config import RunConfig
+from fedpareto.training.data.images import ImageSet
+from fedpareto.training.data.sources import load_images
+from fedpareto.training.engines.protocol import CalibratingEngine
+from fedpareto.training.evaluation import Evaluator
+from fedpareto.training.execution import Profile
+from fedpareto.training.federation import Federation, StoredFederation
+from fedpareto.training.finetune import FineTuning, fine_tune
+from fedpareto.training.flower.connection import connect
+from fedpareto.training.flower.evaluation import FederatedEvaluator
+from fedpareto.training.flower.link import Link
+from fedpareto.training.inputs import replaced
+from fedpareto.training.run_folder import read_census, read_run_config, read_split
+from fedpareto.training.run_images import preparation_of
 
 Calibration = Literal["auto", "pooled", "federated", "none"]
 

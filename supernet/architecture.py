@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-from supernet.common.errors import ArchitectureError, unknown_name
-from supernet.common.formats.json_text import parse_json, shown
+from fedpareto.supernet.common.errors import ArchitectureError, unknown_name
+from fedpareto.supernet.common.formats.json_text import parse_json, shown
 
 #: The layouts a block may have: inverted residuals of MobileNet, basic blocks of ResNet.
 Family = Literal["mobilenet", "resnet"]

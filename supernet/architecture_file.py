@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from supernet.architecture import Architecture, architecture_from_text
-from supernet.common.storage.files import read_text, write_text
+from fedpareto.supernet.architecture import Architecture, architecture_from_text
+from fedpareto.supernet.common.storage.files import read_text, write_text
 
 ARCHITECTURE = "architecture.json"
 

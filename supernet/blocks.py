@@ -10,8 +10,8 @@ from typing import Literal, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from supernet.arrays import Column, IntArray
-from supernet.space import Activation, SearchSpace, StageSpec
+from fedpareto.supernet.arrays import Column, IntArray
+from fedpareto.supernet.space import Activation, SearchSpace, StageSpec
 
 #: What a row does with its input ``x``:
 #: ``conv``      x = act(norm(conv(x)));

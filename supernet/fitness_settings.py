@@ -5,13 +5,13 @@ import json
 import math
 from typing import TYPE_CHECKING, Any, Literal
 
-from supernet.architecture import Family
-from supernet.common.errors import SpaceError
-from supernet.common.terminal.words import counted
-from supernet.learned import LearnedTerms, check_learned
+from fedpareto.supernet.architecture import Family
+from fedpareto.supernet.common.errors import SpaceError
+from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.supernet.learned import LearnedTerms, check_learned
 
 if TYPE_CHECKING:
-    from supernet.space import SearchSpace
+    from fedpareto.supernet.space import SearchSpace
 
 #: The scored convolutions of a block by family, in the order of ``FitnessSettings.kind_weights``: names of its layers.
 CONVOLUTIONS: dict[Family, tuple[str, str, str]] = {

@@ -14,11 +14,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from supernet.architecture import Architecture, Block, Stage
-from supernet.arrays import IntArray
-from supernet.blocks import LAYOUTS
-from supernet.common.errors import ArchitectureError
-from supernet.space import SearchSpace
+from fedpareto.supernet.architecture import Architecture, Block, Stage
+from fedpareto.supernet.arrays import IntArray
+from fedpareto.supernet.blocks import LAYOUTS
+from fedpareto.supernet.common.errors import ArchitectureError
+from fedpareto.supernet.space import SearchSpace
 
 
 class GeneLayout(NamedTuple):

@@ -1,7 +1,7 @@
 """The layer table: one walk over N architectures at once, as a structure of arrays.
 
 Costs, fitness, latency, slices and networks are all read from this table; nothing else knows how a block
-is laid out (``supernet.blocks`` writes the rows).
+is laid out (``fedpareto.supernet.blocks`` writes the rows).
 """
 
 import dataclasses
@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from supernet.architecture import Architecture
-from supernet.arrays import Column, IntArray
-from supernet.blocks import LAYOUTS, BlockChoice, Kind, Layer, Size, write_head
-from supernet.genes import Choices, choices, encode
-from supernet.space import Norm, SearchSpace
+from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.arrays import Column, IntArray
+from fedpareto.supernet.blocks import LAYOUTS, BlockChoice, Kind, Layer, Size, write_head
+from fedpareto.supernet.genes import Choices, choices, encode
+from fedpareto.supernet.space import Norm, SearchSpace
 
 #: Kinds of rows that hold weights.
 WEIGHTED: tuple[Kind, ...] = ("conv", "shortcut", "squeeze", "excite", "linear")

@@ -8,10 +8,10 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from supernet.common.errors import SpaceError
+from fedpareto.supernet.common.errors import SpaceError
 
 if TYPE_CHECKING:
-    from supernet.space import SearchSpace
+    from fedpareto.supernet.space import SearchSpace
 
 #: Largest size of a term. Terms are percentage points of accuracy.
 LARGEST = 1e6

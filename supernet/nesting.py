@@ -5,12 +5,12 @@ from collections.abc import Iterator
 
 import torch
 
-from supernet.architecture import Architecture
-from supernet.genes import decode, smallest_genes
-from supernet.layer_table import architecture_rows
-from supernet.slices import slices, supernet_architecture
-from supernet.space import SearchSpace
-from supernet.weights import Tensors
+from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.genes import decode, smallest_genes
+from fedpareto.supernet.layer_table import architecture_rows
+from fedpareto.supernet.slices import slices, supernet_architecture
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.supernet.weights import Tensors
 
 
 def nested_start(space: SearchSpace, tensors: Tensors) -> Tensors:

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the library's own convention
 
-from supernet.architecture import Architecture
-from supernet.layer_table import Row, architecture_rows
-from supernet.space import WIDTH_STEP, Activation, Norm, SearchSpace
+from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.layer_table import Row, architecture_rows
+from fedpareto.supernet.space import WIDTH_STEP, Activation, Norm, SearchSpace
 
 
 class ConvLayer(nn.Module):
@@ -103,7 +103,7 @@ class Block(nn.Module):
 class Network(nn.Module):
     """One architecture as an ordinary network: its blocks, run in order.
 
-    The names of its parameters are a subset of the supernet's (``supernet.slices``).
+    The names of its parameters are a subset of the supernet's (``fedpareto.supernet.slices``).
     """
 
     def __init__(self, space: SearchSpace, architecture: Architecture, *, running_statistics: bool = False) -> None:

@@ -8,10 +8,10 @@ import functools
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from supernet.architecture import Architecture
-from supernet.genes import decode, largest_genes
-from supernet.layer_table import Row, architecture_rows
-from supernet.space import SearchSpace
+from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.genes import decode, largest_genes
+from fedpareto.supernet.layer_table import Row, architecture_rows
+from fedpareto.supernet.space import SearchSpace
 
 Shape = tuple[int, ...]
 Slices = tuple[slice, ...]

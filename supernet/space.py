@@ -1,6 +1,7 @@
 """Search spaces: what may vary in an architecture, and within which choices.
 
-A space is a frozen value; ``supernet.space_file`` reads it. It holds no arrays and imports neither numpy nor torch.
+A space is a frozen value, which ``fedpareto.supernet.space_file`` reads. It holds no arrays and imports neither numpy
+nor torch.
 """
 
 import dataclasses
@@ -10,9 +11,9 @@ import json
 import math
 from typing import Literal
 
-from supernet.architecture import Family
-from supernet.common.errors import SpaceError
-from supernet.fitness_settings import FitnessSettings, check_fitness
+from fedpareto.supernet.architecture import Family
+from fedpareto.supernet.common.errors import SpaceError
+from fedpareto.supernet.fitness_settings import FitnessSettings, check_fitness
 
 Norm = Literal["batch", "group", "none"]
 Activation = Literal["relu", "hswish"]
@@ -73,7 +74,7 @@ class SearchSpace:
 
     Attributes:
         name: what reports call the space.
-        family: the block layout (``supernet.blocks``).
+        family: the block layout (``fedpareto.supernet.blocks``).
         stem: the first convolution.
         stages: the elastic stages in order.
         resolutions: input sides in pixels, ascending.

@@ -6,15 +6,15 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from supernet.common.errors import SpaceError, UserError, unknown_name
-from supernet.common.formats.typed_yaml import from_mapping, read_yaml_mapping
-from supernet.fitness_settings import settings_to_mapping
-from supernet.space import SearchSpace
+from fedpareto.supernet.common.errors import SpaceError, UserError, unknown_name
+from fedpareto.supernet.common.formats.typed_yaml import from_mapping, read_yaml_mapping
+from fedpareto.supernet.fitness_settings import settings_to_mapping
+from fedpareto.supernet.space import SearchSpace
 
 
 def preset_names() -> list[str]:
     """Return the names of the spaces that come with the package."""
-    folder = resources.files("supernet.presets")
+    folder = resources.files("fedpareto.supernet.presets")
     return sorted(Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
@@ -31,7 +31,7 @@ def load_space(name: str, classes: int | None = None) -> SearchSpace:
 def _find_space(name: str) -> SearchSpace:
     path = Path(name)
     if name in preset_names():
-        with resources.as_file(resources.files("supernet.presets") / f"{name}.yaml") as preset:
+        with resources.as_file(resources.files("fedpareto.supernet.presets") / f"{name}.yaml") as preset:
             return _read_space(preset, name)
     if path.suffix in (".yaml", ".yml"):
         return _read_space(path, name)

@@ -8,8 +8,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from supernet.common.errors import UserError
-from supernet.weights import Tensors
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.weights import Tensors
 
 
 def load_tensors(path: Path) -> Tensors:

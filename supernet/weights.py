@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from supernet.architecture import Architecture
-from supernet.layer_table import Row, architecture_rows
-from supernet.network import Network, build_network
-from supernet.slices import row_shapes, slices_within, supernet_architecture, tensor_shapes
-from supernet.space import SearchSpace
+from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.layer_table import Row, architecture_rows
+from fedpareto.supernet.network import Network, build_network
+from fedpareto.supernet.slices import row_shapes, slices_within, supernet_architecture, tensor_shapes
+from fedpareto.supernet.space import SearchSpace
 
 Tensors = dict[str, Tensor]
 

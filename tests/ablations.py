@@ -7,11 +7,11 @@ from typing import Any
 import yaml
 from federation import MICRO, micro_config
 
-from search.recipes.ablation import Ablation
-from search.recipes.reading import read_ablation
-from search.recipes.result import Reached, Result
-from supernet.space import SearchSpace
-from training.config import config_to_mapping
+from fedpareto.search.recipes.ablation import Ablation
+from fedpareto.search.recipes.reading import read_ablation
+from fedpareto.search.recipes.result import Reached, Result
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.training.config import config_to_mapping
 
 BUDGETS = (60_000, 120_000)
 

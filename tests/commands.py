@@ -11,18 +11,18 @@ from typing import NamedTuple
 import pytest
 from jsonargparse import Namespace
 
-from supernet.common.command_line import CommandParser
+from fedpareto.supernet.common.command_line import CommandParser
 
 #: The module of every console command.
 MODULES = {
-    "build-cache": "cache.cli",
-    "compare-methods": "search.comparison.cli",
-    "compare-recipes": "search.recipes.cli",
-    "profile-device": "search.latency.cli",
-    "score-subnet": "fitness.cli",
-    "search-subnet": "search.cli",
-    "train-supernet": "training.cli",
-    "validate-fitness": "search.ranking.cli",
+    "build-cache": "fedpareto.cache.cli",
+    "compare-methods": "fedpareto.search.comparison.cli",
+    "compare-recipes": "fedpareto.search.recipes.cli",
+    "profile-device": "fedpareto.search.latency.cli",
+    "score-subnet": "fedpareto.fitness.cli",
+    "search-subnet": "fedpareto.search.cli",
+    "train-supernet": "fedpareto.training.cli",
+    "validate-fitness": "fedpareto.search.ranking.cli",
 }
 
 #: A command that is offered at the end of a line.

@@ -1,8 +1,8 @@
 """A configuration in which everything is set."""
 
-from training.accountant import PrivacyConfig
-from training.clients import ClientsConfig
-from training.config import (
+from fedpareto.training.accountant import PrivacyConfig
+from fedpareto.training.clients import ClientsConfig
+from fedpareto.training.config import (
     CheckpointConfig,
     ClientConfig,
     DataConfig,
@@ -11,9 +11,9 @@ from training.config import (
     ServerConfig,
     TrackingConfig,
 )
-from training.execution import ExecutionConfig
-from training.flower.settings import FlowerConfig
-from training.methods.settings import (
+from fedpareto.training.execution import ExecutionConfig
+from fedpareto.training.flower.settings import FlowerConfig
+from fedpareto.training.methods.settings import (
     CoTrainConfig,
     DecNasConfig,
     DeepFedNasConfig,
@@ -21,7 +21,7 @@ from training.methods.settings import (
     FedAvgConfig,
     FedParetoConfig,
 )
-from training.partition import PartitionConfig
+from fedpareto.training.partition import PartitionConfig
 
 #: No field has its default value.
 OTHER = RunConfig(

@@ -12,13 +12,13 @@ from learned import learned_terms, most
 from numpy.typing import NDArray
 from strategies import user_spaces
 
-from cache.additive import AdditiveCost, count_cost
-from fitness.blocks import Parts, Terms, space_terms
-from fitness.score import Scores, score
-from supernet.arrays import FloatArray, IntArray
-from supernet.fitness_settings import FitnessSettings
-from supernet.genes import gene_layout
-from supernet.space import SearchSpace
+from fedpareto.cache.additive import AdditiveCost, count_cost
+from fedpareto.fitness.blocks import Parts, Terms, space_terms
+from fedpareto.fitness.score import Scores, score
+from fedpareto.supernet.arrays import FloatArray, IntArray
+from fedpareto.supernet.fitness_settings import FitnessSettings
+from fedpareto.supernet.genes import gene_layout
+from fedpareto.supernet.space import SearchSpace
 
 #: Fields of a space that are shortened, in this order of the equally long ones, to make a space small.
 _CHOICES = ("expands", "kernels", "width_multipliers", "depths", "resolutions")

@@ -9,17 +9,17 @@ from federation import MICRO
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from search.export.export import ExportImages
-from search.subnet import SubnetInfo
-from supernet.architecture import Architecture
-from supernet.genes import decode, random_genes
-from supernet.network import build_network
-from supernet.space import SearchSpace
-from training.calibration import calibrate
-from training.data.batches import plain_batches
-from training.data.images import normalisation_of
-from training.data.preparation import Preparation
-from training.data.sources import load_images
+from fedpareto.search.export.export import ExportImages
+from fedpareto.search.subnet import SubnetInfo
+from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.genes import decode, random_genes
+from fedpareto.supernet.network import build_network
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.training.calibration import calibrate
+from fedpareto.training.data.batches import plain_batches
+from fedpareto.training.data.images import normalisation_of
+from fedpareto.training.data.preparation import Preparation
+from fedpareto.training.data.sources import load_images
 
 CALIBRATED = {"method": "pooled", "clients": 6, "batches": 4, "images": 256}
 

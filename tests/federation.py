@@ -9,15 +9,15 @@ import pytest
 import torch
 from PIL import Image
 
-from cache.build import Method, build_cache
-from cache.file import Cache, write_cache
-from cache.limits import Limits
-from cache.nsga2 import Nsga2Settings
-from supernet.space import HeadSpec, SearchSpace, StageSpec, StemSpec
-from supernet.space_file import space_to_mapping
-from training.client import Recipe
-from training.clients import ClientsConfig
-from training.config import (
+from fedpareto.cache.build import Method, build_cache
+from fedpareto.cache.file import Cache, write_cache
+from fedpareto.cache.limits import Limits
+from fedpareto.cache.nsga2 import Nsga2Settings
+from fedpareto.supernet.space import HeadSpec, SearchSpace, StageSpec, StemSpec
+from fedpareto.supernet.space_file import space_to_mapping
+from fedpareto.training.client import Recipe
+from fedpareto.training.clients import ClientsConfig
+from fedpareto.training.config import (
     SINGLE_METHODS,
     CheckpointConfig,
     ClientConfig,
@@ -26,10 +26,10 @@ from training.config import (
     RunConfig,
     TrackingConfig,
 )
-from training.data.augment import Augmentation
-from training.data.images import ImageSet, Normalisation
-from training.execution import Profile
-from training.partition import PartitionConfig
+from fedpareto.training.data.augment import Augmentation
+from fedpareto.training.data.images import ImageSet, Normalisation
+from fedpareto.training.execution import Profile
+from fedpareto.training.partition import PartitionConfig
 
 #: Two narrow stages at 8×8: a training step takes a few milliseconds.
 MICRO = SearchSpace(
@@ -125,7 +125,7 @@ def micro_config(folder: Path, of: SearchSpace = MICRO, /, **changes: Any) -> Ru
 def arguments_of(config: RunConfig) -> list[str]:
     """Return the command line of ``train-supernet`` that stands for ``config``."""
     path = Path(str(config.output)).with_suffix(".yaml")
-    from training.config import write_config
+    from fedpareto.training.config import write_config
 
     write_config(path, config)
     return ["--config", str(path)]
@@ -133,7 +133,7 @@ def arguments_of(config: RunConfig) -> list[str]:
 
 def finished_run(folder: Path, **changes: Any) -> Path:
     """Train a run as the command does; return its folder."""
-    from training.cli import main
+    from fedpareto.training.cli import main
 
     with pytest.raises(SystemExit) as caught:
         main(arguments_of(micro_config(folder, **changes)))

@@ -12,24 +12,24 @@ import pytest
 from federation import micro_config
 from simulation import Recorder
 
-from supernet.common.formats.typed_yaml import from_mapping
-from supernet.common.terminal.progress import SILENT
-from supernet.weights import Tensors
-from training import run_images
-from training.checkpoint_state import RunState
-from training.clients import ClientsConfig
-from training.config import CheckpointConfig, DataConfig, EvaluationConfig, RunConfig
-from training.data.listing import Listing
-from training.data.sources import Split, list_images
-from training.engines import flower as flower_engine
-from training.engines.flower import FlowerEngine
-from training.flower import exchange, node, wire
-from training.flower.line import TOO_LARGE, LineLost, Reply
-from training.flower.link import Link, MessageType
-from training.flower.settings import FlowerConfig
-from training.partition import PartitionConfig
-from training.rounds import Run, train
-from training.setup import assemble, new_run
+from fedpareto.supernet.common.formats.typed_yaml import from_mapping
+from fedpareto.supernet.common.terminal.progress import SILENT
+from fedpareto.supernet.weights import Tensors
+from fedpareto.training import run_images
+from fedpareto.training.checkpoint_state import RunState
+from fedpareto.training.clients import ClientsConfig
+from fedpareto.training.config import CheckpointConfig, DataConfig, EvaluationConfig, RunConfig
+from fedpareto.training.data.listing import Listing
+from fedpareto.training.data.sources import Split, list_images
+from fedpareto.training.engines import flower as flower_engine
+from fedpareto.training.engines.flower import FlowerEngine
+from fedpareto.training.flower import exchange, node, wire
+from fedpareto.training.flower.line import TOO_LARGE, LineLost, Reply
+from fedpareto.training.flower.link import Link, MessageType
+from fedpareto.training.flower.settings import FlowerConfig
+from fedpareto.training.partition import PartitionConfig
+from fedpareto.training.rounds import Run, train
+from fedpareto.training.setup import assemble, new_run
 
 #: Flower's own codes: the client's code raised, no answer in time, the node is gone, the client's process is gone.
 RAISED, EXPIRED, NODE_GONE, PROCESS_GONE = 2, 3, 5, 8

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from cache.latency.names import block_names, distinct_names
-from cache.latency.table import Conditions
-from search.latency.parts import Measurable
-from supernet.space import SearchSpace
+from fedpareto.cache.latency.names import block_names, distinct_names
+from fedpareto.cache.latency.table import Conditions
+from fedpareto.search.latency.parts import Measurable
+from fedpareto.supernet.space import SearchSpace
 
 
 def names_of(space: SearchSpace) -> list[str]:

@@ -4,9 +4,9 @@ import numpy as np
 from hypothesis import strategies as st
 from reference import round8
 
-from supernet.architecture import Architecture
-from supernet.learned import LearnedTerms
-from supernet.space import SearchSpace
+from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.learned import LearnedTerms
+from fedpareto.supernet.space import SearchSpace
 
 
 def drawn_terms(space: SearchSpace, seed: int = 0, scale: float = 1.0) -> LearnedTerms:

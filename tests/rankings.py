@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
-from fitness.score import score
-from search.ranking.sample import Sample
-from search.ranking.sampling import Band
-from supernet.arrays import FloatArray, IntArray
-from supernet.fitness_settings import FitnessSettings
-from supernet.genes import decode, random_genes
-from supernet.space import SearchSpace
+from fedpareto.fitness.score import score
+from fedpareto.search.ranking.sample import Sample
+from fedpareto.search.ranking.sampling import Band
+from fedpareto.supernet.arrays import FloatArray, IntArray
+from fedpareto.supernet.fitness_settings import FitnessSettings
+from fedpareto.supernet.genes import decode, random_genes
+from fedpareto.supernet.space import SearchSpace
 
 #: A fitness unlike that of any preset.
 PLANTED = FitnessSettings(

@@ -8,9 +8,9 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from supernet.architecture import Architecture, Block
-from supernet.fitness_settings import FitnessSettings
-from supernet.space import SearchSpace, StageSpec
+from fedpareto.supernet.architecture import Architecture, Block
+from fedpareto.supernet.fitness_settings import FitnessSettings
+from fedpareto.supernet.space import SearchSpace, StageSpec
 
 
 class Conv(NamedTuple):

@@ -10,30 +10,30 @@ import numpy as np
 import torch
 from federation import MICRO, NORMALISATION, micro_cache, random_images
 
-from cache.entries import Entry
-from supernet.architecture import Architecture
-from supernet.genes import decode, random_genes, smallest_genes
-from supernet.slices import supernet_architecture
-from supernet.space import SearchSpace
-from supernet.weights import Tensors, extract, initial_tensors
-from training.capabilities import capabilities
-from training.checkpoint_state import RunState
-from training.client import LocalTrainer, Recipe
-from training.clients import ClientsConfig
-from training.config import CheckpointConfig, ClientConfig, EvaluationConfig, RunConfig, config_to_mapping
-from training.curriculum import Counts
-from training.data.augment import Augmentation
-from training.data.images import ImageSet
-from training.engines.in_process import InProcessEngine
-from training.engines.protocol import Engine
-from training.evaluation import Evaluator
-from training.execution import Profile
-from training.messages import Failure, Task, Update
-from training.methods.protocol import Ground
-from training.methods.settings import DecNasConfig
-from training.methods.table import make_method
-from training.records import LostRound, RoundRecord
-from training.rounds import Run, train
+from fedpareto.cache.entries import Entry
+from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.genes import decode, random_genes, smallest_genes
+from fedpareto.supernet.slices import supernet_architecture
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.supernet.weights import Tensors, extract, initial_tensors
+from fedpareto.training.capabilities import capabilities
+from fedpareto.training.checkpoint_state import RunState
+from fedpareto.training.client import LocalTrainer, Recipe
+from fedpareto.training.clients import ClientsConfig
+from fedpareto.training.config import CheckpointConfig, ClientConfig, EvaluationConfig, RunConfig, config_to_mapping
+from fedpareto.training.curriculum import Counts
+from fedpareto.training.data.augment import Augmentation
+from fedpareto.training.data.images import ImageSet
+from fedpareto.training.engines.in_process import InProcessEngine
+from fedpareto.training.engines.protocol import Engine
+from fedpareto.training.evaluation import Evaluator
+from fedpareto.training.execution import Profile
+from fedpareto.training.messages import Failure, Task, Update
+from fedpareto.training.methods.protocol import Ground
+from fedpareto.training.methods.settings import DecNasConfig
+from fedpareto.training.methods.table import make_method
+from fedpareto.training.records import LostRound, RoundRecord
+from fedpareto.training.rounds import Run, train
 
 #: Images of every simulated client: two batches of 8 and an incomplete one.
 IMAGES_A_CLIENT = 20

@@ -8,12 +8,12 @@ import numpy as np
 from federation import micro_space
 from numpy.typing import NDArray
 
-from cache.limits import Limits
-from fitness.score import Scores, score
-from supernet.arrays import IntArray
-from supernet.fitness_settings import FitnessSettings
-from supernet.genes import gene_layout
-from supernet.space import SearchSpace, StageSpec, StemSpec
+from fedpareto.cache.limits import Limits
+from fedpareto.fitness.score import Scores, score
+from fedpareto.supernet.arrays import IntArray
+from fedpareto.supernet.fitness_settings import FitnessSettings
+from fedpareto.supernet.genes import gene_layout
+from fedpareto.supernet.space import SearchSpace, StageSpec, StemSpec
 
 #: Some thousand gene vectors each.
 SMALL = micro_space(name="small", resolutions=(8, 12))

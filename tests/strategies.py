@@ -8,11 +8,11 @@ import numpy as np
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
-from supernet.architecture import Architecture
-from supernet.arrays import IntArray
-from supernet.genes import decode, gene_layout
-from supernet.space import ExpandsPer, HeadSpec, Norm, SearchSpace, StageSpec, StemSpec
-from supernet.space_file import load_space
+from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.arrays import IntArray
+from fedpareto.supernet.genes import decode, gene_layout
+from fedpareto.supernet.space import ExpandsPer, HeadSpec, Norm, SearchSpace, StageSpec, StemSpec
+from fedpareto.supernet.space_file import load_space
 
 MOBILENETS = ("mobilenet-cifar", "mobilenet-imagenet", "mobilenet-tiny")
 PRESETS = (*MOBILENETS, "resnet-cifar")

@@ -6,12 +6,12 @@ from typing import Any
 import yaml
 from federation import MICRO, micro_config
 
-from cache.entries import Entry, make_entry
-from search.comparison.outcome import Measured, Outcome
-from search.comparison.study import Study, read_study
-from supernet.architecture import Architecture
-from supernet.space import SearchSpace
-from training.config import config_to_mapping
+from fedpareto.cache.entries import Entry, make_entry
+from fedpareto.search.comparison.outcome import Measured, Outcome
+from fedpareto.search.comparison.study import Study, read_study
+from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.training.config import config_to_mapping
 
 BUDGETS = (60_000, 120_000)
 

@@ -14,7 +14,7 @@ from scipy.optimize import brentq
 from scipy.stats import norm
 from strategies import runs
 
-from training.accountant import Guarantee, PrivacyConfig, epsilon, exposure_after, guarantee
+from fedpareto.training.accountant import Guarantee, PrivacyConfig, epsilon, exposure_after, guarantee
 
 _noises, _exposures = st.floats(0.3, 20.0), st.floats(0.01, 200.0)
 _deltas = st.sampled_from([1e-3, 1e-5, 1e-7])
@@ -100,7 +100,7 @@ def test_very_little_and_very_much_noise_give_numbers(noise: float) -> None:
 def test_without_the_accountant_a_run_with_noise_is_refused_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from training.cli import main
+    from fedpareto.training.cli import main
 
     monkeypatch.setitem(sys.modules, "dp_accounting", None)
     with pytest.raises(SystemExit) as caught:

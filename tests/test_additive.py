@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from learned import learned_terms, most
 from strategies import gene_vectors, runs, spaces_with_genes, tiny_space, user_spaces
 
-from cache.additive import AdditiveCost, count_cost, plan_of
-from fitness.blocks import Parts, space_parts
-from fitness.learned import learned_sum
-from fitness.score import score
-from supernet.arrays import IntArray
-from supernet.genes import choices, gene_layout, random_genes
-from supernet.space import SearchSpace
+from fedpareto.cache.additive import AdditiveCost, count_cost, plan_of
+from fedpareto.fitness.blocks import Parts, space_parts
+from fedpareto.fitness.learned import learned_sum
+from fedpareto.fitness.score import score
+from fedpareto.supernet.arrays import IntArray
+from fedpareto.supernet.genes import choices, gene_layout, random_genes
+from fedpareto.supernet.space import SearchSpace
 
 
 @given(user_spaces())

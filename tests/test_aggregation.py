@@ -10,11 +10,11 @@ from simulation import largest, random_architectures, random_tensors, same_bytes
 from strategies import architectures, runs
 from torch import Tensor
 
-from supernet.architecture import Architecture
-from supernet.genes import intersection
-from supernet.space import SearchSpace, StageSpec, StemSpec
-from supernet.weights import Tensors, extract
-from training.aggregation import Fold, ServerStep, _parts, maxnet_weights
+from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.genes import intersection
+from fedpareto.supernet.space import SearchSpace, StageSpec, StemSpec
+from fedpareto.supernet.weights import Tensors, extract
+from fedpareto.training.aggregation import Fold, ServerStep, _parts, maxnet_weights
 
 Contribution = tuple[Architecture, Mapping[str, Tensor], float]
 

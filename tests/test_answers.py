@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from simulation import entry_of, micro_entries, micro_task, random_tensors, same_bytes
 from strategies import runs
 
-from supernet.weights import Tensors, extract
-from training.aggregation import Fold
-from training.answers import Accepted, Answers, RoundPlan
-from training.messages import Failure, Update, tensor_bytes
+from fedpareto.supernet.weights import Tensors, extract
+from fedpareto.training.aggregation import Fold
+from fedpareto.training.answers import Accepted, Answers, RoundPlan
+from fedpareto.training.messages import Failure, Update, tensor_bytes
 
 _CLIENTS = 5
 

@@ -8,15 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import MOBILENETS, architectures, preset, runs, spaces_with_architectures
 
-from supernet.architecture import (
+from fedpareto.supernet.architecture import (
     Architecture,
     Block,
     Stage,
     architecture_from_json,
     architecture_from_text,
 )
-from supernet.common.errors import ArchitectureError
-from supernet.space import SearchSpace
+from fedpareto.supernet.common.errors import ArchitectureError
+from fedpareto.supernet.space import SearchSpace
 
 SMALL = Architecture("mobilenet", 16, 8, (Stage(24, (Block(expand=4.0, kernel=5), Block(expand=2.5))),))
 SMALL_JSON: dict[str, Any] = {

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.transforms import v2
 
-from training.data.augment import Augmentation, augment, rand_augment, random_crop, random_cutout, random_flip
+from fedpareto.training.data.augment import Augmentation, augment, rand_augment, random_crop, random_cutout, random_flip
 
 _FIXED = settings(deadline=None, derandomize=True, database=None)
 _SIDES = st.integers(1, 12)

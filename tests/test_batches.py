@@ -4,10 +4,10 @@ import pytest
 import torch
 from federation import NORMALISATION, random_images
 
-from training.data.augment import Augmentation
-from training.data.batches import Batches, plain_batches, prepare
-from training.data.images import ImageSet, Normalisation
-from training.data.mix import mix
+from fedpareto.training.data.augment import Augmentation
+from fedpareto.training.data.batches import Batches, plain_batches, prepare
+from fedpareto.training.data.images import ImageSet, Normalisation
+from fedpareto.training.data.mix import mix
 
 _RAW = Normalisation((0.0,) * 3, (1.0,) * 3)
 

@@ -7,13 +7,13 @@ from hypothesis import given
 from reference import convolutions, macs_and_params, peak_activation_bytes
 from strategies import PRESETS, preset, runs, spaces_with_architectures, tiny_space, user_spaces
 
-from fitness.blocks import Part, Parts, Terms, space_parts, space_terms, tabulate
-from fitness.costs import macs
-from supernet.architecture import Architecture
-from supernet.arrays import IntArray
-from supernet.genes import encode, gene_layout, random_genes
-from supernet.layer_table import layer_table
-from supernet.space import SearchSpace
+from fedpareto.fitness.blocks import Part, Parts, Terms, space_parts, space_terms, tabulate
+from fedpareto.fitness.costs import macs
+from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.arrays import IntArray
+from fedpareto.supernet.genes import encode, gene_layout, random_genes
+from fedpareto.supernet.layer_table import layer_table
+from fedpareto.supernet.space import SearchSpace
 
 
 def _chosen(space: SearchSpace, genes: IntArray) -> list[tuple[Terms, int]]:

@@ -13,11 +13,11 @@ from spaces import SMALL_RESNET
 from strategies import architectures, runs
 from torch import Tensor
 
-from supernet.architecture import Architecture
-from supernet.slices import tensor_shapes
-from supernet.space import SearchSpace
-from supernet.weights import Tensors
-from training.buffers import Buffers
+from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.slices import tensor_shapes
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.supernet.weights import Tensors
+from fedpareto.training.buffers import Buffers
 
 FORMATS = (torch.channels_last, torch.contiguous_format)
 _CPU = torch.device("cpu")

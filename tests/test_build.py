@@ -7,17 +7,17 @@ from federation import micro_space
 from spaces import SMALL, SMALL_RESNET, VAST, listed
 from strategies import narrow_resnet, preset, tiny_space
 
-from cache.build import Method, Solver, build_cache
-from cache.exact import SpaceTooLargeError
-from cache.file import Cache
-from cache.kept import find_frontier
-from cache.limits import Limits
-from cache.nsga2 import Nsga2Settings, solve_nsga2
-from supernet.common.errors import BudgetError, UserError
-from supernet.common.terminal.progress import Listener
-from supernet.common.terminal.words import counted
-from supernet.fitness_settings import FitnessSettings
-from supernet.space import SearchSpace
+from fedpareto.cache.build import Method, Solver, build_cache
+from fedpareto.cache.exact import SpaceTooLargeError
+from fedpareto.cache.file import Cache
+from fedpareto.cache.kept import find_frontier
+from fedpareto.cache.limits import Limits
+from fedpareto.cache.nsga2 import Nsga2Settings, solve_nsga2
+from fedpareto.supernet.common.errors import BudgetError, UserError
+from fedpareto.supernet.common.terminal.progress import Listener
+from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.supernet.fitness_settings import FitnessSettings
+from fedpareto.supernet.space import SearchSpace
 
 QUICK = Nsga2Settings(population=20, generations=3, seed=5)
 SOLVERS: tuple[Solver, ...] = ("nsga2", "exact")

@@ -11,14 +11,14 @@ from commands import Outcome, check_refused, run_main
 from spaces import VAST
 from strategies import narrow_resnet, tiny_space
 
-from cache.cli import main
-from cache.file import read_cache
-from cache.kept import find_frontier
-from fitness.score import score
-from supernet.common.formats.units import format_quantity
-from supernet.genes import smallest_genes
-from supernet.space import SearchSpace
-from supernet.space_file import preset_names, space_to_mapping
+from fedpareto.cache.cli import main
+from fedpareto.cache.file import read_cache
+from fedpareto.cache.kept import find_frontier
+from fedpareto.fitness.score import score
+from fedpareto.supernet.common.formats.units import format_quantity
+from fedpareto.supernet.genes import smallest_genes
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.supernet.space_file import preset_names, space_to_mapping
 
 FEW = ("--entries", "5")
 QUICK = ("--population", "20", "--generations", "3")
@@ -158,7 +158,7 @@ def test_a_second_cache_of_a_space_reads_the_kept_frontier(command: Command, mon
     monkeypatch.setenv("FEDPARETO_CACHE_DIR", str(kept))
     assert command("--solver", "exact").code == 0
     assert len(list((kept / "frontiers").iterdir())) == 1
-    monkeypatch.setattr("cache.kept.exact_frontier", None)
+    monkeypatch.setattr("fedpareto.cache.kept.exact_frontier", None)
     assert command("--solver", "exact", "--overwrite").code == 0
 
 

@@ -10,11 +10,11 @@ import pytest
 from commands import parsed
 from strategies import tiny_space
 
-from cache.entries import make_entries
-from cache.file import Cache, CacheError, read_cache, remedy_of, write_cache
-from supernet.common.errors import UserError
-from supernet.fitness_settings import FitnessSettings
-from supernet.genes import random_genes
+from fedpareto.cache.entries import make_entries
+from fedpareto.cache.file import Cache, CacheError, read_cache, remedy_of, write_cache
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.fitness_settings import FitnessSettings
+from fedpareto.supernet.genes import random_genes
 
 SPACE = tiny_space()
 WEIGHTS = FitnessSettings(entropy="prefix", effectiveness_weight=3.5, max_effectiveness=2.0)

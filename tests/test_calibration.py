@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from simulation import largest, random_architectures, random_tensors, smallest
 from torch import Tensor, nn
 
-from supernet.architecture import Architecture
-from supernet.common.errors import UserError
-from supernet.space import Norm
-from supernet.weights import views
-from training.calibration import (
+from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.space import Norm
+from fedpareto.supernet.weights import views
+from fedpareto.training.calibration import (
     CalibrationPlan,
     blank_network,
     calibrate,
@@ -26,12 +26,12 @@ from training.calibration import (
     statistics_of,
     with_statistics,
 )
-from training.data.batches import prepare
-from training.data.images import ImageSet
-from training.engines.in_process import InProcessEngine
-from training.execution import Profile
-from training.messages import CalibrationTask, Failure, Statistics
-from training.moments import moments_of
+from fedpareto.training.data.batches import prepare
+from fedpareto.training.data.images import ImageSet
+from fedpareto.training.engines.in_process import InProcessEngine
+from fedpareto.training.execution import Profile
+from fedpareto.training.messages import CalibrationTask, Failure, Statistics
+from fedpareto.training.moments import moments_of
 
 CLIENTS, IMAGES = 4, 20
 

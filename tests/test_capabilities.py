@@ -8,11 +8,11 @@ from federation import MICRO
 from latency import random_times, write_table
 from simulation import micro_entries
 
-from cache.latency.cost import read_latency
-from supernet.common.errors import UserError
-from supernet.genes import encode
-from training.capabilities import Capability, capabilities, matched, shares_of_images, training_memory
-from training.clients import ClientsConfig
+from fedpareto.cache.latency.cost import read_latency
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.genes import encode
+from fedpareto.training.capabilities import Capability, capabilities, matched, shares_of_images, training_memory
+from fedpareto.training.clients import ClientsConfig
 
 _BATCH = 8
 
@@ -166,7 +166,7 @@ def test_zipf_by_ranks_draws_evenly_spaced_levels_the_lower_the_oftener() -> Non
 
 
 def test_levels_of_zipf_by_ranks_are_written_out_for_few_clients() -> None:
-    from training.capabilities import _zipf_ranks
+    from fedpareto.training.capabilities import _zipf_ranks
 
     # Three levels of 100, 200 and 300 MACs with probabilities 6/11, 3/11 and 2/11.
     drawn, beside = np.array([0.0, 6 / 11 - 1e-9, 6 / 11 + 1e-9]), np.array([0.5, 0.75, 0.25])

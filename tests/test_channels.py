@@ -15,25 +15,25 @@ from flower import LocalLink, flower_config, trained
 from pictures import noise, write_pictures
 from simulation import same_bytes
 
-from cache.cli import main as build_cache
-from search.cli import main as search_subnet
-from search.latency.cli import main as profile_device
-from supernet.common.errors import UserError
-from supernet.space import SearchSpace
-from supernet.space_file import space_to_mapping
-from supernet.weights import Tensors
-from training import tuning
-from training.checkpoint import load_checkpoint, newest_checkpoint
-from training.cli import main as train_supernet
-from training.clients import ClientsConfig
-from training.config import ClientConfig, DataConfig, RunConfig
-from training.data.augment import Augmentation, augment
-from training.data.images import Normalisation
-from training.data.preparation import Preparation
-from training.data.sources import load_images
-from training.execution import Profile
-from training.run_folder import read_space
-from training.setup import with_data_defaults
+from fedpareto.cache.cli import main as build_cache
+from fedpareto.search.cli import main as search_subnet
+from fedpareto.search.latency.cli import main as profile_device
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.supernet.space_file import space_to_mapping
+from fedpareto.supernet.weights import Tensors
+from fedpareto.training import tuning
+from fedpareto.training.checkpoint import load_checkpoint, newest_checkpoint
+from fedpareto.training.cli import main as train_supernet
+from fedpareto.training.clients import ClientsConfig
+from fedpareto.training.config import ClientConfig, DataConfig, RunConfig
+from fedpareto.training.data.augment import Augmentation, augment
+from fedpareto.training.data.images import Normalisation
+from fedpareto.training.data.preparation import Preparation
+from fedpareto.training.data.sources import load_images
+from fedpareto.training.execution import Profile
+from fedpareto.training.run_folder import read_space
+from fedpareto.training.setup import with_data_defaults
 
 _CHANNELS = [1, 3, 5]
 _PARTS = {"train": {"a": 20, "b": 20}, "test": {"a": 5, "b": 5}}

@@ -13,10 +13,10 @@ import torch
 from federation import MICRO, micro_space
 from simulation import largest, random_tensors, same_bytes, smallest
 
-from supernet.common.errors import UserError
-from supernet.common.storage.digests import DIGESTS
-from supernet.weights import extract
-from training.checkpoint import (
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.storage.digests import DIGESTS
+from fedpareto.supernet.weights import extract
+from fedpareto.training.checkpoint import (
     SERVER,
     STATE,
     SUPERNET,
@@ -30,9 +30,9 @@ from training.checkpoint import (
     save_checkpoint,
     tidy_checkpoints,
 )
-from training.checkpoint_state import Best, Origin, RunState
-from training.curriculum import Counts
-from training.models import Branch
+from fedpareto.training.checkpoint_state import Best, Origin, RunState
+from fedpareto.training.curriculum import Counts
+from fedpareto.training.models import Branch
 
 _BEST = Best(5, 0.625)
 _CONFIG = {"seed": 3, "client": {"lr": 0.1}, "clients": {"max_macs": ["1M"]}}
@@ -251,9 +251,9 @@ _WRITE_WITH_LITTLE_ROOM = """
 import resource, sys
 from pathlib import Path
 from simulation import random_tensors
-from training.checkpoint import CheckpointError, save_checkpoint
-from training.checkpoint_state import RunState
-from training.curriculum import Counts
+from fedpareto.training.checkpoint import CheckpointError, save_checkpoint
+from fedpareto.training.checkpoint_state import RunState
+from fedpareto.training.curriculum import Counts
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
 state = RunState(2, Counts.zero(2), (0,))

@@ -10,11 +10,11 @@ from federation import MICRO
 from processes import PATIENCE
 from simulation import Recorder, checkpoint_names, random_tensors, same_bytes
 
-from supernet.weights import Tensors
-from training.checkpoint import CheckpointError, checkpoint_folder, load_checkpoint, newest_checkpoint
-from training.checkpoint_state import Best, RunState
-from training.checkpoint_writer import CheckpointWriter
-from training.curriculum import Counts
+from fedpareto.supernet.weights import Tensors
+from fedpareto.training.checkpoint import CheckpointError, checkpoint_folder, load_checkpoint, newest_checkpoint
+from fedpareto.training.checkpoint_state import Best, RunState
+from fedpareto.training.checkpoint_writer import CheckpointWriter
+from fedpareto.training.curriculum import Counts
 
 _CONFIG = {"seed": 3}
 

@@ -7,13 +7,13 @@ from simulation import largest, micro_task, random_architectures, random_tensors
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from supernet.slices import slices
-from supernet.weights import Tensors, extract, forward, network_with
-from training.client import Recipe
-from training.data.augment import Augmentation
-from training.data.batches import Batches
-from training.data.images import ImageSet
-from training.messages import Task, Update
+from fedpareto.supernet.slices import slices
+from fedpareto.supernet.weights import Tensors, extract, forward, network_with
+from fedpareto.training.client import Recipe
+from fedpareto.training.data.augment import Augmentation
+from fedpareto.training.data.batches import Batches
+from fedpareto.training.data.images import ImageSet
+from fedpareto.training.messages import Task, Update
 
 
 def _plain_recipe(**client: float) -> Recipe:

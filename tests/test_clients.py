@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from supernet.common.errors import UserError
-from training.clients import ClientsConfig, draw_clients
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.training.clients import ClientsConfig, draw_clients
 
 
 def _config(**fields: object) -> ClientsConfig:

@@ -8,12 +8,12 @@ import pytest
 from federation import micro_config
 from simulation import same_bytes, short_config, simulated_run, train_run
 
-from supernet.common.terminal.progress import Listener
-from training.clients import ClientsConfig
-from training.config import CheckpointConfig, EvaluationConfig, RunConfig
-from training.methods.coincidence import coincides, normal_form
-from training.methods.settings import CoTrainConfig, DeepFedNasConfig, FedParetoConfig
-from training.setup import new_run
+from fedpareto.supernet.common.terminal.progress import Listener
+from fedpareto.training.clients import ClientsConfig
+from fedpareto.training.config import CheckpointConfig, EvaluationConfig, RunConfig
+from fedpareto.training.methods.coincidence import coincides, normal_form
+from fedpareto.training.methods.settings import CoTrainConfig, DeepFedNasConfig, FedParetoConfig
+from fedpareto.training.setup import new_run
 
 
 def _clients(per_round: int) -> dict[str, Any]:

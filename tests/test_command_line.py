@@ -7,20 +7,20 @@ from typing import Any, Literal
 import pytest
 from commands import check_refused, run_main
 
-from supernet.common.command_line import CommandParser, options_parser
-from supernet.common.errors import UserError
-from supernet.common.terminal.console import run_command
+from fedpareto.supernet.common.command_line import CommandParser, options_parser
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.terminal.console import run_command
 
 #: The commands of the product by the module of their ``main``.
 COMMANDS = {
-    "build-cache": "cache.cli",
-    "train-supernet": "training.cli",
-    "search-subnet": "search.cli",
-    "score-subnet": "fitness.cli",
-    "profile-device": "search.latency.cli",
-    "compare-methods": "search.comparison.cli",
-    "compare-recipes": "search.recipes.cli",
-    "validate-fitness": "search.ranking.cli",
+    "build-cache": "fedpareto.cache.cli",
+    "train-supernet": "fedpareto.training.cli",
+    "search-subnet": "fedpareto.search.cli",
+    "score-subnet": "fedpareto.fitness.cli",
+    "profile-device": "fedpareto.search.latency.cli",
+    "compare-methods": "fedpareto.search.comparison.cli",
+    "compare-recipes": "fedpareto.search.recipes.cli",
+    "validate-fitness": "fedpareto.search.ranking.cli",
 }
 
 

@@ -17,15 +17,15 @@ from commands import check_refused, parsed, run_main
 from federation import micro_space, write_two_classes
 from processes import wait_until
 
-from search.comparison.summary import Spread
-from search.recipes.cli import main
-from search.recipes.result import Result, read_result, write_result
-from training.run_folder import METRICS, locked
-from training.trackers.metrics_file import last_share
+from fedpareto.search.comparison.summary import Spread
+from fedpareto.search.recipes.cli import main
+from fedpareto.search.recipes.result import Result, read_result, write_result
+from fedpareto.training.run_folder import METRICS, locked
+from fedpareto.training.trackers.metrics_file import last_share
 
 Done = subprocess.CompletedProcess[str]
 
-_PROGRAM = [sys.executable, "-c", "from search.recipes.cli import main; main()"]
+_PROGRAM = [sys.executable, "-c", "from fedpareto.search.recipes.cli import main; main()"]
 
 
 def _ablation(folder: Path, **changes: Any) -> dict[str, Any]:

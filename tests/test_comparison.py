@@ -18,19 +18,19 @@ from federation import micro_config
 from matplotlib.image import imread
 from pictures import write_pictures
 
-from search.comparison.differences import Difference, differences, differences_markdown
-from search.comparison.outcome import Measured, Outcome, read_outcome, write_outcome
-from search.comparison.study import Study, Trial, read_study
-from search.comparison.summary import Served, Spread, rows, to_csv, to_markdown
-from search.comparison.trials import check_same, share_done, share_of_all
-from search.comparison.yardsticks import Yardstick
+from fedpareto.search.comparison.differences import Difference, differences, differences_markdown
+from fedpareto.search.comparison.outcome import Measured, Outcome, read_outcome, write_outcome
+from fedpareto.search.comparison.study import Study, Trial, read_study
+from fedpareto.search.comparison.summary import Served, Spread, rows, to_csv, to_markdown
+from fedpareto.search.comparison.trials import check_same, share_done, share_of_all
+from fedpareto.search.comparison.yardsticks import Yardstick
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.training.config import DataConfig, RunConfig, write_config
+from fedpareto.training.run_folder import METRICS, locked
+from fedpareto.training.unused_settings import refuse_unread
 from studies import BUDGETS as _BUDGETS
 from studies import tiny_study as _study
 from studies import write_study as _write
-from supernet.common.errors import UserError
-from training.config import DataConfig, RunConfig, write_config
-from training.run_folder import METRICS, locked
-from training.unused_settings import refuse_unread
 
 
 def _read(folder: Path, **changes: Any) -> Study:
@@ -283,7 +283,7 @@ def test_how_far_a_run_is_comes_from_its_metrics(tmp_path: Path) -> None:
 
 
 def _compare(*arguments: object) -> "subprocess.CompletedProcess[str]":
-    program = "from search.comparison.cli import main; main()"
+    program = "from fedpareto.search.comparison.cli import main; main()"
     command = [sys.executable, "-c", program, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
@@ -439,7 +439,7 @@ def test_an_interrupted_study_goes_on_where_it_stopped(tmp_path: Path) -> None:
     study = _study(tmp_path, seeds=[0], methods={"deepfednas": {}})
     study["run"]["compute"] = "400M"
     path, output = _write(tmp_path, study), tmp_path / "out"
-    program = "from search.comparison.cli import main; main()"
+    program = "from fedpareto.search.comparison.cli import main; main()"
     command = [sys.executable, "-c", program, "--config", str(path), "--output", str(output)]
     metrics = output / "runs" / "deepfednas-seed0" / METRICS
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:

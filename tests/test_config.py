@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from configs import OTHER
 
-from supernet.common.errors import UserError
-from supernet.common.formats.typed_yaml import from_mapping, read_yaml_mapping
-from training.accountant import PrivacyConfig
-from training.clients import ClientsConfig
-from training.config import (
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.formats.typed_yaml import from_mapping, read_yaml_mapping
+from fedpareto.training.accountant import PrivacyConfig
+from fedpareto.training.clients import ClientsConfig
+from fedpareto.training.config import (
     ClientConfig,
     DataConfig,
     RunConfig,
@@ -19,8 +19,8 @@ from training.config import (
     config_to_mapping,
     write_config,
 )
-from training.methods.settings import DecNasConfig
-from training.partition import PartitionConfig, Scheme
+from fedpareto.training.methods.settings import DecNasConfig
+from fedpareto.training.partition import PartitionConfig, Scheme
 
 
 def _nested(name: str, value: object) -> dict[str, Any]:

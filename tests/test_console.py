@@ -8,9 +8,9 @@ from commands import run_main
 from hypothesis import HealthCheck, given, settings
 from wild import wild_text
 
-from supernet.common.errors import BudgetError, UserError
-from supernet.common.terminal.console import next_step, print_table, run_command, say, stderr
-from supernet.common.terminal.words import printable
+from fedpareto.supernet.common.errors import BudgetError, UserError
+from fedpareto.supernet.common.terminal.console import next_step, print_table, run_command, say, stderr
+from fedpareto.supernet.common.terminal.words import printable
 
 
 def _main(arguments: Sequence[str]) -> None:
@@ -72,7 +72,7 @@ def test_a_commands_own_code_is_the_exit_code(capsys: pytest.CaptureFixture[str]
 
 def test_a_reader_that_leaves_ends_the_command_silently() -> None:
     program = (
-        "from supernet.common.terminal.console import run_command\n"
+        "from fedpareto.supernet.common.terminal.console import run_command\n"
         "def command(given):\n"
         "    for number in range(100_000): print(number)\n"
         "run_command('prog', command, [])\n"

@@ -11,14 +11,14 @@ from reference import peak_activation_bytes as slow_peak
 from strategies import PRESETS, architectures, preset, runs, spaces_with_architectures
 from torch.utils.flop_counter import FlopCounterMode
 
-from fitness.blocks import choices_made, tabulate
-from fitness.costs import file_bytes, macs, parameters, peak_activation_bytes
-from fitness.score import score
-from supernet.architecture import Architecture, Block, Stage
-from supernet.genes import encode, gene_layout, largest_genes, random_genes
-from supernet.layer_table import layer_table
-from supernet.network import build_network
-from supernet.space import SearchSpace, StageSpec, StemSpec
+from fedpareto.fitness.blocks import choices_made, tabulate
+from fedpareto.fitness.costs import file_bytes, macs, parameters, peak_activation_bytes
+from fedpareto.fitness.score import score
+from fedpareto.supernet.architecture import Architecture, Block, Stage
+from fedpareto.supernet.genes import encode, gene_layout, largest_genes, random_genes
+from fedpareto.supernet.layer_table import layer_table
+from fedpareto.supernet.network import build_network
+from fedpareto.supernet.space import SearchSpace, StageSpec, StemSpec
 
 _preset_architectures = st.sampled_from(PRESETS).flatmap(
     lambda name: st.tuples(st.just(preset(name)), architectures(preset(name)))

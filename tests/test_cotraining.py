@@ -10,18 +10,18 @@ from spaces import SMALL_RESNET
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from supernet.architecture import Architecture
-from supernet.genes import intersection
-from supernet.slices import slices, supernet_architecture
-from supernet.space import SearchSpace
-from supernet.weights import Tensors, extract, network_with, views
-from training.client import make_optimizer
-from training.compute import macs_of
-from training.config import ClientConfig
-from training.cotraining import CoTrainingStep, InnerNetwork, distillation_loss
-from training.execution import Profile
-from training.loss import ClientLoss
-from training.work import CoTraining
+from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.genes import intersection
+from fedpareto.supernet.slices import slices, supernet_architecture
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.supernet.weights import Tensors, extract, network_with, views
+from fedpareto.training.client import make_optimizer
+from fedpareto.training.compute import macs_of
+from fedpareto.training.config import ClientConfig
+from fedpareto.training.cotraining import CoTrainingStep, InnerNetwork, distillation_loss
+from fedpareto.training.execution import Profile
+from fedpareto.training.loss import ClientLoss
+from fedpareto.training.work import CoTraining
 
 _CPU = torch.device("cpu")
 _DOUBLE = torch.float64

@@ -7,13 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulation import largest, micro_entries, smallest
 
-from cache.entries import Entry, make_entries
-from supernet.common.errors import UserError
-from supernet.genes import encode, random_genes
-from supernet.space_file import load_space
-from training.capabilities import Capability
-from training.curriculum import Assigner, Counts, Curriculum
-from training.methods.settings import CacheDraw
+from fedpareto.cache.entries import Entry, make_entries
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.genes import encode, random_genes
+from fedpareto.supernet.space_file import load_space
+from fedpareto.training.capabilities import Capability
+from fedpareto.training.curriculum import Assigner, Counts, Curriculum
+from fedpareto.training.methods.settings import CacheDraw
 
 _BATCH = 8
 _CURRICULA: tuple[Curriculum, ...] = ("pareto", "sandwich")

@@ -19,24 +19,24 @@ from damage import damages_of, harmless
 from federation import MICRO, finished_run, micro_config, write_space
 from latency import conditions, random_times
 
-from cache.entries import make_entry
-from cache.kept import kept_path
-from cache.latency.table import LatencyTable, write_latency_table
-from fitness.cli import main as score_subnet
-from search.cli import main as search_subnet
-from search.comparison.cli import main as compare_methods
-from search.comparison.outcome import Measured, write_outcome
-from search.comparison.outcome import Outcome as TrialOutcome
-from search.latency.cli import main as profile_device
-from search.ranking.cli import main as validate_fitness
-from search.subnet import load_subnet
-from supernet.common.errors import UserError
-from supernet.common.storage.digests import DIGESTS, check_folder, read_digests
-from supernet.slices import supernet_architecture
-from training.checkpoint import newest_checkpoint
-from training.cli import main as train_supernet
-from training.config import CheckpointConfig, ServerConfig, config_to_mapping
-from training.methods.settings import DecNasConfig
+from fedpareto.cache.entries import make_entry
+from fedpareto.cache.kept import kept_path
+from fedpareto.cache.latency.table import LatencyTable, write_latency_table
+from fedpareto.fitness.cli import main as score_subnet
+from fedpareto.search.cli import main as search_subnet
+from fedpareto.search.comparison.cli import main as compare_methods
+from fedpareto.search.comparison.outcome import Measured, write_outcome
+from fedpareto.search.comparison.outcome import Outcome as TrialOutcome
+from fedpareto.search.latency.cli import main as profile_device
+from fedpareto.search.ranking.cli import main as validate_fitness
+from fedpareto.search.subnet import load_subnet
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.storage.digests import DIGESTS, check_folder, read_digests
+from fedpareto.supernet.slices import supernet_architecture
+from fedpareto.training.checkpoint import newest_checkpoint
+from fedpareto.training.cli import main as train_supernet
+from fedpareto.training.config import CheckpointConfig, ServerConfig, config_to_mapping
+from fedpareto.training.methods.settings import DecNasConfig
 
 _SETTINGS = DecNasConfig(budget="110K", step=0.15, drop_after=1, least_rounds=1, most_rounds=2)
 

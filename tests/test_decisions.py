@@ -7,11 +7,11 @@ import pytest
 from federation import MICRO, micro_space
 from simulation import largest
 
-from supernet.architecture import Block
-from supernet.slices import supernet_architecture
-from training.methods.decisions import Decisions, decisions_from_json, mean_of, probabilities, undecided
-from training.paths import Paths, paths_through
-from training.work import Logits
+from fedpareto.supernet.architecture import Block
+from fedpareto.supernet.slices import supernet_architecture
+from fedpareto.training.methods.decisions import Decisions, decisions_from_json, mean_of, probabilities, undecided
+from fedpareto.training.paths import Paths, paths_through
+from fedpareto.training.work import Logits
 
 
 @pytest.fixture(scope="module")

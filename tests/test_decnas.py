@@ -26,24 +26,24 @@ from simulation import (
     unspoiled,
 )
 
-from cache.entries import make_entry
-from supernet.architecture import architecture_from_json
-from supernet.architecture_file import ARCHITECTURE
-from supernet.common.errors import UserError
-from supernet.weights import extract
-from training.capabilities import Capability, capabilities
-from training.checkpoint import Checkpoint, branch_file, checkpoint_folder, load_checkpoint, newest_checkpoint
-from training.checkpoint_state import Origin, RunState
-from training.clients import ClientsConfig
-from training.config import CheckpointConfig, EvaluationConfig, RunConfig
-from training.messages import Task, Update
-from training.methods.decnas.accounting import ACCOUNTING
-from training.methods.decnas.method import DecNas, decnas
-from training.methods.decnas.state import Search, search_from_json
-from training.methods.protocol import Ground
-from training.methods.settings import DecNasConfig
-from training.rounds import Run, train
-from training.schedules import learning_rate
+from fedpareto.cache.entries import make_entry
+from fedpareto.supernet.architecture import architecture_from_json
+from fedpareto.supernet.architecture_file import ARCHITECTURE
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.weights import extract
+from fedpareto.training.capabilities import Capability, capabilities
+from fedpareto.training.checkpoint import Checkpoint, branch_file, checkpoint_folder, load_checkpoint, newest_checkpoint
+from fedpareto.training.checkpoint_state import Origin, RunState
+from fedpareto.training.clients import ClientsConfig
+from fedpareto.training.config import CheckpointConfig, EvaluationConfig, RunConfig
+from fedpareto.training.messages import Task, Update
+from fedpareto.training.methods.decnas.accounting import ACCOUNTING
+from fedpareto.training.methods.decnas.method import DecNas, decnas
+from fedpareto.training.methods.decnas.state import Search, search_from_json
+from fedpareto.training.methods.protocol import Ground
+from fedpareto.training.methods.settings import DecNasConfig
+from fedpareto.training.rounds import Run, train
+from fedpareto.training.schedules import learning_rate
 
 _START = make_entry(MICRO, largest())
 

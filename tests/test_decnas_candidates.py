@@ -9,14 +9,20 @@ from simulation import largest, smallest
 from spaces import SMALL_RESNET
 from strategies import architectures, runs, spaces_with_architectures
 
-from cache.entries import make_entry
-from fitness.score import score
-from supernet.architecture import Architecture
-from supernet.arrays import IntArray
-from supernet.genes import canonical, encode, gene_layout
-from supernet.slices import tensor_shapes
-from supernet.space import SearchSpace
-from training.methods.decnas.candidates import Candidate, candidates, least_macs, lowerings, nearest_candidates
+from fedpareto.cache.entries import make_entry
+from fedpareto.fitness.score import score
+from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.arrays import IntArray
+from fedpareto.supernet.genes import canonical, encode, gene_layout
+from fedpareto.supernet.slices import tensor_shapes
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.training.methods.decnas.candidates import (
+    Candidate,
+    candidates,
+    least_macs,
+    lowerings,
+    nearest_candidates,
+)
 
 #: Two ratios a block beside MICRO's two: reductions of several choices.
 _FINE = micro_space(name="fine", depths=(1, 2, 3), kernels=(3, 5, 7), expands=(1, 2, 3, 4, 6))

@@ -7,11 +7,11 @@ import pytest
 from commands import Outcome, check_refused, run_main
 from federation import MICRO, arguments_of, micro_config, read_metrics
 
-from cache.entries import make_entry
-from fitness.cli import main as score_subnet
-from supernet.architecture import architecture_from_json
-from training.cli import main
-from training.methods.settings import DecNasConfig
+from fedpareto.cache.entries import make_entry
+from fedpareto.fitness.cli import main as score_subnet
+from fedpareto.supernet.architecture import architecture_from_json
+from fedpareto.training.cli import main
+from fedpareto.training.methods.settings import DecNasConfig
 
 _SETTINGS = DecNasConfig(budget="110K", step=0.15, drop_after=1, least_rounds=1, most_rounds=2)
 

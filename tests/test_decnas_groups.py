@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import runs
 
-from supernet.arrays import IntArray
-from training.methods.decnas.groups import distance, placed
-from training.partition import PartitionConfig, Scheme, partition
+from fedpareto.supernet.arrays import IntArray
+from fedpareto.training.methods.decnas.groups import distance, placed
+from fedpareto.training.partition import PartitionConfig, Scheme, partition
 
 _CLASSES = 10
 

@@ -15,16 +15,16 @@ from commands import Outcome, check_refused, run_main
 from federation import finished_run, micro_space
 from latency import random_times
 
-from cache.latency.table import Conditions, LatencyTable, write_latency_table
-from search.cli import main
-from search.subnet import load_subnet, read_subnet_info
-from supernet.common.machine import machine
-from supernet.space import Norm, SearchSpace
-from supernet.space_file import space_to_mapping
-from training.data.batches import prepare
-from training.data.preparation import Preparation
-from training.data.sources import load_images
-from training.run_folder import read_run_config, read_space
+from fedpareto.cache.latency.table import Conditions, LatencyTable, write_latency_table
+from fedpareto.search.cli import main
+from fedpareto.search.subnet import load_subnet, read_subnet_info
+from fedpareto.supernet.common.machine import machine
+from fedpareto.supernet.space import Norm, SearchSpace
+from fedpareto.supernet.space_file import space_to_mapping
+from fedpareto.training.data.batches import prepare
+from fedpareto.training.data.preparation import Preparation
+from fedpareto.training.data.sources import load_images
+from fedpareto.training.run_folder import read_run_config, read_space
 
 BUDGET = ("--flops-budget", "1M")
 
@@ -127,12 +127,12 @@ def test_the_bound_on_the_effectiveness_is_reported(command: Command, tmp_path: 
 def test_what_a_run_cannot_give_is_refused_before_anything_is_searched(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("search.cli.answer_budgets", None)
+    monkeypatch.setattr("fedpareto.search.cli.answer_budgets", None)
     export = (*BUDGET, "--calibration", "none", "--export", "torchscript", "--output", tmp_path / "subnet")
     assert "not calibrated" in command.error(*export)
     config = read_run_config(command.run)
     private = dataclasses.replace(config, privacy=dataclasses.replace(config.privacy, clip=1.0))
-    monkeypatch.setattr("training.run_folder.read_run_config", lambda folder: private)
+    monkeypatch.setattr("fedpareto.training.run_folder.read_run_config", lambda folder: private)
     assert "leave out --finetune-epochs" in command.error(*BUDGET, "--finetune-epochs", "1")
 
 

@@ -15,11 +15,11 @@ from exports import learned
 from numpy.typing import NDArray
 from processes import ENVIRONMENT
 
-from search.export import deploy
-from search.export.export import export_subnet, write_deploy
-from search.export.settings import ExportSettings
-from supernet.common.storage.files import record
-from supernet.common.terminal.progress import SILENT
+from fedpareto.search.export import deploy
+from fedpareto.search.export.export import export_subnet, write_deploy
+from fedpareto.search.export.settings import ExportSettings
+from fedpareto.supernet.common.storage.files import record
+from fedpareto.supernet.common.terminal.progress import SILENT
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")

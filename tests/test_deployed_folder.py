@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from processes import ENVIRONMENT
 
-from cache.file import write_cache
-from search.cli import main
-from search.export import deploy
-from search.subnet import load_subnet, read_subnet_info
-from training.clients import ClientsConfig
-from training.config import DataConfig
-from training.data.batches import prepare
-from training.data.sources import load_images
+from fedpareto.cache.file import write_cache
+from fedpareto.search.cli import main
+from fedpareto.search.export import deploy
+from fedpareto.search.subnet import load_subnet, read_subnet_info
+from fedpareto.training.clients import ClientsConfig
+from fedpareto.training.config import DataConfig
+from fedpareto.training.data.batches import prepare
+from fedpareto.training.data.sources import load_images
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")

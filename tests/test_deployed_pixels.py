@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from strategies import runs
 
-from search.export.deploy import DeployError, Description, network_input, read_description, read_pixels
-from training.data.batches import prepare
-from training.data.images import Normalisation
-from training.data.preparation import Fit, PictureError, Preparation, read_picture
+from fedpareto.search.export.deploy import DeployError, Description, network_input, read_description, read_pixels
+from fedpareto.training.data.batches import prepare
+from fedpareto.training.data.images import Normalisation
+from fedpareto.training.data.preparation import Fit, PictureError, Preparation, read_picture
 
 _FITS: tuple[Fit, ...] = ("crop", "pad", "stretch")
 

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from supernet.common.errors import UserError
-from training.devices import resolve_device, sent
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.training.devices import resolve_device, sent
 
 
 def test_the_cpu_is_always_there() -> None:

@@ -23,28 +23,28 @@ from simulation import (
     unspoiled,
 )
 
-from search.cli import main as search_main
-from supernet.architecture import architecture_from_json, architecture_from_text
-from supernet.common.errors import UserError
-from supernet.slices import tensor_shapes
-from supernet.weights import views
-from training.accountant import PrivacyConfig
-from training.capabilities import Capability
-from training.checkpoint import load_checkpoint, newest_checkpoint
-from training.checkpoint_state import RunState
-from training.clients import ClientsConfig
-from training.config import CheckpointConfig, RunConfig
-from training.curriculum import Counts
-from training.engines.protocol import EngineError
-from training.execution import Profile
-from training.messages import Update
-from training.methods.decisions import Decisions, decisions_from_json, mean_of, undecided
-from training.methods.dfnas import Dfnas, dfnas
-from training.methods.protocol import Ground
-from training.methods.settings import DfnasConfig
-from training.paths import paths_through
-from training.rounds import train
-from training.work import PathSampling, Plain
+from fedpareto.search.cli import main as search_main
+from fedpareto.supernet.architecture import architecture_from_json, architecture_from_text
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.slices import tensor_shapes
+from fedpareto.supernet.weights import views
+from fedpareto.training.accountant import PrivacyConfig
+from fedpareto.training.capabilities import Capability
+from fedpareto.training.checkpoint import load_checkpoint, newest_checkpoint
+from fedpareto.training.checkpoint_state import RunState
+from fedpareto.training.clients import ClientsConfig
+from fedpareto.training.config import CheckpointConfig, RunConfig
+from fedpareto.training.curriculum import Counts
+from fedpareto.training.engines.protocol import EngineError
+from fedpareto.training.execution import Profile
+from fedpareto.training.messages import Update
+from fedpareto.training.methods.decisions import Decisions, decisions_from_json, mean_of, undecided
+from fedpareto.training.methods.dfnas import Dfnas, dfnas
+from fedpareto.training.methods.protocol import Ground
+from fedpareto.training.methods.settings import DfnasConfig
+from fedpareto.training.paths import paths_through
+from fedpareto.training.rounds import train
+from fedpareto.training.work import PathSampling, Plain
 
 _PATHS = paths_through(MICRO, largest())
 

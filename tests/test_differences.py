@@ -6,8 +6,8 @@ import statistics
 import pytest
 from simulation import largest
 
-from search.comparison.differences import differences_csv, differences_markdown, price_of_sharing
-from search.comparison.outcome import Outcome
+from fedpareto.search.comparison.differences import differences_csv, differences_markdown, price_of_sharing
+from fedpareto.search.comparison.outcome import Outcome
 from studies import BUDGETS, measured, outcome_of
 
 _ACCURACIES = {

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from supernet.common.errors import UserError
-from supernet.common.storage.digests import (
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.storage.digests import (
     DIGESTS,
     FORMAT,
     DamagedError,
@@ -16,7 +16,7 @@ from supernet.common.storage.digests import (
     digest_of,
     read_digests,
 )
-from supernet.common.storage.files import read_bytes, read_text, record, replacing, write_recorded, write_text
+from fedpareto.supernet.common.storage.files import read_bytes, read_text, record, replacing, write_recorded, write_text
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ def test_a_file_is_recorded_from_its_first_writing_on(tmp_path: Path) -> None:
 _WRITE_FOREVER = """
 import sys
 from pathlib import Path
-from supernet.common.storage.files import write_text
+from fedpareto.supernet.common.storage.files import write_text
 
 number = 0
 while True:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from training.data import digits
-from training.data.digits import read_digits
+from fedpareto.training.data import digits
+from fedpareto.training.data.digits import read_digits
 
 
 def test_they_are_those_of_the_packages_own_loader() -> None:

@@ -9,8 +9,8 @@ from hypothesis import given
 from rich.console import Console
 from wild import wild_text
 
-from supernet.common.terminal.console import TextConsole, on_screen, progress_bar
-from supernet.common.terminal.display import Display
+from fedpareto.supernet.common.terminal.console import TextConsole, on_screen, progress_bar
+from fedpareto.supernet.common.terminal.display import Display
 
 
 class Clock:

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from strategies import runs
 
-from cache.dominance import non_dominated, pareto_front
-from supernet.arrays import FloatArray, IntArray
+from fedpareto.cache.dominance import non_dominated, pareto_front
+from fedpareto.supernet.arrays import FloatArray, IntArray
 
 _points = st.lists(st.tuples(st.integers(1, 12), st.integers(-6, 6)), min_size=1, max_size=30)
 

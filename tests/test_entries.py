@@ -4,10 +4,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from strategies import runs, tiny_space
 
-from cache.entries import make_entries, spread
-from fitness.score import score
-from supernet.fitness_settings import FitnessSettings
-from supernet.genes import decode, encode_all, gene_layout, random_genes
+from fedpareto.cache.entries import make_entries, spread
+from fedpareto.fitness.score import score
+from fedpareto.supernet.fitness_settings import FitnessSettings
+from fedpareto.supernet.genes import decode, encode_all, gene_layout, random_genes
 
 _fronts = st.lists(st.integers(1, 10_000), min_size=2, max_size=60, unique=True).map(
     lambda macs: np.array(sorted(macs))

@@ -6,11 +6,11 @@ from federation import MICRO, NORMALISATION, micro_space, random_images
 from simulation import largest, micro_entries, random_tensors, smallest
 from torch import Tensor, nn
 
-from supernet.weights import extract, network_with
-from training.calibration import calibrate
-from training.data.batches import prepare
-from training.data.images import ImageSet
-from training.evaluation import Evaluation, Evaluator, choose_probes
+from fedpareto.supernet.weights import extract, network_with
+from fedpareto.training.calibration import calibrate
+from fedpareto.training.data.batches import prepare
+from fedpareto.training.data.images import ImageSet
+from fedpareto.training.evaluation import Evaluation, Evaluator, choose_probes
 
 
 def _evaluator(calibration: int = 20, batch_size: int = 8, held_out: ImageSet | None = None) -> Evaluator:

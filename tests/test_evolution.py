@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 from spaces import SMALL, listed
 
-from cache.limits import Limits
-from cache.nsga2 import Nsga2Settings, search_front
-from fitness.score import score
-from search.evolution import DEFAULT_SETTINGS, evolve, front_alone
-from supernet.common.errors import BudgetError
-from supernet.common.terminal.progress import Listener
-from supernet.fitness_settings import FitnessSettings
-from supernet.genes import encode, gene_layout
-from supernet.space_file import load_space
+from fedpareto.cache.limits import Limits
+from fedpareto.cache.nsga2 import Nsga2Settings, search_front
+from fedpareto.fitness.score import score
+from fedpareto.search.evolution import DEFAULT_SETTINGS, evolve, front_alone
+from fedpareto.supernet.common.errors import BudgetError
+from fedpareto.supernet.common.terminal.progress import Listener
+from fedpareto.supernet.fitness_settings import FitnessSettings
+from fedpareto.supernet.genes import encode, gene_layout
+from fedpareto.supernet.space_file import load_space
 
 QUICK = Nsga2Settings(population=40, generations=30)
 HARDLY = Nsga2Settings(population=10, generations=1)

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from strategies import preset, runs, tiny_space
 
-from cache.additive import AdditiveCost, count_cost
-from cache.exact import SpaceTooLargeError, solve_best, solve_cheapest, solve_front
-from cache.frontier import Frontier, exact_frontier
-from fitness.score import score
-from supernet.arrays import FloatArray, IntArray
-from supernet.common.terminal.progress import Listener
-from supernet.genes import canonical, gene_layout
+from fedpareto.cache.additive import AdditiveCost, count_cost
+from fedpareto.cache.exact import SpaceTooLargeError, solve_best, solve_cheapest, solve_front
+from fedpareto.cache.frontier import Frontier, exact_frontier
+from fedpareto.fitness.score import score
+from fedpareto.supernet.arrays import FloatArray, IntArray
+from fedpareto.supernet.common.terminal.progress import Listener
+from fedpareto.supernet.genes import canonical, gene_layout
 
 #: MACs of the published resnet-cifar rows, their fitness, and the highest fitness within as many MACs.
 _PUBLISHED = [
@@ -93,7 +93,7 @@ def _check_with_bounds(case: Case, data: st.DataObject) -> None:
         count_cost(case.space, "params", data.draw(quantile(case.scores.params))),
         limited(table, data.draw(quantile(table.of(case.space, case.genes)))),
     ]
-    with unittest.mock.patch("cache.exact._FEW", 0):
+    with unittest.mock.patch("fedpareto.cache.exact._FEW", 0):
         _check_front(case, [count_cost(case.space, "macs"), *costs[1 : data.draw(st.integers(1, 3))]])
         _check_best(case, costs[: data.draw(st.integers(1, 3))])
         _check_cheapest(case, costs[: data.draw(st.integers(2, 3))], data)

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import torch
 
-from supernet.common.errors import UserError
-from training.execution import (
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.training.execution import (
     ExecutionConfig,
     Precision,
     PrecisionChoice,

@@ -14,17 +14,17 @@ from federation import micro_space
 from hypothesis import given
 from strategies import architectures, runs
 
-from fitness.costs import FilePrecision
-from search.export.export import export_subnet
-from search.export.formats import opened
-from search.export.metadata import metadata_of
-from search.export.settings import ExportError, ExportSettings, Format, check_export, file_name
-from search.export.torch_files import METADATA
-from search.export.verify import TOLERANCE, HeldOut, compare, verify
-from supernet.architecture import Architecture
-from supernet.common.errors import UserError
-from supernet.common.terminal.progress import SILENT
-from supernet.space import SearchSpace, StageSpec, StemSpec
+from fedpareto.fitness.costs import FilePrecision
+from fedpareto.search.export.export import export_subnet
+from fedpareto.search.export.formats import opened
+from fedpareto.search.export.metadata import metadata_of
+from fedpareto.search.export.settings import ExportError, ExportSettings, Format, check_export, file_name
+from fedpareto.search.export.torch_files import METADATA
+from fedpareto.search.export.verify import TOLERANCE, HeldOut, compare, verify
+from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.terminal.progress import SILENT
+from fedpareto.supernet.space import SearchSpace, StageSpec, StemSpec
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
@@ -177,7 +177,7 @@ def test_a_file_of_another_network_is_refused_and_leaves_nothing(
     path = Path(exported["onnx", "fp32"]["file"])
     with pytest.raises(ExportError, match=r"does not compute what the subnet computes: logits of up to \S+ differ by"):
         verify(path, other, held_out, ExportSettings())
-    monkeypatch.setattr("search.export.export.folded", lambda _: other)
+    monkeypatch.setattr("fedpareto.search.export.export.folded", lambda _: other)
     with pytest.raises(ExportError, match="nothing is written"):
         export_subnet(tmp_path / "subnet.pt", network, info, images, ExportSettings("torchscript"), SILENT)
     assert list(tmp_path.iterdir()) == []
@@ -188,8 +188,8 @@ def test_values_that_are_not_finite_are_refused(precision: FilePrecision, monkey
     network, info, images = learned()
     held_out = HeldOut(images.validation, info.normalisation, 8, 64)
     result = compare(lambda pixels: np.full((len(pixels), 10), np.nan, np.float32), network, held_out)
-    monkeypatch.setattr("search.export.verify.compare", lambda *_: result)
-    monkeypatch.setattr("search.export.verify.opened", _nothing_opened)
+    monkeypatch.setattr("fedpareto.search.export.verify.compare", lambda *_: result)
+    monkeypatch.setattr("fedpareto.search.export.verify.opened", _nothing_opened)
     with pytest.raises(ExportError, match="a logit is not finite"):
         verify(Path("none"), network, held_out, ExportSettings("onnx", precision))
 

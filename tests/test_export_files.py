@@ -16,19 +16,19 @@ from hypothesis import strategies as st
 from PIL import Image
 from strategies import runs
 
-from search.export.export import ExportImages, export_subnet
-from search.export.files import deployed_inputs, spread
-from search.export.metadata import metadata_of
-from search.export.settings import ExportError, ExportSettings, Format
-from search.export.verify import MOST_FILES
-from search.subnet import SubnetInfo
-from supernet.architecture import Architecture
-from supernet.common.terminal.progress import SILENT
-from supernet.genes import decode, random_genes
-from supernet.network import build_network
-from supernet.space import SearchSpace
-from training.data.images import ImageSet, normalisation_of
-from training.data.preparation import Fit, Preparation, read_picture
+from fedpareto.search.export.export import ExportImages, export_subnet
+from fedpareto.search.export.files import deployed_inputs, spread
+from fedpareto.search.export.metadata import metadata_of
+from fedpareto.search.export.settings import ExportError, ExportSettings, Format
+from fedpareto.search.export.verify import MOST_FILES
+from fedpareto.search.subnet import SubnetInfo
+from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.common.terminal.progress import SILENT
+from fedpareto.supernet.genes import decode, random_genes
+from fedpareto.supernet.network import build_network
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.training.data.images import ImageSet, normalisation_of
+from fedpareto.training.data.preparation import Fit, Preparation, read_picture
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
@@ -55,7 +55,7 @@ def _untrained(space: SearchSpace, images: ImageSet, preparation: Preparation) -
 @pytest.fixture(autouse=True)
 def _untimed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the measurement of latency, which takes a second and is none of this file's business."""
-    monkeypatch.setattr("search.export.verify._latency", lambda *_: {})
+    monkeypatch.setattr("fedpareto.search.export.verify._latency", lambda *_: {})
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +128,7 @@ def _other_metadata(monkeypatch: pytest.MonkeyPatch, change: Callable[[SubnetInf
     def changed(info: SubnetInfo, *rest: Any) -> Mapping[str, str]:
         return metadata_of(change(info), *rest)
 
-    monkeypatch.setattr("search.export.export.metadata_of", changed)
+    monkeypatch.setattr("fedpareto.search.export.export.metadata_of", changed)
 
 
 def _prepared(**changes: Any) -> Callable[[SubnetInfo], SubnetInfo]:
@@ -170,7 +170,7 @@ def test_a_device_that_resizes_otherwise_is_noticed(
     mixed: tuple[Path, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     subnet = _of_files(mixed, Preparation(8))
-    monkeypatch.setattr("search.export.deploy._fitted", lambda pixels, _: pixels[:8, :8])
+    monkeypatch.setattr("fedpareto.search.export.deploy._fitted", lambda pixels, _: pixels[:8, :8])
     with pytest.raises(ExportError, match="make different pixels of"):
         _exported(tmp_path / "subnet", subnet)
 
@@ -211,7 +211,7 @@ def test_pictures_are_spread_over_the_classes(labels: list[int], most: int) -> N
 
 
 def test_inputs_are_made_one_after_another(mixed: tuple[Path, ...]) -> None:
-    from search.export.deploy import read_description
+    from fedpareto.search.export.deploy import read_description
 
     subnet = _of_files(mixed, Preparation(8))
     description = read_description(metadata_of(subnet.info), Path("subnet"))

@@ -11,14 +11,14 @@ import torch
 from exports import learned, with_random_norms
 from strategies import narrow_resnet, tiny_space
 
-from fitness.costs import FilePrecision, file_bytes
-from search.export.metadata import metadata_of
-from search.export.onnx_file import at_precision, onnx_of, save_onnx
-from supernet.bn_folding import folded
-from supernet.genes import decode, largest_genes
-from supernet.layer_table import layer_table
-from supernet.network import build_network
-from supernet.space import SearchSpace
+from fedpareto.fitness.costs import FilePrecision, file_bytes
+from fedpareto.search.export.metadata import metadata_of
+from fedpareto.search.export.onnx_file import at_precision, onnx_of, save_onnx
+from fedpareto.supernet.bn_folding import folded
+from fedpareto.supernet.genes import decode, largest_genes
+from fedpareto.supernet.layer_table import layer_table
+from fedpareto.supernet.network import build_network
+from fedpareto.supernet.space import SearchSpace
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")

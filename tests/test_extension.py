@@ -10,19 +10,19 @@ import pytest
 from commands import Outcome, check_refused, run_main
 from federation import arguments_of, finished_run, micro_config, read_metrics
 
-from supernet.common.errors import UserError
-from supernet.common.terminal.progress import SILENT
-from supernet.common.terminal.words import counted
-from training.checkpoint_state import Origin, RunState
-from training.cli import main
-from training.config import CheckpointConfig, ClientConfig, RunConfig, ServerConfig
-from training.curriculum import Counts
-from training.extension import before_extension
-from training.methods.settings import DecNasConfig
-from training.rounds import train
-from training.run_folder import METRICS, read_run_config
-from training.setup import assemble, resumed_run
-from training.trackers.metrics_file import MetricsFile
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.terminal.progress import SILENT
+from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.training.checkpoint_state import Origin, RunState
+from fedpareto.training.cli import main
+from fedpareto.training.config import CheckpointConfig, ClientConfig, RunConfig, ServerConfig
+from fedpareto.training.curriculum import Counts
+from fedpareto.training.extension import before_extension
+from fedpareto.training.methods.settings import DecNasConfig
+from fedpareto.training.rounds import train
+from fedpareto.training.run_folder import METRICS, read_run_config
+from fedpareto.training.setup import assemble, resumed_run
+from fedpareto.training.trackers.metrics_file import MetricsFile
 
 _DONE = RunState(8, Counts((), ()), (), compute=800)
 

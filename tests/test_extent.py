@@ -4,11 +4,11 @@ import dataclasses
 
 import pytest
 
-from training.checkpoint_state import Origin, RunState
-from training.config import RunConfig
-from training.curriculum import Counts
-from training.extent import Extent, extent, known_rounds
-from training.methods.settings import DecNasConfig
+from fedpareto.training.checkpoint_state import Origin, RunState
+from fedpareto.training.config import RunConfig
+from fedpareto.training.curriculum import Counts
+from fedpareto.training.extent import Extent, extent, known_rounds
+from fedpareto.training.methods.settings import DecNasConfig
 
 _STATE = RunState(7, Counts((), ()), (), compute=700)
 

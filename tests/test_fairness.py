@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import runs
 
-from search.comparison.fairness import judged, same_checkpoint
-from search.comparison.outcome import Measured, Outcome
+from fedpareto.search.comparison.fairness import judged, same_checkpoint
+from fedpareto.search.comparison.outcome import Measured, Outcome
 
 _LIMIT = 2_000_000_000
 

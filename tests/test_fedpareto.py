@@ -13,16 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from simulation import micro_entries, recorder, short_config, simulated_run, train_run
 
-from cache.entries import Entry
-from training.capabilities import Capability, capabilities
-from training.checkpoint_state import RunState
-from training.config import RunConfig, ServerConfig
-from training.curriculum import Counts
-from training.methods.coincidence import normal_form
-from training.methods.defaults import with_method_defaults
-from training.methods.fedpareto import FedPareto, draw_shares, power_at, stratified_draws
-from training.methods.protocol import Ground
-from training.methods.settings import FedParetoConfig
+from fedpareto.cache.entries import Entry
+from fedpareto.training.capabilities import Capability, capabilities
+from fedpareto.training.checkpoint_state import RunState
+from fedpareto.training.config import RunConfig, ServerConfig
+from fedpareto.training.curriculum import Counts
+from fedpareto.training.methods.coincidence import normal_form
+from fedpareto.training.methods.defaults import with_method_defaults
+from fedpareto.training.methods.fedpareto import FedPareto, draw_shares, power_at, stratified_draws
+from fedpareto.training.methods.protocol import Ground
+from fedpareto.training.methods.settings import FedParetoConfig
 
 _CLIENTS = 5
 _START = RunState(0, Counts.zero(_CLIENTS), (0,) * len(micro_entries()))

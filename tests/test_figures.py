@@ -11,14 +11,14 @@ from rankings import PLANTED, planted
 from strategies import tiny_space
 from wild import ESCAPES, SYNTAX, wild_text
 
-from cache.figures import drawn, save, words
-from cache.kept import find_frontier
-from cache.plot import Fronts, plot_fronts
-from search.comparison.plot import plot_rows
-from search.comparison.summary import Row, Spread
-from search.ranking.plot import plot_ranking
-from supernet.common.errors import UserError
-from supernet.common.terminal.words import printable
+from fedpareto.cache.figures import drawn, save, words
+from fedpareto.cache.kept import find_frontier
+from fedpareto.cache.plot import Fronts, plot_fronts
+from fedpareto.search.comparison.plot import plot_rows
+from fedpareto.search.comparison.summary import Row, Spread
+from fedpareto.search.ranking.plot import plot_ranking
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.terminal.words import printable
 
 
 def _texts(path: Path) -> list[str]:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from processes import PATIENCE
 
-from supernet.common.errors import UserError
-from supernet.common.storage.files import (
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.storage.files import (
     check_output,
     check_output_folder,
     check_writable,
@@ -152,7 +152,7 @@ def test_a_path_that_is_too_long_to_write_is_refused_before_any_work(tmp_path: P
 _WRITE = """
 import sys
 from pathlib import Path
-from supernet import files
+from fedpareto.supernet import files
 
 with getattr(files, sys.argv[1])(Path(sys.argv[2])) as temporary:
     (temporary / "half" if temporary.is_dir() else temporary).write_text("half")

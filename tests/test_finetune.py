@@ -8,15 +8,15 @@ import torch
 from federation import MICRO, micro_recipe, random_images
 from simulation import own_memory, random_tensors, smallest
 
-from supernet.common.errors import UserError
-from supernet.common.terminal.progress import Listener
-from supernet.slices import slices
-from supernet.weights import views
-from training.engines.in_process import InProcessEngine
-from training.execution import Profile
-from training.finetune import FineTuning, fine_tune
-from training.messages import Failure, FailureKind, Task, Update
-from training.randomness import derive_seed
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.terminal.progress import Listener
+from fedpareto.supernet.slices import slices
+from fedpareto.supernet.weights import views
+from fedpareto.training.engines.in_process import InProcessEngine
+from fedpareto.training.execution import Profile
+from fedpareto.training.finetune import FineTuning, fine_tune
+from fedpareto.training.messages import Failure, FailureKind, Task, Update
+from fedpareto.training.randomness import derive_seed
 
 CLIENTS = 3
 TUNING = FineTuning(epochs=2, lr=0.02, clients=range(CLIENTS), seed=7)

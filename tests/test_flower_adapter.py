@@ -27,9 +27,9 @@ from flwr.supercore.inflatable.inflatable_object import (
 )
 from flwr.supercore.task_identity import TaskIdentity
 
-from training.flower import adapter
-from training.flower.adapter import Incoming, RepeatableClient, Unreadable
-from training.flower.line import GONE, MALFORMED, TOO_LARGE
+from fedpareto.training.flower import adapter
+from fedpareto.training.flower.adapter import Incoming, RepeatableClient, Unreadable
+from fedpareto.training.flower.line import GONE, MALFORMED, TOO_LARGE
 
 _MOST = 40 << 20
 

@@ -38,29 +38,38 @@ from flower import (
 from simulation import Recorder, largest, micro_task, random_tensors, recorder, same_bytes, smallest
 from torch import Tensor
 
-from supernet.common.errors import UserError
-from supernet.common.terminal.progress import SILENT
-from supernet.slices import tensor_shapes
-from supernet.weights import Tensors, views
-from training.calibration import blank_network
-from training.checkpoint import load_checkpoint, newest_checkpoint
-from training.checkpoint_state import RunState
-from training.client import LocalTrainer
-from training.clients import ClientsConfig
-from training.config import ClientConfig, DataConfig, EvaluationConfig, RunConfig, ServerConfig
-from training.engines.flower import FlowerEngine, restored, statistics_shapes
-from training.engines.protocol import EngineError
-from training.evaluation import Evaluation
-from training.flower import wire
-from training.flower.evaluation import FederatedEvaluator
-from training.flower.line import LineLost
-from training.flower.settings import FlowerConfig
-from training.messages import CalibrationTask, Correct, EvaluationTask, Failure, Statistics, Task, Update, check_update
-from training.partition import PartitionConfig
-from training.records import RoundRecord
-from training.rounds import Run, train
-from training.run_images import shares, used_images
-from training.setup import assemble, new_run
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.terminal.progress import SILENT
+from fedpareto.supernet.slices import tensor_shapes
+from fedpareto.supernet.weights import Tensors, views
+from fedpareto.training.calibration import blank_network
+from fedpareto.training.checkpoint import load_checkpoint, newest_checkpoint
+from fedpareto.training.checkpoint_state import RunState
+from fedpareto.training.client import LocalTrainer
+from fedpareto.training.clients import ClientsConfig
+from fedpareto.training.config import ClientConfig, DataConfig, EvaluationConfig, RunConfig, ServerConfig
+from fedpareto.training.engines.flower import FlowerEngine, restored, statistics_shapes
+from fedpareto.training.engines.protocol import EngineError
+from fedpareto.training.evaluation import Evaluation
+from fedpareto.training.flower import wire
+from fedpareto.training.flower.evaluation import FederatedEvaluator
+from fedpareto.training.flower.line import LineLost
+from fedpareto.training.flower.settings import FlowerConfig
+from fedpareto.training.messages import (
+    CalibrationTask,
+    Correct,
+    EvaluationTask,
+    Failure,
+    Statistics,
+    Task,
+    Update,
+    check_update,
+)
+from fedpareto.training.partition import PartitionConfig
+from fedpareto.training.records import RoundRecord
+from fedpareto.training.rounds import Run, train
+from fedpareto.training.run_images import shares, used_images
+from fedpareto.training.setup import assemble, new_run
 
 #: The client whose answers are spoiled.
 _ODD = 2

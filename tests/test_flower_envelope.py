@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 from simulation import largest, random_tensors, same_bytes, smallest
 from strategies import architectures, runs
 
-from supernet.architecture import Architecture
-from supernet.slices import slices
-from supernet.space import SearchSpace
-from supernet.weights import views
-from training.calibration import blank_network
-from training.flower import wire
-from training.flower.envelope import enveloped, opened
-from training.flower.wire import WireError
+from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.slices import slices
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.supernet.weights import views
+from fedpareto.training.calibration import blank_network
+from fedpareto.training.flower import wire
+from fedpareto.training.flower.envelope import enveloped, opened
+from fedpareto.training.flower.wire import WireError
 
 _SPACES = [MICRO, micro_space(norm="group"), micro_space(norm="none"), micro_space(kernels=(3, 5, 7))]
 

@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 
-from supernet.common.errors import UserError
-from supernet.common.formats.typed_yaml import from_mapping
-from training.clients import ClientsConfig
-from training.config import RunConfig, config_to_mapping
-from training.config_changes import RESUME_MAY_CHANGE, changed_fields
-from training.flower.connection import opened_link
-from training.flower.line import GONE, SOCKET, Line, LineLost
-from training.flower.link import FlowerLink, check_reachable
-from training.flower.settings import FlowerConfig
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.formats.typed_yaml import from_mapping
+from fedpareto.training.clients import ClientsConfig
+from fedpareto.training.config import RunConfig, config_to_mapping
+from fedpareto.training.config_changes import RESUME_MAY_CHANGE, changed_fields
+from fedpareto.training.flower.connection import opened_link
+from fedpareto.training.flower.line import GONE, SOCKET, Line, LineLost
+from fedpareto.training.flower.link import FlowerLink, check_reachable
+from fedpareto.training.flower.settings import FlowerConfig
 
 
 @pytest.fixture

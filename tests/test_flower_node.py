@@ -18,30 +18,30 @@ from pictures import write_pictures
 from PIL import Image
 from simulation import largest, random_architectures, random_tensors, same_bytes, smallest
 
-from supernet.common.storage.cache_folder import kept_folder
-from supernet.common.terminal.words import counted
-from supernet.space_file import space_to_mapping
-from supernet.weights import Tensors, views
-from training import run_images
-from training.client import LocalTrainer
-from training.clients import ClientsConfig
-from training.compute import macs_of
-from training.config import DataConfig, RunConfig, config_to_mapping
-from training.data import sources
-from training.data.images import ImageSet, Normalisation, normalisation_of
-from training.data.preparation import Preparation
-from training.execution import Profile
-from training.federation import recipe_of
-from training.flower import connection, wire
-from training.flower.node import answer
-from training.flower.roster import Description
-from training.flower.wire import Request
-from training.kernels import available
-from training.memory import OutOfMemoryError
-from training.messages import Task
-from training.partition import PartitionConfig
-from training.run_images import shares, split_of, used_images
-from training.work import CoTraining, work_to_json
+from fedpareto.supernet.common.storage.cache_folder import kept_folder
+from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.supernet.space_file import space_to_mapping
+from fedpareto.supernet.weights import Tensors, views
+from fedpareto.training import run_images
+from fedpareto.training.client import LocalTrainer
+from fedpareto.training.clients import ClientsConfig
+from fedpareto.training.compute import macs_of
+from fedpareto.training.config import DataConfig, RunConfig, config_to_mapping
+from fedpareto.training.data import sources
+from fedpareto.training.data.images import ImageSet, Normalisation, normalisation_of
+from fedpareto.training.data.preparation import Preparation
+from fedpareto.training.execution import Profile
+from fedpareto.training.federation import recipe_of
+from fedpareto.training.flower import connection, wire
+from fedpareto.training.flower.node import answer
+from fedpareto.training.flower.roster import Description
+from fedpareto.training.flower.wire import Request
+from fedpareto.training.kernels import available
+from fedpareto.training.memory import OutOfMemoryError
+from fedpareto.training.messages import Task
+from fedpareto.training.partition import PartitionConfig
+from fedpareto.training.run_images import shares, split_of, used_images
+from fedpareto.training.work import CoTraining, work_to_json
 
 _DIGITS = tuple("0123456789")
 

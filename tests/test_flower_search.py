@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from flower import LocalLink, flower_config, hurry, trained
 
-from search.trained import Extraction, TrainedRun, open_run
-from supernet.common.errors import UserError
-from training.clients import ClientsConfig
-from training.run_folder import read_census, read_run_cache, read_space
+from fedpareto.search.trained import Extraction, TrainedRun, open_run
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.training.clients import ClientsConfig
+from fedpareto.training.run_folder import read_census, read_run_cache, read_space
 
 #: Odd clients run the cache's smaller networks only.
 _CLIENTS = ClientsConfig(count=4, per_round=4, max_macs=("200K", "60K"))

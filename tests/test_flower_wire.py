@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from strategies import runs
 from torch import Tensor
 
-from supernet.weights import Tensors
-from training.flower import wire
-from training.flower.wire import MOST_HEADER_BYTES, Request, WireError
+from fedpareto.supernet.weights import Tensors
+from fedpareto.training.flower import wire
+from fedpareto.training.flower.wire import MOST_HEADER_BYTES, Request, WireError
 
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.int64)
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from training.data.folders import (
+from fedpareto.training.data.folders import (
     all_files,
     check_same_classes,
     class_files,
@@ -18,8 +18,8 @@ from training.data.folders import (
     is_leftover,
     is_there,
 )
-from training.data.images import DataError
-from training.data.sources import Split, list_images
+from fedpareto.training.data.images import DataError
+from fedpareto.training.data.sources import Split, list_images
 
 _LEFT_FOLDERS = [
     ".thumbnails",

@@ -6,11 +6,11 @@ from hypothesis import given
 from strategies import architectures, narrow_resnet, runs, spaces_with_architectures
 from torch import nn
 
-from supernet.architecture import Architecture
-from supernet.bn_folding import folded
-from supernet.genes import decode, largest_genes
-from supernet.network import build_network
-from supernet.space import SearchSpace
+from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.bn_folding import folded
+from fedpareto.supernet.genes import decode, largest_genes
+from fedpareto.supernet.network import build_network
+from fedpareto.supernet.space import SearchSpace
 
 
 def _check(space: SearchSpace, architecture: Architecture) -> nn.Module:

@@ -7,14 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import runs, tiny_space
 
-from cache.additive import count_cost
-from cache.entries import make_entries
-from cache.exact import EQUAL, SpaceTooLargeError
-from cache.frontier import Frontier, exact_frontier, frontier_of
-from fitness.score import score
-from supernet.common.formats.units import format_quantity
-from supernet.fitness_settings import FitnessSettings
-from supernet.genes import canonical, gene_layout, random_genes
+from fedpareto.cache.additive import count_cost
+from fedpareto.cache.entries import make_entries
+from fedpareto.cache.exact import EQUAL, SpaceTooLargeError
+from fedpareto.cache.frontier import Frontier, exact_frontier, frontier_of
+from fedpareto.fitness.score import score
+from fedpareto.supernet.common.formats.units import format_quantity
+from fedpareto.supernet.fitness_settings import FitnessSettings
+from fedpareto.supernet.genes import canonical, gene_layout, random_genes
 
 SPACE = tiny_space()
 NO_GENES = np.empty((0, len(gene_layout(SPACE).sizes)), dtype=np.int64)

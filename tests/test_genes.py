@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from spaces import SMALL_RESNET
 from strategies import PRESETS, gene_vectors, narrow_resnet, preset, runs, spaces_with_genes, tiny_space, user_spaces
 
-from fitness.score import score
-from supernet.architecture import Architecture, Block, Stage
-from supernet.arrays import IntArray
-from supernet.common.errors import ArchitectureError
-from supernet.genes import (
+from fedpareto.fitness.score import score
+from fedpareto.supernet.architecture import Architecture, Block, Stage
+from fedpareto.supernet.arrays import IntArray
+from fedpareto.supernet.common.errors import ArchitectureError
+from fedpareto.supernet.genes import (
     as_genes,
     canonical,
     choices,
@@ -24,9 +24,9 @@ from supernet.genes import (
     random_genes,
     smallest_genes,
 )
-from supernet.layer_table import architecture_rows
-from supernet.slices import tensor_shapes
-from supernet.space import SearchSpace, StageSpec, StemSpec
+from fedpareto.supernet.layer_table import architecture_rows
+from fedpareto.supernet.slices import tensor_shapes
+from fedpareto.supernet.space import SearchSpace, StageSpec, StemSpec
 
 _any_space = st.sampled_from(PRESETS).map(preset) | user_spaces()
 

@@ -22,9 +22,9 @@ from roofline import share_of_peak
 from simulation import micro_entries
 from time_share import Cut, Until, cut_after
 
-from supernet.common.errors import UserError
-from training.execution import Precision, Profile
-from training.memory import OutOfMemoryError
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.training.execution import Precision, Profile
+from fedpareto.training.memory import OutOfMemoryError
 
 _CPU = torch.device("cpu")
 _GPU = torch.device("cuda:0")
@@ -228,7 +228,7 @@ def test_it_starts_where_only_torch_and_the_listed_wheels_are_installed(tmp_path
     program = (
         f"import {', '.join(names)}\n"
         "from gpu_rates import networks_of\n"
-        "from supernet.space import load_space\n"
+        "from fedpareto.supernet.space import load_space\n"
         "print([network.size for network in networks_of(load_space('mobilenet-tiny'))])\n"
         "print([trial.label for trial in gpu_study.read_contest(gpu.STUDY).trials])\n"
     )

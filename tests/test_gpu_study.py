@@ -8,8 +8,8 @@ import yaml
 from gpu import STUDY
 from gpu_study import read_contest
 
-from search.comparison.study import read_study
-from supernet.common.errors import UserError
+from fedpareto.search.comparison.study import read_study
+from fedpareto.supernet.common.errors import UserError
 
 
 def _written(folder: Path, **changes: Any) -> Path:

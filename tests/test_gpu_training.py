@@ -19,11 +19,11 @@ from gpu_study import Contest, read_contest
 from local_training import on_device
 from time_share import Until
 
-from supernet.common.errors import UserError
-from supernet.weights import Tensors
-from training.config import RunConfig
-from training.execution import Profile
-from training.records import RoundRecord
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.weights import Tensors
+from fedpareto.training.config import RunConfig
+from fedpareto.training.execution import Profile
+from fedpareto.training.records import RoundRecord
 
 _CPU = torch.device("cpu")
 _PROFILE = Profile()

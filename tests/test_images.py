@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from federation import random_images
 
-from training.data.images import ImageSet, Normalisation, normalisation_of
+from fedpareto.training.data.images import ImageSet, Normalisation, normalisation_of
 
 
 def test_a_subset_holds_the_chosen_images_in_the_chosen_order() -> None:

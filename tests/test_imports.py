@@ -1,18 +1,32 @@
+import ast
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-NUMPY_ONLY = [
-    *(f"supernet.{name}" for name in ("errors", "files", "probes", "streams", "units", "typed_yaml", "space")),
-    *(f"supernet.{name}" for name in ("architecture", "layouts", "genes", "layers", "slices", "console")),
-    *(f"supernet.{name}" for name in ("yaml_text", "typed_values", "command_line", "kept", "room", "learned")),
-    *(f"fitness.{name}" for name in ("blocks", "costs", "learned", "score", "report", "settings", "cli")),
-    *(f"cache.{name}" for name in ("entries", "limits", "problem", "operators", "nsga2", "build", "file")),
-    *(f"cache.{name}" for name in ("plot", "cli", "objectives", "sampling", "local_search", "progress")),
-    *(f"cache.{name}" for name in ("additive", "dominance", "labels", "outlook", "relaxation", "pruning", "exact")),
-    *(f"cache.{name}" for name in ("frontier", "kept", "infeasible")),
-]
+_ROOT = Path(__file__).parents[1]
+#: Every package imports those to its left only.
+PACKAGES = ("supernet", "fitness", "cache", "training", "search")
+#: What builds networks and holds their weights, below training.
+NEEDS_TORCH = {f"fedpareto.supernet.{name}" for name in ("network", "weights", "nesting", "bn_folding", "tensor_files")}
+
+
+def _modules(package: str) -> dict[str, Path]:
+    """Return the files of a package by the names of their modules."""
+    files = sorted((_ROOT / package).rglob("*.py"))
+    named = {path: path.relative_to(_ROOT).with_suffix("").parts for path in files if "bundle" not in path.parts}
+    return {"fedpareto." + ".".join(parts).removesuffix(".__init__"): path for path, parts in named.items()}
+
+
+def _imported(path: Path) -> Iterator[str]:
+    """Yield the modules of ours that a file imports anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module]
+        yield from (name for name in names if name.split(".")[0] == "fedpareto")
 
 
 def _first_to_load(modules: list[str], unwanted: list[str]) -> str:
@@ -29,26 +43,27 @@ def _first_to_load(modules: list[str], unwanted: list[str]) -> str:
 
 
 def test_nothing_but_networks_and_weights_needs_torch() -> None:
-    assert _first_to_load(NUMPY_ONLY, ["torch", "torchvision"]) == ""
+    modules = [name for package in ("supernet", "fitness", "cache") for name in _modules(package)]
+    assert _first_to_load([name for name in modules if name not in NEEDS_TORCH], ["torch", "torchvision"]) == ""
 
 
 @pytest.mark.parametrize(
     "module",
     [
-        "search.searcher",
-        "search.cli",
-        "search.export.settings",
-        "search.page.page",
-        "cache.latency.table",
-        "search.latency.cli",
-        "search.comparison.cli",
-        "search.ranking.cli",
-        "search.recipes.cli",
-        "cache.cli",
-        "cache.nsga2",
-        "cache.kept",
-        "cache.exact",
-        "cache.infeasible",
+        "fedpareto.search.searcher",
+        "fedpareto.search.cli",
+        "fedpareto.search.export.settings",
+        "fedpareto.search.page.page",
+        "fedpareto.cache.latency.table",
+        "fedpareto.search.latency.cli",
+        "fedpareto.search.comparison.cli",
+        "fedpareto.search.ranking.cli",
+        "fedpareto.search.recipes.cli",
+        "fedpareto.cache.cli",
+        "fedpareto.cache.nsga2",
+        "fedpareto.cache.kept",
+        "fedpareto.cache.exact",
+        "fedpareto.cache.infeasible",
     ],
 )
 def test_the_exact_search_starts_without_heavy_libraries(module: str) -> None:
@@ -56,20 +71,27 @@ def test_the_exact_search_starts_without_heavy_libraries(module: str) -> None:
 
 
 def test_a_space_needs_no_numpy() -> None:
-    assert _first_to_load(["supernet.space"], ["numpy", "torch"]) == ""
+    assert _first_to_load(["fedpareto.supernet.space"], ["numpy", "torch"]) == ""
 
 
-@pytest.mark.parametrize(
-    ("package", "above"),
-    [("supernet", ["fitness", "cache", "training", "search"]), ("fitness", ["cache", "training", "search"])],
-)
-def test_packages_import_only_those_below_them(package: str, above: list[str]) -> None:
-    modules = [name for name in NUMPY_ONLY if name.startswith(package)]
-    if package == "supernet":
-        modules += ["supernet.network", "supernet.weights"]
-    assert _first_to_load(modules, above) == ""
+@pytest.mark.parametrize("package", PACKAGES)
+def test_packages_import_only_those_below_them(package: str) -> None:
+    allowed = (*PACKAGES[: PACKAGES.index(package)], package)
+    up = {
+        (module, name)
+        for module, path in _modules(package).items()
+        for name in _imported(path)
+        if name != "fedpareto" and name.split(".")[1] not in allowed
+    }
+    assert not up
 
 
-def test_the_cache_imports_neither_training_nor_search() -> None:
-    modules = [name for name in NUMPY_ONLY if name.startswith("cache")]
-    assert _first_to_load(modules, ["training", "search"]) == ""
+def test_everything_is_imported_by_the_one_name() -> None:
+    found = {
+        (str(path.relative_to(_ROOT)), node.module)
+        for folder in (*PACKAGES, "fedpareto", "tests", "benchmarks", "examples", "deploy")
+        for path in (_ROOT / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] in PACKAGES
+    }
+    assert not found

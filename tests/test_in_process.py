@@ -21,13 +21,13 @@ from simulation import (
     train_run,
 )
 
-from training.checkpoint import load_checkpoint, newest_checkpoint
-from training.config import ServerConfig
-from training.data.images import ImageSet
-from training.engines.in_process import InProcessEngine
-from training.execution import Profile
-from training.messages import Task, Update
-from training.rounds import train
+from fedpareto.training.checkpoint import load_checkpoint, newest_checkpoint
+from fedpareto.training.config import ServerConfig
+from fedpareto.training.data.images import ImageSet
+from fedpareto.training.engines.in_process import InProcessEngine
+from fedpareto.training.execution import Profile
+from fedpareto.training.messages import Task, Update
+from fedpareto.training.rounds import train
 
 CLIENTS = 8
 #: Images of every client: two batches of 8.

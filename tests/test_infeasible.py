@@ -10,13 +10,13 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from strategies import runs, tiny_space
 
-from cache.additive import COST_NAMES, AdditiveCost, count_cost
-from cache.exact import SpaceTooLargeError, solve_front
-from cache.infeasible import refusal
-from cache.limits import Limits
-from fitness.score import score
-from supernet.architecture import Architecture
-from supernet.genes import decode, smallest_genes
+from fedpareto.cache.additive import COST_NAMES, AdditiveCost, count_cost
+from fedpareto.cache.exact import SpaceTooLargeError, solve_front
+from fedpareto.cache.infeasible import refusal
+from fedpareto.cache.limits import Limits
+from fedpareto.fitness.score import score
+from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.genes import decode, smallest_genes
 
 SPACE = tiny_space()
 

@@ -12,20 +12,20 @@ from commands import Outcome, check_refused, run_main
 from federation import MICRO, arguments_of, finished_run, micro_cache, micro_config, micro_space, write_two_classes
 from safetensors.torch import load_file
 
-from cache.file import write_cache
-from supernet.common.errors import UserError
-from supernet.common.terminal.progress import Listener
-from supernet.weights import Tensors, initial_tensors
-from training.accountant import PrivacyConfig
-from training.checkpoint import best_checkpoint, load_checkpoint, newest_checkpoint, save_checkpoint
-from training.checkpoint_state import Best
-from training.cli import main
-from training.clients import ClientsConfig
-from training.config import DataConfig, RunConfig
-from training.initial import beginning
-from training.partition import PartitionConfig
-from training.run_folder import SPLIT, read_run_config
-from training.setup import new_run, resumed_run
+from fedpareto.cache.file import write_cache
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.terminal.progress import Listener
+from fedpareto.supernet.weights import Tensors, initial_tensors
+from fedpareto.training.accountant import PrivacyConfig
+from fedpareto.training.checkpoint import best_checkpoint, load_checkpoint, newest_checkpoint, save_checkpoint
+from fedpareto.training.checkpoint_state import Best
+from fedpareto.training.cli import main
+from fedpareto.training.clients import ClientsConfig
+from fedpareto.training.config import DataConfig, RunConfig
+from fedpareto.training.initial import beginning
+from fedpareto.training.partition import PartitionConfig
+from fedpareto.training.run_folder import SPLIT, read_run_config
+from fedpareto.training.setup import new_run, resumed_run
 
 _SUPERNET = "supernet.safetensors"
 _CLASSIFIER = {"head.classifier.linear.weight", "head.classifier.linear.bias"}

@@ -5,9 +5,9 @@ from federation import MICRO
 from simulation import largest, random_tensors, same_bytes, smallest
 from torch import nn
 
-from supernet.slices import slices, tensor_shapes
-from supernet.weights import Tensors, views
-from training.inner import InnerWeights
+from fedpareto.supernet.slices import slices, tensor_shapes
+from fedpareto.supernet.weights import Tensors, views
+from fedpareto.training.inner import InnerWeights
 
 
 def _outer(tensors: Tensors) -> dict[str, nn.Parameter]:

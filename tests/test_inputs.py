@@ -13,11 +13,11 @@ from federation import MICRO, micro_cache, write_micro
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache.file import write_cache
-from supernet.common.errors import UserError
-from supernet.space_file import space_to_mapping
-from training.config import RunConfig, config_to_mapping
-from training.inputs import (
+from fedpareto.cache.file import write_cache
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.space_file import space_to_mapping
+from fedpareto.training.config import RunConfig, config_to_mapping
+from fedpareto.training.inputs import (
     INPUTS,
     ORIGINS,
     PLACES,
@@ -32,7 +32,7 @@ from training.inputs import (
     with_equal_inputs,
     with_own_inputs,
 )
-from training.run_folder import CACHE, SPACE
+from fedpareto.training.run_folder import CACHE, SPACE
 
 #: Texts of a configuration that name no file: a new field with text is one of these or one of ``training/inputs.py``.
 _NO_PATHS = {

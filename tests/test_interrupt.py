@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from training.engines.protocol import Stopped
-from training.interrupt import UNINTERRUPTED, StopRequest, stop_on_interrupt
+from fedpareto.training.engines.protocol import Stopped
+from fedpareto.training.interrupt import UNINTERRUPTED, StopRequest, stop_on_interrupt
 
 INT, TERM = signal.SIGINT, signal.SIGTERM
 

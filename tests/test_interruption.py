@@ -12,8 +12,8 @@ from processes import PATIENCE
 #: A command that tells when it works, and then works as the argument says.
 _COMMAND = """
 import signal, sys, threading, time
-from supernet import interruption
-from supernet.common.terminal.console import run_command
+from fedpareto.supernet import interruption
+from fedpareto.supernet.common.terminal.console import run_command
 
 def tell_of_the_call():
     main = threading.main_thread().ident
@@ -93,7 +93,7 @@ def test_further_signals_change_nothing_while_a_command_tidies_up() -> None:
 
 
 def test_handlers_and_pipes_are_as_before_when_a_command_ends() -> None:
-    from supernet.common.terminal.interruption import SIGNALS, ended_by_signals
+    from fedpareto.supernet.common.terminal.interruption import SIGNALS, ended_by_signals
 
     before = [signal.getsignal(number) for number in SIGNALS]
     files = len(os.listdir("/proc/self/fd"))

@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 
-from supernet.common.errors import UserError
-from supernet.common.formats.json_fields import Fields, fields_of
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.formats.json_fields import Fields, fields_of
 
 _VALUES: list[Any] = [
     *(None, True, False, 0, 1, -1, 7, 1.5, -0.5, 1e300, "", "a", [], [1], [-1], [1.5], ["a"], [None]),

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import runs
 
-from supernet.common.errors import UserError
-from supernet.common.formats.json_text import MOST_DIGITS, MOST_LEVELS, parse_json, sealed, shown, unsealed
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.formats.json_text import MOST_DIGITS, MOST_LEVELS, parse_json, sealed, shown, unsealed
 
 _CHARACTERS = st.characters(codec="utf-8")
 _LEAVES = (

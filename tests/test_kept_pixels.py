@@ -19,20 +19,20 @@ from pictures import noise, write_pictures
 from PIL import Image
 from torch import Tensor
 
-from supernet.common.errors import UserError
-from supernet.common.storage import files
-from supernet.common.storage.cache_folder import kept_folder
-from supernet.common.terminal.progress import SILENT, Listener
-from training.clients import ClientsConfig
-from training.config import ClientConfig, DataConfig
-from training.data import kept_pixels, reading, stamps
-from training.data.decoded import Decoded
-from training.data.images import DataError
-from training.data.preparation import Preparation, read_picture
-from training.data.reading import Files
-from training.federation import StoredFederation, simulated
-from training.partition import PartitionConfig
-from training.run_images import used_images
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.storage import files
+from fedpareto.supernet.common.storage.cache_folder import kept_folder
+from fedpareto.supernet.common.terminal.progress import SILENT, Listener
+from fedpareto.training.clients import ClientsConfig
+from fedpareto.training.config import ClientConfig, DataConfig
+from fedpareto.training.data import kept_pixels, reading, stamps
+from fedpareto.training.data.decoded import Decoded
+from fedpareto.training.data.images import DataError
+from fedpareto.training.data.preparation import Preparation, read_picture
+from fedpareto.training.data.reading import Files
+from fedpareto.training.federation import StoredFederation, simulated
+from fedpareto.training.partition import PartitionConfig
+from fedpareto.training.run_images import used_images
 
 _EIGHT = Preparation(8)
 

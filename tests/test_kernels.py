@@ -15,18 +15,18 @@ from strategies import runs
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the library's own convention
 
-from supernet.network import Block, build_network
-from training.execution import Profile
+from fedpareto.supernet.network import Block, build_network
+from fedpareto.training.execution import Profile
 
 if importlib.util.find_spec("numba") is None:
     pytest.skip("the extra fast is not installed", allow_module_level=True)
 
-from training.kernels import chain, depthwise, normalisation, pointwise
-from training.kernels.activations import Activation
-from training.kernels.available import unavailable
-from training.kernels.chain import Chain, Kind, Layer
-from training.kernels.layers import use_kernels
-from training.kernels.widths import WIDTHS, Widths
+from fedpareto.training.kernels import chain, depthwise, normalisation, pointwise
+from fedpareto.training.kernels.activations import Activation
+from fedpareto.training.kernels.available import unavailable
+from fedpareto.training.kernels.chain import Chain, Kind, Layer
+from fedpareto.training.kernels.layers import use_kernels
+from fedpareto.training.kernels.widths import WIDTHS, Widths
 
 _NUMBA = Profile(kernels="numba")
 _EPSILON = 1e-5

@@ -13,13 +13,13 @@ import torch
 from federation import micro_recipe
 from simulation import micro_entries
 
-from supernet.common.errors import UserError
-from supernet.common.terminal.progress import Listener
-from training import execution, tuning
-from training.engines.in_process import InProcessEngine
-from training.execution import ExecutionConfig, Profile, check_possible
-from training.kernels import available
-from training.tuning import Choice, choose_profile
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.terminal.progress import Listener
+from fedpareto.training import execution, tuning
+from fedpareto.training.engines.in_process import InProcessEngine
+from fedpareto.training.execution import ExecutionConfig, Profile, check_possible
+from fedpareto.training.kernels import available
+from fedpareto.training.tuning import Choice, choose_profile
 
 _CPU = torch.device("cpu")
 _INSTALLED = importlib.util.find_spec("numba") is not None
@@ -183,9 +183,9 @@ def test_a_kept_choice_of_kernels_that_are_gone_is_measured_anew(
 
 _ASK = """
 import json, time
-from training.kernels.available import unavailable
+from fedpareto.training.kernels.available import unavailable
 reason = unavailable()
-from training.kernels import depthwise
+from fedpareto.training.kernels import depthwise
 hits = 0 if reason else sum(depthwise.forward.stats.cache_hits.values())
 print(json.dumps([reason, hits]))
 """

@@ -4,13 +4,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import runs, tiny_space
 
-from cache.additive import Options, count_cost
-from cache.exact import solve_front
-from cache.labels import Labels, State, Trail, Way, grown, joined, origin
-from fitness.score import score
-from supernet.architecture import Architecture, Block, Stage
-from supernet.arrays import IntArray
-from supernet.genes import decode
+from fedpareto.cache.additive import Options, count_cost
+from fedpareto.cache.exact import solve_front
+from fedpareto.cache.labels import Labels, State, Trail, Way, grown, joined, origin
+from fedpareto.fitness.score import score
+from fedpareto.supernet.architecture import Architecture, Block, Stage
+from fedpareto.supernet.arrays import IntArray
+from fedpareto.supernet.genes import decode
 
 
 def _labels(count: int, seed: int, start: int = 0) -> Labels:

@@ -30,21 +30,21 @@ from simulation import (
 )
 from strategies import runs
 
-from training.answers import RoundPlan
-from training.checkpoint import load_checkpoint, newest_checkpoint
-from training.client import LocalTrainer
-from training.clients import ClientsConfig
-from training.compute import macs_of
-from training.config import ClientConfig, RunConfig
-from training.data.augment import Augmentation
-from training.execution import Profile
-from training.extent import Extent, extent
-from training.last_round import shortened, step_macs, steps_for
-from training.messages import Failure, Update
-from training.methods.settings import CoTrainConfig, DecNasConfig, DfnasConfig
-from training.rounds import train
-from training.schedules import learning_rate
-from training.work import CoTraining, Plain
+from fedpareto.training.answers import RoundPlan
+from fedpareto.training.checkpoint import load_checkpoint, newest_checkpoint
+from fedpareto.training.client import LocalTrainer
+from fedpareto.training.clients import ClientsConfig
+from fedpareto.training.compute import macs_of
+from fedpareto.training.config import ClientConfig, RunConfig
+from fedpareto.training.data.augment import Augmentation
+from fedpareto.training.execution import Profile
+from fedpareto.training.extent import Extent, extent
+from fedpareto.training.last_round import shortened, step_macs, steps_for
+from fedpareto.training.messages import Failure, Update
+from fedpareto.training.methods.settings import CoTrainConfig, DecNasConfig, DfnasConfig
+from fedpareto.training.rounds import train
+from fedpareto.training.schedules import learning_rate
+from fedpareto.training.work import CoTraining, Plain
 
 #: Micro clients have two steps an epoch.
 _EPOCHS = 8

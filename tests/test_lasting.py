@@ -2,7 +2,7 @@ import gc
 
 import pytest
 
-from supernet.common.lasting_objects import lasting_objects
+from fedpareto.supernet.common.lasting_objects import lasting_objects
 
 
 @pytest.mark.parametrize("enabled", [True, False])

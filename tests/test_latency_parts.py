@@ -7,14 +7,14 @@ from spaces import SMALL, SMALL_RESNET
 from strategies import preset, runs, spaces_with_architectures
 from torch import nn
 
-from cache.latency.names import block_names
-from fitness.blocks import choices_made
-from search.latency.parts import build_part, distinct_choices, input_shape, measurable, ready
-from supernet.architecture import Architecture
-from supernet.bn_folding import folded
-from supernet.genes import encode
-from supernet.network import Network, build_network
-from supernet.space import SearchSpace
+from fedpareto.cache.latency.names import block_names
+from fedpareto.fitness.blocks import choices_made
+from fedpareto.search.latency.parts import build_part, distinct_choices, input_shape, measurable, ready
+from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.bn_folding import folded
+from fedpareto.supernet.genes import encode
+from fedpareto.supernet.network import Network, build_network
+from fedpareto.supernet.space import SearchSpace
 
 
 def _names_in(space: SearchSpace, architecture: Architecture) -> list[str]:

@@ -8,13 +8,13 @@ from federation import micro_space
 from latency import CALL_MS, FakeClock, FakeRuntime, conditions, names_of, network_ms
 from spaces import SMALL_RESNET
 
-from cache.latency.cost import latency_cost
-from cache.latency.table import LatencyTable, LatencyTableError, read_table, write_latency_table
-from search.latency.profile import Bench, clock_of, partial_path, profile, started_table
-from search.latency.validation import validate
-from supernet.common.terminal.progress import SILENT, Listener
-from supernet.genes import decode, random_genes
-from supernet.space import SearchSpace
+from fedpareto.cache.latency.cost import latency_cost
+from fedpareto.cache.latency.table import LatencyTable, LatencyTableError, read_table, write_latency_table
+from fedpareto.search.latency.profile import Bench, clock_of, partial_path, profile, started_table
+from fedpareto.search.latency.validation import validate
+from fedpareto.supernet.common.terminal.progress import SILENT, Listener
+from fedpareto.supernet.genes import decode, random_genes
+from fedpareto.supernet.space import SearchSpace
 
 #: Some twenty blocks.
 FEW = micro_space(name="small", kernels=(3,))

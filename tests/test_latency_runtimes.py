@@ -7,9 +7,9 @@ import torch
 from federation import micro_space
 from torch import nn
 
-from search.latency.parts import Measurable, distinct_choices, measurable
-from search.latency.runtimes import check_runtime, export_each, open_runtime
-from supernet.common.errors import UserError
+from fedpareto.search.latency.parts import Measurable, distinct_choices, measurable
+from fedpareto.search.latency.runtimes import check_runtime, export_each, open_runtime
+from fedpareto.supernet.common.errors import UserError
 
 _CPU = torch.device("cpu")
 

@@ -10,9 +10,9 @@ from latency import conditions, names_of, random_times, write_table
 from spaces import SMALL, SMALL_RESNET, listed
 from strategies import PRESETS, preset
 
-from cache.latency.cost import latency_cost, read_latency
-from cache.latency.names import block_names
-from cache.latency.table import (
+from fedpareto.cache.latency.cost import latency_cost, read_latency
+from fedpareto.cache.latency.names import block_names
+from fedpareto.cache.latency.table import (
     Correction,
     LatencyTable,
     LatencyTableError,
@@ -21,12 +21,12 @@ from cache.latency.table import (
     read_table,
     write_latency_table,
 )
-from fitness.blocks import tabulate
-from supernet.arrays import IntArray
-from supernet.common.errors import UserError
-from supernet.genes import random_genes
-from supernet.layer_table import LayerTable, layer_table
-from supernet.space import SearchSpace
+from fedpareto.fitness.blocks import tabulate
+from fedpareto.supernet.arrays import IntArray
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.genes import random_genes
+from fedpareto.supernet.layer_table import LayerTable, layer_table
+from fedpareto.supernet.space import SearchSpace
 
 SPACES = (SMALL, SMALL_RESNET, *map(preset, PRESETS))
 _COLUMNS = ("c_in", "c_out", "kernel", "groups", "h_in", "h_out")

@@ -5,11 +5,11 @@ from scipy.stats import spearmanr
 from spaces import SMALL
 from strategies import preset
 
-from cache.latency.cost import latency_cost
-from cache.latency.table import LatencyTable
-from fitness.score import score
-from search.latency.validation import fit_correction, judged, percentage_error, spread_networks
-from supernet.genes import random_genes
+from fedpareto.cache.latency.cost import latency_cost
+from fedpareto.cache.latency.table import LatencyTable
+from fedpareto.fitness.score import score
+from fedpareto.search.latency.validation import fit_correction, judged, percentage_error, spread_networks
+from fedpareto.supernet.genes import random_genes
 
 TABLE = LatencyTable(random_times(SMALL))
 _STEM = float(latency_cost(TABLE, SMALL).parts.stem.min())

@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from reference import convolutions
 from strategies import PRESETS, preset, runs, spaces_with_architectures, tiny_space, user_spaces
 
-from supernet.architecture import Architecture
-from supernet.common.errors import ArchitectureError
-from supernet.genes import decode, encode, random_genes
-from supernet.layer_table import WEIGHTED, architecture_rows, layer_table
-from supernet.space import SearchSpace
+from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.common.errors import ArchitectureError
+from fedpareto.supernet.genes import decode, encode, random_genes
+from fedpareto.supernet.layer_table import WEIGHTED, architecture_rows, layer_table
+from fedpareto.supernet.space import SearchSpace
 
 
 @given(spaces_with_architectures())

@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 from learned import drawn_terms, learned_terms, most, plain_sum
 from strategies import preset, runs, spaces_with_genes, tiny_space, user_spaces
 
-from fitness.learned import learned_sum
-from fitness.score import score
-from fitness.settings import load_settings
-from supernet.arrays import IntArray
-from supernet.common.errors import SpaceError, UserError
-from supernet.fitness_settings import FitnessSettings, settings_to_mapping
-from supernet.genes import canonical, decode, random_genes
-from supernet.space import SearchSpace
-from supernet.space_file import space_from_mapping, space_to_mapping
+from fedpareto.fitness.learned import learned_sum
+from fedpareto.fitness.score import score
+from fedpareto.fitness.settings import load_settings
+from fedpareto.supernet.arrays import IntArray
+from fedpareto.supernet.common.errors import SpaceError, UserError
+from fedpareto.supernet.fitness_settings import FitnessSettings, settings_to_mapping
+from fedpareto.supernet.genes import canonical, decode, random_genes
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.supernet.space_file import space_from_mapping, space_to_mapping
 
 
 @given(spaces_with_genes(), st.data())

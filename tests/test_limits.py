@@ -5,12 +5,12 @@ import pytest
 from numpy.typing import NDArray
 from strategies import tiny_space
 
-from cache.additive import count_cost
-from cache.limits import Limits, check_reachable
-from fitness.score import score
-from supernet.arrays import IntArray
-from supernet.common.errors import BudgetError
-from supernet.genes import largest_genes, random_genes, smallest_genes
+from fedpareto.cache.additive import count_cost
+from fedpareto.cache.limits import Limits, check_reachable
+from fedpareto.fitness.score import score
+from fedpareto.supernet.arrays import IntArray
+from fedpareto.supernet.common.errors import BudgetError
+from fedpareto.supernet.genes import largest_genes, random_genes, smallest_genes
 
 _EXTREMES = score(tiny_space(), np.stack([smallest_genes(tiny_space()), largest_genes(tiny_space())]))
 LEAST, MOST = (int(value) for value in _EXTREMES.macs)

@@ -15,12 +15,12 @@ from pictures import write_pictures
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from search.comparison.linear import PENALTIES, LinearResult, fit_linear, linear_of, read_linear, write_linear
-from supernet.common.errors import UserError
-from training.clients import ClientsConfig
-from training.config import ClientConfig, DataConfig, RunConfig, write_config
-from training.data.images import ImageSet
-from training.federation import simulated
+from fedpareto.search.comparison.linear import PENALTIES, LinearResult, fit_linear, linear_of, read_linear, write_linear
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.training.clients import ClientsConfig
+from fedpareto.training.config import ClientConfig, DataConfig, RunConfig, write_config
+from fedpareto.training.data.images import ImageSet
+from fedpareto.training.federation import simulated
 
 
 def _images(count: int, seed: int, noise: float = 60.0, classes: int = 3) -> ImageSet:
@@ -80,7 +80,7 @@ def test_it_is_fitted_to_the_images_that_the_clients_have(tmp_path: Path, monkey
         given.extend(images)
         return LinearResult(1, 2, 0.1, 0.5, 0.25, 1.0)
 
-    monkeypatch.setattr("search.comparison.linear.fit_linear", remembered)
+    monkeypatch.setattr("fedpareto.search.comparison.linear.fit_linear", remembered)
     config = _config(tmp_path)
     linear_of(config)
     federation = simulated(config, _space(config))
@@ -96,7 +96,7 @@ def test_it_is_fitted_to_the_images_that_the_clients_have(tmp_path: Path, monkey
 def _config(folder: Path) -> RunConfig:
     from federation import micro_space
 
-    from training.partition import PartitionConfig
+    from fedpareto.training.partition import PartitionConfig
 
     root = write_pictures(folder / "data", {"train": {"a": 23, "b": 24}, "test": {"a": 3, "b": 3}})
     return micro_config(
@@ -110,7 +110,7 @@ def _config(folder: Path) -> RunConfig:
 
 
 def _space(config: RunConfig) -> Any:
-    from supernet.space_file import load_space
+    from fedpareto.supernet.space_file import load_space
 
     return load_space(config.space)
 
@@ -133,7 +133,7 @@ def test_a_process_writes_its_result_and_what_it_cannot_do_is_one_line(tmp_path:
 
 
 def _fit(*arguments: object) -> "subprocess.CompletedProcess[str]":
-    program = "from search.comparison.linear import main; main()"
+    program = "from fedpareto.search.comparison.linear import main; main()"
     return subprocess.run(
         [sys.executable, "-c", program, *map(str, arguments)], capture_output=True, text=True, check=False
     )

@@ -4,9 +4,9 @@ from federation import micro_space
 from spaces import SMALL, SMALL_RESNET
 from strategies import preset
 
-from cache.local_search import neighbours, trades
-from supernet.genes import gene_layout, random_genes
-from supernet.space import SearchSpace
+from fedpareto.cache.local_search import neighbours, trades
+from fedpareto.supernet.genes import gene_layout, random_genes
+from fedpareto.supernet.space import SearchSpace
 
 SPACES = (SMALL, SMALL_RESNET, preset("mobilenet-tiny"))
 

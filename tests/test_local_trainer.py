@@ -16,12 +16,12 @@ from federation import MICRO, micro_recipe, micro_space, random_images
 from simulation import largest, micro_task, random_architectures, random_tensors, same_bytes, smallest, train_client
 from spaces import SMALL_RESNET
 
-from supernet.space import SearchSpace, StageSpec
-from supernet.weights import views
-from training.client import LocalTrainer, Recipe
-from training.data.images import ImageSet
-from training.execution import Precision, Profile
-from training.messages import Task, Update
+from fedpareto.supernet.space import SearchSpace, StageSpec
+from fedpareto.supernet.weights import views
+from fedpareto.training.client import LocalTrainer, Recipe
+from fedpareto.training.data.images import ImageSet
+from fedpareto.training.execution import Precision, Profile
+from fedpareto.training.messages import Task, Update
 
 
 class _Pair(NamedTuple):

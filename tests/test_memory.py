@@ -23,17 +23,17 @@ from simulation import (
     train_run,
 )
 
-from supernet.common.errors import UserError
-from supernet.common.formats.units import format_quantity
-from training.checkpoint import checkpoint_folder, load_checkpoint, newest_checkpoint
-from training.client import LocalTrainer
-from training.config import CheckpointConfig, EvaluationConfig, RunConfig, ServerConfig
-from training.engines.protocol import Engine
-from training.execution import Profile
-from training.memory import OutOfMemoryError, out_of_memory
-from training.messages import Failure, Task, Update
-from training.rounds import Run, train
-from training.step import RecordingError
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.formats.units import format_quantity
+from fedpareto.training.checkpoint import checkpoint_folder, load_checkpoint, newest_checkpoint
+from fedpareto.training.client import LocalTrainer
+from fedpareto.training.config import CheckpointConfig, EvaluationConfig, RunConfig, ServerConfig
+from fedpareto.training.engines.protocol import Engine
+from fedpareto.training.execution import Profile
+from fedpareto.training.memory import OutOfMemoryError, out_of_memory
+from fedpareto.training.messages import Failure, Task, Update
+from fedpareto.training.rounds import Run, train
+from fedpareto.training.step import RecordingError
 
 _CPU = torch.device("cpu")
 

@@ -10,9 +10,9 @@ from simulation import micro_task, random_tensors, smallest
 from strategies import runs
 from torch import Tensor
 
-from supernet.weights import Tensors, extract
-from training.messages import FailureKind, Update, check_update, tensor_bytes
-from training.work import Logits, PathSampling
+from fedpareto.supernet.weights import Tensors, extract
+from fedpareto.training.messages import FailureKind, Update, check_update, tensor_bytes
+from fedpareto.training.work import Logits, PathSampling
 
 _WEIGHT = "stages.0.0.depthwise.conv.weight"
 _BIAS = "head.classifier.linear.bias"

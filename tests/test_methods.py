@@ -20,23 +20,23 @@ from simulation import (
     unspoiled,
 )
 
-from supernet.common.errors import ArchitectureError, UserError
-from supernet.genes import intersection
-from supernet.slices import slices
-from supernet.weights import extract
-from training.capabilities import Capability, capabilities
-from training.checkpoint_state import RunState
-from training.clients import ClientsConfig
-from training.compute import macs_of, training_macs
-from training.config import RunConfig
-from training.curriculum import Counts
-from training.messages import tensor_bytes
-from training.methods.cotrain import CoTrain, _work
-from training.methods.protocol import Ground, Method
-from training.methods.settings import CoTrainConfig, FedAvgConfig
-from training.methods.table import make_method
-from training.schedules import learning_rate
-from training.work import CoTraining, Plain, Work
+from fedpareto.supernet.common.errors import ArchitectureError, UserError
+from fedpareto.supernet.genes import intersection
+from fedpareto.supernet.slices import slices
+from fedpareto.supernet.weights import extract
+from fedpareto.training.capabilities import Capability, capabilities
+from fedpareto.training.checkpoint_state import RunState
+from fedpareto.training.clients import ClientsConfig
+from fedpareto.training.compute import macs_of, training_macs
+from fedpareto.training.config import RunConfig
+from fedpareto.training.curriculum import Counts
+from fedpareto.training.messages import tensor_bytes
+from fedpareto.training.methods.cotrain import CoTrain, _work
+from fedpareto.training.methods.protocol import Ground, Method
+from fedpareto.training.methods.settings import CoTrainConfig, FedAvgConfig
+from fedpareto.training.methods.table import make_method
+from fedpareto.training.schedules import learning_rate
+from fedpareto.training.work import CoTraining, Plain, Work
 
 _START = RunState(0, Counts.zero(5), (0,) * len(micro_entries()))
 
@@ -129,7 +129,7 @@ def test_what_co_training_clients_do_is_worked_out_once_for_each_envelope(monkey
         worked += 1
         return _work(*arguments)
 
-    monkeypatch.setattr("training.methods.cotrain._work", counted)
+    monkeypatch.setattr("fedpareto.training.methods.cotrain._work", counted)
     many = [Capability(macs=entries[client % 2].macs) for client in range(3_000)]
     method = _cotrain(many)
     assert worked == 2
@@ -210,7 +210,7 @@ def test_compute_is_counted_and_ends_training_with_its_own_schedule(tmp_path: Pa
 
 
 def test_methods_that_private_rounds_do_not_describe_are_refused() -> None:
-    from training.accountant import PrivacyConfig
+    from fedpareto.training.accountant import PrivacyConfig
 
     with pytest.raises(UserError, match=r"method cotrain does not go with privacy\.clip; private are: fedpareto"):
         RunConfig(method="cotrain", privacy=PrivacyConfig(clip=1.0))

@@ -8,11 +8,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from simulation import Recorder
 
-from supernet.common.errors import UserError
-from training.evaluation import Probe
-from training.records import LostRound, RoundRecord
-from training.trackers.metrics_file import MetricsFile, last_share, mend, read_records
-from training.trackers.protocol import Trackers
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.training.evaluation import Probe
+from fedpareto.training.records import LostRound, RoundRecord
+from fedpareto.training.trackers.metrics_file import MetricsFile, last_share, mend, read_records
+from fedpareto.training.trackers.protocol import Trackers
 
 
 def _record(number: int) -> RoundRecord:

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.transforms import v2
 
-from training.data.augment import Augmentation
-from training.data.mix import mix
+from fedpareto.training.data.augment import Augmentation
+from fedpareto.training.data.mix import mix
 
 _FIXED = settings(deadline=None, derandomize=True, database=None)
 _COUNTS = st.integers(1, 9)

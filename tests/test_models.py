@@ -3,9 +3,9 @@
 from federation import MICRO
 from simulation import largest, random_tensors, same_bytes, smallest
 
-from supernet.slices import tensor_shapes
-from supernet.weights import Tensors, extract, views
-from training.models import Models
+from fedpareto.supernet.slices import tensor_shapes
+from fedpareto.supernet.weights import Tensors, extract, views
+from fedpareto.training.models import Models
 
 
 def _copy(tensors: Tensors) -> Tensors:

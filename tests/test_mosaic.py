@@ -7,7 +7,7 @@ import torch
 from mosaic import CIFAR10, is_mosaic, read_mosaic
 from mosaics import write_mosaic
 
-from training.data.images import DataError
+from fedpareto.training.data.images import DataError
 
 
 def test_every_tile_is_an_image_row_by_row_with_its_label(tmp_path: Path) -> None:

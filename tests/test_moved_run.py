@@ -12,17 +12,17 @@ from federation import MICRO, micro_cache, micro_config, micro_space, write_micr
 from latency import random_times, write_table
 from simulation import smallest
 
-import search.cli
-import search.latency.cli
-import search.ranking.cli
-from cache.file import write_cache
-from supernet.architecture import Architecture
-from supernet.slices import supernet_architecture
-from training.cli import main
-from training.config import config_to_mapping
-from training.inputs import INPUTS, named
-from training.methods.settings import DecNasConfig
-from training.run_folder import read_run_config
+import fedpareto.search.cli
+import fedpareto.search.latency.cli
+import fedpareto.search.ranking.cli
+from fedpareto.cache.file import write_cache
+from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.slices import supernet_architecture
+from fedpareto.training.cli import main
+from fedpareto.training.config import config_to_mapping
+from fedpareto.training.inputs import INPUTS, named
+from fedpareto.training.methods.settings import DecNasConfig
+from fedpareto.training.run_folder import read_run_config
 
 _LAST = "checkpoints/round-000002/supernet.safetensors"
 
@@ -43,11 +43,11 @@ class Place:
         return run_main(main, self._capsys, *arguments)
 
     def search(self, *arguments: object) -> Outcome:
-        return run_main(search.cli.main, self._capsys, *arguments)
+        return run_main(fedpareto.search.cli.main, self._capsys, *arguments)
 
     def validate(self, *arguments: object) -> Outcome:
         few = ("--subnets", 8, "--bands", 2, "--band-width", 0.9, "--images", 10)
-        return run_main(search.ranking.cli.main, self._capsys, *arguments, *few)
+        return run_main(fedpareto.search.ranking.cli.main, self._capsys, *arguments, *few)
 
 
 @pytest.fixture
@@ -224,5 +224,5 @@ def test_a_folder_of_images_needs_a_run_and_a_name(place: Place, arguments: tupl
 
 def test_a_profile_passes_on_where_the_images_are(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     arguments = ("--output", tmp_path / "table.json", "--space", "mobilenet-tiny", "--data.root", "x")
-    line = check_refused(run_main(search.latency.cli.main, capsys, *arguments), "profile-device")
+    line = check_refused(run_main(fedpareto.search.latency.cli.main, capsys, *arguments), "profile-device")
     assert "--data.root is x, but no run is given whose images could be there: give --run FOLDER" in line

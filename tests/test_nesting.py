@@ -11,16 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import architectures, narrow_resnet, preset, runs, tiny_space
 
-from supernet.architecture import Architecture, Stage
-from supernet.common.terminal.progress import SILENT
-from supernet.genes import decode, smallest_genes
-from supernet.nesting import nested_start
-from supernet.slices import supernet_architecture
-from supernet.space import Norm, SearchSpace
-from supernet.weights import Tensors, extract, forward, initial_tensors
-from training.methods.settings import FedParetoConfig
-from training.randomness import torch_stream
-from training.setup import new_run
+from fedpareto.supernet.architecture import Architecture, Stage
+from fedpareto.supernet.common.terminal.progress import SILENT
+from fedpareto.supernet.genes import decode, smallest_genes
+from fedpareto.supernet.nesting import nested_start
+from fedpareto.supernet.slices import supernet_architecture
+from fedpareto.supernet.space import Norm, SearchSpace
+from fedpareto.supernet.weights import Tensors, extract, forward, initial_tensors
+from fedpareto.training.methods.settings import FedParetoConfig
+from fedpareto.training.randomness import torch_stream
+from fedpareto.training.setup import new_run
 
 
 def _nested(space: SearchSpace) -> Tensors:

@@ -9,12 +9,12 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import mobilenet_v3_large
 
-from fitness.score import score
-from supernet.architecture import Architecture, Block, Stage
-from supernet.common.errors import ArchitectureError
-from supernet.genes import decode, encode, random_genes
-from supernet.network import Network, build_network
-from supernet.space import SearchSpace
+from fedpareto.fitness.score import score
+from fedpareto.supernet.architecture import Architecture, Block, Stage
+from fedpareto.supernet.common.errors import ArchitectureError
+from fedpareto.supernet.genes import decode, encode, random_genes
+from fedpareto.supernet.network import Network, build_network
+from fedpareto.supernet.space import SearchSpace
 
 #: MobileNetV3-Large of torchvision as an architecture: (width, [(kernel, expand), …]).
 _V3_LARGE = (

@@ -8,13 +8,13 @@ import pytest
 from exhaustive import all_genes
 from federation import MICRO
 
-from cache.entries import make_entries
-from search.comparison.networks import find_networks, space_of, with_networks
-from search.comparison.study import Study
+from fedpareto.cache.entries import make_entries
+from fedpareto.search.comparison.networks import find_networks, space_of, with_networks
+from fedpareto.search.comparison.study import Study
+from fedpareto.supernet.common.errors import BudgetError, UserError
+from fedpareto.supernet.common.terminal.progress import SILENT
+from fedpareto.supernet.fitness_settings import FitnessSettings
 from studies import BUDGETS, read_tiny
-from supernet.common.errors import BudgetError, UserError
-from supernet.common.terminal.progress import SILENT
-from supernet.fitness_settings import FitnessSettings
 
 
 def _found(study: Study) -> dict[str, Any]:

@@ -7,18 +7,18 @@ import numpy as np
 import pytest
 from strategies import tiny_space
 
-from cache.entries import Entry, make_entries
-from cache.frontier import Frontier, frontier_of
-from cache.limits import Limits
-from cache.nsga2 import Front, Nsga2Settings, search_front, solve_nsga2
-from cache.sampling import ladder
-from fitness.score import score
-from supernet.arrays import IntArray
-from supernet.common.errors import BudgetError, UserError
-from supernet.common.terminal.progress import Listener
-from supernet.fitness_settings import FitnessSettings
-from supernet.genes import canonical, encode, gene_layout, smallest_genes
-from supernet.space import SearchSpace, StageSpec, StemSpec
+from fedpareto.cache.entries import Entry, make_entries
+from fedpareto.cache.frontier import Frontier, frontier_of
+from fedpareto.cache.limits import Limits
+from fedpareto.cache.nsga2 import Front, Nsga2Settings, search_front, solve_nsga2
+from fedpareto.cache.sampling import ladder
+from fedpareto.fitness.score import score
+from fedpareto.supernet.arrays import IntArray
+from fedpareto.supernet.common.errors import BudgetError, UserError
+from fedpareto.supernet.common.terminal.progress import Listener
+from fedpareto.supernet.fitness_settings import FitnessSettings
+from fedpareto.supernet.genes import canonical, encode, gene_layout, smallest_genes
+from fedpareto.supernet.space import SearchSpace, StageSpec, StemSpec
 
 #: A space of 3,200 networks: small enough to list them all.
 SMALL = SearchSpace(

@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from search.extras import require_onnx
-from search.onnx_model import OPSET, open_session, to_onnx
-from supernet.common.errors import UserError
+from fedpareto.search.extras import require_onnx
+from fedpareto.search.onnx_model import OPSET, open_session, to_onnx
+from fedpareto.supernet.common.errors import UserError
 
 
 @pytest.mark.parametrize("missing", ["onnx", "onnxscript", "onnxruntime"])

@@ -2,12 +2,12 @@ import numpy as np
 from pymoo.core.population import Population
 from strategies import tiny_space
 
-from cache.limits import Limits
-from cache.objectives import Objectives
-from cache.operators import ExchangeMutation
-from cache.problem import ArchitectureProblem
-from supernet.arrays import IntArray
-from supernet.genes import gene_layout, random_genes
+from fedpareto.cache.limits import Limits
+from fedpareto.cache.objectives import Objectives
+from fedpareto.cache.operators import ExchangeMutation
+from fedpareto.cache.problem import ArchitectureProblem
+from fedpareto.supernet.arrays import IntArray
+from fedpareto.supernet.genes import gene_layout, random_genes
 
 _SPACE = tiny_space()
 _SIZES = gene_layout(_SPACE).sizes

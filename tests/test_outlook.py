@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from strategies import runs, tiny_space
 
-from cache.additive import AdditiveCost, Plan, count_cost, plan_of
-from cache.outlook import Outlook, look_ahead
-from supernet.arrays import FloatArray, IntArray
-from supernet.genes import gene_layout
-from supernet.space import SearchSpace
+from fedpareto.cache.additive import AdditiveCost, Plan, count_cost, plan_of
+from fedpareto.cache.outlook import Outlook, look_ahead
+from fedpareto.supernet.arrays import FloatArray, IntArray
+from fedpareto.supernet.genes import gene_layout
+from fedpareto.supernet.space import SearchSpace
 
 
 class Added(NamedTuple):

@@ -17,16 +17,16 @@ from playwright.sync_api import Browser
 from strategies import tiny_space
 from wild import ESCAPES, SYNTAX
 
-from cache.additive import AdditiveCost, count_cost
-from cache.kept import find_frontier
-from cache.limits import Limits
-from cache.plot import Fronts
-from search.page.layers import layer_lines
-from search.page.page import Page, render_page, write_page
-from search.report import search_report, standing
-from search.searcher import search, search_cheapest
-from supernet.common.errors import UserError
-from supernet.common.terminal.words import printable
+from fedpareto.cache.additive import AdditiveCost, count_cost
+from fedpareto.cache.kept import find_frontier
+from fedpareto.cache.limits import Limits
+from fedpareto.cache.plot import Fronts
+from fedpareto.search.page.layers import layer_lines
+from fedpareto.search.page.page import Page, render_page, write_page
+from fedpareto.search.report import search_report, standing
+from fedpareto.search.searcher import search, search_cheapest
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.terminal.words import printable
 
 _SPACE = tiny_space()
 _FRONTIER = find_frontier(_SPACE, _SPACE.fitness)

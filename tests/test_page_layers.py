@@ -6,16 +6,16 @@ from hypothesis import given
 from spaces import SMALL, SMALL_RESNET
 from strategies import PRESETS, preset, runs, spaces_with_architectures
 
-from cache.additive import AdditiveCost
-from fitness.blocks import space_parts
-from fitness.costs import macs, parameters
-from search.page.layers import LayerLine, layer_lines
-from supernet.architecture import Architecture
-from supernet.arrays import FloatArray
-from supernet.common.errors import ArchitectureError
-from supernet.genes import decode, encode, largest_genes, random_genes
-from supernet.layer_table import architecture_rows, layer_table
-from supernet.space import SearchSpace
+from fedpareto.cache.additive import AdditiveCost
+from fedpareto.fitness.blocks import space_parts
+from fedpareto.fitness.costs import macs, parameters
+from fedpareto.search.page.layers import LayerLine, layer_lines
+from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.arrays import FloatArray
+from fedpareto.supernet.common.errors import ArchitectureError
+from fedpareto.supernet.genes import decode, encode, largest_genes, random_genes
+from fedpareto.supernet.layer_table import architecture_rows, layer_table
+from fedpareto.supernet.space import SearchSpace
 
 _SPACES = [preset(name) for name in PRESETS]
 

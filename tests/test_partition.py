@@ -3,8 +3,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from supernet.common.errors import UserError
-from training.partition import PartitionConfig, PartitionError, Scheme, partition
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.training.partition import PartitionConfig, PartitionError, Scheme, partition
 
 _SCHEMES: tuple[Scheme, ...] = ("iid", "dirichlet", "pathological", "shard", "linear", "square", "exponential")
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from supernet.arrays import IntArray
-from training import partition_schemes as schemes
-from training.partition import PartitionConfig, Scheme, partition
-from training.partition_schemes import ImpossibleError
+from fedpareto.supernet.arrays import IntArray
+from fedpareto.training import partition_schemes as schemes
+from fedpareto.training.partition import PartitionConfig, Scheme, partition
+from fedpareto.training.partition_schemes import ImpossibleError
 
 #: A tenth of 3,000 images in each class, in no order.
 _LABELS = np.random.default_rng(5).permutation(np.repeat(np.arange(10), 300))

@@ -9,12 +9,12 @@ from spaces import SMALL_RESNET
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from supernet.slices import supernet_architecture, tensor_shapes
-from supernet.space import SearchSpace
-from supernet.weights import Tensors, forward, network_with
-from training.execution import Profile
-from training.path_network import PathNetwork
-from training.paths import Path
+from fedpareto.supernet.slices import supernet_architecture, tensor_shapes
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.supernet.weights import Tensors, forward, network_with
+from fedpareto.training.execution import Profile
+from fedpareto.training.path_network import PathNetwork
+from fedpareto.training.paths import Path
 
 _SPACES = [MICRO, micro_space(name="grouped", norm="group"), SMALL_RESNET]
 

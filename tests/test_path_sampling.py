@@ -14,18 +14,18 @@ from spaces import SMALL_RESNET
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from supernet.common.errors import UserError
-from supernet.slices import supernet_architecture, tensor_shapes
-from supernet.space import SearchSpace
-from supernet.weights import Tensors, network_with, views
-from training.client import LocalTrainer
-from training.compute import macs_of
-from training.execution import Profile
-from training.messages import Task, Update
-from training.path_network import PathNetwork
-from training.path_sampling import PathLogits, expected_macs
-from training.paths import Path, Paths, paths_through
-from training.work import Logits, PathSampling
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.slices import supernet_architecture, tensor_shapes
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.supernet.weights import Tensors, network_with, views
+from fedpareto.training.client import LocalTrainer
+from fedpareto.training.compute import macs_of
+from fedpareto.training.execution import Profile
+from fedpareto.training.messages import Task, Update
+from fedpareto.training.path_network import PathNetwork
+from fedpareto.training.path_sampling import PathLogits, expected_macs
+from fedpareto.training.paths import Path, Paths, paths_through
+from fedpareto.training.work import Logits, PathSampling
 
 
 def _paths(space: SearchSpace = MICRO) -> Paths:

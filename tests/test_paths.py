@@ -8,14 +8,14 @@ from federation import MICRO, micro_space
 from simulation import largest, smallest
 from spaces import SMALL_RESNET
 
-from supernet.architecture import Architecture, Block
-from supernet.common.errors import SpaceError
-from supernet.genes import decode, encode
-from supernet.slices import slices, supernet_architecture
-from supernet.space import SearchSpace
-from supernet.space_file import load_space
-from training.compute import macs_of
-from training.paths import Paths, paths_through
+from fedpareto.supernet.architecture import Architecture, Block
+from fedpareto.supernet.common.errors import SpaceError
+from fedpareto.supernet.genes import decode, encode
+from fedpareto.supernet.slices import slices, supernet_architecture
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.supernet.space_file import load_space
+from fedpareto.training.compute import macs_of
+from fedpareto.training.paths import Paths, paths_through
 
 _SPACES = [MICRO, SMALL_RESNET, load_space("mobilenet-tiny"), load_space("resnet-cifar")]
 

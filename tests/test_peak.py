@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 from spaces import SMALL, SMALL_RESNET, listed
 
-from cache.additive import memory_cost, size_cost
-from cache.infeasible import refusal
-from cache.limits import Limits
-from fitness.costs import peak_activation_bytes
-from fitness.score import score
-from search.searcher import search
-from supernet.architecture import architecture_from_text
-from supernet.common.errors import BudgetError
-from supernet.genes import encode
-from supernet.layer_table import layer_table
-from supernet.space import SearchSpace
+from fedpareto.cache.additive import memory_cost, size_cost
+from fedpareto.cache.infeasible import refusal
+from fedpareto.cache.limits import Limits
+from fedpareto.fitness.costs import peak_activation_bytes
+from fedpareto.fitness.score import score
+from fedpareto.search.searcher import search
+from fedpareto.supernet.architecture import architecture_from_text
+from fedpareto.supernet.common.errors import BudgetError
+from fedpareto.supernet.genes import encode
+from fedpareto.supernet.layer_table import layer_table
+from fedpareto.supernet.space import SearchSpace
 
 SPACES = pytest.mark.parametrize("space", [SMALL, SMALL_RESNET], ids=lambda space: space.name)
 

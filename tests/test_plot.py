@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from strategies import tiny_space
 
-from cache.entries import make_entries
-from cache.kept import find_frontier
-from cache.plot import SUFFIXES, Fronts, check_plot_path, fronts_svg, plot_fronts
-from supernet.common.errors import UserError
-from supernet.common.formats.units import format_quantity
-from supernet.genes import random_genes
+from fedpareto.cache.entries import make_entries
+from fedpareto.cache.kept import find_frontier
+from fedpareto.cache.plot import SUFFIXES, Fronts, check_plot_path, fronts_svg, plot_fronts
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.formats.units import format_quantity
+from fedpareto.supernet.genes import random_genes
 
 _STARTS = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}
 _SPACE = tiny_space()

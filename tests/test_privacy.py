@@ -32,19 +32,19 @@ from simulation import (
 from strategies import architectures, runs
 from torch import Tensor
 
-from supernet.architecture import Architecture
-from supernet.common.errors import UserError
-from supernet.weights import Tensors, extract, views
-from training.accountant import PrivacyConfig
-from training.aggregation import AVERAGING, Fold, ServerStep
-from training.answers import Answers, RoundPlan
-from training.checkpoint import load_checkpoint, newest_checkpoint
-from training.clients import ClientsConfig
-from training.config import CheckpointConfig, EvaluationConfig, RunConfig, ServerConfig
-from training.messages import Failure, Update
-from training.privacy import Noise, clip_scale, deltas, update_norm
-from training.rounds import train
-from training.run_folder import NOISE_KEY
+from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.weights import Tensors, extract, views
+from fedpareto.training.accountant import PrivacyConfig
+from fedpareto.training.aggregation import AVERAGING, Fold, ServerStep
+from fedpareto.training.answers import Answers, RoundPlan
+from fedpareto.training.checkpoint import load_checkpoint, newest_checkpoint
+from fedpareto.training.clients import ClientsConfig
+from fedpareto.training.config import CheckpointConfig, EvaluationConfig, RunConfig, ServerConfig
+from fedpareto.training.messages import Failure, Update
+from fedpareto.training.privacy import Noise, clip_scale, deltas, update_norm
+from fedpareto.training.rounds import train
+from fedpareto.training.run_folder import NOISE_KEY
 
 _KEY = 12345
 
@@ -415,7 +415,7 @@ def test_the_command_reports_the_guarantee_and_keeps_its_key_to_itself(
     state = json.loads((newest_checkpoint(run) / "state.json").read_text())["state"]
     assert len(state["exposure"]) == 6
     # Fine-tuning has no noise.
-    from search.cli import main
+    from fedpareto.search.cli import main
 
     with pytest.raises(SystemExit) as caught:
         main(
@@ -430,7 +430,7 @@ def test_the_command_reports_the_guarantee_and_keeps_its_key_to_itself(
 
 
 def test_without_its_key_a_private_run_does_not_go_on(tmp_path: Path) -> None:
-    from training.run_folder import read_noise_key
+    from fedpareto.training.run_folder import read_noise_key
 
     with pytest.raises(UserError, match=r"noise\.key is missing or damaged.*put it back"):
         read_noise_key(tmp_path)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from supernet.common.errors import UserError
-from supernet.common.storage.path_checks import (
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.storage.path_checks import (
     check_length,
     check_readable,
     children,

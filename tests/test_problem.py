@@ -1,12 +1,12 @@
 import numpy as np
 from strategies import tiny_space
 
-from cache.limits import Limits
-from cache.objectives import Objectives
-from cache.problem import ArchitectureProblem
-from fitness.score import score
-from supernet.fitness_settings import FitnessSettings
-from supernet.genes import gene_layout, random_genes
+from fedpareto.cache.limits import Limits
+from fedpareto.cache.objectives import Objectives
+from fedpareto.cache.problem import ArchitectureProblem
+from fedpareto.fitness.score import score
+from fedpareto.supernet.fitness_settings import FitnessSettings
+from fedpareto.supernet.genes import gene_layout, random_genes
 
 _SPACE = tiny_space()
 _GENES = random_genes(_SPACE, 60, np.random.default_rng(0))

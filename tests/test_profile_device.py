@@ -12,14 +12,14 @@ from federation import micro_space, write_space
 from latency import names_of
 from processes import PATIENCE, wait_until
 
-import supernet
-from cache.latency.cost import read_latency
-from cache.latency.table import read_table
-from search.cli import main as search_main
-from search.latency.cli import main
-from supernet.common.formats.json_text import unsealed
-from supernet.common.machine import machine
-from supernet.genes import encode
+import fedpareto.supernet
+from fedpareto.cache.latency.cost import read_latency
+from fedpareto.cache.latency.table import read_table
+from fedpareto.search.cli import main as search_main
+from fedpareto.search.latency.cli import main
+from fedpareto.supernet.common.formats.json_text import unsealed
+from fedpareto.supernet.common.machine import machine
+from fedpareto.supernet.genes import encode
 
 FEW = micro_space(name="micro", kernels=(3,))
 _QUICK = ("--runtime", "torch", "--interval", "0.5")
@@ -84,7 +84,7 @@ def _check_next_command(command: Command, outcome: Outcome) -> None:
     report = json.loads(found.out)
     assert report["certified"] is True
     assert report["latency"] <= report["limits"]["latency"]
-    from supernet.architecture import architecture_from_json
+    from fedpareto.supernet.architecture import architecture_from_json
 
     genes = encode(FEW, architecture_from_json(report["architecture"]))[None]
     assert report["latency"] == pytest.approx(read_latency(command.output, FEW).of(FEW, genes)[0])
@@ -118,7 +118,7 @@ def test_a_table_is_replaced_when_asked_for(command: Command) -> None:
 
 
 #: Runs the command from the tree that is tested, whether or not it is the one that is installed.
-_COMMAND = "import sys; from search.latency.cli import main; main(sys.argv[1:])"
+_COMMAND = "import sys; from fedpareto.search.latency.cli import main; main(sys.argv[1:])"
 
 
 def test_a_killed_measurement_goes_on_where_it_was(command: Command) -> None:
@@ -126,7 +126,7 @@ def test_a_killed_measurement_goes_on_where_it_was(command: Command) -> None:
     names, partial = names_of(micro_space()), command.folder / "table.json.partial"
     process = subprocess.Popen(
         [sys.executable, "-c", _COMMAND, "--space", space, "--output", command.output, *_QUICK[:2]],
-        env={**os.environ, "PYTHONPATH": str(Path(supernet.__file__).parents[1])},
+        env={**os.environ, "PYTHONPATH": str(Path(fedpareto.supernet.__file__).parents[1])},
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

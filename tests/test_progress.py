@@ -2,9 +2,9 @@ import io
 
 import pytest
 
-from supernet.common.terminal.console import TextConsole
-from supernet.common.terminal.display import Display
-from supernet.common.terminal.progress import SILENT, Listener, shown, shown_on
+from fedpareto.supernet.common.terminal.console import TextConsole
+from fedpareto.supernet.common.terminal.display import Display
+from fedpareto.supernet.common.terminal.progress import SILENT, Listener, shown, shown_on
 
 
 def _display() -> tuple[Display, io.StringIO]:

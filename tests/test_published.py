@@ -9,20 +9,20 @@ import torch
 from federation import MICRO, NORMALISATION, micro_config, random_images
 from simulation import Recorder, same_bytes
 
-from supernet.common.terminal.progress import SILENT
-from supernet.slices import supernet_architecture
-from supernet.space import SearchSpace, StageSpec, StemSpec
-from supernet.weights import Tensors, initial_tensors, network_with
-from training.checkpoint import load_checkpoint, newest_checkpoint
-from training.client import make_optimizer
-from training.clients import ClientsConfig
-from training.config import ClientConfig, DataConfig, RunConfig
-from training.data.batches import plain_batches
-from training.methods.settings import DeepFedNasConfig
-from training.partition import PartitionConfig
-from training.rounds import train
-from training.run_folder import read_run_config
-from training.setup import Prepared, assemble, new_run, resumed_run
+from fedpareto.supernet.common.terminal.progress import SILENT
+from fedpareto.supernet.slices import supernet_architecture
+from fedpareto.supernet.space import SearchSpace, StageSpec, StemSpec
+from fedpareto.supernet.weights import Tensors, initial_tensors, network_with
+from fedpareto.training.checkpoint import load_checkpoint, newest_checkpoint
+from fedpareto.training.client import make_optimizer
+from fedpareto.training.clients import ClientsConfig
+from fedpareto.training.config import ClientConfig, DataConfig, RunConfig
+from fedpareto.training.data.batches import plain_batches
+from fedpareto.training.methods.settings import DeepFedNasConfig
+from fedpareto.training.partition import PartitionConfig
+from fedpareto.training.rounds import train
+from fedpareto.training.run_folder import read_run_config
+from fedpareto.training.setup import Prepared, assemble, new_run, resumed_run
 
 #: DeepFedNAS's supernet in small: no normalisation, activations before the addition.
 _UNNORMED = SearchSpace(

@@ -1,6 +1,6 @@
 import torch
 
-from training.randomness import derive_seed, numpy_stream, torch_stream
+from fedpareto.training.randomness import derive_seed, numpy_stream, torch_stream
 
 
 def test_a_seed_depends_on_the_run_and_on_every_part_of_the_purpose() -> None:

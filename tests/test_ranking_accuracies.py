@@ -6,10 +6,10 @@ import pytest
 from rankings import planted, write_accuracies
 from strategies import tiny_space
 
-from search.ranking.accuracies import AccuraciesError, Journal, Reading, read_accuracies
-from search.ranking.sampling import Subnet
-from supernet.common.formats.json_text import sealed
-from supernet.genes import decode, random_genes
+from fedpareto.search.ranking.accuracies import AccuraciesError, Journal, Reading, read_accuracies
+from fedpareto.search.ranking.sampling import Subnet
+from fedpareto.supernet.common.formats.json_text import sealed
+from fedpareto.supernet.genes import decode, random_genes
 
 _HEADER = {"space": "mobilenet-tiny", "seed": 0, "bands": [(1.0, 2.0)]}
 

@@ -4,12 +4,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import preset, runs, spaces_with_genes, tiny_space
 
-from fitness.learned import learned_sum
-from search.ranking.cells import cells_chosen, cells_of, effects_of, terms_of_cells
-from supernet.arrays import IntArray
-from supernet.genes import canonical, decode, random_genes
-from supernet.learned import check_learned
-from supernet.space import SearchSpace
+from fedpareto.fitness.learned import learned_sum
+from fedpareto.search.ranking.cells import cells_chosen, cells_of, effects_of, terms_of_cells
+from fedpareto.supernet.arrays import IntArray
+from fedpareto.supernet.genes import canonical, decode, random_genes
+from fedpareto.supernet.learned import check_learned
+from fedpareto.supernet.space import SearchSpace
 
 
 @given(spaces_with_genes(), st.integers(0, 100))

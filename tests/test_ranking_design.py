@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 from strategies import tiny_space
 
-from cache.frontier import exact_frontier
-from fitness.score import score
-from search.ranking.cells import cells_chosen
-from search.ranking.design import PARTS, Region, fittest_subnets, informative, near_subnets, spread_subnets
-from search.ranking.sampling import Subnet, pools_of
-from supernet.architecture import Architecture
-from supernet.arrays import FloatArray
-from supernet.common.errors import UserError
-from supernet.genes import encode, encode_all, gene_layout
-from supernet.space import SearchSpace
+from fedpareto.cache.frontier import exact_frontier
+from fedpareto.fitness.score import score
+from fedpareto.search.ranking.cells import cells_chosen
+from fedpareto.search.ranking.design import PARTS, Region, fittest_subnets, informative, near_subnets, spread_subnets
+from fedpareto.search.ranking.sampling import Subnet, pools_of
+from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.arrays import FloatArray
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.genes import encode, encode_all, gene_layout
+from fedpareto.supernet.space import SearchSpace
 
 
 def _region(space: SearchSpace) -> Region:

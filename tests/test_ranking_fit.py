@@ -7,7 +7,7 @@ from rankings import PLANTED, planted
 from scipy.optimize import approx_fprime
 from strategies import preset, tiny_space
 
-from search.ranking.fit import (
+from fedpareto.search.ranking.fit import (
     STRENGTHS,
     LeftOut,
     Manner,
@@ -20,10 +20,10 @@ from search.ranking.fit import (
     kendall_within,
     strongest,
 )
-from supernet.arrays import FloatArray
-from supernet.common.errors import UserError
-from supernet.fitness_settings import FitnessSettings
-from supernet.space_file import load_space
+from fedpareto.supernet.arrays import FloatArray
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.fitness_settings import FitnessSettings
+from fedpareto.supernet.space_file import load_space
 
 _BOTH: tuple[Pairs, Pairs] = ("band", "all")
 

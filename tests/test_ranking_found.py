@@ -6,10 +6,10 @@ import pytest
 from learned import drawn_terms
 from strategies import tiny_space
 
-from cache.frontier import exact_frontier
-from search.ranking.found import find_networks, findings_to_json, gains, print_findings
-from supernet.architecture import Architecture, architecture_from_json
-from supernet.common.terminal.progress import SILENT
+from fedpareto.cache.frontier import exact_frontier
+from fedpareto.search.ranking.found import find_networks, findings_to_json, gains, print_findings
+from fedpareto.supernet.architecture import Architecture, architecture_from_json
+from fedpareto.supernet.common.terminal.progress import SILENT
 
 SPACE = tiny_space()
 FORMS = {"before": SPACE.fitness, "fitted": dataclasses.replace(SPACE.fitness, learned=drawn_terms(SPACE, scale=30.0))}

@@ -7,17 +7,17 @@ from learned import drawn_terms
 from rankings import planted
 from strategies import tiny_space
 
-from fitness.score import score
-from search.ranking.design import Region, spread_subnets
-from search.ranking.fit import kendall_within
-from search.ranking.learning import STRENGTHS, learn_terms, partition, scaled
-from search.ranking.sample import Sample
-from search.ranking.sampling import draw_subnets, macs_bands
-from supernet.common.errors import UserError
-from supernet.fitness_settings import FitnessSettings
-from supernet.genes import encode_all, random_genes
-from supernet.learned import LearnedTerms
-from supernet.space import SearchSpace
+from fedpareto.fitness.score import score
+from fedpareto.search.ranking.design import Region, spread_subnets
+from fedpareto.search.ranking.fit import kendall_within
+from fedpareto.search.ranking.learning import STRENGTHS, learn_terms, partition, scaled
+from fedpareto.search.ranking.sample import Sample
+from fedpareto.search.ranking.sampling import draw_subnets, macs_bands
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.fitness_settings import FitnessSettings
+from fedpareto.supernet.genes import encode_all, random_genes
+from fedpareto.supernet.learned import LearnedTerms
+from fedpareto.supernet.space import SearchSpace
 
 _MACS = (200_000, 3_000_000)
 

@@ -3,10 +3,10 @@ from typing import Any
 
 import pytest
 
-from search.ranking.fit import Manner
-from search.ranking.options import Options, check_options, macs_range
-from search.ranking.terms import FIELDS
-from supernet.common.errors import UserError
+from fedpareto.search.ranking.fit import Manner
+from fedpareto.search.ranking.options import Options, check_options, macs_range
+from fedpareto.search.ranking.terms import FIELDS
+from fedpareto.supernet.common.errors import UserError
 
 
 @pytest.mark.parametrize(

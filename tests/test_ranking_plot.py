@@ -5,8 +5,8 @@ from matplotlib.image import imread
 from rankings import PLANTED, planted
 from strategies import tiny_space
 
-from search.ranking.plot import plot_ranking
-from supernet.common.errors import UserError
+from fedpareto.search.ranking.plot import plot_ranking
+from fedpareto.supernet.common.errors import UserError
 
 
 def test_a_picture_has_a_panel_for_each_fitness_and_one_for_macs(tmp_path: Path) -> None:

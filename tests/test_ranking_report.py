@@ -7,11 +7,11 @@ from rankings import PLANTED, planted
 from scipy import stats
 from strategies import tiny_space
 
-from search.ranking.fit import LeftOut
-from search.ranking.learning import Learned
-from search.ranking.report import print_learned, print_ranking, print_weights, rank, ranking_to_json
-from search.ranking.sample import FIGURES
-from supernet.fitness_settings import FitnessSettings, settings_to_mapping
+from fedpareto.search.ranking.fit import LeftOut
+from fedpareto.search.ranking.learning import Learned
+from fedpareto.search.ranking.report import print_learned, print_ranking, print_weights, rank, ranking_to_json
+from fedpareto.search.ranking.sample import FIGURES
+from fedpareto.supernet.fitness_settings import FitnessSettings, settings_to_mapping
 
 
 def test_a_ranking_is_that_of_scipy_in_each_band() -> None:

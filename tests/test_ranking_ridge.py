@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import runs
 
-from search.ranking.ridge import fit_ridge
-from supernet.arrays import FloatArray
+from fedpareto.search.ranking.ridge import fit_ridge
+from fedpareto.supernet.arrays import FloatArray
 
 
 def _data(seed: int, rows: int = 30) -> tuple[FloatArray, FloatArray, FloatArray]:

@@ -6,18 +6,18 @@ import pytest
 from learned import drawn_terms
 from strategies import tiny_space
 
-from cache.exact import SpaceTooLargeError
-from cache.frontier import exact_frontier
-from fitness.score import score
-from search.ranking.accuracies import Reading
-from search.ranking.design import Region
-from search.ranking.learning import Learned, scaled
-from search.ranking.rounds import first_subnets, learn_in_rounds
-from search.ranking.sample import Sample
-from search.ranking.sampling import Subnet
-from supernet.architecture import Architecture
-from supernet.common.terminal.progress import SILENT, Listener
-from supernet.genes import encode_all
+from fedpareto.cache.exact import SpaceTooLargeError
+from fedpareto.cache.frontier import exact_frontier
+from fedpareto.fitness.score import score
+from fedpareto.search.ranking.accuracies import Reading
+from fedpareto.search.ranking.design import Region
+from fedpareto.search.ranking.learning import Learned, scaled
+from fedpareto.search.ranking.rounds import first_subnets, learn_in_rounds
+from fedpareto.search.ranking.sample import Sample
+from fedpareto.search.ranking.sampling import Subnet
+from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.common.terminal.progress import SILENT, Listener
+from fedpareto.supernet.genes import encode_all
 
 SPACE = tiny_space()
 REGION = Region(SPACE, SPACE.fitness, (200_000, 3_000_000))
@@ -89,7 +89,7 @@ def test_a_space_too_large_to_be_searched_is_learned_from_the_first_networks(mon
     def refuse(*arguments: object, **options: object) -> None:
         raise SpaceTooLargeError("too large")
 
-    monkeypatch.setattr("search.ranking.design.exact_frontier", refuse)
+    monkeypatch.setattr("fedpareto.search.ranking.design.exact_frontier", refuse)
     remarks: list[str] = []
     told: list[tuple[int, list[Architecture]]] = []
     sample, learned = _learn(told, Listener(remark=remarks.append))

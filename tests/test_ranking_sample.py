@@ -3,14 +3,14 @@ import pytest
 from rankings import planted
 from strategies import tiny_space
 
-from fitness.score import score
-from search.ranking.accuracies import Reading
-from search.ranking.sample import FIGURES, bands_of, sample_of
-from search.ranking.sampling import Band
-from supernet.common.errors import ArchitectureError, UserError
-from supernet.fitness_settings import FitnessSettings
-from supernet.genes import decode, largest_genes, random_genes
-from supernet.space_file import load_space
+from fedpareto.fitness.score import score
+from fedpareto.search.ranking.accuracies import Reading
+from fedpareto.search.ranking.sample import FIGURES, bands_of, sample_of
+from fedpareto.search.ranking.sampling import Band
+from fedpareto.supernet.common.errors import ArchitectureError, UserError
+from fedpareto.supernet.fitness_settings import FitnessSettings
+from fedpareto.supernet.genes import decode, largest_genes, random_genes
+from fedpareto.supernet.space_file import load_space
 
 
 def test_bands_hold_all_networks_and_are_no_wider_than_asked() -> None:

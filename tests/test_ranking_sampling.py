@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import preset, runs, tiny_space
 
-from fitness.score import score
-from search.ranking.sampling import Band, draw_subnets, evenly, macs_bands
-from supernet.common.errors import UserError
-from supernet.genes import encode_all
+from fedpareto.fitness.score import score
+from fedpareto.search.ranking.sampling import Band, draw_subnets, evenly, macs_bands
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.genes import encode_all
 
 
 def test_bands_are_the_middles_of_parts_of_equal_ratio() -> None:

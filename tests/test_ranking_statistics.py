@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from strategies import runs
 
-from search.ranking.statistics import ceiling, correlations, interval, kendall, lead, resampled, spearman
+from fedpareto.search.ranking.statistics import ceiling, correlations, interval, kendall, lead, resampled, spearman
 
 _PAIRS = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=2, max_size=30)
 

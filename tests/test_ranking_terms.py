@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from rankings import PLANTED
 from strategies import preset, runs, user_spaces
 
-from fitness.score import score
-from search.ranking.terms import derivatives, settings_with, terms_of, values, weights_of
-from supernet.fitness_settings import FitnessSettings
-from supernet.genes import random_genes
-from supernet.space import SearchSpace
+from fedpareto.fitness.score import score
+from fedpareto.search.ranking.terms import derivatives, settings_with, terms_of, values, weights_of
+from fedpareto.supernet.fitness_settings import FitnessSettings
+from fedpareto.supernet.genes import random_genes
+from fedpareto.supernet.space import SearchSpace
 
 _weight = st.floats(-3, 3)
 

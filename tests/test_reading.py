@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from pictures import noise, write_pictures
 from PIL import Image
 
-from supernet.common.terminal.progress import SILENT, Listener
-from supernet.common.terminal.words import counted
-from training.data import reading
-from training.data.images import DataError
-from training.data.preparation import Preparation, prepare_array, read_picture
-from training.data.reading import Arrays, Files, check_memory
+from fedpareto.supernet.common.terminal.progress import SILENT, Listener
+from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.training.data import reading
+from fedpareto.training.data.images import DataError
+from fedpareto.training.data.preparation import Preparation, prepare_array, read_picture
+from fedpareto.training.data.reading import Arrays, Files, check_memory
 
 
 def _listener() -> tuple[Listener, list[str], list[tuple[str, int, int]]]:

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import runs
 
-from search.recipes.ablation import BASE, Recipe, planned
-from training.unused_settings import settings_of
+from fedpareto.search.recipes.ablation import BASE, Recipe, planned
+from fedpareto.training.unused_settings import settings_of
 
 _THREE: dict[str, Any] = {name: {"client": {"clip": 1 + place}} for place, name in enumerate("abc")}
 

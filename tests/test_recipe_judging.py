@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import runs
 
-from search.comparison.summary import Spread
-from search.recipes.ablation import Recipe
-from search.recipes.judging import Verdict, survives, verdicts
+from fedpareto.search.comparison.summary import Spread
+from fedpareto.search.recipes.ablation import Recipe
+from fedpareto.search.recipes.judging import Verdict, survives, verdicts
 
 _GAIN = st.integers(-300, 300).map(lambda hundredths: hundredths / 10_000)
 _BASE, _SLOW = Recipe("base", ()), Recipe("slow", ("slow",))

@@ -8,12 +8,12 @@ import pytest
 from ablations import read_levers
 from commands import parsed
 
-from search.comparison.summary import Spread
-from search.recipes.ablation import BASE, Ablation, Recipe, StageName, planned
-from search.recipes.judging import Verdict
-from search.recipes.outcome import best_recipe, training_command
-from search.recipes.stages import Standing
-from training.config import write_config
+from fedpareto.search.comparison.summary import Spread
+from fedpareto.search.recipes.ablation import BASE, Ablation, Recipe, StageName, planned
+from fedpareto.search.recipes.judging import Verdict
+from fedpareto.search.recipes.outcome import best_recipe, training_command
+from fedpareto.search.recipes.stages import Standing
+from fedpareto.training.config import write_config
 
 
 def _standings(ablation: Ablation, gains: dict[str, float], stage: StageName = "full") -> list[Standing]:

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import runs
 
-from search.recipes.ablation import BASE, Recipe
-from search.recipes.checks import FIXED, is_fixed
-from search.recipes.reading import read_ablation
-from supernet.common.errors import UserError
-from training.config import RunConfig
-from training.unused_settings import settings_of
+from fedpareto.search.recipes.ablation import BASE, Recipe
+from fedpareto.search.recipes.checks import FIXED, is_fixed
+from fedpareto.search.recipes.reading import read_ablation
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.training.config import RunConfig
+from fedpareto.training.unused_settings import settings_of
 
 _LR = {"client": {"lr": 0.01}}
 

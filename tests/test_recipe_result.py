@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from ablations import BUDGETS, read_levers, result
 
-from search.recipes.ablation import Ablation, Planned, planned
-from search.recipes.result import Reached, Result, given_settings, read_result, result_of, write_result
-from supernet.common.errors import UserError
-from training.config import DataConfig, RunConfig, TrackingConfig
+from fedpareto.search.recipes.ablation import Ablation, Planned, planned
+from fedpareto.search.recipes.result import Reached, Result, given_settings, read_result, result_of, write_result
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.training.config import DataConfig, RunConfig, TrackingConfig
 
 
 def _planned(folder: Path) -> tuple[Ablation, Planned]:

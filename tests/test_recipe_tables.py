@@ -4,9 +4,9 @@ import csv
 
 from ablations import ablation, result
 
-from search.recipes.ablation import Recipe
-from search.recipes.judging import Verdict, verdicts
-from search.recipes.tables import tables, to_csv
+from fedpareto.search.recipes.ablation import Recipe
+from fedpareto.search.recipes.judging import Verdict, verdicts
+from fedpareto.search.recipes.tables import tables, to_csv
 
 _RECIPES = [Recipe("base", ()), Recipe("slow", ("slow",)), Recipe("together", ("slow", "smooth"))]
 

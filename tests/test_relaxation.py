@@ -10,15 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import runs, tiny_space
 
-from cache.additive import AdditiveCost, count_cost, plan_of
-from cache.outlook import look_ahead
-from cache.prices import Front, at_prices, slopes_of, sweeping, tightest
-from cache.relaxation import Linear, linear_of, relax
-from fitness.score import score
-from supernet.arrays import FloatArray
-from supernet.fitness_settings import FitnessSettings
-from supernet.genes import random_genes
-from supernet.space import SearchSpace
+from fedpareto.cache.additive import AdditiveCost, count_cost, plan_of
+from fedpareto.cache.outlook import look_ahead
+from fedpareto.cache.prices import Front, at_prices, slopes_of, sweeping, tightest
+from fedpareto.cache.relaxation import Linear, linear_of, relax
+from fedpareto.fitness.score import score
+from fedpareto.supernet.arrays import FloatArray
+from fedpareto.supernet.fitness_settings import FitnessSettings
+from fedpareto.supernet.genes import random_genes
+from fedpareto.supernet.space import SearchSpace
 
 _LOG_PRICES = st.none() | st.floats(-12, 6)
 

@@ -3,9 +3,9 @@ import json
 import numpy as np
 from strategies import tiny_space
 
-from fitness.report import all_terms, costs_and_fitness
-from fitness.score import score
-from supernet.genes import random_genes
+from fedpareto.fitness.report import all_terms, costs_and_fitness
+from fedpareto.fitness.score import score
+from fedpareto.supernet.genes import random_genes
 
 
 def test_reports_hold_the_scores_of_one_architecture_as_plain_json() -> None:

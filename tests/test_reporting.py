@@ -9,9 +9,9 @@ from federation import MICRO
 from matplotlib.image import imread
 from simulation import largest, smallest
 
-from search.comparison.outcome import Measured, write_outcome
-from search.comparison.reporting import PAGE, PLOT, PRICE, TABLE, outcome_path, report
-from search.comparison.study import Study, Trial
+from fedpareto.search.comparison.outcome import Measured, write_outcome
+from fedpareto.search.comparison.reporting import PAGE, PLOT, PRICE, TABLE, outcome_path, report
+from fedpareto.search.comparison.study import Study, Trial
 from studies import BUDGETS, measured, outcome_of, read_tiny
 
 

@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the library's own convention
 from torch.utils.flop_counter import FlopCounterMode
 
-from fitness.score import Scores, score
-from supernet.architecture import Architecture, Block, Stage
-from supernet.genes import encode, largest_genes
-from supernet.network import build_network
-from supernet.space import Norm, SearchSpace, StageSpec, StemSpec
+from fedpareto.fitness.score import Scores, score
+from fedpareto.supernet.architecture import Architecture, Block, Stage
+from fedpareto.supernet.genes import encode, largest_genes
+from fedpareto.supernet.network import build_network
+from fedpareto.supernet.space import Norm, SearchSpace, StageSpec, StemSpec
 
 #: A space with strides and activations of both kinds, one of its architectures, and that one's widths.
 _SPACE = SearchSpace(

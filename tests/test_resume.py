@@ -9,15 +9,15 @@ import torch
 from federation import micro_config
 from simulation import Recorder
 
-from supernet.common.errors import UserError
-from supernet.common.terminal.progress import SILENT, Listener
-from training.checkpoint import load_checkpoint, newest_checkpoint
-from training.config import RunConfig
-from training.execution import Profile, possible_precisions
-from training.federation import SimulatedFederation
-from training.rounds import train
-from training.run_folder import read_run_config, read_space
-from training.setup import Prepared, assemble, new_run, resumed_run
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.terminal.progress import SILENT, Listener
+from fedpareto.training.checkpoint import load_checkpoint, newest_checkpoint
+from fedpareto.training.config import RunConfig
+from fedpareto.training.execution import Profile, possible_precisions
+from fedpareto.training.federation import SimulatedFederation
+from fedpareto.training.rounds import train
+from fedpareto.training.run_folder import read_run_config, read_space
+from fedpareto.training.setup import Prepared, assemble, new_run, resumed_run
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ from federation import finished_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from supernet.common.errors import UserError
-from training.cli import _parser, _resumed, main
-from training.run_folder import RunError, check_run
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.training.cli import _parser, _resumed, main
+from fedpareto.training.run_folder import RunError, check_run
 
 
 @pytest.fixture(scope="module")

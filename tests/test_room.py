@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import runs
 
-from supernet.common.errors import UserError
-from supernet.common.storage.disk_room import NoRoomError, kept_bytes, make_room, mark_used
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.storage.disk_room import NoRoomError, kept_bytes, make_room, mark_used
 
 
 class _Usage(NamedTuple):

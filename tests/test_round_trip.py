@@ -11,16 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import runs
 
-from fitness.settings import load_settings
-from supernet.common.errors import UserError
-from supernet.common.formats.typed_values import typed_fields
-from supernet.common.formats.typed_yaml import from_mapping, read_yaml_mapping
-from supernet.fitness_settings import FitnessSettings
-from supernet.space import SearchSpace
-from supernet.space_file import load_space, space_to_mapping
-from training.cli import _parser
-from training.config import RunConfig, config_to_mapping, write_config
-from training.run_folder import CONFIG
+from fedpareto.fitness.settings import load_settings
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.formats.typed_values import typed_fields
+from fedpareto.supernet.common.formats.typed_yaml import from_mapping, read_yaml_mapping
+from fedpareto.supernet.fitness_settings import FitnessSettings
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.supernet.space_file import load_space, space_to_mapping
+from fedpareto.training.cli import _parser
+from fedpareto.training.config import RunConfig, config_to_mapping, write_config
+from fedpareto.training.run_folder import CONFIG
 
 #: Text that YAML has other ideas about, and text that is only odd.
 _ODD = [

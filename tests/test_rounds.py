@@ -25,20 +25,20 @@ from simulation import (
     unspoiled,
 )
 
-from supernet.slices import tensor_shapes
-from supernet.weights import Tensors
-from training.capabilities import Capability
-from training.checkpoint import load_checkpoint, newest_checkpoint
-from training.clients import ClientsConfig
-from training.config import CheckpointConfig, ServerConfig
-from training.engines.protocol import Engine
-from training.evaluation import Evaluation, Probe
-from training.messages import Failure, Task, Update
-from training.methods.protocol import Ground
-from training.methods.table import METHODS, make_method
-from training.records import RoundRecord
-from training.rounds import train
-from training.schedules import largest_weight, learning_rate
+from fedpareto.supernet.slices import tensor_shapes
+from fedpareto.supernet.weights import Tensors
+from fedpareto.training.capabilities import Capability
+from fedpareto.training.checkpoint import load_checkpoint, newest_checkpoint
+from fedpareto.training.clients import ClientsConfig
+from fedpareto.training.config import CheckpointConfig, ServerConfig
+from fedpareto.training.engines.protocol import Engine
+from fedpareto.training.evaluation import Evaluation, Probe
+from fedpareto.training.messages import Failure, Task, Update
+from fedpareto.training.methods.protocol import Ground
+from fedpareto.training.methods.table import METHODS, make_method
+from fedpareto.training.records import RoundRecord
+from fedpareto.training.rounds import train
+from fedpareto.training.schedules import largest_weight, learning_rate
 
 _BIAS = "head.classifier.linear.bias"
 

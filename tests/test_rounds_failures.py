@@ -23,12 +23,12 @@ from simulation import (
     unspoiled,
 )
 
-from supernet.common.errors import UserError
-from training.checkpoint import load_checkpoint, newest_checkpoint
-from training.clients import ClientsConfig
-from training.config import CheckpointConfig, RunConfig
-from training.messages import Failure, Update, tensor_bytes
-from training.rounds import train
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.training.checkpoint import load_checkpoint, newest_checkpoint
+from fedpareto.training.clients import ClientsConfig
+from fedpareto.training.config import CheckpointConfig, RunConfig
+from fedpareto.training.messages import Failure, Update, tensor_bytes
+from fedpareto.training.rounds import train
 
 _BIAS = "head.classifier.linear.bias"
 

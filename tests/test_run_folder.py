@@ -11,12 +11,12 @@ import pytest
 import yaml
 from federation import MICRO, NORMALISATION, micro_cache
 
-from supernet.common.errors import UserError
-from supernet.common.storage.digests import DIGESTS, DamagedError
-from supernet.common.storage.files import record
-from training.accountant import PrivacyConfig
-from training.config import DataConfig, RunConfig, write_config
-from training.run_folder import (
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.storage.digests import DIGESTS, DamagedError
+from fedpareto.supernet.common.storage.files import record
+from fedpareto.training.accountant import PrivacyConfig
+from fedpareto.training.config import DataConfig, RunConfig, write_config
+from fedpareto.training.run_folder import (
     CACHE,
     CONFIG,
     NOISE_KEY,
@@ -271,7 +271,7 @@ def test_files_are_plain_yaml_and_json(tmp_path: Path) -> None:
 _HOLD = """
 import sys
 from pathlib import Path
-from training.run_folder import locked
+from fedpareto.training.run_folder import locked
 
 with locked(Path(sys.argv[1])):
     print("held", flush=True)

@@ -13,24 +13,24 @@ from pictures import noise, write_pictures
 from PIL import Image
 from simulation import Recorder, same_bytes
 
-from supernet.common.errors import UserError
-from supernet.common.terminal.progress import SILENT, Listener
-from supernet.weights import Tensors
-from training.checkpoint import load_checkpoint, newest_checkpoint
-from training.clients import ClientsConfig
-from training.config import ClientConfig, DataConfig, EvaluationConfig, RunConfig
-from training.data.images import DataError
-from training.data.listing import Listing
-from training.data.preparation import Preparation
-from training.data.reading import Files
-from training.data.split import drawn
-from training.execution import Profile
-from training.federation import SimulatedFederation, StoredFederation, simulated
-from training.partition import PartitionConfig, Scheme
-from training.rounds import train
-from training.run_folder import read_run_config, read_split
-from training.run_images import measured_positions, preparation_of, shares, used_images, with_validation
-from training.setup import Prepared, assemble, new_run, resumed_run
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.terminal.progress import SILENT, Listener
+from fedpareto.supernet.weights import Tensors
+from fedpareto.training.checkpoint import load_checkpoint, newest_checkpoint
+from fedpareto.training.clients import ClientsConfig
+from fedpareto.training.config import ClientConfig, DataConfig, EvaluationConfig, RunConfig
+from fedpareto.training.data.images import DataError
+from fedpareto.training.data.listing import Listing
+from fedpareto.training.data.preparation import Preparation
+from fedpareto.training.data.reading import Files
+from fedpareto.training.data.split import drawn
+from fedpareto.training.execution import Profile
+from fedpareto.training.federation import SimulatedFederation, StoredFederation, simulated
+from fedpareto.training.partition import PartitionConfig, Scheme
+from fedpareto.training.rounds import train
+from fedpareto.training.run_folder import read_run_config, read_split
+from fedpareto.training.run_images import measured_positions, preparation_of, shares, used_images, with_validation
+from fedpareto.training.setup import Prepared, assemble, new_run, resumed_run
 
 
 def _listing(counts: list[int], held_out: int = 0) -> Listing:

@@ -3,12 +3,12 @@ import pytest
 from federation import MICRO
 from simulation import largest, smallest
 
-from cache.limits import Limits
-from cache.sampling import draw_within, ladder
-from fitness.score import score
-from supernet.common.errors import BudgetError
-from supernet.genes import decode, encode, gene_layout
-from supernet.space_file import load_space
+from fedpareto.cache.limits import Limits
+from fedpareto.cache.sampling import draw_within, ladder
+from fedpareto.fitness.score import score
+from fedpareto.supernet.common.errors import BudgetError
+from fedpareto.supernet.genes import decode, encode, gene_layout
+from fedpareto.supernet.space_file import load_space
 
 
 @pytest.mark.parametrize("name", ["mobilenet-tiny", "mobilenet-cifar"])

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.schedules import LearningRateSchedule, largest_weight, learning_rate
+from fedpareto.training.schedules import LearningRateSchedule, largest_weight, learning_rate
 
 
 @pytest.mark.parametrize(

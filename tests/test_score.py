@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from reference import fitness as slow_fitness
 from strategies import PRESETS, gene_vectors, preset, runs, spaces_with_genes, tiny_space, user_spaces
 
-from fitness.score import score
-from supernet.architecture import Architecture, Block, Stage
-from supernet.arrays import IntArray
-from supernet.common.errors import ArchitectureError, SpaceError
-from supernet.fitness_settings import FitnessSettings
-from supernet.genes import decode, encode, gene_layout, largest_genes, random_genes, smallest_genes
-from supernet.space import SearchSpace
+from fedpareto.fitness.score import score
+from fedpareto.supernet.architecture import Architecture, Block, Stage
+from fedpareto.supernet.arrays import IntArray
+from fedpareto.supernet.common.errors import ArchitectureError, SpaceError
+from fedpareto.supernet.fitness_settings import FitnessSettings
+from fedpareto.supernet.genes import decode, encode, gene_layout, largest_genes, random_genes, smallest_genes
+from fedpareto.supernet.space import SearchSpace
 
 _PRESET_GENES = st.sampled_from(PRESETS).flatmap(
     lambda name: st.tuples(st.just(preset(name)), gene_vectors(preset(name)))

@@ -6,13 +6,13 @@ import pytest
 from commands import Outcome, check_refused, run_main, standard_input
 from strategies import tiny_space
 
-from cache.entries import make_entries
-from cache.file import Cache, write_cache
-from fitness.cli import main
-from fitness.score import score
-from supernet.architecture import Architecture
-from supernet.genes import decode, encode, random_genes, smallest_genes
-from supernet.space_file import preset_names
+from fedpareto.cache.entries import make_entries
+from fedpareto.cache.file import Cache, write_cache
+from fedpareto.fitness.cli import main
+from fedpareto.fitness.score import score
+from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.genes import decode, encode, random_genes, smallest_genes
+from fedpareto.supernet.space_file import preset_names
 
 SPACE = tiny_space()
 SMALLEST = decode(SPACE, smallest_genes(SPACE))

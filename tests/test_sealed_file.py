@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from supernet.common.errors import UserError
-from supernet.common.storage.sealed_file import read_sealed, write_sealed
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.storage.sealed_file import read_sealed, write_sealed
 
 
 def test_what_is_written_is_read_without_its_seal(tmp_path: Path) -> None:

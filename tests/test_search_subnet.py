@@ -16,22 +16,22 @@ from latency import random_times, write_table
 from processes import PATIENCE
 from spaces import SMALL, SMALL_RESNET, VAST, listed
 
-import supernet
-from cache.kept import find_frontier
-from cache.latency.cost import read_latency
-from cache.limits import Limits
-from fitness.score import score
-from search.cli import main
-from search.subnet import load_subnet, read_subnet_info
-from supernet.architecture import architecture_from_json
-from supernet.common.formats.units import format_quantity
-from supernet.genes import encode
-from supernet.space import SearchSpace
-from supernet.space_file import load_space, space_to_mapping
-from training.data.batches import plain_batches
-from training.data.preparation import Preparation
-from training.data.sources import load_images
-from training.run_folder import read_space
+import fedpareto.supernet
+from fedpareto.cache.kept import find_frontier
+from fedpareto.cache.latency.cost import read_latency
+from fedpareto.cache.limits import Limits
+from fedpareto.fitness.score import score
+from fedpareto.search.cli import main
+from fedpareto.search.subnet import load_subnet, read_subnet_info
+from fedpareto.supernet.architecture import architecture_from_json
+from fedpareto.supernet.common.formats.units import format_quantity
+from fedpareto.supernet.genes import encode
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.supernet.space_file import load_space, space_to_mapping
+from fedpareto.training.data.batches import plain_batches
+from fedpareto.training.data.preparation import Preparation
+from fedpareto.training.data.sources import load_images
+from fedpareto.training.run_folder import read_space
 
 _PROGRESS = re.compile(r"(solving, [\d,]+ labels|front of \d+) ")
 
@@ -268,9 +268,9 @@ def test_a_plot_that_cannot_be_drawn_is_refused_before_the_search(
 #: Runs a search and prints, after its report, which of some slow libraries it imported.
 _SEARCH = """
 import sys
-import search.cli
+import fedpareto.search.cli
 try:
-    search.cli.main(sys.argv[1:])
+    fedpareto.search.cli.main(sys.argv[1:])
 except SystemExit as end:
     slow = ("torch", "pymoo", "scipy", "matplotlib", "pandas")
     print([name for name in slow if name in sys.modules])
@@ -283,7 +283,7 @@ def _search_elsewhere(folder: Path, *arguments: object) -> tuple[dict[str, Any],
     done = subprocess.run(
         [sys.executable, "-c", _SEARCH, *map(str, arguments), "--json"],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(Path(supernet.__file__).parents[1])},
+        env={**os.environ, "PYTHONPATH": str(Path(fedpareto.supernet.__file__).parents[1])},
         text=True,
         capture_output=True,
         timeout=PATIENCE,

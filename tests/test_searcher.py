@@ -9,18 +9,18 @@ from latency import random_times, write_table
 from spaces import SHARED_RATIOS, SMALL, SMALL_RESNET, VAST, listed
 from strategies import preset
 
-from cache.entries import Entry, make_entries
-from cache.exact import SpaceTooLargeError
-from cache.kept import find_frontier
-from cache.latency.cost import read_latency
-from cache.limits import Limits
-from search.searcher import Answer, search, search_cheapest
-from supernet.architecture import architecture_from_text
-from supernet.common.errors import BudgetError
-from supernet.common.terminal.progress import Listener
-from supernet.fitness_settings import FitnessSettings
-from supernet.genes import encode
-from supernet.space import SearchSpace
+from fedpareto.cache.entries import Entry, make_entries
+from fedpareto.cache.exact import SpaceTooLargeError
+from fedpareto.cache.kept import find_frontier
+from fedpareto.cache.latency.cost import read_latency
+from fedpareto.cache.limits import Limits
+from fedpareto.search.searcher import Answer, search, search_cheapest
+from fedpareto.supernet.architecture import architecture_from_text
+from fedpareto.supernet.common.errors import BudgetError
+from fedpareto.supernet.common.terminal.progress import Listener
+from fedpareto.supernet.fitness_settings import FitnessSettings
+from fedpareto.supernet.genes import encode
+from fedpareto.supernet.space import SearchSpace
 
 SPACES = (SMALL, SMALL_RESNET, SHARED_RATIOS)
 _IDS = tuple(space.name for space in SPACES)

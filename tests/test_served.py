@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from simulation import random_architectures
 from strategies import runs
 
-from cache.entries import make_entry
-from search.comparison.outcome import Measured
-from search.comparison.served import served, served_clients
-from search.comparison.study import Study
-from search.comparison.summary import Served
+from fedpareto.cache.entries import make_entry
+from fedpareto.search.comparison.outcome import Measured
+from fedpareto.search.comparison.served import served, served_clients
+from fedpareto.search.comparison.study import Study
+from fedpareto.search.comparison.summary import Served
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.training.capabilities import Capability, capabilities, training_memory
 from studies import BUDGETS, measured, outcome_of, read_tiny
-from supernet.common.errors import UserError
-from training.capabilities import Capability, capabilities, training_memory
 
 _NETWORKS = random_architectures(12, seed=3)
 _LINEAR = Measured(7, 7, 8, 0.5, 0.25, 0.0, None)
@@ -111,7 +111,7 @@ def test_a_method_of_one_network_is_judged_by_it_and_a_row_that_lacks_a_budget_i
 
 
 def test_an_outcome_of_before_is_enough(tmp_path: Path) -> None:
-    from search.comparison.outcome import read_outcome, write_outcome
+    from fedpareto.search.comparison.outcome import read_outcome, write_outcome
 
     outcome = outcome_of("cotrain", 0, [measured(BUDGETS[0], 0.25, _NETWORKS[0])])
     write_outcome(tmp_path / "cotrain.json", outcome)

@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 from strategies import tiny_space
 
-from fitness.settings import load_settings
-from supernet.common.errors import UserError
-from supernet.fitness_settings import FitnessSettings
+from fedpareto.fitness.settings import load_settings
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.fitness_settings import FitnessSettings
 
 
 def test_without_a_file_the_spaces_own_weights_apply() -> None:

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from strategies import PRESETS, preset, runs, spaces_with_architectures, tiny_space
 
-from supernet.architecture import Architecture, Block, Stage
-from supernet.genes import decode, random_genes
-from supernet.network import build_network
-from supernet.slices import slices, supernet_architecture, tensor_shapes
-from supernet.space import SearchSpace, StageSpec, StemSpec
+from fedpareto.supernet.architecture import Architecture, Block, Stage
+from fedpareto.supernet.genes import decode, random_genes
+from fedpareto.supernet.network import build_network
+from fedpareto.supernet.slices import slices, supernet_architecture, tensor_shapes
+from fedpareto.supernet.space import SearchSpace, StageSpec, StemSpec
 
 
 def _check_slices(space: SearchSpace, architecture: Architecture) -> None:

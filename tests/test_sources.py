@@ -14,10 +14,10 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torchvision import datasets
 
-from training.data.augment import Augmentation
-from training.data.images import DataError, ImageSet
-from training.data.preparation import Preparation
-from training.data.sources import Split, list_images, load_images, source
+from fedpareto.training.data.augment import Augmentation
+from fedpareto.training.data.images import DataError, ImageSet
+from fedpareto.training.data.preparation import Preparation
+from fedpareto.training.data.sources import Split, list_images, load_images, source
 
 
 def _values(data: ImageSet) -> Counter[tuple[bytes, int]]:

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from reference import round8 as reference_round8
 from strategies import PRESETS, preset, runs, tiny_space, user_spaces
 
-from supernet.common.errors import SpaceError
-from supernet.fitness_settings import FitnessSettings
-from supernet.space import SearchSpace, round8
-from supernet.space_file import load_space, preset_names, space_from_mapping, space_to_mapping
+from fedpareto.supernet.common.errors import SpaceError
+from fedpareto.supernet.fitness_settings import FitnessSettings
+from fedpareto.supernet.space import SearchSpace, round8
+from fedpareto.supernet.space_file import load_space, preset_names, space_from_mapping, space_to_mapping
 
 GOOD: dict[str, Any] = {
     "name": "mine",

@@ -3,8 +3,8 @@ from collections import Counter
 import pytest
 import torch
 
-from training.data.images import DataError, ImageSet
-from training.data.split import validation_split
+from fedpareto.training.data.images import DataError, ImageSet
+from fedpareto.training.data.split import validation_split
 
 
 def _labelled(*counts: int) -> ImageSet:

@@ -13,16 +13,16 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from supernet.space import SearchSpace
-from training.client import LocalTrainer, Recipe, make_optimizer
-from training.config import ClientConfig
-from training.data.augment import Augmentation
-from training.data.images import ImageSet
-from training.execution import Precision, Profile
-from training.loss import ClientLoss
-from training.memory import OutOfMemoryError
-from training.messages import Task
-from training.step import EagerStep, RecordingError, ReplayedStep
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.training.client import LocalTrainer, Recipe, make_optimizer
+from fedpareto.training.config import ClientConfig
+from fedpareto.training.data.augment import Augmentation
+from fedpareto.training.data.images import ImageSet
+from fedpareto.training.execution import Precision, Profile
+from fedpareto.training.loss import ClientLoss
+from fedpareto.training.memory import OutOfMemoryError
+from fedpareto.training.messages import Task
+from fedpareto.training.step import EagerStep, RecordingError, ReplayedStep
 
 _CPU = torch.device("cpu")
 _NAN = float("nan")

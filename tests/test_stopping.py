@@ -12,15 +12,15 @@ from federation import MICRO
 from simulation import fresh_start, recorder, same_bytes, short_config, simulated_run
 from torch import Tensor
 
-from cache.entries import Entry
-from training.checkpoint import load_checkpoint, newest_checkpoint
-from training.config import CheckpointConfig, EvaluationConfig
-from training.engines.protocol import Engine
-from training.evaluation import Evaluation, ProbeEvaluator
-from training.interrupt import StopRequest
-from training.messages import Failure, Task, Update
-from training.records import RoundRecord, record_from_json
-from training.rounds import Run, train
+from fedpareto.cache.entries import Entry
+from fedpareto.training.checkpoint import load_checkpoint, newest_checkpoint
+from fedpareto.training.config import CheckpointConfig, EvaluationConfig
+from fedpareto.training.engines.protocol import Engine
+from fedpareto.training.evaluation import Evaluation, ProbeEvaluator
+from fedpareto.training.interrupt import StopRequest
+from fedpareto.training.messages import Failure, Task, Update
+from fedpareto.training.records import RoundRecord, record_from_json
+from fedpareto.training.rounds import Run, train
 
 INT, TERM = signal.SIGINT, signal.SIGTERM
 

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from test_command_line import COMMANDS
 
-_PRINTING = "from supernet.common.terminal.console import run_command\nrun_command('prog', lambda given: {}, [])"
+_PRINTING = (
+    "from fedpareto.supernet.common.terminal.console import run_command\nrun_command('prog', lambda given: {}, [])"
+)
 
 
 def _run(program: str, redirected: str = "", **environment: str) -> tuple[int, str, str]:
@@ -44,10 +46,9 @@ def test_output_that_is_lost_is_told_of_however_it_is_printed(printing: str) -> 
 
 
 def test_output_that_is_lost_beside_an_error_is_no_traceback() -> None:
-    program = (
-        "from supernet.common.errors import UserError\ndef fail(given):\n    print('x')\n    raise UserError('no')\n"
-    )
-    program += "from supernet.common.terminal.console import run_command\nrun_command('prog', fail, [])"
+    program = "from fedpareto.supernet.common.errors import UserError\n"
+    program += "def fail(given):\n    print('x')\n    raise UserError('no')\n"
+    program += "from fedpareto.supernet.common.terminal.console import run_command\nrun_command('prog', fail, [])"
     assert _run(program, ">/dev/full") == (2, "", "prog: error: no\n")
 
 
@@ -66,18 +67,18 @@ def test_a_closed_standard_error_loses_what_is_said_and_nothing_else(tmp_path: P
     path = tmp_path / "written"
     program = f"import os, sys\ndef write(given):\n    f = open({str(path)!r}, 'w')\n    os.write(2, b'lost')\n"
     program += "    print('said', file=sys.stderr); f.write('kept'); f.close(); print('out')\n"
-    program += "from supernet.common.terminal.console import run_command\nrun_command('prog', write, [])"
+    program += "from fedpareto.supernet.common.terminal.console import run_command\nrun_command('prog', write, [])"
     assert _run(program, "2>&-") == (0, "out\n", "")
     assert path.read_text() == "kept"
 
 
 @pytest.mark.parametrize("redirected", ["2>&-", "2>/dev/full"])
 def test_a_mistake_that_cannot_be_told_has_its_exit_code(redirected: str) -> None:
-    assert _run(_main("search.cli", "--colour"), redirected) == (2, "", "")
+    assert _run(_main("fedpareto.search.cli", "--colour"), redirected) == (2, "", "")
 
 
 def test_a_closed_standard_input_is_an_empty_one() -> None:
-    code, out, err = _run(_main("fitness.cli", "--space", "mobilenet-tiny"), "<&-")
+    code, out, err = _run(_main("fedpareto.fitness.cli", "--space", "mobilenet-tiny"), "<&-")
     assert (code, out) == (2, "")
     assert err.startswith("score-subnet: error: standard input is empty")
 
@@ -96,7 +97,7 @@ def test_characters_that_a_terminal_lacks_are_replaced(encoding: str) -> None:
 
 def test_a_table_is_printed_on_a_terminal_without_greek_letters() -> None:
     networks = Path(__file__).parents[1] / "examples" / "deepfednas.jsonl"
-    program = _main("fitness.cli", "--space", "resnet-cifar", str(networks))
+    program = _main("fedpareto.fitness.cli", "--space", "resnet-cifar", str(networks))
     code, out, err = _run(program, PYTHONIOENCODING="ascii", LANG="C")
     assert code == 0
     assert "2027.029" in out

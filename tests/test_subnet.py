@@ -10,17 +10,17 @@ from federation import MICRO, NORMALISATION, micro_space, random_images
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from search.subnet import SubnetInfo, load_subnet, read_subnet_info, save_subnet
-from supernet.architecture import Architecture, architecture_from_json
-from supernet.architecture_file import read_architecture
-from supernet.common.errors import UserError
-from supernet.common.storage.digests import DIGESTS
-from supernet.genes import decode, random_genes
-from supernet.space import SearchSpace
-from supernet.weights import initial_tensors
-from training.data.images import Normalisation
-from training.data.preparation import Preparation
-from training.evaluation import Evaluator
+from fedpareto.search.subnet import SubnetInfo, load_subnet, read_subnet_info, save_subnet
+from fedpareto.supernet.architecture import Architecture, architecture_from_json
+from fedpareto.supernet.architecture_file import read_architecture
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.storage.digests import DIGESTS
+from fedpareto.supernet.genes import decode, random_genes
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.supernet.weights import initial_tensors
+from fedpareto.training.data.images import Normalisation
+from fedpareto.training.data.preparation import Preparation
+from fedpareto.training.evaluation import Evaluator
 
 _PREPARATION = Preparation(8, 3, "pad")
 
@@ -62,7 +62,8 @@ def test_a_subnet_file_says_what_it_needs(tmp_path: Path) -> None:
 
 def test_the_documented_line_of_python_loads_it_in_a_new_process(tmp_path: Path) -> None:
     _saved(tmp_path / "subnet")
-    line = "from search.subnet import load_subnet; net = load_subnet('subnet'); print(sum(1 for _ in net.modules()))"
+    line = "from fedpareto.search.subnet import load_subnet; net = load_subnet('subnet'); "
+    line += "print(sum(1 for _ in net.modules()))"
     done = subprocess.run([sys.executable, "-c", line], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert int(done.stdout) > 10
 

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from spaces import SMALL
 from wild import wild_text
 
-from cache.file import remedy_of
-from search.options import Options
-from search.page.of_search import _commands
-from search.subject import Subject
-from search.suggestions import after_search, after_targets
-from training.session import best_probe, next_search
+from fedpareto.cache.file import remedy_of
+from fedpareto.search.options import Options
+from fedpareto.search.page.of_search import _commands
+from fedpareto.search.subject import Subject
+from fedpareto.search.suggestions import after_search, after_targets
+from fedpareto.training.session import best_probe, next_search
 
 _REPORT = {"export": {"script": "my subnet/deploy.py", "file": "-subnet.onnx"}}
 
@@ -80,7 +80,7 @@ def test_the_commands_own_parsers_read_every_suggestion(name: str) -> None:
 @pytest.fixture
 def connected(monkeypatch: pytest.MonkeyPatch) -> Any:
     def set_engine(engine: str) -> None:
-        monkeypatch.setattr("training.run_folder.read_run_config", lambda run: SimpleNamespace(engine=engine))
+        monkeypatch.setattr("fedpareto.training.run_folder.read_run_config", lambda run: SimpleNamespace(engine=engine))
 
     return set_engine
 

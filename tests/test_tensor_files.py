@@ -4,8 +4,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from supernet.common.errors import UserError
-from supernet.tensor_files import first_not_finite, is_finite, load_tensors, read_tensors
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.tensor_files import first_not_finite, is_finite, load_tensors, read_tensors
 
 _SHAPES = {"b": (2, 3), "a": (4,)}
 

@@ -3,12 +3,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from supernet.common.terminal import console
-from supernet.common.terminal.display import Display
-from training.evaluation import Probe
-from training.records import LostRound, RoundRecord
-from training.trackers import terminal
-from training.trackers.terminal import TerminalProgress
+from fedpareto.supernet.common.terminal import console
+from fedpareto.supernet.common.terminal.display import Display
+from fedpareto.training.evaluation import Probe
+from fedpareto.training.records import LostRound, RoundRecord
+from fedpareto.training.trackers import terminal
+from fedpareto.training.trackers.terminal import TerminalProgress
 
 _QUIET = RoundRecord(
     round=4,

@@ -8,7 +8,7 @@ import pytest
 import torch
 from processes import PATIENCE
 
-from training.data.torchvision_draws import drawing_from
+from fedpareto.training.data.torchvision_draws import drawing_from
 
 _THREADS = 8
 _DRAWS = 50

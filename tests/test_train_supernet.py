@@ -10,9 +10,9 @@ from commands import Outcome, check_refused, run_main
 from federation import MICRO, arguments_of, finished_run, micro_config, read_metrics, write_micro
 from PIL import Image
 
-from training.cli import main
-from training.config import config_to_mapping
-from training.run_folder import read_run_config
+from fedpareto.training.cli import main
+from fedpareto.training.config import config_to_mapping
+from fedpareto.training.run_folder import read_run_config
 
 
 class Command:
@@ -169,7 +169,7 @@ def test_a_cache_of_another_space_is_refused(command: Command) -> None:
 
 
 def test_files_are_checked_before_the_images_are_read(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("training.setup.simulated", None)
+    monkeypatch.setattr("fedpareto.training.setup.simulated", None)
     assert "cannot read no.jsonl" in command.error("--cache", "no.jsonl")
     space = dict(json.loads((command.folder / "micro.yaml").read_text()), kernels=[3])
     (command.folder / "my space.yaml").write_text(json.dumps(space))

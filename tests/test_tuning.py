@@ -10,18 +10,18 @@ import torch
 from federation import MICRO, micro_recipe, micro_space
 from simulation import micro_entries
 
-from cache.entries import Entry
-from supernet.common.errors import UserError
-from supernet.common.formats.json_text import sealed, unsealed
-from supernet.common.formats.units import format_quantity
-from supernet.common.terminal.progress import Listener
-from training import tuning
-from training.client import Recipe
-from training.engines.in_process import InProcessEngine
-from training.execution import ExecutionConfig, Precision, PrecisionChoice, Profile, possible_precisions
-from training.memory import OutOfMemoryError
-from training.messages import Failure, Task, Update
-from training.tuning import Choice, choose_profile
+from fedpareto.cache.entries import Entry
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.formats.json_text import sealed, unsealed
+from fedpareto.supernet.common.formats.units import format_quantity
+from fedpareto.supernet.common.terminal.progress import Listener
+from fedpareto.training import tuning
+from fedpareto.training.client import Recipe
+from fedpareto.training.engines.in_process import InProcessEngine
+from fedpareto.training.execution import ExecutionConfig, Precision, PrecisionChoice, Profile, possible_precisions
+from fedpareto.training.memory import OutOfMemoryError
+from fedpareto.training.messages import Failure, Task, Update
+from fedpareto.training.tuning import Choice, choose_profile
 
 _CPU = torch.device("cpu")
 #: What is chosen first: all else is measured against it.

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import runs
 
-from supernet.common.errors import UserError
-from supernet.common.formats.typed_values import typed, typed_text, unknown_field
-from supernet.common.formats.yaml_text import parse_yaml
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.formats.typed_values import typed, typed_text, unknown_field
+from fedpareto.supernet.common.formats.yaml_text import parse_yaml
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,8 +4,8 @@ from typing import Any, Literal
 
 import pytest
 
-from supernet.common.errors import UserError
-from supernet.common.formats.typed_yaml import from_mapping, read_yaml_mapping
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.formats.typed_yaml import from_mapping, read_yaml_mapping
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,8 +3,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import runs
 
-from supernet.common.errors import BudgetError
-from supernet.common.formats.units import format_bytes, format_quantity, parse_bytes, parse_milliseconds, parse_quantity
+from fedpareto.supernet.common.errors import BudgetError
+from fedpareto.supernet.common.formats.units import (
+    format_bytes,
+    format_quantity,
+    parse_bytes,
+    parse_milliseconds,
+    parse_quantity,
+)
 
 
 @pytest.mark.parametrize(

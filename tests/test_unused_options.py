@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from cache.cli import main as build_cache
-from search.cli import main as search_subnet
-from search.ranking.cli import main as validate_fitness
+from fedpareto.cache.cli import main as build_cache
+from fedpareto.search.cli import main as search_subnet
+from fedpareto.search.ranking.cli import main as validate_fitness
 
 _SPACE = ("--space", "mobilenet-tiny", "--flops-budget", "1M")
 _RUN = ("--run", "nowhere", "--flops-budget", "1M")

@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import runs
 
-from supernet.common.errors import UserError
-from training.accountant import PrivacyConfig
-from training.clients import ClientsConfig
-from training.config import DataConfig, EvaluationConfig, RunConfig, ServerConfig
-from training.flower.settings import FlowerConfig
-from training.methods.settings import (
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.training.accountant import PrivacyConfig
+from fedpareto.training.clients import ClientsConfig
+from fedpareto.training.config import DataConfig, EvaluationConfig, RunConfig, ServerConfig
+from fedpareto.training.flower.settings import FlowerConfig
+from fedpareto.training.methods.settings import (
     CoTrainConfig,
     DecNasConfig,
     DeepFedNasConfig,
@@ -22,8 +22,16 @@ from training.methods.settings import (
     FedParetoConfig,
     MethodName,
 )
-from training.partition import PartitionConfig
-from training.unused_settings import ALWAYS, CONDITIONS, condition_of, read_only, refuse_unread, settings_of, unread
+from fedpareto.training.partition import PartitionConfig
+from fedpareto.training.unused_settings import (
+    ALWAYS,
+    CONDITIONS,
+    condition_of,
+    read_only,
+    refuse_unread,
+    settings_of,
+    unread,
+)
 
 
 @pytest.mark.parametrize("name", settings_of(RunConfig()))

@@ -12,19 +12,19 @@ from learned import drawn_terms
 from rankings import PLANTED, planted, write_accuracies
 from strategies import tiny_space
 
-import cache.cli
-import fitness.cli
-import search.cli
-import training.cli
-from cache.file import read_cache
-from fitness.settings import load_settings
-from search.ranking import measure
-from search.ranking.accuracies import Reading
-from search.ranking.cli import main
-from search.ranking.fit import kendall_within
-from supernet.fitness_settings import settings_to_mapping
-from training.checkpoint import best_checkpoint
-from training.run_folder import read_run_cache, read_run_config, read_space
+import fedpareto.cache.cli
+import fedpareto.fitness.cli
+import fedpareto.search.cli
+import fedpareto.training.cli
+from fedpareto.cache.file import read_cache
+from fedpareto.fitness.settings import load_settings
+from fedpareto.search.ranking import measure
+from fedpareto.search.ranking.accuracies import Reading
+from fedpareto.search.ranking.cli import main
+from fedpareto.search.ranking.fit import kendall_within
+from fedpareto.supernet.fitness_settings import settings_to_mapping
+from fedpareto.training.checkpoint import best_checkpoint
+from fedpareto.training.run_folder import read_run_cache, read_run_config, read_space
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def _report(folder: Path) -> dict[str, Any]:
 def test_what_cannot_be_written_or_fitted_is_refused_before_anything_is_measured(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("search.ranking.measure.open_simulated", None)
+    monkeypatch.setattr("fedpareto.search.ranking.measure.open_simulated", None)
     (tmp_path / "file").write_text("")
     (tmp_path / "out" / "accuracy.png").mkdir(parents=True)
     for output, words in ((tmp_path / "file", "is not a folder you may write to"), (tmp_path / "out", "is a folder")):
@@ -146,7 +146,7 @@ def test_fitted_weights_rank_better_and_go_into_the_other_commands(
     built = tmp_path / "cache.jsonl"
     assert (
         run_main(
-            cache.cli.main,
+            fedpareto.cache.cli.main,
             capsys,
             "--space",
             "mobilenet-tiny",
@@ -163,7 +163,15 @@ def test_fitted_weights_rank_better_and_go_into_the_other_commands(
     )
     assert json.loads(built.read_text().splitlines()[0])["fitness"] == fit["settings"]
     found = run_main(
-        search.cli.main, capsys, "--space", "mobilenet-tiny", "--fitness", weights, "--flops-budget", "3M", "--json"
+        fedpareto.search.cli.main,
+        capsys,
+        "--space",
+        "mobilenet-tiny",
+        "--fitness",
+        weights,
+        "--flops-budget",
+        "3M",
+        "--json",
     )
     assert found.code == 0
     assert json.loads(found.out)["certified"]
@@ -198,7 +206,7 @@ def test_a_fitness_is_learned_from_a_run_judged_by_other_networks_and_searched(
     assert [each["budget"] for each in fitted] == [int(band["most_macs"]) for band in report["held_out"]["bands"]]
     assert all(set(each["accuracy"]) == {"validation", "test"} for each in fitted)
     budget = ("--flops-budget", fitted[-1]["budget"])
-    found = run_main(search.cli.main, capsys, "--run", run, "--fitness", weights, *budget, "--json")
+    found = run_main(fedpareto.search.cli.main, capsys, "--run", run, "--fitness", weights, *budget, "--json")
     assert found.code == 0
     answer = json.loads(found.out)
     assert answer["certified"]
@@ -221,20 +229,22 @@ def test_a_learned_fitness_goes_into_scores_caches_and_runs(
     settings = dataclasses.replace(space.fitness, learned=drawn_terms(space))
     weights.write_text(yaml.safe_dump(settings_to_mapping(settings)))
     named = ("--space", run / "space.yaml", "--fitness", weights)
-    assert run_main(cache.cli.main, capsys, *named, "--output", cached, "--entries", 6).code == 0
+    assert run_main(fedpareto.cache.cli.main, capsys, *named, "--output", cached, "--entries", 6).code == 0
     built = read_cache(cached, space)
     assert built.fitness == settings
     assert built.gaps == (0.0,) * len(built.entries)
-    scored = run_main(fitness.cli.main, capsys, *named, cached, "--json")
+    scored = run_main(fedpareto.fitness.cli.main, capsys, *named, cached, "--json")
     assert scored.code == 0
     lines = [json.loads(line)["fitness"] for line in scored.out.splitlines()]
     assert lines == pytest.approx([entry.fitness for entry in built.entries])
     config = read_run_config(run)
     again = ("--config", run / "config.yaml", "--cache", "null", "--fitness", weights, "--output", trained)
     assert config.cache is not None or config.fitness is None
-    assert run_main(training.cli.main, capsys, *again, "--rounds", 1).code == 0
+    assert run_main(fedpareto.training.cli.main, capsys, *again, "--rounds", 1).code == 0
     assert read_run_cache(trained, space).fitness == settings
-    other = run_main(search.cli.main, capsys, "--space", "mobilenet-tiny", "--fitness", weights, "--flops-budget", "3M")
+    other = run_main(
+        fedpareto.search.cli.main, capsys, "--space", "mobilenet-tiny", "--fitness", weights, "--flops-budget", "3M"
+    )
     assert "fitness.learned was fitted to another space than mobilenet-tiny" in check_refused(other, "search-subnet")
 
 

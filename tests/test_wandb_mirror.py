@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from test_wandb_tracker import _alone, _record
 
-from supernet.common.errors import UserError
-from training.config import TrackingConfig
-from training.trackers.wandb import WandbTracker, check_environment, require_login
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.training.config import TrackingConfig
+from fedpareto.training.trackers.wandb import WandbTracker, check_environment, require_login
 
 #: A bound on what takes a few seconds; no expectation.
 _LONG = 120.0

@@ -9,10 +9,10 @@ import pytest
 import wandb
 from wandb.proto import wandb_internal_pb2
 
-from training.config import RunConfig, config_to_mapping
-from training.evaluation import Probe
-from training.records import RoundRecord
-from training.trackers.wandb import WandbTracker
+from fedpareto.training.config import RunConfig, config_to_mapping
+from fedpareto.training.evaluation import Probe
+from fedpareto.training.records import RoundRecord
+from fedpareto.training.trackers.wandb import WandbTracker
 
 #: A transaction log is a header of 7 bytes, then blocks of 32 KiB of LevelDB's log format.
 _HEADER, _BLOCK = 7, 32768

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import architectures, narrow_resnet, preset, runs, spaces_with_architectures, tiny_space
 
-from supernet.architecture import Architecture
-from supernet.genes import decode, intersection, random_genes, smallest_genes
-from supernet.network import build_network
-from supernet.slices import slices, supernet_architecture, tensor_shapes
-from supernet.space import Norm, SearchSpace
-from supernet.weights import Tensors, extract, forward, initial_tensors, network_with, views
+from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.genes import decode, intersection, random_genes, smallest_genes
+from fedpareto.supernet.network import build_network
+from fedpareto.supernet.slices import slices, supernet_architecture, tensor_shapes
+from fedpareto.supernet.space import Norm, SearchSpace
+from fedpareto.supernet.weights import Tensors, extract, forward, initial_tensors, network_with, views
 
 
 def _random_tensors(space: SearchSpace, seed: int = 0) -> Tensors:

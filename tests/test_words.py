@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from wild import BIDI, ESCAPES, wild_text
 
-from supernet.common.terminal.words import command, counted, plural, printable, shell
+from fedpareto.supernet.common.terminal.words import command, counted, plural, printable, shell
 
 
 @given(wild_text())

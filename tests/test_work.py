@@ -7,8 +7,16 @@ from typing import Any
 import pytest
 from simulation import largest, smallest
 
-from supernet.common.errors import UserError
-from training.work import CoTraining, PathSampling, Plain, Work, logits_from_json, work_from_json, work_to_json
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.training.work import (
+    CoTraining,
+    PathSampling,
+    Plain,
+    Work,
+    logits_from_json,
+    work_from_json,
+    work_to_json,
+)
 
 _CO_TRAINING = CoTraining((smallest(),), (largest(), smallest()), 0.5, 2.0)
 _SAMPLING = PathSampling(((0.1, -1 / 3, 1e-300), None, (0.0, 2.0)), 0.01, 1e-7, 1_000_000)

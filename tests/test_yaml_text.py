@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import runs
 
-from supernet.common.errors import UserError
-from supernet.common.formats.yaml_text import WrittenFloat, WrittenInt, parse_yaml, read_scalar
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.formats.yaml_text import WrittenFloat, WrittenInt, parse_yaml, read_scalar
 
 _NAMES = st.from_regex(r"[a-z][a-z_]{0,8}", fullmatch=True)
 

@@ -12,17 +12,17 @@ import pytest
 from federation import MICRO
 from simulation import largest, smallest
 
-from search.comparison.differences import differences, differences_cells
-from search.comparison.outcome import read_outcome
-from search.comparison.study import read_study
-from search.comparison.summary import cells, rows
-from search.comparison.yardsticks import Yardstick, row_label, rows_of, yardsticks_of
+from fedpareto.search.comparison.differences import differences, differences_cells
+from fedpareto.search.comparison.outcome import read_outcome
+from fedpareto.search.comparison.study import read_study
+from fedpareto.search.comparison.summary import cells, rows
+from fedpareto.search.comparison.yardsticks import Yardstick, row_label, rows_of, yardsticks_of
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.training.data.sources import list_images
+from fedpareto.training.run_folder import METRICS, read_split
+from fedpareto.training.run_images import shares
+from fedpareto.training.unused_settings import refuse_unread
 from studies import BUDGETS, measured, outcome_of, read_tiny, tiny_study, write_study
-from supernet.common.errors import UserError
-from training.data.sources import list_images
-from training.run_folder import METRICS, read_split
-from training.run_images import shares
-from training.unused_settings import refuse_unread
 
 _ALL = ("alone", "share", "central", "linear")
 
@@ -183,7 +183,7 @@ def test_a_seed_of_which_runs_are_missing_is_told_and_lowers_no_mean() -> None:
 
 
 def _compare(*arguments: object) -> "subprocess.CompletedProcess[str]":
-    program = "from search.comparison.cli import main; main()"
+    program = "from fedpareto.search.comparison.cli import main; main()"
     command = [sys.executable, "-c", program, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
@@ -254,9 +254,9 @@ def test_a_yardstick_that_no_client_can_run_is_refused_before_anything_is_traine
 
 
 def test_a_yardstick_of_another_network_is_not_gone_on_with(tmp_path: Path) -> None:
-    from search.comparison.trials import check_same
-    from supernet.architecture_file import architecture_text
-    from training.config import write_config
+    from fedpareto.search.comparison.trials import check_same
+    from fedpareto.supernet.architecture_file import architecture_text
+    from fedpareto.training.config import write_config
 
     trial = next(trial for trial in read_tiny(tmp_path, yardsticks=["alone"]).trials if trial.yardstick)
     write_config(tmp_path / f"{trial.name}.yaml", trial.config)

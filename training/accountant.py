@@ -10,8 +10,8 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 
-from supernet.common.errors import UserError
-from supernet.common.extras import require_extra
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.extras import require_extra
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,11 +8,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from supernet.architecture import Architecture
-from supernet.slices import Slices, slices_within, tensor_shapes
-from supernet.space import SearchSpace
-from supernet.weights import Tensors
-from training.devices import sent
+from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.slices import Slices, slices_within, tensor_shapes
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.supernet.weights import Tensors
+from fedpareto.training.devices import sent
 
 _Bounds = tuple[tuple[int, int], ...]
 

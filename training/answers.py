@@ -5,11 +5,11 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 
-from cache.entries import Entry
-from training.aggregation import Fold
-from training.messages import Failure, Update, check_update
-from training.privacy import clip_scale, deltas, update_norm
-from training.work import Logits, Work
+from fedpareto.cache.entries import Entry
+from fedpareto.training.aggregation import Fold
+from fedpareto.training.messages import Failure, Update, check_update
+from fedpareto.training.privacy import clip_scale, deltas, update_norm
+from fedpareto.training.work import Logits, Work
 
 
 @dataclasses.dataclass(frozen=True)

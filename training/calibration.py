@@ -13,15 +13,15 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from supernet.architecture import Architecture
-from supernet.common.errors import UserError
-from supernet.space import SearchSpace
-from supernet.weights import Tensors, extract, network_with
-from training.data.batches import plain_batches
-from training.data.images import ImageSet, Normalisation
-from training.messages import CalibrationTask, Failure, Statistics
-from training.moments import mean_and_variance, moments_of, norms_of
-from training.randomness import derive_seed, numpy_stream
+from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.supernet.weights import Tensors, extract, network_with
+from fedpareto.training.data.batches import plain_batches
+from fedpareto.training.data.images import ImageSet, Normalisation
+from fedpareto.training.messages import CalibrationTask, Failure, Statistics
+from fedpareto.training.moments import mean_and_variance, moments_of, norms_of
+from fedpareto.training.randomness import derive_seed, numpy_stream
 
 
 def calibrate(network: nn.Module, batches: Iterable[Tensor]) -> nn.Module:

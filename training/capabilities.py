@@ -7,20 +7,20 @@ from pathlib import Path
 
 import numpy as np
 
-from cache.additive import AdditiveCost
-from cache.entries import Entry
-from cache.latency.cost import read_latency
-from supernet.architecture import Architecture
-from supernet.arrays import FloatArray
-from supernet.common.errors import UserError
-from supernet.common.formats.json_text import parse_json
-from supernet.common.formats.units import format_bytes, format_quantity, parse_milliseconds, parse_quantity
-from supernet.common.storage.files import read_text
-from supernet.common.terminal.words import counted
-from supernet.genes import encode
-from supernet.space import SearchSpace
-from training.clients import ClientsConfig
-from training.randomness import numpy_stream
+from fedpareto.cache.additive import AdditiveCost
+from fedpareto.cache.entries import Entry
+from fedpareto.cache.latency.cost import read_latency
+from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.arrays import FloatArray
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.formats.json_text import parse_json
+from fedpareto.supernet.common.formats.units import format_bytes, format_quantity, parse_milliseconds, parse_quantity
+from fedpareto.supernet.common.storage.files import read_text
+from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.supernet.genes import encode
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.training.clients import ClientsConfig
+from fedpareto.training.randomness import numpy_stream
 
 #: What a line of ``clients.file`` may hold.
 _LIMITS = ("macs", "memory", "latency")

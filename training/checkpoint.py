@@ -13,16 +13,16 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from supernet.architecture import Architecture
-from supernet.common.errors import UserError
-from supernet.common.storage.digests import DIGESTS, DamagedError, check_folder, has_digests, read_digests
-from supernet.common.storage.files import record, remove_if_dead, replacing_folder, restore_folder
-from supernet.slices import supernet_architecture, tensor_shapes
-from supernet.space import SearchSpace
-from supernet.tensor_files import read_tensors
-from supernet.weights import Tensors
-from training.checkpoint_state import VERSION, WITHOUT_DIGESTS, Best, Body, RunState, body_to_json, read_body
-from training.models import Branch
+from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.storage.digests import DIGESTS, DamagedError, check_folder, has_digests, read_digests
+from fedpareto.supernet.common.storage.files import record, remove_if_dead, replacing_folder, restore_folder
+from fedpareto.supernet.slices import supernet_architecture, tensor_shapes
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.supernet.tensor_files import read_tensors
+from fedpareto.supernet.weights import Tensors
+from fedpareto.training.checkpoint_state import VERSION, WITHOUT_DIGESTS, Best, Body, RunState, body_to_json, read_body
+from fedpareto.training.models import Branch
 
 CHECKPOINTS = "checkpoints"
 SUPERNET = "supernet.safetensors"

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from supernet.architecture import Architecture, architecture_from_json
-from supernet.common.errors import UserError
-from supernet.common.formats.json_fields import Fields, fields_of
-from supernet.common.formats.json_text import parse_json
-from supernet.common.storage.files import read_text
-from training.curriculum import Counts
+from fedpareto.supernet.architecture import Architecture, architecture_from_json
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.formats.json_fields import Fields, fields_of
+from fedpareto.supernet.common.formats.json_text import parse_json
+from fedpareto.supernet.common.storage.files import read_text
+from fedpareto.training.curriculum import Counts
 
 #: Since version 2 a checkpoint has digests of its files. What version 1 wrote is read without.
 VERSION, WITHOUT_DIGESTS = 2, 1

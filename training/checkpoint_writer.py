@@ -7,10 +7,10 @@ from typing import Any, NamedTuple, Self
 
 from torch import Tensor
 
-from training.checkpoint import prune_checkpoints, save_checkpoint
-from training.checkpoint_state import RunState
-from training.models import Branch
-from training.trackers.protocol import Tracker
+from fedpareto.training.checkpoint import prune_checkpoints, save_checkpoint
+from fedpareto.training.checkpoint_state import RunState
+from fedpareto.training.models import Branch
+from fedpareto.training.trackers.protocol import Tracker
 
 
 class _Started(NamedTuple):

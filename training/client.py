@@ -12,25 +12,25 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from supernet.architecture import Architecture
-from supernet.slices import tensor_shapes
-from supernet.space import SearchSpace
-from supernet.weights import Tensors, network_with
-from training.buffers import Buffers
-from training.compute import macs_of, training_macs
-from training.config import ClientConfig
-from training.cotraining import CoTrainingStep, InnerNetwork
-from training.data.augment import Augmentation
-from training.data.batches import Batches
-from training.data.images import ImageSet, Normalisation
-from training.execution import Profile
-from training.loss import ClientLoss
-from training.memory import out_of_memory
-from training.messages import Task, Update, tensor_bytes
-from training.path_sampling import PathSamplingStep
-from training.sgd import Sgd
-from training.step import CudaRecorder, EagerStep, Recorder, ReplayedStep, Step
-from training.work import CoTraining, PathSampling, Plain, Work
+from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.slices import tensor_shapes
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.supernet.weights import Tensors, network_with
+from fedpareto.training.buffers import Buffers
+from fedpareto.training.compute import macs_of, training_macs
+from fedpareto.training.config import ClientConfig
+from fedpareto.training.cotraining import CoTrainingStep, InnerNetwork
+from fedpareto.training.data.augment import Augmentation
+from fedpareto.training.data.batches import Batches
+from fedpareto.training.data.images import ImageSet, Normalisation
+from fedpareto.training.execution import Profile
+from fedpareto.training.loss import ClientLoss
+from fedpareto.training.memory import out_of_memory
+from fedpareto.training.messages import Task, Update, tensor_bytes
+from fedpareto.training.path_sampling import PathSamplingStep
+from fedpareto.training.sgd import Sgd
+from fedpareto.training.step import CudaRecorder, EagerStep, Recorder, ReplayedStep, Step
+from fedpareto.training.work import CoTraining, PathSampling, Plain, Work
 
 #: Networks a trainer keeps built; a cache of 60 entries fits.
 _KEPT_NETWORKS = 64

@@ -6,9 +6,9 @@ from typing import Literal
 
 import numpy as np
 
-from supernet.common.errors import UserError
-from supernet.common.formats.units import parse_milliseconds, parse_quantity
-from supernet.common.terminal.words import counted
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.formats.units import parse_milliseconds, parse_quantity
+from fedpareto.supernet.common.terminal.words import counted
 
 MacsDistribution = Literal["listed", "tiers", "uniform", "zipf", "zipf-ranks"]
 

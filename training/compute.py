@@ -5,10 +5,10 @@ A backward pass takes about twice as many again, in every method alike, and is n
 
 import functools
 
-from fitness.score import score
-from supernet.architecture import Architecture
-from supernet.genes import encode
-from supernet.space import SearchSpace
+from fedpareto.fitness.score import score
+from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.genes import encode
+from fedpareto.supernet.space import SearchSpace
 
 
 @functools.lru_cache(maxsize=4096)

@@ -8,17 +8,17 @@ from typing import Any, Literal
 
 import yaml
 
-from supernet.common.errors import UserError
-from supernet.common.formats.units import parse_quantity
-from supernet.common.storage.digests import DamagedError, check_file
-from supernet.common.storage.files import write_text
-from supernet.common.terminal.words import command
-from training.accountant import PrivacyConfig
-from training.clients import ClientsConfig
-from training.data.preparation import Fit
-from training.execution import ExecutionConfig, PrecisionChoice
-from training.flower.settings import FlowerConfig
-from training.methods.settings import (
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.formats.units import parse_quantity
+from fedpareto.supernet.common.storage.digests import DamagedError, check_file
+from fedpareto.supernet.common.storage.files import write_text
+from fedpareto.supernet.common.terminal.words import command
+from fedpareto.training.accountant import PrivacyConfig
+from fedpareto.training.clients import ClientsConfig
+from fedpareto.training.data.preparation import Fit
+from fedpareto.training.execution import ExecutionConfig, PrecisionChoice
+from fedpareto.training.flower.settings import FlowerConfig
+from fedpareto.training.methods.settings import (
     CoTrainConfig,
     DecNasConfig,
     DeepFedNasConfig,
@@ -27,8 +27,8 @@ from training.methods.settings import (
     FedParetoConfig,
     MethodName,
 )
-from training.partition import SHARING, PartitionConfig
-from training.schedules import LearningRateSchedule
+from fedpareto.training.partition import SHARING, PartitionConfig
+from fedpareto.training.schedules import LearningRateSchedule
 
 #: Images a step of the published recipe.
 DEFAULT_BATCH = 64

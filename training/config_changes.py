@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from training.config import RunConfig, by_full_name, config_to_mapping
-from training.inputs import portable
+from fedpareto.training.config import RunConfig, by_full_name, config_to_mapping
+from fedpareto.training.inputs import portable
 
 #: What may change when a run is resumed: where things are, what is reported, how many clients train at once.
 RESUME_MAY_CHANGE = (

@@ -10,18 +10,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the library's own convention
 
-from supernet.architecture import Architecture
-from supernet.slices import tensor_shapes
-from supernet.space import SearchSpace
-from supernet.weights import network_with
-from training.compute import macs_of
-from training.config import ClientConfig
-from training.execution import Profile
-from training.inner import InnerWeights
-from training.loss import ClientLoss
-from training.randomness import torch_stream
-from training.step import Descent, runnable
-from training.work import CoTraining
+from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.slices import tensor_shapes
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.supernet.weights import network_with
+from fedpareto.training.compute import macs_of
+from fedpareto.training.config import ClientConfig
+from fedpareto.training.execution import Profile
+from fedpareto.training.inner import InnerWeights
+from fedpareto.training.loss import ClientLoss
+from fedpareto.training.randomness import torch_stream
+from fedpareto.training.step import Descent, runnable
+from fedpareto.training.work import CoTraining
 
 
 class InnerNetwork:

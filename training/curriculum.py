@@ -13,13 +13,13 @@ from typing import Literal
 
 import numpy as np
 
-from cache.entries import Entry, make_entry
-from cache.limits import Limits
-from cache.sampling import draw_within
-from supernet.common.errors import BudgetError, UserError
-from supernet.space import SearchSpace
-from training.capabilities import Capability
-from training.methods.settings import CacheDraw
+from fedpareto.cache.entries import Entry, make_entry
+from fedpareto.cache.limits import Limits
+from fedpareto.cache.sampling import draw_within
+from fedpareto.supernet.common.errors import BudgetError, UserError
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.training.capabilities import Capability
+from fedpareto.training.methods.settings import CacheDraw
 
 Curriculum = Literal["pareto", "sandwich"]
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from supernet.common.errors import UserError
+from fedpareto.supernet.common.errors import UserError
 
 
 def resolve_device(name: str) -> torch.device:

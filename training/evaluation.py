@@ -7,14 +7,14 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from cache.entries import Entry
-from supernet.architecture import Architecture
-from supernet.space import SearchSpace
-from training.calibration import blank_network, calibrate
-from training.data.batches import plain_batches, prepare
-from training.data.images import ImageSet, Normalisation
-from training.memory import out_of_memory
-from training.messages import Failure
+from fedpareto.cache.entries import Entry
+from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.training.calibration import blank_network, calibrate
+from fedpareto.training.data.batches import plain_batches, prepare
+from fedpareto.training.data.images import ImageSet, Normalisation
+from fedpareto.training.memory import out_of_memory
+from fedpareto.training.messages import Failure
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,8 +6,8 @@ Nothing here changes what a round is, only how fast its arithmetic goes and, for
 import dataclasses
 from typing import TYPE_CHECKING, Literal, cast
 
-from supernet.common.errors import UserError
-from supernet.common.terminal.words import counted
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.terminal.words import counted
 
 if TYPE_CHECKING:
     import torch
@@ -147,7 +147,7 @@ def kernels_fit(precision: PrecisionChoice, config: ExecutionConfig, device: "to
 
 def _check_kernels(device: "torch.device", precision: PrecisionChoice) -> None:
     """Refuse numba's kernels where they cannot be used."""
-    from training.kernels.available import unavailable  # noqa: PLC0415 - compiles them
+    from fedpareto.training.kernels.available import unavailable  # noqa: PLC0415 - compiles them
 
     if device.type != "cpu":
         raise UserError(

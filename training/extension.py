@@ -5,14 +5,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from supernet.common.errors import UserError
-from supernet.common.formats.units import format_quantity
-from supernet.common.terminal.words import counted
-from training.answers import RoundPlan
-from training.checkpoint_state import RunState
-from training.config import RunConfig
-from training.extent import extent
-from training.methods.protocol import Method
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.formats.units import format_quantity
+from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.training.answers import RoundPlan
+from fedpareto.training.checkpoint_state import RunState
+from fedpareto.training.config import RunConfig
+from fedpareto.training.extent import extent
+from fedpareto.training.methods.protocol import Method
 
 
 def before_extension(folder: Path, config: RunConfig, state: RunState, trained: Mapping[str, Any]) -> RunConfig | None:

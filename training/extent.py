@@ -7,9 +7,9 @@ Compute comes in whole steps of whole clients: a run that has all but half a per
 
 from typing import NamedTuple
 
-from supernet.common.formats.units import parse_quantity
-from training.checkpoint_state import RunState
-from training.config import SEARCHING_METHODS, RunConfig
+from fedpareto.supernet.common.formats.units import parse_quantity
+from fedpareto.training.checkpoint_state import RunState
+from fedpareto.training.config import SEARCHING_METHODS, RunConfig
 
 #: Share of a run's compute that is not worth another round.
 _NEGLIGIBLE = 0.005

@@ -10,25 +10,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cache.file import Cache
-from supernet.arrays import IntArray
-from supernet.common.errors import UserError
-from supernet.common.terminal.progress import SILENT, Listener
-from supernet.space import SearchSpace
-from training.capabilities import capabilities
-from training.client import Recipe
-from training.config import DataConfig, RunConfig
-from training.data.augment import Augmentation
-from training.data.images import DataError, ImageSet, Normalisation
-from training.data.listing import Listing
-from training.engines.in_process import InProcessEngine
-from training.engines.protocol import CalibratingEngine, never
-from training.evaluation import Evaluator, ProbeEvaluator
-from training.execution import Profile
-from training.methods.protocol import Ground, Method
-from training.methods.table import make_method
-from training.run_folder import Census, Split
-from training.run_images import (
+from fedpareto.cache.file import Cache
+from fedpareto.supernet.arrays import IntArray
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.terminal.progress import SILENT, Listener
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.training.capabilities import capabilities
+from fedpareto.training.client import Recipe
+from fedpareto.training.config import DataConfig, RunConfig
+from fedpareto.training.data.augment import Augmentation
+from fedpareto.training.data.images import DataError, ImageSet, Normalisation
+from fedpareto.training.data.listing import Listing
+from fedpareto.training.engines.in_process import InProcessEngine
+from fedpareto.training.engines.protocol import CalibratingEngine, never
+from fedpareto.training.evaluation import Evaluator, ProbeEvaluator
+from fedpareto.training.execution import Profile
+from fedpareto.training.methods.protocol import Ground, Method
+from fedpareto.training.methods.table import make_method
+from fedpareto.training.run_folder import Census, Split
+from fedpareto.training.run_images import (
     all_images,
     calibration_positions,
     measured_positions,

@@ -3,16 +3,16 @@
 import dataclasses
 from collections.abc import Iterator, Sequence
 
-from supernet.architecture import Architecture
-from supernet.common.errors import UserError
-from supernet.common.terminal.progress import SILENT, Listener
-from supernet.space import SearchSpace
-from supernet.weights import Tensors, views
-from training.aggregation import Fold
-from training.engines.protocol import Engine
-from training.messages import Failure, Task, check_update
-from training.randomness import derive_seed
-from training.schedules import learning_rate
+from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.terminal.progress import SILENT, Listener
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.supernet.weights import Tensors, views
+from fedpareto.training.aggregation import Fold
+from fedpareto.training.engines.protocol import Engine
+from fedpareto.training.messages import Failure, Task, check_update
+from fedpareto.training.randomness import derive_seed
+from fedpareto.training.schedules import learning_rate
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,13 +4,13 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from supernet.blocks import CLASSIFIER
-from supernet.common.errors import UserError
-from supernet.common.storage.path_checks import is_file, is_folder
-from supernet.space import SearchSpace
-from supernet.weights import Tensors
-from training.checkpoint import STATE, best_checkpoint, load_checkpoint
-from training.run_folder import SPACE, RunError, check_run, read_classes, read_space
+from fedpareto.supernet.blocks import CLASSIFIER
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.storage.path_checks import is_file, is_folder
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.supernet.weights import Tensors
+from fedpareto.training.checkpoint import STATE, best_checkpoint, load_checkpoint
+from fedpareto.training.run_folder import SPACE, RunError, check_run, read_classes, read_space
 
 
 @dataclasses.dataclass(frozen=True)

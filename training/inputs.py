@@ -10,13 +10,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cache.file import read_cache
-from supernet.common.errors import UserError
-from supernet.common.storage.files import read_text
-from supernet.space import SearchSpace
-from supernet.space_file import load_space, preset_names
-from training.config import RunConfig
-from training.unused_settings import reads
+from fedpareto.cache.file import read_cache
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.storage.files import read_text
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.supernet.space_file import load_space, preset_names
+from fedpareto.training.config import RunConfig
+from fedpareto.training.unused_settings import reads
 
 #: Fields that name a file which decides what is trained, and the run's own copy of it. Space and cache are written by
 #: ``run_folder.create_run``, with the classes of the data and verified; all others are copied as they are.

@@ -8,10 +8,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
-from supernet.common.terminal.console import EXIT_INTERRUPTED, EXIT_TERMINATED, stderr
-from supernet.common.terminal.interruption import handled, leave_unheard
-from supernet.common.terminal.words import command
-from training.engines.protocol import Stopped
+from fedpareto.supernet.common.terminal.console import EXIT_INTERRUPTED, EXIT_TERMINATED, stderr
+from fedpareto.supernet.common.terminal.interruption import handled, leave_unheard
+from fedpareto.supernet.common.terminal.words import command
+from fedpareto.training.engines.protocol import Stopped
 
 #: What has been asked for: nothing, to stop at the round's edge, to stop at once.
 _GO_ON, _FINISH, _ABANDON = range(3)

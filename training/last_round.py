@@ -6,15 +6,15 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from supernet.architecture import Architecture
-from supernet.space import SearchSpace
-from training.answers import RoundPlan
-from training.compute import macs_of
-from training.config import RunConfig
-from training.cotraining import networks_of_steps
-from training.extent import Extent
-from training.randomness import derive_seed
-from training.work import CoTraining, Plain, Work
+from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.training.answers import RoundPlan
+from fedpareto.training.compute import macs_of
+from fedpareto.training.config import RunConfig
+from fedpareto.training.cotraining import networks_of_steps
+from fedpareto.training.extent import Extent
+from fedpareto.training.randomness import derive_seed
+from fedpareto.training.work import CoTraining, Plain, Work
 
 #: Numbers of steps tried around a client's share of what is left.
 _AROUND = 4

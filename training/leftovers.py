@@ -4,9 +4,9 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from supernet.common.storage.files import sweep
-from training.checkpoint import tidy_checkpoints
-from training.run_folder import check_run, locked
+from fedpareto.supernet.common.storage.files import sweep
+from fedpareto.training.checkpoint import tidy_checkpoints
+from fedpareto.training.run_folder import check_run, locked
 
 
 @contextlib.contextmanager

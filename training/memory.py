@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import torch
 
-from supernet.architecture import Architecture
+from fedpareto.supernet.architecture import Architecture
 
 #: What torch's CPU allocator, oneDNN, CUDA and its libraries say; they raise plain RuntimeErrors.
 _PHRASES = (

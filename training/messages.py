@@ -8,10 +8,10 @@ from typing import Literal
 
 from torch import Tensor
 
-from supernet.architecture import Architecture
-from supernet.common.terminal.words import counted
-from supernet.tensor_files import first_not_finite
-from training.work import Logits, PathSampling, Plain, Work
+from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.supernet.tensor_files import first_not_finite
+from fedpareto.training.work import Logits, PathSampling, Plain, Work
 
 FailureKind = Literal[
     # What a client sent cannot be merged.

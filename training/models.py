@@ -3,9 +3,9 @@
 import dataclasses
 from collections.abc import Mapping
 
-from supernet.architecture import Architecture
-from supernet.space import SearchSpace
-from supernet.weights import Tensors, extract, views
+from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.supernet.weights import Tensors, extract, views
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,7 +14,7 @@ class Branch:
 
     Attributes:
         architecture: the network.
-        tensors: its weights, with its own shapes, as ``supernet.slices.tensor_shapes`` gives them.
+        tensors: its weights, with its own shapes, as ``fedpareto.supernet.slices.tensor_shapes`` gives them.
     """
 
     architecture: Architecture

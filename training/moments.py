@@ -11,7 +11,7 @@ feature maps of one size, so that weighing by images is weighing by pixels.
 
 from torch import Tensor
 
-from training.messages import Statistics
+from fedpareto.training.messages import Statistics
 
 #: What is summed for every norm, each times the images of its batch: the mean, the biased variance, the squared mean.
 MOMENTS = ("running_mean", "running_var", "squared_mean")

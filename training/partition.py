@@ -6,11 +6,11 @@ from typing import Literal
 
 import numpy as np
 
-from supernet.arrays import IntArray
-from supernet.common.errors import UserError
-from supernet.common.terminal.words import counted
-from training import partition_schemes as schemes
-from training.partition_schemes import FloatArray, ImpossibleError
+from fedpareto.supernet.arrays import IntArray
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.training import partition_schemes as schemes
+from fedpareto.training.partition_schemes import FloatArray, ImpossibleError
 
 Scheme = Literal["iid", "dirichlet", "pathological", "shard", "linear", "square", "exponential"]
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from supernet.arrays import IntArray
+from fedpareto.supernet.arrays import IntArray
 
 FloatArray = NDArray[np.float64]
 

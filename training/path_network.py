@@ -5,15 +5,15 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from supernet.architecture import Architecture
-from supernet.layer_table import architecture_rows
-from supernet.network import Network, build_blocks
-from supernet.slices import row_shapes
-from supernet.space import SearchSpace
-from training.execution import Profile
-from training.inner import InnerWeights
-from training.paths import Path, paths_through
-from training.step import runnable
+from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.layer_table import architecture_rows
+from fedpareto.supernet.network import Network, build_blocks
+from fedpareto.supernet.slices import row_shapes
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.training.execution import Profile
+from fedpareto.training.inner import InnerWeights
+from fedpareto.training.paths import Path, paths_through
+from fedpareto.training.step import runnable
 
 
 class PathNetwork:

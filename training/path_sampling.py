@@ -17,18 +17,18 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from supernet.architecture import Architecture
-from supernet.common.errors import UserError
-from supernet.network import Network
-from supernet.space import SearchSpace
-from training.config import ClientConfig
-from training.execution import Profile
-from training.loss import ClientLoss
-from training.path_network import PathNetwork
-from training.paths import Path, Paths
-from training.randomness import torch_stream
-from training.step import Descent
-from training.work import Logits, PathSampling
+from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.network import Network
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.training.config import ClientConfig
+from fedpareto.training.execution import Profile
+from fedpareto.training.loss import ClientLoss
+from fedpareto.training.path_network import PathNetwork
+from fedpareto.training.paths import Path, Paths
+from fedpareto.training.randomness import torch_stream
+from fedpareto.training.step import Descent
+from fedpareto.training.work import Logits, PathSampling
 
 #: Of Adam on the logits, as in DSNAS.
 _BETAS = (0.5, 0.999)

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fitness.blocks import choices_made, space_terms
-from supernet.architecture import Architecture, Block, Stage
-from supernet.common.errors import SpaceError
-from supernet.genes import canonical, decode, encode, gene_layout
-from supernet.space import SearchSpace
+from fedpareto.fitness.blocks import choices_made, space_terms
+from fedpareto.supernet.architecture import Architecture, Block, Stage
+from fedpareto.supernet.common.errors import SpaceError
+from fedpareto.supernet.genes import canonical, decode, encode, gene_layout
+from fedpareto.supernet.space import SearchSpace
 
 #: For every slot the number of its choice; None where the stage has ended before.
 Path = tuple[int | None, ...]

@@ -41,8 +41,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from training.messages import Update
-from training.randomness import torch_stream
+from fedpareto.training.messages import Update
+from fedpareto.training.randomness import torch_stream
 
 
 def deltas(update: Update) -> Iterator[tuple[str, Tensor]]:

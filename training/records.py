@@ -4,10 +4,10 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from supernet.common.formats.json_dataclasses import from_json
-from training.accountant import Guarantee
-from training.answers import Answers
-from training.evaluation import Evaluation, Probe, mean_accuracy
+from fedpareto.supernet.common.formats.json_dataclasses import from_json
+from fedpareto.training.accountant import Guarantee
+from fedpareto.training.answers import Answers
+from fedpareto.training.evaluation import Evaluation, Probe, mean_accuracy
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from cache.entries import make_entry
-from supernet.common.formats.units import format_quantity
-from supernet.common.terminal.words import command, counted
-from supernet.space import SearchSpace
-from training.answers import Answers
-from training.memory import OutOfMemoryError
+from fedpareto.cache.entries import make_entry
+from fedpareto.supernet.common.formats.units import format_quantity
+from fedpareto.supernet.common.terminal.words import command, counted
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.training.answers import Answers
+from fedpareto.training.memory import OutOfMemoryError
 
 
 def go_on(folder: Path) -> str:

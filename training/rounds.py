@@ -10,35 +10,35 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cache.entries import Entry
-from supernet.common.errors import UserError
-from supernet.common.formats.json_text import parse_json
-from supernet.common.storage.files import write_recorded
-from supernet.common.storage.path_checks import exists
-from supernet.space import SearchSpace
-from supernet.weights import Tensors, views
-from training.accountant import exposure_after, guarantee
-from training.aggregation import Fold, ServerStep
-from training.answers import Answers, RoundPlan
-from training.checkpoint import checkpoint_folder, save_checkpoint
-from training.checkpoint_state import Best, RunState
-from training.checkpoint_writer import CheckpointWriter
-from training.config import RunConfig
-from training.engines.protocol import Engine, EngineError, Stopped, never
-from training.evaluation import Evaluation, Probe, ProbeEvaluator, mean_accuracy
-from training.extent import extent
-from training.interrupt import UNINTERRUPTED, Interruptible
-from training.last_round import shortened, task_seed
-from training.memory import OutOfMemoryError
-from training.messages import Failure, Task, Update, tensor_bytes
-from training.methods.protocol import Method
-from training.models import Branch, Models
-from training.privacy import Noise
-from training.records import RoundRecord, evaluated, lost_round, make_record, record_from_json
-from training.round_failures import go_on, memory_in_evaluation, memory_in_training, too_few_answers
-from training.step import RecordingError
-from training.trackers.protocol import Tracker
-from training.work import Plain
+from fedpareto.cache.entries import Entry
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.formats.json_text import parse_json
+from fedpareto.supernet.common.storage.files import write_recorded
+from fedpareto.supernet.common.storage.path_checks import exists
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.supernet.weights import Tensors, views
+from fedpareto.training.accountant import exposure_after, guarantee
+from fedpareto.training.aggregation import Fold, ServerStep
+from fedpareto.training.answers import Answers, RoundPlan
+from fedpareto.training.checkpoint import checkpoint_folder, save_checkpoint
+from fedpareto.training.checkpoint_state import Best, RunState
+from fedpareto.training.checkpoint_writer import CheckpointWriter
+from fedpareto.training.config import RunConfig
+from fedpareto.training.engines.protocol import Engine, EngineError, Stopped, never
+from fedpareto.training.evaluation import Evaluation, Probe, ProbeEvaluator, mean_accuracy
+from fedpareto.training.extent import extent
+from fedpareto.training.interrupt import UNINTERRUPTED, Interruptible
+from fedpareto.training.last_round import shortened, task_seed
+from fedpareto.training.memory import OutOfMemoryError
+from fedpareto.training.messages import Failure, Task, Update, tensor_bytes
+from fedpareto.training.methods.protocol import Method
+from fedpareto.training.models import Branch, Models
+from fedpareto.training.privacy import Noise
+from fedpareto.training.records import RoundRecord, evaluated, lost_round, make_record, record_from_json
+from fedpareto.training.round_failures import go_on, memory_in_evaluation, memory_in_training, too_few_answers
+from fedpareto.training.step import RecordingError
+from fedpareto.training.trackers.protocol import Tracker
+from fedpareto.training.work import Plain
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,23 +13,23 @@ from typing import Any
 
 import yaml
 
-from cache.file import Cache, read_cache, write_cache
-from supernet.common.errors import UserError
-from supernet.common.formats.json_fields import Fields, fields_of
-from supernet.common.formats.json_text import parse_json
-from supernet.common.formats.typed_yaml import from_mapping, read_yaml_mapping
-from supernet.common.storage.digests import DIGESTS, check_folder, has_digests
-from supernet.common.storage.files import check_output_folder, read_text, record, replacing_folder, write_text
-from supernet.common.storage.path_checks import exists, is_file, is_folder
-from supernet.common.terminal.console import stderr
-from supernet.common.terminal.words import command
-from supernet.space import SearchSpace
-from supernet.space_file import space_from_mapping, space_to_mapping
-from training.checkpoint import CHECKPOINTS, newest_checkpoint, read_checkpoint_config
-from training.config import RunConfig, check_unedited, config_to_mapping, write_config
-from training.config_changes import RESUME_MAY_ADAPT, RESUME_MAY_EXTEND, changed_fields
-from training.data.images import Normalisation
-from training.inputs import relocated
+from fedpareto.cache.file import Cache, read_cache, write_cache
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.formats.json_fields import Fields, fields_of
+from fedpareto.supernet.common.formats.json_text import parse_json
+from fedpareto.supernet.common.formats.typed_yaml import from_mapping, read_yaml_mapping
+from fedpareto.supernet.common.storage.digests import DIGESTS, check_folder, has_digests
+from fedpareto.supernet.common.storage.files import check_output_folder, read_text, record, replacing_folder, write_text
+from fedpareto.supernet.common.storage.path_checks import exists, is_file, is_folder
+from fedpareto.supernet.common.terminal.console import stderr
+from fedpareto.supernet.common.terminal.words import command
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.supernet.space_file import space_from_mapping, space_to_mapping
+from fedpareto.training.checkpoint import CHECKPOINTS, newest_checkpoint, read_checkpoint_config
+from fedpareto.training.config import RunConfig, check_unedited, config_to_mapping, write_config
+from fedpareto.training.config_changes import RESUME_MAY_ADAPT, RESUME_MAY_EXTEND, changed_fields
+from fedpareto.training.data.images import Normalisation
+from fedpareto.training.inputs import relocated
 
 CONFIG = "config.yaml"
 SPACE = "space.yaml"

@@ -7,19 +7,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from supernet.common.errors import UserError
-from supernet.common.terminal.progress import SILENT, Listener
-from supernet.space import SearchSpace
-from training.capabilities import Capability, matched, shares_of_images
-from training.config import DataConfig, RunConfig
-from training.data.images import ImageSet, normalisation_of
-from training.data.listing import Listing
-from training.data.preparation import Preparation
-from training.data.sources import Split, list_images, source
-from training.data.split import drawn, validation_split
-from training.partition import partition
-from training.randomness import numpy_stream, torch_stream
-from training.run_folder import Split as RunSplit
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.terminal.progress import SILENT, Listener
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.training.capabilities import Capability, matched, shares_of_images
+from fedpareto.training.config import DataConfig, RunConfig
+from fedpareto.training.data.images import ImageSet, normalisation_of
+from fedpareto.training.data.listing import Listing
+from fedpareto.training.data.preparation import Preparation
+from fedpareto.training.data.sources import Split, list_images, source
+from fedpareto.training.data.split import drawn, validation_split
+from fedpareto.training.partition import partition
+from fedpareto.training.randomness import numpy_stream, torch_stream
+from fedpareto.training.run_folder import Split as RunSplit
 
 
 def preparation_of(config: RunConfig, space: SearchSpace) -> Preparation:

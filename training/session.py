@@ -5,32 +5,32 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from supernet.architecture_file import ARCHITECTURE
-from supernet.common.formats.units import format_at_least, format_bytes, format_quantity, parse_quantity
-from supernet.common.storage.path_checks import exists, is_file
-from supernet.common.terminal.console import next_step, print_table, stderr
-from supernet.common.terminal.progress import shown
-from supernet.common.terminal.words import command, counted
-from training.accountant import guarantee
-from training.allocator import keep_freed_memory
-from training.checkpoint import checkpoint_folder, prune_checkpoints
-from training.checkpoint_state import RunState
-from training.config import EQUAL_COMPUTE, RunConfig, write_config
-from training.extent import extent, known_rounds
-from training.flower.connection import opened_link
-from training.flower.link import Link
-from training.inputs import PLACES, anchored, named, replaced
-from training.interrupt import StopRequest, stop_on_interrupt
-from training.leftovers import opened_to_write
-from training.methods.decnas.accounting import ACCOUNTING, print_accounting
-from training.rounds import train
-from training.run_folder import CONFIG, METRICS, locked, read_run_config
-from training.setup import Prepared, assemble, new_run, resumed_run
-from training.trackers.metrics_file import MetricsFile, read_records
-from training.trackers.pace import Pace
-from training.trackers.protocol import Tracker, Trackers
-from training.trackers.terminal import TerminalProgress
-from training.trackers.wandb import WandbTracker, check_environment, require_login
+from fedpareto.supernet.architecture_file import ARCHITECTURE
+from fedpareto.supernet.common.formats.units import format_at_least, format_bytes, format_quantity, parse_quantity
+from fedpareto.supernet.common.storage.path_checks import exists, is_file
+from fedpareto.supernet.common.terminal.console import next_step, print_table, stderr
+from fedpareto.supernet.common.terminal.progress import shown
+from fedpareto.supernet.common.terminal.words import command, counted
+from fedpareto.training.accountant import guarantee
+from fedpareto.training.allocator import keep_freed_memory
+from fedpareto.training.checkpoint import checkpoint_folder, prune_checkpoints
+from fedpareto.training.checkpoint_state import RunState
+from fedpareto.training.config import EQUAL_COMPUTE, RunConfig, write_config
+from fedpareto.training.extent import extent, known_rounds
+from fedpareto.training.flower.connection import opened_link
+from fedpareto.training.flower.link import Link
+from fedpareto.training.inputs import PLACES, anchored, named, replaced
+from fedpareto.training.interrupt import StopRequest, stop_on_interrupt
+from fedpareto.training.leftovers import opened_to_write
+from fedpareto.training.methods.decnas.accounting import ACCOUNTING, print_accounting
+from fedpareto.training.rounds import train
+from fedpareto.training.run_folder import CONFIG, METRICS, locked, read_run_config
+from fedpareto.training.setup import Prepared, assemble, new_run, resumed_run
+from fedpareto.training.trackers.metrics_file import MetricsFile, read_records
+from fedpareto.training.trackers.pace import Pace
+from fedpareto.training.trackers.protocol import Tracker, Trackers
+from fedpareto.training.trackers.terminal import TerminalProgress
+from fedpareto.training.trackers.wandb import WandbTracker, check_environment, require_login
 
 
 def run_session(config: RunConfig, resumed: Path | None) -> int:

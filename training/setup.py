@@ -9,39 +9,39 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cache.build import build_cache
-from cache.entries import CACHE_ENTRIES
-from cache.file import Cache, check_cache, read_cache, remedy_of
-from cache.limits import Limits
-from fitness.settings import load_settings
-from supernet.common.errors import UserError
-from supernet.common.terminal.progress import Listener
-from supernet.common.terminal.words import counted
-from supernet.space import SearchSpace
-from supernet.space_file import load_space
-from supernet.weights import Tensors, initial_tensors
-from training.accountant import require_accountant
-from training.checkpoint import Checkpoint, load_checkpoint, newest_checkpoint, save_checkpoint
-from training.checkpoint_state import RunState
-from training.config import RunConfig, config_to_mapping
-from training.config_changes import RESUME_MAY_ADAPT, RESUME_MAY_EXTEND, changed_fields
-from training.curriculum import Counts
-from training.data.sources import source
-from training.devices import resolve_device
-from training.execution import Profile, apply_to_torch, default_profile
-from training.extension import before_extension, extension_words
-from training.federation import Federation, method_of, recipe_of, simulated, simulated_again
-from training.flower.connection import connect
-from training.flower.link import Link
-from training.initial import Beginning, beginning
-from training.inputs import INPUTS, anchored, check_paths, read_inputs, with_equal_inputs, with_own_inputs
-from training.interrupt import UNINTERRUPTED, Interruptible
-from training.methods.coincidence import coincides
-from training.methods.defaults import with_method_defaults
-from training.models import Branch
-from training.randomness import torch_stream
-from training.rounds import Run
-from training.run_folder import (
+from fedpareto.cache.build import build_cache
+from fedpareto.cache.entries import CACHE_ENTRIES
+from fedpareto.cache.file import Cache, check_cache, read_cache, remedy_of
+from fedpareto.cache.limits import Limits
+from fedpareto.fitness.settings import load_settings
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.terminal.progress import Listener
+from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.supernet.space_file import load_space
+from fedpareto.supernet.weights import Tensors, initial_tensors
+from fedpareto.training.accountant import require_accountant
+from fedpareto.training.checkpoint import Checkpoint, load_checkpoint, newest_checkpoint, save_checkpoint
+from fedpareto.training.checkpoint_state import RunState
+from fedpareto.training.config import RunConfig, config_to_mapping
+from fedpareto.training.config_changes import RESUME_MAY_ADAPT, RESUME_MAY_EXTEND, changed_fields
+from fedpareto.training.curriculum import Counts
+from fedpareto.training.data.sources import source
+from fedpareto.training.devices import resolve_device
+from fedpareto.training.execution import Profile, apply_to_torch, default_profile
+from fedpareto.training.extension import before_extension, extension_words
+from fedpareto.training.federation import Federation, method_of, recipe_of, simulated, simulated_again
+from fedpareto.training.flower.connection import connect
+from fedpareto.training.flower.link import Link
+from fedpareto.training.initial import Beginning, beginning
+from fedpareto.training.inputs import INPUTS, anchored, check_paths, read_inputs, with_equal_inputs, with_own_inputs
+from fedpareto.training.interrupt import UNINTERRUPTED, Interruptible
+from fedpareto.training.methods.coincidence import coincides
+from fedpareto.training.methods.defaults import with_method_defaults
+from fedpareto.training.models import Branch
+from fedpareto.training.randomness import torch_stream
+from fedpareto.training.rounds import Run
+from fedpareto.training.run_folder import (
     check_new_run,
     check_run,
     create_run,
@@ -51,10 +51,10 @@ from training.run_folder import (
     read_space,
     read_split,
 )
-from training.run_images import with_validation
-from training.trackers.protocol import Tracker
-from training.tuning import choose_profile
-from training.unused_settings import refuse_unread
+from fedpareto.training.run_images import with_validation
+from fedpareto.training.trackers.protocol import Tracker
+from fedpareto.training.tuning import choose_profile
+from fedpareto.training.unused_settings import refuse_unread
 
 
 @dataclasses.dataclass(frozen=True)

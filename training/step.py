@@ -7,11 +7,11 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from supernet.common.errors import UserError
-from training.config import ClientConfig
-from training.execution import Profile
-from training.loss import ClientLoss
-from training.memory import tells_of_memory
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.training.config import ClientConfig
+from fedpareto.training.execution import Profile
+from fedpareto.training.loss import ClientLoss
+from fedpareto.training.memory import tells_of_memory
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -189,7 +189,7 @@ class ReplayedStep:
 def runnable(network: nn.Module, profile: Profile) -> Callable[[Tensor], Tensor]:
     """Return what runs the network's forward pass: itself, on the profile's kernels, or compiled if it says so."""
     if profile.kernels == "numba":
-        from training.kernels.layers import use_kernels  # noqa: PLC0415 - numba is an extra
+        from fedpareto.training.kernels.layers import use_kernels  # noqa: PLC0415 - numba is an extra
 
         use_kernels(network)
     return _compiled(network) if profile.compiled else network

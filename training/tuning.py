@@ -12,20 +12,20 @@ from typing import Any
 
 import torch
 
-from cache.entries import Entry
-from supernet.common.errors import UserError
-from supernet.common.formats.json_text import parse_json, sealed, unsealed
-from supernet.common.formats.typed_yaml import from_mapping
-from supernet.common.formats.units import format_quantity
-from supernet.common.machine import machine
-from supernet.common.storage.cache_folder import NowhereKeptError, kept_file
-from supernet.common.storage.files import read_text, write_text
-from supernet.common.terminal.progress import Listener
-from supernet.weights import Tensors, initial_tensors, views
-from training.client import Recipe
-from training.data.images import ImageSet
-from training.engines.in_process import InProcessEngine
-from training.execution import (
+from fedpareto.cache.entries import Entry
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.formats.json_text import parse_json, sealed, unsealed
+from fedpareto.supernet.common.formats.typed_yaml import from_mapping
+from fedpareto.supernet.common.formats.units import format_quantity
+from fedpareto.supernet.common.machine import machine
+from fedpareto.supernet.common.storage.cache_folder import NowhereKeptError, kept_file
+from fedpareto.supernet.common.storage.files import read_text, write_text
+from fedpareto.supernet.common.terminal.progress import Listener
+from fedpareto.supernet.weights import Tensors, initial_tensors, views
+from fedpareto.training.client import Recipe
+from fedpareto.training.data.images import ImageSet
+from fedpareto.training.engines.in_process import InProcessEngine
+from fedpareto.training.execution import (
     ExecutionConfig,
     PrecisionChoice,
     Profile,
@@ -35,10 +35,10 @@ from training.execution import (
     kernels_fit,
     possible_precisions,
 )
-from training.kernels.available import not_kept, to_be_compiled, unavailable
-from training.memory import OutOfMemoryError
-from training.messages import Task
-from training.step import RecordingError
+from fedpareto.training.kernels.available import not_kept, to_be_compiled, unavailable
+from fedpareto.training.memory import OutOfMemoryError
+from fedpareto.training.messages import Task
+from fedpareto.training.step import RecordingError
 
 #: A setting replaces the default only if it is faster by this factor: less is noise.
 _WORTH = 1.03

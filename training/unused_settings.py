@@ -7,9 +7,9 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, get_args
 
-from supernet.common.errors import UserError
-from training.config import SINGLE_METHODS, RunConfig, by_full_name, config_to_mapping
-from training.methods.settings import MethodName
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.training.config import SINGLE_METHODS, RunConfig, by_full_name, config_to_mapping
+from fedpareto.training.methods.settings import MethodName
 
 
 class Condition(NamedTuple):

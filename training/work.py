@@ -5,8 +5,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from supernet.architecture import Architecture, architecture_from_json
-from supernet.common.errors import UserError
+from fedpareto.supernet.architecture import Architecture, architecture_from_json
+from fedpareto.supernet.common.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)

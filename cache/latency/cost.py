@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from cache.additive import AdditiveCost
-from cache.latency.names import Names, block_names, distinct_names
-from cache.latency.table import Correction, LatencyTable, LatencyTableError, read_table
-from supernet.arrays import FloatArray
-from supernet.common.terminal.words import counted
-from supernet.space import SearchSpace
+from fedpareto.cache.additive import AdditiveCost
+from fedpareto.cache.latency.names import Names, block_names, distinct_names
+from fedpareto.cache.latency.table import Correction, LatencyTable, LatencyTableError, read_table
+from fedpareto.supernet.arrays import FloatArray
+from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.supernet.space import SearchSpace
 
 
 def latency_cost(

@@ -10,9 +10,9 @@ import itertools
 import numpy as np
 from numpy.typing import NDArray
 
-from fitness.blocks import Parts, tabulate
-from supernet.layer_table import LayerTable
-from supernet.space import Norm, SearchSpace
+from fedpareto.fitness.blocks import Parts, tabulate
+from fedpareto.supernet.layer_table import LayerTable
+from fedpareto.supernet.space import Norm, SearchSpace
 
 #: The names of a part's choices, (choices,).
 Names = NDArray[np.str_]

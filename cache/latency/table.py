@@ -1,9 +1,9 @@
 """Latency tables: a device's milliseconds for every block of a space, as an additive cost.
 
 A JSON file ``{"format": "fedpareto-latency-table", "version": 1, "blocks": {BLOCK: MILLISECONDS, …}}``, where blocks
-are named by their layers (``cache.latency.names``). A table written by hand holds no more. ``profile-device`` adds
-``measured`` (what was measured where), ``spread`` (each block's interval and runs) and, after a validation on whole
-networks, ``validation`` and perhaps ``correction``; and ``digest``, so that no figure changes unnoticed.
+are named by their layers (``fedpareto.cache.latency.names``). A table written by hand holds no more. ``profile-device``
+adds ``measured`` (what was measured where), ``spread`` (each block's interval and runs) and, after a validation on
+whole networks, ``validation`` and perhaps ``correction``; and ``digest``, so that no figure changes unnoticed.
 """
 
 import dataclasses
@@ -11,10 +11,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from supernet.common.errors import UserError
-from supernet.common.formats.json_fields import Fields
-from supernet.common.formats.json_text import parse_json, sealed, shown, unsealed
-from supernet.common.storage.files import read_text, write_text
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.formats.json_fields import Fields
+from fedpareto.supernet.common.formats.json_text import parse_json, sealed, shown, unsealed
+from fedpareto.supernet.common.storage.files import read_text, write_text
 
 FORMAT = "fedpareto-latency-table"
 VERSION = 1

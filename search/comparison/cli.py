@@ -4,19 +4,19 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from search.comparison.fields import check_budgets
-from search.comparison.going_on import check_jobs, told_to_go_on
-from search.comparison.outcome import read_outcome, write_outcome
-from search.comparison.reporting import PAGE, PLOT, PRICE, TABLE, is_measured, outcome_path, report
-from search.comparison.study import Study, Trial, read_study
-from supernet.common.command_line import options_parser
-from supernet.common.errors import UserError
-from supernet.common.formats.units import format_at_least, format_quantity
-from supernet.common.storage.files import check_output, check_writable
-from supernet.common.storage.path_checks import exists
-from supernet.common.terminal.console import next_step, run_command, stderr
-from supernet.common.terminal.progress import shown
-from supernet.common.terminal.words import counted
+from fedpareto.search.comparison.fields import check_budgets
+from fedpareto.search.comparison.going_on import check_jobs, told_to_go_on
+from fedpareto.search.comparison.outcome import read_outcome, write_outcome
+from fedpareto.search.comparison.reporting import PAGE, PLOT, PRICE, TABLE, is_measured, outcome_path, report
+from fedpareto.search.comparison.study import Study, Trial, read_study
+from fedpareto.supernet.common.command_line import options_parser
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.formats.units import format_at_least, format_quantity
+from fedpareto.supernet.common.storage.files import check_output, check_writable
+from fedpareto.supernet.common.storage.path_checks import exists
+from fedpareto.supernet.common.terminal.console import next_step, run_command, stderr
+from fedpareto.supernet.common.terminal.progress import shown
+from fedpareto.supernet.common.terminal.words import counted
 
 PROG = "compare-methods"
 
@@ -68,7 +68,7 @@ def _run(arguments: Sequence[str]) -> None:
             "study's compute until a step of each client is a small share of it, give methods settings that differ, "
             "and where a run is of an older program remove its result and its folder"
         )
-    from training.session import next_search  # noqa: PLC0415 - imports torch
+    from fedpareto.training.session import next_search  # noqa: PLC0415 - imports torch
 
     run = folder / "runs" / study.trials[0].name
     next_step(next_search(run, format_at_least(study.budgets[-1])))
@@ -89,9 +89,9 @@ def _describe(study: Study, folder: Path) -> None:
 
 def _run_trials(study: Study, folder: Path, jobs: int) -> None:
     # All import torch.
-    from search.comparison.measure import measure  # noqa: PLC0415
-    from search.comparison.networks import with_networks  # noqa: PLC0415
-    from search.comparison.trials import Trials  # noqa: PLC0415
+    from fedpareto.search.comparison.measure import measure  # noqa: PLC0415
+    from fedpareto.search.comparison.networks import with_networks  # noqa: PLC0415
+    from fedpareto.search.comparison.trials import Trials  # noqa: PLC0415
 
     waiting = [trial for trial in study.trials if not is_measured(study, folder, trial)]
     if waiting:
@@ -112,7 +112,7 @@ def _run_trials(study: Study, folder: Path, jobs: int) -> None:
 
 def _check_finished(study: Study, folder: Path, trials: Iterable[Trial]) -> None:
     """Refuse results of runs that were trained with other settings than the study has now."""
-    from search.comparison.trials import check_same, written  # noqa: PLC0415 - imports torch
+    from fedpareto.search.comparison.trials import check_same, written  # noqa: PLC0415 - imports torch
 
     for trial in trials:
         # A result whose run was removed is all that there is.
@@ -122,7 +122,7 @@ def _check_finished(study: Study, folder: Path, trials: Iterable[Trial]) -> None
 
 def _check_test_images(study: Study) -> None:
     """Refuse images without a test split, which would end in an error after hours of training."""
-    from training.data.sources import list_images  # noqa: PLC0415 - imports torch
+    from fedpareto.training.data.sources import list_images  # noqa: PLC0415 - imports torch
 
     data = study.trials[0].config.data
     list_images(data.name, data.root, "test", download=data.download)

@@ -6,9 +6,9 @@ import io
 import itertools
 from collections.abc import Mapping, Sequence
 
-from search.comparison.outcome import Outcome
-from search.comparison.summary import Spread, markdown_table
-from supernet.common.formats.units import format_quantity
+from fedpareto.search.comparison.outcome import Outcome
+from fedpareto.search.comparison.summary import Spread, markdown_table
+from fedpareto.supernet.common.formats.units import format_quantity
 
 #: Of the CSV file.
 _COLUMNS = ("method", "less", "seeds", "budget_macs", "difference_mean", "difference_std")

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from search.comparison.outcome import Outcome
-from supernet.common.formats.units import format_quantity
-from training.config import EQUAL_COMPUTE
+from fedpareto.search.comparison.outcome import Outcome
+from fedpareto.supernet.common.formats.units import format_quantity
+from fedpareto.training.config import EQUAL_COMPUTE
 
 #: File of a checkpoint's weights.
 _SUPERNET = "supernet.safetensors"

@@ -3,14 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fitness.score import score
-from supernet.common.errors import BudgetError, UserError
-from supernet.common.formats.typed_values import typed
-from supernet.common.formats.typed_yaml import from_mapping, named
-from supernet.common.formats.units import parse_quantity
-from supernet.genes import smallest_genes
-from supernet.space_file import load_space
-from training.config import RunConfig
+from fedpareto.fitness.score import score
+from fedpareto.supernet.common.errors import BudgetError, UserError
+from fedpareto.supernet.common.formats.typed_values import typed
+from fedpareto.supernet.common.formats.typed_yaml import from_mapping, named
+from fedpareto.supernet.common.formats.units import parse_quantity
+from fedpareto.supernet.genes import smallest_genes
+from fedpareto.supernet.space_file import load_space
+from fedpareto.training.config import RunConfig
 
 
 def mapping_of(value: object, where: str) -> Mapping[str, Any]:

@@ -3,9 +3,9 @@
 import contextlib
 from collections.abc import Iterator, Sequence
 
-from supernet.common.errors import UserError
-from supernet.common.terminal.console import next_step, stderr
-from supernet.common.terminal.words import shell
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.terminal.console import next_step, stderr
+from fedpareto.supernet.common.terminal.words import shell
 
 
 def check_jobs(jobs: int) -> None:

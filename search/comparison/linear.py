@@ -13,21 +13,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from supernet.common.command_line import options_parser
-from supernet.common.errors import UserError
-from supernet.common.formats.typed_yaml import from_mapping, read_yaml_mapping
-from supernet.common.storage.files import check_writable
-from supernet.common.storage.path_checks import reaching
-from supernet.common.storage.sealed_file import read_sealed, write_sealed
-from supernet.common.terminal.console import run_command
-from supernet.common.terminal.progress import SILENT, Listener
-from supernet.space_file import load_space
-from training.config import RunConfig
-from training.data.images import ImageSet
-from training.data.sources import load_images
-from training.federation import simulated
-from training.run_images import preparation_of, with_validation
-from training.setup import with_data_defaults
+from fedpareto.supernet.common.command_line import options_parser
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.formats.typed_yaml import from_mapping, read_yaml_mapping
+from fedpareto.supernet.common.storage.files import check_writable
+from fedpareto.supernet.common.storage.path_checks import reaching
+from fedpareto.supernet.common.storage.sealed_file import read_sealed, write_sealed
+from fedpareto.supernet.common.terminal.console import run_command
+from fedpareto.supernet.common.terminal.progress import SILENT, Listener
+from fedpareto.supernet.space_file import load_space
+from fedpareto.training.config import RunConfig
+from fedpareto.training.data.images import ImageSet
+from fedpareto.training.data.sources import load_images
+from fedpareto.training.federation import simulated
+from fedpareto.training.run_images import preparation_of, with_validation
+from fedpareto.training.setup import with_data_defaults
 
 if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression

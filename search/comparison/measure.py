@@ -4,19 +4,19 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from cache.entries import Entry
-from cache.limits import Limits
-from search.comparison.linear import LinearResult, read_linear
-from search.comparison.outcome import Measured, Outcome
-from search.comparison.study import Trial
-from search.searcher import search
-from search.trained import Extraction, TrainedRun, open_run
-from supernet.common.machine import machine
-from supernet.common.terminal.console import stderr
-from training.config import SINGLE_METHODS
-from training.federation import method_of
-from training.run_folder import METRICS, read_run_cache, read_space
-from training.trackers.metrics_file import read_records
+from fedpareto.cache.entries import Entry
+from fedpareto.cache.limits import Limits
+from fedpareto.search.comparison.linear import LinearResult, read_linear
+from fedpareto.search.comparison.outcome import Measured, Outcome
+from fedpareto.search.comparison.study import Trial
+from fedpareto.search.searcher import search
+from fedpareto.search.trained import Extraction, TrainedRun, open_run
+from fedpareto.supernet.common.machine import machine
+from fedpareto.supernet.common.terminal.console import stderr
+from fedpareto.training.config import SINGLE_METHODS
+from fedpareto.training.federation import method_of
+from fedpareto.training.run_folder import METRICS, read_run_cache, read_space
+from fedpareto.training.trackers.metrics_file import read_records
 
 
 def measure(trial: Trial, folder: Path, budgets: Sequence[int]) -> Outcome:

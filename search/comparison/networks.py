@@ -3,19 +3,19 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from cache.entries import Entry
-from cache.limits import Limits
-from search.comparison.study import Trial
-from search.searcher import search
-from supernet.common.errors import UserError
-from supernet.common.formats.units import format_quantity
-from supernet.common.terminal.progress import Listener
-from supernet.space import SearchSpace
-from supernet.space_file import load_space
-from training.capabilities import capabilities
-from training.config import RunConfig
-from training.data.sources import list_images, source
-from training.setup import cache_of
+from fedpareto.cache.entries import Entry
+from fedpareto.cache.limits import Limits
+from fedpareto.search.comparison.study import Trial
+from fedpareto.search.searcher import search
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.formats.units import format_quantity
+from fedpareto.supernet.common.terminal.progress import Listener
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.supernet.space_file import load_space
+from fedpareto.training.capabilities import capabilities
+from fedpareto.training.config import RunConfig
+from fedpareto.training.data.sources import list_images, source
+from fedpareto.training.setup import cache_of
 
 
 def with_networks(trials: Sequence[Trial], listener: Listener) -> list[Trial]:

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from supernet.architecture import architecture_from_json
-from supernet.common.errors import UserError
-from supernet.common.formats.json_fields import Fields
-from supernet.common.storage.sealed_file import read_sealed, write_sealed
+from fedpareto.supernet.architecture import architecture_from_json
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.formats.json_fields import Fields
+from fedpareto.supernet.common.storage.sealed_file import read_sealed, write_sealed
 
 
 @dataclasses.dataclass(frozen=True)

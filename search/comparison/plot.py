@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cache.figures import drawn, legend_below, save, words
-from search.comparison.summary import Row
-from search.comparison.yardsticks import row_label
-from supernet.common.terminal.words import counted
+from fedpareto.cache.figures import drawn, legend_below, save, words
+from fedpareto.search.comparison.summary import Row
+from fedpareto.search.comparison.yardsticks import row_label
+from fedpareto.supernet.common.terminal.words import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

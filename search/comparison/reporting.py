@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from search.comparison.differences import (
+from fedpareto.search.comparison.differences import (
     Difference,
     differences,
     differences_cells,
@@ -12,19 +12,19 @@ from search.comparison.differences import (
     differences_markdown,
     price_of_sharing,
 )
-from search.comparison.fairness import Judged, judged, same_checkpoint
-from search.comparison.outcome import Outcome, read_outcome
-from search.comparison.plot import plot_rows
-from search.comparison.study import Study, Trial, trial_name
-from search.comparison.summary import cells, header, rows, to_csv, to_markdown
-from search.comparison.yardsticks import PRICED, Kind, Yardstick, row_label, rows_of
-from supernet.common.errors import UserError
-from supernet.common.formats.units import parse_quantity
-from supernet.common.storage.files import write_text
-from supernet.common.storage.path_checks import exists
-from supernet.common.terminal.console import print_table, stderr
-from supernet.common.terminal.words import counted
-from training.config import SINGLE_METHODS
+from fedpareto.search.comparison.fairness import Judged, judged, same_checkpoint
+from fedpareto.search.comparison.outcome import Outcome, read_outcome
+from fedpareto.search.comparison.plot import plot_rows
+from fedpareto.search.comparison.study import Study, Trial, trial_name
+from fedpareto.search.comparison.summary import cells, header, rows, to_csv, to_markdown
+from fedpareto.search.comparison.yardsticks import PRICED, Kind, Yardstick, row_label, rows_of
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.formats.units import parse_quantity
+from fedpareto.supernet.common.storage.files import write_text
+from fedpareto.supernet.common.storage.path_checks import exists
+from fedpareto.supernet.common.terminal.console import print_table, stderr
+from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.training.config import SINGLE_METHODS
 
 #: Files in the output folder, beside the runs and their results; the price of sharing only where a study tells it.
 TABLE, PAGE, PLOT, PRICE = "table.csv", "table.md", "accuracy.png", "price.csv"
@@ -115,7 +115,7 @@ def _run_folder(folder: Path, outcome: Outcome) -> Path:
 def _write_tables(study: Study, folder: Path, shown: Sequence[tuple[Trial, Outcome]]) -> None:
     outcomes, budgets = _rows_of(study, shown), study.budgets
     # Imports torch.
-    from search.comparison.served import served_clients  # noqa: PLC0415
+    from fedpareto.search.comparison.served import served_clients  # noqa: PLC0415
 
     yardsticks = [row_label(kind) for kind in study.kinds]
     found = rows([*study.labels, *yardsticks], budgets, outcomes, served_clients(study, outcomes))

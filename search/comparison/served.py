@@ -8,18 +8,18 @@ import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from cache.entries import Entry, make_entry
-from search.comparison.outcome import Measured, Outcome
-from search.comparison.study import Study
-from search.comparison.summary import Served
-from search.comparison.yardsticks import row_label
-from supernet.architecture import architecture_from_json
-from supernet.common.errors import ArchitectureError, UserError
-from supernet.space import SearchSpace
-from supernet.space_file import load_space
-from training.capabilities import Capability, capabilities
-from training.config import RunConfig
-from training.data.sources import source
+from fedpareto.cache.entries import Entry, make_entry
+from fedpareto.search.comparison.outcome import Measured, Outcome
+from fedpareto.search.comparison.study import Study
+from fedpareto.search.comparison.summary import Served
+from fedpareto.search.comparison.yardsticks import row_label
+from fedpareto.supernet.architecture import architecture_from_json
+from fedpareto.supernet.common.errors import ArchitectureError, UserError
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.supernet.space_file import load_space
+from fedpareto.training.capabilities import Capability, capabilities
+from fedpareto.training.config import RunConfig
+from fedpareto.training.data.sources import source
 
 #: What is wrong with a result that does not fit the study.
 _OTHERS = "a network of another space"

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from supernet.common.errors import UserError
-from supernet.common.storage.files import read_text
-from supernet.common.storage.path_checks import is_file
-from training.config import RunConfig
-from training.methods.coincidence import coincides, normal_form
-from training.unused_settings import unread, unread_words
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.storage.files import read_text
+from fedpareto.supernet.common.storage.path_checks import is_file
+from fedpareto.training.config import RunConfig
+from fedpareto.training.methods.coincidence import coincides, normal_form
+from fedpareto.training.unused_settings import unread, unread_words
 
 
 def check_read(path: Path, configs: Mapping[str, RunConfig], own: Mapping[str, Mapping[str, Any]]) -> None:

@@ -6,9 +6,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from search.comparison.fields import budgets_of, mapping_of, merged, quiet_config, refuse_given_otherwise, seeds_of
-from search.comparison.settings import check_distinct, check_read
-from search.comparison.yardsticks import (
+from fedpareto.search.comparison.fields import (
+    budgets_of,
+    mapping_of,
+    merged,
+    quiet_config,
+    refuse_given_otherwise,
+    seeds_of,
+)
+from fedpareto.search.comparison.settings import check_distinct, check_read
+from fedpareto.search.comparison.yardsticks import (
     Kind,
     Yardstick,
     check_labels,
@@ -17,13 +24,13 @@ from search.comparison.yardsticks import (
     yardstick_config,
     yardsticks_of,
 )
-from supernet.architecture import Architecture
-from supernet.common.errors import UserError
-from supernet.common.formats.typed_values import typed
-from supernet.common.formats.typed_yaml import named, read_yaml_mapping
-from training.config import RunConfig
-from training.methods.settings import MethodName
-from training.unused_settings import read_only
+from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.formats.typed_values import typed
+from fedpareto.supernet.common.formats.typed_yaml import named, read_yaml_mapping
+from fedpareto.training.config import RunConfig
+from fedpareto.training.methods.settings import MethodName
+from fedpareto.training.unused_settings import read_only
 
 #: What all methods of a study share: no method may have its own.
 SHARED = ("space", "seed", "compute", "engine", "data", "partition", "clients", "output", "rounds")

@@ -7,8 +7,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from search.comparison.outcome import Measured, Outcome
-from supernet.common.formats.units import format_bytes, format_quantity
+from fedpareto.search.comparison.outcome import Measured, Outcome
+from fedpareto.supernet.common.formats.units import format_bytes, format_quantity
 
 #: Of the CSV file.
 _COLUMNS = (

@@ -8,19 +8,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from search.comparison.study import Trial
-from supernet.architecture_file import architecture_text, read_architecture
-from supernet.common.errors import UserError
-from supernet.common.formats.typed_yaml import from_mapping, read_yaml_mapping
-from supernet.common.formats.units import parse_quantity
-from supernet.common.storage.files import read_text, write_text
-from supernet.common.storage.path_checks import exists, reaching
-from supernet.common.terminal.progress import Listener
-from supernet.common.terminal.words import counted
-from training.config import RunConfig, config_to_mapping, write_config
-from training.run_folder import CONFIG, METRICS
-from training.trackers.metrics_file import last_share
-from training.unused_settings import read_only
+from fedpareto.search.comparison.study import Trial
+from fedpareto.supernet.architecture_file import architecture_text, read_architecture
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.formats.typed_yaml import from_mapping, read_yaml_mapping
+from fedpareto.supernet.common.formats.units import parse_quantity
+from fedpareto.supernet.common.storage.files import read_text, write_text
+from fedpareto.supernet.common.storage.path_checks import exists, reaching
+from fedpareto.supernet.common.terminal.progress import Listener
+from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.training.config import RunConfig, config_to_mapping, write_config
+from fedpareto.training.run_folder import CONFIG, METRICS
+from fedpareto.training.trackers.metrics_file import last_share
+from fedpareto.training.unused_settings import read_only
 
 #: Seconds between two looks at the processes.
 _PAUSE = 0.5
@@ -28,10 +28,10 @@ _PAUSE = 0.5
 #: Seconds that trials have to end in; fewer than this command has itself.
 _PATIENCE = 5.0
 
-_PROGRAM = "from training.cli import main; main()"
+_PROGRAM = "from fedpareto.training.cli import main; main()"
 
 #: What fits a linear model, in place of a training run.
-_LINEAR_PROGRAM = "from search.comparison.linear import main; main()"
+_LINEAR_PROGRAM = "from fedpareto.search.comparison.linear import main; main()"
 
 #: What may differ when a trial goes on, beside the folder of its images.
 _FREE = {"output": None, "tracking": None}

@@ -8,15 +8,15 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
-from search.comparison.outcome import Outcome
-from supernet.common.errors import UserError
-from supernet.common.formats.typed_values import typed
-from supernet.common.formats.units import format_quantity, parse_quantity
-from training.clients import ClientsConfig
-from training.config import RunConfig, ServerConfig
-from training.methods.defaults import adjustment_of, with_adjustment
-from training.partition import PartitionConfig
-from training.unused_settings import read_only
+from fedpareto.search.comparison.outcome import Outcome
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.formats.typed_values import typed
+from fedpareto.supernet.common.formats.units import format_quantity, parse_quantity
+from fedpareto.training.clients import ClientsConfig
+from fedpareto.training.config import RunConfig, ServerConfig
+from fedpareto.training.methods.defaults import adjustment_of, with_adjustment
+from fedpareto.training.partition import PartitionConfig
+from fedpareto.training.unused_settings import read_only
 
 Kind = Literal["alone", "share", "central", "linear"]
 

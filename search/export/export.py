@@ -7,16 +7,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from search.export import deploy
-from search.export.formats import write
-from search.export.metadata import metadata_of
-from search.export.settings import ExportSettings, check_calibrated, check_export
-from search.export.verify import HeldOut, arrays, verify
-from search.subnet import SubnetInfo
-from supernet.bn_folding import folded
-from supernet.common.storage.files import check_output, read_text, replacing, write_text
-from supernet.common.terminal.progress import Listener
-from training.data.images import ImageSet
+from fedpareto.search.export import deploy
+from fedpareto.search.export.formats import write
+from fedpareto.search.export.metadata import metadata_of
+from fedpareto.search.export.settings import ExportSettings, check_calibrated, check_export
+from fedpareto.search.export.verify import HeldOut, arrays, verify
+from fedpareto.search.subnet import SubnetInfo
+from fedpareto.supernet.bn_folding import folded
+from fedpareto.supernet.common.storage.files import check_output, read_text, replacing, write_text
+from fedpareto.supernet.common.terminal.progress import Listener
+from fedpareto.training.data.images import ImageSet
 
 #: Images int8 ranges are set on, and how many of them are run at once: all feature maps are kept.
 _INT8_IMAGES, _INT8_BATCH = 256, 32

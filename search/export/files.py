@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from search.export.deploy import Description, network_input, read_pixels
-from search.export.formats import refused_by_deploy
-from search.export.onnx_file import Images
-from search.export.settings import ExportError
-from training.data.images import ImageSet
-from training.data.preparation import ARRAY_SUFFIX, Pixels
+from fedpareto.search.export.deploy import Description, network_input, read_pixels
+from fedpareto.search.export.formats import refused_by_deploy
+from fedpareto.search.export.onnx_file import Images
+from fedpareto.search.export.settings import ExportError
+from fedpareto.training.data.images import ImageSet
+from fedpareto.training.data.preparation import ARRAY_SUFFIX, Pixels
 
 
 def spread(images: ImageSet, most: int) -> ImageSet:

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from search.export.deploy import INPUT, DeployError, Description, load_model, read_description
-from search.export.onnx_file import Images, at_precision, onnx_of, save_onnx
-from search.export.settings import ExportError, ExportSettings, Format
-from search.export.torch_files import load_program, load_torchscript, save_program, save_torchscript
+from fedpareto.search.export.deploy import INPUT, DeployError, Description, load_model, read_description
+from fedpareto.search.export.onnx_file import Images, at_precision, onnx_of, save_onnx
+from fedpareto.search.export.settings import ExportError, ExportSettings, Format
+from fedpareto.search.export.torch_files import load_program, load_torchscript, save_program, save_torchscript
 
 #: Maps normalised images (N, C, side, side) to logits (N, classes).
 Run = Callable[[Images], Images]

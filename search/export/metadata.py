@@ -6,8 +6,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from fitness.costs import FilePrecision
-from search.subnet import SubnetInfo
+from fedpareto.fitness.costs import FilePrecision
+from fedpareto.search.subnet import SubnetInfo
 
 
 def metadata_of(info: SubnetInfo, precision: FilePrecision = "fp32") -> dict[str, str]:

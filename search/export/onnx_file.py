@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fitness.costs import FilePrecision
-from search.export.deploy import INPUT, OUTPUT
-from search.onnx_model import to_onnx
+from fedpareto.fitness.costs import FilePrecision
+from fedpareto.search.export.deploy import INPUT, OUTPUT
+from fedpareto.search.onnx_model import to_onnx
 
 if TYPE_CHECKING:
     import onnx

@@ -3,9 +3,9 @@
 import dataclasses
 from typing import Literal
 
-from fitness.costs import FilePrecision
-from search.extras import require_onnx
-from supernet.common.errors import UserError
+from fedpareto.fitness.costs import FilePrecision
+from fedpareto.search.extras import require_onnx
+from fedpareto.supernet.common.errors import UserError
 
 Format = Literal["onnx", "torchscript", "exported-program"]
 

@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from search.export.files import deployed_inputs, spread
-from search.export.formats import Opened, Run, opened
-from search.export.onnx_file import Images
-from search.export.settings import ExportError, ExportSettings
-from search.stopwatch import Effort, measure
-from supernet.common.machine import machine
-from training.data.batches import plain_batches
-from training.data.images import ImageSet, Normalisation
+from fedpareto.search.export.files import deployed_inputs, spread
+from fedpareto.search.export.formats import Opened, Run, opened
+from fedpareto.search.export.onnx_file import Images
+from fedpareto.search.export.settings import ExportError, ExportSettings
+from fedpareto.search.stopwatch import Effort, measure
+from fedpareto.supernet.common.machine import machine
+from fedpareto.training.data.batches import plain_batches
+from fedpareto.training.data.images import ImageSet, Normalisation
 
 #: Validation pictures that go through the deployed path from their files, at most.
 MOST_FILES = 200

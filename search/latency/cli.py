@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from cache.latency.cost import latency_cost
-from cache.latency.table import Conditions, LatencyTable, check_conditions, read_table, write_latency_table
-from search.subject import RunImages, find_space
-from supernet.common.command_line import options_parser
-from supernet.common.errors import UserError
-from supernet.common.machine import machine
-from supernet.common.storage.files import check_output
-from supernet.common.storage.path_checks import is_file
-from supernet.common.terminal.console import next_step, run_command, say
-from supernet.common.terminal.progress import shown
-from supernet.common.terminal.words import command, counted
-from supernet.genes import random_genes
-from supernet.space import SearchSpace
+from fedpareto.cache.latency.cost import latency_cost
+from fedpareto.cache.latency.table import Conditions, LatencyTable, check_conditions, read_table, write_latency_table
+from fedpareto.search.subject import RunImages, find_space
+from fedpareto.supernet.common.command_line import options_parser
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.machine import machine
+from fedpareto.supernet.common.storage.files import check_output
+from fedpareto.supernet.common.storage.path_checks import is_file
+from fedpareto.supernet.common.terminal.console import next_step, run_command, say
+from fedpareto.supernet.common.terminal.progress import shown
+from fedpareto.supernet.common.terminal.words import command, counted
+from fedpareto.supernet.genes import random_genes
+from fedpareto.supernet.space import SearchSpace
 
 if TYPE_CHECKING:
     import torch
@@ -88,8 +88,8 @@ def _run(arguments: Sequence[str]) -> None:
         raise UserError("give either --space NAME or --run FOLDER")
     space = find_space(options.space, options.run, options.classes)
 
-    from search.latency.profile import Bench, clock_of, profile, started_table  # noqa: PLC0415 - imports torch
-    from search.latency.runtimes import check_runtime, open_runtime  # noqa: PLC0415
+    from fedpareto.search.latency.profile import Bench, clock_of, profile, started_table  # noqa: PLC0415 - imports torch
+    from fedpareto.search.latency.runtimes import check_runtime, open_runtime  # noqa: PLC0415
 
     device = check_runtime(options.runtime, options.device)
     clock_name, clock = clock_of(device, options.threads)
@@ -104,7 +104,7 @@ def _run(arguments: Sequence[str]) -> None:
         else:
             table = profile(bench, output, started_table(output, conditions), listener)
         if options.validate is not None:
-            from search.latency.validation import validate  # noqa: PLC0415
+            from fedpareto.search.latency.validation import validate  # noqa: PLC0415
 
             table = validate(bench, table, options.validate, listener)
             write_latency_table(output, table)
@@ -134,8 +134,8 @@ def _check_numbers(options: Options) -> None:
 def _conditions(
     options: Options, space: SearchSpace, device: "torch.device", clock: str, versions: dict[str, str]
 ) -> Conditions:
-    from search.latency.runtimes import device_name  # noqa: PLC0415 - imports torch
-    from search.stopwatch import CONFIDENCE  # noqa: PLC0415
+    from fedpareto.search.latency.runtimes import device_name  # noqa: PLC0415 - imports torch
+    from fedpareto.search.stopwatch import CONFIDENCE  # noqa: PLC0415
 
     return Conditions(
         space=space.name,

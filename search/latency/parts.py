@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cache.latency.names import Names, block_names
-from fitness.blocks import Part, Parts, choice_layers, space_parts
-from supernet.bn_folding import folded
-from supernet.layer_table import LayerTable, active_rows
-from supernet.network import build_blocks
-from supernet.space import SearchSpace
+from fedpareto.cache.latency.names import Names, block_names
+from fedpareto.fitness.blocks import Part, Parts, choice_layers, space_parts
+from fedpareto.supernet.bn_folding import folded
+from fedpareto.supernet.layer_table import LayerTable, active_rows
+from fedpareto.supernet.network import build_blocks
+from fedpareto.supernet.space import SearchSpace
 
 
 class Choice(NamedTuple):

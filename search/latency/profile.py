@@ -10,19 +10,19 @@ import numpy as np
 import torch
 from torch import nn
 
-from cache.latency.table import Conditions, LatencyTable, check_conditions, read_table, write_latency_table
-from fitness.blocks import space_parts
-from search.latency.parts import Choice, Measurable, distinct_choices, input_shape, measurable, ready
-from search.latency.runtimes import Runtime
-from search.stopwatch import Clock, Effort, Timing, measure_against
-from supernet.architecture import Architecture
-from supernet.common.errors import UserError
-from supernet.common.storage.path_checks import exists
-from supernet.common.terminal.progress import Listener
-from supernet.common.terminal.words import command
-from supernet.genes import decode, gene_layout
-from supernet.network import build_network
-from supernet.space import SearchSpace
+from fedpareto.cache.latency.table import Conditions, LatencyTable, check_conditions, read_table, write_latency_table
+from fedpareto.fitness.blocks import space_parts
+from fedpareto.search.latency.parts import Choice, Measurable, distinct_choices, input_shape, measurable, ready
+from fedpareto.search.latency.runtimes import Runtime
+from fedpareto.search.stopwatch import Clock, Effort, Timing, measure_against
+from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.storage.path_checks import exists
+from fedpareto.supernet.common.terminal.progress import Listener
+from fedpareto.supernet.common.terminal.words import command
+from fedpareto.supernet.genes import decode, gene_layout
+from fedpareto.supernet.network import build_network
+from fedpareto.supernet.space import SearchSpace
 
 #: A group of blocks has no more weights than this: the memory they take stays bounded.
 _MOST_WEIGHTS = 16_000_000

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from search.extras import require_onnx
-from search.latency.parts import Measurable
-from search.onnx_model import open_session, to_onnx
-from search.stopwatch import Call
-from supernet.common.errors import UserError
-from training.devices import resolve_device
+from fedpareto.search.extras import require_onnx
+from fedpareto.search.latency.parts import Measurable
+from fedpareto.search.onnx_model import open_session, to_onnx
+from fedpareto.search.stopwatch import Call
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.training.devices import resolve_device
 
 if TYPE_CHECKING:
     import onnx

@@ -5,15 +5,15 @@ import dataclasses
 import numpy as np
 from scipy.stats import spearmanr
 
-from cache.latency.cost import latency_cost
-from cache.latency.table import Correction, LatencyTable, Validation
-from fitness.score import score
-from search.latency.profile import Bench
-from search.stopwatch import measure_against
-from supernet.arrays import FloatArray, IntArray
-from supernet.common.terminal.progress import Listener
-from supernet.genes import decode, random_genes
-from supernet.space import SearchSpace
+from fedpareto.cache.latency.cost import latency_cost
+from fedpareto.cache.latency.table import Correction, LatencyTable, Validation
+from fedpareto.fitness.score import score
+from fedpareto.search.latency.profile import Bench
+from fedpareto.search.stopwatch import measure_against
+from fedpareto.supernet.arrays import FloatArray, IntArray
+from fedpareto.supernet.common.terminal.progress import Listener
+from fedpareto.supernet.genes import decode, random_genes
+from fedpareto.supernet.space import SearchSpace
 
 #: Networks drawn for each that is measured, and networks measured in turns.
 _DRAWN, _GROUP = 50, 8

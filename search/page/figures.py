@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from supernet.common.formats.units import format_bytes
+from fedpareto.supernet.common.formats.units import format_bytes
 
 #: How people read a number.
 Form = Callable[[float], str]

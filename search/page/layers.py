@@ -5,14 +5,14 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from cache.additive import AdditiveCost
-from fitness.blocks import Parts, T, choices_made, space_parts
-from fitness.costs import macs, parameters
-from supernet.architecture import Architecture
-from supernet.arrays import IntArray
-from supernet.genes import encode
-from supernet.layer_table import layer_table
-from supernet.space import SearchSpace
+from fedpareto.cache.additive import AdditiveCost
+from fedpareto.fitness.blocks import Parts, T, choices_made, space_parts
+from fedpareto.fitness.costs import macs, parameters
+from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.arrays import IntArray
+from fedpareto.supernet.genes import encode
+from fedpareto.supernet.layer_table import layer_table
+from fedpareto.supernet.space import SearchSpace
 
 
 @dataclasses.dataclass(frozen=True)

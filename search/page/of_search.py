@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cache.additive import AdditiveCost
-from search.answering import Answered
-from search.page.layers import layer_lines
-from search.page.page import Page, write_page
-from search.plot import fronts_of
-from search.subject import Subject
-from supernet.common.terminal.words import command
+from fedpareto.cache.additive import AdditiveCost
+from fedpareto.search.answering import Answered
+from fedpareto.search.page.layers import layer_lines
+from fedpareto.search.page.page import Page, write_page
+from fedpareto.search.plot import fronts_of
+from fedpareto.search.subject import Subject
+from fedpareto.supernet.common.terminal.words import command
 
 
 def write_search_page(

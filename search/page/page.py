@@ -8,14 +8,14 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from cache.plot import Fronts, fronts_svg
-from search.page import sections
-from search.page.figures import milliseconds
-from search.page.layers import LayerLine
-from search.report import standing
-from supernet.common.storage.files import write_text
-from supernet.common.terminal.words import printable
-from supernet.space import SearchSpace
+from fedpareto.cache.plot import Fronts, fronts_svg
+from fedpareto.search.page import sections
+from fedpareto.search.page.figures import milliseconds
+from fedpareto.search.page.layers import LayerLine
+from fedpareto.search.report import standing
+from fedpareto.supernet.common.storage.files import write_text
+from fedpareto.supernet.common.terminal.words import printable
+from fedpareto.supernet.space import SearchSpace
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +75,7 @@ def render_page(page: Page) -> str:
     # Only a search that writes a page pays for these imports.
     from jinja2 import Environment, StrictUndefined  # noqa: PLC0415
 
-    template = resources.files("search.page").joinpath("report.html.jinja").read_text(encoding="utf-8")
+    template = resources.files("fedpareto.search.page").joinpath("report.html.jinja").read_text(encoding="utf-8")
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_text
     )

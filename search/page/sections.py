@@ -5,9 +5,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from search.page import figures as form
-from search.page.figures import Figure, Form, find_figure
-from supernet.common.formats.units import format_bytes, format_quantity
+from fedpareto.search.page import figures as form
+from fedpareto.search.page.figures import Figure, Form, find_figure
+from fedpareto.supernet.common.formats.units import format_bytes, format_quantity
 
 #: Name, path and form of a figure.
 Row = tuple[str, str, Form]

@@ -10,14 +10,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from search.ranking.sampling import Subnet
-from supernet.architecture import Architecture, architecture_from_json
-from supernet.common.errors import ArchitectureError, UserError
-from supernet.common.formats.json_fields import fields_of
-from supernet.common.formats.json_text import parse_json, sealed, shown, unsealed
-from supernet.common.storage.files import read_text, write_text
-from supernet.common.storage.path_checks import exists
-from supernet.common.terminal.words import counted
+from fedpareto.search.ranking.sampling import Subnet
+from fedpareto.supernet.architecture import Architecture, architecture_from_json
+from fedpareto.supernet.common.errors import ArchitectureError, UserError
+from fedpareto.supernet.common.formats.json_fields import fields_of
+from fedpareto.supernet.common.formats.json_text import parse_json, sealed, shown, unsealed
+from fedpareto.supernet.common.storage.files import read_text, write_text
+from fedpareto.supernet.common.storage.path_checks import exists
+from fedpareto.supernet.common.terminal.words import counted
 
 FORMAT = "fedpareto-accuracies"
 VERSION = 2

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fitness.learned import distinct_ratios
-from supernet.arrays import FloatArray, IntArray
-from supernet.genes import canonical, gene_layout
-from supernet.learned import LearnedTerms
-from supernet.space import SearchSpace
+from fedpareto.fitness.learned import distinct_ratios
+from fedpareto.supernet.arrays import FloatArray, IntArray
+from fedpareto.supernet.genes import canonical, gene_layout
+from fedpareto.supernet.learned import LearnedTerms
+from fedpareto.supernet.space import SearchSpace
 
 #: What a cell is called, such as ``("block", stage, slot, kernel, expand)``, all but the first being numbers.
 Cell = tuple[str | int, ...]

@@ -6,25 +6,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fitness.settings import load_settings
-from search.ranking.accuracies import read_accuracies
-from search.ranking.fit import check_fittable
-from search.ranking.fitting import FITTED, Measured, fit_fitness
-from search.ranking.of_run import DESIGN, SUBNETS, measured_of_run
-from search.ranking.options import Options, check_options
-from search.ranking.plot import plot_ranking
-from search.ranking.report import print_ranking, rank, ranking_to_json
-from search.ranking.sample import sample_of
-from search.ranking.sampling import Band
-from search.subject import find_space, find_subject
-from supernet.common.command_line import options_parser
-from supernet.common.formats.units import format_at_least
-from supernet.common.storage.files import check_output, write_text
-from supernet.common.terminal.console import next_step, run_command, say
-from supernet.common.terminal.progress import shown
-from supernet.common.terminal.words import command, counted
-from supernet.fitness_settings import FitnessSettings, settings_to_mapping
-from supernet.space import SearchSpace
+from fedpareto.fitness.settings import load_settings
+from fedpareto.search.ranking.accuracies import read_accuracies
+from fedpareto.search.ranking.fit import check_fittable
+from fedpareto.search.ranking.fitting import FITTED, Measured, fit_fitness
+from fedpareto.search.ranking.of_run import DESIGN, SUBNETS, measured_of_run
+from fedpareto.search.ranking.options import Options, check_options
+from fedpareto.search.ranking.plot import plot_ranking
+from fedpareto.search.ranking.report import print_ranking, rank, ranking_to_json
+from fedpareto.search.ranking.sample import sample_of
+from fedpareto.search.ranking.sampling import Band
+from fedpareto.search.subject import find_space, find_subject
+from fedpareto.supernet.common.command_line import options_parser
+from fedpareto.supernet.common.formats.units import format_at_least
+from fedpareto.supernet.common.storage.files import check_output, write_text
+from fedpareto.supernet.common.terminal.console import next_step, run_command, say
+from fedpareto.supernet.common.terminal.progress import shown
+from fedpareto.supernet.common.terminal.words import command, counted
+from fedpareto.supernet.fitness_settings import FitnessSettings, settings_to_mapping
+from fedpareto.supernet.space import SearchSpace
 
 PROG = "validate-fitness"
 

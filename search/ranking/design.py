@@ -17,19 +17,19 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from cache.entries import spread
-from cache.frontier import exact_frontier
-from fitness.score import score
-from search.ranking.cells import cells_chosen, cells_of, effects_of
-from search.ranking.sampling import Band, Subnet, pools_of
-from supernet.architecture import Architecture
-from supernet.arrays import FloatArray, IntArray
-from supernet.common.errors import UserError
-from supernet.common.terminal.progress import SILENT, Listener
-from supernet.common.terminal.words import counted
-from supernet.fitness_settings import FitnessSettings
-from supernet.genes import canonical, decode, encode_all, gene_layout
-from supernet.space import SearchSpace
+from fedpareto.cache.entries import spread
+from fedpareto.cache.frontier import exact_frontier
+from fedpareto.fitness.score import score
+from fedpareto.search.ranking.cells import cells_chosen, cells_of, effects_of
+from fedpareto.search.ranking.sampling import Band, Subnet, pools_of
+from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.arrays import FloatArray, IntArray
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.terminal.progress import SILENT, Listener
+from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.supernet.fitness_settings import FitnessSettings
+from fedpareto.supernet.genes import canonical, decode, encode_all, gene_layout
+from fedpareto.supernet.space import SearchSpace
 
 #: Parts of the range of MACs.
 PARTS = 8

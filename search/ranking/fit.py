@@ -17,13 +17,22 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from search.ranking.sample import Sample
-from search.ranking.statistics import LEAST, correlations, kendall, resampled
-from search.ranking.terms import FIELDS, Terms, Weights, derivatives, settings_with, terms_of, values, weights_of
-from supernet.arrays import FloatArray, IntArray
-from supernet.common.errors import UserError
-from supernet.common.terminal.words import counted
-from supernet.fitness_settings import FitnessSettings
+from fedpareto.search.ranking.sample import Sample
+from fedpareto.search.ranking.statistics import LEAST, correlations, kendall, resampled
+from fedpareto.search.ranking.terms import (
+    FIELDS,
+    Terms,
+    Weights,
+    derivatives,
+    settings_with,
+    terms_of,
+    values,
+    weights_of,
+)
+from fedpareto.supernet.arrays import FloatArray, IntArray
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.supernet.fitness_settings import FitnessSettings
 
 Pairs = Literal["band", "all"]
 

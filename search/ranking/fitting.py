@@ -7,17 +7,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from search.ranking.fit import LeftOut, fit_weights, halves
-from search.ranking.found import Finding, Measure, find_networks, findings_to_json, print_findings
-from search.ranking.learning import Learned, learn_terms
-from search.ranking.options import Options
-from search.ranking.report import Ranking, print_learned, print_ranking, print_weights, rank, ranking_to_json
-from search.ranking.sample import Sample
-from supernet.common.storage.files import write_text
-from supernet.common.terminal.console import say
-from supernet.common.terminal.progress import shown
-from supernet.common.terminal.words import counted
-from supernet.fitness_settings import FitnessSettings, settings_to_mapping
+from fedpareto.search.ranking.fit import LeftOut, fit_weights, halves
+from fedpareto.search.ranking.found import Finding, Measure, find_networks, findings_to_json, print_findings
+from fedpareto.search.ranking.learning import Learned, learn_terms
+from fedpareto.search.ranking.options import Options
+from fedpareto.search.ranking.report import Ranking, print_learned, print_ranking, print_weights, rank, ranking_to_json
+from fedpareto.search.ranking.sample import Sample
+from fedpareto.supernet.common.storage.files import write_text
+from fedpareto.supernet.common.terminal.console import say
+from fedpareto.supernet.common.terminal.progress import shown
+from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.supernet.fitness_settings import FitnessSettings, settings_to_mapping
 
 #: What forms of the fitness are called.
 FITTED, BEFORE = "fitted fitness", "fitness before"

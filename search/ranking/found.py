@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from cache.entries import Entry
-from cache.limits import Limits
-from search.searcher import search
-from supernet.architecture import Architecture
-from supernet.common.formats.units import format_quantity
-from supernet.common.terminal.console import print_table, say
-from supernet.common.terminal.progress import Listener
-from supernet.fitness_settings import FitnessSettings
-from supernet.space import SearchSpace
+from fedpareto.cache.entries import Entry
+from fedpareto.cache.limits import Limits
+from fedpareto.search.searcher import search
+from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.common.formats.units import format_quantity
+from fedpareto.supernet.common.terminal.console import print_table, say
+from fedpareto.supernet.common.terminal.progress import Listener
+from fedpareto.supernet.fitness_settings import FitnessSettings
+from fedpareto.supernet.space import SearchSpace
 
 #: Measures an architecture: its accuracy by the name of the images, ``validation`` and perhaps ``test``.
 Measure = Callable[[Architecture], Mapping[str, float]]

@@ -1,9 +1,9 @@
 """A fitness that is learned block by block: ridge regression of accuracy, towards the analytic fitness.
 
 The accuracy of a network, in percentage points, is taken for an intercept, the analytic fitness times a factor of 0 or
-above, and the worth of every choice it makes (``search.ranking.cells``). Only what choices are worth beyond the
-analytic fitness is penalised: with an infinite penalty the analytic fitness is left, and it takes networks to move away
-from it.
+above, and the worth of every choice it makes (``fedpareto.search.ranking.cells``). Only what choices are worth beyond
+the analytic fitness is penalised: with an infinite penalty the analytic fitness is left, and it takes networks to move
+away from it.
 
 How strong the penalty is, is decided by networks that are left out of the fit, each of them once in every partition:
 the strength that ranks them best within bands of MACs.
@@ -14,16 +14,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fitness.score import score
-from search.ranking.cells import cells_chosen, cells_of, effects_of, terms_of_cells
-from search.ranking.fit import LeftOut
-from search.ranking.ridge import Ridge, fit_ridge
-from search.ranking.sample import Sample
-from search.ranking.statistics import correlations, kendall, resampled
-from supernet.arrays import FloatArray, IntArray
-from supernet.common.errors import UserError
-from supernet.common.terminal.words import counted
-from supernet.fitness_settings import FitnessSettings
+from fedpareto.fitness.score import score
+from fedpareto.search.ranking.cells import cells_chosen, cells_of, effects_of, terms_of_cells
+from fedpareto.search.ranking.fit import LeftOut
+from fedpareto.search.ranking.ridge import Ridge, fit_ridge
+from fedpareto.search.ranking.sample import Sample
+from fedpareto.search.ranking.statistics import correlations, kendall, resampled
+from fedpareto.supernet.arrays import FloatArray, IntArray
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.supernet.fitness_settings import FitnessSettings
 
 #: Strengths of the penalty that are tried, the strongest first.
 STRENGTHS = (1000.0, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0)

@@ -7,18 +7,18 @@ from typing import Any, Literal
 
 import torch
 
-from search.ranking.accuracies import Journal, Reading
-from search.ranking.sampling import Subnet
-from search.trained import TrainedRun, open_run
-from supernet.architecture import Architecture
-from supernet.common.errors import UserError
-from supernet.common.terminal.progress import Listener, shown
-from supernet.common.terminal.words import counted
-from supernet.space import SearchSpace
-from training.evaluation import Evaluator
-from training.memory import out_of_memory
-from training.randomness import torch_stream
-from training.run_folder import read_run_config
+from fedpareto.search.ranking.accuracies import Journal, Reading
+from fedpareto.search.ranking.sampling import Subnet
+from fedpareto.search.trained import TrainedRun, open_run
+from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.terminal.progress import Listener, shown
+from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.training.evaluation import Evaluator
+from fedpareto.training.memory import out_of_memory
+from fedpareto.training.randomness import torch_stream
+from fedpareto.training.run_folder import read_run_config
 
 
 def open_simulated(

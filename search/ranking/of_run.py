@@ -5,18 +5,18 @@ from pathlib import Path
 
 import numpy as np
 
-from search.ranking.accuracies import Reading
-from search.ranking.design import Region
-from search.ranking.fit import check_enough
-from search.ranking.fitting import Measured
-from search.ranking.learning import Learned
-from search.ranking.options import Options, macs_range
-from search.ranking.rounds import first_subnets, learn_in_rounds
-from search.ranking.sample import Sample, sample_of
-from search.ranking.sampling import Subnet, draw_subnets, macs_bands
-from search.subject import Subject
-from supernet.common.terminal.progress import shown
-from supernet.fitness_settings import FitnessSettings, settings_to_mapping
+from fedpareto.search.ranking.accuracies import Reading
+from fedpareto.search.ranking.design import Region
+from fedpareto.search.ranking.fit import check_enough
+from fedpareto.search.ranking.fitting import Measured
+from fedpareto.search.ranking.learning import Learned
+from fedpareto.search.ranking.options import Options, macs_range
+from fedpareto.search.ranking.rounds import first_subnets, learn_in_rounds
+from fedpareto.search.ranking.sample import Sample, sample_of
+from fedpareto.search.ranking.sampling import Subnet, draw_subnets, macs_bands
+from fedpareto.search.subject import Subject
+from fedpareto.supernet.common.terminal.progress import shown
+from fedpareto.supernet.fitness_settings import FitnessSettings, settings_to_mapping
 
 #: Files of accuracies in the output folder: of what judges, of what is learned from, of what searches found.
 SUBNETS, DESIGN, FOUND = "subnets.jsonl", "design.jsonl", "found-{}.jsonl"
@@ -33,8 +33,8 @@ def measured_of_run(options: Options, subject: Subject, folder: str) -> Measured
     space, macs = subject.space, macs_range(options, subject.known[0].macs, subject.known[-1].macs)
     bands = macs_bands(*macs, options.bands, options.band_width)
 
-    from search.ranking.measure import Measurer, evaluator_of, open_simulated  # noqa: PLC0415 - imports torch
-    from training.allocator import keep_freed_memory  # noqa: PLC0415
+    from fedpareto.search.ranking.measure import Measurer, evaluator_of, open_simulated  # noqa: PLC0415 - imports torch
+    from fedpareto.training.allocator import keep_freed_memory  # noqa: PLC0415
 
     keep_freed_memory()
     subnets = draw_subnets(space, subject.fitness, bands, options.subnets, options.seed)

@@ -4,15 +4,15 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
-from search.ranking.fit import Manner, Pairs
-from search.ranking.rounds import LEAST_SUBNETS
-from search.ranking.terms import FIELDS
-from search.subject import RunImages
-from supernet.common.errors import UserError, unknown_name
-from supernet.common.formats.typed_yaml import named
-from supernet.common.formats.units import parse_quantity
-from supernet.common.terminal.words import counted
-from supernet.common.unused_options import refuse_unused
+from fedpareto.search.ranking.fit import Manner, Pairs
+from fedpareto.search.ranking.rounds import LEAST_SUBNETS
+from fedpareto.search.ranking.terms import FIELDS
+from fedpareto.search.subject import RunImages
+from fedpareto.supernet.common.errors import UserError, unknown_name
+from fedpareto.supernet.common.formats.typed_yaml import named
+from fedpareto.supernet.common.formats.units import parse_quantity
+from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.supernet.common.unused_options import refuse_unused
 
 #: Fewest subnets a band.
 _LEAST = 4

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cache.figures import drawn, legend_below, save, words
-from search.ranking.sample import Sample
-from supernet.arrays import FloatArray
-from supernet.common.terminal.words import counted
-from supernet.fitness_settings import FitnessSettings
+from fedpareto.cache.figures import drawn, legend_below, save, words
+from fedpareto.search.ranking.sample import Sample
+from fedpareto.supernet.arrays import FloatArray
+from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.supernet.fitness_settings import FitnessSettings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

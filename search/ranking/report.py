@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from search.ranking.learning import Learned
-from search.ranking.sample import Sample
-from search.ranking.statistics import (
+from fedpareto.search.ranking.learning import Learned
+from fedpareto.search.ranking.sample import Sample
+from fedpareto.search.ranking.statistics import (
     CONFIDENCE,
     STATISTICS,
     Correlations,
@@ -19,9 +19,9 @@ from search.ranking.statistics import (
     lead,
     resampled,
 )
-from supernet.common.terminal.console import print_table, say
-from supernet.common.terminal.words import counted
-from supernet.fitness_settings import FitnessSettings
+from fedpareto.supernet.common.terminal.console import print_table, say
+from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.supernet.fitness_settings import FitnessSettings
 
 #: Draws with replacement that intervals are read off.
 RESAMPLES = 1000

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from supernet.arrays import FloatArray
+from fedpareto.supernet.arrays import FloatArray
 
 
 class Ridge(NamedTuple):

@@ -4,15 +4,15 @@ from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 
-from cache.exact import SpaceTooLargeError
-from search.ranking.accuracies import Reading
-from search.ranking.design import Region, fittest_subnets, near_subnets, spread_subnets
-from search.ranking.learning import Learned, learn_terms
-from search.ranking.sample import Sample, sample_of
-from search.ranking.sampling import Subnet
-from supernet.architecture import Architecture
-from supernet.common.terminal.progress import Listener
-from supernet.fitness_settings import FitnessSettings
+from fedpareto.cache.exact import SpaceTooLargeError
+from fedpareto.search.ranking.accuracies import Reading
+from fedpareto.search.ranking.design import Region, fittest_subnets, near_subnets, spread_subnets
+from fedpareto.search.ranking.learning import Learned, learn_terms
+from fedpareto.search.ranking.sample import Sample, sample_of
+from fedpareto.search.ranking.sampling import Subnet
+from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.common.terminal.progress import Listener
+from fedpareto.supernet.fitness_settings import FitnessSettings
 
 #: Rounds in which what a search finds is measured.
 ROUNDS = 3

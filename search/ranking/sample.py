@@ -5,17 +5,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fitness.score import score
-from search.ranking.accuracies import Reading
-from search.ranking.sampling import Band
-from search.ranking.statistics import LEAST
-from supernet.architecture import Architecture
-from supernet.arrays import FloatArray, IntArray
-from supernet.common.errors import UserError
-from supernet.common.terminal.words import counted
-from supernet.fitness_settings import FitnessSettings
-from supernet.genes import encode_all
-from supernet.space import SearchSpace
+from fedpareto.fitness.score import score
+from fedpareto.search.ranking.accuracies import Reading
+from fedpareto.search.ranking.sampling import Band
+from fedpareto.search.ranking.statistics import LEAST
+from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.arrays import FloatArray, IntArray
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.supernet.fitness_settings import FitnessSettings
+from fedpareto.supernet.genes import encode_all
+from fedpareto.supernet.space import SearchSpace
 
 #: What networks are ranked by, in the order of reports.
 FIGURES = ("fitness", "macs", "params", "blocks")

@@ -6,16 +6,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cache.sampling import ladder
-from fitness.score import score
-from supernet.architecture import Architecture
-from supernet.arrays import FloatArray, IntArray
-from supernet.common.errors import UserError
-from supernet.common.formats.units import format_quantity
-from supernet.common.terminal.words import counted
-from supernet.fitness_settings import FitnessSettings
-from supernet.genes import canonical, decode, gene_layout
-from supernet.space import SearchSpace
+from fedpareto.cache.sampling import ladder
+from fedpareto.fitness.score import score
+from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.arrays import FloatArray, IntArray
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.formats.units import format_quantity
+from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.supernet.fitness_settings import FitnessSettings
+from fedpareto.supernet.genes import canonical, decode, gene_layout
+from fedpareto.supernet.space import SearchSpace
 
 #: Random networks a batch, batches at most, and networks of a band at which no more are drawn.
 _BATCH, _MOST_BATCHES, _ENOUGH = 4096, 100, 2000

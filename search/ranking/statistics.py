@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from supernet.arrays import FloatArray, IntArray
+from fedpareto.supernet.arrays import FloatArray, IntArray
 
 #: Share of resamples within an interval.
 CONFIDENCE = 0.95

@@ -7,10 +7,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fitness.score import score
-from supernet.arrays import FloatArray, IntArray
-from supernet.fitness_settings import CONVOLUTIONS, FitnessSettings
-from supernet.space import SearchSpace
+from fedpareto.fitness.score import score
+from fedpareto.supernet.arrays import FloatArray, IntArray
+from fedpareto.supernet.fitness_settings import CONVOLUTIONS, FitnessSettings
+from fedpareto.supernet.space import SearchSpace
 
 #: The fields of a fitness that hold weights, in the order of a row of them.
 FIELDS = (

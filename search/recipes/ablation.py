@@ -6,11 +6,11 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from search.comparison.fields import merged, quiet_config
-from search.comparison.study import Trial
-from supernet.common.formats.units import parse_quantity
-from training.config import RunConfig
-from training.unused_settings import read_only
+from fedpareto.search.comparison.fields import merged, quiet_config
+from fedpareto.search.comparison.study import Trial
+from fedpareto.supernet.common.formats.units import parse_quantity
+from fedpareto.training.config import RunConfig
+from fedpareto.training.unused_settings import read_only
 
 #: Names of recipes that are no single lever: with none, with all, and with those that survived the probe alone.
 BASE, TOGETHER, SURVIVORS = "base", "together", "survivors"

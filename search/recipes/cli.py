@@ -4,18 +4,18 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from search.comparison.fields import check_budgets
-from search.comparison.going_on import check_jobs, told_to_go_on
-from search.recipes.ablation import STAGES, Ablation, StageName
-from search.recipes.outcome import PAGE, TABLE, report, training_command
-from search.recipes.reading import read_ablation
-from search.recipes.stages import conduct, standings
-from supernet.common.command_line import options_parser
-from supernet.common.errors import UserError
-from supernet.common.formats.units import format_quantity
-from supernet.common.storage.files import check_output, check_writable
-from supernet.common.terminal.console import next_step, run_command, stderr
-from supernet.common.terminal.words import counted
+from fedpareto.search.comparison.fields import check_budgets
+from fedpareto.search.comparison.going_on import check_jobs, told_to_go_on
+from fedpareto.search.recipes.ablation import STAGES, Ablation, StageName
+from fedpareto.search.recipes.outcome import PAGE, TABLE, report, training_command
+from fedpareto.search.recipes.reading import read_ablation
+from fedpareto.search.recipes.stages import conduct, standings
+from fedpareto.supernet.common.command_line import options_parser
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.formats.units import format_quantity
+from fedpareto.supernet.common.storage.files import check_output, check_writable
+from fedpareto.supernet.common.terminal.console import next_step, run_command, stderr
+from fedpareto.supernet.common.terminal.words import counted
 
 PROG = "compare-recipes"
 

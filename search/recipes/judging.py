@@ -4,9 +4,9 @@ import dataclasses
 import statistics
 from collections.abc import Mapping, Sequence
 
-from search.comparison.summary import Spread
-from search.recipes.ablation import BASE, Ablation, Recipe
-from search.recipes.result import Result
+from fedpareto.search.comparison.summary import Spread
+from fedpareto.search.recipes.ablation import BASE, Ablation, Recipe
+from fedpareto.search.recipes.result import Result
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from search.comparison.measure import searched
-from search.recipes.ablation import Planned
-from search.recipes.result import Reached, Result, given_settings
-from search.trained import Extraction, open_run
-from supernet.common.machine import machine
-from training.run_folder import read_space
+from fedpareto.search.comparison.measure import searched
+from fedpareto.search.recipes.ablation import Planned
+from fedpareto.search.recipes.result import Reached, Result, given_settings
+from fedpareto.search.trained import Extraction, open_run
+from fedpareto.supernet.common.machine import machine
+from fedpareto.training.run_folder import read_space
 
 
 def measure(run: Planned, folder: Path, budgets: Sequence[int]) -> Result:

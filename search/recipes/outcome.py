@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from search.recipes.ablation import BASE, Ablation, Recipe, planned
-from search.recipes.stages import Standing, runs_folder
-from search.recipes.tables import Table, tables, to_csv
-from supernet.common.storage.files import write_text
-from supernet.common.terminal.console import print_table, stderr
-from supernet.common.terminal.words import command, counted
-from training.unused_settings import settings_of
+from fedpareto.search.recipes.ablation import BASE, Ablation, Recipe, planned
+from fedpareto.search.recipes.stages import Standing, runs_folder
+from fedpareto.search.recipes.tables import Table, tables, to_csv
+from fedpareto.supernet.common.storage.files import write_text
+from fedpareto.supernet.common.terminal.console import print_table, stderr
+from fedpareto.supernet.common.terminal.words import command, counted
+from fedpareto.training.unused_settings import settings_of
 
 #: Files in the output folder, beside the stages' runs and results.
 TABLE, PAGE = "table.csv", "table.md"

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from search.comparison.fields import budgets_of, mapping_of, merged, refuse_given_otherwise, seeds_of
-from search.recipes.ablation import ALL, BASE, SURVIVORS, TOGETHER, Ablation
-from search.recipes.checks import FIXED, check_ablation, is_fixed
-from supernet.common.errors import UserError
-from supernet.common.formats.typed_values import typed, unknown_field
-from supernet.common.formats.typed_yaml import read_yaml_mapping
-from training.config import RunConfig, by_full_name
+from fedpareto.search.comparison.fields import budgets_of, mapping_of, merged, refuse_given_otherwise, seeds_of
+from fedpareto.search.recipes.ablation import ALL, BASE, SURVIVORS, TOGETHER, Ablation
+from fedpareto.search.recipes.checks import FIXED, check_ablation, is_fixed
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.formats.typed_values import typed, unknown_field
+from fedpareto.supernet.common.formats.typed_yaml import read_yaml_mapping
+from fedpareto.training.config import RunConfig, by_full_name
 
 _FIELDS = ("name", "settings", "seeds", "budgets", "levers")
 

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from search.recipes.ablation import Planned
-from supernet.common.errors import UserError
-from supernet.common.formats.json_fields import Fields
-from supernet.common.storage.sealed_file import read_sealed, write_sealed
-from training.config import RunConfig
-from training.unused_settings import settings_of
+from fedpareto.search.recipes.ablation import Planned
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.formats.json_fields import Fields
+from fedpareto.supernet.common.storage.sealed_file import read_sealed, write_sealed
+from fedpareto.training.config import RunConfig
+from fedpareto.training.unused_settings import settings_of
 
 #: What may differ between runs that end alike, or that only say where things are.
 _PLACES = ("output", "data.root", "data.download")

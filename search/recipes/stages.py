@@ -4,12 +4,12 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from search.comparison.fairness import unequal
-from search.recipes.ablation import BASE, Ablation, Planned, Recipe, StageName, planned
-from search.recipes.judging import Verdict, verdicts
-from search.recipes.result import Result, result_of, write_result
-from supernet.common.storage.path_checks import exists
-from supernet.common.terminal.progress import shown
+from fedpareto.search.comparison.fairness import unequal
+from fedpareto.search.recipes.ablation import BASE, Ablation, Planned, Recipe, StageName, planned
+from fedpareto.search.recipes.judging import Verdict, verdicts
+from fedpareto.search.recipes.result import Result, result_of, write_result
+from fedpareto.supernet.common.storage.path_checks import exists
+from fedpareto.supernet.common.terminal.progress import shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,8 +94,8 @@ def _run(ablation: Ablation, folder: Path, stage: StageName, recipes: Sequence[R
     if not waiting:
         return
     # Both import torch.
-    from search.comparison.trials import Trials  # noqa: PLC0415
-    from search.recipes.measure import measure  # noqa: PLC0415
+    from fedpareto.search.comparison.trials import Trials  # noqa: PLC0415
+    from fedpareto.search.recipes.measure import measure  # noqa: PLC0415
 
     with shown("probes" if stage == "probe" else "survivors") as listener:
         for trial, run in Trials(runs_folder(folder, stage), jobs, listener).run(list(waiting)):

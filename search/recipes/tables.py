@@ -5,11 +5,11 @@ import dataclasses
 import io
 from collections.abc import Sequence
 
-from search.comparison.summary import Spread, markdown_table
-from search.recipes.ablation import ALL, BASE, Ablation, StageName
-from search.recipes.judging import Figures, Verdict
-from supernet.common.formats.units import format_quantity
-from supernet.common.terminal.words import counted
+from fedpareto.search.comparison.summary import Spread, markdown_table
+from fedpareto.search.recipes.ablation import ALL, BASE, Ablation, StageName
+from fedpareto.search.recipes.judging import Figures, Verdict
+from fedpareto.supernet.common.formats.units import format_quantity
+from fedpareto.supernet.common.terminal.words import counted
 
 #: Of the CSV file.
 _COLUMNS = (

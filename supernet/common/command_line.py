@@ -12,11 +12,11 @@ from jsonargparse import ArgumentParser, Namespace
 from jsonargparse._actions import _ActionConfigLoad
 from jsonargparse._typehints import ActionTypeHint
 
-from supernet.common.errors import UserError
-from supernet.common.formats.typed_values import SWITCH_WORDS, build, typed, typed_fields, typed_text
-from supernet.common.formats.typed_yaml import named, read_yaml_mapping
-from supernet.common.formats.yaml_text import parse_yaml
-from supernet.common.terminal.console import refuse
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.formats.typed_values import SWITCH_WORDS, build, typed, typed_fields, typed_text
+from fedpareto.supernet.common.formats.typed_yaml import named, read_yaml_mapping
+from fedpareto.supernet.common.formats.yaml_text import parse_yaml
+from fedpareto.supernet.common.terminal.console import refuse
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite

@@ -3,7 +3,7 @@
 import importlib
 from collections.abc import Sequence
 
-from supernet.common.errors import UserError
+from fedpareto.supernet.common.errors import UserError
 
 
 def require_extra(extra: str, packages: Sequence[str]) -> None:

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from supernet.common.errors import UserError
+from fedpareto.supernet.common.errors import UserError
 
 
 def refuse_unused(options: Any, conditions: Mapping[str, tuple[bool, str]]) -> None:

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the library's own convention
 
-from training.data.torchvision_draws import drawing_from
-from training.devices import sent
+from fedpareto.training.data.torchvision_draws import drawing_from
+from fedpareto.training.devices import sent
 
 #: Images that share the draws of RandAugment.
 _GROUP = 8

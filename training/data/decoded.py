@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from supernet.common.terminal.progress import Listener
-from supernet.common.terminal.words import counted
-from training.data.preparation import Preparation
+from fedpareto.supernet.common.terminal.progress import Listener
+from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.training.data.preparation import Preparation
 
 #: What happens to pictures that are no squares.
 _FITS = {"crop": "cropped to their centre", "pad": "padded with white", "stretch": "stretched to squares"}

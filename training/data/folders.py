@@ -13,8 +13,8 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from training.data.images import DataError
-from training.data.preparation import ARRAY_SUFFIX
+from fedpareto.training.data.images import DataError
+from fedpareto.training.data.preparation import ARRAY_SUFFIX
 
 #: Names that systems and tools leave in folders, in lower case; those that begin with a dot are hidden besides.
 _LEFTOVERS = frozenset(

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from supernet.common.errors import UserError
-from training.devices import sent
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.training.devices import sent
 
 
 class DataError(UserError):

@@ -19,15 +19,15 @@ from typing import NamedTuple
 
 import torch
 
-from supernet.common.errors import UserError
-from supernet.common.storage.cache_folder import VARIABLE, NowhereKeptError, kept_file, kept_folder
-from supernet.common.storage.disk_room import kept_bytes, make_room, mark_used
-from supernet.common.terminal.progress import Listener
-from training.data.decoded import Decoded
-from training.data.images import DataError
-from training.data.pixel_file import VERSION, file_size, map_pixels, write_pixels
-from training.data.preparation import Preparation
-from training.data.stamps import Stamp, settled, stamps
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.storage.cache_folder import VARIABLE, NowhereKeptError, kept_file, kept_folder
+from fedpareto.supernet.common.storage.disk_room import kept_bytes, make_room, mark_used
+from fedpareto.supernet.common.terminal.progress import Listener
+from fedpareto.training.data.decoded import Decoded
+from fedpareto.training.data.images import DataError
+from fedpareto.training.data.pixel_file import VERSION, file_size, map_pixels, write_pixels
+from fedpareto.training.data.preparation import Preparation
+from fedpareto.training.data.stamps import Stamp, settled, stamps
 
 KIND, SUFFIX = "pixels", ".pixels"
 
@@ -180,6 +180,6 @@ def _program() -> tuple[str | None, ...]:
     # The text itself: whoever changes it need not think of pixels of the old way. Where a program is installed
     # without its text, nobody changes it, and the description of the preparation tells versions apart.
     with contextlib.suppress(OSError):
-        source = pkgutil.get_data("training.data", "preparation.py") or b""
+        source = pkgutil.get_data("fedpareto.training.data", "preparation.py") or b""
     versions = (str(features.version(name)) for name in _DECODERS)
     return (hashlib.sha256(source).hexdigest(), __version__, *versions)

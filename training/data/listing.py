@@ -6,10 +6,10 @@ from typing import Protocol
 
 from torch import Tensor
 
-from supernet.common.terminal.progress import SILENT, Listener
-from supernet.common.terminal.words import counted
-from training.data.images import ImageSet
-from training.data.preparation import Preparation
+from fedpareto.supernet.common.terminal.progress import SILENT, Listener
+from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.training.data.images import ImageSet
+from fedpareto.training.data.preparation import Preparation
 
 #: Largest difference between the values of a channel in a picture that shows nearly nothing.
 _NEARLY = 4

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from training.data.augment import Augmentation
-from training.data.torchvision_draws import drawing_from
+from fedpareto.training.data.augment import Augmentation
+from fedpareto.training.data.torchvision_draws import drawing_from
 
 
 def mix(

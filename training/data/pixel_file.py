@@ -22,11 +22,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from supernet.common.errors import UserError
-from supernet.common.formats.json_fields import Fields, fields_of
-from supernet.common.formats.json_text import DIGEST, parse_json, sealed, unsealed
-from supernet.common.storage.files import replacing
-from training.data.decoded import Decoded
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.formats.json_fields import Fields, fields_of
+from fedpareto.supernet.common.formats.json_text import DIGEST, parse_json, sealed, unsealed
+from fedpareto.supernet.common.storage.files import replacing
+from fedpareto.training.data.decoded import Decoded
 
 #: Of the layout of the file; another layout is another version.
 VERSION = 1

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from supernet.common.terminal.words import counted
+from fedpareto.supernet.common.terminal.words import counted
 
 Fit = Literal["crop", "pad", "stretch"]
 

@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from supernet.common.terminal.progress import Listener
-from supernet.common.terminal.words import counted
-from training.data.decoded import Decoded
-from training.data.images import DataError
-from training.data.kept_pixels import kept_or_decoded
-from training.data.preparation import (
+from fedpareto.supernet.common.terminal.progress import Listener
+from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.training.data.decoded import Decoded
+from fedpareto.training.data.images import DataError
+from fedpareto.training.data.kept_pixels import kept_or_decoded
+from fedpareto.training.data.preparation import (
     ARRAY_SUFFIX,
     PictureError,
     Pixels,

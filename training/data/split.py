@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from supernet.common.terminal.words import counted
-from training.data.images import DataError, ImageSet
-from training.data.listing import Listing
+from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.training.data.images import DataError, ImageSet
+from fedpareto.training.data.listing import Listing
 
 #: Of every class, as many are used as validation and training need.
 _LEAST_OF_A_CLASS = 2

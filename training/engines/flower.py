@@ -10,22 +10,22 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from supernet.architecture import Architecture
-from supernet.common.formats.json_text import shown
-from supernet.common.terminal.words import counted
-from supernet.slices import tensor_shapes
-from supernet.space import SearchSpace
-from supernet.weights import Tensors
-from training.compute import macs_of
-from training.engines.protocol import EngineError, Stopped, never
-from training.flower import wire
-from training.flower.envelope import enveloped
-from training.flower.exchange import Answer, Exchange, Question, Trouble
-from training.flower.line import LineLost
-from training.flower.roster import Roster
-from training.flower.settings import FlowerConfig, WireDtype
-from training.flower.wire import Kind, Request, WireError
-from training.messages import (
+from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.common.formats.json_text import shown
+from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.supernet.slices import tensor_shapes
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.supernet.weights import Tensors
+from fedpareto.training.compute import macs_of
+from fedpareto.training.engines.protocol import EngineError, Stopped, never
+from fedpareto.training.flower import wire
+from fedpareto.training.flower.envelope import enveloped
+from fedpareto.training.flower.exchange import Answer, Exchange, Question, Trouble
+from fedpareto.training.flower.line import LineLost
+from fedpareto.training.flower.roster import Roster
+from fedpareto.training.flower.settings import FlowerConfig, WireDtype
+from fedpareto.training.flower.wire import Kind, Request, WireError
+from fedpareto.training.messages import (
     CalibrationTask,
     Correct,
     EvaluationTask,
@@ -35,8 +35,8 @@ from training.messages import (
     Task,
     Update,
 )
-from training.moments import impossible, moments_of
-from training.work import Logits, logits_from_json, work_to_json
+from fedpareto.training.moments import impossible, moments_of
+from fedpareto.training.work import Logits, logits_from_json, work_to_json
 
 #: Seconds between two looks for clients that are missing.
 _PAUSE = 0.5

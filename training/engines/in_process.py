@@ -8,12 +8,12 @@ from threading import Event
 import torch
 from torch import Tensor
 
-from training.calibration import client_statistics
-from training.client import LocalTrainer, Recipe
-from training.data.images import ImageSet
-from training.execution import Profile
-from training.messages import CalibrationTask, Failure, Statistics, Task, Update
-from training.step import Recorder
+from fedpareto.training.calibration import client_statistics
+from fedpareto.training.client import LocalTrainer, Recipe
+from fedpareto.training.data.images import ImageSet
+from fedpareto.training.execution import Profile
+from fedpareto.training.messages import CalibrationTask, Failure, Statistics, Task, Update
+from fedpareto.training.step import Recorder
 
 
 class InProcessEngine:

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
-from supernet.common.errors import UserError
-from training.messages import CalibrationTask, Failure, Statistics, Task, Update
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.training.messages import CalibrationTask, Failure, Statistics, Task, Update
 
 
 class EngineError(UserError):

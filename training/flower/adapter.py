@@ -24,7 +24,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 
-from training.flower.line import GONE, MALFORMED, SOCKET, TOO_LARGE, Line, LineLost, remove_abandoned
+from fedpareto.training.flower.line import GONE, MALFORMED, SOCKET, TOO_LARGE, Line, LineLost, remove_abandoned
 
 client = ClientApp()
 server = ServerApp()
@@ -52,7 +52,7 @@ def _query(message: Message, context: Context) -> Message:
 def _answered(message: Message, context: Context) -> Message:
     with _failing_when_told_to_end():
         # Loads torch, which the ServerApp does without.
-        from training.flower.node import answer  # noqa: PLC0415
+        from fedpareto.training.flower.node import answer  # noqa: PLC0415
 
         header, blob = _unpacked(message.content)
         return Message(_packed(*answer(header, blob, dict(context.node_config))), reply_to=message)

@@ -7,22 +7,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 
-from supernet.common.errors import UserError
-from supernet.common.terminal.progress import Listener
-from supernet.space import SearchSpace
-from supernet.space_file import space_to_mapping
-from training.config import RunConfig, config_to_mapping
-from training.data.images import normalisation_of_counts
-from training.engines.flower import FlowerEngine, wait_for
-from training.engines.protocol import never
-from training.execution import Profile
-from training.flower.evaluation import FederatedEvaluator
-from training.flower.exchange import Exchange
-from training.flower.line import LineLost
-from training.flower.link import FlowerLink, Link
-from training.flower.roster import Description, Roster
-from training.flower.wire import Request
-from training.run_folder import Census
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.terminal.progress import Listener
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.supernet.space_file import space_to_mapping
+from fedpareto.training.config import RunConfig, config_to_mapping
+from fedpareto.training.data.images import normalisation_of_counts
+from fedpareto.training.engines.flower import FlowerEngine, wait_for
+from fedpareto.training.engines.protocol import never
+from fedpareto.training.execution import Profile
+from fedpareto.training.flower.evaluation import FederatedEvaluator
+from fedpareto.training.flower.exchange import Exchange
+from fedpareto.training.flower.line import LineLost
+from fedpareto.training.flower.link import FlowerLink, Link
+from fedpareto.training.flower.roster import Description, Roster
+from fedpareto.training.flower.wire import Request
+from fedpareto.training.run_folder import Census
 
 #: What a node is told of the configuration: nothing that names a place on the server.
 _TOLD = ("rounds", "seed", "precision", "data", "partition", "clients", "client", "evaluation", "execution")

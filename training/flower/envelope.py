@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from supernet.architecture import Architecture
-from supernet.slices import Slices, slices
-from supernet.space import SearchSpace
-from supernet.weights import Tensors
-from training.flower import wire
+from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.slices import Slices, slices
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.supernet.weights import Tensors
+from fedpareto.training.flower import wire
 
 _SHARED = "shared"
 

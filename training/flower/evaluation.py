@@ -7,17 +7,17 @@ from typing import TypeVar
 
 from torch import Tensor, nn
 
-from cache.entries import Entry
-from supernet.architecture import Architecture
-from supernet.space import SearchSpace
-from supernet.weights import views
-from training.calibration import blank_network, combined, plan_calibration, with_statistics
-from training.capabilities import Capability, able_clients, capabilities
-from training.config import RunConfig
-from training.engines.flower import FlowerEngine
-from training.engines.protocol import EngineError
-from training.evaluation import Evaluation, Probe
-from training.messages import CalibrationTask, Correct, EvaluationTask, Failure, Statistics
+from fedpareto.cache.entries import Entry
+from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.supernet.weights import views
+from fedpareto.training.calibration import blank_network, combined, plan_calibration, with_statistics
+from fedpareto.training.capabilities import Capability, able_clients, capabilities
+from fedpareto.training.config import RunConfig
+from fedpareto.training.engines.flower import FlowerEngine
+from fedpareto.training.engines.protocol import EngineError
+from fedpareto.training.evaluation import Evaluation, Probe
+from fedpareto.training.messages import CalibrationTask, Correct, EvaluationTask, Failure, Statistics
 
 AnyAnswer = TypeVar("AnyAnswer", Statistics | Failure, Correct | Failure)
 

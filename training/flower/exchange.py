@@ -8,12 +8,12 @@ from typing import Any, get_args
 
 from torch import Tensor
 
-from supernet.common.formats.json_text import shown
-from training.flower import wire
-from training.flower.line import GONE, MALFORMED, TOO_LARGE, LineLost, Reply
-from training.flower.link import Link, MessageType
-from training.flower.wire import Request, WireError
-from training.messages import FailureKind
+from fedpareto.supernet.common.formats.json_text import shown
+from fedpareto.training.flower import wire
+from fedpareto.training.flower.line import GONE, MALFORMED, TOO_LARGE, LineLost, Reply
+from fedpareto.training.flower.link import Link, MessageType
+from fedpareto.training.flower.wire import Request, WireError
+from fedpareto.training.messages import FailureKind
 
 #: Seconds between two looks for replies.
 _POLL = 0.5

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from supernet.common.formats.json_text import parse_json
+from fedpareto.supernet.common.formats.json_text import parse_json
 
 #: Name of the socket in the command's folder.
 SOCKET = "line"

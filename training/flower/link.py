@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from supernet.common.errors import UserError
-from supernet.common.formats.json_text import parse_json
-from supernet.common.storage.path_checks import is_file
-from training.flower.line import GONE, PID, SOCKET, Line, LineLost, Reply
-from training.flower.settings import FlowerConfig
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.formats.json_text import parse_json
+from fedpareto.supernet.common.storage.path_checks import is_file
+from fedpareto.training.flower.line import GONE, PID, SOCKET, Line, LineLost, Reply
+from fedpareto.training.flower.settings import FlowerConfig
 
 #: What Flower must not do: report to its makers, look for updates, install what an app asks for.
 ENVIRONMENT: Mapping[str, str] = {

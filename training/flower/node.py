@@ -14,29 +14,29 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from supernet.architecture import Architecture, architecture_from_json
-from supernet.common.errors import UserError
-from supernet.common.formats.typed_yaml import from_mapping
-from supernet.common.terminal.console import stderr
-from supernet.common.terminal.words import counted
-from supernet.space_file import space_from_mapping
-from supernet.weights import Tensors, network_with
-from training.calibration import client_statistics
-from training.client import LocalTrainer
-from training.config import RunConfig
-from training.data.images import ImageSet, Normalisation
-from training.devices import resolve_device
-from training.evaluation import count_correct
-from training.execution import apply_to_torch, check_possible, default_profile
-from training.federation import recipe_of
-from training.flower import wire
-from training.flower.envelope import opened
-from training.flower.own_images import OwnImages, own_images, read_node_config
-from training.flower.wire import PROTOCOL, Request, WireError
-from training.memory import OutOfMemoryError
-from training.messages import CalibrationTask, Task
-from training.run_images import preparation_of
-from training.work import work_from_json
+from fedpareto.supernet.architecture import Architecture, architecture_from_json
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.formats.typed_yaml import from_mapping
+from fedpareto.supernet.common.terminal.console import stderr
+from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.supernet.space_file import space_from_mapping
+from fedpareto.supernet.weights import Tensors, network_with
+from fedpareto.training.calibration import client_statistics
+from fedpareto.training.client import LocalTrainer
+from fedpareto.training.config import RunConfig
+from fedpareto.training.data.images import ImageSet, Normalisation
+from fedpareto.training.devices import resolve_device
+from fedpareto.training.evaluation import count_correct
+from fedpareto.training.execution import apply_to_torch, check_possible, default_profile
+from fedpareto.training.federation import recipe_of
+from fedpareto.training.flower import wire
+from fedpareto.training.flower.envelope import opened
+from fedpareto.training.flower.own_images import OwnImages, own_images, read_node_config
+from fedpareto.training.flower.wire import PROTOCOL, Request, WireError
+from fedpareto.training.memory import OutOfMemoryError
+from fedpareto.training.messages import CalibrationTask, Task
+from fedpareto.training.run_images import preparation_of
+from fedpareto.training.work import work_from_json
 
 Fields = Mapping[str, Any]
 

@@ -16,19 +16,19 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
-from supernet.common.errors import UserError
-from supernet.common.formats.json_fields import Fields, fields_of
-from supernet.common.formats.json_text import parse_json
-from supernet.common.storage.cache_folder import kept_file
-from supernet.common.storage.files import replacing
-from supernet.common.storage.path_checks import reaching
-from supernet.common.terminal.console import stderr
-from supernet.common.terminal.progress import Listener
-from supernet.weights import Tensors
-from training.config import RunConfig, config_to_mapping
-from training.data.folders import all_files
-from training.data.images import ImageSet
-from training.data.preparation import Preparation
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.formats.json_fields import Fields, fields_of
+from fedpareto.supernet.common.formats.json_text import parse_json
+from fedpareto.supernet.common.storage.cache_folder import kept_file
+from fedpareto.supernet.common.storage.files import replacing
+from fedpareto.supernet.common.storage.path_checks import reaching
+from fedpareto.supernet.common.terminal.console import stderr
+from fedpareto.supernet.common.terminal.progress import Listener
+from fedpareto.supernet.weights import Tensors
+from fedpareto.training.config import RunConfig, config_to_mapping
+from fedpareto.training.data.folders import all_files
+from fedpareto.training.data.images import ImageSet
+from fedpareto.training.data.preparation import Preparation
 
 #: What a SuperNode's --node-config may hold.
 _KEYS = ("partition-id", "data-root", "data-folder", "device")
@@ -101,10 +101,10 @@ def own_images(node: NodeConfig, config: RunConfig, preparation: Preparation) ->
 
 def _read(node: NodeConfig, config: RunConfig, preparation: Preparation) -> OwnImages:
     # Decoders and partitioners are slow to import and needed once.
-    from training.data.sources import list_class_folders  # noqa: PLC0415
-    from training.data.split import validation_split  # noqa: PLC0415
-    from training.randomness import torch_stream  # noqa: PLC0415
-    from training.run_images import shares, used_images  # noqa: PLC0415
+    from fedpareto.training.data.sources import list_class_folders  # noqa: PLC0415
+    from fedpareto.training.data.split import validation_split  # noqa: PLC0415
+    from fedpareto.training.randomness import torch_stream  # noqa: PLC0415
+    from fedpareto.training.run_images import shares, used_images  # noqa: PLC0415
 
     told = Listener(remark=stderr.print)
     if node.folder is not None:

@@ -5,12 +5,12 @@ import time
 from collections.abc import Callable, Mapping, Set
 from typing import Any
 
-from supernet.common.formats.json_text import shown
-from supernet.common.terminal.words import counted
-from training.flower import wire
-from training.flower.exchange import Answer, Exchange, Question, Trouble, read_reply
-from training.flower.link import Link
-from training.flower.wire import Request, WireError
+from fedpareto.supernet.common.formats.json_text import shown
+from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.training.flower import wire
+from fedpareto.training.flower.exchange import Answer, Exchange, Question, Trouble, read_reply
+from fedpareto.training.flower.link import Link
+from fedpareto.training.flower.wire import Request, WireError
 
 #: Images a client may claim to hold, and classes they may have: bounds on nonsense, not on federations.
 MOST_IMAGES, MOST_CLASSES = 1 << 30, 100_000

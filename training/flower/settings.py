@@ -4,7 +4,7 @@ import dataclasses
 import math
 from typing import Literal
 
-from supernet.common.errors import UserError
+from fedpareto.supernet.common.errors import UserError
 
 WireDtype = Literal["fp32", "bf16"]
 

@@ -13,9 +13,9 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from supernet.common.formats.json_text import parse_json, shown
-from supernet.weights import Tensors
-from training.flower.settings import WireDtype
+from fedpareto.supernet.common.formats.json_text import parse_json, shown
+from fedpareto.supernet.weights import Tensors
+from fedpareto.training.flower.settings import WireDtype
 
 #: Raised whenever a message changes; a client of another number refuses the job.
 PROTOCOL = 3

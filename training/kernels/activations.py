@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from training.kernels.vectors import Builder, Value, at_most_zero, constant, multiply_add
+from fedpareto.training.kernels.vectors import Builder, Value, at_most_zero, constant, multiply_add
 
 Activation = Literal["none", "relu", "hswish"]
 

@@ -39,7 +39,7 @@ def to_be_compiled() -> bool:
     if unavailable.cache_info().currsize or importlib.util.find_spec("numba") is None:
         return False
     try:
-        from training.kernels.compiled import FOLDER  # noqa: PLC0415 - numba is there
+        from fedpareto.training.kernels.compiled import FOLDER  # noqa: PLC0415 - numba is there
     except Exception:  # numba cannot be imported, which ``unavailable`` tells
         return False
     return FOLDER is None or next(FOLDER.rglob("*.nbi"), None) is None
@@ -47,7 +47,7 @@ def to_be_compiled() -> bool:
 
 def not_kept() -> str | None:
     """Return why compiled kernels are not kept for the next start, or None; only where numba can be imported."""
-    from training.kernels.compiled import NOT_KEPT  # noqa: PLC0415 - numba is there
+    from fedpareto.training.kernels.compiled import NOT_KEPT  # noqa: PLC0415 - numba is there
 
     return NOT_KEPT
 
@@ -57,7 +57,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _try() -> str | None:
-    from training.kernels.compiled import FOLDER, keep_nothing  # noqa: PLC0415 - numba is there by now
+    from fedpareto.training.kernels.compiled import FOLDER, keep_nothing  # noqa: PLC0415 - numba is there by now
 
     try:
         return _difference()
@@ -74,8 +74,8 @@ def _try() -> str | None:
 
 def _difference() -> str | None:
     """Return what the kernels compute otherwise than torch, for every kernel and stride, or None."""
-    from training.kernels.chain import Chain, Layer  # noqa: PLC0415
-    from training.kernels.depthwise import KERNELS, STRIDES  # noqa: PLC0415
+    from fedpareto.training.kernels.chain import Chain, Layer  # noqa: PLC0415
+    from fedpareto.training.kernels.depthwise import KERNELS, STRIDES  # noqa: PLC0415
 
     for kernel, stride in itertools.product(KERNELS, STRIDES):
         layers = (

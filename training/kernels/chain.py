@@ -15,12 +15,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from training.kernels import depthwise, normalisation, pointwise
-from training.kernels.activations import NUMBERS, PLAIN, Activation
-from training.kernels.formulas import COEFFICIENTS
-from training.kernels.normalisation import PANEL, Rows
-from training.kernels.vectors import FLOAT_BYTES
-from training.kernels.widths import WIDTHS
+from fedpareto.training.kernels import depthwise, normalisation, pointwise
+from fedpareto.training.kernels.activations import NUMBERS, PLAIN, Activation
+from fedpareto.training.kernels.formulas import COEFFICIENTS
+from fedpareto.training.kernels.normalisation import PANEL, Rows
+from fedpareto.training.kernels.vectors import FLOAT_BYTES
+from fedpareto.training.kernels.widths import WIDTHS
 
 _DOUBLE_BYTES = 8
 

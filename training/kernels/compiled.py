@@ -9,8 +9,8 @@ from typing import Any
 import numba
 from numba.core.caching import NullCache
 
-from supernet.common.errors import UserError
-from supernet.common.storage.cache_folder import kept_folder
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.storage.cache_folder import kept_folder
 
 
 def _folder() -> tuple[Path | None, str | None]:

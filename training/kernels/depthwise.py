@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 from numba import njit
 from numba.extending import intrinsic
 
-from training.kernels.activations import PLAIN
-from training.kernels.blocks import add_gradient_sums, add_moments, differentiate_pixels, fill_pixels, mean_of
-from training.kernels.compiled import compiled
-from training.kernels.vectors import (
+from fedpareto.training.kernels.activations import PLAIN
+from fedpareto.training.kernels.blocks import add_gradient_sums, add_moments, differentiate_pixels, fill_pixels, mean_of
+from fedpareto.training.kernels.compiled import compiled
+from fedpareto.training.kernels.vectors import (
     FLOAT_BYTES,
     Builder,
     Value,

@@ -8,8 +8,8 @@ With μ and σ² the moments of a batch, s = γ/√(σ²+ε), t = β − s·μ, 
 z is computed anew wherever it is needed. A channel's numbers are its *coefficients*, in the order of ``COEFFICIENTS``.
 """
 
-from training.kernels.activations import sloped
-from training.kernels.vectors import Builder, Value, integer, load, moved, multiply_add
+from fedpareto.training.kernels.activations import sloped
+from fedpareto.training.kernels.vectors import Builder, Value, integer, load, moved, multiply_add
 
 #: The coefficients of a channel; together (6, channels) floats.
 COEFFICIENTS = ("s", "t", "μ", "b", "c", "1/√(σ²+ε)")

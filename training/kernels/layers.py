@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the library's own convention
 
-from supernet.network import Block, ConvLayer
-from training.kernels.activations import Activation
-from training.kernels.chain import Chain, Kind, Layer
-from training.kernels.depthwise import KERNELS, STRIDES
+from fedpareto.supernet.network import Block, ConvLayer
+from fedpareto.training.kernels.activations import Activation
+from fedpareto.training.kernels.chain import Chain, Kind, Layer
+from fedpareto.training.kernels.depthwise import KERNELS, STRIDES
 
 #: Kernels take channels in blocks of at least this many.
 _BLOCK = 8

@@ -9,9 +9,16 @@ from typing import NamedTuple
 
 from numba import carray
 
-from training.kernels.compiled import compiled
-from training.kernels.rows import activate_panel, differentiate_panel, flush, set_mean, sum_gradient_panel, sum_rows
-from training.kernels.vectors import FLOAT_BYTES, as_doubles, as_floats
+from fedpareto.training.kernels.compiled import compiled
+from fedpareto.training.kernels.rows import (
+    activate_panel,
+    differentiate_panel,
+    flush,
+    set_mean,
+    sum_gradient_panel,
+    sum_rows,
+)
+from fedpareto.training.kernels.vectors import FLOAT_BYTES, as_doubles, as_floats
 
 #: Rows of pixels whose sums are made in float32.
 PANEL = 64

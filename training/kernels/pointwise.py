@@ -9,11 +9,18 @@ from typing import Any, NamedTuple
 from numba import njit
 from numba.extending import intrinsic
 
-from training.kernels.activations import PLAIN
-from training.kernels.compiled import compiled
-from training.kernels.normalisation import PANEL
-from training.kernels.rows import activate_panel, differentiate_panel, flush, set_mean, sum_gradient_panel, sum_rows
-from training.kernels.vectors import (
+from fedpareto.training.kernels.activations import PLAIN
+from fedpareto.training.kernels.compiled import compiled
+from fedpareto.training.kernels.normalisation import PANEL
+from fedpareto.training.kernels.rows import (
+    activate_panel,
+    differentiate_panel,
+    flush,
+    set_mean,
+    sum_gradient_panel,
+    sum_rows,
+)
+from fedpareto.training.kernels.vectors import (
     FLOAT_BYTES,
     Builder,
     Value,

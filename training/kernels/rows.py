@@ -6,9 +6,9 @@ from typing import Any
 from numba import njit
 from numba.extending import intrinsic
 
-from training.kernels.activations import HSWISH, NONE, RELU, activated
-from training.kernels.formulas import coefficients_at, gradient_and_deviation, gradient_of
-from training.kernels.vectors import (
+from fedpareto.training.kernels.activations import HSWISH, NONE, RELU, activated
+from fedpareto.training.kernels.formulas import coefficients_at, gradient_and_deviation, gradient_of
+from fedpareto.training.kernels.vectors import (
     FLOAT_BYTES,
     Builder,
     Value,

@@ -4,7 +4,7 @@ import dataclasses
 
 import llvmlite.binding as llvm
 
-from training.kernels.vectors import size
+from fedpareto.training.kernels.vectors import size
 
 
 @dataclasses.dataclass(frozen=True)

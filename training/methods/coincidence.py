@@ -2,10 +2,10 @@
 
 import dataclasses
 
-from training.config import EvaluationConfig, RunConfig
-from training.methods.defaults import with_method_defaults
-from training.methods.settings import DeepFedNasConfig, FedParetoConfig
-from training.unused_settings import read_only
+from fedpareto.training.config import EvaluationConfig, RunConfig
+from fedpareto.training.methods.defaults import with_method_defaults
+from fedpareto.training.methods.settings import DeepFedNasConfig, FedParetoConfig
+from fedpareto.training.unused_settings import read_only
 
 #: Clients a round of which one has the largest network and one the smallest, so that nothing is left to draw.
 NOTHING_DRAWN = 2

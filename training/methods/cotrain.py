@@ -6,17 +6,17 @@ trains besides lies inside: entries of the cache, cut to the envelope choice by 
 
 from collections.abc import Sequence
 
-from cache.entries import Entry
-from supernet.architecture import Architecture
-from supernet.genes import intersection
-from supernet.space import SearchSpace
-from training.answers import RoundPlan
-from training.checkpoint_state import RunState
-from training.curriculum import runnable_entries
-from training.methods.draws import WholeSupernet, drawn_clients, equal_plan
-from training.methods.protocol import Ground
-from training.methods.settings import CoTrainConfig
-from training.work import CoTraining, Plain, Work
+from fedpareto.cache.entries import Entry
+from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.genes import intersection
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.training.answers import RoundPlan
+from fedpareto.training.checkpoint_state import RunState
+from fedpareto.training.curriculum import runnable_entries
+from fedpareto.training.methods.draws import WholeSupernet, drawn_clients, equal_plan
+from fedpareto.training.methods.protocol import Ground
+from fedpareto.training.methods.settings import CoTrainConfig
+from fedpareto.training.work import CoTraining, Plain, Work
 
 
 class CoTrain(WholeSupernet):

@@ -5,11 +5,11 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from supernet.architecture import Architecture
-from supernet.common.formats.json_fields import fields_of
-from supernet.common.terminal.words import counted
-from training.paths import Path, Paths
-from training.work import Logits
+from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.common.formats.json_fields import fields_of
+from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.training.paths import Path, Paths
+from fedpareto.training.work import Logits
 
 
 @dataclasses.dataclass(frozen=True)

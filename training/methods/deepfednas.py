@@ -1,8 +1,8 @@
 """DeepFedNAS (2026): networks are drawn from the Pareto cache."""
 
-from training.curriculum import Assigner
-from training.methods.maxnet import MaxNet
-from training.methods.protocol import Ground
+from fedpareto.training.curriculum import Assigner
+from fedpareto.training.methods.maxnet import MaxNet
+from fedpareto.training.methods.protocol import Ground
 
 
 def deepfednas(ground: Ground) -> MaxNet:

@@ -3,8 +3,8 @@
 import dataclasses
 from collections.abc import Mapping
 
-from training.config import RunConfig
-from training.methods.settings import MethodName
+from fedpareto.training.config import RunConfig
+from fedpareto.training.methods.settings import MethodName
 
 #: τ of methods that adjust logits unless they are told not to.
 _ADJUSTMENTS: Mapping[MethodName, float] = {"fedpareto": 1.0}

@@ -20,20 +20,20 @@ import functools
 import json
 from collections.abc import Mapping, Sequence
 
-from cache.entries import Entry, make_entry
-from supernet.architecture_file import ARCHITECTURE, architecture_text
-from supernet.common.errors import UserError
-from supernet.common.formats.units import parse_quantity
-from supernet.slices import supernet_architecture
-from training.answers import Answers, RoundPlan
-from training.checkpoint_state import RunState
-from training.methods.decisions import Decisions, decisions_from_json, mean_of, undecided
-from training.methods.draws import able_among, drawn_clients, equal_plan
-from training.methods.protocol import Ground, SupernetMethod
-from training.methods.start import largest_for_all, named_entry
-from training.paths import paths_through
-from training.run_folder import ARCHITECTURES
-from training.work import PathSampling, Plain, Work
+from fedpareto.cache.entries import Entry, make_entry
+from fedpareto.supernet.architecture_file import ARCHITECTURE, architecture_text
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.formats.units import parse_quantity
+from fedpareto.supernet.slices import supernet_architecture
+from fedpareto.training.answers import Answers, RoundPlan
+from fedpareto.training.checkpoint_state import RunState
+from fedpareto.training.methods.decisions import Decisions, decisions_from_json, mean_of, undecided
+from fedpareto.training.methods.draws import able_among, drawn_clients, equal_plan
+from fedpareto.training.methods.protocol import Ground, SupernetMethod
+from fedpareto.training.methods.start import largest_for_all, named_entry
+from fedpareto.training.paths import paths_through
+from fedpareto.training.run_folder import ARCHITECTURES
+from fedpareto.training.work import PathSampling, Plain, Work
 
 #: Whose decisions those are that all clients share.
 _EVERYONE = "everyone"

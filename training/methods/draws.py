@@ -2,19 +2,19 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from cache.entries import Entry
-from supernet.common.terminal.words import counted
-from training.answers import RoundPlan
-from training.checkpoint_state import RunState
-from training.clients import draw_clients
-from training.config import RunConfig
-from training.engines.protocol import EngineError
-from training.evaluation import choose_probes
-from training.extent import extent
-from training.methods.protocol import Ground, SupernetMethod
-from training.randomness import numpy_stream
-from training.schedules import learning_rate
-from training.work import Work
+from fedpareto.cache.entries import Entry
+from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.training.answers import RoundPlan
+from fedpareto.training.checkpoint_state import RunState
+from fedpareto.training.clients import draw_clients
+from fedpareto.training.config import RunConfig
+from fedpareto.training.engines.protocol import EngineError
+from fedpareto.training.evaluation import choose_probes
+from fedpareto.training.extent import extent
+from fedpareto.training.methods.protocol import Ground, SupernetMethod
+from fedpareto.training.randomness import numpy_stream
+from fedpareto.training.schedules import learning_rate
+from fedpareto.training.work import Work
 
 
 class WholeSupernet(SupernetMethod):

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
-from cache.entries import Entry
-from supernet.architecture_file import ARCHITECTURE, architecture_text
-from training.answers import RoundPlan
-from training.checkpoint_state import RunState
-from training.methods.draws import able_among, drawn_clients, equal_plan
-from training.methods.protocol import Ground, SupernetMethod
-from training.methods.start import largest_for_all, named_entry
+from fedpareto.cache.entries import Entry
+from fedpareto.supernet.architecture_file import ARCHITECTURE, architecture_text
+from fedpareto.training.answers import RoundPlan
+from fedpareto.training.checkpoint_state import RunState
+from fedpareto.training.methods.draws import able_among, drawn_clients, equal_plan
+from fedpareto.training.methods.protocol import Ground, SupernetMethod
+from fedpareto.training.methods.start import largest_for_all, named_entry
 
 
 class FedAvg(SupernetMethod):

@@ -12,18 +12,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cache.entries import Entry
-from supernet.arrays import FloatArray
-from supernet.nesting import nested_start
-from supernet.weights import Tensors
-from training.answers import RoundPlan
-from training.checkpoint_state import RunState
-from training.curriculum import runnable_entries
-from training.extent import extent
-from training.methods.draws import WholeSupernet, drawn_clients, equal_plan
-from training.methods.protocol import Ground
-from training.methods.settings import FedParetoConfig
-from training.randomness import numpy_stream
+from fedpareto.cache.entries import Entry
+from fedpareto.supernet.arrays import FloatArray
+from fedpareto.supernet.nesting import nested_start
+from fedpareto.supernet.weights import Tensors
+from fedpareto.training.answers import RoundPlan
+from fedpareto.training.checkpoint_state import RunState
+from fedpareto.training.curriculum import runnable_entries
+from fedpareto.training.extent import extent
+from fedpareto.training.methods.draws import WholeSupernet, drawn_clients, equal_plan
+from fedpareto.training.methods.protocol import Ground
+from fedpareto.training.methods.settings import FedParetoConfig
+from fedpareto.training.randomness import numpy_stream
 
 
 class FedPareto(WholeSupernet):

@@ -6,15 +6,15 @@ What distinguishes ``deepfednas`` and ``superfednas`` is where all other network
 import dataclasses
 from collections.abc import Sequence
 
-from training.aggregation import maxnet_weights
-from training.answers import Answers, RoundPlan
-from training.checkpoint_state import RunState
-from training.curriculum import Assigner
-from training.extent import extent
-from training.methods.draws import WholeSupernet, drawn_clients, rate_of
-from training.methods.protocol import Ground
-from training.randomness import numpy_stream
-from training.schedules import largest_weight
+from fedpareto.training.aggregation import maxnet_weights
+from fedpareto.training.answers import Answers, RoundPlan
+from fedpareto.training.checkpoint_state import RunState
+from fedpareto.training.curriculum import Assigner
+from fedpareto.training.extent import extent
+from fedpareto.training.methods.draws import WholeSupernet, drawn_clients, rate_of
+from fedpareto.training.methods.protocol import Ground
+from fedpareto.training.randomness import numpy_stream
+from fedpareto.training.schedules import largest_weight
 
 
 class MaxNet(WholeSupernet):

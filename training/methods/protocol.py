@@ -4,14 +4,14 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from cache.entries import Entry
-from supernet.arrays import IntArray
-from supernet.space import SearchSpace
-from supernet.weights import Tensors
-from training.answers import Answers, RoundPlan
-from training.capabilities import Capability
-from training.checkpoint_state import RunState
-from training.config import RunConfig
+from fedpareto.cache.entries import Entry
+from fedpareto.supernet.arrays import IntArray
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.supernet.weights import Tensors
+from fedpareto.training.answers import Answers, RoundPlan
+from fedpareto.training.capabilities import Capability
+from fedpareto.training.checkpoint_state import RunState
+from fedpareto.training.config import RunConfig
 
 
 @dataclasses.dataclass(frozen=True)

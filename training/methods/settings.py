@@ -4,8 +4,8 @@ import dataclasses
 import math
 from typing import Literal
 
-from supernet.common.errors import UserError
-from supernet.common.formats.units import parse_quantity
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.formats.units import parse_quantity
 
 MethodName = Literal["fedpareto", "deepfednas", "superfednas", "fedavg", "cotrain", "dfnas", "decnas"]
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from cache.entries import Entry, make_entry
-from supernet.architecture_file import read_architecture
-from supernet.common.errors import ArchitectureError, UserError
-from supernet.common.formats.units import format_quantity
-from training.methods.protocol import Ground
+from fedpareto.cache.entries import Entry, make_entry
+from fedpareto.supernet.architecture_file import read_architecture
+from fedpareto.supernet.common.errors import ArchitectureError, UserError
+from fedpareto.supernet.common.formats.units import format_quantity
+from fedpareto.training.methods.protocol import Ground
 
 
 def read_entry(ground: Ground, field: str, path: str) -> Entry:

@@ -5,9 +5,9 @@ with a network trained on measured ones, while ``search-subnet`` takes the fitte
 one.
 """
 
-from training.curriculum import Assigner
-from training.methods.maxnet import MaxNet
-from training.methods.protocol import Ground
+from fedpareto.training.curriculum import Assigner
+from fedpareto.training.methods.maxnet import MaxNet
+from fedpareto.training.methods.protocol import Ground
 
 
 def superfednas(ground: Ground) -> MaxNet:

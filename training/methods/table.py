@@ -2,15 +2,15 @@
 
 from collections.abc import Callable, Mapping
 
-from training.methods.cotrain import cotrain
-from training.methods.decnas.method import decnas
-from training.methods.deepfednas import deepfednas
-from training.methods.dfnas import dfnas
-from training.methods.fedavg import fedavg
-from training.methods.fedpareto import FedPareto
-from training.methods.protocol import Ground, Method
-from training.methods.settings import MethodName
-from training.methods.superfednas import superfednas
+from fedpareto.training.methods.cotrain import cotrain
+from fedpareto.training.methods.decnas.method import decnas
+from fedpareto.training.methods.deepfednas import deepfednas
+from fedpareto.training.methods.dfnas import dfnas
+from fedpareto.training.methods.fedavg import fedavg
+from fedpareto.training.methods.fedpareto import FedPareto
+from fedpareto.training.methods.protocol import Ground, Method
+from fedpareto.training.methods.settings import MethodName
+from fedpareto.training.methods.superfednas import superfednas
 
 METHODS: Mapping[MethodName, Callable[[Ground], Method]] = {
     "fedpareto": FedPareto,

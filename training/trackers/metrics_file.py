@@ -13,11 +13,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from supernet.common.errors import UserError
-from supernet.common.formats.json_text import parse_json
-from supernet.common.storage.files import write_text
-from supernet.common.terminal.words import counted
-from training.records import LostRound, RoundRecord, lost_from_json, record_from_json
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.formats.json_text import parse_json
+from fedpareto.supernet.common.storage.files import write_text
+from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.training.records import LostRound, RoundRecord, lost_from_json, record_from_json
 
 #: Name of a damaged file that was mended, beside it.
 DAMAGED = ".damaged"

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from training.records import LostRound, RoundRecord
+from fedpareto.training.records import LostRound, RoundRecord
 
 
 class Pace:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from training.records import LostRound, RoundRecord
+from fedpareto.training.records import LostRound, RoundRecord
 
 
 class Tracker(Protocol):

@@ -4,10 +4,10 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from supernet.common.formats.units import format_quantity
-from supernet.common.terminal.console import progress_bar
-from supernet.common.terminal.words import counted
-from training.records import LostRound, RoundRecord
+from fedpareto.supernet.common.formats.units import format_quantity
+from fedpareto.supernet.common.terminal.console import progress_bar
+from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.training.records import LostRound, RoundRecord
 
 
 class TerminalProgress:

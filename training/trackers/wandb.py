@@ -16,19 +16,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from supernet.common.errors import UserError
-from supernet.common.formats.units import format_quantity
-from supernet.common.terminal.console import stderr
-from supernet.common.terminal.words import command
-from training.engines.protocol import never
-from training.records import LostRound, RoundRecord
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.formats.units import format_quantity
+from fedpareto.supernet.common.terminal.console import stderr
+from fedpareto.supernet.common.terminal.words import command
+from fedpareto.training.engines.protocol import never
+from fedpareto.training.records import LostRound, RoundRecord
 
 Mode = Literal["auto", "online", "offline"]
 
 #: Values of wandb's own variable.
 _MODES = ("online", "offline", "disabled", "shared", "dryrun", "run")
 
-_PROGRAM = "from training.trackers.wandb_mirror import main; main()"
+_PROGRAM = "from fedpareto.training.trackers.wandb_mirror import main; main()"
 
 #: Exit code of a look for a login that found none; that of ``wandb_mirror``, which is not imported here.
 _NO_LOGIN = 3

@@ -5,8 +5,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from supernet.common.errors import UserError
-from supernet.common.formats.json_text import Complaint, shown
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.formats.json_text import Complaint, shown
 
 T = TypeVar("T")
 

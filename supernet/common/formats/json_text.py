@@ -8,7 +8,7 @@ import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from supernet.common.errors import UserError
+from fedpareto.supernet.common.errors import UserError
 
 #: Deepest nesting that is read. What this program writes has less than ten levels.
 MOST_LEVELS = 64

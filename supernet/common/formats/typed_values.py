@@ -10,8 +10,8 @@ import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, TypeVar
 
-from supernet.common.errors import UserError
-from supernet.common.formats.yaml_text import WrittenFloat, WrittenInt, parse_yaml, read_scalar
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.formats.yaml_text import WrittenFloat, WrittenInt, parse_yaml, read_scalar
 
 T = TypeVar("T")
 

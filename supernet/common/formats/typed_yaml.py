@@ -5,11 +5,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from supernet.common.errors import UserError
-from supernet.common.formats.typed_values import build, typed_fields
-from supernet.common.formats.yaml_text import parse_yaml
-from supernet.common.storage.files import read_text
-from supernet.common.storage.path_checks import check_readable
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.formats.typed_values import build, typed_fields
+from fedpareto.supernet.common.formats.yaml_text import parse_yaml
+from fedpareto.supernet.common.storage.files import read_text
+from fedpareto.supernet.common.storage.path_checks import check_readable
 
 T = TypeVar("T")
 

@@ -5,7 +5,7 @@ import re
 import sys
 from collections.abc import Mapping
 
-from supernet.common.errors import BudgetError
+from fedpareto.supernet.common.errors import BudgetError
 
 _SCALES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9, "t": 10**12}
 _MILLISECONDS = {"s": 1e3, "ms": 1.0, "us": 1e-3, "µs": 1e-3}

@@ -5,8 +5,8 @@ from typing import Any
 
 import yaml
 
-from supernet.common.errors import UserError
-from supernet.common.terminal.words import counted
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.terminal.words import counted
 
 #: Numbers as YAML 1.2 has them: 1_000, 0x10, 010 and 1:30 are text.
 _INT = re.compile(r"[-+]?(?:0|[1-9][0-9]*)")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import platformdirs
 
-from supernet.common.errors import UserError
+from fedpareto.supernet.common.errors import UserError
 
 #: Names the folder things are kept in, instead of the platform's.
 VARIABLE = "FEDPARETO_CACHE_DIR"

@@ -9,9 +9,9 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from supernet.common.errors import UserError
-from supernet.common.formats.json_fields import fields_of
-from supernet.common.formats.json_text import parse_json
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.formats.json_fields import fields_of
+from fedpareto.supernet.common.formats.json_text import parse_json
 
 DIGESTS = "digests.json"
 

@@ -5,8 +5,8 @@ import os
 import shutil
 from pathlib import Path
 
-from supernet.common.errors import BudgetError, UserError
-from supernet.common.formats.units import format_bytes, parse_bytes
+from fedpareto.supernet.common.errors import BudgetError, UserError
+from fedpareto.supernet.common.formats.units import format_bytes, parse_bytes
 
 #: Names how many bytes are kept.
 VARIABLE = "FEDPARETO_CACHE_SIZE"

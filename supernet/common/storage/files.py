@@ -9,8 +9,8 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from supernet.common.errors import UserError
-from supernet.common.storage.digests import (
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.storage.digests import (
     DIGESTS,
     check_content,
     digest_of,
@@ -18,7 +18,7 @@ from supernet.common.storage.digests import (
     digests_text,
     read_digests,
 )
-from supernet.common.storage.path_checks import (
+from fedpareto.supernet.common.storage.path_checks import (
     check_length,
     check_readable,
     children,

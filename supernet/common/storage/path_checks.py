@@ -10,7 +10,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from supernet.common.errors import UserError
+from fedpareto.supernet.common.errors import UserError
 
 #: Bytes that a temporary file's name has more than that of the file it becomes; bytes of names in a folder of ours.
 _BESIDE, _BELOW = 40, 256

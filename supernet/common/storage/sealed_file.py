@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from supernet.common.formats.json_fields import Fields, fields_of
-from supernet.common.formats.json_text import parse_json, sealed, unsealed
-from supernet.common.storage.files import read_text, write_text
+from fedpareto.supernet.common.formats.json_fields import Fields, fields_of
+from fedpareto.supernet.common.formats.json_text import parse_json, sealed, unsealed
+from fedpareto.supernet.common.storage.files import read_text, write_text
 
 
 def write_sealed(path: Path, body: Mapping[str, Any]) -> None:

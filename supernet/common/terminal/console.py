@@ -11,11 +11,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from supernet.common.errors import UserError
-from supernet.common.terminal.display import Display
-from supernet.common.terminal.interruption import Terminated, ended_by_signals, exit_code
-from supernet.common.terminal.streams import close_streams, open_streams
-from supernet.common.terminal.words import printable
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.terminal.display import Display
+from fedpareto.supernet.common.terminal.interruption import Terminated, ended_by_signals, exit_code
+from fedpareto.supernet.common.terminal.streams import close_streams, open_streams
+from fedpareto.supernet.common.terminal.words import printable
 
 #: Exit codes: a mistake that the user can mend, and Ctrl-C.
 EXIT_USER_ERROR = 2

@@ -21,7 +21,7 @@ from rich.progress import (
 from rich.table import Column
 from rich.text import Text
 
-from supernet.common.terminal.words import printable
+from fedpareto.supernet.common.terminal.words import printable
 
 #: Seconds between two lines where there is no terminal.
 INTERVAL = 10.0

@@ -4,8 +4,8 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
 
-from supernet.common.terminal.console import progress_bar, stderr
-from supernet.common.terminal.display import Display
+from fedpareto.supernet.common.terminal.console import progress_bar, stderr
+from fedpareto.supernet.common.terminal.display import Display
 
 
 def _ignore(*args: object) -> None:

@@ -6,7 +6,7 @@ import os
 import sys
 from typing import TextIO
 
-from supernet.common.errors import UserError
+from fedpareto.supernet.common.errors import UserError
 
 #: How streams treat characters that they cannot encode, where that may end in an error.
 _REFUSING = ("strict", "surrogateescape", "surrogatepass")

@@ -1,5 +1,5 @@
 """What Flower loads by name; all of it is the installed package's."""
 
-from training.flower.adapter import client, server
+from fedpareto.training.flower.adapter import client, server
 
 __all__ = ["client", "server"]

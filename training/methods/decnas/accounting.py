@@ -13,17 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from supernet.architecture import Architecture
-from supernet.common.formats.json_fields import Fields, fields_of
-from supernet.common.formats.json_text import parse_json
-from supernet.common.formats.units import format_bytes, format_quantity
-from supernet.common.storage.files import read_text
-from supernet.common.terminal.console import print_table, stderr
-from supernet.common.terminal.words import counted
-from supernet.slices import tensor_shapes
-from supernet.space import SearchSpace
-from training.compute import macs_of, training_macs
-from training.config import ClientConfig
+from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.common.formats.json_fields import Fields, fields_of
+from fedpareto.supernet.common.formats.json_text import parse_json
+from fedpareto.supernet.common.formats.units import format_bytes, format_quantity
+from fedpareto.supernet.common.storage.files import read_text
+from fedpareto.supernet.common.terminal.console import print_table, stderr
+from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.supernet.slices import tensor_shapes
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.training.compute import macs_of, training_macs
+from fedpareto.training.config import ClientConfig
 
 ACCOUNTING = "accounting.json"
 

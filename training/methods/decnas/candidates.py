@@ -12,12 +12,12 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Literal, get_args
 
-from cache.entries import Entry, make_entry
-from fitness.score import score
-from supernet.architecture import Architecture
-from supernet.arrays import IntArray
-from supernet.genes import canonical, decode, encode, gene_layout
-from supernet.space import SearchSpace
+from fedpareto.cache.entries import Entry, make_entry
+from fedpareto.fitness.score import score
+from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.arrays import IntArray
+from fedpareto.supernet.genes import canonical, decode, encode, gene_layout
+from fedpareto.supernet.space import SearchSpace
 
 Dimension = Literal["width", "depth", "expand", "kernel"]
 

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.entries import Entry
-from supernet.arrays import IntArray
-from training.capabilities import Capability
-from training.methods.decnas.candidates import Candidate
-from training.methods.decnas.groups import placed
-from training.methods.decnas.race import Racer
+from fedpareto.cache.entries import Entry
+from fedpareto.supernet.arrays import IntArray
+from fedpareto.training.capabilities import Capability
+from fedpareto.training.methods.decnas.candidates import Candidate
+from fedpareto.training.methods.decnas.groups import placed
+from fedpareto.training.methods.decnas.race import Racer
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from supernet.arrays import IntArray
+from fedpareto.supernet.arrays import IntArray
 
 Groups = list[list[int]]
 

@@ -20,22 +20,22 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 
-from cache.entries import Entry, make_entry
-from supernet.architecture_file import ARCHITECTURE, architecture_text
-from supernet.common.errors import UserError
-from supernet.common.formats.units import format_quantity, parse_quantity
-from supernet.slices import supernet_architecture
-from supernet.weights import Tensors
-from training.answers import Answers, RoundPlan
-from training.checkpoint_state import Origin, RunState
-from training.methods.decnas.accounting import ACCOUNTING, NOTHING, Account, Costs, straightforward
-from training.methods.decnas.candidates import Candidate, least_macs, nearest_candidates
-from training.methods.decnas.entrants import Clients
-from training.methods.decnas.race import Racer, after_round, compared_rounds, in_the_race, winner
-from training.methods.decnas.state import Iteration, Search, search_from_json
-from training.methods.fedavg import FedAvg
-from training.methods.protocol import Ground, Measured
-from training.methods.start import read_entry
+from fedpareto.cache.entries import Entry, make_entry
+from fedpareto.supernet.architecture_file import ARCHITECTURE, architecture_text
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.formats.units import format_quantity, parse_quantity
+from fedpareto.supernet.slices import supernet_architecture
+from fedpareto.supernet.weights import Tensors
+from fedpareto.training.answers import Answers, RoundPlan
+from fedpareto.training.checkpoint_state import Origin, RunState
+from fedpareto.training.methods.decnas.accounting import ACCOUNTING, NOTHING, Account, Costs, straightforward
+from fedpareto.training.methods.decnas.candidates import Candidate, least_macs, nearest_candidates
+from fedpareto.training.methods.decnas.entrants import Clients
+from fedpareto.training.methods.decnas.race import Racer, after_round, compared_rounds, in_the_race, winner
+from fedpareto.training.methods.decnas.state import Iteration, Search, search_from_json
+from fedpareto.training.methods.fedavg import FedAvg
+from fedpareto.training.methods.protocol import Ground, Measured
+from fedpareto.training.methods.start import read_entry
 
 #: What the current network is called among those that are measured; its weights are the supernet's.
 _CURRENT = "current"

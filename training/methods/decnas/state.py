@@ -4,13 +4,13 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, get_args
 
-from cache.entries import Entry, make_entry
-from supernet.architecture import architecture_from_json
-from supernet.common.formats.json_fields import Fields
-from supernet.space import SearchSpace
-from training.methods.decnas.accounting import NOTHING, Costs, costs_of
-from training.methods.decnas.candidates import Candidate, Dimension
-from training.methods.decnas.race import Racer, Status
+from fedpareto.cache.entries import Entry, make_entry
+from fedpareto.supernet.architecture import architecture_from_json
+from fedpareto.supernet.common.formats.json_fields import Fields
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.training.methods.decnas.accounting import NOTHING, Costs, costs_of
+from fedpareto.training.methods.decnas.candidates import Candidate, Dimension
+from fedpareto.training.methods.decnas.race import Racer, Status
 
 
 @dataclasses.dataclass(frozen=True)
