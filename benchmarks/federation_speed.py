@@ -28,22 +28,21 @@ from fedpareto.supernet.genes import largest_genes
 from fedpareto.supernet.space import HeadSpec, SearchSpace, StageSpec, StemSpec
 from fedpareto.supernet.space_file import load_space, space_to_mapping
 from fedpareto.supernet.weights import initial_tensors
-from fedpareto.training.checkpoint_state import RunState
-from fedpareto.training.clients import ClientsConfig
-from fedpareto.training.config import CheckpointConfig, EvaluationConfig, RunConfig, config_to_mapping
-from fedpareto.training.curriculum import Counts
-from fedpareto.training.evaluation import Evaluation
-from fedpareto.training.federation import method_of
-from fedpareto.training.flower import wire
-from fedpareto.training.flower.connection import connect
-from fedpareto.training.flower.line import Reply
-from fedpareto.training.flower.link import MessageType
-from fedpareto.training.flower.settings import WireDtype
+from fedpareto.training.config.clients import ClientsConfig
+from fedpareto.training.config.flower import WireDtype
+from fedpareto.training.config.run import CheckpointConfig, EvaluationConfig, RunConfig, config_to_mapping
+from fedpareto.training.engines.flower import wire
+from fedpareto.training.engines.flower.federation import connect
+from fedpareto.training.engines.flower.relay_socket import Reply
+from fedpareto.training.engines.flower.superlink import MessageType
+from fedpareto.training.evaluation.evaluator import Evaluation
+from fedpareto.training.methods.registry import method_of
 from fedpareto.training.randomness import torch_stream
-from fedpareto.training.records import RoundRecord
-from fedpareto.training.rounds import Run
-from fedpareto.training.rounds import train as train_rounds
+from fedpareto.training.rounds.loop import Run
+from fedpareto.training.rounds.loop import train as train_rounds
+from fedpareto.training.runs.state import Counts, RunState
 from fedpareto.training.trackers.protocol import Trackers
+from fedpareto.training.trackers.records import RoundRecord
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "deploy"))
 from loopback import Federation, find_nginx

@@ -16,18 +16,18 @@ from fedpareto.supernet.common.terminal.words import counted
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.space_file import load_space
 from fedpareto.supernet.weights import Tensors, initial_tensors
-from fedpareto.training.capabilities import capabilities
-from fedpareto.training.config import RunConfig
+from fedpareto.training.clients.capabilities import capabilities
+from fedpareto.training.clients.step import Recorder
+from fedpareto.training.clients.trainer import recipe_of
+from fedpareto.training.config.run import RunConfig
 from fedpareto.training.data.images import ImageSet, Normalisation, normalisation_of
+from fedpareto.training.data.partition.partition import partition
 from fedpareto.training.data.split import validation_split
-from fedpareto.training.engines.in_process import InProcessEngine
-from fedpareto.training.evaluation import Evaluator
-from fedpareto.training.execution import Profile
-from fedpareto.training.federation import recipe_of
+from fedpareto.training.engines.simulation.engine import InProcessEngine
+from fedpareto.training.evaluation.evaluator import Evaluator
+from fedpareto.training.execution.profile import Profile
 from fedpareto.training.methods.protocol import Ground
-from fedpareto.training.partition import partition
 from fedpareto.training.randomness import numpy_stream, torch_stream
-from fedpareto.training.step import Recorder
 
 #: Networks of the curriculum. Every trainer records a step of each: more of them would not be repaid in minutes.
 ENTRIES = 6

@@ -11,16 +11,15 @@ from gpu_federation import Federated
 from time_share import Until, cut_after
 
 from fedpareto.supernet.weights import Tensors
-from fedpareto.training.checkpoint_state import RunState
-from fedpareto.training.config import CheckpointConfig, RunConfig, config_to_mapping
-from fedpareto.training.curriculum import Counts
-from fedpareto.training.engines.in_process import InProcessEngine
+from fedpareto.training.config.run import CheckpointConfig, RunConfig, config_to_mapping
 from fedpareto.training.engines.protocol import Stopped, never
-from fedpareto.training.execution import Profile
-from fedpareto.training.extent import extent
-from fedpareto.training.methods.table import make_method
-from fedpareto.training.records import LostRound, RoundRecord
-from fedpareto.training.rounds import Run, train
+from fedpareto.training.engines.simulation.engine import InProcessEngine
+from fedpareto.training.execution.profile import Profile
+from fedpareto.training.methods.registry import make_method
+from fedpareto.training.rounds.loop import Run, train
+from fedpareto.training.runs.progress import extent
+from fedpareto.training.runs.state import Counts, RunState
+from fedpareto.training.trackers.records import LostRound, RoundRecord
 
 #: Points of a method's curve, about.
 POINTS = 8

@@ -21,13 +21,14 @@ from fedpareto.supernet.slices import supernet_architecture
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.space_file import load_space
 from fedpareto.supernet.weights import Tensors, initial_tensors
-from fedpareto.training.client import Recipe
-from fedpareto.training.config import ClientConfig
+from fedpareto.training.clients.step import Recorder
+from fedpareto.training.clients.trainer import Recipe
+from fedpareto.training.config.execution import Precision
+from fedpareto.training.config.run import ClientConfig
 from fedpareto.training.data.augment import Augmentation
 from fedpareto.training.data.images import Normalisation
-from fedpareto.training.execution import Precision, Profile, apply_to_torch, possible_precisions
-from fedpareto.training.memory import OutOfMemoryError
-from fedpareto.training.step import Recorder
+from fedpareto.training.execution.out_of_memory import OutOfMemoryError
+from fedpareto.training.execution.profile import Profile, apply_to_torch, possible_precisions
 
 #: The preset of the smallest networks, and that of large images, whose largest network alone is measured.
 SMALLEST, LARGE_IMAGES = "mobilenet-tiny", "mobilenet-imagenet"

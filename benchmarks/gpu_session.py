@@ -32,13 +32,13 @@ from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.machine import machine
 from fedpareto.supernet.common.terminal.console import print_table, stderr
 from fedpareto.supernet.common.terminal.words import counted
-from fedpareto.training.allocator import keep_freed_memory
-from fedpareto.training.data.preparation import Preparation
+from fedpareto.training.clients.step import Recorder
+from fedpareto.training.data.files.preparation import Preparation
 from fedpareto.training.data.sources import load_images
-from fedpareto.training.devices import resolve_device
-from fedpareto.training.execution import Profile
-from fedpareto.training.memory import OutOfMemoryError
-from fedpareto.training.step import Recorder
+from fedpareto.training.execution.allocator import keep_freed_memory
+from fedpareto.training.execution.device import resolve_device
+from fedpareto.training.execution.out_of_memory import OutOfMemoryError
+from fedpareto.training.execution.profile import Profile
 
 #: Shares of the minutes by whose end rates, and training with its evaluation, are done; what is left is for the end.
 RATES_END, TRAINING_END = 0.55, 0.96

@@ -14,11 +14,11 @@ from time_share import Until, cut_after
 
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.weights import Tensors
+from fedpareto.training.clients.step import Recorder
 from fedpareto.training.engines.protocol import Stopped
-from fedpareto.training.execution import Profile
-from fedpareto.training.memory import OutOfMemoryError
-from fedpareto.training.records import RoundRecord
-from fedpareto.training.step import Recorder
+from fedpareto.training.execution.out_of_memory import OutOfMemoryError
+from fedpareto.training.execution.profile import Profile
+from fedpareto.training.trackers.records import RoundRecord
 
 #: Rounds that tell how long a method takes for its compute, and the share of the time that those of all may take.
 PILOT_ROUNDS, PILOT_SHARE = 3, 0.15

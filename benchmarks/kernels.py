@@ -29,12 +29,12 @@ from fedpareto.supernet.network import ConvLayer, build_network
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.space_file import load_space
 from fedpareto.supernet.weights import extract, initial_tensors
-from fedpareto.training.allocator import keep_freed_memory
-from fedpareto.training.client import LocalTrainer, Recipe
-from fedpareto.training.config import ClientConfig
+from fedpareto.training.clients.trainer import LocalTrainer, Recipe
+from fedpareto.training.config.run import ClientConfig
 from fedpareto.training.data.augment import Augmentation
 from fedpareto.training.data.images import Normalisation
-from fedpareto.training.execution import Profile
+from fedpareto.training.execution.allocator import keep_freed_memory
+from fedpareto.training.execution.profile import Profile
 from fedpareto.training.kernels.available import unavailable
 from fedpareto.training.messages import Task
 

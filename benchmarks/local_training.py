@@ -10,14 +10,14 @@ from plain_loop import PlainLoop
 
 from fedpareto.cache.entries import Entry
 from fedpareto.supernet.weights import Tensors, views
-from fedpareto.training.aggregation import Fold
-from fedpareto.training.answers import Answers, RoundPlan
-from fedpareto.training.client import Recipe
+from fedpareto.training.aggregation.answers import Answers, RoundPlan
+from fedpareto.training.aggregation.fold import Fold
+from fedpareto.training.clients.step import Recorder
+from fedpareto.training.clients.trainer import Recipe
 from fedpareto.training.data.images import ImageSet
-from fedpareto.training.engines.in_process import InProcessEngine
-from fedpareto.training.execution import Profile
+from fedpareto.training.engines.simulation.engine import InProcessEngine
+from fedpareto.training.execution.profile import Profile
 from fedpareto.training.messages import Task
-from fedpareto.training.step import Recorder
 
 
 class Plain:

@@ -11,7 +11,7 @@ from torchvision import transforms
 
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.network import build_network
-from fedpareto.training.client import Recipe, make_optimizer
+from fedpareto.training.clients.trainer import Recipe, make_optimizer
 from fedpareto.training.data.images import ImageSet
 
 

@@ -7,13 +7,13 @@ from rich.console import Console
 
 from fedpareto.supernet.space_file import load_space
 from fedpareto.supernet.weights import initial_tensors
-from fedpareto.training.accountant import epsilon, exposure_after
-from fedpareto.training.aggregation import maxnet_weights
-from fedpareto.training.clients import draw_clients
-from fedpareto.training.config import ServerConfig
-from fedpareto.training.privacy import Noise
+from fedpareto.training.aggregation.fold import maxnet_weights
+from fedpareto.training.config.clients import draw_clients
+from fedpareto.training.config.run import ServerConfig
+from fedpareto.training.methods.schedules import largest_weight
+from fedpareto.training.privacy.accountant import epsilon, exposure_after
+from fedpareto.training.privacy.mechanism import Noise
 from fedpareto.training.randomness import numpy_stream, torch_stream
-from fedpareto.training.schedules import largest_weight
 
 ROUNDS, NOISE, DELTA = 100, 1.0, 1e-5
 

@@ -4,7 +4,7 @@ import time
 
 import torch
 
-from fedpareto.training.execution import Profile
+from fedpareto.training.execution.profile import Profile
 
 #: Floating-point operations of a training step for a multiply–accumulate of the forward pass: two there, four back.
 _FLOPS_A_MAC = 6

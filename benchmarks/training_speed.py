@@ -34,17 +34,17 @@ from fedpareto.supernet.slices import tensor_shapes
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.space_file import load_space
 from fedpareto.supernet.weights import initial_tensors, views
-from fedpareto.training.aggregation import Fold
-from fedpareto.training.allocator import keep_freed_memory
-from fedpareto.training.checkpoint import save_checkpoint
-from fedpareto.training.checkpoint_state import RunState
-from fedpareto.training.client import Recipe
-from fedpareto.training.config import ClientConfig
-from fedpareto.training.curriculum import Counts
+from fedpareto.training.aggregation.fold import Fold
+from fedpareto.training.clients.trainer import Recipe
+from fedpareto.training.config.execution import ExecutionConfig
+from fedpareto.training.config.run import ClientConfig
 from fedpareto.training.data.augment import Augmentation
 from fedpareto.training.data.images import Normalisation
-from fedpareto.training.execution import ExecutionConfig, apply_to_torch
-from fedpareto.training.tuning import choose_profile
+from fedpareto.training.engines.simulation.tuning import choose_profile
+from fedpareto.training.execution.allocator import keep_freed_memory
+from fedpareto.training.execution.profile import apply_to_torch
+from fedpareto.training.runs.checkpoint import save_checkpoint
+from fedpareto.training.runs.state import Counts, RunState
 
 SPACES = ("mobilenet-cifar", "resnet-cifar")
 BARS = {

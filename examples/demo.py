@@ -20,7 +20,7 @@ from fedpareto.search.comparison.linear import linear_of
 from fedpareto.supernet.common.terminal.console import next_step, print_table, say
 from fedpareto.supernet.common.terminal.words import command as command_line
 from fedpareto.supernet.common.terminal.words import shell
-from fedpareto.training.run_folder import read_run_config
+from fedpareto.training.runs.folder import read_run_config
 
 SPACE = "mobilenet-tiny"
 BUDGETS = ("1M", "4M")

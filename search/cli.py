@@ -108,8 +108,8 @@ def _of_run(
 ) -> dict[str, dict[str, Any]]:
     from fedpareto.search.delivery import Delivery, deliver  # noqa: PLC0415 - imports torch
     from fedpareto.search.trained import Extraction, open_run  # noqa: PLC0415
-    from fedpareto.training.flower.connection import opened_link  # noqa: PLC0415
-    from fedpareto.training.run_folder import read_run_config  # noqa: PLC0415
+    from fedpareto.training.engines.flower.federation import opened_link  # noqa: PLC0415
+    from fedpareto.training.runs.folder import read_run_config  # noqa: PLC0415
 
     folder = Path(str(subject.run))
     config = read_run_config(folder)
@@ -130,7 +130,7 @@ def _of_run(
 def _check_run(options: Options, subject: Subject, run: Path, named: Mapping[str, Budgets]) -> None:
     """Refuse what a run's subnet cannot be given, before anything is searched."""
     from fedpareto.search.trained import check_tunable  # noqa: PLC0415 - imports torch
-    from fedpareto.training.run_folder import read_run_config  # noqa: PLC0415
+    from fedpareto.training.runs.folder import read_run_config  # noqa: PLC0415
 
     for budgets in named.values():
         export = export_settings(options, budgets)

@@ -11,7 +11,7 @@ from fedpareto.search.export.settings import ExportSettings, file_name
 from fedpareto.search.subnet import save_subnet
 from fedpareto.search.trained import Extraction, TrainedRun
 from fedpareto.supernet.common.terminal.progress import Listener
-from fedpareto.training.evaluation import Evaluator
+from fedpareto.training.evaluation.evaluator import Evaluator
 
 
 @dataclasses.dataclass(frozen=True)

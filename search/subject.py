@@ -77,7 +77,7 @@ def find_subject(space: str | None, run: str | None, classes: int | None, fitnes
     found = find_space(space, run, classes)
     if run is None:
         return Subject(found, load_settings(fitness, found), named=space, classes=classes)
-    from fedpareto.training.run_folder import read_run_cache  # noqa: PLC0415 - imports torch
+    from fedpareto.training.runs.folder import read_run_cache  # noqa: PLC0415 - imports torch
 
     folder = Path(run)
     cache = read_run_cache(folder, found)
@@ -95,7 +95,7 @@ def find_space(space: str | None, run: str | None, classes: int | None) -> Searc
         return load_space(str(space), classes)
     if classes is not None:
         raise UserError("--classes goes with --space; a run has the classes of its images")
-    from fedpareto.training.run_folder import check_run, read_space  # noqa: PLC0415 - imports torch
+    from fedpareto.training.runs.folder import check_run, read_space  # noqa: PLC0415 - imports torch
 
     check_run(Path(run))
     return read_space(Path(run))

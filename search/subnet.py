@@ -24,8 +24,8 @@ from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.space_file import space_from_mapping, space_to_mapping
 from fedpareto.supernet.tensor_files import read_tensors
 from fedpareto.supernet.weights import network_with
+from fedpareto.training.data.files.preparation import PictureError, Preparation
 from fedpareto.training.data.images import Normalisation
-from fedpareto.training.data.preparation import PictureError, Preparation
 
 WEIGHTS = "subnet.safetensors"
 

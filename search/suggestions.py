@@ -58,6 +58,6 @@ def after_targets(options: Options, subject: Subject) -> str:
 
 def _is_connected(run: Path) -> bool:
     """Return whether a run's images are with clients of a real federation."""
-    from fedpareto.training.run_folder import read_run_config  # noqa: PLC0415 - imports torch
+    from fedpareto.training.runs.folder import read_run_config  # noqa: PLC0415 - imports torch
 
     return read_run_config(run).engine == "flower"

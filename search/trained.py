@@ -15,29 +15,29 @@ from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.terminal.progress import SILENT, Listener, shown
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.weights import Tensors, views
-from fedpareto.training.calibration import (
+from fedpareto.training.clients.capabilities import able_clients, capabilities
+from fedpareto.training.config.inputs import replaced
+from fedpareto.training.config.run import RunConfig
+from fedpareto.training.data.images import ImageSet
+from fedpareto.training.data.run_images import preparation_of
+from fedpareto.training.data.sources import load_images
+from fedpareto.training.engines.flower.evaluation import FederatedEvaluator
+from fedpareto.training.engines.flower.federation import connect
+from fedpareto.training.engines.flower.superlink import Link
+from fedpareto.training.engines.protocol import CalibratingEngine, Federation
+from fedpareto.training.engines.simulation.federation import StoredFederation
+from fedpareto.training.evaluation.calibration import (
     blank_network,
     gather,
     plan_calibration,
     statistics_of,
     with_statistics,
 )
-from fedpareto.training.capabilities import able_clients, capabilities
-from fedpareto.training.checkpoint import Checkpoint, best_checkpoint, load_checkpoint, newest_checkpoint
-from fedpareto.training.config import RunConfig
-from fedpareto.training.data.images import ImageSet
-from fedpareto.training.data.sources import load_images
-from fedpareto.training.engines.protocol import CalibratingEngine
-from fedpareto.training.evaluation import Evaluator
-from fedpareto.training.execution import Profile
-from fedpareto.training.federation import Federation, StoredFederation
-from fedpareto.training.finetune import FineTuning, fine_tune
-from fedpareto.training.flower.connection import connect
-from fedpareto.training.flower.evaluation import FederatedEvaluator
-from fedpareto.training.flower.link import Link
-from fedpareto.training.inputs import replaced
-from fedpareto.training.run_folder import read_census, read_run_config, read_split
-from fedpareto.training.run_images import preparation_of
+from fedpareto.training.evaluation.evaluator import Evaluator
+from fedpareto.training.execution.profile import Profile
+from fedpareto.training.rounds.finetune import FineTuning, fine_tune
+from fedpareto.training.runs.checkpoint import Checkpoint, best_checkpoint, load_checkpoint, newest_checkpoint
+from fedpareto.training.runs.folder import read_census, read_run_config, read_split
 
 Calibration = Literal["auto", "pooled", "federated", "none"]
 

@@ -11,7 +11,7 @@ from fedpareto.search.recipes.ablation import Ablation
 from fedpareto.search.recipes.reading import read_ablation
 from fedpareto.search.recipes.result import Reached, Result
 from fedpareto.supernet.space import SearchSpace
-from fedpareto.training.config import config_to_mapping
+from fedpareto.training.config.run import config_to_mapping
 
 BUDGETS = (60_000, 120_000)
 

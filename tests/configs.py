@@ -1,19 +1,10 @@
 """A configuration in which everything is set."""
 
-from fedpareto.training.accountant import PrivacyConfig
-from fedpareto.training.clients import ClientsConfig
-from fedpareto.training.config import (
-    CheckpointConfig,
-    ClientConfig,
-    DataConfig,
-    EvaluationConfig,
-    RunConfig,
-    ServerConfig,
-    TrackingConfig,
-)
-from fedpareto.training.execution import ExecutionConfig
-from fedpareto.training.flower.settings import FlowerConfig
-from fedpareto.training.methods.settings import (
+from fedpareto.training.config.clients import ClientsConfig
+from fedpareto.training.config.data import DataConfig
+from fedpareto.training.config.execution import ExecutionConfig
+from fedpareto.training.config.flower import FlowerConfig
+from fedpareto.training.config.methods import (
     CoTrainConfig,
     DecNasConfig,
     DeepFedNasConfig,
@@ -21,7 +12,16 @@ from fedpareto.training.methods.settings import (
     FedAvgConfig,
     FedParetoConfig,
 )
-from fedpareto.training.partition import PartitionConfig
+from fedpareto.training.config.partition import PartitionConfig
+from fedpareto.training.config.privacy import PrivacyConfig
+from fedpareto.training.config.run import (
+    CheckpointConfig,
+    ClientConfig,
+    EvaluationConfig,
+    RunConfig,
+    ServerConfig,
+    TrackingConfig,
+)
 
 #: No field has its default value.
 OTHER = RunConfig(

@@ -15,11 +15,11 @@ from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.genes import decode, random_genes
 from fedpareto.supernet.network import build_network
 from fedpareto.supernet.space import SearchSpace
-from fedpareto.training.calibration import calibrate
 from fedpareto.training.data.batches import plain_batches
+from fedpareto.training.data.files.preparation import Preparation
 from fedpareto.training.data.images import normalisation_of
-from fedpareto.training.data.preparation import Preparation
 from fedpareto.training.data.sources import load_images
+from fedpareto.training.evaluation.calibration import calibrate
 
 CALIBRATED = {"method": "pooled", "clients": 6, "batches": 4, "images": 256}
 

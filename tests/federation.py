@@ -15,21 +15,21 @@ from fedpareto.cache.limits import Limits
 from fedpareto.cache.nsga2 import Nsga2Settings
 from fedpareto.supernet.space import HeadSpec, SearchSpace, StageSpec, StemSpec
 from fedpareto.supernet.space_file import space_to_mapping
-from fedpareto.training.client import Recipe
-from fedpareto.training.clients import ClientsConfig
-from fedpareto.training.config import (
+from fedpareto.training.clients.trainer import Recipe
+from fedpareto.training.config.clients import ClientsConfig
+from fedpareto.training.config.data import DataConfig
+from fedpareto.training.config.partition import PartitionConfig
+from fedpareto.training.config.run import (
     SINGLE_METHODS,
     CheckpointConfig,
     ClientConfig,
-    DataConfig,
     EvaluationConfig,
     RunConfig,
     TrackingConfig,
 )
 from fedpareto.training.data.augment import Augmentation
 from fedpareto.training.data.images import ImageSet, Normalisation
-from fedpareto.training.execution import Profile
-from fedpareto.training.partition import PartitionConfig
+from fedpareto.training.execution.profile import Profile
 
 #: Two narrow stages at 8×8: a training step takes a few milliseconds.
 MICRO = SearchSpace(
@@ -125,7 +125,7 @@ def micro_config(folder: Path, of: SearchSpace = MICRO, /, **changes: Any) -> Ru
 def arguments_of(config: RunConfig) -> list[str]:
     """Return the command line of ``train-supernet`` that stands for ``config``."""
     path = Path(str(config.output)).with_suffix(".yaml")
-    from fedpareto.training.config import write_config
+    from fedpareto.training.config.run import write_config
 
     write_config(path, config)
     return ["--config", str(path)]

@@ -15,20 +15,21 @@ from simulation import Recorder
 from fedpareto.supernet.common.formats.typed_yaml import from_mapping
 from fedpareto.supernet.common.terminal.progress import SILENT
 from fedpareto.supernet.weights import Tensors
-from fedpareto.training import run_images
-from fedpareto.training.checkpoint_state import RunState
-from fedpareto.training.clients import ClientsConfig
-from fedpareto.training.config import CheckpointConfig, DataConfig, EvaluationConfig, RunConfig
-from fedpareto.training.data.listing import Listing
+from fedpareto.training.config.clients import ClientsConfig
+from fedpareto.training.config.data import DataConfig
+from fedpareto.training.config.flower import FlowerConfig
+from fedpareto.training.config.partition import PartitionConfig
+from fedpareto.training.config.run import CheckpointConfig, EvaluationConfig, RunConfig
+from fedpareto.training.data import run_images
+from fedpareto.training.data.files.listing import Listing
 from fedpareto.training.data.sources import Split, list_images
-from fedpareto.training.engines import flower as flower_engine
-from fedpareto.training.engines.flower import FlowerEngine
-from fedpareto.training.flower import exchange, node, wire
-from fedpareto.training.flower.line import TOO_LARGE, LineLost, Reply
-from fedpareto.training.flower.link import Link, MessageType
-from fedpareto.training.flower.settings import FlowerConfig
-from fedpareto.training.partition import PartitionConfig
-from fedpareto.training.rounds import Run, train
+from fedpareto.training.engines.flower import engine as flower_engine
+from fedpareto.training.engines.flower import exchange, node, wire
+from fedpareto.training.engines.flower.engine import FlowerEngine
+from fedpareto.training.engines.flower.relay_socket import TOO_LARGE, LineLost, Reply
+from fedpareto.training.engines.flower.superlink import Link, MessageType
+from fedpareto.training.rounds.loop import Run, train
+from fedpareto.training.runs.state import RunState
 from fedpareto.training.setup import assemble, new_run
 
 #: Flower's own codes: the client's code raised, no answer in time, the node is gone, the client's process is gone.

@@ -16,24 +16,23 @@ from fedpareto.supernet.genes import decode, random_genes, smallest_genes
 from fedpareto.supernet.slices import supernet_architecture
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.weights import Tensors, extract, initial_tensors
-from fedpareto.training.capabilities import capabilities
-from fedpareto.training.checkpoint_state import RunState
-from fedpareto.training.client import LocalTrainer, Recipe
-from fedpareto.training.clients import ClientsConfig
-from fedpareto.training.config import CheckpointConfig, ClientConfig, EvaluationConfig, RunConfig, config_to_mapping
-from fedpareto.training.curriculum import Counts
+from fedpareto.training.clients.capabilities import capabilities
+from fedpareto.training.clients.trainer import LocalTrainer, Recipe
+from fedpareto.training.config.clients import ClientsConfig
+from fedpareto.training.config.methods import DecNasConfig
+from fedpareto.training.config.run import CheckpointConfig, ClientConfig, EvaluationConfig, RunConfig, config_to_mapping
 from fedpareto.training.data.augment import Augmentation
 from fedpareto.training.data.images import ImageSet
-from fedpareto.training.engines.in_process import InProcessEngine
 from fedpareto.training.engines.protocol import Engine
-from fedpareto.training.evaluation import Evaluator
-from fedpareto.training.execution import Profile
+from fedpareto.training.engines.simulation.engine import InProcessEngine
+from fedpareto.training.evaluation.evaluator import Evaluator
+from fedpareto.training.execution.profile import Profile
 from fedpareto.training.messages import Failure, Task, Update
 from fedpareto.training.methods.protocol import Ground
-from fedpareto.training.methods.settings import DecNasConfig
-from fedpareto.training.methods.table import make_method
-from fedpareto.training.records import LostRound, RoundRecord
-from fedpareto.training.rounds import Run, train
+from fedpareto.training.methods.registry import make_method
+from fedpareto.training.rounds.loop import Run, train
+from fedpareto.training.runs.state import Counts, RunState
+from fedpareto.training.trackers.records import LostRound, RoundRecord
 
 #: Images of every simulated client: two batches of 8 and an incomplete one.
 IMAGES_A_CLIENT = 20

@@ -11,7 +11,7 @@ from fedpareto.search.comparison.outcome import Measured, Outcome
 from fedpareto.search.comparison.study import Study, read_study
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.space import SearchSpace
-from fedpareto.training.config import config_to_mapping
+from fedpareto.training.config.run import config_to_mapping
 
 BUDGETS = (60_000, 120_000)
 

@@ -14,7 +14,8 @@ from scipy.optimize import brentq
 from scipy.stats import norm
 from strategies import runs
 
-from fedpareto.training.accountant import Guarantee, PrivacyConfig, epsilon, exposure_after, guarantee
+from fedpareto.training.config.privacy import PrivacyConfig
+from fedpareto.training.privacy.accountant import Guarantee, epsilon, exposure_after, guarantee
 
 _noises, _exposures = st.floats(0.3, 20.0), st.floats(0.01, 200.0)
 _deltas = st.sampled_from([1e-3, 1e-5, 1e-7])

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from processes import ENVIRONMENT, PATIENCE
 
-import fedpareto.training.allocator
-from fedpareto.training.allocator import keep_freed_memory
+import fedpareto.training.execution.allocator
+from fedpareto.training.execution.allocator import keep_freed_memory
 
 _GLIBC = sys.platform.startswith("linux") and platform.libc_ver()[0] == "glibc"
 _needs_glibc = pytest.mark.skipif(not _GLIBC, reason="memory is kept through glibc's mallopt")
@@ -17,7 +17,7 @@ _needs_glibc = pytest.mark.skipif(not _GLIBC, reason="memory is kept through gli
 _REPEATS = """
 import resource
 import torch
-from fedpareto.training.allocator import keep_freed_memory
+from fedpareto.training.execution.allocator import keep_freed_memory
 def faults(repeats):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(repeats):
@@ -37,7 +37,7 @@ def test_with_glibc_freed_memory_is_kept_and_not_filled_by_the_system_again() ->
     environment = {name: value for name, value in ENVIRONMENT.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
     completed = subprocess.run(
         [sys.executable, "-c", _REPEATS],
-        env=environment | {"PYTHONPATH": str(Path(fedpareto.training.allocator.__file__).parents[1])},
+        env=environment | {"PYTHONPATH": str(Path(fedpareto.training.execution.allocator.__file__).parents[1])},
         text=True,
         capture_output=True,
         timeout=PATIENCE,

@@ -11,8 +11,8 @@ from simulation import entry_of, micro_entries, micro_task, random_tensors, same
 from strategies import runs
 
 from fedpareto.supernet.weights import Tensors, extract
-from fedpareto.training.aggregation import Fold
-from fedpareto.training.answers import Accepted, Answers, RoundPlan
+from fedpareto.training.aggregation.answers import Accepted, Answers, RoundPlan
+from fedpareto.training.aggregation.fold import Fold
 from fedpareto.training.messages import Failure, Update, tensor_bytes
 
 _CLIENTS = 5

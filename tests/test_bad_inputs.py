@@ -11,7 +11,7 @@ from commands import check_refused, run_main
 from federation import micro_config, write_micro
 from test_command_line import COMMANDS
 
-from fedpareto.training.config import write_config
+from fedpareto.training.config.run import write_config
 
 _TINY = ("--space", "mobilenet-tiny")
 

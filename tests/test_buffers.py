@@ -17,7 +17,7 @@ from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.slices import tensor_shapes
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.weights import Tensors
-from fedpareto.training.buffers import Buffers
+from fedpareto.training.clients.buffers import Buffers
 
 FORMATS = (torch.channels_last, torch.contiguous_format)
 _CPU = torch.device("cpu")

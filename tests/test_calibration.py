@@ -15,7 +15,10 @@ from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.space import Norm
 from fedpareto.supernet.weights import views
-from fedpareto.training.calibration import (
+from fedpareto.training.data.batches import prepare
+from fedpareto.training.data.images import ImageSet
+from fedpareto.training.engines.simulation.engine import InProcessEngine
+from fedpareto.training.evaluation.calibration import (
     CalibrationPlan,
     blank_network,
     calibrate,
@@ -26,12 +29,9 @@ from fedpareto.training.calibration import (
     statistics_of,
     with_statistics,
 )
-from fedpareto.training.data.batches import prepare
-from fedpareto.training.data.images import ImageSet
-from fedpareto.training.engines.in_process import InProcessEngine
-from fedpareto.training.execution import Profile
+from fedpareto.training.evaluation.moments import moments_of
+from fedpareto.training.execution.profile import Profile
 from fedpareto.training.messages import CalibrationTask, Failure, Statistics
-from fedpareto.training.moments import moments_of
 
 CLIENTS, IMAGES = 4, 20
 

@@ -11,8 +11,9 @@ from simulation import micro_entries
 from fedpareto.cache.latency.cost import read_latency
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.genes import encode
-from fedpareto.training.capabilities import Capability, capabilities, matched, shares_of_images, training_memory
-from fedpareto.training.clients import ClientsConfig
+from fedpareto.training.clients.capabilities import Capability, capabilities, training_memory
+from fedpareto.training.config.clients import ClientsConfig
+from fedpareto.training.data.partition.by_strength import matched, shares_of_images
 
 _BATCH = 8
 
@@ -144,7 +145,7 @@ def test_a_file_that_does_not_fit_is_refused_in_one_line(tmp_path: Path, lines: 
 
 
 def test_matched_data_give_more_images_to_clients_that_run_more() -> None:
-    clients = [Capability(macs) for macs in (30, 10, None, 20)]
+    clients = (30, 10, None, 20)
     parts = [[1], [2, 3, 4], [5, 6], [7, 8, 9, 10]]
     assert matched(parts, clients) == [[2, 3, 4], [1], [7, 8, 9, 10], [5, 6]]
 
@@ -166,7 +167,7 @@ def test_zipf_by_ranks_draws_evenly_spaced_levels_the_lower_the_oftener() -> Non
 
 
 def test_levels_of_zipf_by_ranks_are_written_out_for_few_clients() -> None:
-    from fedpareto.training.capabilities import _zipf_ranks
+    from fedpareto.training.clients.capabilities import _zipf_ranks
 
     # Three levels of 100, 200 and 300 MACs with probabilities 6/11, 3/11 and 2/11.
     drawn, beside = np.array([0.0, 6 / 11 - 1e-9, 6 / 11 + 1e-9]), np.array([0.5, 0.75, 0.25])
@@ -182,7 +183,7 @@ def test_budgets_by_ranks_are_cut_at_the_cap() -> None:
 
 
 def test_images_go_by_a_power_of_the_macs() -> None:
-    clients = [Capability(macs=macs) for macs in (100, 200, 400)]
+    clients = (100, 200, 400)
     assert shares_of_images(clients, 1.0).tolist() == pytest.approx([1 / 7, 2 / 7, 4 / 7])
     assert shares_of_images(clients, 2.0).tolist() == pytest.approx([1 / 21, 4 / 21, 16 / 21])
     assert shares_of_images(clients, 0.0).tolist() == pytest.approx([1 / 3] * 3)
@@ -190,4 +191,4 @@ def test_images_go_by_a_power_of_the_macs() -> None:
 
 def test_images_cannot_go_by_macs_that_are_not_limited() -> None:
     with pytest.raises(UserError, match="not all have a limit"):
-        shares_of_images([Capability(macs=100), Capability()], 1.0)
+        shares_of_images([100, None], 1.0)

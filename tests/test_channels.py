@@ -22,17 +22,18 @@ from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.space_file import space_to_mapping
 from fedpareto.supernet.weights import Tensors
-from fedpareto.training import tuning
-from fedpareto.training.checkpoint import load_checkpoint, newest_checkpoint
 from fedpareto.training.cli import main as train_supernet
-from fedpareto.training.clients import ClientsConfig
-from fedpareto.training.config import ClientConfig, DataConfig, RunConfig
+from fedpareto.training.config.clients import ClientsConfig
+from fedpareto.training.config.data import DataConfig
+from fedpareto.training.config.run import ClientConfig, RunConfig
 from fedpareto.training.data.augment import Augmentation, augment
+from fedpareto.training.data.files.preparation import Preparation
 from fedpareto.training.data.images import Normalisation
-from fedpareto.training.data.preparation import Preparation
 from fedpareto.training.data.sources import load_images
-from fedpareto.training.execution import Profile
-from fedpareto.training.run_folder import read_space
+from fedpareto.training.engines.simulation import tuning
+from fedpareto.training.execution.profile import Profile
+from fedpareto.training.runs.checkpoint import load_checkpoint, newest_checkpoint
+from fedpareto.training.runs.folder import read_space
 from fedpareto.training.setup import with_data_defaults
 
 _CHANNELS = [1, 3, 5]

@@ -16,7 +16,7 @@ from simulation import largest, random_tensors, same_bytes, smallest
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.storage.digests import DIGESTS
 from fedpareto.supernet.weights import extract
-from fedpareto.training.checkpoint import (
+from fedpareto.training.runs.checkpoint import (
     SERVER,
     STATE,
     SUPERNET,
@@ -30,9 +30,8 @@ from fedpareto.training.checkpoint import (
     save_checkpoint,
     tidy_checkpoints,
 )
-from fedpareto.training.checkpoint_state import Best, Origin, RunState
-from fedpareto.training.curriculum import Counts
-from fedpareto.training.models import Branch
+from fedpareto.training.runs.models import Branch
+from fedpareto.training.runs.state import Best, Counts, Origin, RunState
 
 _BEST = Best(5, 0.625)
 _CONFIG = {"seed": 3, "client": {"lr": 0.1}, "clients": {"max_macs": ["1M"]}}
@@ -251,9 +250,9 @@ _WRITE_WITH_LITTLE_ROOM = """
 import resource, sys
 from pathlib import Path
 from simulation import random_tensors
-from fedpareto.training.checkpoint import CheckpointError, save_checkpoint
-from fedpareto.training.checkpoint_state import RunState
-from fedpareto.training.curriculum import Counts
+from fedpareto.training.runs.checkpoint import CheckpointError, save_checkpoint
+from fedpareto.training.runs.state import RunState
+from fedpareto.training.methods.curriculum import Counts
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
 state = RunState(2, Counts.zero(2), (0,))

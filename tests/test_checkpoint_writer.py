@@ -11,10 +11,9 @@ from processes import PATIENCE
 from simulation import Recorder, checkpoint_names, random_tensors, same_bytes
 
 from fedpareto.supernet.weights import Tensors
-from fedpareto.training.checkpoint import CheckpointError, checkpoint_folder, load_checkpoint, newest_checkpoint
-from fedpareto.training.checkpoint_state import Best, RunState
-from fedpareto.training.checkpoint_writer import CheckpointWriter
-from fedpareto.training.curriculum import Counts
+from fedpareto.training.runs.checkpoint import CheckpointError, checkpoint_folder, load_checkpoint, newest_checkpoint
+from fedpareto.training.runs.checkpoint_writer import CheckpointWriter
+from fedpareto.training.runs.state import Best, Counts, RunState
 
 _CONFIG = {"seed": 3}
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from fedpareto.supernet.slices import slices
 from fedpareto.supernet.weights import Tensors, extract, forward, network_with
-from fedpareto.training.client import Recipe
+from fedpareto.training.clients.trainer import Recipe
 from fedpareto.training.data.augment import Augmentation
 from fedpareto.training.data.batches import Batches
 from fedpareto.training.data.images import ImageSet

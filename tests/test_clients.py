@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from fedpareto.supernet.common.errors import UserError
-from fedpareto.training.clients import ClientsConfig, draw_clients
+from fedpareto.training.config.clients import ClientsConfig, draw_clients
 
 
 def _config(**fields: object) -> ClientsConfig:

@@ -9,10 +9,10 @@ from federation import micro_config
 from simulation import same_bytes, short_config, simulated_run, train_run
 
 from fedpareto.supernet.common.terminal.progress import Listener
-from fedpareto.training.clients import ClientsConfig
-from fedpareto.training.config import CheckpointConfig, EvaluationConfig, RunConfig
-from fedpareto.training.methods.coincidence import coincides, normal_form
-from fedpareto.training.methods.settings import CoTrainConfig, DeepFedNasConfig, FedParetoConfig
+from fedpareto.training.config.clients import ClientsConfig
+from fedpareto.training.config.coincidence import coincides, normal_form
+from fedpareto.training.config.methods import CoTrainConfig, DeepFedNasConfig, FedParetoConfig
+from fedpareto.training.config.run import CheckpointConfig, EvaluationConfig, RunConfig
 from fedpareto.training.setup import new_run
 
 

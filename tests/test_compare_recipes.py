@@ -20,7 +20,7 @@ from processes import wait_until
 from fedpareto.search.comparison.summary import Spread
 from fedpareto.search.recipes.cli import main
 from fedpareto.search.recipes.result import Result, read_result, write_result
-from fedpareto.training.run_folder import METRICS, locked
+from fedpareto.training.runs.folder import METRICS, locked
 from fedpareto.training.trackers.metrics_file import last_share
 
 Done = subprocess.CompletedProcess[str]

@@ -25,9 +25,10 @@ from fedpareto.search.comparison.summary import Served, Spread, rows, to_csv, to
 from fedpareto.search.comparison.trials import check_same, share_done, share_of_all
 from fedpareto.search.comparison.yardsticks import Yardstick
 from fedpareto.supernet.common.errors import UserError
-from fedpareto.training.config import DataConfig, RunConfig, write_config
-from fedpareto.training.run_folder import METRICS, locked
-from fedpareto.training.unused_settings import refuse_unread
+from fedpareto.training.config.data import DataConfig
+from fedpareto.training.config.run import RunConfig, write_config
+from fedpareto.training.config.unused_settings import refuse_unread
+from fedpareto.training.runs.folder import METRICS, locked
 from studies import BUDGETS as _BUDGETS
 from studies import tiny_study as _study
 from studies import write_study as _write

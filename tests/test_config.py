@@ -9,18 +9,12 @@ from configs import OTHER
 
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.typed_yaml import from_mapping, read_yaml_mapping
-from fedpareto.training.accountant import PrivacyConfig
-from fedpareto.training.clients import ClientsConfig
-from fedpareto.training.config import (
-    ClientConfig,
-    DataConfig,
-    RunConfig,
-    ServerConfig,
-    config_to_mapping,
-    write_config,
-)
-from fedpareto.training.methods.settings import DecNasConfig
-from fedpareto.training.partition import PartitionConfig, Scheme
+from fedpareto.training.config.clients import ClientsConfig
+from fedpareto.training.config.data import DataConfig
+from fedpareto.training.config.methods import DecNasConfig
+from fedpareto.training.config.partition import PartitionConfig, Scheme
+from fedpareto.training.config.privacy import PrivacyConfig
+from fedpareto.training.config.run import ClientConfig, RunConfig, ServerConfig, config_to_mapping, write_config
 
 
 def _nested(name: str, value: object) -> dict[str, Any]:

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from configs import OTHER
 
-from fedpareto.training.accountant import PrivacyConfig
-from fedpareto.training.config import RunConfig, config_to_mapping
-from fedpareto.training.config_changes import RESUME_MAY_ADAPT, RESUME_MAY_CHANGE, changed_fields
-from fedpareto.training.methods.defaults import with_method_defaults
-from fedpareto.training.methods.settings import DeepFedNasConfig
+from fedpareto.training.config.changes import RESUME_MAY_ADAPT, RESUME_MAY_CHANGE, changed_fields
+from fedpareto.training.config.method_defaults import with_method_defaults
+from fedpareto.training.config.methods import DeepFedNasConfig
+from fedpareto.training.config.privacy import PrivacyConfig
+from fedpareto.training.config.run import RunConfig, config_to_mapping
 
 
 def _changed(name: str, value: object) -> dict[str, Any]:

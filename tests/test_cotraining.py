@@ -15,12 +15,12 @@ from fedpareto.supernet.genes import intersection
 from fedpareto.supernet.slices import slices, supernet_architecture
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.weights import Tensors, extract, network_with, views
-from fedpareto.training.client import make_optimizer
-from fedpareto.training.compute import macs_of
-from fedpareto.training.config import ClientConfig
-from fedpareto.training.cotraining import CoTrainingStep, InnerNetwork, distillation_loss
-from fedpareto.training.execution import Profile
-from fedpareto.training.loss import ClientLoss
+from fedpareto.training.clients.compute import macs_of
+from fedpareto.training.clients.cotraining import CoTrainingStep, InnerNetwork, distillation_loss
+from fedpareto.training.clients.loss import ClientLoss
+from fedpareto.training.clients.trainer import make_optimizer
+from fedpareto.training.config.run import ClientConfig
+from fedpareto.training.execution.profile import Profile
 from fedpareto.training.work import CoTraining
 
 _CPU = torch.device("cpu")

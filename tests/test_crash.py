@@ -13,8 +13,8 @@ import pytest
 from federation import arguments_of, micro_config, read_metrics
 from processes import PATIENCE, finish, start, wait_until
 
-from fedpareto.training.config import CheckpointConfig, ClientConfig, RunConfig, ServerConfig
-from fedpareto.training.execution import Profile
+from fedpareto.training.config.run import CheckpointConfig, ClientConfig, RunConfig, ServerConfig
+from fedpareto.training.execution.profile import Profile
 
 ROUNDS = 6
 

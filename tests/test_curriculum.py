@@ -11,9 +11,10 @@ from fedpareto.cache.entries import Entry, make_entries
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.genes import encode, random_genes
 from fedpareto.supernet.space_file import load_space
-from fedpareto.training.capabilities import Capability
-from fedpareto.training.curriculum import Assigner, Counts, Curriculum
-from fedpareto.training.methods.settings import CacheDraw
+from fedpareto.training.clients.capabilities import Capability
+from fedpareto.training.config.methods import CacheDraw
+from fedpareto.training.methods.curriculum import Assigner, Curriculum
+from fedpareto.training.runs.state import Counts
 
 _BATCH = 8
 _CURRICULA: tuple[Curriculum, ...] = ("pareto", "sandwich")

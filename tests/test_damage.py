@@ -33,10 +33,10 @@ from fedpareto.search.subnet import load_subnet
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.storage.digests import DIGESTS, check_folder, read_digests
 from fedpareto.supernet.slices import supernet_architecture
-from fedpareto.training.checkpoint import newest_checkpoint
 from fedpareto.training.cli import main as train_supernet
-from fedpareto.training.config import CheckpointConfig, ServerConfig, config_to_mapping
-from fedpareto.training.methods.settings import DecNasConfig
+from fedpareto.training.config.methods import DecNasConfig
+from fedpareto.training.config.run import CheckpointConfig, ServerConfig, config_to_mapping
+from fedpareto.training.runs.checkpoint import newest_checkpoint
 
 _SETTINGS = DecNasConfig(budget="110K", step=0.15, drop_after=1, least_rounds=1, most_rounds=2)
 

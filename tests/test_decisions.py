@@ -9,8 +9,8 @@ from simulation import largest
 
 from fedpareto.supernet.architecture import Block
 from fedpareto.supernet.slices import supernet_architecture
-from fedpareto.training.methods.decisions import Decisions, decisions_from_json, mean_of, probabilities, undecided
-from fedpareto.training.paths import Paths, paths_through
+from fedpareto.training.clients.paths import Paths, paths_through
+from fedpareto.training.methods.dfnas.decisions import Decisions, decisions_from_json, mean_of, probabilities, undecided
 from fedpareto.training.work import Logits
 
 

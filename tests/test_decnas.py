@@ -31,19 +31,25 @@ from fedpareto.supernet.architecture import architecture_from_json
 from fedpareto.supernet.architecture_file import ARCHITECTURE
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.weights import extract
-from fedpareto.training.capabilities import Capability, capabilities
-from fedpareto.training.checkpoint import Checkpoint, branch_file, checkpoint_folder, load_checkpoint, newest_checkpoint
-from fedpareto.training.checkpoint_state import Origin, RunState
-from fedpareto.training.clients import ClientsConfig
-from fedpareto.training.config import CheckpointConfig, EvaluationConfig, RunConfig
+from fedpareto.training.clients.capabilities import Capability, capabilities
+from fedpareto.training.config.clients import ClientsConfig
+from fedpareto.training.config.methods import DecNasConfig
+from fedpareto.training.config.run import CheckpointConfig, EvaluationConfig, RunConfig
 from fedpareto.training.messages import Task, Update
 from fedpareto.training.methods.decnas.accounting import ACCOUNTING
 from fedpareto.training.methods.decnas.method import DecNas, decnas
 from fedpareto.training.methods.decnas.state import Search, search_from_json
 from fedpareto.training.methods.protocol import Ground
-from fedpareto.training.methods.settings import DecNasConfig
-from fedpareto.training.rounds import Run, train
-from fedpareto.training.schedules import learning_rate
+from fedpareto.training.methods.schedules import learning_rate
+from fedpareto.training.rounds.loop import Run, train
+from fedpareto.training.runs.checkpoint import (
+    Checkpoint,
+    branch_file,
+    checkpoint_folder,
+    load_checkpoint,
+    newest_checkpoint,
+)
+from fedpareto.training.runs.state import Origin, RunState
 
 _START = make_entry(MICRO, largest())
 

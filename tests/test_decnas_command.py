@@ -11,7 +11,7 @@ from fedpareto.cache.entries import make_entry
 from fedpareto.fitness.cli import main as score_subnet
 from fedpareto.supernet.architecture import architecture_from_json
 from fedpareto.training.cli import main
-from fedpareto.training.methods.settings import DecNasConfig
+from fedpareto.training.config.methods import DecNasConfig
 
 _SETTINGS = DecNasConfig(budget="110K", step=0.15, drop_after=1, least_rounds=1, most_rounds=2)
 

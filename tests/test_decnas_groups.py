@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from strategies import runs
 
 from fedpareto.supernet.arrays import IntArray
+from fedpareto.training.config.partition import PartitionConfig, Scheme
+from fedpareto.training.data.partition.partition import partition
 from fedpareto.training.methods.decnas.groups import distance, placed
-from fedpareto.training.partition import PartitionConfig, Scheme, partition
 
 _CLASSES = 10
 

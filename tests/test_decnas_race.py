@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from simulation import micro_entries
 from strategies import runs
 
+from fedpareto.training.config.methods import DecNasConfig
 from fedpareto.training.methods.decnas.candidates import Candidate
 from fedpareto.training.methods.decnas.race import Racer, Status, after_round, winner
-from fedpareto.training.methods.settings import DecNasConfig
 
 _CURRENT = micro_entries()[-1].macs + 1000
 

@@ -22,9 +22,9 @@ from fedpareto.supernet.common.machine import machine
 from fedpareto.supernet.space import Norm, SearchSpace
 from fedpareto.supernet.space_file import space_to_mapping
 from fedpareto.training.data.batches import prepare
-from fedpareto.training.data.preparation import Preparation
+from fedpareto.training.data.files.preparation import Preparation
 from fedpareto.training.data.sources import load_images
-from fedpareto.training.run_folder import read_run_config, read_space
+from fedpareto.training.runs.folder import read_run_config, read_space
 
 BUDGET = ("--flops-budget", "1M")
 
@@ -132,7 +132,7 @@ def test_what_a_run_cannot_give_is_refused_before_anything_is_searched(
     assert "not calibrated" in command.error(*export)
     config = read_run_config(command.run)
     private = dataclasses.replace(config, privacy=dataclasses.replace(config.privacy, clip=1.0))
-    monkeypatch.setattr("fedpareto.training.run_folder.read_run_config", lambda folder: private)
+    monkeypatch.setattr("fedpareto.training.runs.folder.read_run_config", lambda folder: private)
     assert "leave out --finetune-epochs" in command.error(*BUDGET, "--finetune-epochs", "1")
 
 

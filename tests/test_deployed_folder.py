@@ -21,8 +21,8 @@ from fedpareto.cache.file import write_cache
 from fedpareto.search.cli import main
 from fedpareto.search.export import deploy
 from fedpareto.search.subnet import load_subnet, read_subnet_info
-from fedpareto.training.clients import ClientsConfig
-from fedpareto.training.config import DataConfig
+from fedpareto.training.config.clients import ClientsConfig
+from fedpareto.training.config.data import DataConfig
 from fedpareto.training.data.batches import prepare
 from fedpareto.training.data.sources import load_images
 

@@ -18,9 +18,10 @@ from PIL import Image
 from strategies import runs
 
 from fedpareto.search.export.deploy import DeployError, Description, network_input, read_description, read_pixels
+from fedpareto.training.config.data import Fit
 from fedpareto.training.data.batches import prepare
+from fedpareto.training.data.files.preparation import PictureError, Preparation, read_picture
 from fedpareto.training.data.images import Normalisation
-from fedpareto.training.data.preparation import Fit, PictureError, Preparation, read_picture
 
 _FITS: tuple[Fit, ...] = ("crop", "pad", "stretch")
 

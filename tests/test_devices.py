@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from fedpareto.supernet.common.errors import UserError
-from fedpareto.training.devices import resolve_device, sent
+from fedpareto.training.execution.device import resolve_device, sent
 
 
 def test_the_cpu_is_always_there() -> None:

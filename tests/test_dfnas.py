@@ -28,22 +28,21 @@ from fedpareto.supernet.architecture import architecture_from_json, architecture
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.slices import tensor_shapes
 from fedpareto.supernet.weights import views
-from fedpareto.training.accountant import PrivacyConfig
-from fedpareto.training.capabilities import Capability
-from fedpareto.training.checkpoint import load_checkpoint, newest_checkpoint
-from fedpareto.training.checkpoint_state import RunState
-from fedpareto.training.clients import ClientsConfig
-from fedpareto.training.config import CheckpointConfig, RunConfig
-from fedpareto.training.curriculum import Counts
+from fedpareto.training.clients.capabilities import Capability
+from fedpareto.training.clients.paths import paths_through
+from fedpareto.training.config.clients import ClientsConfig
+from fedpareto.training.config.methods import DfnasConfig
+from fedpareto.training.config.privacy import PrivacyConfig
+from fedpareto.training.config.run import CheckpointConfig, RunConfig
 from fedpareto.training.engines.protocol import EngineError
-from fedpareto.training.execution import Profile
+from fedpareto.training.execution.profile import Profile
 from fedpareto.training.messages import Update
-from fedpareto.training.methods.decisions import Decisions, decisions_from_json, mean_of, undecided
-from fedpareto.training.methods.dfnas import Dfnas, dfnas
+from fedpareto.training.methods.dfnas.decisions import Decisions, decisions_from_json, mean_of, undecided
+from fedpareto.training.methods.dfnas.method import Dfnas, dfnas
 from fedpareto.training.methods.protocol import Ground
-from fedpareto.training.methods.settings import DfnasConfig
-from fedpareto.training.paths import paths_through
-from fedpareto.training.rounds import train
+from fedpareto.training.rounds.loop import train
+from fedpareto.training.runs.checkpoint import load_checkpoint, newest_checkpoint
+from fedpareto.training.runs.state import Counts, RunState
 from fedpareto.training.work import PathSampling, Plain
 
 _PATHS = paths_through(MICRO, largest())

@@ -7,10 +7,10 @@ from simulation import largest, micro_entries, random_tensors, smallest
 from torch import Tensor, nn
 
 from fedpareto.supernet.weights import extract, network_with
-from fedpareto.training.calibration import calibrate
 from fedpareto.training.data.batches import prepare
 from fedpareto.training.data.images import ImageSet
-from fedpareto.training.evaluation import Evaluation, Evaluator, choose_probes
+from fedpareto.training.evaluation.calibration import calibrate
+from fedpareto.training.evaluation.evaluator import Evaluation, Evaluator, choose_probes
 
 
 def _evaluator(calibration: int = 20, batch_size: int = 8, held_out: ImageSet | None = None) -> Evaluator:

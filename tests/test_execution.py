@@ -6,10 +6,8 @@ import pytest
 import torch
 
 from fedpareto.supernet.common.errors import UserError
-from fedpareto.training.execution import (
-    ExecutionConfig,
-    Precision,
-    PrecisionChoice,
+from fedpareto.training.config.execution import ExecutionConfig, Precision, PrecisionChoice
+from fedpareto.training.execution.profile import (
     Profile,
     apply_to_torch,
     check_possible,

@@ -27,8 +27,9 @@ from fedpareto.supernet.common.terminal.progress import SILENT
 from fedpareto.supernet.genes import decode, random_genes
 from fedpareto.supernet.network import build_network
 from fedpareto.supernet.space import SearchSpace
+from fedpareto.training.config.data import Fit
+from fedpareto.training.data.files.preparation import Preparation, read_picture
 from fedpareto.training.data.images import ImageSet, normalisation_of
-from fedpareto.training.data.preparation import Fit, Preparation, read_picture
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")

@@ -13,14 +13,13 @@ from federation import arguments_of, finished_run, micro_config, read_metrics
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.terminal.progress import SILENT
 from fedpareto.supernet.common.terminal.words import counted
-from fedpareto.training.checkpoint_state import Origin, RunState
 from fedpareto.training.cli import main
-from fedpareto.training.config import CheckpointConfig, ClientConfig, RunConfig, ServerConfig
-from fedpareto.training.curriculum import Counts
-from fedpareto.training.extension import before_extension
-from fedpareto.training.methods.settings import DecNasConfig
-from fedpareto.training.rounds import train
-from fedpareto.training.run_folder import METRICS, read_run_config
+from fedpareto.training.config.methods import DecNasConfig
+from fedpareto.training.config.run import CheckpointConfig, ClientConfig, RunConfig, ServerConfig
+from fedpareto.training.rounds.extension import before_extension
+from fedpareto.training.rounds.loop import train
+from fedpareto.training.runs.folder import METRICS, read_run_config
+from fedpareto.training.runs.state import Counts, Origin, RunState
 from fedpareto.training.setup import assemble, resumed_run
 from fedpareto.training.trackers.metrics_file import MetricsFile
 

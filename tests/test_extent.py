@@ -4,11 +4,10 @@ import dataclasses
 
 import pytest
 
-from fedpareto.training.checkpoint_state import Origin, RunState
-from fedpareto.training.config import RunConfig
-from fedpareto.training.curriculum import Counts
-from fedpareto.training.extent import Extent, extent, known_rounds
-from fedpareto.training.methods.settings import DecNasConfig
+from fedpareto.training.config.methods import DecNasConfig
+from fedpareto.training.config.run import RunConfig
+from fedpareto.training.runs.progress import Extent, extent, known_rounds
+from fedpareto.training.runs.state import Counts, Origin, RunState
 
 _STATE = RunState(7, Counts((), ()), (), compute=700)
 

@@ -16,9 +16,9 @@ from federation import finished_run, micro_config, read_metrics
 from loopback import Federation, find_nginx
 from processes import PATIENCE, finish, start, wait_until
 
-from fedpareto.training.clients import ClientsConfig
-from fedpareto.training.config import RunConfig, write_config
-from fedpareto.training.flower.settings import FlowerConfig
+from fedpareto.training.config.clients import ClientsConfig
+from fedpareto.training.config.flower import FlowerConfig
+from fedpareto.training.config.run import RunConfig, write_config
 from fedpareto.training.trackers.metrics_file import read_records
 
 _NODES = 2
@@ -272,7 +272,7 @@ _EVIL = """
 import sys
 
 if any("flwr-clientapp" in argument for argument in sys.orig_argv):
-    import fedpareto.training.flower.node as node
+    import fedpareto.training.engines.flower.node as node
 
     honest = node.answer
 

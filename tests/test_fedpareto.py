@@ -14,15 +14,14 @@ from hypothesis import strategies as st
 from simulation import micro_entries, recorder, short_config, simulated_run, train_run
 
 from fedpareto.cache.entries import Entry
-from fedpareto.training.capabilities import Capability, capabilities
-from fedpareto.training.checkpoint_state import RunState
-from fedpareto.training.config import RunConfig, ServerConfig
-from fedpareto.training.curriculum import Counts
-from fedpareto.training.methods.coincidence import normal_form
-from fedpareto.training.methods.defaults import with_method_defaults
+from fedpareto.training.clients.capabilities import Capability, capabilities
+from fedpareto.training.config.coincidence import normal_form
+from fedpareto.training.config.method_defaults import with_method_defaults
+from fedpareto.training.config.methods import FedParetoConfig
+from fedpareto.training.config.run import RunConfig, ServerConfig
 from fedpareto.training.methods.fedpareto import FedPareto, draw_shares, power_at, stratified_draws
 from fedpareto.training.methods.protocol import Ground
-from fedpareto.training.methods.settings import FedParetoConfig
+from fedpareto.training.runs.state import Counts, RunState
 
 _CLIENTS = 5
 _START = RunState(0, Counts.zero(_CLIENTS), (0,) * len(micro_entries()))

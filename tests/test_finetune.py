@@ -12,11 +12,11 @@ from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.terminal.progress import Listener
 from fedpareto.supernet.slices import slices
 from fedpareto.supernet.weights import views
-from fedpareto.training.engines.in_process import InProcessEngine
-from fedpareto.training.execution import Profile
-from fedpareto.training.finetune import FineTuning, fine_tune
+from fedpareto.training.engines.simulation.engine import InProcessEngine
+from fedpareto.training.execution.profile import Profile
 from fedpareto.training.messages import Failure, FailureKind, Task, Update
 from fedpareto.training.randomness import derive_seed
+from fedpareto.training.rounds.finetune import FineTuning, fine_tune
 
 CLIENTS = 3
 TUNING = FineTuning(epochs=2, lr=0.02, clients=range(CLIENTS), seed=7)

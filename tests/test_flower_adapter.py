@@ -27,9 +27,9 @@ from flwr.supercore.inflatable.inflatable_object import (
 )
 from flwr.supercore.task_identity import TaskIdentity
 
-from fedpareto.training.flower import adapter
-from fedpareto.training.flower.adapter import Incoming, RepeatableClient, Unreadable
-from fedpareto.training.flower.line import GONE, MALFORMED, TOO_LARGE
+from fedpareto.training.engines.flower import adapter
+from fedpareto.training.engines.flower.adapter import Incoming, RepeatableClient, Unreadable
+from fedpareto.training.engines.flower.relay_socket import GONE, MALFORMED, TOO_LARGE
 
 _MOST = 40 << 20
 

@@ -42,19 +42,20 @@ from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.terminal.progress import SILENT
 from fedpareto.supernet.slices import tensor_shapes
 from fedpareto.supernet.weights import Tensors, views
-from fedpareto.training.calibration import blank_network
-from fedpareto.training.checkpoint import load_checkpoint, newest_checkpoint
-from fedpareto.training.checkpoint_state import RunState
-from fedpareto.training.client import LocalTrainer
-from fedpareto.training.clients import ClientsConfig
-from fedpareto.training.config import ClientConfig, DataConfig, EvaluationConfig, RunConfig, ServerConfig
-from fedpareto.training.engines.flower import FlowerEngine, restored, statistics_shapes
+from fedpareto.training.clients.trainer import LocalTrainer
+from fedpareto.training.config.clients import ClientsConfig
+from fedpareto.training.config.data import DataConfig
+from fedpareto.training.config.flower import FlowerConfig
+from fedpareto.training.config.partition import PartitionConfig
+from fedpareto.training.config.run import ClientConfig, EvaluationConfig, RunConfig, ServerConfig
+from fedpareto.training.data.run_images import shares, used_images
+from fedpareto.training.engines.flower import wire
+from fedpareto.training.engines.flower.engine import FlowerEngine, restored, statistics_shapes
+from fedpareto.training.engines.flower.evaluation import FederatedEvaluator
+from fedpareto.training.engines.flower.relay_socket import LineLost
 from fedpareto.training.engines.protocol import EngineError
-from fedpareto.training.evaluation import Evaluation
-from fedpareto.training.flower import wire
-from fedpareto.training.flower.evaluation import FederatedEvaluator
-from fedpareto.training.flower.line import LineLost
-from fedpareto.training.flower.settings import FlowerConfig
+from fedpareto.training.evaluation.calibration import blank_network
+from fedpareto.training.evaluation.evaluator import Evaluation
 from fedpareto.training.messages import (
     CalibrationTask,
     Correct,
@@ -65,11 +66,11 @@ from fedpareto.training.messages import (
     Update,
     check_update,
 )
-from fedpareto.training.partition import PartitionConfig
-from fedpareto.training.records import RoundRecord
-from fedpareto.training.rounds import Run, train
-from fedpareto.training.run_images import shares, used_images
+from fedpareto.training.rounds.loop import Run, train
+from fedpareto.training.runs.checkpoint import load_checkpoint, newest_checkpoint
+from fedpareto.training.runs.state import RunState
 from fedpareto.training.setup import assemble, new_run
+from fedpareto.training.trackers.records import RoundRecord
 
 #: The client whose answers are spoiled.
 _ODD = 2

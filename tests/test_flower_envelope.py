@@ -12,10 +12,10 @@ from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.slices import slices
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.weights import views
-from fedpareto.training.calibration import blank_network
-from fedpareto.training.flower import wire
-from fedpareto.training.flower.envelope import enveloped, opened
-from fedpareto.training.flower.wire import WireError
+from fedpareto.training.engines.flower import wire
+from fedpareto.training.engines.flower.packing import enveloped, opened
+from fedpareto.training.engines.flower.wire import WireError
+from fedpareto.training.evaluation.calibration import blank_network
 
 _SPACES = [MICRO, micro_space(norm="group"), micro_space(norm="none"), micro_space(kernels=(3, 5, 7))]
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from flower import EXPIRED, NODE_GONE, PROCESS_GONE, RAISED, Error, Honest, LocalLink, Message, Reaction, hurry, lost
 
-from fedpareto.training.flower import wire
-from fedpareto.training.flower.exchange import Answer, Exchange, Question, Trouble
-from fedpareto.training.flower.line import LineLost
-from fedpareto.training.flower.wire import Request
+from fedpareto.training.engines.flower import wire
+from fedpareto.training.engines.flower.exchange import Answer, Exchange, Question, Trouble
+from fedpareto.training.engines.flower.relay_socket import LineLost
+from fedpareto.training.engines.flower.wire import Request
 
 _REQUEST = Request("evaluate", 30.0, "fp32", {}, {}, (), {}, [])
 _NAMES = [f"node-{client}" for client in range(4)]

@@ -14,13 +14,13 @@ import pytest
 
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.typed_yaml import from_mapping
-from fedpareto.training.clients import ClientsConfig
-from fedpareto.training.config import RunConfig, config_to_mapping
-from fedpareto.training.config_changes import RESUME_MAY_CHANGE, changed_fields
-from fedpareto.training.flower.connection import opened_link
-from fedpareto.training.flower.line import GONE, SOCKET, Line, LineLost
-from fedpareto.training.flower.link import FlowerLink, check_reachable
-from fedpareto.training.flower.settings import FlowerConfig
+from fedpareto.training.config.changes import RESUME_MAY_CHANGE, changed_fields
+from fedpareto.training.config.clients import ClientsConfig
+from fedpareto.training.config.flower import FlowerConfig
+from fedpareto.training.config.run import RunConfig, config_to_mapping
+from fedpareto.training.engines.flower.federation import opened_link
+from fedpareto.training.engines.flower.relay_socket import GONE, SOCKET, Line, LineLost
+from fedpareto.training.engines.flower.superlink import FlowerLink, check_reachable
 
 
 @pytest.fixture

@@ -22,25 +22,25 @@ from fedpareto.supernet.common.storage.cache_folder import kept_folder
 from fedpareto.supernet.common.terminal.words import counted
 from fedpareto.supernet.space_file import space_to_mapping
 from fedpareto.supernet.weights import Tensors, views
-from fedpareto.training import run_images
-from fedpareto.training.client import LocalTrainer
-from fedpareto.training.clients import ClientsConfig
-from fedpareto.training.compute import macs_of
-from fedpareto.training.config import DataConfig, RunConfig, config_to_mapping
-from fedpareto.training.data import sources
+from fedpareto.training.clients.compute import macs_of
+from fedpareto.training.clients.trainer import LocalTrainer, recipe_of
+from fedpareto.training.config.clients import ClientsConfig
+from fedpareto.training.config.data import DataConfig
+from fedpareto.training.config.partition import PartitionConfig
+from fedpareto.training.config.run import RunConfig, config_to_mapping
+from fedpareto.training.data import run_images, sources
+from fedpareto.training.data.files.preparation import Preparation
 from fedpareto.training.data.images import ImageSet, Normalisation, normalisation_of
-from fedpareto.training.data.preparation import Preparation
-from fedpareto.training.execution import Profile
-from fedpareto.training.federation import recipe_of
-from fedpareto.training.flower import connection, wire
-from fedpareto.training.flower.node import answer
-from fedpareto.training.flower.roster import Description
-from fedpareto.training.flower.wire import Request
+from fedpareto.training.data.run_images import shares, split_of, used_images
+from fedpareto.training.engines.flower import federation as connection
+from fedpareto.training.engines.flower import wire
+from fedpareto.training.engines.flower.node import answer
+from fedpareto.training.engines.flower.roster import Description
+from fedpareto.training.engines.flower.wire import Request
+from fedpareto.training.execution.out_of_memory import OutOfMemoryError
+from fedpareto.training.execution.profile import Profile
 from fedpareto.training.kernels import available
-from fedpareto.training.memory import OutOfMemoryError
 from fedpareto.training.messages import Task
-from fedpareto.training.partition import PartitionConfig
-from fedpareto.training.run_images import shares, split_of, used_images
 from fedpareto.training.work import CoTraining, work_to_json
 
 _DIGITS = tuple("0123456789")

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from flower import EXPIRED, NODE_GONE, RAISED, Error, Honest, LocalLink, Message, Reaction, config_of, lost
 
-from fedpareto.training.flower import wire
-from fedpareto.training.flower.exchange import Exchange
-from fedpareto.training.flower.line import LineLost
-from fedpareto.training.flower.roster import MOST_IMAGES, Roster
-from fedpareto.training.flower.wire import Request
+from fedpareto.training.engines.flower import wire
+from fedpareto.training.engines.flower.exchange import Exchange
+from fedpareto.training.engines.flower.relay_socket import LineLost
+from fedpareto.training.engines.flower.roster import MOST_IMAGES, Roster
+from fedpareto.training.engines.flower.wire import Request
 
 #: Three clients of 10 images of 8×8 pixels.
 _EXAMPLES, _SIDE = 10, 8

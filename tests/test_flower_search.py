@@ -7,8 +7,8 @@ from flower import LocalLink, flower_config, hurry, trained
 
 from fedpareto.search.trained import Extraction, TrainedRun, open_run
 from fedpareto.supernet.common.errors import UserError
-from fedpareto.training.clients import ClientsConfig
-from fedpareto.training.run_folder import read_census, read_run_cache, read_space
+from fedpareto.training.config.clients import ClientsConfig
+from fedpareto.training.runs.folder import read_census, read_run_cache, read_space
 
 #: Odd clients run the cache's smaller networks only.
 _CLIENTS = ClientsConfig(count=4, per_round=4, max_macs=("200K", "60K"))

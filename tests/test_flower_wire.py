@@ -15,8 +15,8 @@ from strategies import runs
 from torch import Tensor
 
 from fedpareto.supernet.weights import Tensors
-from fedpareto.training.flower import wire
-from fedpareto.training.flower.wire import MOST_HEADER_BYTES, Request, WireError
+from fedpareto.training.engines.flower import wire
+from fedpareto.training.engines.flower.wire import MOST_HEADER_BYTES, Request, WireError
 
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.int64)
 

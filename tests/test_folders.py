@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from fedpareto.training.data.folders import (
+from fedpareto.training.data.files.folders import (
     all_files,
     check_same_classes,
     class_files,

@@ -23,8 +23,9 @@ from simulation import micro_entries
 from time_share import Cut, Until, cut_after
 
 from fedpareto.supernet.common.errors import UserError
-from fedpareto.training.execution import Precision, Profile
-from fedpareto.training.memory import OutOfMemoryError
+from fedpareto.training.config.execution import Precision
+from fedpareto.training.execution.out_of_memory import OutOfMemoryError
+from fedpareto.training.execution.profile import Profile
 
 _CPU = torch.device("cpu")
 _GPU = torch.device("cuda:0")

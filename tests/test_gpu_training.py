@@ -21,9 +21,9 @@ from time_share import Until
 
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.weights import Tensors
-from fedpareto.training.config import RunConfig
-from fedpareto.training.execution import Profile
-from fedpareto.training.records import RoundRecord
+from fedpareto.training.config.run import RunConfig
+from fedpareto.training.execution.profile import Profile
+from fedpareto.training.trackers.records import RoundRecord
 
 _CPU = torch.device("cpu")
 _PROFILE = Profile()

@@ -21,13 +21,13 @@ from simulation import (
     train_run,
 )
 
-from fedpareto.training.checkpoint import load_checkpoint, newest_checkpoint
-from fedpareto.training.config import ServerConfig
+from fedpareto.training.config.run import ServerConfig
 from fedpareto.training.data.images import ImageSet
-from fedpareto.training.engines.in_process import InProcessEngine
-from fedpareto.training.execution import Profile
+from fedpareto.training.engines.simulation.engine import InProcessEngine
+from fedpareto.training.execution.profile import Profile
 from fedpareto.training.messages import Task, Update
-from fedpareto.training.rounds import train
+from fedpareto.training.rounds.loop import train
+from fedpareto.training.runs.checkpoint import load_checkpoint, newest_checkpoint
 
 CLIENTS = 8
 #: Images of every client: two batches of 8.

@@ -16,15 +16,16 @@ from fedpareto.cache.file import write_cache
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.terminal.progress import Listener
 from fedpareto.supernet.weights import Tensors, initial_tensors
-from fedpareto.training.accountant import PrivacyConfig
-from fedpareto.training.checkpoint import best_checkpoint, load_checkpoint, newest_checkpoint, save_checkpoint
-from fedpareto.training.checkpoint_state import Best
 from fedpareto.training.cli import main
-from fedpareto.training.clients import ClientsConfig
-from fedpareto.training.config import DataConfig, RunConfig
-from fedpareto.training.initial import beginning
-from fedpareto.training.partition import PartitionConfig
-from fedpareto.training.run_folder import SPLIT, read_run_config
+from fedpareto.training.config.clients import ClientsConfig
+from fedpareto.training.config.data import DataConfig
+from fedpareto.training.config.partition import PartitionConfig
+from fedpareto.training.config.privacy import PrivacyConfig
+from fedpareto.training.config.run import RunConfig
+from fedpareto.training.runs.checkpoint import best_checkpoint, load_checkpoint, newest_checkpoint, save_checkpoint
+from fedpareto.training.runs.folder import SPLIT, read_run_config
+from fedpareto.training.runs.initial import beginning
+from fedpareto.training.runs.state import Best
 from fedpareto.training.setup import new_run, resumed_run
 
 _SUPERNET = "supernet.safetensors"

@@ -7,7 +7,7 @@ from torch import nn
 
 from fedpareto.supernet.slices import slices, tensor_shapes
 from fedpareto.supernet.weights import Tensors, views
-from fedpareto.training.inner import InnerWeights
+from fedpareto.training.clients.nested import InnerWeights
 
 
 def _outer(tensors: Tensors) -> dict[str, nn.Parameter]:

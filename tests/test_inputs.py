@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 from fedpareto.cache.file import write_cache
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.space_file import space_to_mapping
-from fedpareto.training.config import RunConfig, config_to_mapping
-from fedpareto.training.inputs import (
+from fedpareto.training.config.inputs import (
     INPUTS,
     ORIGINS,
     PLACES,
@@ -32,9 +31,11 @@ from fedpareto.training.inputs import (
     with_equal_inputs,
     with_own_inputs,
 )
-from fedpareto.training.run_folder import CACHE, SPACE
+from fedpareto.training.config.run import RunConfig, config_to_mapping
+from fedpareto.training.runs.folder import CACHE, SPACE
 
-#: Texts of a configuration that name no file: a new field with text is one of these or one of ``training/inputs.py``.
+#: Texts of a configuration that name no file: a new field with text is one of these or one of
+#: ``training/config/inputs.py``.
 _NO_PATHS = {
     "compute",
     "device",

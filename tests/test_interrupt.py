@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fedpareto.training.engines.protocol import Stopped
-from fedpareto.training.interrupt import UNINTERRUPTED, StopRequest, stop_on_interrupt
+from fedpareto.training.rounds.interrupt import UNINTERRUPTED, StopRequest, stop_on_interrupt
 
 INT, TERM = signal.SIGINT, signal.SIGTERM
 

@@ -23,16 +23,17 @@ from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.storage import files
 from fedpareto.supernet.common.storage.cache_folder import kept_folder
 from fedpareto.supernet.common.terminal.progress import SILENT, Listener
-from fedpareto.training.clients import ClientsConfig
-from fedpareto.training.config import ClientConfig, DataConfig
-from fedpareto.training.data import kept_pixels, reading, stamps
-from fedpareto.training.data.decoded import Decoded
+from fedpareto.training.config.clients import ClientsConfig
+from fedpareto.training.config.data import DataConfig
+from fedpareto.training.config.partition import PartitionConfig
+from fedpareto.training.config.run import ClientConfig
+from fedpareto.training.data.files import kept_pixels, reading, stamps
+from fedpareto.training.data.files.decoded import Decoded
+from fedpareto.training.data.files.preparation import Preparation, read_picture
+from fedpareto.training.data.files.reading import Files
 from fedpareto.training.data.images import DataError
-from fedpareto.training.data.preparation import Preparation, read_picture
-from fedpareto.training.data.reading import Files
-from fedpareto.training.federation import StoredFederation, simulated
-from fedpareto.training.partition import PartitionConfig
-from fedpareto.training.run_images import used_images
+from fedpareto.training.data.run_images import used_images
+from fedpareto.training.engines.simulation.federation import StoredFederation, simulated
 
 _EIGHT = Preparation(8)
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the library's own convention
 
 from fedpareto.supernet.network import Block, build_network
-from fedpareto.training.execution import Profile
+from fedpareto.training.execution.profile import Profile
 
 if importlib.util.find_spec("numba") is None:
     pytest.skip("the extra fast is not installed", allow_module_level=True)

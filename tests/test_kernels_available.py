@@ -15,11 +15,13 @@ from simulation import micro_entries
 
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.terminal.progress import Listener
-from fedpareto.training import execution, tuning
-from fedpareto.training.engines.in_process import InProcessEngine
-from fedpareto.training.execution import ExecutionConfig, Profile, check_possible
+from fedpareto.training.config.execution import ExecutionConfig, Kernels, PrecisionChoice
+from fedpareto.training.engines.simulation import tuning
+from fedpareto.training.engines.simulation.engine import InProcessEngine
+from fedpareto.training.engines.simulation.tuning import Choice, choose_profile
+from fedpareto.training.execution import profile as execution
+from fedpareto.training.execution.profile import Profile, check_possible
 from fedpareto.training.kernels import available
-from fedpareto.training.tuning import Choice, choose_profile
 
 _CPU = torch.device("cpu")
 _INSTALLED = importlib.util.find_spec("numba") is not None
@@ -105,7 +107,7 @@ def test_a_numba_that_cannot_be_imported_is_a_reason_in_one_line(
     ],
 )  # fmt: skip
 def test_what_does_not_go_with_the_kernels_is_refused(
-    device: str, precision: execution.PrecisionChoice, config: dict[str, object], message: str,
+    device: str, precision: PrecisionChoice, config: dict[str, object], message: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(execution, "possible_precisions", lambda device: ["fp32", "bf16"])
@@ -197,7 +199,7 @@ print(json.dumps([reason, hits]))
 def test_compiling_is_said_before_it_begins(
     measured: Callable[[float], list[Profile]],
     monkeypatch: pytest.MonkeyPatch,
-    kernels: execution.Kernels | None,
+    kernels: Kernels | None,
     why: str | None,
     often: str,
 ) -> None:

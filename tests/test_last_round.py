@@ -30,20 +30,20 @@ from simulation import (
 )
 from strategies import runs
 
-from fedpareto.training.answers import RoundPlan
-from fedpareto.training.checkpoint import load_checkpoint, newest_checkpoint
-from fedpareto.training.client import LocalTrainer
-from fedpareto.training.clients import ClientsConfig
-from fedpareto.training.compute import macs_of
-from fedpareto.training.config import ClientConfig, RunConfig
+from fedpareto.training.aggregation.answers import RoundPlan
+from fedpareto.training.clients.compute import macs_of
+from fedpareto.training.clients.trainer import LocalTrainer
+from fedpareto.training.config.clients import ClientsConfig
+from fedpareto.training.config.methods import CoTrainConfig, DecNasConfig, DfnasConfig
+from fedpareto.training.config.run import ClientConfig, RunConfig
 from fedpareto.training.data.augment import Augmentation
-from fedpareto.training.execution import Profile
-from fedpareto.training.extent import Extent, extent
-from fedpareto.training.last_round import shortened, step_macs, steps_for
+from fedpareto.training.execution.profile import Profile
 from fedpareto.training.messages import Failure, Update
-from fedpareto.training.methods.settings import CoTrainConfig, DecNasConfig, DfnasConfig
-from fedpareto.training.rounds import train
-from fedpareto.training.schedules import learning_rate
+from fedpareto.training.methods.schedules import learning_rate
+from fedpareto.training.rounds.last_round import shortened, step_macs, steps_for
+from fedpareto.training.rounds.loop import train
+from fedpareto.training.runs.checkpoint import load_checkpoint, newest_checkpoint
+from fedpareto.training.runs.progress import Extent, extent
 from fedpareto.training.work import CoTraining, Plain
 
 #: Micro clients have two steps an epoch.

@@ -17,10 +17,11 @@ from sklearn.preprocessing import StandardScaler
 
 from fedpareto.search.comparison.linear import PENALTIES, LinearResult, fit_linear, linear_of, read_linear, write_linear
 from fedpareto.supernet.common.errors import UserError
-from fedpareto.training.clients import ClientsConfig
-from fedpareto.training.config import ClientConfig, DataConfig, RunConfig, write_config
+from fedpareto.training.config.clients import ClientsConfig
+from fedpareto.training.config.data import DataConfig
+from fedpareto.training.config.run import ClientConfig, RunConfig, write_config
 from fedpareto.training.data.images import ImageSet
-from fedpareto.training.federation import simulated
+from fedpareto.training.engines.simulation.federation import simulated
 
 
 def _images(count: int, seed: int, noise: float = 60.0, classes: int = 3) -> ImageSet:
@@ -96,7 +97,7 @@ def test_it_is_fitted_to_the_images_that_the_clients_have(tmp_path: Path, monkey
 def _config(folder: Path) -> RunConfig:
     from federation import micro_space
 
-    from fedpareto.training.partition import PartitionConfig
+    from fedpareto.training.config.partition import PartitionConfig
 
     root = write_pictures(folder / "data", {"train": {"a": 23, "b": 24}, "test": {"a": 3, "b": 3}})
     return micro_config(

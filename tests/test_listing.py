@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 from pictures import noise, write_pictures
 
 from fedpareto.supernet.common.terminal.progress import Listener
+from fedpareto.training.data.files.listing import Listing, constant_words
+from fedpareto.training.data.files.preparation import Preparation
+from fedpareto.training.data.files.reading import Arrays, Files
 from fedpareto.training.data.images import ImageSet
-from fedpareto.training.data.listing import Listing, constant_words
-from fedpareto.training.data.preparation import Preparation
-from fedpareto.training.data.reading import Arrays, Files
 
 
 def _listing(folder: Path, held_out: int = 0) -> Listing:

@@ -18,9 +18,10 @@ from spaces import SMALL_RESNET
 
 from fedpareto.supernet.space import SearchSpace, StageSpec
 from fedpareto.supernet.weights import views
-from fedpareto.training.client import LocalTrainer, Recipe
+from fedpareto.training.clients.trainer import LocalTrainer, Recipe
+from fedpareto.training.config.execution import Precision
 from fedpareto.training.data.images import ImageSet
-from fedpareto.training.execution import Precision, Profile
+from fedpareto.training.execution.profile import Profile
 from fedpareto.training.messages import Task, Update
 
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from simulation import micro_task, train_client
 from torch import Tensor
 
-from fedpareto.training.config import ClientConfig
+from fedpareto.training.clients.loss import ClientLoss, logit_shift
+from fedpareto.training.config.run import ClientConfig
 from fedpareto.training.data.images import ImageSet
-from fedpareto.training.loss import ClientLoss, logit_shift
 
 _CPU = torch.device("cpu")
 

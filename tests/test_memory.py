@@ -25,15 +25,15 @@ from simulation import (
 
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.units import format_quantity
-from fedpareto.training.checkpoint import checkpoint_folder, load_checkpoint, newest_checkpoint
-from fedpareto.training.client import LocalTrainer
-from fedpareto.training.config import CheckpointConfig, EvaluationConfig, RunConfig, ServerConfig
+from fedpareto.training.clients.step import RecordingError
+from fedpareto.training.clients.trainer import LocalTrainer
+from fedpareto.training.config.run import CheckpointConfig, EvaluationConfig, RunConfig, ServerConfig
 from fedpareto.training.engines.protocol import Engine
-from fedpareto.training.execution import Profile
-from fedpareto.training.memory import OutOfMemoryError, out_of_memory
+from fedpareto.training.execution.out_of_memory import OutOfMemoryError, out_of_memory
+from fedpareto.training.execution.profile import Profile
 from fedpareto.training.messages import Failure, Task, Update
-from fedpareto.training.rounds import Run, train
-from fedpareto.training.step import RecordingError
+from fedpareto.training.rounds.loop import Run, train
+from fedpareto.training.runs.checkpoint import checkpoint_folder, load_checkpoint, newest_checkpoint
 
 _CPU = torch.device("cpu")
 

@@ -24,18 +24,17 @@ from fedpareto.supernet.common.errors import ArchitectureError, UserError
 from fedpareto.supernet.genes import intersection
 from fedpareto.supernet.slices import slices
 from fedpareto.supernet.weights import extract
-from fedpareto.training.capabilities import Capability, capabilities
-from fedpareto.training.checkpoint_state import RunState
-from fedpareto.training.clients import ClientsConfig
-from fedpareto.training.compute import macs_of, training_macs
-from fedpareto.training.config import RunConfig
-from fedpareto.training.curriculum import Counts
+from fedpareto.training.clients.capabilities import Capability, capabilities
+from fedpareto.training.clients.compute import macs_of, training_macs
+from fedpareto.training.config.clients import ClientsConfig
+from fedpareto.training.config.methods import CoTrainConfig, FedAvgConfig
+from fedpareto.training.config.run import RunConfig
 from fedpareto.training.messages import tensor_bytes
 from fedpareto.training.methods.cotrain import CoTrain, _work
 from fedpareto.training.methods.protocol import Ground, Method
-from fedpareto.training.methods.settings import CoTrainConfig, FedAvgConfig
-from fedpareto.training.methods.table import make_method
-from fedpareto.training.schedules import learning_rate
+from fedpareto.training.methods.registry import make_method
+from fedpareto.training.methods.schedules import learning_rate
+from fedpareto.training.runs.state import Counts, RunState
 from fedpareto.training.work import CoTraining, Plain, Work
 
 _START = RunState(0, Counts.zero(5), (0,) * len(micro_entries()))
@@ -210,7 +209,7 @@ def test_compute_is_counted_and_ends_training_with_its_own_schedule(tmp_path: Pa
 
 
 def test_methods_that_private_rounds_do_not_describe_are_refused() -> None:
-    from fedpareto.training.accountant import PrivacyConfig
+    from fedpareto.training.config.privacy import PrivacyConfig
 
     with pytest.raises(UserError, match=r"method cotrain does not go with privacy\.clip; private are: fedpareto"):
         RunConfig(method="cotrain", privacy=PrivacyConfig(clip=1.0))

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from simulation import Recorder
 
 from fedpareto.supernet.common.errors import UserError
-from fedpareto.training.evaluation import Probe
-from fedpareto.training.records import LostRound, RoundRecord
+from fedpareto.training.evaluation.evaluator import Probe
 from fedpareto.training.trackers.metrics_file import MetricsFile, last_share, mend, read_records
 from fedpareto.training.trackers.protocol import Trackers
+from fedpareto.training.trackers.records import LostRound, RoundRecord
 
 
 def _record(number: int) -> RoundRecord:

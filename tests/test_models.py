@@ -5,7 +5,7 @@ from simulation import largest, random_tensors, same_bytes, smallest
 
 from fedpareto.supernet.slices import tensor_shapes
 from fedpareto.supernet.weights import Tensors, extract, views
-from fedpareto.training.models import Models
+from fedpareto.training.runs.models import Models
 
 
 def _copy(tensors: Tensors) -> Tensors:

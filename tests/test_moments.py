@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from strategies import runs
 from torch import Tensor
 
+from fedpareto.training.evaluation.moments import impossible, mean_and_variance, moments_of, norms_of
 from fedpareto.training.messages import Statistics
-from fedpareto.training.moments import impossible, mean_and_variance, moments_of, norms_of
 
 
 def _summed(batches: Sequence[Tensor], norm: str = "a.norm") -> Statistics:

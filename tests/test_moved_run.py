@@ -19,10 +19,10 @@ from fedpareto.cache.file import write_cache
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.slices import supernet_architecture
 from fedpareto.training.cli import main
-from fedpareto.training.config import config_to_mapping
-from fedpareto.training.inputs import INPUTS, named
-from fedpareto.training.methods.settings import DecNasConfig
-from fedpareto.training.run_folder import read_run_config
+from fedpareto.training.config.inputs import INPUTS, named
+from fedpareto.training.config.methods import DecNasConfig
+from fedpareto.training.config.run import config_to_mapping
+from fedpareto.training.runs.folder import read_run_config
 
 _LAST = "checkpoints/round-000002/supernet.safetensors"
 

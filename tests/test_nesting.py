@@ -18,7 +18,7 @@ from fedpareto.supernet.nesting import nested_start
 from fedpareto.supernet.slices import supernet_architecture
 from fedpareto.supernet.space import Norm, SearchSpace
 from fedpareto.supernet.weights import Tensors, extract, forward, initial_tensors
-from fedpareto.training.methods.settings import FedParetoConfig
+from fedpareto.training.config.methods import FedParetoConfig
 from fedpareto.training.randomness import torch_stream
 from fedpareto.training.setup import new_run
 

@@ -4,8 +4,8 @@ from collections.abc import Callable
 import pytest
 from test_terminal import _QUIET
 
-from fedpareto.training.records import RoundRecord
 from fedpareto.training.trackers.pace import Pace
+from fedpareto.training.trackers.records import RoundRecord
 
 
 def _clocked(done: int = 0) -> tuple[Pace, Callable[[float], None]]:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from fedpareto.supernet.common.errors import UserError
-from fedpareto.training.partition import PartitionConfig, PartitionError, Scheme, partition
+from fedpareto.training.config.partition import PartitionConfig, PartitionError, Scheme
+from fedpareto.training.data.partition.partition import partition
 
 _SCHEMES: tuple[Scheme, ...] = ("iid", "dirichlet", "pathological", "shard", "linear", "square", "exponential")
 

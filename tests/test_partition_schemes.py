@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedpareto.supernet.arrays import IntArray
-from fedpareto.training import partition_schemes as schemes
-from fedpareto.training.partition import PartitionConfig, Scheme, partition
-from fedpareto.training.partition_schemes import ImpossibleError
+from fedpareto.training.config.partition import PartitionConfig, Scheme
+from fedpareto.training.data.partition import schemes
+from fedpareto.training.data.partition.partition import partition
+from fedpareto.training.data.partition.schemes import ImpossibleError
 
 #: A tenth of 3,000 images in each class, in no order.
 _LABELS = np.random.default_rng(5).permutation(np.repeat(np.arange(10), 300))

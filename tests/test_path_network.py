@@ -12,9 +12,9 @@ from torch.nn import functional as F  # noqa: N812
 from fedpareto.supernet.slices import supernet_architecture, tensor_shapes
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.weights import Tensors, forward, network_with
-from fedpareto.training.execution import Profile
-from fedpareto.training.path_network import PathNetwork
-from fedpareto.training.paths import Path
+from fedpareto.training.clients.path_network import PathNetwork
+from fedpareto.training.clients.paths import Path
+from fedpareto.training.execution.profile import Profile
 
 _SPACES = [MICRO, micro_space(name="grouped", norm="group"), SMALL_RESNET]
 

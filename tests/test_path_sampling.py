@@ -18,13 +18,13 @@ from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.slices import supernet_architecture, tensor_shapes
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.weights import Tensors, network_with, views
-from fedpareto.training.client import LocalTrainer
-from fedpareto.training.compute import macs_of
-from fedpareto.training.execution import Profile
+from fedpareto.training.clients.compute import macs_of
+from fedpareto.training.clients.path_network import PathNetwork
+from fedpareto.training.clients.path_sampling import PathLogits, expected_macs
+from fedpareto.training.clients.paths import Path, Paths, paths_through
+from fedpareto.training.clients.trainer import LocalTrainer
+from fedpareto.training.execution.profile import Profile
 from fedpareto.training.messages import Task, Update
-from fedpareto.training.path_network import PathNetwork
-from fedpareto.training.path_sampling import PathLogits, expected_macs
-from fedpareto.training.paths import Path, Paths, paths_through
 from fedpareto.training.work import Logits, PathSampling
 
 

@@ -14,8 +14,8 @@ from fedpareto.supernet.genes import decode, encode
 from fedpareto.supernet.slices import slices, supernet_architecture
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.space_file import load_space
-from fedpareto.training.compute import macs_of
-from fedpareto.training.paths import Paths, paths_through
+from fedpareto.training.clients.compute import macs_of
+from fedpareto.training.clients.paths import Paths, paths_through
 
 _SPACES = [MICRO, SMALL_RESNET, load_space("mobilenet-tiny"), load_space("resnet-cifar")]
 

@@ -35,16 +35,16 @@ from torch import Tensor
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.weights import Tensors, extract, views
-from fedpareto.training.accountant import PrivacyConfig
-from fedpareto.training.aggregation import AVERAGING, Fold, ServerStep
-from fedpareto.training.answers import Answers, RoundPlan
-from fedpareto.training.checkpoint import load_checkpoint, newest_checkpoint
-from fedpareto.training.clients import ClientsConfig
-from fedpareto.training.config import CheckpointConfig, EvaluationConfig, RunConfig, ServerConfig
+from fedpareto.training.aggregation.answers import Answers, RoundPlan
+from fedpareto.training.aggregation.fold import AVERAGING, Fold, ServerStep
+from fedpareto.training.config.clients import ClientsConfig
+from fedpareto.training.config.privacy import PrivacyConfig
+from fedpareto.training.config.run import CheckpointConfig, EvaluationConfig, RunConfig, ServerConfig
 from fedpareto.training.messages import Failure, Update
-from fedpareto.training.privacy import Noise, clip_scale, deltas, update_norm
-from fedpareto.training.rounds import train
-from fedpareto.training.run_folder import NOISE_KEY
+from fedpareto.training.privacy.mechanism import Noise, clip_scale, deltas, update_norm
+from fedpareto.training.rounds.loop import train
+from fedpareto.training.runs.checkpoint import load_checkpoint, newest_checkpoint
+from fedpareto.training.runs.folder import NOISE_KEY
 
 _KEY = 12345
 
@@ -430,7 +430,7 @@ def test_the_command_reports_the_guarantee_and_keeps_its_key_to_itself(
 
 
 def test_without_its_key_a_private_run_does_not_go_on(tmp_path: Path) -> None:
-    from fedpareto.training.run_folder import read_noise_key
+    from fedpareto.training.runs.folder import read_noise_key
 
     with pytest.raises(UserError, match=r"noise\.key is missing or damaged.*put it back"):
         read_noise_key(tmp_path)

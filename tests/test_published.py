@@ -13,15 +13,16 @@ from fedpareto.supernet.common.terminal.progress import SILENT
 from fedpareto.supernet.slices import supernet_architecture
 from fedpareto.supernet.space import SearchSpace, StageSpec, StemSpec
 from fedpareto.supernet.weights import Tensors, initial_tensors, network_with
-from fedpareto.training.checkpoint import load_checkpoint, newest_checkpoint
-from fedpareto.training.client import make_optimizer
-from fedpareto.training.clients import ClientsConfig
-from fedpareto.training.config import ClientConfig, DataConfig, RunConfig
+from fedpareto.training.clients.trainer import make_optimizer
+from fedpareto.training.config.clients import ClientsConfig
+from fedpareto.training.config.data import DataConfig
+from fedpareto.training.config.methods import DeepFedNasConfig
+from fedpareto.training.config.partition import PartitionConfig
+from fedpareto.training.config.run import ClientConfig, RunConfig
 from fedpareto.training.data.batches import plain_batches
-from fedpareto.training.methods.settings import DeepFedNasConfig
-from fedpareto.training.partition import PartitionConfig
-from fedpareto.training.rounds import train
-from fedpareto.training.run_folder import read_run_config
+from fedpareto.training.rounds.loop import train
+from fedpareto.training.runs.checkpoint import load_checkpoint, newest_checkpoint
+from fedpareto.training.runs.folder import read_run_config
 from fedpareto.training.setup import Prepared, assemble, new_run, resumed_run
 
 #: DeepFedNAS's supernet in small: no normalisation, activations before the addition.

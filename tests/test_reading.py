@@ -15,10 +15,10 @@ from PIL import Image
 
 from fedpareto.supernet.common.terminal.progress import SILENT, Listener
 from fedpareto.supernet.common.terminal.words import counted
-from fedpareto.training.data import reading
+from fedpareto.training.data.files import reading
+from fedpareto.training.data.files.preparation import Preparation, prepare_array, read_picture
+from fedpareto.training.data.files.reading import Arrays, Files, check_memory
 from fedpareto.training.data.images import DataError
-from fedpareto.training.data.preparation import Preparation, prepare_array, read_picture
-from fedpareto.training.data.reading import Arrays, Files, check_memory
 
 
 def _listener() -> tuple[Listener, list[str], list[tuple[str, int, int]]]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from strategies import runs
 
 from fedpareto.search.recipes.ablation import BASE, Recipe, planned
-from fedpareto.training.unused_settings import settings_of
+from fedpareto.training.config.unused_settings import settings_of
 
 _THREE: dict[str, Any] = {name: {"client": {"clip": 1 + place}} for place, name in enumerate("abc")}
 

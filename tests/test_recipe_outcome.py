@@ -13,7 +13,7 @@ from fedpareto.search.recipes.ablation import BASE, Ablation, Recipe, StageName,
 from fedpareto.search.recipes.judging import Verdict
 from fedpareto.search.recipes.outcome import best_recipe, training_command
 from fedpareto.search.recipes.stages import Standing
-from fedpareto.training.config import write_config
+from fedpareto.training.config.run import write_config
 
 
 def _standings(ablation: Ablation, gains: dict[str, float], stage: StageName = "full") -> list[Standing]:

@@ -10,7 +10,8 @@ from ablations import BUDGETS, read_levers, result
 from fedpareto.search.recipes.ablation import Ablation, Planned, planned
 from fedpareto.search.recipes.result import Reached, Result, given_settings, read_result, result_of, write_result
 from fedpareto.supernet.common.errors import UserError
-from fedpareto.training.config import DataConfig, RunConfig, TrackingConfig
+from fedpareto.training.config.data import DataConfig
+from fedpareto.training.config.run import RunConfig, TrackingConfig
 
 
 def _planned(folder: Path) -> tuple[Ablation, Planned]:

@@ -11,12 +11,12 @@ from simulation import Recorder
 
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.terminal.progress import SILENT, Listener
-from fedpareto.training.checkpoint import load_checkpoint, newest_checkpoint
-from fedpareto.training.config import RunConfig
-from fedpareto.training.execution import Profile, possible_precisions
-from fedpareto.training.federation import SimulatedFederation
-from fedpareto.training.rounds import train
-from fedpareto.training.run_folder import read_run_config, read_space
+from fedpareto.training.config.run import RunConfig
+from fedpareto.training.engines.simulation.federation import SimulatedFederation
+from fedpareto.training.execution.profile import Profile, possible_precisions
+from fedpareto.training.rounds.loop import train
+from fedpareto.training.runs.checkpoint import load_checkpoint, newest_checkpoint
+from fedpareto.training.runs.folder import read_run_config, read_space
 from fedpareto.training.setup import Prepared, assemble, new_run, resumed_run
 
 

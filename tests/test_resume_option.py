@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.training.cli import _parser, _resumed, main
-from fedpareto.training.run_folder import RunError, check_run
+from fedpareto.training.runs.folder import RunError, check_run
 
 
 @pytest.fixture(scope="module")

@@ -19,8 +19,8 @@ from fedpareto.supernet.fitness_settings import FitnessSettings
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.space_file import load_space, space_to_mapping
 from fedpareto.training.cli import _parser
-from fedpareto.training.config import RunConfig, config_to_mapping, write_config
-from fedpareto.training.run_folder import CONFIG
+from fedpareto.training.config.run import RunConfig, config_to_mapping, write_config
+from fedpareto.training.runs.folder import CONFIG
 
 #: Text that YAML has other ideas about, and text that is only odd.
 _ODD = [

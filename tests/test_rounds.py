@@ -27,18 +27,18 @@ from simulation import (
 
 from fedpareto.supernet.slices import tensor_shapes
 from fedpareto.supernet.weights import Tensors
-from fedpareto.training.capabilities import Capability
-from fedpareto.training.checkpoint import load_checkpoint, newest_checkpoint
-from fedpareto.training.clients import ClientsConfig
-from fedpareto.training.config import CheckpointConfig, ServerConfig
+from fedpareto.training.clients.capabilities import Capability
+from fedpareto.training.config.clients import ClientsConfig
+from fedpareto.training.config.run import CheckpointConfig, ServerConfig
 from fedpareto.training.engines.protocol import Engine
-from fedpareto.training.evaluation import Evaluation, Probe
+from fedpareto.training.evaluation.evaluator import Evaluation, Probe
 from fedpareto.training.messages import Failure, Task, Update
 from fedpareto.training.methods.protocol import Ground
-from fedpareto.training.methods.table import METHODS, make_method
-from fedpareto.training.records import RoundRecord
-from fedpareto.training.rounds import train
-from fedpareto.training.schedules import largest_weight, learning_rate
+from fedpareto.training.methods.registry import METHODS, make_method
+from fedpareto.training.methods.schedules import largest_weight, learning_rate
+from fedpareto.training.rounds.loop import train
+from fedpareto.training.runs.checkpoint import load_checkpoint, newest_checkpoint
+from fedpareto.training.trackers.records import RoundRecord
 
 _BIAS = "head.classifier.linear.bias"
 

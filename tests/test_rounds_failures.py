@@ -24,11 +24,11 @@ from simulation import (
 )
 
 from fedpareto.supernet.common.errors import UserError
-from fedpareto.training.checkpoint import load_checkpoint, newest_checkpoint
-from fedpareto.training.clients import ClientsConfig
-from fedpareto.training.config import CheckpointConfig, RunConfig
+from fedpareto.training.config.clients import ClientsConfig
+from fedpareto.training.config.run import CheckpointConfig, RunConfig
 from fedpareto.training.messages import Failure, Update, tensor_bytes
-from fedpareto.training.rounds import train
+from fedpareto.training.rounds.loop import train
+from fedpareto.training.runs.checkpoint import load_checkpoint, newest_checkpoint
 
 _BIAS = "head.classifier.linear.bias"
 

@@ -14,16 +14,17 @@ from federation import MICRO, NORMALISATION, micro_cache
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.storage.digests import DIGESTS, DamagedError
 from fedpareto.supernet.common.storage.files import record
-from fedpareto.training.accountant import PrivacyConfig
-from fedpareto.training.config import DataConfig, RunConfig, write_config
-from fedpareto.training.run_folder import (
+from fedpareto.training.config.data import DataConfig
+from fedpareto.training.config.privacy import PrivacyConfig
+from fedpareto.training.config.run import RunConfig, write_config
+from fedpareto.training.data.split import Split
+from fedpareto.training.runs.folder import (
     CACHE,
     CONFIG,
     NOISE_KEY,
     SPACE,
     SPLIT,
     RunError,
-    Split,
     check_new_run,
     check_run,
     create_run,
@@ -271,7 +272,7 @@ def test_files_are_plain_yaml_and_json(tmp_path: Path) -> None:
 _HOLD = """
 import sys
 from pathlib import Path
-from fedpareto.training.run_folder import locked
+from fedpareto.training.runs.folder import locked
 
 with locked(Path(sys.argv[1])):
     print("held", flush=True)

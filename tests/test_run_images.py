@@ -16,20 +16,21 @@ from simulation import Recorder, same_bytes
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.terminal.progress import SILENT, Listener
 from fedpareto.supernet.weights import Tensors
-from fedpareto.training.checkpoint import load_checkpoint, newest_checkpoint
-from fedpareto.training.clients import ClientsConfig
-from fedpareto.training.config import ClientConfig, DataConfig, EvaluationConfig, RunConfig
+from fedpareto.training.config.clients import ClientsConfig
+from fedpareto.training.config.data import DataConfig
+from fedpareto.training.config.partition import PartitionConfig, Scheme
+from fedpareto.training.config.run import ClientConfig, EvaluationConfig, RunConfig
+from fedpareto.training.data.files.listing import Listing
+from fedpareto.training.data.files.preparation import Preparation
+from fedpareto.training.data.files.reading import Files
 from fedpareto.training.data.images import DataError
-from fedpareto.training.data.listing import Listing
-from fedpareto.training.data.preparation import Preparation
-from fedpareto.training.data.reading import Files
+from fedpareto.training.data.run_images import measured_positions, preparation_of, shares, used_images, with_validation
 from fedpareto.training.data.split import drawn
-from fedpareto.training.execution import Profile
-from fedpareto.training.federation import SimulatedFederation, StoredFederation, simulated
-from fedpareto.training.partition import PartitionConfig, Scheme
-from fedpareto.training.rounds import train
-from fedpareto.training.run_folder import read_run_config, read_split
-from fedpareto.training.run_images import measured_positions, preparation_of, shares, used_images, with_validation
+from fedpareto.training.engines.simulation.federation import SimulatedFederation, StoredFederation, simulated
+from fedpareto.training.execution.profile import Profile
+from fedpareto.training.rounds.loop import train
+from fedpareto.training.runs.checkpoint import load_checkpoint, newest_checkpoint
+from fedpareto.training.runs.folder import read_run_config, read_split
 from fedpareto.training.setup import Prepared, assemble, new_run, resumed_run
 
 

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedpareto.training.schedules import LearningRateSchedule, largest_weight, learning_rate
+from fedpareto.training.config.schedules import LearningRateSchedule
+from fedpareto.training.methods.schedules import largest_weight, learning_rate
 
 
 @pytest.mark.parametrize(

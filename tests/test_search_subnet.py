@@ -29,9 +29,9 @@ from fedpareto.supernet.genes import encode
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.space_file import load_space, space_to_mapping
 from fedpareto.training.data.batches import plain_batches
-from fedpareto.training.data.preparation import Preparation
+from fedpareto.training.data.files.preparation import Preparation
 from fedpareto.training.data.sources import load_images
-from fedpareto.training.run_folder import read_space
+from fedpareto.training.runs.folder import read_space
 
 _PROGRESS = re.compile(r"(solving, [\d,]+ labels|front of \d+) ")
 

@@ -17,7 +17,7 @@ from fedpareto.search.comparison.served import served, served_clients
 from fedpareto.search.comparison.study import Study
 from fedpareto.search.comparison.summary import Served
 from fedpareto.supernet.common.errors import UserError
-from fedpareto.training.capabilities import Capability, capabilities, training_memory
+from fedpareto.training.clients.capabilities import Capability, capabilities, training_memory
 from studies import BUDGETS, measured, outcome_of, read_tiny
 
 _NETWORKS = random_architectures(12, seed=3)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedpareto.training.sgd import Sgd
+from fedpareto.training.clients.sgd import Sgd
 
 
 def _trained(optimizer: type[torch.optim.SGD], lr: float | Tensor, *, fused: bool) -> list[Tensor]:
@@ -40,7 +40,7 @@ def test_parameters_of_its_steps_have_no_history() -> None:
 def test_torch_compile_is_not_imported_for_it() -> None:
     program = (
         "import sys, torch\n"
-        "from fedpareto.training.sgd import Sgd\n"
+        "from fedpareto.training.clients.sgd import Sgd\n"
         "parameter = torch.nn.Parameter(torch.ones(3))\n"
         "sgd = Sgd([parameter], lr=0.5, momentum=0.9)\n"
         "for _ in range(2):\n"

@@ -15,8 +15,8 @@ from sklearn.datasets import load_digits
 from torchvision import datasets
 
 from fedpareto.training.data.augment import Augmentation
+from fedpareto.training.data.files.preparation import Preparation
 from fedpareto.training.data.images import DataError, ImageSet
-from fedpareto.training.data.preparation import Preparation
 from fedpareto.training.data.sources import Split, list_images, load_images, source
 
 

@@ -14,15 +14,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from fedpareto.supernet.space import SearchSpace
-from fedpareto.training.client import LocalTrainer, Recipe, make_optimizer
-from fedpareto.training.config import ClientConfig
+from fedpareto.training.clients.loss import ClientLoss
+from fedpareto.training.clients.step import EagerStep, RecordingError, ReplayedStep
+from fedpareto.training.clients.trainer import LocalTrainer, Recipe, make_optimizer
+from fedpareto.training.config.execution import Precision
+from fedpareto.training.config.run import ClientConfig
 from fedpareto.training.data.augment import Augmentation
 from fedpareto.training.data.images import ImageSet
-from fedpareto.training.execution import Precision, Profile
-from fedpareto.training.loss import ClientLoss
-from fedpareto.training.memory import OutOfMemoryError
+from fedpareto.training.execution.out_of_memory import OutOfMemoryError
+from fedpareto.training.execution.profile import Profile
 from fedpareto.training.messages import Task
-from fedpareto.training.step import EagerStep, RecordingError, ReplayedStep
 
 _CPU = torch.device("cpu")
 _NAN = float("nan")

@@ -13,14 +13,14 @@ from simulation import fresh_start, recorder, same_bytes, short_config, simulate
 from torch import Tensor
 
 from fedpareto.cache.entries import Entry
-from fedpareto.training.checkpoint import load_checkpoint, newest_checkpoint
-from fedpareto.training.config import CheckpointConfig, EvaluationConfig
+from fedpareto.training.config.run import CheckpointConfig, EvaluationConfig
 from fedpareto.training.engines.protocol import Engine
-from fedpareto.training.evaluation import Evaluation, ProbeEvaluator
-from fedpareto.training.interrupt import StopRequest
+from fedpareto.training.evaluation.evaluator import Evaluation, ProbeEvaluator
 from fedpareto.training.messages import Failure, Task, Update
-from fedpareto.training.records import RoundRecord, record_from_json
-from fedpareto.training.rounds import Run, train
+from fedpareto.training.rounds.interrupt import StopRequest
+from fedpareto.training.rounds.loop import Run, train
+from fedpareto.training.runs.checkpoint import load_checkpoint, newest_checkpoint
+from fedpareto.training.trackers.records import RoundRecord, record_from_json
 
 INT, TERM = signal.SIGINT, signal.SIGTERM
 

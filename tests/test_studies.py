@@ -8,8 +8,8 @@ from fedpareto.cache.file import read_cache
 from fedpareto.search.comparison.study import read_study
 from fedpareto.search.recipes.reading import read_ablation
 from fedpareto.supernet.space_file import load_space
-from fedpareto.training.capabilities import capabilities
-from fedpareto.training.curriculum import runnable_entries
+from fedpareto.training.clients.capabilities import capabilities
+from fedpareto.training.methods.curriculum import runnable_entries
 
 _ROOT = Path(__file__).parents[1]
 _SPACES = ("mobilenet-small.yaml", "resnet-feast.yaml", "resnet-published.yaml")

@@ -18,9 +18,9 @@ from fedpareto.supernet.common.storage.digests import DIGESTS
 from fedpareto.supernet.genes import decode, random_genes
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.weights import initial_tensors
+from fedpareto.training.data.files.preparation import Preparation
 from fedpareto.training.data.images import Normalisation
-from fedpareto.training.data.preparation import Preparation
-from fedpareto.training.evaluation import Evaluator
+from fedpareto.training.evaluation.evaluator import Evaluator
 
 _PREPARATION = Preparation(8, 3, "pad")
 

@@ -80,7 +80,9 @@ def test_the_commands_own_parsers_read_every_suggestion(name: str) -> None:
 @pytest.fixture
 def connected(monkeypatch: pytest.MonkeyPatch) -> Any:
     def set_engine(engine: str) -> None:
-        monkeypatch.setattr("fedpareto.training.run_folder.read_run_config", lambda run: SimpleNamespace(engine=engine))
+        monkeypatch.setattr(
+            "fedpareto.training.runs.folder.read_run_config", lambda run: SimpleNamespace(engine=engine)
+        )
 
     return set_engine
 

@@ -5,9 +5,9 @@ import pytest
 
 from fedpareto.supernet.common.terminal import console
 from fedpareto.supernet.common.terminal.display import Display
-from fedpareto.training.evaluation import Probe
-from fedpareto.training.records import LostRound, RoundRecord
+from fedpareto.training.evaluation.evaluator import Probe
 from fedpareto.training.trackers import terminal
+from fedpareto.training.trackers.records import LostRound, RoundRecord
 from fedpareto.training.trackers.terminal import TerminalProgress
 
 _QUIET = RoundRecord(

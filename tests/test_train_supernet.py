@@ -11,8 +11,8 @@ from federation import MICRO, arguments_of, finished_run, micro_config, read_met
 from PIL import Image
 
 from fedpareto.training.cli import main
-from fedpareto.training.config import config_to_mapping
-from fedpareto.training.run_folder import read_run_config
+from fedpareto.training.config.run import config_to_mapping
+from fedpareto.training.runs.folder import read_run_config
 
 
 class Command:

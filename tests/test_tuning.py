@@ -15,13 +15,14 @@ from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.json_text import sealed, unsealed
 from fedpareto.supernet.common.formats.units import format_quantity
 from fedpareto.supernet.common.terminal.progress import Listener
-from fedpareto.training import tuning
-from fedpareto.training.client import Recipe
-from fedpareto.training.engines.in_process import InProcessEngine
-from fedpareto.training.execution import ExecutionConfig, Precision, PrecisionChoice, Profile, possible_precisions
-from fedpareto.training.memory import OutOfMemoryError
+from fedpareto.training.clients.trainer import Recipe
+from fedpareto.training.config.execution import ExecutionConfig, Precision, PrecisionChoice
+from fedpareto.training.engines.simulation import tuning
+from fedpareto.training.engines.simulation.engine import InProcessEngine
+from fedpareto.training.engines.simulation.tuning import Choice, choose_profile
+from fedpareto.training.execution.out_of_memory import OutOfMemoryError
+from fedpareto.training.execution.profile import Profile, possible_precisions
 from fedpareto.training.messages import Failure, Task, Update
-from fedpareto.training.tuning import Choice, choose_profile
 
 _CPU = torch.device("cpu")
 #: What is chosen first: all else is measured against it.

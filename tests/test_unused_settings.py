@@ -9,11 +9,10 @@ from hypothesis import strategies as st
 from strategies import runs
 
 from fedpareto.supernet.common.errors import UserError
-from fedpareto.training.accountant import PrivacyConfig
-from fedpareto.training.clients import ClientsConfig
-from fedpareto.training.config import DataConfig, EvaluationConfig, RunConfig, ServerConfig
-from fedpareto.training.flower.settings import FlowerConfig
-from fedpareto.training.methods.settings import (
+from fedpareto.training.config.clients import ClientsConfig
+from fedpareto.training.config.data import DataConfig
+from fedpareto.training.config.flower import FlowerConfig
+from fedpareto.training.config.methods import (
     CoTrainConfig,
     DecNasConfig,
     DeepFedNasConfig,
@@ -22,8 +21,10 @@ from fedpareto.training.methods.settings import (
     FedParetoConfig,
     MethodName,
 )
-from fedpareto.training.partition import PartitionConfig
-from fedpareto.training.unused_settings import (
+from fedpareto.training.config.partition import PartitionConfig
+from fedpareto.training.config.privacy import PrivacyConfig
+from fedpareto.training.config.run import EvaluationConfig, RunConfig, ServerConfig
+from fedpareto.training.config.unused_settings import (
     ALWAYS,
     CONDITIONS,
     condition_of,

@@ -23,8 +23,8 @@ from fedpareto.search.ranking.accuracies import Reading
 from fedpareto.search.ranking.cli import main
 from fedpareto.search.ranking.fit import kendall_within
 from fedpareto.supernet.fitness_settings import settings_to_mapping
-from fedpareto.training.checkpoint import best_checkpoint
-from fedpareto.training.run_folder import read_run_cache, read_run_config, read_space
+from fedpareto.training.runs.checkpoint import best_checkpoint
+from fedpareto.training.runs.folder import read_run_cache, read_run_config, read_space
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import pytest
 from test_wandb_tracker import _alone, _record
 
 from fedpareto.supernet.common.errors import UserError
-from fedpareto.training.config import TrackingConfig
+from fedpareto.training.config.run import TrackingConfig
 from fedpareto.training.trackers.wandb import WandbTracker, check_environment, require_login
 
 #: A bound on what takes a few seconds; no expectation.

@@ -9,9 +9,9 @@ import pytest
 import wandb
 from wandb.proto import wandb_internal_pb2
 
-from fedpareto.training.config import RunConfig, config_to_mapping
-from fedpareto.training.evaluation import Probe
-from fedpareto.training.records import RoundRecord
+from fedpareto.training.config.run import RunConfig, config_to_mapping
+from fedpareto.training.evaluation.evaluator import Probe
+from fedpareto.training.trackers.records import RoundRecord
 from fedpareto.training.trackers.wandb import WandbTracker
 
 #: A transaction log is a header of 7 bytes, then blocks of 32 KiB of LevelDB's log format.

@@ -18,10 +18,10 @@ from fedpareto.search.comparison.study import read_study
 from fedpareto.search.comparison.summary import cells, rows
 from fedpareto.search.comparison.yardsticks import Yardstick, row_label, rows_of, yardsticks_of
 from fedpareto.supernet.common.errors import UserError
+from fedpareto.training.config.unused_settings import refuse_unread
+from fedpareto.training.data.run_images import shares
 from fedpareto.training.data.sources import list_images
-from fedpareto.training.run_folder import METRICS, read_split
-from fedpareto.training.run_images import shares
-from fedpareto.training.unused_settings import refuse_unread
+from fedpareto.training.runs.folder import METRICS, read_split
 from studies import BUDGETS, measured, outcome_of, read_tiny, tiny_study, write_study
 
 _ALL = ("alone", "share", "central", "linear")
@@ -256,7 +256,7 @@ def test_a_yardstick_that_no_client_can_run_is_refused_before_anything_is_traine
 def test_a_yardstick_of_another_network_is_not_gone_on_with(tmp_path: Path) -> None:
     from fedpareto.search.comparison.trials import check_same
     from fedpareto.supernet.architecture_file import architecture_text
-    from fedpareto.training.config import write_config
+    from fedpareto.training.config.run import write_config
 
     trial = next(trial for trial in read_tiny(tmp_path, yardsticks=["alone"]).trials if trial.yardstick)
     write_config(tmp_path / f"{trial.name}.yaml", trial.config)

@@ -14,8 +14,8 @@ from fedpareto.supernet.common.formats.typed_values import typed
 from fedpareto.supernet.common.formats.typed_yaml import read_yaml_mapping
 from fedpareto.supernet.common.lasting_objects import lasting_objects
 from fedpareto.supernet.common.terminal.console import run_command
-from fedpareto.training.config import RunConfig, check_unedited
-from fedpareto.training.unused_settings import refuse_unread
+from fedpareto.training.config.run import RunConfig, check_unedited
+from fedpareto.training.config.unused_settings import refuse_unread
 
 PROG = "train-supernet"
 
@@ -51,7 +51,7 @@ def _with_options_of(resumed: Path, parser: CommandParser, arguments: Sequence[s
     Raises:
         UserError: the folder holds no run, or its configuration was altered or says something else.
     """
-    from fedpareto.training.run_folder import CONFIG, check_holds_run  # noqa: PLC0415 - torch
+    from fedpareto.training.runs.folder import CONFIG, check_holds_run  # noqa: PLC0415 - torch
 
     check_holds_run(resumed)
     check_unedited(resumed / CONFIG)
@@ -113,8 +113,8 @@ def _check_output(output: str | None, resumed: Path) -> None:
     Raises:
         UserError: naming both.
     """
-    from fedpareto.training.inputs import absolute  # noqa: PLC0415
-    from fedpareto.training.run_folder import CONFIG  # noqa: PLC0415
+    from fedpareto.training.config.inputs import absolute  # noqa: PLC0415
+    from fedpareto.training.runs.folder import CONFIG  # noqa: PLC0415
 
     known = (str(resumed), _output_in(resumed / CONFIG))
     if output and absolute(output) not in [absolute(place) for place in known if place]:
@@ -134,8 +134,8 @@ def _relocated(config: RunConfig, files: Sequence[Path]) -> RunConfig:
     """Return ``config`` with the copies that runs keep where the runs are now, of all runs that it was read from."""
     if not files:
         return config
-    from fedpareto.training.inputs import relocated  # noqa: PLC0415
-    from fedpareto.training.run_folder import holds_run  # noqa: PLC0415 - torch
+    from fedpareto.training.config.inputs import relocated  # noqa: PLC0415
+    from fedpareto.training.runs.folder import holds_run  # noqa: PLC0415 - torch
 
     for path in files:
         if holds_run(path.parent):

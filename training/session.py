@@ -11,20 +11,20 @@ from fedpareto.supernet.common.storage.path_checks import exists, is_file
 from fedpareto.supernet.common.terminal.console import next_step, print_table, stderr
 from fedpareto.supernet.common.terminal.progress import shown
 from fedpareto.supernet.common.terminal.words import command, counted
-from fedpareto.training.accountant import guarantee
-from fedpareto.training.allocator import keep_freed_memory
-from fedpareto.training.checkpoint import checkpoint_folder, prune_checkpoints
-from fedpareto.training.checkpoint_state import RunState
-from fedpareto.training.config import EQUAL_COMPUTE, RunConfig, write_config
-from fedpareto.training.extent import extent, known_rounds
-from fedpareto.training.flower.connection import opened_link
-from fedpareto.training.flower.link import Link
-from fedpareto.training.inputs import PLACES, anchored, named, replaced
-from fedpareto.training.interrupt import StopRequest, stop_on_interrupt
-from fedpareto.training.leftovers import opened_to_write
+from fedpareto.training.config.inputs import PLACES, anchored, named, replaced
+from fedpareto.training.config.run import EQUAL_COMPUTE, RunConfig, write_config
+from fedpareto.training.engines.flower.federation import opened_link
+from fedpareto.training.engines.flower.superlink import Link
+from fedpareto.training.execution.allocator import keep_freed_memory
 from fedpareto.training.methods.decnas.accounting import ACCOUNTING, print_accounting
-from fedpareto.training.rounds import train
-from fedpareto.training.run_folder import CONFIG, METRICS, locked, read_run_config
+from fedpareto.training.privacy.accountant import guarantee
+from fedpareto.training.rounds.interrupt import StopRequest, stop_on_interrupt
+from fedpareto.training.rounds.loop import train
+from fedpareto.training.runs.checkpoint import checkpoint_folder, prune_checkpoints
+from fedpareto.training.runs.folder import CONFIG, METRICS, locked, read_run_config
+from fedpareto.training.runs.leftovers import opened_to_write
+from fedpareto.training.runs.progress import extent, known_rounds
+from fedpareto.training.runs.state import RunState
 from fedpareto.training.setup import Prepared, assemble, new_run, resumed_run
 from fedpareto.training.trackers.metrics_file import MetricsFile, read_records
 from fedpareto.training.trackers.pace import Pace

@@ -20,28 +20,37 @@ from fedpareto.supernet.common.terminal.words import counted
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.space_file import load_space
 from fedpareto.supernet.weights import Tensors, initial_tensors
-from fedpareto.training.accountant import require_accountant
-from fedpareto.training.checkpoint import Checkpoint, load_checkpoint, newest_checkpoint, save_checkpoint
-from fedpareto.training.checkpoint_state import RunState
-from fedpareto.training.config import RunConfig, config_to_mapping
-from fedpareto.training.config_changes import RESUME_MAY_ADAPT, RESUME_MAY_EXTEND, changed_fields
-from fedpareto.training.curriculum import Counts
+from fedpareto.training.clients.trainer import recipe_of
+from fedpareto.training.config.changes import RESUME_MAY_ADAPT, RESUME_MAY_EXTEND, changed_fields
+from fedpareto.training.config.coincidence import coincides
+from fedpareto.training.config.inputs import (
+    INPUTS,
+    anchored,
+    check_paths,
+    read_inputs,
+    with_equal_inputs,
+    with_own_inputs,
+)
+from fedpareto.training.config.method_defaults import with_method_defaults
+from fedpareto.training.config.run import RunConfig, config_to_mapping
+from fedpareto.training.config.unused_settings import refuse_unread
+from fedpareto.training.data.run_images import with_validation
 from fedpareto.training.data.sources import source
-from fedpareto.training.devices import resolve_device
-from fedpareto.training.execution import Profile, apply_to_torch, default_profile
-from fedpareto.training.extension import before_extension, extension_words
-from fedpareto.training.federation import Federation, method_of, recipe_of, simulated, simulated_again
-from fedpareto.training.flower.connection import connect
-from fedpareto.training.flower.link import Link
-from fedpareto.training.initial import Beginning, beginning
-from fedpareto.training.inputs import INPUTS, anchored, check_paths, read_inputs, with_equal_inputs, with_own_inputs
-from fedpareto.training.interrupt import UNINTERRUPTED, Interruptible
-from fedpareto.training.methods.coincidence import coincides
-from fedpareto.training.methods.defaults import with_method_defaults
-from fedpareto.training.models import Branch
+from fedpareto.training.engines.flower.federation import connect
+from fedpareto.training.engines.flower.superlink import Link
+from fedpareto.training.engines.protocol import Federation
+from fedpareto.training.engines.simulation.federation import simulated, simulated_again
+from fedpareto.training.engines.simulation.tuning import choose_profile
+from fedpareto.training.execution.device import resolve_device
+from fedpareto.training.execution.profile import Profile, apply_to_torch, default_profile
+from fedpareto.training.methods.registry import method_of
+from fedpareto.training.privacy.accountant import require_accountant
 from fedpareto.training.randomness import torch_stream
-from fedpareto.training.rounds import Run
-from fedpareto.training.run_folder import (
+from fedpareto.training.rounds.extension import before_extension, extension_words
+from fedpareto.training.rounds.interrupt import UNINTERRUPTED, Interruptible
+from fedpareto.training.rounds.loop import Run
+from fedpareto.training.runs.checkpoint import Checkpoint, load_checkpoint, newest_checkpoint, save_checkpoint
+from fedpareto.training.runs.folder import (
     check_new_run,
     check_run,
     create_run,
@@ -51,10 +60,10 @@ from fedpareto.training.run_folder import (
     read_space,
     read_split,
 )
-from fedpareto.training.run_images import with_validation
+from fedpareto.training.runs.initial import Beginning, beginning
+from fedpareto.training.runs.models import Branch
+from fedpareto.training.runs.state import Counts, RunState
 from fedpareto.training.trackers.protocol import Tracker
-from fedpareto.training.tuning import choose_profile
-from fedpareto.training.unused_settings import refuse_unread
 
 
 @dataclasses.dataclass(frozen=True)

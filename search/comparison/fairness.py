@@ -8,7 +8,7 @@ from typing import Protocol
 
 from fedpareto.search.comparison.outcome import Outcome
 from fedpareto.supernet.common.formats.units import format_quantity
-from fedpareto.training.config import EQUAL_COMPUTE
+from fedpareto.training.config.run import EQUAL_COMPUTE
 
 #: File of a checkpoint's weights.
 _SUPERNET = "supernet.safetensors"

@@ -10,7 +10,7 @@ from fedpareto.supernet.common.formats.typed_yaml import from_mapping, named
 from fedpareto.supernet.common.formats.units import parse_quantity
 from fedpareto.supernet.genes import smallest_genes
 from fedpareto.supernet.space_file import load_space
-from fedpareto.training.config import RunConfig
+from fedpareto.training.config.run import RunConfig
 
 
 def mapping_of(value: object, where: str) -> Mapping[str, Any]:

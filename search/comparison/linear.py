@@ -22,11 +22,11 @@ from fedpareto.supernet.common.storage.sealed_file import read_sealed, write_sea
 from fedpareto.supernet.common.terminal.console import run_command
 from fedpareto.supernet.common.terminal.progress import SILENT, Listener
 from fedpareto.supernet.space_file import load_space
-from fedpareto.training.config import RunConfig
+from fedpareto.training.config.run import RunConfig
 from fedpareto.training.data.images import ImageSet
+from fedpareto.training.data.run_images import preparation_of, with_validation
 from fedpareto.training.data.sources import load_images
-from fedpareto.training.federation import simulated
-from fedpareto.training.run_images import preparation_of, with_validation
+from fedpareto.training.engines.simulation.federation import simulated
 from fedpareto.training.setup import with_data_defaults
 
 if TYPE_CHECKING:

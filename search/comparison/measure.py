@@ -13,9 +13,9 @@ from fedpareto.search.searcher import search
 from fedpareto.search.trained import Extraction, TrainedRun, open_run
 from fedpareto.supernet.common.machine import machine
 from fedpareto.supernet.common.terminal.console import stderr
-from fedpareto.training.config import SINGLE_METHODS
-from fedpareto.training.federation import method_of
-from fedpareto.training.run_folder import METRICS, read_run_cache, read_space
+from fedpareto.training.config.run import SINGLE_METHODS
+from fedpareto.training.methods.registry import method_of
+from fedpareto.training.runs.folder import METRICS, read_run_cache, read_space
 from fedpareto.training.trackers.metrics_file import read_records
 
 

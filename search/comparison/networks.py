@@ -12,8 +12,8 @@ from fedpareto.supernet.common.formats.units import format_quantity
 from fedpareto.supernet.common.terminal.progress import Listener
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.space_file import load_space
-from fedpareto.training.capabilities import capabilities
-from fedpareto.training.config import RunConfig
+from fedpareto.training.clients.capabilities import capabilities
+from fedpareto.training.config.run import RunConfig
 from fedpareto.training.data.sources import list_images, source
 from fedpareto.training.setup import cache_of
 

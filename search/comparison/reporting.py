@@ -24,7 +24,7 @@ from fedpareto.supernet.common.storage.files import write_text
 from fedpareto.supernet.common.storage.path_checks import exists
 from fedpareto.supernet.common.terminal.console import print_table, stderr
 from fedpareto.supernet.common.terminal.words import counted
-from fedpareto.training.config import SINGLE_METHODS
+from fedpareto.training.config.run import SINGLE_METHODS
 
 #: Files in the output folder, beside the runs and their results; the price of sharing only where a study tells it.
 TABLE, PAGE, PLOT, PRICE = "table.csv", "table.md", "accuracy.png", "price.csv"

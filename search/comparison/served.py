@@ -17,8 +17,8 @@ from fedpareto.supernet.architecture import architecture_from_json
 from fedpareto.supernet.common.errors import ArchitectureError, UserError
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.space_file import load_space
-from fedpareto.training.capabilities import Capability, capabilities
-from fedpareto.training.config import RunConfig
+from fedpareto.training.clients.capabilities import Capability, capabilities
+from fedpareto.training.config.run import RunConfig
 from fedpareto.training.data.sources import source
 
 #: What is wrong with a result that does not fit the study.

@@ -28,9 +28,9 @@ from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.typed_values import typed
 from fedpareto.supernet.common.formats.typed_yaml import named, read_yaml_mapping
-from fedpareto.training.config import RunConfig
-from fedpareto.training.methods.settings import MethodName
-from fedpareto.training.unused_settings import read_only
+from fedpareto.training.config.methods import MethodName
+from fedpareto.training.config.run import RunConfig
+from fedpareto.training.config.unused_settings import read_only
 
 #: What all methods of a study share: no method may have its own.
 SHARED = ("space", "seed", "compute", "engine", "data", "partition", "clients", "output", "rounds")

@@ -17,10 +17,10 @@ from fedpareto.supernet.common.storage.files import read_text, write_text
 from fedpareto.supernet.common.storage.path_checks import exists, reaching
 from fedpareto.supernet.common.terminal.progress import Listener
 from fedpareto.supernet.common.terminal.words import counted
-from fedpareto.training.config import RunConfig, config_to_mapping, write_config
-from fedpareto.training.run_folder import CONFIG, METRICS
+from fedpareto.training.config.run import RunConfig, config_to_mapping, write_config
+from fedpareto.training.config.unused_settings import read_only
+from fedpareto.training.runs.folder import CONFIG, METRICS
 from fedpareto.training.trackers.metrics_file import last_share
-from fedpareto.training.unused_settings import read_only
 
 #: Seconds between two looks at the processes.
 _PAUSE = 0.5

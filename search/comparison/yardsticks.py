@@ -12,11 +12,11 @@ from fedpareto.search.comparison.outcome import Outcome
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.typed_values import typed
 from fedpareto.supernet.common.formats.units import format_quantity, parse_quantity
-from fedpareto.training.clients import ClientsConfig
-from fedpareto.training.config import RunConfig, ServerConfig
-from fedpareto.training.methods.defaults import adjustment_of, with_adjustment
-from fedpareto.training.partition import PartitionConfig
-from fedpareto.training.unused_settings import read_only
+from fedpareto.training.config.clients import ClientsConfig
+from fedpareto.training.config.method_defaults import adjustment_of, with_adjustment
+from fedpareto.training.config.partition import PartitionConfig
+from fedpareto.training.config.run import RunConfig, ServerConfig
+from fedpareto.training.config.unused_settings import read_only
 
 Kind = Literal["alone", "share", "central", "linear"]
 

@@ -13,8 +13,8 @@ from fedpareto.search.export.deploy import Description, network_input, read_pixe
 from fedpareto.search.export.formats import refused_by_deploy
 from fedpareto.search.export.onnx_file import Images
 from fedpareto.search.export.settings import ExportError
+from fedpareto.training.data.files.preparation import ARRAY_SUFFIX, Pixels
 from fedpareto.training.data.images import ImageSet
-from fedpareto.training.data.preparation import ARRAY_SUFFIX, Pixels
 
 
 def spread(images: ImageSet, most: int) -> ImageSet:

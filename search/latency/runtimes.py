@@ -12,7 +12,7 @@ from fedpareto.search.latency.parts import Measurable
 from fedpareto.search.onnx_model import open_session, to_onnx
 from fedpareto.search.stopwatch import Call
 from fedpareto.supernet.common.errors import UserError
-from fedpareto.training.devices import resolve_device
+from fedpareto.training.execution.device import resolve_device
 
 if TYPE_CHECKING:
     import onnx

@@ -15,10 +15,10 @@ from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.terminal.progress import Listener, shown
 from fedpareto.supernet.common.terminal.words import counted
 from fedpareto.supernet.space import SearchSpace
-from fedpareto.training.evaluation import Evaluator
-from fedpareto.training.memory import out_of_memory
+from fedpareto.training.evaluation.evaluator import Evaluator
+from fedpareto.training.execution.out_of_memory import out_of_memory
 from fedpareto.training.randomness import torch_stream
-from fedpareto.training.run_folder import read_run_config
+from fedpareto.training.runs.folder import read_run_config
 
 
 def open_simulated(

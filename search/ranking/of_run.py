@@ -34,7 +34,7 @@ def measured_of_run(options: Options, subject: Subject, folder: str) -> Measured
     bands = macs_bands(*macs, options.bands, options.band_width)
 
     from fedpareto.search.ranking.measure import Measurer, evaluator_of, open_simulated  # noqa: PLC0415 - imports torch
-    from fedpareto.training.allocator import keep_freed_memory  # noqa: PLC0415
+    from fedpareto.training.execution.allocator import keep_freed_memory  # noqa: PLC0415
 
     keep_freed_memory()
     subnets = draw_subnets(space, subject.fitness, bands, options.subnets, options.seed)

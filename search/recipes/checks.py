@@ -8,9 +8,9 @@ from typing import Any
 from fedpareto.search.recipes.ablation import BASE, TOGETHER, Ablation, Recipe, place
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.storage.path_checks import is_file
-from fedpareto.training.config import SINGLE_METHODS, RunConfig, by_full_name
-from fedpareto.training.methods.coincidence import normal_form
-from fedpareto.training.unused_settings import unread, unread_words
+from fedpareto.training.config.coincidence import normal_form
+from fedpareto.training.config.run import SINGLE_METHODS, RunConfig, by_full_name
+from fedpareto.training.config.unused_settings import unread, unread_words
 
 #: What recipes share: images, clients, compute, how it is computed, and what is measured. A name that ends in a dot is
 #: that of a whole group.

@@ -8,7 +8,7 @@ from fedpareto.search.recipes.ablation import Planned
 from fedpareto.search.recipes.result import Reached, Result, given_settings
 from fedpareto.search.trained import Extraction, open_run
 from fedpareto.supernet.common.machine import machine
-from fedpareto.training.run_folder import read_space
+from fedpareto.training.runs.folder import read_space
 
 
 def measure(run: Planned, folder: Path, budgets: Sequence[int]) -> Result:

@@ -10,7 +10,7 @@ from fedpareto.search.recipes.checks import FIXED, check_ablation, is_fixed
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.typed_values import typed, unknown_field
 from fedpareto.supernet.common.formats.typed_yaml import read_yaml_mapping
-from fedpareto.training.config import RunConfig, by_full_name
+from fedpareto.training.config.run import RunConfig, by_full_name
 
 _FIELDS = ("name", "settings", "seeds", "budgets", "levers")
 

@@ -10,8 +10,8 @@ from fedpareto.search.recipes.ablation import Planned
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.json_fields import Fields
 from fedpareto.supernet.common.storage.sealed_file import read_sealed, write_sealed
-from fedpareto.training.config import RunConfig
-from fedpareto.training.unused_settings import settings_of
+from fedpareto.training.config.run import RunConfig
+from fedpareto.training.config.unused_settings import settings_of
 
 #: What may differ between runs that end alike, or that only say where things are.
 _PLACES = ("output", "data.root", "data.download")

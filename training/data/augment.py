@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the library's own convention
 
 from fedpareto.training.data.torchvision_draws import drawing_from
-from fedpareto.training.devices import sent
+from fedpareto.training.execution.device import sent
 
 #: Images that share the draws of RandAugment.
 _GROUP = 8

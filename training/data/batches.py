@@ -10,7 +10,7 @@ from torch.nn import functional as F  # noqa: N812 - the library's own conventio
 from fedpareto.training.data.augment import Augmentation, augment
 from fedpareto.training.data.images import ImageSet, Normalisation
 from fedpareto.training.data.mix import mix
-from fedpareto.training.devices import sent
+from fedpareto.training.execution.device import sent
 
 #: Of the float32 images of batches that are made together on a GPU.
 _BYTES_AT_ONCE = 32 * 2**20

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fedpareto.supernet.common.errors import UserError
-from fedpareto.training.devices import sent
+from fedpareto.training.execution.device import sent
 
 
 class DataError(UserError):

@@ -10,14 +10,14 @@ import torch
 
 from fedpareto.supernet.common.errors import unknown_name
 from fedpareto.supernet.common.terminal.progress import SILENT, Listener
-from fedpareto.training.config import DEFAULT_BATCH
+from fedpareto.training.config.data import DEFAULT_BATCH
 from fedpareto.training.data.augment import Augmentation
 from fedpareto.training.data.digits import read_digits
-from fedpareto.training.data.folders import ClassFiles, check_same_classes, class_files, holds_classes, is_there
+from fedpareto.training.data.files.folders import ClassFiles, check_same_classes, class_files, holds_classes, is_there
+from fedpareto.training.data.files.listing import Listing
+from fedpareto.training.data.files.preparation import Preparation
+from fedpareto.training.data.files.reading import Arrays, Files
 from fedpareto.training.data.images import DataError, ImageSet
-from fedpareto.training.data.listing import Listing
-from fedpareto.training.data.preparation import Preparation
-from fedpareto.training.data.reading import Arrays, Files
 
 #: Which images; with ``train+validation`` those of the data's own validation split come last.
 Split = Literal["train", "train+validation", "test"]

@@ -1,11 +1,14 @@
 """Which training images are used, and which of them are held out before the clients' data are partitioned."""
 
+import dataclasses
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from fedpareto.supernet.common.terminal.words import counted
-from fedpareto.training.data.images import DataError, ImageSet
-from fedpareto.training.data.listing import Listing
+from fedpareto.training.data.files.listing import Listing
+from fedpareto.training.data.images import DataError, ImageSet, Normalisation
 
 #: Of every class, as many are used as validation and training need.
 _LEAST_OF_A_CLASS = 2
@@ -58,3 +61,52 @@ def validation_split(data: ImageSet | Listing, share: float, generator: torch.Ge
         validation.append(shuffled[:held_out])
         training.append(shuffled[held_out:])
     return torch.cat(training).sort().values, torch.cat(validation).sort().values
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Which training image went where, and the statistics all images are normalised with.
+
+    Attributes:
+        digest: of the images that are used; a run goes on only with the same ones.
+        classes: class names.
+        validation: positions of the held-out images among those that are used.
+        clients: positions of every client's images among them.
+        normalisation: mean and standard deviation of the clients' pixels.
+        measured: digest of the images that validate and calibrate; None of runs of older programs, whose images are
+            drawn otherwise.
+    """
+
+    digest: str
+    classes: tuple[str, ...]
+    validation: Sequence[int]
+    clients: Sequence[Sequence[int]]
+    normalisation: Normalisation
+    measured: str | None = None
+
+    @property
+    def sizes(self) -> Sequence[int]:
+        """Training images of every client."""
+        return [len(members) for members in self.clients]
+
+
+@dataclasses.dataclass(frozen=True)
+class Census:
+    """What connected clients said of their images when the run started; the images stay with them.
+
+    Attributes:
+        classes: class names.
+        normalisation: mean and standard deviation of all clients' pixels.
+        examples: training images of every client; 0 for one that was not there.
+        validation: images that every client holds out.
+    """
+
+    classes: tuple[str, ...]
+    normalisation: Normalisation
+    examples: Sequence[int]
+    validation: Sequence[int]
+
+    @property
+    def sizes(self) -> Sequence[int]:
+        """Training images of every client."""
+        return self.examples

@@ -1,9 +1,17 @@
 """What an engine does: turn tasks into updates or failures, and calibration tasks into statistics."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
+import torch
+
+from fedpareto.supernet.arrays import IntArray
 from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.training.config.run import RunConfig
+from fedpareto.training.data.split import Census, Split
+from fedpareto.training.evaluation.evaluator import ProbeEvaluator
+from fedpareto.training.execution.profile import Profile
 from fedpareto.training.messages import CalibrationTask, Failure, Statistics, Task, Update
 
 
@@ -47,3 +55,25 @@ class CalibratingEngine(Engine, Protocol):
 
     def calibrate(self, tasks: Iterable[CalibrationTask]) -> Iterator[Statistics | Failure]:
         """Yield one answer for every task, in any order."""
+
+
+class Federation(Protocol):
+    """The clients of a run with their images, simulated or connected."""
+
+    @property
+    def split(self) -> Split | Census:
+        """What is written of them into the run's folder."""
+
+    def labels(self) -> IntArray | None:
+        """Return how many images of each class every client has, (clients, classes); None if only they know."""
+
+    def engine(
+        self, config: RunConfig, space: SearchSpace, profile: Profile, should_stop: Callable[[], bool] = never
+    ) -> CalibratingEngine:
+        """Return what trains them; where it waits for clients it asks whether it ``should_stop``."""
+
+    def evaluator(self, config: RunConfig, space: SearchSpace) -> ProbeEvaluator:
+        """Return what measures probes on validation images."""
+
+    def on_device(self, device: torch.device) -> "Federation":
+        """Return the same with what this process holds of its images on ``device``."""

@@ -10,12 +10,12 @@ from fedpareto.cache.entries import Entry
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.genes import intersection
 from fedpareto.supernet.space import SearchSpace
-from fedpareto.training.answers import RoundPlan
-from fedpareto.training.checkpoint_state import RunState
-from fedpareto.training.curriculum import runnable_entries
-from fedpareto.training.methods.draws import WholeSupernet, drawn_clients, equal_plan
+from fedpareto.training.aggregation.answers import RoundPlan
+from fedpareto.training.config.methods import CoTrainConfig
+from fedpareto.training.methods.curriculum import runnable_entries
+from fedpareto.training.methods.plans import WholeSupernet, drawn_clients, equal_plan
 from fedpareto.training.methods.protocol import Ground
-from fedpareto.training.methods.settings import CoTrainConfig
+from fedpareto.training.runs.state import RunState
 from fedpareto.training.work import CoTraining, Plain, Work
 
 

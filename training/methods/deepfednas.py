@@ -1,6 +1,6 @@
 """DeepFedNAS (2026): networks are drawn from the Pareto cache."""
 
-from fedpareto.training.curriculum import Assigner
+from fedpareto.training.methods.curriculum import Assigner
 from fedpareto.training.methods.maxnet import MaxNet
 from fedpareto.training.methods.protocol import Ground
 

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 
 from fedpareto.cache.entries import Entry
 from fedpareto.supernet.architecture_file import ARCHITECTURE, architecture_text
-from fedpareto.training.answers import RoundPlan
-from fedpareto.training.checkpoint_state import RunState
-from fedpareto.training.methods.draws import able_among, drawn_clients, equal_plan
+from fedpareto.training.aggregation.answers import RoundPlan
+from fedpareto.training.methods.initial_network import largest_for_all, named_entry
+from fedpareto.training.methods.plans import able_among, drawn_clients, equal_plan
 from fedpareto.training.methods.protocol import Ground, SupernetMethod
-from fedpareto.training.methods.start import largest_for_all, named_entry
+from fedpareto.training.runs.state import RunState
 
 
 class FedAvg(SupernetMethod):

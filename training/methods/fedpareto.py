@@ -16,14 +16,14 @@ from fedpareto.cache.entries import Entry
 from fedpareto.supernet.arrays import FloatArray
 from fedpareto.supernet.nesting import nested_start
 from fedpareto.supernet.weights import Tensors
-from fedpareto.training.answers import RoundPlan
-from fedpareto.training.checkpoint_state import RunState
-from fedpareto.training.curriculum import runnable_entries
-from fedpareto.training.extent import extent
-from fedpareto.training.methods.draws import WholeSupernet, drawn_clients, equal_plan
+from fedpareto.training.aggregation.answers import RoundPlan
+from fedpareto.training.config.methods import FedParetoConfig
+from fedpareto.training.methods.curriculum import runnable_entries
+from fedpareto.training.methods.plans import WholeSupernet, drawn_clients, equal_plan
 from fedpareto.training.methods.protocol import Ground
-from fedpareto.training.methods.settings import FedParetoConfig
 from fedpareto.training.randomness import numpy_stream
+from fedpareto.training.runs.progress import extent
+from fedpareto.training.runs.state import RunState
 
 
 class FedPareto(WholeSupernet):

@@ -6,15 +6,15 @@ What distinguishes ``deepfednas`` and ``superfednas`` is where all other network
 import dataclasses
 from collections.abc import Sequence
 
-from fedpareto.training.aggregation import maxnet_weights
-from fedpareto.training.answers import Answers, RoundPlan
-from fedpareto.training.checkpoint_state import RunState
-from fedpareto.training.curriculum import Assigner
-from fedpareto.training.extent import extent
-from fedpareto.training.methods.draws import WholeSupernet, drawn_clients, rate_of
+from fedpareto.training.aggregation.answers import Answers, RoundPlan
+from fedpareto.training.aggregation.fold import maxnet_weights
+from fedpareto.training.methods.curriculum import Assigner
+from fedpareto.training.methods.plans import WholeSupernet, drawn_clients, rate_of
 from fedpareto.training.methods.protocol import Ground
+from fedpareto.training.methods.schedules import largest_weight
 from fedpareto.training.randomness import numpy_stream
-from fedpareto.training.schedules import largest_weight
+from fedpareto.training.runs.progress import extent
+from fedpareto.training.runs.state import RunState
 
 
 class MaxNet(WholeSupernet):

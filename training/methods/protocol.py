@@ -8,10 +8,10 @@ from fedpareto.cache.entries import Entry
 from fedpareto.supernet.arrays import IntArray
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.weights import Tensors
-from fedpareto.training.answers import Answers, RoundPlan
-from fedpareto.training.capabilities import Capability
-from fedpareto.training.checkpoint_state import RunState
-from fedpareto.training.config import RunConfig
+from fedpareto.training.aggregation.answers import Answers, RoundPlan
+from fedpareto.training.clients.capabilities import Capability
+from fedpareto.training.config.run import RunConfig
+from fedpareto.training.runs.state import RunState
 
 
 @dataclasses.dataclass(frozen=True)

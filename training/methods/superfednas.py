@@ -5,7 +5,7 @@ with a network trained on measured ones, while ``search-subnet`` takes the fitte
 one.
 """
 
-from fedpareto.training.curriculum import Assigner
+from fedpareto.training.methods.curriculum import Assigner
 from fedpareto.training.methods.maxnet import MaxNet
 from fedpareto.training.methods.protocol import Ground
 

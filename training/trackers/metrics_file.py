@@ -17,7 +17,7 @@ from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.json_text import parse_json
 from fedpareto.supernet.common.storage.files import write_text
 from fedpareto.supernet.common.terminal.words import counted
-from fedpareto.training.records import LostRound, RoundRecord, lost_from_json, record_from_json
+from fedpareto.training.trackers.records import LostRound, RoundRecord, lost_from_json, record_from_json
 
 #: Name of a damaged file that was mended, beside it.
 DAMAGED = ".damaged"

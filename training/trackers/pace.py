@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from fedpareto.training.records import LostRound, RoundRecord
+from fedpareto.training.trackers.records import LostRound, RoundRecord
 
 
 class Pace:

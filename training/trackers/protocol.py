@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from fedpareto.training.records import LostRound, RoundRecord
+from fedpareto.training.trackers.records import LostRound, RoundRecord
 
 
 class Tracker(Protocol):

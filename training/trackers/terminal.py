@@ -7,7 +7,7 @@ from pathlib import Path
 from fedpareto.supernet.common.formats.units import format_quantity
 from fedpareto.supernet.common.terminal.console import progress_bar
 from fedpareto.supernet.common.terminal.words import counted
-from fedpareto.training.records import LostRound, RoundRecord
+from fedpareto.training.trackers.records import LostRound, RoundRecord
 
 
 class TerminalProgress:

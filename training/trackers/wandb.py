@@ -21,7 +21,7 @@ from fedpareto.supernet.common.formats.units import format_quantity
 from fedpareto.supernet.common.terminal.console import stderr
 from fedpareto.supernet.common.terminal.words import command
 from fedpareto.training.engines.protocol import never
-from fedpareto.training.records import LostRound, RoundRecord
+from fedpareto.training.trackers.records import LostRound, RoundRecord
 
 Mode = Literal["auto", "online", "offline"]
 

@@ -2,7 +2,8 @@
 
 The straightforward version trains every candidate on all clients that can run it, for the most rounds, in every
 iteration: no groups, no early dropping, no dynamic rounds. Its messages have the size of a network's tensors, as those
-of the in-process engine have, its compute that of ``training/compute.py``. Both count whole iterations, the same ones.
+of the in-process engine have, its compute that of ``training/clients/compute.py``. Both count whole iterations, the
+same ones.
 """
 
 import dataclasses
@@ -22,8 +23,8 @@ from fedpareto.supernet.common.terminal.console import print_table, stderr
 from fedpareto.supernet.common.terminal.words import counted
 from fedpareto.supernet.slices import tensor_shapes
 from fedpareto.supernet.space import SearchSpace
-from fedpareto.training.compute import macs_of, training_macs
-from fedpareto.training.config import ClientConfig
+from fedpareto.training.clients.compute import macs_of, training_macs
+from fedpareto.training.config.run import ClientConfig
 
 ACCOUNTING = "accounting.json"
 

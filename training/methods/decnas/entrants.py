@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fedpareto.cache.entries import Entry
 from fedpareto.supernet.arrays import IntArray
-from fedpareto.training.capabilities import Capability
+from fedpareto.training.clients.capabilities import Capability
 from fedpareto.training.methods.decnas.candidates import Candidate
 from fedpareto.training.methods.decnas.groups import placed
 from fedpareto.training.methods.decnas.race import Racer

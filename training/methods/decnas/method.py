@@ -26,16 +26,16 @@ from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.units import format_quantity, parse_quantity
 from fedpareto.supernet.slices import supernet_architecture
 from fedpareto.supernet.weights import Tensors
-from fedpareto.training.answers import Answers, RoundPlan
-from fedpareto.training.checkpoint_state import Origin, RunState
+from fedpareto.training.aggregation.answers import Answers, RoundPlan
 from fedpareto.training.methods.decnas.accounting import ACCOUNTING, NOTHING, Account, Costs, straightforward
 from fedpareto.training.methods.decnas.candidates import Candidate, least_macs, nearest_candidates
 from fedpareto.training.methods.decnas.entrants import Clients
 from fedpareto.training.methods.decnas.race import Racer, after_round, compared_rounds, in_the_race, winner
 from fedpareto.training.methods.decnas.state import Iteration, Search, search_from_json
 from fedpareto.training.methods.fedavg import FedAvg
+from fedpareto.training.methods.initial_network import read_entry
 from fedpareto.training.methods.protocol import Ground, Measured
-from fedpareto.training.methods.start import read_entry
+from fedpareto.training.runs.state import Origin, RunState
 
 #: What the current network is called among those that are measured; its weights are the supernet's.
 _CURRENT = "current"

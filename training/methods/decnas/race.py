@@ -19,8 +19,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+from fedpareto.training.config.methods import DecNasConfig
 from fedpareto.training.methods.decnas.candidates import Candidate
-from fedpareto.training.methods.settings import DecNasConfig
 
 Status = Literal["training", "stopped", "dropped"]
 

@@ -1,0 +1,1 @@
+"""Aggregation: the slices that clients send, averaged over overlapping positions of the supernet."""

@@ -1,0 +1,199 @@
+"""The local step of direct federated search: one path a step, drawn from logits that learn by the same backward pass.
+
+Garg et al., "Direct Federated Neural Architecture Search" (2021), with the gradient of DSNAS (Hu et al., 2020): what
+the block of slot l adds to its shortcut is multiplied by a gate g_l = 1, so that R_l = ∂L/∂g_l comes with the gradients
+of the weights, and ∇α_l = R_l·(onehot_l − softmax(α_l)), which is the gradient of the loss with
+g_l = p_l/stop_gradient(p_l), p_l the probability of what was drawn. A skipped slot adds nothing: its R is 0, and blocks
+are weighed against that.
+
+A gate on the sum of block and shortcut would tell nothing wherever a norm follows the next convolution: that takes any
+factor out again, and R would be rounding. So it is for a block without shortcut, in MobileNet spaces the first of a
+stage, while the next slot is skipped; Adam's ε keeps such an R from moving anything.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.network import Network
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.training.clients.loss import ClientLoss
+from fedpareto.training.clients.path_network import PathNetwork
+from fedpareto.training.clients.paths import Path, Paths
+from fedpareto.training.clients.step import Descent
+from fedpareto.training.config.run import ClientConfig
+from fedpareto.training.execution.profile import Profile
+from fedpareto.training.randomness import torch_stream
+from fedpareto.training.work import Logits, PathSampling
+
+#: Of Adam on the logits, as in DSNAS.
+_BETAS = (0.5, 0.999)
+
+#: Far below gradients that mean something (1e-3 and more), far above rounding (1e-7), which Adam would scale up.
+_EPSILON = 1e-5
+
+
+class PathLogits:
+    """The logits α of a client's open slots while it trains: drawn from, and moved by Adam, whose moments begin at 0.
+
+    They are float64 and on the CPU, whatever trains the weights.
+
+    Args:
+        paths: through the task's architecture.
+        work: what they start from, and how they are trained.
+        seed: of the draws.
+
+    Raises:
+        UserError: they are not those of the paths.
+    """
+
+    def __init__(self, paths: Paths, work: PathSampling, seed: int) -> None:
+        _check_lengths(paths, work.logits)
+        self._paths, self._work, self._draws = paths, work, torch_stream(seed, "paths")
+        self._open = {
+            number: nn.Parameter(torch.tensor(logits, dtype=torch.float64))
+            for number, logits in enumerate(work.logits)
+            if logits is not None
+        }
+        self._adam = torch.optim.Adam(self._open.values(), work.learning_rate, _BETAS, _EPSILON) if self._open else None
+
+    def draw(self) -> Path:
+        """Return a path; slots that are not open hold their largest block."""
+        chosen = [slot.largest for slot in self._paths.slots]
+        with torch.no_grad():
+            for number, logits in self._open.items():
+                chosen[number] = int(torch.multinomial(logits.softmax(0), 1, generator=self._draws))
+        return self._paths.path(chosen)
+
+    def gated(self, path: Path) -> list[int]:
+        """Return the open slots that have a part in a path."""
+        return [number for number in self._open if path[number] is not None]
+
+    def step(self, path: Path, gate_gradients: Mapping[int, float]) -> None:
+        """Move the logits of the slots in a path by the gradients R of their gates, and all by the penalty.
+
+        Slots that have no part in the path have no gradient of the loss. Gradients that are not finite, as where fp16
+        overflows, move nothing.
+        """
+        if self._adam is None or not all(map(math.isfinite, gate_gradients.values())):
+            return
+        self._adam.zero_grad(set_to_none=True)
+        self._penalise()
+        for number, gradient in gate_gradients.items():
+            logits, choice = self._open[number], path[number]
+            towards = -logits.detach().softmax(0)
+            towards[choice] += 1
+            own = gradient * towards
+            logits.grad = own if logits.grad is None else logits.grad + own
+        self._adam.step()
+
+    def values(self) -> Logits:
+        """Return the logits as they are now."""
+        return tuple(
+            tuple(self._open[number].tolist()) if number in self._open else None
+            for number in range(len(self._paths.slots))
+        )
+
+    def _penalise(self) -> None:
+        """Set the gradients of the penalty, λ·max(0, E − target) with E the expected multiply–accumulates."""
+        if not self._work.macs_penalty:
+            return
+        probabilities = [
+            self._open[number].softmax(0) if number in self._open else None for number in range(len(self._paths.slots))
+        ]
+        excess = expected_macs(self._paths, probabilities) - self._work.macs_target
+        if excess > 0:
+            (self._work.macs_penalty * excess).backward()  # type: ignore[no-untyped-call]
+
+
+def _check_lengths(paths: Paths, logits: Logits) -> None:
+    choices = [len(slot.choices) for slot in paths.slots]
+    given = [None if slot is None else len(slot) for slot in logits]
+    if len(given) != len(choices) or any(one not in (None, most) for one, most in zip(given, choices, strict=True)):
+        raise UserError(f"a job whose logits number {given}, for slots of its architecture with choices {choices}")
+
+
+def expected_macs(paths: Paths, probabilities: Sequence[Tensor | None]) -> Tensor:
+    """Return the multiply–accumulates that paths take on average, by the probabilities of every slot's choices.
+
+    A slot without probabilities holds its largest block. One counts as often as no slot before it ends its stage.
+    """
+    total = torch.tensor(float(paths.macs_around), dtype=torch.float64)
+    for slot, own in zip(paths.slots, probabilities, strict=True):
+        if slot.index == 0:
+            reached = torch.ones((), dtype=torch.float64)
+        if own is None:
+            total = total + reached * slot.macs[slot.largest]
+            continue
+        total = total + reached * (own @ torch.tensor(slot.macs, dtype=torch.float64))
+        if slot.choices[-1] is None:
+            reached = reached * (1 - own[-1])
+    return total
+
+
+class PathSamplingStep:
+    """One step of path sampling: the weights of one path by the optimizer, the logits by Adam, on the same batch.
+
+    Args:
+        space: the search space.
+        architecture: the task's, around all paths.
+        network: its module, whose parameters are those of the optimizer.
+        optimizer: updates them; tensors that have no part in a step's path are left alone.
+        loss: of logits and labels.
+        config: clipping, of the weights' gradients.
+        profile: precision, and whether modules are compiled.
+        device: where all of it is.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        architecture: Architecture,
+        network: Network,
+        optimizer: torch.optim.Optimizer,
+        loss: ClientLoss,
+        config: ClientConfig,
+        profile: Profile,
+        device: torch.device,
+    ) -> None:
+        self._weights, self._optimizer, self._device = network, optimizer, device
+        self._network = PathNetwork(space, architecture, network, profile)
+        self._criterion = loss
+        self._descent = Descent(optimizer, config.clip, profile, device)
+
+    def begin(self, work: PathSampling, seed: int) -> None:
+        """Forget everything of the client before; ``seed`` is of the draws of paths.
+
+        Raises:
+            UserError: the work's logits are not those of the architecture.
+        """
+        self._descent.begin()
+        self._logits = PathLogits(self._network.paths, work, seed)
+        self.macs = 0
+
+    def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Take one step; return the mean loss of its path."""
+        self._optimizer.zero_grad(set_to_none=True)
+        path = self._logits.draw()
+        gated = self._logits.gated(path)
+        gates = torch.ones(len(gated), device=self._device, requires_grad=True)
+        with self._descent.autocast():
+            outputs = self._network(images, path, dict(zip(gated, gates.unbind(), strict=True)))
+            loss = self._criterion(outputs, labels)
+        self._descent.backward(loss)
+        self._network.hand_over()
+        # Without a gradient where all of them are skipped.
+        gradients = torch.zeros_like(gates) if gates.grad is None else gates.grad / self._descent.scale
+        self._logits.step(path, dict(zip(gated, gradients.tolist(), strict=True)))
+        self._descent.update(self._weights.parameters())
+        self.macs += self._network.paths.macs(path)
+        return loss.detach()
+
+    @property
+    def logits(self) -> Logits:
+        """The logits as they are now."""
+        return self._logits.values()

@@ -1,0 +1,1 @@
+"""The configuration of a run: every setting with its bounds, in frozen values."""

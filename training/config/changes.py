@@ -1,0 +1,64 @@
+"""What of a run's configuration may change when it is resumed."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from fedpareto.training.config.inputs import portable
+from fedpareto.training.config.run import RunConfig, by_full_name, config_to_mapping
+
+#: What may change when a run is resumed: where things are, what is reported, how many clients train at once.
+RESUME_MAY_CHANGE = (
+    "output",
+    "data.root",
+    "data.download",
+    "checkpoint.",
+    "tracking.",
+    "execution.workers",
+    *(
+        f"flower.{name}"
+        for name in (
+            "address",
+            "root_certificates",
+            "insecure",
+            "min_clients",
+            "patience",
+            "deadline",
+            "quorum",
+            "retries",
+        )
+    ),
+)
+
+#: What may change besides for the sake of another machine or a full memory; the user is told that bytes differ.
+RESUME_MAY_ADAPT = (
+    "device",
+    "precision",
+    *(f"execution.{name}" for name in ("memory_format", "fused", "compiled", "graphs", "threads", "kernels")),
+    "client.batch_size",
+    "evaluation.batch_size",
+    "flower.wire_dtype",
+)
+
+#: What ends a run, which may be given more; the user is told what that does to the schedules.
+RESUME_MAY_EXTEND = ("rounds", "compute")
+
+#: What runs did before there was a choice: all of them, and those of a method.
+_BEFORE = {"client.logit_adjustment": 0.0}
+_BEFORE_BY_METHOD = {"deepfednas": {"deepfednas.draw": "uniform"}}
+
+
+def changed_fields(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Return every (field, old, new) that differs and is not one that any resumed run may change.
+
+    A field that an older program did not know has its default, which leaves runs as they were, or what that program
+    did. Copies of files that a run keeps are the same wherever its folder is.
+    """
+    defaults = by_full_name(config_to_mapping(RunConfig()))
+    did = _BEFORE | _BEFORE_BY_METHOD.get(str(before.get("method")), {})
+    old, new = (by_full_name(portable(mapping)) for mapping in (before, after))
+    old, new = {**defaults, **did, **old}, {**defaults, **new}
+    return [
+        (name, old.get(name), new.get(name))
+        for name in sorted(old.keys() | new.keys())
+        if not name.startswith(RESUME_MAY_CHANGE) and old.get(name) != new.get(name)
+    ]

@@ -1,0 +1,66 @@
+"""Settings of the images: which there are, which are held out, and how they are augmented."""
+
+import dataclasses
+from typing import Literal
+
+from fedpareto.supernet.common.errors import UserError
+
+Fit = Literal["crop", "pad", "stretch"]
+
+#: Share of the training images held out for validation.
+DEFAULT_VALIDATION = 0.1
+
+#: Images a step of the published recipe.
+DEFAULT_BATCH = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """The images.
+
+    Attributes:
+        name: digits, cifar10, cifar100 or imagefolder.
+        root: folder of the images; holds train/CLASS and test/CLASS for imagefolder.
+        download: fetch CIFAR if it is not in the root.
+        validation: share of the training images that are used held out before they are partitioned, 0.1 when left out;
+            leave it out where ROOT/val (or valid, validation) holds validation images.
+        crop: pixels of padding of the random crop; the data set's own when left out: an eighth of the side, and none
+            where photographs have fewer than 32 pixels a side.
+        flip: mirror images; the data set's own when left out.
+        cutout: side in pixels of the square cut out; none when left out.
+        randaugment: operations of RandAugment on each image; 0 for none.
+        magnitude: of RandAugment's operations, 0 to 30.
+        mixup: alpha of Mixup; 0 for none.
+        cutmix: alpha of CutMix; 0 for none.
+        images: so many of the training images are used and read, those held out for validation included, drawn at
+            random with the classes' shares; all when left out.
+        fit: what is done about pictures that are no squares: crop to the centre, pad with white, or stretch.
+    """
+
+    name: str = "digits"
+    root: str = "data"
+    download: bool = False
+    validation: float | None = None
+    crop: int | None = None
+    flip: bool | None = None
+    cutout: int | None = None
+    randaugment: int = 0
+    magnitude: int = 9
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    images: int | None = None
+    fit: Fit = "crop"
+
+    @property
+    def validation_share(self) -> float:
+        """Share of the training images held out where the data have no validation split."""
+        return DEFAULT_VALIDATION if self.validation is None else self.validation
+
+    def __post_init__(self) -> None:
+        if self.images is not None and self.images < 1:
+            raise UserError(f"data.images is {self.images}; it must be at least 1")
+        for name in ("randaugment", "mixup", "cutmix"):
+            if not getattr(self, name) >= 0:
+                raise UserError(f"data.{name} is {getattr(self, name)}; it must not be negative (0 for none)")
+        if not 0 <= self.magnitude <= 30:
+            raise UserError(f"data.magnitude is {self.magnitude}; it must be from 0 to 30")

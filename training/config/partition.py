@@ -1,0 +1,44 @@
+"""Settings of the partition: how training images are spread over clients."""
+
+import dataclasses
+from typing import Literal
+
+from fedpareto.supernet.common.errors import UserError
+
+Scheme = Literal["iid", "dirichlet", "pathological", "shard", "linear", "square", "exponential"]
+
+
+class PartitionError(UserError):
+    """A partition that cannot be made, or that leaves a client without a batch."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PartitionConfig:
+    """How training images are spread over clients.
+
+    Attributes:
+        scheme: iid; dirichlet (label skew alpha); pathological (a number of classes a client); shard
+            (shards of sorted labels); linear, square, exponential (quantity skew, growing with the client).
+        alpha: concentration of the Dirichlet draw; smaller is more skewed.
+        classes_per_client: classes a client sees under pathological.
+        shards_per_client: shards a client gets under shard.
+        balanced: under dirichlet a client that has an equal share of the images gets none of the classes to come, as in
+            the code of SuperFedNAS and DeepFedNAS.
+    """
+
+    scheme: Scheme = "dirichlet"
+    alpha: float = 1.0
+    classes_per_client: int = 2
+    shards_per_client: int = 2
+    balanced: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.alpha > 0:
+            raise PartitionError(f"partition.alpha is {self.alpha}; it must be positive, e.g. 0.3")
+        for name in ("classes_per_client", "shards_per_client"):
+            if getattr(self, name) < 1:
+                raise PartitionError(f"partition.{name} is {getattr(self, name)}; it must be at least 1")
+
+
+#: Schemes that can give every client a share of all images.
+SHARING: tuple[Scheme, ...] = ("iid", "dirichlet")

@@ -1,0 +1,40 @@
+"""Settings of differential privacy."""
+
+import dataclasses
+import math
+
+from fedpareto.supernet.common.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class PrivacyConfig:
+    """Differential privacy of the clients, by the server (DP-FedAvg).
+
+    ``training/privacy/mechanism.py`` says what it covers. Noise is weighed by the largest client: equal weights (a
+    server.largest_weight of at most 1/clients.per_round) and many clients a round have the least of it.
+
+    Attributes:
+        clip: largest L2 norm of a client's update, over all its tensors; 0 for no privacy.
+        noise: standard deviation of the Gaussian noise over what one client can change; 0 for clipping alone.
+        delta: δ at which ε is reported; 1e-5 or clients.count^-1.1, the lower, when left out.
+    """
+
+    clip: float = 0.0
+    noise: float = 0.0
+    delta: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("clip", "noise"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UserError(f"privacy.{name} is {getattr(self, name)}; it must not be negative (0 for none)")
+        if self.delta is not None and not 0 < self.delta < 1:
+            raise UserError(f"privacy.delta is {self.delta}; it must be between 0 and 1")
+        if self.noise and not self.clip:
+            raise UserError(
+                f"privacy.noise is {self.noise} without privacy.clip; noise protects clipped updates only: set "
+                "privacy.clip to a positive norm"
+            )
+
+    def delta_among(self, clients: int) -> float:
+        """Return δ of a federation of ``clients``."""
+        return min(1e-5, clients**-1.1) if self.delta is None else self.delta

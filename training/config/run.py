@@ -1,0 +1,373 @@
+"""The configuration of a run: typed, complete, written to ``config.yaml`` and read back."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.formats.units import parse_quantity
+from fedpareto.supernet.common.storage.digests import DamagedError, check_file
+from fedpareto.supernet.common.storage.files import write_text
+from fedpareto.supernet.common.terminal.words import command
+from fedpareto.training.config.clients import ClientsConfig
+from fedpareto.training.config.data import DEFAULT_BATCH, DataConfig
+from fedpareto.training.config.execution import ExecutionConfig, PrecisionChoice
+from fedpareto.training.config.flower import FlowerConfig
+from fedpareto.training.config.methods import (
+    CoTrainConfig,
+    DecNasConfig,
+    DeepFedNasConfig,
+    DfnasConfig,
+    FedAvgConfig,
+    FedParetoConfig,
+    MethodName,
+)
+from fedpareto.training.config.partition import SHARING, PartitionConfig
+from fedpareto.training.config.privacy import PrivacyConfig
+from fedpareto.training.config.schedules import LearningRateSchedule
+
+#: Share by which runs may miss the compute they were asked for and still count as equal.
+EQUAL_COMPUTE = 0.01
+
+EngineName = Literal["in-process", "flower"]
+
+#: Methods whose rounds the account of privacy describes.
+PRIVATE_METHODS: tuple[MethodName, ...] = ("fedpareto", "deepfednas", "superfednas", "fedavg")
+
+#: Methods whose result is one network, at its own MACs.
+SINGLE_METHODS: tuple[MethodName, ...] = ("fedavg", "dfnas", "decnas")
+
+#: Methods that search before what is scheduled begins.
+SEARCHING_METHODS: tuple[MethodName, ...] = ("decnas",)
+
+
+@dataclasses.dataclass(frozen=True)
+class ClientConfig:
+    """Local training of a client.
+
+    Attributes:
+        epochs: passes over its images in a round.
+        batch_size: images a step; the data set's own when left out (64, for the digits 16).
+        lr: learning rate of the first round.
+        lr_schedule: how the rate falls over the rounds.
+        momentum: of SGD.
+        weight_decay: on convolutions and linear layers; norms and biases have none unless decay_all is on.
+        clip: largest norm of all gradients; 0 for none.
+        label_smoothing: share of the target spread over all classes.
+        logit_adjustment: τ; every logit is raised by τ times the logarithm of its class's share of the client's images
+            while it trains, so that clients with other classes agree (FedLC); 0 for none, and when left out 1 with
+            method fedpareto, 0 with others.
+        decay_all: weight decay on norms and biases, too, as DeepFedNAS, SuperFedNAS and FEAST train.
+    """
+
+    epochs: int = 5
+    batch_size: int | None = None
+    lr: float = 0.1
+    lr_schedule: LearningRateSchedule = "cosine"
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    clip: float = 10.0
+    label_smoothing: float = 0.0
+    logit_adjustment: float | None = None
+    decay_all: bool = False
+
+    def __post_init__(self) -> None:
+        positive = {"epochs": self.epochs, "batch_size": self.batch - 1, "lr": self.lr}
+        for name, value in positive.items():
+            if not value > 0:
+                least = "at least 2" if name == "batch_size" else "positive"
+                raise UserError(f"client.{name} is {getattr(self, name)}; it must be {least}")
+        for name in ("momentum", "label_smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"client.{name} is {getattr(self, name)}; it must be from 0 to below 1")
+        for name in ("weight_decay", "clip"):
+            if not getattr(self, name) >= 0:
+                raise UserError(f"client.{name} is {getattr(self, name)}; it must not be negative")
+        if not 0 <= self.adjustment <= _LARGEST_ADJUSTMENT:
+            raise UserError(
+                f"client.logit_adjustment is {self.logit_adjustment}; it must be from 0 to {_LARGEST_ADJUSTMENT:g}"
+            )
+        if self.decay_all and not self.weight_decay:
+            raise UserError("client.decay_all is true and client.weight_decay 0, which decays nothing; leave one out")
+
+    @property
+    def batch(self) -> int:
+        """Images a step."""
+        return DEFAULT_BATCH if self.batch_size is None else self.batch_size
+
+    @property
+    def adjustment(self) -> float:
+        """The adjustment τ of logits."""
+        return 0.0 if self.logit_adjustment is None else self.logit_adjustment
+
+
+#: Of τ: beyond it the shift of logits is all there is to a loss.
+_LARGEST_ADJUSTMENT = 10.0
+
+#: Of a server's rate: beyond it nothing has been seen to train.
+_LARGEST_SERVER_RATE = 10.0
+
+
+@dataclasses.dataclass(frozen=True)
+class ServerConfig:
+    """Aggregation.
+
+    Attributes:
+        largest_weight: β of the largest network in the first round; falls to 1/clients over 80 % of the rounds.
+        weight_by_examples: multiply every client's weight by its number of images.
+        momentum: of the server (FedAvgM), μ; steps add up to 1/(1 − μ) times their size, which lr 1 − μ makes up for; 0
+            for none.
+        lr: share of the clients' mean step that the supernet is moved by; 1 with momentum 0 is plain averaging.
+    """
+
+    largest_weight: float = 0.9
+    weight_by_examples: bool = False
+    momentum: float = 0.0
+    lr: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.largest_weight < 1:
+            raise UserError(f"server.largest_weight is {self.largest_weight}; it must be between 0 and 1")
+        if not 0 <= self.momentum < 1:
+            raise UserError(f"server.momentum is {self.momentum}; it must be from 0 to below 1")
+        if not 0 < self.lr <= _LARGEST_SERVER_RATE:
+            raise UserError(f"server.lr is {self.lr}; it must be above 0 and up to {_LARGEST_SERVER_RATE:g}")
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationConfig:
+    """Evaluation of probe networks on validation images.
+
+    Attributes:
+        every: rounds between evaluations; the last round is always evaluated.
+        probes: networks evaluated, from the cache's smallest to its largest.
+        calibration_images: training images that set BatchNorm's statistics of a probe.
+        batch_size: images a batch of evaluation and calibration.
+    """
+
+    every: int = 10
+    probes: int = 5
+    calibration_images: int = 1024
+    batch_size: int = 128
+
+    def __post_init__(self) -> None:
+        for name, least in (("every", 1), ("probes", 2), ("calibration_images", 2), ("batch_size", 2)):
+            if getattr(self, name) < least:
+                raise UserError(f"evaluation.{name} is {getattr(self, name)}; it must be at least {least}")
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+    """Checkpoints.
+
+    Attributes:
+        every: rounds between checkpoints; the last round and an interrupted one always have one.
+        keep: newest checkpoints kept; the best by validation is kept too.
+    """
+
+    every: int = 1
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        for name in ("every", "keep"):
+            if getattr(self, name) < 1:
+                raise UserError(f"checkpoint.{name} is {getattr(self, name)}; it must be at least 1")
+
+
+#: What wandb allows as the name of a project.
+_LONGEST_PROJECT, _NOT_IN_PROJECTS = 128, "/\\#?%:"
+
+
+@dataclasses.dataclass(frozen=True)
+class TrackingConfig:
+    """Where a run is reported beside its own metrics.jsonl.
+
+    Attributes:
+        wandb: auto (online with a login, else offline), online, offline or off.
+        project: wandb project.
+        progress: show progress on the terminal.
+    """
+
+    wandb: Literal["auto", "online", "offline", "off"] = "auto"
+    project: str = "fedpareto"
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        named = self.project.strip()
+        if not named or len(self.project) > _LONGEST_PROJECT or set(self.project) & set(_NOT_IN_PROJECTS):
+            raise UserError(
+                f"tracking.project is {self.project!r}; wandb takes 1 to {_LONGEST_PROJECT} characters, none of them "
+                f"of {' '.join(_NOT_IN_PROJECTS)}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """A federated training run.
+
+    Attributes:
+        space: preset name or YAML file of the search space.
+        output: folder of the run; runs/SPACE-DATA-seedN when left out.
+        cache: cache file; a cache of 60 entries is built when left out.
+        fitness: YAML file of fitness weights for the cache that is built.
+        init: run, or checkpoint of one, whose supernet this one begins with; of a run its best checkpoint.
+        rounds: rounds of training.
+        compute: MACs of all clients' forward passes that training may take, e.g. 50T; ends a run in place of rounds.
+        seed: of every random draw of the run.
+        engine: in-process (all clients simulated here) or flower (real ones, connected to a SuperLink).
+        method: fedpareto (one network a client, drawn from the cache, small ones first), deepfednas (the cache's
+            largest and smallest in every round, others drawn), superfednas (others drawn at random from the space;
+            searched by the fitness, too, not by SuperFedNAS's predictor), fedavg (one fixed network), cotrain (several
+            networks a client in every step), dfnas (one network, searched while it is trained), decnas (one network,
+            shrunk to a budget by candidates on groups of clients, then trained for the rounds).
+        device: auto, cpu, cuda or cuda:N.
+        precision: fp32, tf32, bf16 or fp16, or auto: the fastest of those that keep the accuracy (all but fp16,
+            which older GPUs are measured with in place of bf16).
+        data: the images.
+        partition: how they are spread over the clients.
+        clients: the federation.
+        client: local training.
+        server: aggregation.
+        fedpareto: the method fedpareto.
+        deepfednas: the method deepfednas.
+        fedavg: the network of the method fedavg.
+        cotrain: the method cotrain.
+        dfnas: the method dfnas.
+        decnas: the method decnas.
+        privacy: clipping and noise of the clients' updates, none unless asked for.
+        evaluation: probes on validation images.
+        checkpoint: what is kept to resume from.
+        tracking: where the run is reported.
+        execution: how clients' steps run; what is left out is chosen by measurement.
+        flower: the SuperLink, for the engine flower.
+    """
+
+    space: str = "mobilenet-tiny"
+    output: str | None = None
+    cache: str | None = None
+    fitness: str | None = None
+    init: str | None = None
+    rounds: int = 100
+    compute: str | None = None
+    seed: int = 0
+    engine: EngineName = "in-process"
+    method: MethodName = "fedpareto"
+    device: str = "auto"
+    precision: PrecisionChoice = "auto"
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    partition: PartitionConfig = dataclasses.field(default_factory=PartitionConfig)
+    clients: ClientsConfig = dataclasses.field(default_factory=ClientsConfig)
+    client: ClientConfig = dataclasses.field(default_factory=ClientConfig)
+    server: ServerConfig = dataclasses.field(default_factory=ServerConfig)
+    fedpareto: FedParetoConfig = dataclasses.field(default_factory=FedParetoConfig)
+    deepfednas: DeepFedNasConfig = dataclasses.field(default_factory=DeepFedNasConfig)
+    fedavg: FedAvgConfig = dataclasses.field(default_factory=FedAvgConfig)
+    cotrain: CoTrainConfig = dataclasses.field(default_factory=CoTrainConfig)
+    dfnas: DfnasConfig = dataclasses.field(default_factory=DfnasConfig)
+    decnas: DecNasConfig = dataclasses.field(default_factory=DecNasConfig)
+    privacy: PrivacyConfig = dataclasses.field(default_factory=PrivacyConfig)
+    evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
+    checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
+    tracking: TrackingConfig = dataclasses.field(default_factory=TrackingConfig)
+    execution: ExecutionConfig = dataclasses.field(default_factory=ExecutionConfig)
+    flower: FlowerConfig = dataclasses.field(default_factory=FlowerConfig)
+
+    def __post_init__(self) -> None:
+        _check_finite(config_to_mapping(self))
+        wanted = self.flower.min_clients
+        if wanted is not None and wanted > self.clients.count:
+            raise UserError(f"flower.min_clients is {wanted}, more than the {self.clients.count} of clients.count")
+        if self.rounds < 1:
+            raise UserError(f"rounds is {self.rounds}; it must be at least 1")
+        if self.compute is not None:
+            parse_quantity(self.compute)
+        if self.seed < 0:
+            raise UserError(f"seed is {self.seed}; it must not be negative")
+        if self.privacy.clip and self.server.weight_by_examples:
+            raise UserError(
+                "server.weight_by_examples is on with privacy.clip; weights that depend on the clients' images are not "
+                "private: turn one of them off"
+            )
+        if self.privacy.clip and self.method not in PRIVATE_METHODS:
+            raise UserError(
+                f"method {self.method} does not go with privacy.clip; private are: {', '.join(PRIVATE_METHODS)}"
+            )
+        if self.method == "decnas":
+            if self.decnas.budget is None:
+                raise UserError("method decnas shrinks a network to a budget; name one, e.g. --decnas.budget 60M")
+            if self.engine == "flower":
+                raise UserError(
+                    "method decnas groups clients by labels that only simulated ones tell; use --engine in-process"
+                )
+        if self.engine == "flower" and self.clients.data != "independent":
+            raise UserError(
+                f"clients.data {self.clients.data} is for simulations; connected clients have the images they have"
+            )
+        if self.clients.data == "proportional" and self.partition.scheme not in SHARING:
+            raise UserError(
+                f"clients.data proportional does not go with partition.scheme {self.partition.scheme}; valid: "
+                + ", ".join(SHARING)
+            )
+        if self.clients.data == "pooled":
+            self._check_pooled()
+
+    def _check_pooled(self) -> None:
+        if self.privacy.clip:
+            raise UserError(
+                "clients.data is pooled with privacy.clip; an account of privacy is of clients that are drawn from "
+                "many: turn one of them off"
+            )
+        if self.method == "decnas":
+            raise UserError("method decnas groups clients, of which clients.data pooled leaves one; use independent")
+
+
+def config_to_mapping(config: RunConfig) -> dict[str, Any]:
+    """Return the configuration as plain YAML/JSON values."""
+    return {name: _plain(value) for name, value in dataclasses.asdict(config).items()}
+
+
+def by_full_name(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the values of nested groups of settings by their full names, such as ``client.lr``."""
+    values: dict[str, Any] = {}
+    for name, value in mapping.items():
+        inner = by_full_name(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+        values |= inner
+    return values
+
+
+def write_config(path: Path, config: RunConfig) -> None:
+    """Write the complete configuration; ``train-supernet --config PATH`` runs it again."""
+    write_text(path, yaml.safe_dump(config_to_mapping(config), sort_keys=False))
+
+
+def check_unedited(path: Path) -> None:
+    """Refuse the configuration of a run that was changed after the run wrote it.
+
+    Raises:
+        UserError: its digest does not fit.
+    """
+    try:
+        check_file(path)
+    except DamagedError as error:
+        resume = command("train-supernet", resume=path.parent)
+        raise UserError(f"{error}; changes are given as options of {resume}") from error
+
+
+def _check_finite(settings: Mapping[str, Any]) -> None:
+    # What a checkpoint says of the configuration is JSON, which knows no others.
+    for name, value in by_full_name(settings).items():
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, float) and not math.isfinite(number):
+                raise UserError(f"{name} is {number}; it must be a finite number")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _plain(inner) for name, inner in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(inner) for inner in value]
+    return value

@@ -1,0 +1,1 @@
+"""Pictures in files: found in folders, decoded once, and kept as pixels."""

@@ -1,0 +1,86 @@
+"""Listings: which images a split has and of which class, before any of them is decoded."""
+
+import dataclasses
+from pathlib import Path
+from typing import Protocol
+
+from torch import Tensor
+
+from fedpareto.supernet.common.terminal.progress import SILENT, Listener
+from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.training.data.files.preparation import Preparation
+from fedpareto.training.data.images import ImageSet
+
+#: Largest difference between the values of a channel in a picture that shows nearly nothing.
+_NEARLY = 4
+
+
+class Pictures(Protocol):
+    """Pictures that are not decoded yet."""
+
+    @property
+    def paths(self) -> tuple[Path, ...] | None:
+        """The files they are in, one each; None where they are no files of their own."""
+
+    def subset(self, positions: Tensor) -> "Pictures":
+        """Return those at ``positions``."""
+
+    def read(self, preparation: Preparation, listener: Listener, *, keep: bool = True) -> Tensor:
+        """Return their pixels, (N, channels, side, side) uint8; with ``keep`` the next command finds them decoded."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Listing:
+    """The images of a split, none of them decoded.
+
+    Attributes:
+        labels: (N,) int64.
+        classes: class names; a label is an index into them.
+        pictures: the images, in the order of the labels.
+        held_out: so many at the end are for validation, by the data set's own word.
+    """
+
+    labels: Tensor
+    classes: tuple[str, ...]
+    pictures: Pictures
+    held_out: int = 0
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def subset(self, positions: Tensor) -> "Listing":
+        """Return the images at ascending ``positions``."""
+        held_out = int((positions >= len(self) - self.held_out).sum())
+        return Listing(self.labels[positions], self.classes, self.pictures.subset(positions), held_out)
+
+    def read(self, preparation: Preparation, listener: Listener = SILENT, *, keep: bool = True) -> ImageSet:
+        """Return the images decoded; ``listener`` follows, and is told of what looks wrong.
+
+        With ``keep`` they are kept decoded for the next command that reads them.
+
+        Raises:
+            DataError: one cannot be decoded or prepared; the message names it.
+        """
+        images = self.pictures.read(preparation, listener, keep=keep)
+        data = ImageSet(images, self.labels, self.classes, self.pictures.paths)
+        remark = constant_words(data)
+        if remark is not None:
+            listener.remark(remark)
+        return data
+
+
+def constant_words(data: ImageSet) -> str | None:
+    """Return one line about pictures that show nothing, if a whole class or half of all are such; else None."""
+    spread = data.images.amax(dim=(2, 3)) - data.images.amin(dim=(2, 3))
+    flat = (spread <= _NEARLY).all(dim=1)
+    count, bare = int(flat.sum()), []
+    for label, name in enumerate(data.classes):
+        members = flat[data.labels == label]
+        if len(members) and bool(members.all()):
+            bare.append(name)
+    if not bare and 2 * count < len(data):
+        return None
+    which = (
+        f"all of {', '.join(map(repr, bare[:3]))}{' and others' if len(bare) > 3 else ''} among them" if bare else ""
+    )
+    return f"warning: nearly of one colour: {count:,} of {counted(len(data), 'picture')}{', ' if which else ''}{which}"

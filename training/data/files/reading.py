@@ -1,0 +1,211 @@
+"""Reading: files and arrays decoded into one tensor of pixels, many at once."""
+
+import contextlib
+import dataclasses
+import os
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedpareto.supernet.common.terminal.progress import Listener
+from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.training.data.files.decoded import Decoded
+from fedpareto.training.data.files.kept_pixels import kept_or_decoded
+from fedpareto.training.data.files.preparation import (
+    ARRAY_SUFFIX,
+    PictureError,
+    Pixels,
+    Preparation,
+    prepare_array,
+    read_sized,
+)
+from fedpareto.training.data.images import DataError
+
+#: Pictures that take long enough to be followed, and between two reports.
+_MANY, _EVERY = 2000, 100
+
+
+@dataclasses.dataclass(frozen=True)
+class Files:
+    """Pictures in files of their own.
+
+    Attributes:
+        paths: the files.
+        whole: the files that these were chosen from, None if these are all.
+    """
+
+    paths: tuple[Path, ...]
+    whole: "Files | None" = dataclasses.field(default=None, compare=False, repr=False)
+
+    def subset(self, positions: Tensor) -> "Files":
+        """Return those at ``positions``."""
+        return Files(tuple(self.paths[position] for position in positions.tolist()), self)
+
+    def read(self, preparation: Preparation, listener: Listener, *, keep: bool = True) -> Tensor:
+        """Return their pixels, (N, channels, side, side) uint8; ``listener`` is told of those that are no squares.
+
+        Raises:
+            DataError: one cannot be decoded, or all together do not fit into memory.
+            UserError: see ``kept_or_decoded``.
+        """
+        self._check_channels(preparation)
+        check_memory(len(self.paths), preparation)
+
+        def decode(paths: Sequence[Path]) -> Decoded:
+            return decoded_files(paths, preparation, listener)
+
+        decoded = kept_or_decoded(self._lists(), preparation, decode, listener, keep=keep)
+        decoded.tell(self.paths, preparation, listener)
+        return decoded.pixels
+
+    def _lists(self) -> list[tuple[Path, ...]]:
+        """Return the files, those they were chosen from, and so on."""
+        return [self.paths] if self.whole is None else [self.paths, *self.whole._lists()]
+
+    def _check_channels(self, preparation: Preparation) -> None:
+        pictures = [path for path in self.paths if path.suffix.lower() != ARRAY_SUFFIX]
+        if preparation.channels not in (1, 3) and pictures:
+            shape = f"(height, width, {preparation.channels})"
+            raise DataError(
+                f"the space has in_channels {preparation.channels}, and {pictures[0]} is a picture; give "
+                f"{ARRAY_SUFFIX} arrays of {shape}, or a space with in_channels 1 (grey) or 3 (RGB)"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Arrays:
+    """Pictures in one array.
+
+    Attributes:
+        name: of the data set.
+        pixels: (N, height, width, channels).
+    """
+
+    name: str
+    pixels: Pixels
+    paths: None = None
+
+    def subset(self, positions: Tensor) -> "Arrays":
+        """Return those at ``positions``."""
+        return Arrays(self.name, self.pixels[positions.numpy()])
+
+    def read(self, preparation: Preparation, listener: Listener, *, keep: bool = True) -> Tensor:
+        """Return their pixels, (N, channels, side, side) uint8. They lie in a file of their own: none is kept.
+
+        Raises:
+            DataError: they have other channels, or all together do not fit into memory.
+        """
+        del keep
+        side, channels = preparation.side, preparation.channels
+        check_memory(len(self.pixels), preparation)
+        if self.pixels.shape[1:] == (side, side, channels):
+            # Nothing is left to prepare, and there may be many.
+            return torch.from_numpy(self.pixels).permute(0, 3, 1, 2).contiguous()
+
+        def prepare(position: int) -> Pixels:
+            try:
+                return prepare_array(self.pixels[position], preparation)
+            except PictureError as error:
+                raise DataError(f"an image of {self.name} does not fit the space: {error}") from error
+
+        return _filled(len(self.pixels), preparation, prepare, listener)
+
+
+def decoded_files(paths: Sequence[Path], preparation: Preparation, listener: Listener) -> Decoded:
+    """Return the pictures of files decoded, on all cores; ``listener`` follows.
+
+    Raises:
+        DataError: one cannot be decoded; the message names the first that cannot.
+    """
+    oblong = np.zeros(len(paths), dtype=np.bool_)
+
+    def decode(position: int) -> Pixels:
+        path, noted.position = paths[position], position
+        try:
+            pixels, (width, height) = read_sized(path, preparation)
+        except PictureError as error:
+            raise DataError(f"cannot decode {path}: {' '.join(str(error).split())}; repair or remove it") from error
+        oblong[position] = width != height
+        return pixels
+
+    with _warnings_noted() as noted:
+        pixels = _filled(len(paths), preparation, decode, listener)
+    return Decoded(pixels, torch.from_numpy(oblong), noted.warnings)
+
+
+def check_memory(count: int, preparation: Preparation) -> None:
+    """Refuse more images than this machine can hold.
+
+    Raises:
+        DataError: the message tells what they need and what there is.
+    """
+    side, channels = preparation.side, preparation.channels
+    needed = count * channels * side * side
+    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    # What is held out and what calibrates are copies beside the whole.
+    if 2 * needed > available:
+        raise DataError(
+            f"{counted(count, 'image')} of {side}×{side} in {counted(channels, 'channel')} need "
+            f"{2 * needed / 1e9:.1f} GB and this machine has "
+            f"{available / 1e9:.1f} GB; use fewer (--data.images), or a space of a lower resolution"
+        )
+
+
+def _filled(count: int, preparation: Preparation, decode: Callable[[int], Pixels], listener: Listener) -> Tensor:
+    """Return what ``decode`` gives for every position, (count, channels, side, side)."""
+    side, channels = preparation.side, preparation.channels
+    pixels = np.empty((count, channels, side, side), dtype=np.uint8)
+
+    def fill(position: int) -> None:
+        pixels[position] = decode(position).transpose(2, 0, 1)
+
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        try:
+            for done, _ in enumerate(pool.map(fill, range(count)), 1):
+                if count >= _MANY and (done % _EVERY == 0 or done == count):
+                    listener.report("reading images", done, count)
+        finally:
+            # Whoever interrupts waits for no file that is not begun.
+            pool.shutdown(wait=False, cancel_futures=True)
+    return torch.from_numpy(pixels)
+
+
+class _Noted(threading.local):
+    """What Pillow warns of by picture; each thread has the position of the picture that it is at."""
+
+    position: int | None = None
+
+    def __init__(self, warnings: dict[int, str]) -> None:
+        self.warnings = warnings
+
+
+@contextlib.contextmanager
+def _warnings_noted() -> Iterator[_Noted]:
+    """Note what Pillow warns of instead of printing it; the first of each picture."""
+    noted = _Noted({})
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        others = warnings.showwarning
+
+        def note(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if noted.position is None:
+                others(message, category, filename, lineno, file, line)
+            else:
+                noted.warnings.setdefault(noted.position, " ".join(str(message).split()))
+
+        warnings.showwarning = note
+        yield noted

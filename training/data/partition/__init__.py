@@ -1,0 +1,1 @@
+"""The partition: which of the training images each client has."""

@@ -1,0 +1,37 @@
+"""Images by strength: clients that can run more get more of them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from fedpareto.supernet.arrays import FloatArray
+from fedpareto.supernet.common.errors import UserError
+
+
+def matched(parts: Sequence[list[int]], max_macs: Sequence[int | None]) -> list[list[int]]:
+    """Parts of the images by client: the more MACs it can run (None: any number), the more images."""
+    strongest = sorted(range(len(max_macs)), key=lambda client: -(max_macs[client] or float("inf")))
+    result: list[list[int]] = [[] for _ in max_macs]
+    for client, part in zip(strongest, sorted(parts, key=len, reverse=True), strict=True):
+        result[client] = part
+    return result
+
+
+def shares_of_images(max_macs: Sequence[int | None], gamma: float) -> FloatArray:
+    """Share of the images of every client, ``b_i^γ / Σ b_j^γ`` of the MACs b it can run, (clients,).
+
+    FEAST (2026), "γ-allocation". They add up to 1.
+
+    Raises:
+        UserError: a client has no limit on MACs.
+    """
+    limits = [macs for macs in max_macs if macs is not None]
+    if len(limits) < len(max_macs):
+        raise UserError(
+            "clients.data is proportional to the MACs that clients can run, and not all have a limit on them; "
+            "give --clients.max-macs"
+        )
+    # Relative to the most: powers of MACs would lose digits.
+    powers = (np.array(limits) / max(limits)) ** gamma
+    shares: FloatArray = powers / powers.sum()
+    return shares

@@ -1,0 +1,131 @@
+"""The images of a run: what they become, which are used, which are held out and which client has which."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.terminal.progress import SILENT, Listener
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.training.config.data import DataConfig
+from fedpareto.training.config.run import RunConfig
+from fedpareto.training.data.files.listing import Listing
+from fedpareto.training.data.files.preparation import Preparation
+from fedpareto.training.data.images import ImageSet, normalisation_of
+from fedpareto.training.data.partition.by_strength import matched, shares_of_images
+from fedpareto.training.data.partition.partition import partition
+from fedpareto.training.data.sources import Split, list_images, source
+from fedpareto.training.data.split import Split as RunSplit
+from fedpareto.training.data.split import drawn, validation_split
+from fedpareto.training.randomness import numpy_stream, torch_stream
+
+
+def preparation_of(config: RunConfig, space: SearchSpace) -> Preparation:
+    """Return what all images of a run become."""
+    return Preparation(space.resolutions[-1], space.in_channels, config.data.fit)
+
+
+def with_validation(data: DataConfig, listener: Listener = SILENT) -> DataConfig:
+    """Return ``data`` with the share that is held out, or without one where the data have a validation split.
+
+    Raises:
+        UserError: a share is given and there is such a split.
+    """
+    own = source(data.name).validation(Path(data.root))
+    if own is None:
+        return dataclasses.replace(data, validation=data.validation_share)
+    if data.validation is not None:
+        raise UserError(
+            f"data.validation is {data.validation}, and {own} holds the validation images; leave data.validation out, "
+            "or rename the folder"
+        )
+    listener.remark(f"validation images are those of {own}; none of {own.parent / 'train'} is held out")
+    return data
+
+
+def used_images(config: RunConfig, listener: Listener = SILENT) -> Listing:
+    """Return the training images that a run uses, with those for validation, none of them decoded.
+
+    Raises:
+        UserError: they are missing, or there are not as many as asked for.
+    """
+    listing = all_images(config, listener)
+    if config.data.images is None:
+        return listing
+    return drawn(listing, config.data.images, torch_stream(config.seed, "images"))
+
+
+def all_images(config: RunConfig, listener: Listener = SILENT) -> Listing:
+    """Return all training images, those for validation at the end where the data have such a split.
+
+    Raises:
+        UserError: they are missing.
+    """
+    data = config.data
+    own = source(data.name).validation(Path(data.root))
+    if own is not None and data.validation is not None:
+        listener.remark(f"the images of {own} are not used: data.validation is {data.validation}")
+    split: Split = "train" if data.validation is not None else "train+validation"
+    return list_images(data.name, data.root, split, download=data.download, listener=listener)
+
+
+@dataclasses.dataclass(frozen=True)
+class Shares:
+    """Positions of the validation images and of every client's, among the images that a run uses."""
+
+    validation: Sequence[int]
+    clients: Sequence[Sequence[int]]
+
+
+def shares(config: RunConfig, listing: Listing, max_macs: Sequence[int | None] = ()) -> Shares:
+    """Hold out validation images, and spread the others over the clients.
+
+    Where clients.data says so they are spread by ``max_macs``, what every client can run (None: any number). Pooled
+    images are those that the clients would have had: a scheme may leave some to nobody. The labels decide: nothing is
+    decoded for it.
+
+    Raises:
+        UserError: a class has too few images, or a client would have less than a batch.
+    """
+    if listing.held_out:
+        positions, last = torch.arange(len(listing)), len(listing) - listing.held_out
+        training, validation = positions[:last], positions[last:]
+    else:
+        stream = torch_stream(config.seed, "validation")
+        training, validation = validation_split(listing, config.data.validation_share, stream)
+    parts = partition(
+        listing.labels[training].tolist(),
+        config.clients.count,
+        config.partition,
+        config.client.batch,
+        numpy_stream(config.seed, "partition"),
+        shares_of_images(max_macs, config.clients.gamma) if config.clients.data == "proportional" else None,
+    )
+    spread = matched(parts, max_macs) if config.clients.data == "matched" else parts
+    if config.clients.data == "pooled":
+        spread = [sorted(index for part in parts for index in part)]
+    return Shares(validation.tolist(), [training[part].tolist() for part in spread])
+
+
+def split_of(config: RunConfig, data: ImageSet, given: Shares) -> RunSplit:
+    """Return what a run keeps of its decoded images and of who has which."""
+    training = torch.tensor(sorted(index for members in given.clients for index in members))
+    normalisation = normalisation_of(data.subset(training))
+    split = RunSplit(data.digest(), data.classes, given.validation, given.clients, normalisation)
+    return dataclasses.replace(split, measured=data.subset(measured_positions(config, split)).digest())
+
+
+def calibration_positions(config: RunConfig, split: RunSplit) -> Tensor:
+    """Return the positions of a fixed draw of the clients' images, with which BatchNorm is calibrated."""
+    pool = torch.tensor([index for members in split.clients for index in members])
+    order = torch.randperm(len(pool), generator=torch_stream(config.seed, "calibration"))
+    chosen: Tensor = pool[order[: config.evaluation.calibration_images]]
+    return chosen
+
+
+def measured_positions(config: RunConfig, split: RunSplit) -> Tensor:
+    """Return the positions, ascending, of all images that validate or calibrate."""
+    return torch.cat([torch.tensor(split.validation), calibration_positions(config, split)]).sort().values

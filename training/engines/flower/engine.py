@@ -1,0 +1,328 @@
+"""The Flower engine: clients are processes on other machines, each with its own images, behind a SuperLink."""
+
+import dataclasses
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.common.formats.json_text import shown
+from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.supernet.slices import tensor_shapes
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.supernet.weights import Tensors
+from fedpareto.training.clients.compute import macs_of
+from fedpareto.training.config.flower import FlowerConfig, WireDtype
+from fedpareto.training.engines.flower import wire
+from fedpareto.training.engines.flower.exchange import Answer, Exchange, Question, Trouble
+from fedpareto.training.engines.flower.packing import enveloped
+from fedpareto.training.engines.flower.relay_socket import LineLost
+from fedpareto.training.engines.flower.roster import Roster
+from fedpareto.training.engines.flower.wire import Kind, Request, WireError
+from fedpareto.training.engines.protocol import EngineError, Stopped, never
+from fedpareto.training.evaluation.moments import impossible, moments_of
+from fedpareto.training.messages import (
+    CalibrationTask,
+    Correct,
+    EvaluationTask,
+    Failure,
+    FailureKind,
+    Statistics,
+    Task,
+    Update,
+)
+from fedpareto.training.work import Logits, logits_from_json, work_to_json
+
+#: Seconds between two looks for clients that are missing.
+_PAUSE = 0.5
+
+#: Clients compute their loss in fp32; sums of larger ones are not finite.
+_LARGEST_LOSS = torch.finfo(torch.float32).max
+
+AnyTask = TypeVar("AnyTask", Task, CalibrationTask, EvaluationTask)
+AnyAnswer = TypeVar("AnyAnswer", Answer, Trouble)
+
+
+class Unusable(Exception):  # noqa: N818 - an answer that is counted, not an error of the program
+    """An answer that cannot be used; ``kind`` is what it is counted as."""
+
+    def __init__(self, kind: FailureKind, reason: str) -> None:
+        super().__init__(reason)
+        self.kind = kind
+
+
+class FlowerEngine:
+    """Asks clients over Flower; answers are yielded in the order of the tasks, whatever order they come in.
+
+    Args:
+        space: the search space.
+        config: deadlines, and the type of tensors on the wire.
+        exchange: carries questions and answers.
+        roster: knows who is there.
+        request: the header of every message, but for its kind and jobs.
+        enough: clients a round needs to begin at all.
+        should_stop: whether the user does not want to wait any more.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        config: FlowerConfig,
+        exchange: Exchange,
+        roster: Roster,
+        request: Request,
+        enough: int,
+        should_stop: Callable[[], bool] = never,
+    ) -> None:
+        self._space, self._config, self._request = space, config, request
+        self._exchange, self._roster, self._enough = exchange, roster, enough
+        self._should_stop = should_stop
+
+    def available(self) -> Sequence[int]:
+        """Return the clients that are there, in order; waits while there are too few.
+
+        Raises:
+            EngineError: there are still too few after ``patience`` seconds.
+            Stopped: the user does not want to wait any more.
+        """
+        return sorted(wait_for(self._roster, self._enough, self._config, should_stop=self._should_stop))
+
+    def examples(self, client: int) -> int:
+        """Return how many training images a client has, as it said when it was first seen."""
+        return self._roster.described[client].examples
+
+    def run(self, tasks: Iterable[Task]) -> Iterator[Update | Failure]:
+        """Yield one answer for every task, in their order."""
+        yield from self._asked("train", ([task] for task in tasks), _training_job, self._update)
+
+    def calibrate(self, tasks: Iterable[CalibrationTask]) -> Iterator[Statistics | Failure]:
+        """Yield one answer for every task; tasks of one client in a row go as one message."""
+        yield from self._asked("calibrate", _by_client(tasks), _calibration_job, self._statistics)
+
+    def evaluate(self, tasks: Iterable[EvaluationTask]) -> Iterator[Correct | Failure]:
+        """Yield one answer for every task; tasks of one client in a row go as one message."""
+        yield from self._asked("evaluate", _by_client(tasks), _evaluation_job, self._correct)
+
+    def _asked(
+        self,
+        kind: Kind,
+        groups: Iterable[Sequence[AnyTask]],
+        job_of: Callable[[AnyTask], Mapping[str, Any]],
+        read: Callable[[AnyTask, Mapping[str, Any], Tensors, Answer], Any],
+    ) -> Iterator[Any]:
+        """Send each group of tasks as one message; yield what ``read`` makes of every task's result, or a failure."""
+        present = self._present()
+        asked: list[Sequence[AnyTask]] = []
+
+        def questions() -> Iterator[Question]:
+            for group in groups:
+                asked.append(group)
+                request = dataclasses.replace(
+                    self._request,
+                    kind=kind,
+                    jobs=[{**job_of(task), "architecture": task.architecture.to_json()} for task in group],
+                )
+                tensors = enveloped(self._space, [(task.architecture, task.tensors) for task in group])
+                values = sum(tensor.numel() for task in group for tensor in task.tensors.values())
+                most = wire.most_answer_bytes(kind, self._request.wire_dtype, values)
+                yield Question(present.get(group[0].client), request, tensors, most)
+
+        for index, answer in enumerate(self._exchange.answers(questions(), self._config.deadline)):
+            group = asked[index]
+            if isinstance(answer, Trouble):
+                if answer.kind in ("timeout", "lost", "offline"):
+                    self._roster.doubt(group[0].client)
+                for task, share in zip(group, _shares(answer, len(group)), strict=True):
+                    yield Failure(task, share.kind, share.reason, share.bytes_down, share.bytes_up)
+            else:
+                yield from self._results(group, answer, read)
+
+    def _results(
+        self,
+        group: Sequence[AnyTask],
+        answer: Answer,
+        read: Callable[[AnyTask, Mapping[str, Any], Tensors, Answer], Any],
+    ) -> Iterator[Any]:
+        unreadable: WireError | None = None
+        jobs: Sequence[Mapping[str, Any]] = [{}] * len(group)
+        parts: Sequence[Tensors] = [{}] * len(group)
+        try:
+            jobs = answer.jobs
+            if len(jobs) != len(group):
+                raise WireError(f"{len(jobs)} results for {counted(len(group), 'job')}")
+            blobs = answer.blob.stat().st_size
+            parts = wire.separated(wire.read_blob(answer.blob) if blobs else {}, len(group))
+        except WireError as error:
+            jobs, unreadable = [{}] * len(group), error
+        for task, job, tensors, share in zip(group, jobs, parts, _shares(answer, len(group)), strict=True):
+            try:
+                if unreadable is not None:
+                    raise unreadable
+                _check_echo(task.architecture, job)
+                yield read(task, job, tensors, share)
+            except (WireError, Unusable) as error:
+                kind = error.kind if isinstance(error, Unusable) else "malformed"
+                yield Failure(task, kind, str(error), share.bytes_down, share.bytes_up)
+
+    def _update(self, task: Task, job: Mapping[str, Any], tensors: Tensors, answer: Answer) -> Update:
+        if wire.integer(job, "round", 0, 1 << 31) != task.round:
+            raise WireError("an answer to another round")
+        said, examples = self._roster.described[task.client].examples, job.get("examples")
+        if examples != said or type(examples) is not int:
+            raise Unusable("examples", f"examples is {shown(examples)}, and the client has described {said}")
+        loss = math.nan if job.get("loss") is None else wire.number(job, "loss")
+        if abs(loss) > _LARGEST_LOSS:
+            raise Unusable("non-finite", f"its training loss is {loss:g}")
+        # No client computes more than its network and two smaller ones in every step.
+        steps = task.epochs * examples if task.steps is None else min(task.epochs, task.steps) * examples
+        compute = wire.integer(job, "compute", 0, 3 * steps * macs_of(self._space, task.architecture))
+        seconds = min(max(0.0, wire.number(job, "seconds")), answer.seconds)
+        return Update(
+            task=task,
+            tensors=restored(task.tensors, tensors, self._request.wire_dtype),
+            examples=examples,
+            loss=loss,
+            started=answer.arrived - seconds,
+            sgd_seconds=seconds,
+            compute=compute,
+            logits=_logits(job),
+            bytes_down=answer.bytes_down,
+            bytes_up=answer.bytes_up,
+        )
+
+    def _statistics(self, task: CalibrationTask, job: Mapping[str, Any], sums: Tensors, answer: Answer) -> Statistics:
+        batches = wire.integer(job, "batches", 0, task.batches)
+        images = wire.integer(job, "images", batches, batches * task.batch_size)
+        expected = statistics_shapes(self._space, task.architecture) if batches else {}
+        if {name: tuple(tensor.shape) for name, tensor in sums.items()} != expected:
+            raise Unusable("shape", "its statistics are those of another network")
+        if any(tensor.dtype != torch.float64 for tensor in sums.values()):
+            raise Unusable("dtype", "its statistics are not sums in float64")
+        # The file is gone when the next answer is read.
+        kept = {name: tensor.clone() for name, tensor in sums.items()}
+        statistics = Statistics(kept, batches, images, answer.bytes_down, answer.bytes_up)
+        problem = impossible(statistics)
+        if problem is not None:
+            raise Unusable("non-finite", problem)
+        return statistics
+
+    def _correct(self, task: EvaluationTask, job: Mapping[str, Any], tensors: Tensors, answer: Answer) -> Correct:
+        del tensors
+        images = wire.integer(job, "images", 0, self._roster.described[task.client].validation)
+        correct = wire.integer(job, "correct", 0, images)
+        return Correct(task, correct, images, answer.bytes_down, answer.bytes_up)
+
+    def _present(self) -> Mapping[int, str]:
+        try:
+            return self._roster.look()
+        except LineLost:
+            # Nobody can be reached: every task fails as offline, and the next round waits for the SuperLink.
+            self._roster.forget_questions()
+            return {}
+
+
+def wait_for(
+    roster: Roster,
+    enough: int,
+    config: FlowerConfig,
+    report: Callable[[int], None] = lambda there: None,
+    should_stop: Callable[[], bool] = never,
+) -> Mapping[int, str]:
+    """Return the nodes of the clients that are there once there are ``enough``; ``report`` is told how many are.
+
+    Raises:
+        EngineError: there are too few after ``patience`` seconds, or no SuperLink.
+        Stopped: the user does not want to wait any more.
+    """
+    end = time.monotonic() + config.patience
+    while True:
+        try:
+            present, lost = roster.look(), ""
+        except LineLost as error:
+            roster.forget_questions()
+            present, lost = {}, str(error)
+        report(len(present))
+        if len(present) >= enough:
+            return present
+        if should_stop():
+            raise Stopped
+        if time.monotonic() > end:
+            break
+        time.sleep(_PAUSE)
+    if lost:
+        raise EngineError(f"the SuperLink at {config.address} could not be reached for {config.patience:g} s: {lost}")
+    raise EngineError(
+        f"only {len(present)} of at least {counted(enough, 'client')} came to {config.address} in {config.patience:g} "
+        "s; start more SuperNodes, or lower --flower.min-clients or --flower.quorum"
+    )
+
+
+def restored(sent: Mapping[str, Tensor], received: Tensors, dtype: WireDtype) -> Tensors:
+    """Return the trained tensors: as received, or in bf16 what was sent plus what changed.
+
+    Tensors that cannot be added are left as they are, for ``check_update`` to refuse.
+    """
+    if dtype == "fp32":
+        return received
+    expected = wire.TORCH_DTYPES[dtype]
+    return {
+        name: sent[name] + tensor.to(sent[name].device, torch.float32)
+        if name in sent and tensor.shape == sent[name].shape and tensor.dtype == expected
+        else tensor
+        for name, tensor in received.items()
+    }
+
+
+def statistics_shapes(space: SearchSpace, architecture: Architecture) -> dict[str, tuple[int, ...]]:
+    """Return the names and shapes of the sums of a subnet's moments; none without BatchNorm."""
+    if space.norm != "batch":
+        return {}
+    norms = {name: shape for name, shape in tensor_shapes(space, architecture).items() if name.endswith("norm.weight")}
+    return {moment: shape for name, shape in norms.items() for moment in moments_of(name.removesuffix(".weight"))}
+
+
+def _logits(job: Mapping[str, Any]) -> Logits | None:
+    """Return the logits of a result as they are, for ``check_update`` to judge.
+
+    Raises:
+        WireError: they are none.
+    """
+    value = job.get("logits")
+    try:
+        return None if value is None else logits_from_json(value)
+    except (TypeError, OverflowError) as error:
+        raise WireError(f"logits that cannot be read: {error}") from error
+
+
+def _by_client(tasks: Iterable[AnyTask]) -> Iterator[Sequence[AnyTask]]:
+    for _, group in itertools.groupby(tasks, key=lambda task: task.client):
+        yield list(group)
+
+
+def _shares(answer: AnyAnswer, tasks: int) -> list[AnyAnswer]:
+    """Return the answer to a message for each of its ``tasks``; its bytes count once."""
+    counted = dataclasses.replace(answer, bytes_down=0, bytes_up=0)
+    return [counted if index else answer for index in range(tasks)]
+
+
+def _training_job(task: Task) -> Mapping[str, Any]:
+    fields = {"round": task.round, "epochs": task.epochs, "learning_rate": task.learning_rate, "seed": task.seed}
+    return {**fields, "work": work_to_json(task.work), "steps": task.steps}
+
+
+def _calibration_job(task: CalibrationTask) -> Mapping[str, Any]:
+    return {"batches": task.batches, "batch_size": task.batch_size, "seed": task.seed}
+
+
+def _evaluation_job(task: EvaluationTask) -> Mapping[str, Any]:
+    return {"batch_size": task.batch_size}
+
+
+def _check_echo(architecture: Architecture, job: Mapping[str, Any]) -> None:
+    if job.get("architecture") != architecture.to_json():
+        raise WireError("an answer for another architecture")

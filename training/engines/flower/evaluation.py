@@ -1,0 +1,143 @@
+"""Evaluation where the images are: clients calibrate and measure subnets on what they hold out."""
+
+import dataclasses
+import functools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
+
+from torch import Tensor, nn
+
+from fedpareto.cache.entries import Entry
+from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.supernet.weights import views
+from fedpareto.training.clients.capabilities import Capability, able_clients, capabilities
+from fedpareto.training.config.run import RunConfig
+from fedpareto.training.engines.flower.engine import FlowerEngine
+from fedpareto.training.engines.protocol import EngineError
+from fedpareto.training.evaluation.calibration import blank_network, combined, plan_calibration, with_statistics
+from fedpareto.training.evaluation.evaluator import Evaluation, Probe
+from fedpareto.training.messages import CalibrationTask, Correct, EvaluationTask, Failure, Statistics
+
+AnyAnswer = TypeVar("AnyAnswer", Statistics | Failure, Correct | Failure)
+
+
+@dataclasses.dataclass(frozen=True)
+class FederatedEvaluator:
+    """Evaluates subnets on the clients' held-out images, in two exchanges: statistics first, then accuracy.
+
+    A client is only ever sent networks it can run.
+
+    Attributes:
+        engine: asks the clients.
+        config: of the run.
+        space: the search space.
+    """
+
+    engine: FlowerEngine
+    config: RunConfig
+    space: SearchSpace
+
+    def probe(self, tensors: Mapping[str, Tensor], entries: Sequence[Entry]) -> Evaluation:
+        """Return the accuracy of every entry's subnet; entries that no client could measure are left out."""
+        try:
+            present = self.engine.available()
+        except EngineError:
+            # The round is merged; the next one says what is wrong, after it has waited again.
+            return Evaluation()
+        able = {entry.architecture: self._able(entry, present) for entry in entries}
+        tally = _Tally()
+        networks = self._calibrated(tensors, able, tally)
+        correct = self._measured(networks, able, tally)
+        probes = [
+            Probe(entry.macs, entry.params, correct[entry.architecture])
+            for entry in entries
+            if entry.architecture in correct
+        ]
+        return Evaluation(probes, tuple(tally.failures.values()), tally.bytes_down, tally.bytes_up)
+
+    def accuracy(self, network: nn.Module, entry: Entry) -> float | None:
+        """Return the share of held-out images that ``entry``'s calibrated network classifies rightly.
+
+        None if no client answered that can run it.
+        """
+        clients = self._able(entry, self.engine.available())
+        measured = self._measured({entry.architecture: network}, {entry.architecture: clients}, _Tally())
+        return measured.get(entry.architecture)
+
+    @functools.cached_property
+    def _clients(self) -> Sequence[Capability]:
+        """What every client can run; limits may be files, which are read once."""
+        return capabilities(self.config.clients, self.space, self.config.seed)
+
+    def _able(self, entry: Entry, available: Sequence[int]) -> list[int]:
+        return able_clients(self._clients, entry, available, self.config.client.batch)
+
+    def _calibrated(
+        self, tensors: Mapping[str, Tensor], able: Mapping[Architecture, Sequence[int]], tally: "_Tally"
+    ) -> dict[Architecture, nn.Module]:
+        networks = {architecture: blank_network(self.space, tensors, architecture) for architecture in able}
+        if self.space.norm != "batch":
+            return {architecture: network.eval() for architecture, network in networks.items()}
+        tasks = [
+            task
+            for architecture, clients in able.items()
+            if clients
+            for task in self._calibration_tasks(tensors, architecture, clients)
+        ]
+        # Tasks of one client in a row travel as one message.
+        tasks.sort(key=lambda task: task.client)
+        # Added up as they come: memory is independent of the number of clients.
+        found: dict[Architecture, Statistics] = {}
+        for task, answer in zip(tasks, tally.counted(self.engine.calibrate(tasks)), strict=True):
+            if isinstance(answer, Statistics):
+                so_far = found.get(task.architecture)
+                found[task.architecture] = combined([answer] if so_far is None else [so_far, answer])
+        return {
+            architecture: with_statistics(networks[architecture], statistics)
+            for architecture, statistics in found.items()
+        }
+
+    def _calibration_tasks(
+        self, tensors: Mapping[str, Tensor], architecture: Architecture, clients: Sequence[int]
+    ) -> list[CalibrationTask]:
+        images, batch = self.config.evaluation.calibration_images, self.config.client.batch
+        plan = plan_calibration(clients, images, batch, self.config.seed)
+        return list(plan.tasks(architecture, views(self.space, dict(tensors), architecture)))
+
+    def _measured(
+        self,
+        networks: Mapping[Architecture, nn.Module],
+        able: Mapping[Architecture, Sequence[int]],
+        tally: "_Tally",
+    ) -> dict[Architecture, float]:
+        size = self.config.evaluation.batch_size
+        tasks = [
+            EvaluationTask(client, architecture, network.state_dict(), size)
+            for architecture, network in networks.items()
+            for client in able[architecture]
+        ]
+        tasks.sort(key=lambda task: task.client)
+        counts: dict[Architecture, tuple[int, int]] = {}
+        for answer in tally.counted(self.engine.evaluate(tasks)):
+            if isinstance(answer, Correct):
+                correct, images = counts.get(answer.task.architecture, (0, 0))
+                counts[answer.task.architecture] = (correct + answer.correct, images + answer.images)
+        return {architecture: correct / images for architecture, (correct, images) in counts.items() if images}
+
+
+class _Tally:
+    """Counts what answers took and which clients gave none, as they pass."""
+
+    def __init__(self) -> None:
+        # Of a message with several tasks that fails as a whole, one.
+        self.failures: dict[tuple[type, int, str], Failure] = {}
+        self.bytes_down = self.bytes_up = 0
+
+    def counted(self, answers: Iterable[AnyAnswer]) -> Iterator[AnyAnswer]:
+        for answer in answers:
+            self.bytes_down += answer.bytes_down
+            self.bytes_up += answer.bytes_up
+            if isinstance(answer, Failure):
+                self.failures.setdefault((type(answer.task), answer.task.client, answer.kind), answer)
+            yield answer

@@ -1,0 +1,222 @@
+"""Questions to clients and their answers: sent at once, answered by a deadline, taken in the order they were asked."""
+
+import dataclasses
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from torch import Tensor
+
+from fedpareto.supernet.common.formats.json_text import shown
+from fedpareto.training.engines.flower import wire
+from fedpareto.training.engines.flower.relay_socket import GONE, MALFORMED, TOO_LARGE, LineLost, Reply
+from fedpareto.training.engines.flower.superlink import Link, MessageType
+from fedpareto.training.engines.flower.wire import Request, WireError
+from fedpareto.training.messages import FailureKind
+
+#: Seconds between two looks for replies.
+_POLL = 0.5
+
+#: What Flower's error codes are counted as; all others are errors of the client's code.
+_KINDS: Mapping[int, FailureKind] = {
+    3: "timeout",  # the message's time to live has passed
+    4: "lost",  # the reply is gone
+    5: "lost",  # the node is gone
+    8: "lost",  # the client's process is gone
+    MALFORMED: "malformed",
+    TOO_LARGE: "size",
+    GONE: "lost",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """A client's answer, its header read, its blob not yet.
+
+    Attributes:
+        fields: of the header.
+        blob: file of its tensors, removed once the next answer is asked for.
+        arrived: moment of the server's monotonic clock.
+        seconds: from the question to the answer.
+        bytes_down: bytes of the question.
+        bytes_up: bytes of the answer.
+    """
+
+    fields: Mapping[str, Any]
+    blob: Path
+    arrived: float
+    seconds: float
+    bytes_down: int
+    bytes_up: int
+
+    @property
+    def jobs(self) -> Sequence[Mapping[str, Any]]:
+        """Fields of every job's result.
+
+        Raises:
+            WireError: there are none.
+        """
+        jobs = self.fields.get("jobs")
+        if not isinstance(jobs, list) or not all(isinstance(job, dict) for job in jobs):
+            raise WireError("no list of results")
+        return jobs
+
+
+@dataclasses.dataclass(frozen=True)
+class Trouble:
+    """Why there is no answer."""
+
+    kind: FailureKind
+    reason: str
+    bytes_down: int = 0
+    bytes_up: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """What one client is asked.
+
+    Attributes:
+        node: the client's node; None if it is not connected.
+        request: the header.
+        tensors: of the blob.
+        most: bytes of the largest answer there can be.
+    """
+
+    node: str | None
+    request: Request
+    tensors: Mapping[str, Tensor]
+    most: int
+
+
+@dataclasses.dataclass(frozen=True)
+class _Sent:
+    name: str
+    question: Question
+    bytes_down: int
+    started: float
+
+
+class Exchange:
+    """Asks clients through a link.
+
+    Args:
+        link: carries the messages.
+    """
+
+    def __init__(self, link: Link) -> None:
+        self._link, self._count = link, 0
+
+    def answers(self, questions: Iterable[Question], deadline: float) -> Iterator[Answer | Trouble]:
+        """Send every question, then yield one answer each, in the order of the questions.
+
+        An answer is yielded once it and all before it have come or failed; ``deadline`` seconds after the last
+        question was sent all that are missing have failed. Answers that came early wait as files.
+        """
+        sent = self._sent_all(questions)
+        open_ = {one.name: one for one in sent if isinstance(one, _Sent)}
+        done: dict[str, Answer | Trouble] = {}
+        end = time.monotonic() + deadline
+        try:
+            for one in sent:
+                if isinstance(one, Trouble):
+                    yield one
+                    continue
+                while one.name not in done:
+                    waiting = {name: other for name, other in open_.items() if name not in done}
+                    done |= self._collected(waiting, late=time.monotonic() > end)
+                    if one.name not in done:
+                        time.sleep(_POLL)
+                yield done[one.name]
+                # Nobody needs it any more once the next one is asked for.
+                _remove(done[one.name])
+                done[one.name] = Trouble("lost", "already taken")
+        finally:
+            # Whoever stops early leaves answers that nobody has read.
+            for answer in done.values():
+                _remove(answer)
+
+    def send(self, question: Question) -> tuple[str | None, int]:
+        """Send a question; return its name, None if the node is gone, and its bytes.
+
+        Raises:
+            LineLost: the SuperLink does not answer.
+        """
+        header, blob, size = wire.encode(question.request), None, 0
+        if question.tensors:
+            self._count += 1
+            blob = f"task-{self._count}"
+            dtype = wire.TORCH_DTYPES[question.request.wire_dtype] if question.request.kind == "train" else None
+            size = wire.write_blob(self._link.folder / blob, question.tensors, dtype)
+        kind: MessageType = "train" if question.request.kind == "train" else "query"
+        try:
+            name = self._link.send(question.node or "", kind, header, blob, question.request.deadline)
+        finally:
+            if blob is not None:
+                (self._link.folder / blob).unlink(missing_ok=True)
+        return name, len(header) + size
+
+    def _sent_all(self, questions: Iterable[Question]) -> list[_Sent | Trouble]:
+        """Send every question; if the line is lost on the way all are lost: another line is another run of Flower's."""
+        sent: list[_Sent | Trouble] = []
+        lost = ""
+        for question in questions:
+            try:
+                sent.append(Trouble("lost", lost) if lost else self._sent(question))
+            except LineLost as error:
+                lost = f"the SuperLink is gone ({error})"
+                sent.append(Trouble("lost", lost))
+        if not lost:
+            return sent
+        return [Trouble("lost", lost, one.bytes_down) if isinstance(one, _Sent) else one for one in sent]
+
+    def _sent(self, question: Question) -> _Sent | Trouble:
+        if question.node is None:
+            return Trouble("offline", "it is not connected")
+        started = time.monotonic()
+        name, size = self.send(question)
+        if name is None:
+            return Trouble("offline", "its node has just left")
+        return _Sent(name, question, size, started)
+
+    def _collected(self, waiting: Mapping[str, _Sent], *, late: bool) -> dict[str, Answer | Trouble]:
+        try:
+            replies = self._link.collect({name: one.question.most for name, one in waiting.items()})
+        except LineLost as error:
+            reason = f"the SuperLink is gone ({error})"
+            return {name: Trouble("lost", reason, one.bytes_down) for name, one in waiting.items()}
+        done = {
+            name: read_reply(reply, waiting[name].bytes_down, waiting[name].started) for name, reply in replies.items()
+        }
+        if late:
+            for name in waiting.keys() - done.keys():
+                seconds = waiting[name].question.request.deadline
+                done[name] = Trouble("timeout", f"no answer within {seconds:g} s", waiting[name].bytes_down)
+        return done
+
+
+def _remove(answer: Answer | Trouble) -> None:
+    if isinstance(answer, Answer):
+        answer.blob.unlink(missing_ok=True)
+
+
+def read_reply(reply: Reply, bytes_down: int = 0, started: float = 0.0) -> Answer | Trouble:
+    """Return what a reply says, its header checked; the question was sent at the moment ``started``."""
+    if reply.error is not None or reply.blob is None:
+        kind = _KINDS.get(reply.error or 0, "error")
+        return Trouble(kind, wire.one_line(reply.reason) or "an empty reply", bytes_down)
+    size = len(reply.header) + reply.blob.stat().st_size
+    try:
+        fields = wire.decode(reply.header)
+    except WireError as error:
+        reply.blob.unlink(missing_ok=True)
+        return Trouble("malformed", str(error), bytes_down, size)
+    if "refused" in fields:
+        reply.blob.unlink(missing_ok=True)
+        refusal: FailureKind = fields["kind"] if fields.get("kind") in get_args(FailureKind) else "refused"
+        words = fields["refused"]
+        reason = wire.one_line(words if isinstance(words, str) else shown(words))
+        return Trouble(refusal, reason, bytes_down, size)
+    now = time.monotonic()
+    return Answer(fields, reply.blob, now, now - started, bytes_down, size)

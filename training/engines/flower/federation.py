@@ -1,0 +1,138 @@
+"""A federation that is connected over Flower, from its first sight to its engine."""
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import torch
+
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.terminal.progress import Listener
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.supernet.space_file import space_to_mapping
+from fedpareto.training.config.run import RunConfig, config_to_mapping
+from fedpareto.training.data.images import normalisation_of_counts
+from fedpareto.training.data.split import Census
+from fedpareto.training.engines.flower.engine import FlowerEngine, wait_for
+from fedpareto.training.engines.flower.evaluation import FederatedEvaluator
+from fedpareto.training.engines.flower.exchange import Exchange
+from fedpareto.training.engines.flower.relay_socket import LineLost
+from fedpareto.training.engines.flower.roster import Description, Roster
+from fedpareto.training.engines.flower.superlink import FlowerLink, Link
+from fedpareto.training.engines.flower.wire import Request
+from fedpareto.training.engines.protocol import never
+from fedpareto.training.execution.profile import Profile
+
+#: What a node is told of the configuration: nothing that names a place on the server.
+_TOLD = ("rounds", "seed", "precision", "data", "partition", "clients", "client", "evaluation", "execution")
+
+
+@dataclasses.dataclass(frozen=True)
+class ConnectedFederation:
+    """Clients behind a SuperLink.
+
+    Attributes:
+        exchange: asks them.
+        roster: knows who is there.
+        request: the header of every message, but for its kind and jobs.
+        split: what they said of their images when the run started.
+    """
+
+    exchange: Exchange
+    roster: Roster
+    request: Request
+    split: Census
+
+    def labels(self) -> None:
+        """Return None: what images clients have of which class is theirs to know."""
+
+    def engine(
+        self,
+        config: RunConfig,
+        space: SearchSpace,
+        profile: Profile | None = None,
+        should_stop: Callable[[], bool] = never,
+    ) -> FlowerEngine:
+        """Return the Flower engine; every client computes as suits its own machine."""
+        del profile
+        request = dataclasses.replace(
+            self.request,
+            space=space_to_mapping(space),
+            classes=self.split.classes,
+            normalisation=dataclasses.asdict(self.split.normalisation),
+        )
+        enough = math.ceil(config.flower.quorum * config.clients.per_round)
+        return FlowerEngine(space, config.flower, self.exchange, self.roster, request, enough, should_stop)
+
+    def evaluator(self, config: RunConfig, space: SearchSpace) -> FederatedEvaluator:
+        """Return an evaluator on the images that the clients hold out."""
+        return FederatedEvaluator(self.engine(config, space), config, space)
+
+    def on_device(self, device: torch.device) -> "ConnectedFederation":
+        """Return the same: no image is here."""
+        del device
+        return self
+
+
+@contextlib.contextmanager
+def opened_link(config: RunConfig) -> Iterator[FlowerLink | None]:
+    """Yield the link a run needs, None for a simulated one; nothing is connected yet.
+
+    Raises:
+        UserError: Flower is not installed, or its certificates are not named.
+    """
+    if config.engine == "in-process":
+        yield None
+        return
+    link = FlowerLink(config.flower, "fedpareto")
+    try:
+        yield link
+    finally:
+        link.close()
+
+
+def connect(
+    link: Link, config: RunConfig, space: SearchSpace, listener: Listener, census: Census | None = None
+) -> ConnectedFederation:
+    """Wait for the clients of a run, a new one or that of a ``census``; return their federation.
+
+    Raises:
+        UserError: too few clients are there in time.
+    """
+    mapping = config_to_mapping(config)
+    told = {name: mapping[name] for name in _TOLD}
+    # Limits of clients may be files of the server, too.
+    told["clients"] = {name: told["clients"][name] for name in ("count", "per_round")}
+    told["data"] = {name: value for name, value in told["data"].items() if name not in ("root", "download")}
+    flower = config.flower
+    request = Request("describe", flower.deadline, flower.wire_dtype, told, space_to_mapping(space), (), {}, [])
+    exchange = Exchange(link)
+    roster = Roster(link, exchange, request, config.clients.count, listener.remark)
+    listener.report("connecting to the SuperLink", 0, 1)
+    try:
+        link.nodes()
+    except LineLost as error:
+        # Later it may come back; now it is more likely that an option is wrong.
+        raise UserError(f"the SuperLink at {flower.address} cannot be reached: {error}") from error
+    wanted = flower.min_clients or config.clients.count
+    wait_for(roster, wanted, flower, lambda there: listener.report("waiting for clients", there, wanted))
+    return ConnectedFederation(exchange, roster, request, census or _census(roster.described, config.clients.count))
+
+
+def _census(described: Mapping[int, Description], clients: int) -> Census:
+    """Return what the run keeps of the clients that are there."""
+    counts = torch.tensor([description.pixels for description in described.values()], dtype=torch.int64)
+    return Census(
+        classes=_classes([description.classes for description in described.values()]),
+        normalisation=normalisation_of_counts(counts.sum(dim=0)),
+        examples=[described[client].examples if client in described else 0 for client in range(clients)],
+        validation=[described[client].validation if client in described else 0 for client in range(clients)],
+    )
+
+
+def _classes(lists: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    """Return the classes of the run: those of all clients, sorted unless all have the same ones."""
+    if len(set(lists)) == 1:
+        return lists[0]
+    return tuple(sorted({name for names in lists for name in names}))

@@ -1,0 +1,208 @@
+"""Who is there: nodes that have said which client they are, and what images they hold."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Set
+from typing import Any
+
+from fedpareto.supernet.common.formats.json_text import shown
+from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.training.engines.flower import wire
+from fedpareto.training.engines.flower.exchange import Answer, Exchange, Question, Trouble, read_reply
+from fedpareto.training.engines.flower.superlink import Link
+from fedpareto.training.engines.flower.wire import Request, WireError
+
+#: Images a client may claim to hold, and classes they may have: bounds on nonsense, not on federations.
+MOST_IMAGES, MOST_CLASSES = 1 << 30, 100_000
+
+#: Bytes of a description: class names take most of it.
+_MOST_BYTES = 1 << 22
+
+#: Characters of a class name; a folder's has no more.
+_LONGEST_NAME = 255
+
+#: Seconds between the first two questions to a node that fails, and between any two.
+_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
+
+#: Seconds after which a question that has no answer is asked once more: a node that is restarted loses what it was
+#: asked, and Flower says so only when the message's time to live has passed.
+_RENEWAL = 90.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """What a client says of its images; the only thing that ever leaves it beside tensors and counts.
+
+    Attributes:
+        client: its number.
+        examples: images it trains with.
+        validation: images it holds out.
+        classes: class names.
+        pixels: for each channel, how many pixels of its training images have each of the 256 values.
+    """
+
+    client: int
+    examples: int
+    validation: int
+    classes: tuple[str, ...]
+    pixels: tuple[tuple[int, ...], ...]
+
+
+class Roster:
+    """Keeps track of nodes; a node that missed an answer is asked to speak again before it is given work.
+
+    Args:
+        link: lists the nodes.
+        exchange: asks them.
+        question: makes the request for a description.
+        clients: clients of the run.
+        say: is told of nodes that cannot take part, once each.
+        clock: tells the seconds by which a node that goes on to fail is left alone ever longer.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        exchange: Exchange,
+        question: Request,
+        clients: int,
+        say: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._link, self._exchange, self._question, self._clients, self._say = link, exchange, question, clients, say
+        # The node of every open question by its name, and when it was asked.
+        self._asked: dict[str, tuple[str, float]] = {}
+        self._node_of: dict[int, str] = {}
+        self._silent: set[str] = set()
+        # Nodes that are left out, with the node in whose place they would be.
+        self._second: dict[str, str] = {}
+        self._told: dict[str, str] = {}
+        self._shape = question.space["resolutions"][-1], question.space["in_channels"]
+        # How long a node that failed is left alone, and until when: each question starts a process there.
+        self._clock = clock
+        self._pauses: dict[str, float] = {}
+        self._rest: dict[str, float] = {}
+        #: The newest description of every client that was ever there.
+        self.described: dict[int, Description] = {}
+
+    def look(self) -> Mapping[int, str]:
+        """Return the node of every client that is there now; new nodes and silent ones are asked to speak.
+
+        Raises:
+            LineLost: the SuperLink does not answer.
+        """
+        online = set(self._link.nodes())
+        self._silent &= online
+        self._node_of = {client: node for client, node in self._node_of.items() if node in online}
+        self._told = {node: reason for node, reason in self._told.items() if node in online}
+        self._rest = {node: until for node, until in self._rest.items() if node in online}
+        self._listen(online)
+        known, now = self._known(), self._clock()
+        self._second = {node: other for node, other in self._second.items() if node in online and other in known}
+        resting = {node for node, until in self._rest.items() if until > now}
+        waiting = {node for node, asked in self._asked.values() if now - asked < _RENEWAL}
+        for node in sorted(online - known - resting - waiting - self._second.keys()):
+            name, _ = self._exchange.send(Question(node, self._question, {}, _MOST_BYTES))
+            if name is not None:
+                self._asked[name] = node, now
+        return {client: node for client, node in self._node_of.items() if node not in self._silent}
+
+    def doubt(self, client: int) -> None:
+        """Give a client no work until it has spoken again."""
+        if client in self._node_of:
+            self._silent.add(self._node_of[client])
+
+    def forget_questions(self) -> None:
+        """Ask again: the questions were lost with the SuperLink's run."""
+        self._asked.clear()
+
+    def _listen(self, online: Set[str]) -> None:
+        if not self._asked:
+            return
+        for name, reply in self._link.collect(dict.fromkeys(self._asked, _MOST_BYTES)).items():
+            node, _ = self._asked.pop(name)
+            answer = read_reply(reply)
+            if isinstance(answer, Answer):
+                answer.blob.unlink(missing_ok=True)
+            if node not in online:
+                continue
+            if isinstance(answer, Trouble):
+                # A node that has answered a later question is there.
+                if node not in self._known():
+                    self._leave_alone(node, _LONGEST_PAUSE if answer.kind in ("refused", "version") else _PAUSE)
+                    self._tell(node, answer.reason)
+                continue
+            try:
+                self._welcome(node, read_description(answer, self._clients, *self._shape))
+            except WireError as error:
+                self._leave_alone(node, _LONGEST_PAUSE)
+                self._tell(node, str(error))
+
+    def _welcome(self, node: str, description: Description) -> None:
+        client = description.client
+        other = self._node_of.get(client)
+        if other is not None and other != node and other not in self._silent:
+            # A node that was restarted has another name, and Flower lists the old one for another minute.
+            self._second[node] = other
+            self._tell(node, f"it is client {client}, as node {other} is; give each node a partition-id of its own")
+            return
+        self._node_of = {one: its for one, its in self._node_of.items() if its != node} | {client: node}
+        self.described[client] = description
+        self._silent.discard(node)
+        for notes in (self._told, self._pauses, self._rest):
+            notes.pop(node, None)
+
+    def _known(self) -> Set[str]:
+        """Return the nodes that have spoken and not fallen silent since."""
+        return {node for node in self._node_of.values() if node not in self._silent}
+
+    def _leave_alone(self, node: str, first: float) -> None:
+        """Ask a node that fails again after ``first`` seconds, then after a while that doubles."""
+        self._pauses[node] = min(_LONGEST_PAUSE, 2 * self._pauses.get(node, first / 2))
+        self._rest[node] = self._clock() + self._pauses[node]
+
+    def _tell(self, node: str, reason: str) -> None:
+        """Tell the user why a node is left out, once."""
+        if self._told.get(node) != reason:
+            self._told[node] = reason
+            self._say(f"node {node} takes no part: {reason}")
+
+
+def read_description(answer: Answer, clients: int, side: int, channels: int) -> Description:
+    """Return what a client says of its images, squares of ``side`` pixels in ``channels``.
+
+    Raises:
+        WireError: a field is missing or absurd.
+    """
+    fields = answer.fields
+    examples = wire.integer(fields, "examples", 1, MOST_IMAGES)
+    return Description(
+        client=wire.integer(fields, "client", 0, clients - 1),
+        examples=examples,
+        validation=wire.integer(fields, "validation", 0, MOST_IMAGES),
+        classes=_class_names(fields),
+        pixels=_histograms(fields, channels, examples * side**2),
+    )
+
+
+def _class_names(fields: Mapping[str, Any]) -> tuple[str, ...]:
+    names = wire.texts(fields, "classes", MOST_CLASSES)
+    fine = all(name.isprintable() and len(name) <= _LONGEST_NAME for name in names)
+    if not names or not fine or len(set(names)) != len(names):
+        raise WireError(f"classes are {shown(list(names))}; they must be different names of printable characters")
+    return names
+
+
+def _histograms(fields: Mapping[str, Any], channels: int, values: int) -> tuple[tuple[int, ...], ...]:
+    """Return for each channel how many of its ``values`` have each of the 256 values."""
+    pixels = fields.get("pixels")
+    if not isinstance(pixels, list) or len(pixels) != channels:
+        raise WireError(f"pixels must hold the histograms of {counted(channels, 'channel')}")
+    for counts in pixels:
+        fine = isinstance(counts, list) and len(counts) == 256
+        if not fine or not all(type(count) is int and count >= 0 for count in counts):
+            raise WireError("pixels must hold 256 counts a channel")
+        if sum(counts) != values:
+            # One client's lie would move the normalisation of all.
+            raise WireError(f"pixels must count the {counted(values, 'value')} that a channel of its images has")
+    return tuple(tuple(counts) for counts in pixels)

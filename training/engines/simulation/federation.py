@@ -1,0 +1,193 @@
+"""The federation a run's files describe: its images, its clients and what they train, how it is evaluated."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedpareto.supernet.arrays import IntArray
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.terminal.progress import SILENT, Listener
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.training.clients.capabilities import capabilities
+from fedpareto.training.clients.trainer import recipe_of
+from fedpareto.training.config.run import RunConfig
+from fedpareto.training.data.files.listing import Listing
+from fedpareto.training.data.images import DataError, ImageSet
+from fedpareto.training.data.run_images import (
+    all_images,
+    calibration_positions,
+    measured_positions,
+    preparation_of,
+    shares,
+    split_of,
+    used_images,
+)
+from fedpareto.training.data.split import Split
+from fedpareto.training.engines.protocol import never
+from fedpareto.training.engines.simulation.engine import InProcessEngine
+from fedpareto.training.evaluation.evaluator import Evaluator
+from fedpareto.training.execution.profile import Profile
+
+
+@dataclasses.dataclass(frozen=True)
+class SimulatedFederation:
+    """All clients in this process.
+
+    Attributes:
+        data: the images that are used, validation included.
+        split: which image went where.
+    """
+
+    data: ImageSet
+    split: Split
+
+    def labels(self) -> IntArray:
+        """Return how many images of each class every client has, shape (clients, classes)."""
+        labels, classes = self.data.labels.cpu().numpy(), len(self.split.classes)
+        return np.stack([np.bincount(labels[np.array(part)], minlength=classes) for part in self.split.clients])
+
+    def engine(
+        self, config: RunConfig, space: SearchSpace, profile: Profile, should_stop: Callable[[], bool] = never
+    ) -> InProcessEngine:
+        """Return the in-process engine, which waits for nobody."""
+        del should_stop
+        members = [torch.tensor(indices) for indices in self.split.clients]
+        return InProcessEngine(self.data, members, recipe_of(config, space, self.split.normalisation), profile)
+
+    def evaluator(self, config: RunConfig, space: SearchSpace) -> Evaluator:
+        """Return an evaluator on the validation images, calibrated with a fixed draw of the clients' images."""
+        return _evaluator(config, space, self.split, self.data, torch.arange(len(self.data)))
+
+    def on_device(self, device: torch.device) -> "SimulatedFederation":
+        """Return the same with the images on ``device``."""
+        return SimulatedFederation(self.data.on(device), self.split)
+
+
+def simulated(config: RunConfig, space: SearchSpace, listener: Listener = SILENT) -> SimulatedFederation:
+    """Return the federation of a new run on this machine; ``listener`` follows the reading of its images.
+
+    Raises:
+        UserError: the images are missing, or cannot be spread as asked for.
+    """
+    listing = used_images(config, listener)
+    by_strength = config.clients.data != "independent"
+    able = capabilities(config.clients, space, config.seed) if by_strength else ()
+    # Refuses what cannot be spread before anything is decoded.
+    given = shares(config, listing, [client.macs for client in able])
+    data = listing.read(preparation_of(config, space), listener)
+    return SimulatedFederation(data, split_of(config, data, given))
+
+
+def simulated_again(
+    folder: Path, config: RunConfig, space: SearchSpace, split: Split, listener: Listener = SILENT
+) -> SimulatedFederation:
+    """Return the federation of the run in ``folder``.
+
+    Raises:
+        UserError: the images are missing, or are not those the run was started with.
+    """
+    data = _listed_again(folder, config, split).read(preparation_of(config, space), _progress_of(listener))
+    _check_same(folder, config, data, split.digest)
+    return SimulatedFederation(data, split)
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredFederation:
+    """The federation of a run that is not trained further: of its images only those that are asked for are read.
+
+    Attributes:
+        folder: of the run.
+        config: its configuration.
+        space: its search space.
+        split: which image went where.
+        listener: follows the reading.
+    """
+
+    folder: Path
+    config: RunConfig
+    space: SearchSpace
+    split: Split
+    listener: Listener = SILENT
+
+    def labels(self) -> IntArray:
+        """Return how many images of each class every client has, shape (clients, classes)."""
+        return self._whole.labels()
+
+    def engine(
+        self, config: RunConfig, space: SearchSpace, profile: Profile, should_stop: Callable[[], bool] = never
+    ) -> InProcessEngine:
+        """Return the in-process engine; all images are read for it."""
+        return self._whole.engine(config, space, profile, should_stop)
+
+    def evaluator(self, config: RunConfig, space: SearchSpace) -> Evaluator:
+        """Return the evaluator of the run; the images that validate and calibrate are read.
+
+        Raises:
+            UserError: they are missing, or are not those the run was started with.
+        """
+        if self.split.measured is None:
+            return self._whole.evaluator(config, space)
+        positions = measured_positions(config, self.split)
+        listing = _listed_again(self.folder, config, self.split).subset(positions)
+        data = listing.read(preparation_of(config, space), _progress_of(self.listener))
+        _check_same(self.folder, config, data, self.split.measured)
+        return _evaluator(config, space, self.split, data, positions)
+
+    def on_device(self, device: torch.device) -> "StoredFederation":
+        """Return the same: nothing is kept on a device."""
+        del device
+        return self
+
+    @functools.cached_property
+    def _whole(self) -> SimulatedFederation:
+        return simulated_again(self.folder, self.config, self.space, self.split, self.listener)
+
+
+def _listed_again(folder: Path, config: RunConfig, split: Split) -> Listing:
+    """Return the images of a run as they are there now.
+
+    Raises:
+        UserError: they are missing, or fewer than they were.
+    """
+    # Older programs read all images and drew from them later.
+    listed = all_images if split.measured is None else used_images
+    try:
+        listing = listed(config)
+    except DataError as error:
+        raise DataError(f"{error}; if the images of {folder} have moved, add --data.root FOLDER") from error
+    last = max(index for members in (split.validation, *split.clients) for index in members)
+    if listing.classes != split.classes or last >= len(listing):
+        raise _others(folder, config)
+    return listing
+
+
+def _check_same(folder: Path, config: RunConfig, data: ImageSet, digest: str) -> None:
+    if data.digest() != digest:
+        raise _others(folder, config)
+
+
+def _others(folder: Path, config: RunConfig) -> UserError:
+    return UserError(
+        f"the images in {config.data.root} are not those {folder} was started with; restore them or, if they are "
+        "elsewhere, add --data.root FOLDER"
+    )
+
+
+def _progress_of(listener: Listener) -> Listener:
+    """Return what follows the reading alone: what is odd about the images was told when the run was started."""
+    return Listener(report=listener.report)
+
+
+def _evaluator(config: RunConfig, space: SearchSpace, split: Split, data: ImageSet, positions: Tensor) -> Evaluator:
+    """Return an evaluator on the images of a split, of which ``data`` are those at the ascending ``positions``."""
+
+    def at(chosen: Tensor) -> ImageSet:
+        return data.subset(torch.searchsorted(positions, chosen))
+
+    calibration, held_out = at(calibration_positions(config, split)), at(torch.tensor(split.validation))
+    return Evaluator(space, calibration, held_out, split.normalisation, config.evaluation.batch_size)

@@ -1,0 +1,1 @@
+"""Evaluation: BatchNorm calibrated for a subnet, and its accuracy on validation images."""

@@ -1,0 +1,126 @@
+"""Evaluation of subnets: calibration of BatchNorm, then accuracy."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from fedpareto.cache.entries import Entry
+from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.training.data.batches import plain_batches, prepare
+from fedpareto.training.data.images import ImageSet, Normalisation
+from fedpareto.training.evaluation.calibration import blank_network, calibrate
+from fedpareto.training.execution.out_of_memory import out_of_memory
+from fedpareto.training.messages import Failure
+
+
+@dataclasses.dataclass(frozen=True)
+class Probe:
+    """A network that is evaluated in the course of a run, and its last accuracy on validation images."""
+
+    macs: int
+    params: int
+    accuracy: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found and, where clients were asked, what that took.
+
+    Attributes:
+        probes: every entry's accuracy; without those that nobody could measure.
+        failures: clients that gave no usable answer.
+        bytes_down: bytes of the messages to clients.
+        bytes_up: bytes of their answers.
+        tested: accuracy of networks that the method itself wanted measured, by name.
+    """
+
+    probes: Sequence[Probe] = ()
+    failures: Sequence[Failure] = ()
+    bytes_down: int = 0
+    bytes_up: int = 0
+    tested: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+
+class ProbeEvaluator(Protocol):
+    """Measures subnets of a supernet on validation images, wherever those are."""
+
+    def probe(self, tensors: Mapping[str, Tensor], entries: Sequence[Entry]) -> Evaluation:
+        """Measure every entry's subnet."""
+
+
+def mean_accuracy(probes: Sequence[Probe]) -> float:
+    """Return the mean accuracy of one or more probes."""
+    return sum(probe.accuracy for probe in probes) / len(probes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluator:
+    """Evaluates subnets on fixed images.
+
+    Attributes:
+        space: the search space.
+        calibration: training images that set BatchNorm's statistics.
+        held_out: images accuracy is measured on.
+        normalisation: of the training images.
+        batch_size: images a batch.
+    """
+
+    space: SearchSpace
+    calibration: ImageSet
+    held_out: ImageSet
+    normalisation: Normalisation
+    batch_size: int
+
+    def subnet(self, tensors: Mapping[str, Tensor], architecture: Architecture) -> nn.Module:
+        """Return the calibrated subnet of supernet ``tensors``, in evaluation mode."""
+        network = blank_network(self.space, tensors, architecture)
+        return calibrate(network, self.calibration_batches(architecture.resolution))
+
+    def calibration_batches(self, resolution: int) -> Iterator[Tensor]:
+        """Yield all images that calibrate, normalised, in batches whose sizes differ by one at the most."""
+        # Layers normalise by the batch: a short last one would be out of the ordinary.
+        number = -(-len(self.calibration) // self.batch_size)
+        for chosen in torch.arange(len(self.calibration)).tensor_split(number):
+            yield prepare(self.calibration.images[chosen], resolution, self.normalisation)
+
+    def accuracy(self, network: nn.Module, resolution: int) -> float:
+        """Return the share of held-out images that ``network`` classifies rightly."""
+        held_out = self.held_out
+        return count_correct(network, held_out, self.batch_size, resolution, self.normalisation) / len(held_out)
+
+    def probe(self, tensors: Mapping[str, Tensor], entries: Sequence[Entry]) -> Evaluation:
+        """Return the accuracy of every entry's subnet.
+
+        Raises:
+            OutOfMemoryError: a network and its batch do not fit.
+        """
+        accuracies = [self._accuracy_of(tensors, entry.architecture) for entry in entries]
+        return Evaluation(
+            [Probe(entry.macs, entry.params, found) for entry, found in zip(entries, accuracies, strict=True)]
+        )
+
+    def _accuracy_of(self, tensors: Mapping[str, Tensor], architecture: Architecture) -> float:
+        with out_of_memory(architecture, self.batch_size, self.held_out.images.device):
+            return self.accuracy(self.subnet(tensors, architecture), architecture.resolution)
+
+
+def count_correct(
+    network: nn.Module, data: ImageSet, batch_size: int, resolution: int, normalisation: Normalisation
+) -> int:
+    """Return how many images of ``data`` the network classifies rightly."""
+    correct = torch.zeros((), dtype=torch.int64, device=data.labels.device)
+    with torch.inference_mode():
+        for images, labels in plain_batches(data, batch_size, resolution, normalisation):
+            correct += (network(images).argmax(dim=1) == labels).sum()
+    return int(correct)
+
+
+def choose_probes(entries: Sequence[Entry], count: int) -> list[Entry]:
+    """Return ``count`` entries from the smallest to the largest, evenly spread over their order."""
+    last = len(entries) - 1
+    positions = sorted({round(index * last / (count - 1)) for index in range(count)})
+    return [entries[position] for position in positions]

@@ -1,0 +1,1 @@
+"""Execution: on which device, in which precision and memory clients' steps run."""

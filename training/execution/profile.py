@@ -1,0 +1,151 @@
+"""How local training runs on a device: precision, memory format, optimizer, clients at once.
+
+Nothing here changes what a round is, only how fast its arithmetic goes and, for most settings, its last bits.
+"""
+
+import dataclasses
+from typing import TYPE_CHECKING, cast
+
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.training.config.execution import ExecutionConfig, Kernels, MemoryFormat, Precision, PrecisionChoice
+
+if TYPE_CHECKING:
+    import torch
+
+
+_KERNELS_NEED_FP32 = "execution.kernels numba computes in fp32; say --precision fp32, or --execution.kernels torch"
+
+
+@dataclasses.dataclass(frozen=True)
+class Profile:
+    """A complete choice of how local training runs; the fields are those of ``ExecutionConfig``.
+
+    For one device the same profile gives the same bytes. ``workers`` alone changes none; every other field may
+    change last bits.
+    """
+
+    precision: Precision = "fp32"
+    memory_format: MemoryFormat = "channels_last"
+    fused: bool = True
+    compiled: bool = False
+    graphs: bool = False
+    workers: int = 1
+    threads: int = 1
+    kernels: Kernels = "torch"
+
+    def __post_init__(self) -> None:
+        # The same rules as for what a user asks for.
+        self.chosen()
+        if self.kernels == "numba" and self.precision != "fp32":
+            raise UserError(_KERNELS_NEED_FP32)
+
+    def __str__(self) -> str:
+        parts = [self.memory_format.replace("_", "-"), self.precision]
+        parts += [name for name in ("compiled", "graphs") if getattr(self, name)]
+        parts += [] if self.fused else ["optimizer not fused"]
+        parts += ["numba's kernels"] if self.kernels == "numba" else []
+        clients, threads = counted(self.workers, "client"), counted(self.threads, "thread")
+        return f"{' '.join(parts)}, {clients} at a time on {threads}{'' if self.workers == 1 else ' each'}"
+
+    @property
+    def torch_format(self) -> "torch.memory_format":
+        """The memory format as torch's value."""
+        import torch  # noqa: PLC0415
+
+        return torch.channels_last if self.memory_format == "channels_last" else torch.contiguous_format
+
+    def chosen(self) -> ExecutionConfig:
+        """Return the same as a configuration with nothing left out."""
+        names = [field.name for field in dataclasses.fields(ExecutionConfig)]
+        return ExecutionConfig(**{name: getattr(self, name) for name in names})
+
+
+def possible_precisions(device: "torch.device") -> list[Precision]:
+    """Return what a device can compute in, fp32 first."""
+    import torch  # noqa: PLC0415 - this module is read before torch is needed
+
+    possible = {"fp32": True}
+    if device.type == "cuda":
+        capability = torch.cuda.get_device_capability(device)
+        possible |= {"tf32": capability >= (8, 0), "bf16": capability >= (8, 0), "fp16": capability >= (5, 3)}
+    elif torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        # oneDNN's own answers; torch has no public ones.
+        mkldnn = torch.ops.mkldnn
+        possible |= {"bf16": mkldnn._is_mkldnn_bf16_supported(), "fp16": mkldnn._is_mkldnn_fp16_supported()}
+    return [cast("Precision", name) for name, yes in possible.items() if yes]
+
+
+def check_possible(device: "torch.device", precision: PrecisionChoice, config: ExecutionConfig) -> None:
+    """Refuse what a device cannot do.
+
+    Raises:
+        UserError: the precision, CUDA graphs or the kernels are not possible; the message says what is.
+    """
+    possible = possible_precisions(device)
+    if precision not in ("auto", *possible):
+        raise UserError(
+            f"precision {precision} is not possible on {device}; it can do: {', '.join(possible)} (or say auto)"
+        )
+    if config.graphs and device.type != "cuda":
+        raise UserError(f"execution.graphs needs a GPU and the device is {device}; say --execution.graphs false")
+    if config.graphs and precision == "fp16":
+        raise UserError(
+            "execution.graphs is not possible with fp16, whose gradient scaler decides on the CPU; use bf16"
+        )
+    if config.kernels == "numba":
+        _check_kernels(device, precision)
+
+
+def kernels_fit(precision: PrecisionChoice, config: ExecutionConfig, device: "torch.device") -> bool:
+    """Return whether numba's kernels are left to be chosen and go with what is set."""
+    free = config.kernels is None and not config.compiled and config.memory_format != "contiguous"
+    return free and precision in ("auto", "fp32") and device.type == "cpu"
+
+
+def _check_kernels(device: "torch.device", precision: PrecisionChoice) -> None:
+    """Refuse numba's kernels where they cannot be used."""
+    from fedpareto.training.kernels.available import unavailable  # noqa: PLC0415 - compiles them
+
+    if device.type != "cpu":
+        raise UserError(
+            f"execution.kernels numba is for CPUs and the device is {device}; say --execution.kernels torch"
+        )
+    if precision not in ("auto", "fp32"):
+        raise UserError(_KERNELS_NEED_FP32)
+    reason = unavailable()
+    if reason is not None:
+        raise UserError(f"execution.kernels numba is not possible: {reason}; or say --execution.kernels torch")
+
+
+def complete_profile(precision: PrecisionChoice, config: ExecutionConfig) -> Profile | None:
+    """Return the profile of a configuration that leaves nothing out, else None."""
+    values = dataclasses.asdict(config)
+    if precision == "auto" or None in values.values():
+        return None
+    return Profile(precision=precision, **values)
+
+
+def default_profile(precision: PrecisionChoice, config: ExecutionConfig) -> Profile:
+    """Return what a configuration says, and for what it leaves out what is right nearly everywhere: no measurement."""
+    import torch  # noqa: PLC0415
+
+    return Profile(
+        precision="fp32" if precision == "auto" else precision,
+        memory_format=config.memory_format or "channels_last",
+        fused=config.fused is not False,
+        compiled=config.compiled,
+        graphs=config.graphs is True,
+        workers=config.workers or 1,
+        threads=config.threads or torch.get_num_threads(),
+        kernels=config.kernels or "torch",
+    )
+
+
+def apply_to_torch(profile: Profile) -> None:
+    """Set what torch keeps for the whole process: tf32 or full precision, and the same kernels in every run."""
+    import torch  # noqa: PLC0415
+
+    torch.backends.cuda.matmul.allow_tf32 = profile.precision == "tf32"
+    torch.backends.cudnn.allow_tf32 = profile.precision == "tf32"
+    torch.backends.cudnn.deterministic = True

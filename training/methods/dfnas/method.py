@@ -1,0 +1,139 @@
+"""Direct federated architecture search (Garg et al., 2021): blocks are chosen while their weights are trained.
+
+Every block slot of a first network has a logit for each block that lies inside its own, and one for none where its
+stage may end before it. A client trains the slices around all that is still open: one path a step, drawn from the
+logits, which learn with the weights (``training/clients/path_sampling.py``). The server takes the mean of both over the
+clients, by their numbers of images, and settles a block once its best choice is far enough ahead; slices shrink to what
+is open. What is best in the end is ready to be deployed with the weights it has been trained with.
+
+Widths, stem and resolution are the first network's: the supernet's where every client can run it, else those of the
+largest cache entry that every client can run. A network that is named by the user may be too much for some clients;
+those are drawn only once what is open has shrunk to what they can run. Adam's moments begin anew with every round, as
+a client may never be asked again.
+
+With ``dfnas.personal`` every client has logits, and so blocks, of its own; only weights are shared. What is then
+evaluated, and written as the run's architecture, is the best by the mean of all clients' logits.
+"""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Mapping, Sequence
+
+from fedpareto.cache.entries import Entry, make_entry
+from fedpareto.supernet.architecture_file import ARCHITECTURE, architecture_text
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.formats.units import parse_quantity
+from fedpareto.supernet.slices import supernet_architecture
+from fedpareto.training.aggregation.answers import Answers, RoundPlan
+from fedpareto.training.clients.paths import paths_through
+from fedpareto.training.methods.dfnas.decisions import Decisions, decisions_from_json, mean_of, undecided
+from fedpareto.training.methods.initial_network import largest_for_all, named_entry
+from fedpareto.training.methods.plans import able_among, drawn_clients, equal_plan
+from fedpareto.training.methods.protocol import Ground, SupernetMethod
+from fedpareto.training.runs.folder import ARCHITECTURES
+from fedpareto.training.runs.state import RunState
+from fedpareto.training.work import PathSampling, Plain, Work
+
+#: Whose decisions those are that all clients share.
+_EVERYONE = "everyone"
+
+
+class Dfnas(SupernetMethod):
+    """Trains paths through a network, and narrows them down to one.
+
+    Args:
+        ground: what to decide with.
+        start: the first network.
+    """
+
+    def __init__(self, ground: Ground, start: Entry) -> None:
+        self._ground, self._settings, self._start = ground, ground.config.dfnas, start
+        self._paths = paths_through(ground.space, start.architecture)
+        self._entry = functools.lru_cache(maxsize=4096)(functools.partial(make_entry, ground.space))
+
+    @property
+    def by_examples(self) -> bool:
+        """Updates weigh as many as the client's images."""
+        return True
+
+    def assign(self, state: RunState, available: Sequence[int]) -> RoundPlan:
+        """Return the plan of the round after ``state``, among the clients that can run what is open of their search.
+
+        Raises:
+            EngineError: none of them is there.
+            UserError: the first network is not the one that the run began with.
+        """
+        config = self._ground.config
+        found, fresh = self._decisions(state), undecided(self._paths)
+        open_ = {owner: self._entry(search.hull(self._paths)) for owner, search in found.items()}
+        first = self._entry(fresh.hull(self._paths))
+        hulls = {client: open_.get(self._owner(client), first) for client in available}
+        drawn = drawn_clients(config, state, able_among(self._ground, available, hulls.__getitem__))
+        work = {client: self._work(found.get(self._owner(client), fresh)) for client in drawn}
+        return equal_plan(config, state, {client: hulls[client] for client in drawn}, work)
+
+    def counted(self, state: RunState, answers: Answers) -> RunState:
+        """Return ``state`` with what the clients' logits have come to."""
+        found, by_owner = self._decisions(state), dict[str, list[int]]()
+        # In the order of their numbers: sums must not depend on who was asked twice.
+        for client in sorted(answers.logits):
+            by_owner.setdefault(self._owner(client), []).append(client)
+        for owner, members in by_owner.items():
+            weighed = [(float(answers.accepted[client].examples), answers.logits[client]) for client in members]
+            before = found.get(owner, undecided(self._paths))
+            found[owner] = before.answered(self._paths, weighed, self._settings.gap)
+        kept = {owner: found[owner].to_json() for owner in sorted(found)}
+        start = self._start.architecture.to_json()
+        return dataclasses.replace(state, method={"start": start, "decisions": kept})
+
+    def probes(self, state: RunState) -> Sequence[Entry]:
+        """Return the best network so far."""
+        found = list(self._decisions(state).values()) or [undecided(self._paths)]
+        best = found[0] if len(found) == 1 else mean_of(found)
+        return [self._entry(self._paths.network(best.best(self._paths)))]
+
+    def files(self, state: RunState) -> Mapping[str, str]:
+        """Return the best network so far and, of personal searches, that of every client that has trained."""
+        files = {ARCHITECTURE: architecture_text(self.probes(state)[0].architecture)}
+        if self._settings.personal:
+            files[ARCHITECTURES] = "".join(
+                json.dumps({"client": int(owner), "architecture": self._best_of(search)}) + "\n"
+                for owner, search in sorted(self._decisions(state).items(), key=lambda item: int(item[0]))
+            )
+        return files
+
+    def _owner(self, client: int) -> str:
+        return str(client) if self._settings.personal else _EVERYONE
+
+    def _work(self, search: Decisions) -> Work:
+        logits, settings = search.asked(self._paths), self._settings
+        if all(slot is None for slot in logits):
+            return Plain()
+        target = 0 if settings.macs_target is None else parse_quantity(settings.macs_target)
+        return PathSampling(logits, settings.lr, settings.macs_penalty / self._start.macs, target)
+
+    def _best_of(self, search: Decisions) -> object:
+        return self._paths.network(search.best(self._paths)).to_json()
+
+    def _decisions(self, state: RunState) -> dict[str, Decisions]:
+        start = state.method.get("start", self._start.architecture.to_json())
+        if start != self._start.architecture.to_json():
+            raise UserError(
+                "dfnas.architecture holds another network than when the run was started; restore the file, or start a "
+                "new run with another --output"
+            )
+        return {owner: decisions_from_json(value) for owner, value in state.method.get("decisions", {}).items()}
+
+
+def dfnas(ground: Ground) -> Dfnas:
+    """Return the method.
+
+    Raises:
+        UserError: the first network cannot be read or is not in the space, or there is none that clients can run.
+    """
+    path, field = ground.config.dfnas.architecture, "dfnas.architecture"
+    if path is not None:
+        return Dfnas(ground, named_entry(ground, field, path))
+    supernet = make_entry(ground.space, supernet_architecture(ground.space))
+    return Dfnas(ground, largest_for_all(ground, field, [*ground.entries, supernet]))

@@ -1,0 +1,66 @@
+"""What the plans of all methods share: the draw of clients, the learning rate, and equal weights."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from fedpareto.cache.entries import Entry
+from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.training.aggregation.answers import RoundPlan
+from fedpareto.training.config.clients import draw_clients
+from fedpareto.training.config.run import RunConfig
+from fedpareto.training.engines.protocol import EngineError
+from fedpareto.training.evaluation.evaluator import choose_probes
+from fedpareto.training.methods.protocol import Ground, SupernetMethod
+from fedpareto.training.methods.schedules import learning_rate
+from fedpareto.training.randomness import numpy_stream
+from fedpareto.training.runs.progress import extent
+from fedpareto.training.runs.state import RunState
+from fedpareto.training.work import Work
+
+
+class WholeSupernet(SupernetMethod):
+    """What methods share that train all of the supernet: they are probed by entries of the cache.
+
+    Args:
+        ground: what to decide with.
+    """
+
+    def __init__(self, ground: Ground) -> None:
+        self._ground = ground
+        self._probes = choose_probes(ground.entries, ground.config.evaluation.probes)
+
+    def probes(self, state: RunState) -> Sequence[Entry]:
+        """Return entries of the cache from its smallest to its largest."""
+        del state
+        return self._probes
+
+
+def drawn_clients(config: RunConfig, state: RunState, available: Sequence[int]) -> list[int]:
+    """Return the clients of the round after ``state``, in random order."""
+    return draw_clients(available, config.clients.per_round, numpy_stream(config.seed, "clients", state.round + 1))
+
+
+def able_among(ground: Ground, available: Sequence[int], entry_of: Callable[[int], Entry]) -> list[int]:
+    """Return those of the ``available`` clients that can train the network ``entry_of`` says for them.
+
+    Raises:
+        EngineError: none of them can; others may come.
+    """
+    batch = ground.config.client.batch
+    able = [client for client in available if ground.clients[client].runs(entry_of(client), batch)]
+    if not able:
+        raise EngineError(f"of {counted(len(available), 'client')} there, none can run what it is to train")
+    return able
+
+
+def rate_of(config: RunConfig, state: RunState) -> float:
+    """Return the clients' learning rate in the round after ``state``."""
+    done, total, _ = extent(config, state)
+    return learning_rate(config.client.lr_schedule, config.client.lr, done, total)
+
+
+def equal_plan(
+    config: RunConfig, state: RunState, assigned: Mapping[int, Entry], work: Mapping[int, Work] | None = None
+) -> RoundPlan:
+    """Return a plan in which all clients weigh the same, but for their images."""
+    weights = dict.fromkeys(assigned, 1.0)
+    return RoundPlan(state.round + 1, rate_of(config, state), None, assigned, weights, work or {})

@@ -1,0 +1,1 @@
+"""Differential privacy: clipped updates, noise, and the account of what is spent."""

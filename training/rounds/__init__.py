@@ -1,0 +1,1 @@
+"""Rounds: the loop that a run is, how it is stopped, lengthened and ended."""

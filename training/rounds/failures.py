@@ -1,0 +1,74 @@
+"""What the user is told of a round that failed: what happened, which round is kept, and how to go on."""
+
+from pathlib import Path
+
+from fedpareto.cache.entries import make_entry
+from fedpareto.supernet.common.formats.units import format_quantity
+from fedpareto.supernet.common.terminal.words import command, counted
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.training.aggregation.answers import Answers
+from fedpareto.training.execution.out_of_memory import OutOfMemoryError
+
+
+def go_on(folder: Path) -> str:
+    """Return how to go on with the run in ``folder``."""
+    return f"go on with: {_resume(folder)}"
+
+
+def too_few_answers(folder: Path, answers: Answers, retries: int, learning_rate: float, kept: str) -> str:
+    """Return the words of a round of which too many clients failed.
+
+    Args:
+        folder: of the run.
+        answers: of the round.
+        retries: times that clients were asked again.
+        learning_rate: of the run's first round.
+        kept: says which round is kept.
+    """
+    first, clients, accepted = answers.failures[0], len(answers.plan.assigned), len(answers.accepted)
+    everyone = "the only client" if clients == 1 else f"all {counted(clients, 'client')}"
+    who = f"{clients - accepted} of {counted(clients, 'client')}" if accepted else everyone
+    asked = f", asked {counted(1 + retries, 'time')}" if retries else ""
+    advice = go_on(folder)
+    if all(failure.kind == "non-finite" for failure in answers.failures):
+        advice = f"if training diverged, start a new run with a lower --client.lr (now {learning_rate})"
+    return (
+        f"{who} of round {answers.plan.number} failed{asked} (client {first.task.client}: {first.reason}); "
+        f"{kept}; {advice}"
+    )
+
+
+def memory_in_training(space: SearchSpace, folder: Path, error: OutOfMemoryError, workers: int, kept: str) -> str:
+    """Return the words of a client's training that took more memory than there is.
+
+    Args:
+        space: the search space.
+        folder: of the run.
+        error: which network, where.
+        workers: clients that train at once.
+        kept: says which round is kept.
+    """
+    at_once = f" with {counted(workers, 'client')} at once" if workers > 1 else ""
+    fewer = ", or with --execution.workers 1" if workers > 1 else ""
+    return (
+        f"out of memory on {error.device}: training {_described(space, error)}{at_once}; "
+        f"{kept}; {go_on(folder)}{error.advice('client.batch-size')}{fewer}"
+    )
+
+
+def memory_in_evaluation(space: SearchSpace, folder: Path, error: OutOfMemoryError) -> str:
+    """Return the words of an evaluation that took more memory than there is."""
+    return (
+        f"out of memory on {error.device}: evaluating {_described(space, error)}; go on from the last "
+        f"checkpoint: {_resume(folder)}{error.advice('evaluation.batch-size')}"
+    )
+
+
+def _resume(folder: Path) -> str:
+    return command("train-supernet", resume=folder)
+
+
+def _described(space: SearchSpace, error: OutOfMemoryError) -> str:
+    entry = make_entry(space, error.architecture)
+    costs = f"{format_quantity(entry.macs)} MACs and {format_quantity(entry.params)} parameters"
+    return f"the network of {costs} at batch {error.batch_size}"

@@ -1,0 +1,80 @@
+"""Writes checkpoints while the next round trains."""
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from torch import Tensor
+
+from fedpareto.training.runs.checkpoint import prune_checkpoints, save_checkpoint
+from fedpareto.training.runs.models import Branch
+from fedpareto.training.runs.state import RunState
+from fedpareto.training.trackers.protocol import Tracker
+
+
+class _Started(NamedTuple):
+    folder: Future[Path]
+    aliases: Sequence[str]
+
+
+class CheckpointWriter:
+    """Writes one checkpoint at a time on a thread of its own; leaving its context waits for the last one.
+
+    Tensors are read while they are written: they may change only after ``finish``.
+
+    Args:
+        run: folder of the run.
+        config: the run's configuration as plain values.
+        keep: newest checkpoints kept; the best is kept too.
+        tracker: is told of the best and the final checkpoint.
+    """
+
+    def __init__(self, run: Path, config: Mapping[str, Any], keep: int, tracker: Tracker) -> None:
+        self._run, self._config, self._keep, self._tracker = run, config, keep, tracker
+        self._pool = ThreadPoolExecutor(1, "checkpoint")
+        self._started: _Started | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        self._pool.shutdown()
+        if error is None:
+            self.finish()
+
+    def start(
+        self,
+        state: RunState,
+        tensors: Mapping[str, Tensor],
+        velocity: Mapping[str, Tensor] | None,
+        aliases: Sequence[str],
+        branches: Mapping[str, Branch] | None = None,
+    ) -> None:
+        """Begin to write the checkpoint of ``state.round``, which is known by ``aliases`` besides."""
+        written = self._pool.submit(self._write, state, tensors, velocity, dict(branches or {}))
+        self._started = _Started(written, aliases)
+
+    def finish(self) -> None:
+        """Wait until the checkpoint that was started is written.
+
+        Raises:
+            CheckpointError: it cannot be written.
+        """
+        if self._started is None:
+            return
+        (folder, aliases), self._started = self._started, None
+        written = folder.result()
+        if aliases:
+            self._tracker.checkpoint(written, aliases)
+
+    def _write(
+        self,
+        state: RunState,
+        tensors: Mapping[str, Tensor],
+        velocity: Mapping[str, Tensor] | None,
+        branches: Mapping[str, Branch],
+    ) -> Path:
+        folder = save_checkpoint(self._run, state, self._config, tensors, velocity, branches)
+        prune_checkpoints(self._run, self._keep, state.best)
+        return folder

@@ -1,0 +1,74 @@
+"""A run that begins with another run's supernet: which checkpoint that is, whether it fits, and what it starts with."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from fedpareto.supernet.blocks import CLASSIFIER
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.storage.path_checks import is_file, is_folder
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.supernet.weights import Tensors
+from fedpareto.training.runs.checkpoint import STATE, best_checkpoint, load_checkpoint
+from fedpareto.training.runs.folder import SPACE, RunError, check_run, read_classes, read_space
+
+
+@dataclasses.dataclass(frozen=True)
+class Beginning:
+    """A checkpoint of another run to begin with.
+
+    Attributes:
+        checkpoint: its folder, an absolute path without links.
+        space: the search space of its run.
+        classes: the class names of its run.
+    """
+
+    checkpoint: Path
+    space: SearchSpace
+    classes: tuple[str, ...]
+
+    def tensors(self, classes: Sequence[str], fresh: Tensors) -> tuple[Tensors, str]:
+        """Return the supernet to begin with, and the sentence that says what of it is new.
+
+        Args:
+            classes: class names of the new run; for others than the checkpoint's, the classifier is a new one.
+            fresh: a newly drawn supernet.
+
+        Raises:
+            CheckpointError: the checkpoint is damaged.
+        """
+        read = load_checkpoint(self.checkpoint, self.space)
+        words = f"training begins with the supernet of {self.checkpoint}"
+        if tuple(classes) == self.classes:
+            return read.tensors, words
+        own = {name: tensor for name, tensor in fresh.items() if name.startswith(f"{CLASSIFIER}.")}
+        mixed = {name: own.get(name, read.tensors[name]) for name in fresh}
+        return mixed, f"{words}; its classifier is drawn anew, as the classes are others"
+
+
+def beginning(path: str, space: SearchSpace) -> Beginning:
+    """Return what the option ``--init`` names: a run, of which the best checkpoint is meant, or a checkpoint of one.
+
+    Raises:
+        UserError: it is neither, or its space builds other networks than ``space`` but for the classes.
+    """
+    place = Path(path).resolve()
+    is_checkpoint = is_folder(place) and is_file(place / STATE)
+    run = place.parent.parent if is_checkpoint else place
+    try:
+        check_run(run)
+    except RunError as error:
+        raise RunError(f"init is {path}; {error}") from error
+    found = read_space(run)
+    if found.adapted(classes=space.classes).fingerprint != space.fingerprint:
+        raise UserError(
+            f"init is {path}, a supernet of {found.name}, which builds other networks than {space.name} "
+            f"(they differ in {_differences(found, space)}); train its own space with --space {run / SPACE}"
+        )
+    return Beginning(place if is_checkpoint else best_checkpoint(run), found, read_classes(run))
+
+
+def _differences(theirs: SearchSpace, ours: SearchSpace) -> str:
+    """Return the names of the fields by which the networks of two spaces differ."""
+    names = {field.name for field in dataclasses.fields(SearchSpace)} - {"name", "fitness", "classes"}
+    return ", ".join(name for name in sorted(names) if getattr(theirs, name) != getattr(ours, name))

@@ -1,0 +1,23 @@
+"""A run's folder as its writer finds it: what killed processes have left in it is cleared away first."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from fedpareto.supernet.common.storage.files import sweep
+from fedpareto.training.runs.checkpoint import tidy_checkpoints
+from fedpareto.training.runs.folder import check_run, locked
+
+
+@contextlib.contextmanager
+def opened_to_write(folder: Path) -> Iterator[None]:
+    """Hold the lock of a run that there is; its folder is then free of temporary files.
+
+    Raises:
+        RunError: there is no run, or another process is training it.
+    """
+    check_run(folder)
+    with locked(folder):
+        sweep(folder)
+        tidy_checkpoints(folder)
+        yield

@@ -1,0 +1,171 @@
+"""The state of a run as a checkpoint's ``state.json``: its values, their JSON form, and the guarded way back."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fedpareto.supernet.architecture import Architecture, architecture_from_json
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.formats.json_fields import Fields, fields_of
+from fedpareto.supernet.common.formats.json_text import parse_json
+from fedpareto.supernet.common.storage.files import read_text
+
+#: Since version 2 a checkpoint has digests of its files. What version 1 wrote is read without.
+VERSION, WITHOUT_DIGESTS = 2, 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Counts:
+    """How often every client has trained the smallest network and the largest it can run (without failing)."""
+
+    smallest: tuple[int, ...]
+    largest: tuple[int, ...]
+
+    @classmethod
+    def zero(cls, clients: int) -> "Counts":
+        """Return the counts before the first round."""
+        return cls((0,) * clients, (0,) * clients)
+
+    def after(self, smallest: Sequence[int], largest: Sequence[int]) -> "Counts":
+        """Return the counts with one more for each of the given clients."""
+        return Counts(
+            tuple(count + smallest.count(client) for client, count in enumerate(self.smallest)),
+            tuple(count + largest.count(client) for client, count in enumerate(self.largest)),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Best:
+    """The evaluated round with the highest mean accuracy of the probes on validation images."""
+
+    round: int
+    accuracy: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """Where a run was when what its configuration schedules began: rounds and compute count from here."""
+
+    round: int = 0
+    compute: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class RunState:
+    """Everything that a run carries from one round to the next, tensors aside.
+
+    Attributes:
+        round: rounds done.
+        counts: how often every client had the smallest and the largest network.
+        trained: how often every cache entry was trained.
+        failures: failed updates by kind.
+        best: the best evaluated round so far.
+        bytes_up: bytes the clients have sent, for evaluations too.
+        bytes_down: bytes the clients were sent, likewise.
+        wandb_id: the wandb run that mirrors this one.
+        exposure: of every client in a private run, see ``accountant.py``; empty in others and before the first round.
+        compute: multiply–accumulates of all forward passes that clients have trained with so far.
+        method: what the method keeps, as JSON values.
+        origin: where the scheduled training began; None while a search precedes it.
+        owed: record of the last round as a line of JSON, when its evaluation was due and has not been made: the run was
+            stopped before it, and makes up for it when it is resumed.
+    """
+
+    round: int
+    counts: Counts
+    trained: tuple[int, ...]
+    failures: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    best: Best | None = None
+    bytes_up: int = 0
+    bytes_down: int = 0
+    wandb_id: str | None = None
+    exposure: tuple[float, ...] = ()
+    compute: int = 0
+    method: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    origin: Origin | None = Origin()
+    owed: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Body:
+    """What ``state.json`` holds.
+
+    Attributes:
+        version: of the checkpoint.
+        state: the run's state.
+        config: the run's configuration as plain values.
+        branches: architectures of the networks that train beside the supernet, by name.
+    """
+
+    version: int
+    state: RunState
+    config: Mapping[str, Any]
+    branches: Mapping[str, Architecture]
+
+
+def body_to_json(body: Body) -> dict[str, Any]:
+    """Return what ``state.json`` holds as JSON values."""
+    return {
+        "version": body.version,
+        "state": dataclasses.asdict(body.state),
+        "config": body.config,
+        "branches": {name: architecture.to_json() for name, architecture in body.branches.items()},
+    }
+
+
+def read_body(path: Path) -> Body:
+    """Read a ``state.json``.
+
+    Raises:
+        UserError: it cannot be read, is of another version, or a field is missing, of another type or out of range.
+    """
+    fields = fields_of(parse_json(read_text(path), str(path)), str(path))
+    version = fields.whole("version", 1)
+    if version > VERSION:
+        raise UserError(f"{path} has version {version}; this program reads {WITHOUT_DIGESTS} and {VERSION}")
+    # Checkpoints from before there were searches have no branches.
+    branches = fields.within("branches").values if "branches" in fields.values else {}
+    return Body(
+        version,
+        _state(fields.within("state")),
+        fields.within("config").values,
+        {name: architecture_from_json(value) for name, value in branches.items()},
+    )
+
+
+def _state(fields: Fields) -> RunState:
+    counts, failures = fields.within("counts"), fields.within("failures")
+    unknown = sorted(fields.values.keys() - {field.name for field in dataclasses.fields(RunState)})
+    if unknown:
+        raise UserError(f"{fields.source}: there is no field {fields.path}{unknown[0]}")
+    return RunState(
+        round=fields.whole("round"),
+        counts=Counts(counts.wholes("smallest"), counts.wholes("largest")),
+        trained=fields.wholes("trained"),
+        failures={kind: failures.whole(kind) for kind in failures.values},
+        best=_best(fields.within("best")) if fields.has("best") else None,
+        bytes_up=fields.whole("bytes_up"),
+        bytes_down=fields.whole("bytes_down"),
+        wandb_id=fields.text("wandb_id") if fields.has("wandb_id") else None,
+        # Checkpoints from before there was privacy have no exposure,
+        exposure=fields.numbers("exposure", 0) if "exposure" in fields.values else (),
+        compute=fields.whole("compute"),
+        method=fields.within("method").values,
+        # nor, from before there were searches, an origin.
+        origin=_origin(fields),
+        owed=fields.text("owed") if fields.has("owed") else None,
+    )
+
+
+def _best(fields: Fields) -> Best:
+    return Best(fields.whole("round"), fields.number("accuracy", 0, 1))
+
+
+def _origin(fields: Fields) -> Origin | None:
+    if "origin" not in fields.values:
+        return Origin()
+    if not fields.has("origin"):
+        return None
+    origin = fields.within("origin")
+    return Origin(origin.whole("round"), origin.whole("compute"))

@@ -1,0 +1,211 @@
+"""What is recorded of a round."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from fedpareto.supernet.common.formats.json_dataclasses import from_json
+from fedpareto.training.aggregation.answers import Answers
+from fedpareto.training.evaluation.evaluator import Evaluation, Probe, mean_accuracy
+from fedpareto.training.privacy.accountant import Guarantee
+
+
+@dataclasses.dataclass(frozen=True)
+class RoundRecord:
+    """One line of ``metrics.jsonl``.
+
+    Attributes:
+        round: number of the round, from 1.
+        train_loss: mean training loss of the clients' last epochs, weighted by examples.
+        lr: learning rate of the clients.
+        beta: weight β_t of the largest network; None where all weigh the same.
+        clients: what every drawn client trained: client, macs of its network, and examples, loss,
+            compute and bytes or the kind of failure; of a network with weights of its own also its name;
+            of one that was asked again the kinds it failed with before.
+        failures: failed answers of this round by kind.
+        bytes_up: bytes of messages the clients sent for their training.
+        bytes_down: bytes of messages the clients were sent for it.
+        bytes_whole: bytes that the supernet itself would have taken in place of every slice, one way.
+        seconds: wall time of the round with its checkpoint, without evaluation.
+        sgd_seconds: time in which at least one client was in its local epochs.
+        overhead_share: share of ``seconds`` in which no client trained.
+        evaluation_seconds: time of this round's evaluation; 0 if there was none.
+        probes: validation accuracy of the probes; empty if there was no evaluation.
+        trained: how often every cache entry has been trained so far.
+        epsilon: what the run has cost its most exposed client, at ``delta``; None without noise.
+        delta: of the guarantee; None without noise.
+        clipped: share of the accepted updates that were clipped; None in a run that is not private.
+        evaluation_failures: clients that gave no usable answer in the evaluation: client, failure and reason.
+        evaluation_bytes_up: bytes of messages the clients sent for the evaluation; 0 where no client has a part in it.
+        evaluation_bytes_down: bytes of messages the clients were sent for it.
+        merged: tells it from a round that was lost.
+        compute: multiply–accumulates of the clients' forward passes in this round.
+        done: share of the scheduled training that is done.
+        tested: validation accuracy of networks that the method itself had measured, by name.
+        owed: the evaluation was due, and is made up for when the run is resumed; the round is then recorded anew.
+    """
+
+    round: int
+    train_loss: float
+    lr: float
+    beta: float | None
+    clients: tuple[Mapping[str, Any], ...]
+    failures: Mapping[str, int]
+    bytes_up: int
+    bytes_down: int
+    bytes_whole: int
+    seconds: float
+    sgd_seconds: float
+    overhead_share: float
+    evaluation_seconds: float
+    probes: tuple[Probe, ...]
+    trained: tuple[int, ...]
+    epsilon: float | None = None
+    delta: float | None = None
+    clipped: float | None = None
+    evaluation_failures: tuple[Mapping[str, Any], ...] = ()
+    evaluation_bytes_up: int = 0
+    evaluation_bytes_down: int = 0
+    merged: bool = True
+    compute: int = 0
+    done: float = 0.0
+    tested: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    owed: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as plain JSON values."""
+        return dataclasses.asdict(self)
+
+    @property
+    def mean_accuracy(self) -> float | None:
+        """Mean validation accuracy of the probes, or None without evaluation."""
+        return mean_accuracy(self.probes) if self.probes else None
+
+
+@dataclasses.dataclass(frozen=True)
+class LostRound:
+    """A line of ``metrics.jsonl`` about a round that was not merged, as too few clients had answered.
+
+    Attributes:
+        round: its number; the run ended with it, and a resumed run begins with another try at it.
+        clients: as in ``RoundRecord``.
+        failures: failed answers by kind, those of all tries.
+        bytes_up: bytes of messages the clients sent.
+        bytes_down: bytes of messages the clients were sent.
+        merged: tells it from a round that was merged.
+    """
+
+    round: int
+    clients: tuple[Mapping[str, Any], ...]
+    failures: Mapping[str, int]
+    bytes_up: int
+    bytes_down: int
+    merged: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as plain JSON values."""
+        return dataclasses.asdict(self)
+
+
+def record_from_json(value: Any) -> RoundRecord:
+    """Return the record of a merged round from its JSON values.
+
+    Raises:
+        ValueError: they are not those of a record; a field has another type, or is out of its range.
+    """
+    record = from_json(RoundRecord, value)
+    # A loss may be anything, and the time of the clients is not measured on the round's clock.
+    numbers = {**vars(record), "train_loss": 0, "overhead_share": 0}.values()
+    if not all(number >= 0 for number in numbers if isinstance(number, int | float)):
+        raise ValueError("a number that is none, or is negative")
+    shares = [record.done, *record.tested.values(), *(probe.accuracy for probe in record.probes)]
+    if not (record.merged and record.round and all(0 <= share <= 1 for share in shares)):
+        raise ValueError("a value out of its range")
+    return record
+
+
+def lost_from_json(value: Any) -> LostRound:
+    """Return the record of a round that was not merged from its JSON values.
+
+    Raises:
+        ValueError: they are not those of such a record.
+    """
+    record = from_json(LostRound, value)
+    if record.merged or record.round < 1:
+        raise ValueError("a value out of its range")
+    return record
+
+
+def lost_round(answers: Answers) -> LostRound:
+    """Return the record of a round that is not merged."""
+    number, failures = answers.plan.number, dict(answers.failed_by_kind)
+    return LostRound(number, _outcomes(answers), failures, answers.bytes_up, answers.bytes_down)
+
+
+def make_record(
+    answers: Answers,
+    trained: tuple[int, ...],
+    *,
+    bytes_whole: int,
+    seconds: float,
+    guarantee: Guarantee | None = None,
+) -> RoundRecord:
+    """Return the record of a merged round that is not evaluated yet."""
+    plan = answers.plan
+    return RoundRecord(
+        round=plan.number,
+        train_loss=answers.train_loss,
+        lr=plan.learning_rate,
+        beta=plan.beta,
+        clients=_outcomes(answers),
+        failures=dict(answers.failed_by_kind),
+        bytes_up=answers.bytes_up,
+        bytes_down=answers.bytes_down,
+        bytes_whole=bytes_whole,
+        seconds=seconds,
+        sgd_seconds=answers.sgd_seconds,
+        overhead_share=1 - answers.sgd_seconds / seconds,
+        evaluation_seconds=0.0,
+        probes=(),
+        trained=trained,
+        epsilon=None if guarantee is None else guarantee.epsilon,
+        delta=None if guarantee is None else guarantee.delta,
+        clipped=answers.clipped,
+        compute=answers.compute,
+    )
+
+
+def evaluated(record: RoundRecord, evaluation: Evaluation, seconds: float, *, done: float) -> RoundRecord:
+    """Return a round's record with its evaluation, which took ``seconds``, and the share that is done after it."""
+    return dataclasses.replace(
+        record,
+        evaluation_seconds=seconds,
+        probes=tuple(evaluation.probes),
+        evaluation_failures=tuple(
+            {"client": failure.task.client, "failure": failure.kind, "reason": failure.reason}
+            for failure in evaluation.failures
+        ),
+        evaluation_bytes_up=evaluation.bytes_up,
+        evaluation_bytes_down=evaluation.bytes_down,
+        done=done,
+        tested=evaluation.tested,
+    )
+
+
+def _outcomes(answers: Answers) -> tuple[Mapping[str, Any], ...]:
+    """Return for every drawn client what it was given, and what came back or why nothing did."""
+    outcome: dict[int, dict[str, Any]] = {
+        client: dataclasses.asdict(update) for client, update in answers.accepted.items()
+    }
+    for failure in answers.failures:
+        client = failure.task.client
+        if client in answers.accepted:
+            outcome[client].setdefault("failed_before", []).append(failure.kind)
+        else:
+            outcome[client] = {"failure": failure.kind, "reason": failure.reason}
+    plan = answers.plan
+    for client, branch in plan.branches.items():
+        outcome[client] = {"branch": branch, **outcome.get(client, {})}
+    return tuple(
+        {"client": client, "macs": entry.macs, **outcome.get(client, {})} for client, entry in plan.assigned.items()
+    )
