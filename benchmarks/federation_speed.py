@@ -20,9 +20,9 @@ from rich.console import Console
 from runs import MeasuredRun, train, write_noise
 
 from fedpareto.cache.build import build_cache
+from fedpareto.cache.cache_file import Cache, write_cache
+from fedpareto.cache.costs.limits import Limits
 from fedpareto.cache.entries import CACHE_ENTRIES, make_entries
-from fedpareto.cache.file import Cache, write_cache
-from fedpareto.cache.limits import Limits
 from fedpareto.supernet.common.terminal.progress import SILENT
 from fedpareto.supernet.genes import largest_genes
 from fedpareto.supernet.space import HeadSpec, SearchSpace, StageSpec, StemSpec

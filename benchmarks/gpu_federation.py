@@ -9,7 +9,7 @@ from gpu_study import Contest
 from torch import Tensor
 
 from fedpareto.cache.entries import Entry, make_entries, spread
-from fedpareto.cache.frontier import exact_frontier
+from fedpareto.cache.exact.frontier import exact_frontier
 from fedpareto.supernet.arrays import IntArray
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.terminal.words import counted

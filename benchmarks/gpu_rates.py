@@ -14,7 +14,7 @@ from roofline import matmul_peak, share_of_peak
 from time_share import Cut, Until, cut_after
 
 from fedpareto.cache.entries import Entry, make_entry
-from fedpareto.cache.frontier import exact_frontier
+from fedpareto.cache.exact.frontier import exact_frontier
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.typed_yaml import from_mapping
 from fedpareto.supernet.slices import supernet_architecture

@@ -19,8 +19,8 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from fedpareto.cache.build import build_cache
+from fedpareto.cache.costs.limits import Limits
 from fedpareto.cache.entries import CACHE_ENTRIES, Entry
-from fedpareto.cache.limits import Limits
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.common.formats.units import format_quantity
 from fedpareto.supernet.common.terminal.words import counted

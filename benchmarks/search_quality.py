@@ -21,18 +21,18 @@ import numpy as np
 from results import Results
 from rich.console import Console
 
-from fedpareto.cache.additive import AdditiveCost, count_cost
-from fedpareto.cache.exact import solve_best
-from fedpareto.cache.frontier import exact_frontier
-from fedpareto.cache.kept import kept_path, write_frontier
-from fedpareto.cache.limits import Limits
-from fedpareto.fitness.blocks import Parts
+from fedpareto.cache.costs.cost import AdditiveCost, count_cost
+from fedpareto.cache.costs.limits import Limits
+from fedpareto.cache.exact.frontier import exact_frontier
+from fedpareto.cache.exact.frontier_store import kept_path, write_frontier
+from fedpareto.cache.exact.solver import solve_best
 from fedpareto.fitness.cli import read_architectures
+from fedpareto.fitness.part_tables import Parts
 from fedpareto.fitness.score import score
-from fedpareto.search.answering import answer_targets
-from fedpareto.search.searcher import search, search_cheapest, search_exactly
-from fedpareto.search.subject import Subject
-from fedpareto.search.targets import read_targets
+from fedpareto.search.query.answering import answer_targets
+from fedpareto.search.query.searcher import search, search_cheapest, search_exactly
+from fedpareto.search.query.subject import Subject
+from fedpareto.search.query.targets import read_targets
 from fedpareto.supernet.arrays import FloatArray
 from fedpareto.supernet.common.formats.units import format_quantity
 from fedpareto.supernet.common.machine import available_cores

@@ -24,9 +24,9 @@ from roofline import matmul_peak, share_of_peak
 from runs import train, write_noise
 
 from fedpareto.cache.build import build_cache
+from fedpareto.cache.cache_file import write_cache
+from fedpareto.cache.costs.limits import Limits
 from fedpareto.cache.entries import CACHE_ENTRIES, Entry
-from fedpareto.cache.file import write_cache
-from fedpareto.cache.limits import Limits
 from fedpareto.supernet.common.formats.units import format_quantity
 from fedpareto.supernet.common.terminal.progress import SILENT
 from fedpareto.supernet.genes import decode, largest_genes

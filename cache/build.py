@@ -3,13 +3,13 @@
 import dataclasses
 from typing import Any, Literal
 
+from fedpareto.cache.cache_file import Cache
+from fedpareto.cache.costs.limits import Limits, check_reachable
 from fedpareto.cache.entries import make_entries, spread
-from fedpareto.cache.exact import SpaceTooLargeError
-from fedpareto.cache.file import Cache
-from fedpareto.cache.frontier import Frontier
-from fedpareto.cache.kept import find_frontier
-from fedpareto.cache.limits import Limits, check_reachable
-from fedpareto.cache.nsga2 import Nsga2Settings, solve_nsga2
+from fedpareto.cache.exact.frontier import Frontier
+from fedpareto.cache.exact.frontier_store import find_frontier
+from fedpareto.cache.exact.solver import SpaceTooLargeError
+from fedpareto.cache.nsga2.solver import Nsga2Settings, solve_nsga2
 from fedpareto.supernet.common.errors import BudgetError, UserError
 from fedpareto.supernet.common.terminal.progress import SILENT, Listener
 from fedpareto.supernet.common.terminal.words import counted

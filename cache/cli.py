@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fedpareto.cache.build import Method, Solver, build_cache
+from fedpareto.cache.cache_file import Cache, write_cache
+from fedpareto.cache.costs.limits import Limits
 from fedpareto.cache.entries import CACHE_ENTRIES, Entry
-from fedpareto.cache.exact import EQUAL
-from fedpareto.cache.file import Cache, write_cache
-from fedpareto.cache.kept import find_frontier
-from fedpareto.cache.limits import Limits
-from fedpareto.cache.nsga2 import Nsga2Settings
+from fedpareto.cache.exact.frontier_store import find_frontier
+from fedpareto.cache.exact.solver import EQUAL
+from fedpareto.cache.nsga2.solver import Nsga2Settings
 from fedpareto.cache.plot import Fronts, check_plot_path, plot_fronts
 from fedpareto.fitness.settings import load_settings
 from fedpareto.supernet.common.command_line import options_parser

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
-from fedpareto.cache.limits import Limits
+from fedpareto.cache.costs.limits import Limits
 from fedpareto.fitness.score import effectiveness_bound, score
 from fedpareto.supernet.arrays import IntArray
 from fedpareto.supernet.fitness_settings import FitnessSettings

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedpareto.cache.entries import Entry
+from fedpareto.cache.exact.frontier import Frontier
 from fedpareto.cache.figures import drawn, save, words, write
-from fedpareto.cache.frontier import Frontier
 from fedpareto.supernet.arrays import IntArray
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.units import format_quantity

@@ -8,7 +8,7 @@ import functools
 
 import numpy as np
 
-from fedpareto.fitness.blocks import Parts, choices_made, space_parts
+from fedpareto.fitness.part_tables import Parts, choices_made, space_parts
 from fedpareto.supernet.arrays import FloatArray, IntArray
 from fedpareto.supernet.blocks import LAYOUTS
 from fedpareto.supernet.learned import LearnedTerms

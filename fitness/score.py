@@ -5,16 +5,18 @@ Architecture Design for Deep Convolutional Neural Network" (2023), and DeepFedNA
 convolution, δ and learned terms θ are ours: the published form has κ = 1, δ = 0 and no θ.
 """
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fedpareto.fitness.blocks import Parts, choices_made, entropy_widths, space_terms
 from fedpareto.fitness.learned import learned_sum
+from fedpareto.fitness.part_tables import Parts, choices_made, entropy_widths, space_terms
+from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.arrays import FloatArray, IntArray
 from fedpareto.supernet.fitness_settings import FitnessSettings, check_fitness
-from fedpareto.supernet.genes import as_genes, gene_layout
+from fedpareto.supernet.genes import as_genes, encode, gene_layout
 from fedpareto.supernet.space import SearchSpace
 
 #: Architectures worked on at a time: their columns stay in the processor's cache.
@@ -158,3 +160,13 @@ def _sum_rows(rows: FloatArray) -> FloatArray:
     for row in rows:
         total += row
     return total
+
+
+@functools.lru_cache(maxsize=4096)
+def macs_of(space: SearchSpace, architecture: Architecture) -> int:
+    """Return the multiply–accumulates of one image.
+
+    Raises:
+        ArchitectureError: the architecture is not in the space.
+    """
+    return int(score(space, encode(space, architecture)).macs[0])

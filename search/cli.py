@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedpareto.search.answering import Answered, Refused, answer_budgets, answer_given, answer_targets
-from fedpareto.search.budgets import Budgets
 from fedpareto.search.export.settings import check_calibrated
-from fedpareto.search.options import Options, check_options, export_settings
-from fedpareto.search.plot import plot_search
-from fedpareto.search.report import print_report
-from fedpareto.search.subject import Subject, find_subject
-from fedpareto.search.suggestions import after_search, after_targets
-from fedpareto.search.targets import print_targets, refused_line
+from fedpareto.search.query.answering import Answered, Refused, answer_budgets, answer_given, answer_targets
+from fedpareto.search.query.budgets import Budgets
+from fedpareto.search.query.options import Options, check_options, export_settings
+from fedpareto.search.query.subject import Subject, find_subject
+from fedpareto.search.query.suggestions import after_search, after_targets
+from fedpareto.search.reports.plot import plot_search
+from fedpareto.search.reports.targets_table import print_targets, refused_line
+from fedpareto.search.reports.terminal import print_report
 from fedpareto.supernet.architecture_file import save_architecture
 from fedpareto.supernet.common.command_line import options_parser
 from fedpareto.supernet.common.errors import UserError
@@ -53,7 +53,7 @@ def _search_one(options: Options, subject: Subject, command: str) -> None:
             plot_search(Path(options.plot), subject, answered, listener)
     report = _delivered(options, subject, {"": answered})[""]
     if options.report is not None:
-        from fedpareto.search.page.of_search import write_search_page  # noqa: PLC0415 - only a page pays for its imports
+        from fedpareto.search.reports.page.search_page import write_search_page  # noqa: PLC0415 - only a page pays for its imports
 
         write_search_page(Path(options.report), subject, answered, report, command)
         report["page"] = options.report
@@ -106,8 +106,8 @@ def _of_run(
     found: Mapping[str, Answered],
     outputs: Mapping[str, Path | None],
 ) -> dict[str, dict[str, Any]]:
-    from fedpareto.search.delivery import Delivery, deliver  # noqa: PLC0415 - imports torch
-    from fedpareto.search.trained import Extraction, open_run  # noqa: PLC0415
+    from fedpareto.search.extraction.delivery import Delivery, deliver  # noqa: PLC0415 - imports torch
+    from fedpareto.search.extraction.trained_run import Extraction, open_run  # noqa: PLC0415
     from fedpareto.training.engines.flower.federation import opened_link  # noqa: PLC0415
     from fedpareto.training.runs.folder import read_run_config  # noqa: PLC0415
 
@@ -129,7 +129,7 @@ def _of_run(
 
 def _check_run(options: Options, subject: Subject, run: Path, named: Mapping[str, Budgets]) -> None:
     """Refuse what a run's subnet cannot be given, before anything is searched."""
-    from fedpareto.search.trained import check_tunable  # noqa: PLC0415 - imports torch
+    from fedpareto.search.extraction.trained_run import check_tunable  # noqa: PLC0415 - imports torch
     from fedpareto.training.runs.folder import read_run_config  # noqa: PLC0415
 
     for budgets in named.values():

@@ -18,7 +18,7 @@ MODULES = {
     "build-cache": "fedpareto.cache.cli",
     "compare-methods": "fedpareto.search.comparison.cli",
     "compare-recipes": "fedpareto.search.recipes.cli",
-    "profile-device": "fedpareto.search.latency.cli",
+    "profile-device": "fedpareto.search.profiling.cli",
     "score-subnet": "fedpareto.fitness.cli",
     "search-subnet": "fedpareto.search.cli",
     "train-supernet": "fedpareto.training.cli",

@@ -12,8 +12,8 @@ from learned import learned_terms, most
 from numpy.typing import NDArray
 from strategies import user_spaces
 
-from fedpareto.cache.additive import AdditiveCost, count_cost
-from fedpareto.fitness.blocks import Parts, Terms, space_terms
+from fedpareto.cache.costs.cost import AdditiveCost, count_cost
+from fedpareto.fitness.part_tables import Parts, Terms, space_terms
 from fedpareto.fitness.score import Scores, score
 from fedpareto.supernet.arrays import FloatArray, IntArray
 from fedpareto.supernet.fitness_settings import FitnessSettings

@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 from fedpareto.cache.build import Method, build_cache
-from fedpareto.cache.file import Cache, write_cache
-from fedpareto.cache.limits import Limits
-from fedpareto.cache.nsga2 import Nsga2Settings
+from fedpareto.cache.cache_file import Cache, write_cache
+from fedpareto.cache.costs.limits import Limits
+from fedpareto.cache.nsga2.solver import Nsga2Settings
 from fedpareto.supernet.space import HeadSpec, SearchSpace, StageSpec, StemSpec
 from fedpareto.supernet.space_file import space_to_mapping
 from fedpareto.training.clients.trainer import Recipe

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from fedpareto.cache.latency.names import block_names, distinct_names
-from fedpareto.cache.latency.table import Conditions
-from fedpareto.search.latency.parts import Measurable
+from fedpareto.cache.costs.latency.block_names import block_names, distinct_names
+from fedpareto.cache.costs.latency.table import Conditions
+from fedpareto.search.runtimes.runtime import Measurable
 from fedpareto.supernet.space import SearchSpace
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from federation import micro_space
 from numpy.typing import NDArray
 
-from fedpareto.cache.limits import Limits
+from fedpareto.cache.costs.limits import Limits
 from fedpareto.fitness.score import Scores, score
 from fedpareto.supernet.arrays import IntArray
 from fedpareto.supernet.fitness_settings import FitnessSettings

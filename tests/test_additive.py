@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from learned import learned_terms, most
 from strategies import gene_vectors, runs, spaces_with_genes, tiny_space, user_spaces
 
-from fedpareto.cache.additive import AdditiveCost, count_cost, plan_of
-from fedpareto.fitness.blocks import Parts, space_parts
+from fedpareto.cache.costs.cost import AdditiveCost, count_cost
+from fedpareto.cache.exact.plan import plan_of
 from fedpareto.fitness.learned import learned_sum
+from fedpareto.fitness.part_tables import Parts, space_parts
 from fedpareto.fitness.score import score
 from fedpareto.supernet.arrays import IntArray
 from fedpareto.supernet.genes import choices, gene_layout, random_genes

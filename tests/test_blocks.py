@@ -7,8 +7,8 @@ from hypothesis import given
 from reference import convolutions, macs_and_params, peak_activation_bytes
 from strategies import PRESETS, preset, runs, spaces_with_architectures, tiny_space, user_spaces
 
-from fedpareto.fitness.blocks import Part, Parts, Terms, space_parts, space_terms, tabulate
 from fedpareto.fitness.costs import macs
+from fedpareto.fitness.part_tables import Part, Parts, Terms, space_parts, space_terms, tabulate
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.arrays import IntArray
 from fedpareto.supernet.genes import encode, gene_layout, random_genes

@@ -8,11 +8,11 @@ from spaces import SMALL, SMALL_RESNET, VAST, listed
 from strategies import narrow_resnet, preset, tiny_space
 
 from fedpareto.cache.build import Method, Solver, build_cache
-from fedpareto.cache.exact import SpaceTooLargeError
-from fedpareto.cache.file import Cache
-from fedpareto.cache.kept import find_frontier
-from fedpareto.cache.limits import Limits
-from fedpareto.cache.nsga2 import Nsga2Settings, solve_nsga2
+from fedpareto.cache.cache_file import Cache
+from fedpareto.cache.costs.limits import Limits
+from fedpareto.cache.exact.frontier_store import find_frontier
+from fedpareto.cache.exact.solver import SpaceTooLargeError
+from fedpareto.cache.nsga2.solver import Nsga2Settings, solve_nsga2
 from fedpareto.supernet.common.errors import BudgetError, UserError
 from fedpareto.supernet.common.terminal.progress import Listener
 from fedpareto.supernet.common.terminal.words import counted

@@ -11,9 +11,9 @@ from commands import Outcome, check_refused, run_main
 from spaces import VAST
 from strategies import narrow_resnet, tiny_space
 
+from fedpareto.cache.cache_file import read_cache
 from fedpareto.cache.cli import main
-from fedpareto.cache.file import read_cache
-from fedpareto.cache.kept import find_frontier
+from fedpareto.cache.exact.frontier_store import find_frontier
 from fedpareto.fitness.score import score
 from fedpareto.supernet.common.formats.units import format_quantity
 from fedpareto.supernet.genes import smallest_genes
@@ -158,7 +158,7 @@ def test_a_second_cache_of_a_space_reads_the_kept_frontier(command: Command, mon
     monkeypatch.setenv("FEDPARETO_CACHE_DIR", str(kept))
     assert command("--solver", "exact").code == 0
     assert len(list((kept / "frontiers").iterdir())) == 1
-    monkeypatch.setattr("fedpareto.cache.kept.exact_frontier", None)
+    monkeypatch.setattr("fedpareto.cache.exact.frontier_store.exact_frontier", None)
     assert command("--solver", "exact", "--overwrite").code == 0
 
 

@@ -10,8 +10,8 @@ import pytest
 from commands import parsed
 from strategies import tiny_space
 
+from fedpareto.cache.cache_file import Cache, CacheError, read_cache, remedy_of, write_cache
 from fedpareto.cache.entries import make_entries
-from fedpareto.cache.file import Cache, CacheError, read_cache, remedy_of, write_cache
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.fitness_settings import FitnessSettings
 from fedpareto.supernet.genes import random_genes

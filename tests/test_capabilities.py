@@ -8,7 +8,7 @@ from federation import MICRO
 from latency import random_times, write_table
 from simulation import micro_entries
 
-from fedpareto.cache.latency.cost import read_latency
+from fedpareto.cache.costs.latency.cost import read_latency
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.genes import encode
 from fedpareto.training.clients.capabilities import Capability, capabilities, training_memory

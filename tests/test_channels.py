@@ -17,7 +17,7 @@ from simulation import same_bytes
 
 from fedpareto.cache.cli import main as build_cache
 from fedpareto.search.cli import main as search_subnet
-from fedpareto.search.latency.cli import main as profile_device
+from fedpareto.search.profiling.cli import main as profile_device
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.space_file import space_to_mapping

@@ -17,7 +17,7 @@ COMMANDS = {
     "train-supernet": "fedpareto.training.cli",
     "search-subnet": "fedpareto.search.cli",
     "score-subnet": "fedpareto.fitness.cli",
-    "profile-device": "fedpareto.search.latency.cli",
+    "profile-device": "fedpareto.search.profiling.cli",
     "compare-methods": "fedpareto.search.comparison.cli",
     "compare-recipes": "fedpareto.search.recipes.cli",
     "validate-fitness": "fedpareto.search.ranking.cli",

@@ -11,8 +11,8 @@ from reference import peak_activation_bytes as slow_peak
 from strategies import PRESETS, architectures, preset, runs, spaces_with_architectures
 from torch.utils.flop_counter import FlopCounterMode
 
-from fedpareto.fitness.blocks import choices_made, tabulate
 from fedpareto.fitness.costs import file_bytes, macs, parameters, peak_activation_bytes
+from fedpareto.fitness.part_tables import choices_made, tabulate
 from fedpareto.fitness.score import score
 from fedpareto.supernet.architecture import Architecture, Block, Stage
 from fedpareto.supernet.genes import encode, gene_layout, largest_genes, random_genes

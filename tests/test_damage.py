@@ -19,15 +19,15 @@ from damage import damages_of, harmless
 from federation import MICRO, finished_run, micro_config, write_space
 from latency import conditions, random_times
 
+from fedpareto.cache.costs.latency.table import LatencyTable, write_latency_table
 from fedpareto.cache.entries import make_entry
-from fedpareto.cache.kept import kept_path
-from fedpareto.cache.latency.table import LatencyTable, write_latency_table
+from fedpareto.cache.exact.frontier_store import kept_path
 from fedpareto.fitness.cli import main as score_subnet
 from fedpareto.search.cli import main as search_subnet
 from fedpareto.search.comparison.cli import main as compare_methods
 from fedpareto.search.comparison.outcome import Measured, write_outcome
 from fedpareto.search.comparison.outcome import Outcome as TrialOutcome
-from fedpareto.search.latency.cli import main as profile_device
+from fedpareto.search.profiling.cli import main as profile_device
 from fedpareto.search.ranking.cli import main as validate_fitness
 from fedpareto.search.subnet import load_subnet
 from fedpareto.supernet.common.errors import UserError

@@ -15,7 +15,7 @@ from commands import Outcome, check_refused, run_main
 from federation import finished_run, micro_space
 from latency import random_times
 
-from fedpareto.cache.latency.table import Conditions, LatencyTable, write_latency_table
+from fedpareto.cache.costs.latency.table import Conditions, LatencyTable, write_latency_table
 from fedpareto.search.cli import main
 from fedpareto.search.subnet import load_subnet, read_subnet_info
 from fedpareto.supernet.common.machine import machine

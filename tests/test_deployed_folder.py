@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from processes import ENVIRONMENT
 
-from fedpareto.cache.file import write_cache
+from fedpareto.cache.cache_file import write_cache
 from fedpareto.search.cli import main
 from fedpareto.search.export import deploy
 from fedpareto.search.subnet import load_subnet, read_subnet_info

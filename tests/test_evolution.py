@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from spaces import SMALL, listed
 
-from fedpareto.cache.limits import Limits
-from fedpareto.cache.nsga2 import Nsga2Settings, search_front
+from fedpareto.cache.costs.limits import Limits
+from fedpareto.cache.nsga2.solver import Nsga2Settings, search_front
 from fedpareto.fitness.score import score
-from fedpareto.search.evolution import DEFAULT_SETTINGS, evolve, front_alone
+from fedpareto.search.query.evolution import DEFAULT_SETTINGS, evolve, front_alone
 from fedpareto.supernet.common.errors import BudgetError
 from fedpareto.supernet.common.terminal.progress import Listener
 from fedpareto.supernet.fitness_settings import FitnessSettings

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from strategies import preset, runs, tiny_space
 
-from fedpareto.cache.additive import AdditiveCost, count_cost
-from fedpareto.cache.exact import SpaceTooLargeError, solve_best, solve_cheapest, solve_front
-from fedpareto.cache.frontier import Frontier, exact_frontier
+from fedpareto.cache.costs.cost import AdditiveCost, count_cost
+from fedpareto.cache.exact.frontier import Frontier, exact_frontier
+from fedpareto.cache.exact.solver import SpaceTooLargeError, solve_best, solve_cheapest, solve_front
 from fedpareto.fitness.score import score
 from fedpareto.supernet.arrays import FloatArray, IntArray
 from fedpareto.supernet.common.terminal.progress import Listener
@@ -93,7 +93,7 @@ def _check_with_bounds(case: Case, data: st.DataObject) -> None:
         count_cost(case.space, "params", data.draw(quantile(case.scores.params))),
         limited(table, data.draw(quantile(table.of(case.space, case.genes)))),
     ]
-    with unittest.mock.patch("fedpareto.cache.exact._FEW", 0):
+    with unittest.mock.patch("fedpareto.cache.exact.solver._FEW", 0):
         _check_front(case, [count_cost(case.space, "macs"), *costs[1 : data.draw(st.integers(1, 3))]])
         _check_best(case, costs[: data.draw(st.integers(1, 3))])
         _check_cheapest(case, costs[: data.draw(st.integers(2, 3))], data)

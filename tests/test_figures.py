@@ -11,8 +11,8 @@ from rankings import PLANTED, planted
 from strategies import tiny_space
 from wild import ESCAPES, SYNTAX, wild_text
 
+from fedpareto.cache.exact.frontier_store import find_frontier
 from fedpareto.cache.figures import drawn, save, words
-from fedpareto.cache.kept import find_frontier
 from fedpareto.cache.plot import Fronts, plot_fronts
 from fedpareto.search.comparison.plot import plot_rows
 from fedpareto.search.comparison.summary import Row, Spread

@@ -18,11 +18,11 @@ from pictures import write_pictures
 from PIL import Image
 from simulation import largest, random_architectures, random_tensors, same_bytes, smallest
 
+from fedpareto.fitness.score import macs_of
 from fedpareto.supernet.common.storage.cache_folder import kept_folder
 from fedpareto.supernet.common.terminal.words import counted
 from fedpareto.supernet.space_file import space_to_mapping
 from fedpareto.supernet.weights import Tensors, views
-from fedpareto.training.clients.compute import macs_of
 from fedpareto.training.clients.trainer import LocalTrainer, recipe_of
 from fedpareto.training.config.clients import ClientsConfig
 from fedpareto.training.config.data import DataConfig

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from flower import LocalLink, flower_config, hurry, trained
 
-from fedpareto.search.trained import Extraction, TrainedRun, open_run
+from fedpareto.search.extraction.trained_run import Extraction, TrainedRun, open_run
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.training.config.clients import ClientsConfig
 from fedpareto.training.runs.folder import read_census, read_run_cache, read_space

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import runs, tiny_space
 
-from fedpareto.cache.additive import count_cost
+from fedpareto.cache.costs.cost import count_cost
 from fedpareto.cache.entries import make_entries
-from fedpareto.cache.exact import EQUAL, SpaceTooLargeError
-from fedpareto.cache.frontier import Frontier, exact_frontier, frontier_of
+from fedpareto.cache.exact.frontier import Frontier, exact_frontier, frontier_of
+from fedpareto.cache.exact.solver import EQUAL, SpaceTooLargeError
 from fedpareto.fitness.score import score
 from fedpareto.supernet.common.formats.units import format_quantity
 from fedpareto.supernet.fitness_settings import FitnessSettings

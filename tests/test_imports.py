@@ -50,20 +50,20 @@ def test_nothing_but_networks_and_weights_needs_torch() -> None:
 @pytest.mark.parametrize(
     "module",
     [
-        "fedpareto.search.searcher",
+        "fedpareto.search.query.searcher",
         "fedpareto.search.cli",
         "fedpareto.search.export.settings",
-        "fedpareto.search.page.page",
-        "fedpareto.cache.latency.table",
-        "fedpareto.search.latency.cli",
+        "fedpareto.search.reports.page.page",
+        "fedpareto.cache.costs.latency.table",
+        "fedpareto.search.profiling.cli",
         "fedpareto.search.comparison.cli",
         "fedpareto.search.ranking.cli",
         "fedpareto.search.recipes.cli",
         "fedpareto.cache.cli",
-        "fedpareto.cache.nsga2",
-        "fedpareto.cache.kept",
-        "fedpareto.cache.exact",
-        "fedpareto.cache.infeasible",
+        "fedpareto.cache.nsga2.solver",
+        "fedpareto.cache.exact.frontier_store",
+        "fedpareto.cache.exact.solver",
+        "fedpareto.cache.exact.infeasible",
     ],
 )
 def test_the_exact_search_starts_without_heavy_libraries(module: str) -> None:

@@ -10,10 +10,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from strategies import runs, tiny_space
 
-from fedpareto.cache.additive import COST_NAMES, AdditiveCost, count_cost
-from fedpareto.cache.exact import SpaceTooLargeError, solve_front
-from fedpareto.cache.infeasible import refusal
-from fedpareto.cache.limits import Limits
+from fedpareto.cache.costs.cost import COST_NAMES, AdditiveCost, count_cost
+from fedpareto.cache.costs.limits import Limits
+from fedpareto.cache.exact.infeasible import refusal
+from fedpareto.cache.exact.solver import SpaceTooLargeError, solve_front
 from fedpareto.fitness.score import score
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.genes import decode, smallest_genes

@@ -12,7 +12,7 @@ from commands import Outcome, check_refused, run_main
 from federation import MICRO, arguments_of, finished_run, micro_cache, micro_config, micro_space, write_two_classes
 from safetensors.torch import load_file
 
-from fedpareto.cache.file import write_cache
+from fedpareto.cache.cache_file import write_cache
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.terminal.progress import Listener
 from fedpareto.supernet.weights import Tensors, initial_tensors

@@ -13,7 +13,7 @@ from federation import MICRO, micro_cache, write_micro
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedpareto.cache.file import write_cache
+from fedpareto.cache.cache_file import write_cache
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.space_file import space_to_mapping
 from fedpareto.training.config.inputs import (

@@ -14,9 +14,15 @@ from processes import ENVIRONMENT, PATIENCE, wait_until
 from safetensors.numpy import load_file, save_file
 from strategies import preset, tiny_space
 
-import fedpareto.cache.kept
-from fedpareto.cache.frontier import Frontier, exact_frontier
-from fedpareto.cache.kept import KeptFrontierError, find_frontier, kept_path, read_frontier, write_frontier
+import fedpareto.cache.exact.frontier_store
+from fedpareto.cache.exact.frontier import Frontier, exact_frontier
+from fedpareto.cache.exact.frontier_store import (
+    KeptFrontierError,
+    find_frontier,
+    kept_path,
+    read_frontier,
+    write_frontier,
+)
 from fedpareto.supernet.common.storage.cache_folder import VARIABLE, NowhereKeptError, kept_folder
 from fedpareto.supernet.common.terminal.progress import Listener
 from fedpareto.supernet.fitness_settings import FitnessSettings
@@ -68,7 +74,7 @@ def test_a_frontier_is_computed_once_and_kept(folder: Path, expected: Frontier) 
 
 def test_a_kept_frontier_answers_without_being_solved(monkeypatch: pytest.MonkeyPatch, expected: Frontier) -> None:
     write_frontier(kept_path(SPACE, WEIGHTS), expected)
-    monkeypatch.delattr(fedpareto.cache.kept, "exact_frontier")
+    monkeypatch.delattr(fedpareto.cache.exact.frontier_store, "exact_frontier")
     _check_equal(find_frontier(SPACE, WEIGHTS), expected)
 
 
@@ -253,7 +259,7 @@ _BUILD = """
 import sys, time
 from pathlib import Path
 from typing import Any
-from fedpareto.cache.kept import find_frontier, kept_path
+from fedpareto.cache.exact.frontier_store import find_frontier, kept_path
 from fedpareto.supernet.space import load_space
 space = load_space("mobilenet-tiny")
 Path(sys.argv[1]).touch()
@@ -266,7 +272,7 @@ print(len(find_frontier(space, space.fitness).macs))
 def test_processes_that_keep_a_frontier_at_once_leave_one_good_file(folder: Path, tmp_path: Path) -> None:
     space, go = tiny_space(), tmp_path / "go"
     ready = [tmp_path / f"ready-{number}" for number in range(2)]
-    root = str(Path(fedpareto.cache.kept.__file__).parents[1])
+    root = str(Path(fedpareto.cache.exact.frontier_store.__file__).parents[1])
     environment = ENVIRONMENT | {"FEDPARETO_CACHE_DIR": str(folder.parent), "PYTHONPATH": root}
     processes = [
         subprocess.Popen(

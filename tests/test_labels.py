@@ -4,9 +4,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import runs, tiny_space
 
-from fedpareto.cache.additive import Options, count_cost
-from fedpareto.cache.exact import solve_front
-from fedpareto.cache.labels import Labels, State, Trail, Way, grown, joined, origin
+from fedpareto.cache.costs.cost import count_cost
+from fedpareto.cache.exact.labels import Labels, State, Trail, Way, grown, joined, origin
+from fedpareto.cache.exact.plan import Options
+from fedpareto.cache.exact.solver import solve_front
 from fedpareto.fitness.score import score
 from fedpareto.supernet.architecture import Architecture, Block, Stage
 from fedpareto.supernet.arrays import IntArray

@@ -30,8 +30,8 @@ from simulation import (
 )
 from strategies import runs
 
+from fedpareto.fitness.score import macs_of
 from fedpareto.training.aggregation.answers import RoundPlan
-from fedpareto.training.clients.compute import macs_of
 from fedpareto.training.clients.trainer import LocalTrainer
 from fedpareto.training.config.clients import ClientsConfig
 from fedpareto.training.config.methods import CoTrainConfig, DecNasConfig, DfnasConfig

@@ -7,9 +7,9 @@ from spaces import SMALL, SMALL_RESNET
 from strategies import preset, runs, spaces_with_architectures
 from torch import nn
 
-from fedpareto.cache.latency.names import block_names
-from fedpareto.fitness.blocks import choices_made
-from fedpareto.search.latency.parts import build_part, distinct_choices, input_shape, measurable, ready
+from fedpareto.cache.costs.latency.block_names import block_names
+from fedpareto.fitness.part_tables import choices_made
+from fedpareto.search.profiling.parts import build_part, distinct_choices, input_shape, measurable, ready
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.bn_folding import folded
 from fedpareto.supernet.genes import encode

@@ -8,10 +8,10 @@ from federation import micro_space
 from latency import CALL_MS, FakeClock, FakeRuntime, conditions, names_of, network_ms
 from spaces import SMALL_RESNET
 
-from fedpareto.cache.latency.cost import latency_cost
-from fedpareto.cache.latency.table import LatencyTable, LatencyTableError, read_table, write_latency_table
-from fedpareto.search.latency.profile import Bench, clock_of, partial_path, profile, started_table
-from fedpareto.search.latency.validation import validate
+from fedpareto.cache.costs.latency.cost import latency_cost
+from fedpareto.cache.costs.latency.table import LatencyTable, LatencyTableError, read_table, write_latency_table
+from fedpareto.search.profiling.profile import Bench, clock_of, partial_path, profile, started_table
+from fedpareto.search.profiling.validation import validate
 from fedpareto.supernet.common.terminal.progress import SILENT, Listener
 from fedpareto.supernet.genes import decode, random_genes
 from fedpareto.supernet.space import SearchSpace

@@ -7,8 +7,8 @@ import torch
 from federation import micro_space
 from torch import nn
 
-from fedpareto.search.latency.parts import Measurable, distinct_choices, measurable
-from fedpareto.search.latency.runtimes import check_runtime, export_each, open_runtime
+from fedpareto.search.profiling.parts import distinct_choices, measurable
+from fedpareto.search.runtimes.runtime import Measurable, check_runtime, export_each, open_runtime
 from fedpareto.supernet.common.errors import UserError
 
 _CPU = torch.device("cpu")

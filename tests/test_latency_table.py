@@ -10,9 +10,9 @@ from latency import conditions, names_of, random_times, write_table
 from spaces import SMALL, SMALL_RESNET, listed
 from strategies import PRESETS, preset
 
-from fedpareto.cache.latency.cost import latency_cost, read_latency
-from fedpareto.cache.latency.names import block_names
-from fedpareto.cache.latency.table import (
+from fedpareto.cache.costs.latency.block_names import block_names
+from fedpareto.cache.costs.latency.cost import latency_cost, read_latency
+from fedpareto.cache.costs.latency.table import (
     Correction,
     LatencyTable,
     LatencyTableError,
@@ -21,7 +21,7 @@ from fedpareto.cache.latency.table import (
     read_table,
     write_latency_table,
 )
-from fedpareto.fitness.blocks import tabulate
+from fedpareto.fitness.part_tables import tabulate
 from fedpareto.supernet.arrays import IntArray
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.genes import random_genes

@@ -5,10 +5,10 @@ from scipy.stats import spearmanr
 from spaces import SMALL
 from strategies import preset
 
-from fedpareto.cache.latency.cost import latency_cost
-from fedpareto.cache.latency.table import LatencyTable
+from fedpareto.cache.costs.latency.cost import latency_cost
+from fedpareto.cache.costs.latency.table import LatencyTable
 from fedpareto.fitness.score import score
-from fedpareto.search.latency.validation import fit_correction, judged, percentage_error, spread_networks
+from fedpareto.search.profiling.validation import fit_correction, judged, percentage_error, spread_networks
 from fedpareto.supernet.genes import random_genes
 
 TABLE = LatencyTable(random_times(SMALL))

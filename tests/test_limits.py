@@ -5,8 +5,8 @@ import pytest
 from numpy.typing import NDArray
 from strategies import tiny_space
 
-from fedpareto.cache.additive import count_cost
-from fedpareto.cache.limits import Limits, check_reachable
+from fedpareto.cache.costs.cost import count_cost
+from fedpareto.cache.costs.limits import Limits, check_reachable
 from fedpareto.fitness.score import score
 from fedpareto.supernet.arrays import IntArray
 from fedpareto.supernet.common.errors import BudgetError

@@ -4,7 +4,7 @@ from federation import micro_space
 from spaces import SMALL, SMALL_RESNET
 from strategies import preset
 
-from fedpareto.cache.local_search import neighbours, trades
+from fedpareto.cache.nsga2.local_search import neighbours, trades
 from fedpareto.supernet.genes import gene_layout, random_genes
 from fedpareto.supernet.space import SearchSpace
 

@@ -20,12 +20,13 @@ from simulation import (
     unspoiled,
 )
 
+from fedpareto.fitness.score import macs_of
 from fedpareto.supernet.common.errors import ArchitectureError, UserError
 from fedpareto.supernet.genes import intersection
 from fedpareto.supernet.slices import slices
 from fedpareto.supernet.weights import extract
 from fedpareto.training.clients.capabilities import Capability, capabilities
-from fedpareto.training.clients.compute import macs_of, training_macs
+from fedpareto.training.clients.compute import training_macs
 from fedpareto.training.config.clients import ClientsConfig
 from fedpareto.training.config.methods import CoTrainConfig, FedAvgConfig
 from fedpareto.training.config.run import RunConfig

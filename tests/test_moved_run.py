@@ -13,9 +13,9 @@ from latency import random_times, write_table
 from simulation import smallest
 
 import fedpareto.search.cli
-import fedpareto.search.latency.cli
+import fedpareto.search.profiling.cli
 import fedpareto.search.ranking.cli
-from fedpareto.cache.file import write_cache
+from fedpareto.cache.cache_file import write_cache
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.slices import supernet_architecture
 from fedpareto.training.cli import main
@@ -224,5 +224,5 @@ def test_a_folder_of_images_needs_a_run_and_a_name(place: Place, arguments: tupl
 
 def test_a_profile_passes_on_where_the_images_are(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     arguments = ("--output", tmp_path / "table.json", "--space", "mobilenet-tiny", "--data.root", "x")
-    line = check_refused(run_main(fedpareto.search.latency.cli.main, capsys, *arguments), "profile-device")
+    line = check_refused(run_main(fedpareto.search.profiling.cli.main, capsys, *arguments), "profile-device")
     assert "--data.root is x, but no run is given whose images could be there: give --run FOLDER" in line

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from strategies import tiny_space
 
+from fedpareto.cache.costs.limits import Limits
 from fedpareto.cache.entries import Entry, make_entries
-from fedpareto.cache.frontier import Frontier, frontier_of
-from fedpareto.cache.limits import Limits
-from fedpareto.cache.nsga2 import Front, Nsga2Settings, search_front, solve_nsga2
-from fedpareto.cache.sampling import ladder
+from fedpareto.cache.exact.frontier import Frontier, frontier_of
+from fedpareto.cache.nsga2.sampling import ladder
+from fedpareto.cache.nsga2.solver import Front, Nsga2Settings, search_front, solve_nsga2
 from fedpareto.fitness.score import score
 from fedpareto.supernet.arrays import IntArray
 from fedpareto.supernet.common.errors import BudgetError, UserError

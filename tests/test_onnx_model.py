@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from fedpareto.search.extras import require_onnx
-from fedpareto.search.onnx_model import OPSET, open_session, to_onnx
+from fedpareto.search.runtimes.extras import require_onnx
+from fedpareto.search.runtimes.onnx_model import OPSET, open_session, to_onnx
 from fedpareto.supernet.common.errors import UserError
 
 

@@ -2,10 +2,10 @@ import numpy as np
 from pymoo.core.population import Population
 from strategies import tiny_space
 
-from fedpareto.cache.limits import Limits
+from fedpareto.cache.costs.limits import Limits
+from fedpareto.cache.nsga2.operators import ExchangeMutation
+from fedpareto.cache.nsga2.problem import ArchitectureProblem
 from fedpareto.cache.objectives import Objectives
-from fedpareto.cache.operators import ExchangeMutation
-from fedpareto.cache.problem import ArchitectureProblem
 from fedpareto.supernet.arrays import IntArray
 from fedpareto.supernet.genes import gene_layout, random_genes
 

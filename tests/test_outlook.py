@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from strategies import runs, tiny_space
 
-from fedpareto.cache.additive import AdditiveCost, Plan, count_cost, plan_of
-from fedpareto.cache.outlook import Outlook, look_ahead
+from fedpareto.cache.costs.cost import AdditiveCost, count_cost
+from fedpareto.cache.exact.outlook import Outlook, look_ahead
+from fedpareto.cache.exact.plan import Plan, plan_of
 from fedpareto.supernet.arrays import FloatArray, IntArray
 from fedpareto.supernet.genes import gene_layout
 from fedpareto.supernet.space import SearchSpace

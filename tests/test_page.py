@@ -17,14 +17,15 @@ from playwright.sync_api import Browser
 from strategies import tiny_space
 from wild import ESCAPES, SYNTAX
 
-from fedpareto.cache.additive import AdditiveCost, count_cost
-from fedpareto.cache.kept import find_frontier
-from fedpareto.cache.limits import Limits
+from fedpareto.cache.costs.cost import AdditiveCost, count_cost
+from fedpareto.cache.costs.limits import Limits
+from fedpareto.cache.exact.frontier_store import find_frontier
 from fedpareto.cache.plot import Fronts
-from fedpareto.search.page.layers import layer_lines
-from fedpareto.search.page.page import Page, render_page, write_page
-from fedpareto.search.report import search_report, standing
-from fedpareto.search.searcher import search, search_cheapest
+from fedpareto.search.query.report import search_report
+from fedpareto.search.query.searcher import search, search_cheapest
+from fedpareto.search.reports.page.layers import layer_lines
+from fedpareto.search.reports.page.page import Page, render_page, write_page
+from fedpareto.search.reports.terminal import standing
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.terminal.words import printable
 

@@ -6,10 +6,10 @@ from hypothesis import given
 from spaces import SMALL, SMALL_RESNET
 from strategies import PRESETS, preset, runs, spaces_with_architectures
 
-from fedpareto.cache.additive import AdditiveCost
-from fedpareto.fitness.blocks import space_parts
+from fedpareto.cache.costs.cost import AdditiveCost
 from fedpareto.fitness.costs import macs, parameters
-from fedpareto.search.page.layers import LayerLine, layer_lines
+from fedpareto.fitness.part_tables import space_parts
+from fedpareto.search.reports.page.layers import LayerLine, layer_lines
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.arrays import FloatArray
 from fedpareto.supernet.common.errors import ArchitectureError

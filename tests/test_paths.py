@@ -8,13 +8,13 @@ from federation import MICRO, micro_space
 from simulation import largest, smallest
 from spaces import SMALL_RESNET
 
+from fedpareto.fitness.score import macs_of
 from fedpareto.supernet.architecture import Architecture, Block
 from fedpareto.supernet.common.errors import SpaceError
 from fedpareto.supernet.genes import decode, encode
 from fedpareto.supernet.slices import slices, supernet_architecture
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.space_file import load_space
-from fedpareto.training.clients.compute import macs_of
 from fedpareto.training.clients.paths import Paths, paths_through
 
 _SPACES = [MICRO, SMALL_RESNET, load_space("mobilenet-tiny"), load_space("resnet-cifar")]

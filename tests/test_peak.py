@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from spaces import SMALL, SMALL_RESNET, listed
 
-from fedpareto.cache.additive import memory_cost, size_cost
-from fedpareto.cache.infeasible import refusal
-from fedpareto.cache.limits import Limits
+from fedpareto.cache.costs.cost import memory_cost, size_cost
+from fedpareto.cache.costs.limits import Limits
+from fedpareto.cache.exact.infeasible import refusal
 from fedpareto.fitness.costs import peak_activation_bytes
 from fedpareto.fitness.score import score
-from fedpareto.search.searcher import search
+from fedpareto.search.query.searcher import search
 from fedpareto.supernet.architecture import architecture_from_text
 from fedpareto.supernet.common.errors import BudgetError
 from fedpareto.supernet.genes import encode

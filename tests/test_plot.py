@@ -8,7 +8,7 @@ import pytest
 from strategies import tiny_space
 
 from fedpareto.cache.entries import make_entries
-from fedpareto.cache.kept import find_frontier
+from fedpareto.cache.exact.frontier_store import find_frontier
 from fedpareto.cache.plot import SUFFIXES, Fronts, check_plot_path, fronts_svg, plot_fronts
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.units import format_quantity

@@ -56,7 +56,7 @@ def _calls(path: Path) -> Iterator[str]:
         ("rich", {"supernet/common/terminal/console.py", "supernet/common/terminal/display.py"}),
         ("matplotlib.figure", {"cache/figures.py", "cache/plot.py", "search/comparison/plot.py"}),
         ("shlex", {"supernet/common/terminal/words.py"}),
-        ("jinja2", {"search/page/page.py"}),
+        ("jinja2", {"search/reports/page/page.py"}),
     ],
 )
 def test_one_place_prints_one_draws_and_one_quotes(library: str, users: set[str]) -> None:

@@ -1,9 +1,9 @@
 import numpy as np
 from strategies import tiny_space
 
-from fedpareto.cache.limits import Limits
+from fedpareto.cache.costs.limits import Limits
+from fedpareto.cache.nsga2.problem import ArchitectureProblem
 from fedpareto.cache.objectives import Objectives
-from fedpareto.cache.problem import ArchitectureProblem
 from fedpareto.fitness.score import score
 from fedpareto.supernet.fitness_settings import FitnessSettings
 from fedpareto.supernet.genes import gene_layout, random_genes

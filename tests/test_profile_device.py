@@ -13,10 +13,10 @@ from latency import names_of
 from processes import PATIENCE, wait_until
 
 import fedpareto.supernet
-from fedpareto.cache.latency.cost import read_latency
-from fedpareto.cache.latency.table import read_table
+from fedpareto.cache.costs.latency.cost import read_latency
+from fedpareto.cache.costs.latency.table import read_table
 from fedpareto.search.cli import main as search_main
-from fedpareto.search.latency.cli import main
+from fedpareto.search.profiling.cli import main
 from fedpareto.supernet.common.formats.json_text import unsealed
 from fedpareto.supernet.common.machine import machine
 from fedpareto.supernet.genes import encode
@@ -118,7 +118,7 @@ def test_a_table_is_replaced_when_asked_for(command: Command) -> None:
 
 
 #: Runs the command from the tree that is tested, whether or not it is the one that is installed.
-_COMMAND = "import sys; from fedpareto.search.latency.cli import main; main(sys.argv[1:])"
+_COMMAND = "import sys; from fedpareto.search.profiling.cli import main; main(sys.argv[1:])"
 
 
 def test_a_killed_measurement_goes_on_where_it_was(command: Command) -> None:

@@ -7,7 +7,7 @@ from rankings import planted, write_accuracies
 from strategies import tiny_space
 
 from fedpareto.search.ranking.accuracies import AccuraciesError, Journal, Reading, read_accuracies
-from fedpareto.search.ranking.sampling import Subnet
+from fedpareto.search.ranking.bands import Subnet
 from fedpareto.supernet.common.formats.json_text import sealed
 from fedpareto.supernet.genes import decode, random_genes
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from strategies import tiny_space
 
-from fedpareto.cache.frontier import exact_frontier
+from fedpareto.cache.exact.frontier import exact_frontier
 from fedpareto.fitness.score import score
+from fedpareto.search.ranking.bands import Subnet, pools_of
 from fedpareto.search.ranking.cells import cells_chosen
 from fedpareto.search.ranking.design import PARTS, Region, fittest_subnets, informative, near_subnets, spread_subnets
-from fedpareto.search.ranking.sampling import Subnet, pools_of
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.arrays import FloatArray
 from fedpareto.supernet.common.errors import UserError

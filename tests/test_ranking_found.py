@@ -6,7 +6,7 @@ import pytest
 from learned import drawn_terms
 from strategies import tiny_space
 
-from fedpareto.cache.frontier import exact_frontier
+from fedpareto.cache.exact.frontier import exact_frontier
 from fedpareto.search.ranking.found import find_networks, findings_to_json, gains, print_findings
 from fedpareto.supernet.architecture import Architecture, architecture_from_json
 from fedpareto.supernet.common.terminal.progress import SILENT

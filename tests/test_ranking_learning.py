@@ -8,11 +8,11 @@ from rankings import planted
 from strategies import tiny_space
 
 from fedpareto.fitness.score import score
+from fedpareto.search.ranking.bands import draw_subnets, macs_bands
 from fedpareto.search.ranking.design import Region, spread_subnets
 from fedpareto.search.ranking.fit import kendall_within
 from fedpareto.search.ranking.learning import STRENGTHS, learn_terms, partition, scaled
-from fedpareto.search.ranking.sample import Sample
-from fedpareto.search.ranking.sampling import draw_subnets, macs_bands
+from fedpareto.search.ranking.measured_sample import Sample
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.fitness_settings import FitnessSettings
 from fedpareto.supernet.genes import encode_all, random_genes

@@ -9,8 +9,8 @@ from strategies import tiny_space
 
 from fedpareto.search.ranking.fit import LeftOut
 from fedpareto.search.ranking.learning import Learned
+from fedpareto.search.ranking.measured_sample import FIGURES
 from fedpareto.search.ranking.report import print_learned, print_ranking, print_weights, rank, ranking_to_json
-from fedpareto.search.ranking.sample import FIGURES
 from fedpareto.supernet.fitness_settings import FitnessSettings, settings_to_mapping
 
 

@@ -6,15 +6,15 @@ import pytest
 from learned import drawn_terms
 from strategies import tiny_space
 
-from fedpareto.cache.exact import SpaceTooLargeError
-from fedpareto.cache.frontier import exact_frontier
+from fedpareto.cache.exact.frontier import exact_frontier
+from fedpareto.cache.exact.solver import SpaceTooLargeError
 from fedpareto.fitness.score import score
 from fedpareto.search.ranking.accuracies import Reading
+from fedpareto.search.ranking.bands import Subnet
 from fedpareto.search.ranking.design import Region
 from fedpareto.search.ranking.learning import Learned, scaled
+from fedpareto.search.ranking.measured_sample import Sample
 from fedpareto.search.ranking.rounds import first_subnets, learn_in_rounds
-from fedpareto.search.ranking.sample import Sample
-from fedpareto.search.ranking.sampling import Subnet
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.common.terminal.progress import SILENT, Listener
 from fedpareto.supernet.genes import encode_all

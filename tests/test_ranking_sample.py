@@ -5,8 +5,8 @@ from strategies import tiny_space
 
 from fedpareto.fitness.score import score
 from fedpareto.search.ranking.accuracies import Reading
-from fedpareto.search.ranking.sample import FIGURES, bands_of, sample_of
-from fedpareto.search.ranking.sampling import Band
+from fedpareto.search.ranking.bands import Band
+from fedpareto.search.ranking.measured_sample import FIGURES, bands_of, sample_of
 from fedpareto.supernet.common.errors import ArchitectureError, UserError
 from fedpareto.supernet.fitness_settings import FitnessSettings
 from fedpareto.supernet.genes import decode, largest_genes, random_genes

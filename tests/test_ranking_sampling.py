@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from strategies import preset, runs, tiny_space
 
 from fedpareto.fitness.score import score
-from fedpareto.search.ranking.sampling import Band, draw_subnets, evenly, macs_bands
+from fedpareto.search.ranking.bands import Band, draw_subnets, evenly, macs_bands
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.genes import encode_all
 

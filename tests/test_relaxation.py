@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import runs, tiny_space
 
-from fedpareto.cache.additive import AdditiveCost, count_cost, plan_of
-from fedpareto.cache.outlook import look_ahead
-from fedpareto.cache.prices import Front, at_prices, slopes_of, sweeping, tightest
-from fedpareto.cache.relaxation import Linear, linear_of, relax
+from fedpareto.cache.costs.cost import AdditiveCost, count_cost
+from fedpareto.cache.exact.outlook import look_ahead
+from fedpareto.cache.exact.plan import plan_of
+from fedpareto.cache.exact.prices import Front, at_prices, slopes_of, sweeping, tightest
+from fedpareto.cache.exact.relaxation import Linear, linear_of, relax
 from fedpareto.fitness.score import score
 from fedpareto.supernet.arrays import FloatArray
 from fedpareto.supernet.fitness_settings import FitnessSettings

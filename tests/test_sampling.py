@@ -3,8 +3,8 @@ import pytest
 from federation import MICRO
 from simulation import largest, smallest
 
-from fedpareto.cache.limits import Limits
-from fedpareto.cache.sampling import draw_within, ladder
+from fedpareto.cache.costs.limits import Limits
+from fedpareto.cache.nsga2.sampling import draw_within, ladder
 from fedpareto.fitness.score import score
 from fedpareto.supernet.common.errors import BudgetError
 from fedpareto.supernet.genes import decode, encode, gene_layout

@@ -6,8 +6,8 @@ import pytest
 from commands import Outcome, check_refused, run_main, standard_input
 from strategies import tiny_space
 
+from fedpareto.cache.cache_file import Cache, write_cache
 from fedpareto.cache.entries import make_entries
-from fedpareto.cache.file import Cache, write_cache
 from fedpareto.fitness.cli import main
 from fedpareto.fitness.score import score
 from fedpareto.supernet.architecture import Architecture

@@ -17,9 +17,9 @@ from processes import PATIENCE
 from spaces import SMALL, SMALL_RESNET, VAST, listed
 
 import fedpareto.supernet
-from fedpareto.cache.kept import find_frontier
-from fedpareto.cache.latency.cost import read_latency
-from fedpareto.cache.limits import Limits
+from fedpareto.cache.costs.latency.cost import read_latency
+from fedpareto.cache.costs.limits import Limits
+from fedpareto.cache.exact.frontier_store import find_frontier
 from fedpareto.fitness.score import score
 from fedpareto.search.cli import main
 from fedpareto.search.subnet import load_subnet, read_subnet_info

@@ -9,12 +9,12 @@ from latency import random_times, write_table
 from spaces import SHARED_RATIOS, SMALL, SMALL_RESNET, VAST, listed
 from strategies import preset
 
+from fedpareto.cache.costs.latency.cost import read_latency
+from fedpareto.cache.costs.limits import Limits
 from fedpareto.cache.entries import Entry, make_entries
-from fedpareto.cache.exact import SpaceTooLargeError
-from fedpareto.cache.kept import find_frontier
-from fedpareto.cache.latency.cost import read_latency
-from fedpareto.cache.limits import Limits
-from fedpareto.search.searcher import Answer, search, search_cheapest
+from fedpareto.cache.exact.frontier_store import find_frontier
+from fedpareto.cache.exact.solver import SpaceTooLargeError
+from fedpareto.search.query.searcher import Answer, search, search_cheapest
 from fedpareto.supernet.architecture import architecture_from_text
 from fedpareto.supernet.common.errors import BudgetError
 from fedpareto.supernet.common.terminal.progress import Listener

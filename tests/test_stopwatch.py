@@ -6,7 +6,7 @@ import pytest
 from latency import FakeClock
 from scipy.stats import binom
 
-from fedpareto.search.stopwatch import Effort, measure, measure_against, timing_of
+from fedpareto.search.runtimes.stopwatch import Effort, measure, measure_against, timing_of
 
 
 def _generator() -> np.random.Generator:

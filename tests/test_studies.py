@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fedpareto.cache.file import read_cache
+from fedpareto.cache.cache_file import read_cache
 from fedpareto.search.comparison.study import read_study
 from fedpareto.search.recipes.reading import read_ablation
 from fedpareto.supernet.space_file import load_space

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from spaces import SMALL
 from wild import wild_text
 
-from fedpareto.cache.file import remedy_of
-from fedpareto.search.options import Options
-from fedpareto.search.page.of_search import _commands
-from fedpareto.search.subject import Subject
-from fedpareto.search.suggestions import after_search, after_targets
+from fedpareto.cache.cache_file import remedy_of
+from fedpareto.search.query.options import Options
+from fedpareto.search.query.subject import Subject
+from fedpareto.search.query.suggestions import after_search, after_targets
+from fedpareto.search.reports.page.search_page import _commands
 from fedpareto.training.session import best_probe, next_search
 
 _REPORT = {"export": {"script": "my subnet/deploy.py", "file": "-subnet.onnx"}}

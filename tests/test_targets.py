@@ -13,14 +13,14 @@ from commands import check_refused, run_main
 from latency import random_times, write_table
 from spaces import SMALL, listed
 
-from fedpareto.cache.additive import memory_cost, size_cost
-from fedpareto.cache.limits import Limits
-from fedpareto.search.answering import Answered, Refused, answer_targets
-from fedpareto.search.budgets import Budgets, limits_of
+from fedpareto.cache.costs.cost import memory_cost, size_cost
+from fedpareto.cache.costs.limits import Limits
 from fedpareto.search.cli import main
-from fedpareto.search.subject import Subject
-from fedpareto.search.target_workers import answered_by, workers_for
-from fedpareto.search.targets import read_targets
+from fedpareto.search.query.answering import Answered, Refused, answer_targets
+from fedpareto.search.query.budgets import Budgets, limits_of
+from fedpareto.search.query.subject import Subject
+from fedpareto.search.query.target_workers import answered_by, workers_for
+from fedpareto.search.query.targets import read_targets
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.units import format_quantity
 from fedpareto.supernet.common.terminal.progress import Listener
@@ -178,7 +178,7 @@ def test_processes_are_for_targets_that_take_a_search_of_their_own(monkeypatch: 
     assert workers_for(at_once | searched, 8) == 8
     assert workers_for(searched, 1) == 1
     assert workers_for(dict(list(searched.items())[:2]), 8) == 1
-    monkeypatch.setattr("fedpareto.search.target_workers._can_fork", lambda: False)
+    monkeypatch.setattr("fedpareto.search.query.target_workers._can_fork", lambda: False)
     assert workers_for(dict(list(searched.items())[:9]), 8) == 1
     assert workers_for(searched, 8) == 8
 
@@ -191,7 +191,7 @@ def _interrupted(budgets: Budgets) -> str:
 
 def test_no_process_is_left_of_targets_that_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     # Copies of a process that has loaded torch: these compute nothing.
-    monkeypatch.setattr("fedpareto.search.target_workers._can_fork", lambda: True)
+    monkeypatch.setattr("fedpareto.search.query.target_workers._can_fork", lambda: True)
     targets = {"a": Budgets(min_fitness=1.0), **{name: Budgets(flops_budget="1M") for name in ("b", "c", "d")}}
     with pytest.raises(KeyboardInterrupt):
         dict(answered_by(_interrupted, targets, 2))
@@ -204,6 +204,6 @@ def _ended_from_outside(budgets: Budgets) -> str:
 
 
 def test_a_process_that_is_ended_from_outside_is_named_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fedpareto.search.target_workers._can_fork", lambda: True)
+    monkeypatch.setattr("fedpareto.search.query.target_workers._can_fork", lambda: True)
     with pytest.raises(UserError, match="ended from outside; is there enough memory"):
         dict(answered_by(_ended_from_outside, {"a": Budgets(), "b": Budgets()}, 2))

@@ -16,7 +16,7 @@ import fedpareto.cache.cli
 import fedpareto.fitness.cli
 import fedpareto.search.cli
 import fedpareto.training.cli
-from fedpareto.cache.file import read_cache
+from fedpareto.cache.cache_file import read_cache
 from fedpareto.fitness.settings import load_settings
 from fedpareto.search.ranking import measure
 from fedpareto.search.ranking.accuracies import Reading

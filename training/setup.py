@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from fedpareto.cache.build import build_cache
+from fedpareto.cache.cache_file import Cache, check_cache, read_cache, remedy_of
+from fedpareto.cache.costs.limits import Limits
 from fedpareto.cache.entries import CACHE_ENTRIES
-from fedpareto.cache.file import Cache, check_cache, read_cache, remedy_of
-from fedpareto.cache.limits import Limits
 from fedpareto.fitness.settings import load_settings
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.terminal.progress import Listener

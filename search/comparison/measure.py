@@ -4,13 +4,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from fedpareto.cache.costs.limits import Limits
 from fedpareto.cache.entries import Entry
-from fedpareto.cache.limits import Limits
 from fedpareto.search.comparison.linear import LinearResult, read_linear
 from fedpareto.search.comparison.outcome import Measured, Outcome
 from fedpareto.search.comparison.study import Trial
-from fedpareto.search.searcher import search
-from fedpareto.search.trained import Extraction, TrainedRun, open_run
+from fedpareto.search.extraction.trained_run import Extraction, TrainedRun, open_run
+from fedpareto.search.query.searcher import search
 from fedpareto.supernet.common.machine import machine
 from fedpareto.supernet.common.terminal.console import stderr
 from fedpareto.training.config.run import SINGLE_METHODS

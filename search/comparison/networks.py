@@ -3,10 +3,10 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+from fedpareto.cache.costs.limits import Limits
 from fedpareto.cache.entries import Entry
-from fedpareto.cache.limits import Limits
 from fedpareto.search.comparison.study import Trial
-from fedpareto.search.searcher import search
+from fedpareto.search.query.searcher import search
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.units import format_quantity
 from fedpareto.supernet.common.terminal.progress import Listener

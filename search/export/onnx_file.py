@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fedpareto.fitness.costs import FilePrecision
 from fedpareto.search.export.deploy import INPUT, OUTPUT
-from fedpareto.search.onnx_model import to_onnx
+from fedpareto.search.runtimes.onnx_model import to_onnx
 
 if TYPE_CHECKING:
     import onnx

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Literal
 
 from fedpareto.fitness.costs import FilePrecision
-from fedpareto.search.extras import require_onnx
+from fedpareto.search.runtimes.extras import require_onnx
 from fedpareto.supernet.common.errors import UserError
 
 Format = Literal["onnx", "torchscript", "exported-program"]

@@ -13,7 +13,7 @@ from fedpareto.search.export.files import deployed_inputs, spread
 from fedpareto.search.export.formats import Opened, Run, opened
 from fedpareto.search.export.onnx_file import Images
 from fedpareto.search.export.settings import ExportError, ExportSettings
-from fedpareto.search.stopwatch import Effort, measure
+from fedpareto.search.runtimes.stopwatch import Effort, measure
 from fedpareto.supernet.common.machine import machine
 from fedpareto.training.data.batches import plain_batches
 from fedpareto.training.data.images import ImageSet, Normalisation

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fedpareto.search.ranking.sampling import Subnet
+from fedpareto.search.ranking.bands import Subnet
 from fedpareto.supernet.architecture import Architecture, architecture_from_json
 from fedpareto.supernet.common.errors import ArchitectureError, UserError
 from fedpareto.supernet.common.formats.json_fields import fields_of

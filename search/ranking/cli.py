@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from fedpareto.fitness.settings import load_settings
+from fedpareto.search.query.subject import find_space, find_subject
 from fedpareto.search.ranking.accuracies import read_accuracies
+from fedpareto.search.ranking.bands import Band
 from fedpareto.search.ranking.fit import check_fittable
 from fedpareto.search.ranking.fitting import FITTED, Measured, fit_fitness
+from fedpareto.search.ranking.measured_sample import sample_of
 from fedpareto.search.ranking.of_run import DESIGN, SUBNETS, measured_of_run
 from fedpareto.search.ranking.options import Options, check_options
 from fedpareto.search.ranking.plot import plot_ranking
 from fedpareto.search.ranking.report import print_ranking, rank, ranking_to_json
-from fedpareto.search.ranking.sample import sample_of
-from fedpareto.search.ranking.sampling import Band
-from fedpareto.search.subject import find_space, find_subject
 from fedpareto.supernet.common.command_line import options_parser
 from fedpareto.supernet.common.formats.units import format_at_least
 from fedpareto.supernet.common.storage.files import check_output, write_text

@@ -18,10 +18,10 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from fedpareto.cache.entries import spread
-from fedpareto.cache.frontier import exact_frontier
+from fedpareto.cache.exact.frontier import exact_frontier
 from fedpareto.fitness.score import score
+from fedpareto.search.ranking.bands import Band, Subnet, pools_of
 from fedpareto.search.ranking.cells import cells_chosen, cells_of, effects_of
-from fedpareto.search.ranking.sampling import Band, Subnet, pools_of
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.arrays import FloatArray, IntArray
 from fedpareto.supernet.common.errors import UserError

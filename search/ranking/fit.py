@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from fedpareto.search.ranking.sample import Sample
+from fedpareto.search.ranking.measured_sample import Sample
 from fedpareto.search.ranking.statistics import LEAST, correlations, kendall, resampled
 from fedpareto.search.ranking.terms import (
     FIELDS,

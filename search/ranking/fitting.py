@@ -10,9 +10,9 @@ import yaml
 from fedpareto.search.ranking.fit import LeftOut, fit_weights, halves
 from fedpareto.search.ranking.found import Finding, Measure, find_networks, findings_to_json, print_findings
 from fedpareto.search.ranking.learning import Learned, learn_terms
+from fedpareto.search.ranking.measured_sample import Sample
 from fedpareto.search.ranking.options import Options
 from fedpareto.search.ranking.report import Ranking, print_learned, print_ranking, print_weights, rank, ranking_to_json
-from fedpareto.search.ranking.sample import Sample
 from fedpareto.supernet.common.storage.files import write_text
 from fedpareto.supernet.common.terminal.console import say
 from fedpareto.supernet.common.terminal.progress import shown

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from fedpareto.cache.costs.limits import Limits
 from fedpareto.cache.entries import Entry
-from fedpareto.cache.limits import Limits
-from fedpareto.search.searcher import search
+from fedpareto.search.query.searcher import search
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.common.formats.units import format_quantity
 from fedpareto.supernet.common.terminal.console import print_table, say

@@ -17,8 +17,8 @@ import numpy as np
 from fedpareto.fitness.score import score
 from fedpareto.search.ranking.cells import cells_chosen, cells_of, effects_of, terms_of_cells
 from fedpareto.search.ranking.fit import LeftOut
+from fedpareto.search.ranking.measured_sample import Sample
 from fedpareto.search.ranking.ridge import Ridge, fit_ridge
-from fedpareto.search.ranking.sample import Sample
 from fedpareto.search.ranking.statistics import correlations, kendall, resampled
 from fedpareto.supernet.arrays import FloatArray, IntArray
 from fedpareto.supernet.common.errors import UserError

@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 import torch
 
+from fedpareto.search.extraction.trained_run import TrainedRun, open_run
 from fedpareto.search.ranking.accuracies import Journal, Reading
-from fedpareto.search.ranking.sampling import Subnet
-from fedpareto.search.trained import TrainedRun, open_run
+from fedpareto.search.ranking.bands import Subnet
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.terminal.progress import Listener, shown

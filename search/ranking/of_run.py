@@ -5,16 +5,16 @@ from pathlib import Path
 
 import numpy as np
 
+from fedpareto.search.query.subject import Subject
 from fedpareto.search.ranking.accuracies import Reading
+from fedpareto.search.ranking.bands import Subnet, draw_subnets, macs_bands
 from fedpareto.search.ranking.design import Region
 from fedpareto.search.ranking.fit import check_enough
 from fedpareto.search.ranking.fitting import Measured
 from fedpareto.search.ranking.learning import Learned
+from fedpareto.search.ranking.measured_sample import Sample, sample_of
 from fedpareto.search.ranking.options import Options, macs_range
 from fedpareto.search.ranking.rounds import first_subnets, learn_in_rounds
-from fedpareto.search.ranking.sample import Sample, sample_of
-from fedpareto.search.ranking.sampling import Subnet, draw_subnets, macs_bands
-from fedpareto.search.subject import Subject
 from fedpareto.supernet.common.terminal.progress import shown
 from fedpareto.supernet.fitness_settings import FitnessSettings, settings_to_mapping
 

@@ -4,12 +4,12 @@ from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 
-from fedpareto.cache.exact import SpaceTooLargeError
+from fedpareto.cache.exact.solver import SpaceTooLargeError
 from fedpareto.search.ranking.accuracies import Reading
+from fedpareto.search.ranking.bands import Subnet
 from fedpareto.search.ranking.design import Region, fittest_subnets, near_subnets, spread_subnets
 from fedpareto.search.ranking.learning import Learned, learn_terms
-from fedpareto.search.ranking.sample import Sample, sample_of
-from fedpareto.search.ranking.sampling import Subnet
+from fedpareto.search.ranking.measured_sample import Sample, sample_of
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.common.terminal.progress import Listener
 from fedpareto.supernet.fitness_settings import FitnessSettings

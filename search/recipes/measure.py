@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fedpareto.search.comparison.measure import searched
+from fedpareto.search.extraction.trained_run import Extraction, open_run
 from fedpareto.search.recipes.ablation import Planned
 from fedpareto.search.recipes.result import Reached, Result, given_settings
-from fedpareto.search.trained import Extraction, open_run
 from fedpareto.supernet.common.machine import machine
 from fedpareto.training.runs.folder import read_space
 

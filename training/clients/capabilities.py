@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from fedpareto.cache.additive import AdditiveCost
+from fedpareto.cache.costs.cost import AdditiveCost
+from fedpareto.cache.costs.latency.cost import read_latency
 from fedpareto.cache.entries import Entry
-from fedpareto.cache.latency.cost import read_latency
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.arrays import FloatArray
 from fedpareto.supernet.common.errors import UserError

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the library's own convention
 
+from fedpareto.fitness.score import macs_of
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.slices import tensor_shapes
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.weights import network_with
-from fedpareto.training.clients.compute import macs_of
 from fedpareto.training.clients.loss import ClientLoss
 from fedpareto.training.clients.nested import InnerWeights
 from fedpareto.training.clients.step import Descent, runnable

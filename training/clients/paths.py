@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fedpareto.fitness.blocks import choices_made, space_terms
+from fedpareto.fitness.part_tables import choices_made, space_terms
 from fedpareto.supernet.architecture import Architecture, Block, Stage
 from fedpareto.supernet.common.errors import SpaceError
 from fedpareto.supernet.genes import canonical, decode, encode, gene_layout

@@ -12,12 +12,13 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
+from fedpareto.fitness.score import macs_of
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.slices import tensor_shapes
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.weights import Tensors, network_with
 from fedpareto.training.clients.buffers import Buffers
-from fedpareto.training.clients.compute import macs_of, training_macs
+from fedpareto.training.clients.compute import training_macs
 from fedpareto.training.clients.cotraining import CoTrainingStep, InnerNetwork
 from fedpareto.training.clients.loss import ClientLoss
 from fedpareto.training.clients.path_sampling import PathSamplingStep

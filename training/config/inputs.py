@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from fedpareto.cache.file import read_cache
+from fedpareto.cache.cache_file import read_cache
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.storage.files import read_text
 from fedpareto.supernet.space import SearchSpace

@@ -12,9 +12,9 @@ from typing import Literal
 
 import numpy as np
 
+from fedpareto.cache.costs.limits import Limits
 from fedpareto.cache.entries import Entry, make_entry
-from fedpareto.cache.limits import Limits
-from fedpareto.cache.sampling import draw_within
+from fedpareto.cache.nsga2.sampling import draw_within
 from fedpareto.supernet.common.errors import BudgetError, UserError
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.training.clients.capabilities import Capability

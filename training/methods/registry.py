@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from fedpareto.cache.file import Cache
+from fedpareto.cache.cache_file import Cache
 from fedpareto.supernet.arrays import IntArray
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.training.clients.capabilities import capabilities

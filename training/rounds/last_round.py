@@ -6,10 +6,10 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from fedpareto.fitness.score import macs_of
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.training.aggregation.answers import RoundPlan
-from fedpareto.training.clients.compute import macs_of
 from fedpareto.training.clients.cotraining import networks_of_steps
 from fedpareto.training.config.run import RunConfig
 from fedpareto.training.randomness import derive_seed

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from fedpareto.cache.file import Cache, read_cache, write_cache
+from fedpareto.cache.cache_file import Cache, read_cache, write_cache
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.json_fields import Fields, fields_of
 from fedpareto.supernet.common.formats.json_text import parse_json

@@ -10,13 +10,13 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from fedpareto.fitness.score import macs_of
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.common.formats.json_text import shown
 from fedpareto.supernet.common.terminal.words import counted
 from fedpareto.supernet.slices import tensor_shapes
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.weights import Tensors
-from fedpareto.training.clients.compute import macs_of
 from fedpareto.training.config.flower import FlowerConfig, WireDtype
 from fedpareto.training.engines.flower import wire
 from fedpareto.training.engines.flower.exchange import Answer, Exchange, Question, Trouble

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from fedpareto.fitness.score import macs_of
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.common.formats.json_fields import Fields, fields_of
 from fedpareto.supernet.common.formats.json_text import parse_json
@@ -23,7 +24,7 @@ from fedpareto.supernet.common.terminal.console import print_table, stderr
 from fedpareto.supernet.common.terminal.words import counted
 from fedpareto.supernet.slices import tensor_shapes
 from fedpareto.supernet.space import SearchSpace
-from fedpareto.training.clients.compute import macs_of, training_macs
+from fedpareto.training.clients.compute import training_macs
 from fedpareto.training.config.run import ClientConfig
 
 ACCOUNTING = "accounting.json"

@@ -1,0 +1,1 @@
+"""Costs of architectures: MACs, parameters, file size, memory and latency, and limits on them."""

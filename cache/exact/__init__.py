@@ -1,0 +1,1 @@
+"""The exact solver: labels over blocks give the whole frontier, and prove it."""

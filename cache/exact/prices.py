@@ -1,0 +1,138 @@
+"""Prices of costs that make a relaxation's bounds low: around the lowest, or one row for each part of a front."""
+
+import functools
+import itertools
+from typing import NamedTuple
+
+import numpy as np
+
+from fedpareto.cache.exact.relaxation import Linear, Lines, relax
+from fedpareto.supernet.arrays import FloatArray
+
+#: Least and most logarithm of a price, relative to the fitness over the limit.
+_LOGARITHMS = (-12.0, 6.0)
+
+#: Prices of each cost tried at once around the best so far, how far around it at first, and how often: for one row
+#: that all depends on, and for one of many.
+_TRIED, _RADIUS, _ROUNDS, _ROUNDS_OF_MANY = 8, 3.0, 24, 8
+
+#: The search for prices, whose outcome is valid however it goes, follows every so many lines.
+_COARSER = 8
+
+#: How far from the lowest bound's prices others are used beside them, in logarithms.
+_AROUND = (0.1, 0.3, 0.8)
+
+#: In how many directions besides those of single prices.
+_DIRECTIONS = 20
+
+#: No cost is less, where it is divided by.
+_LEAST = 1e-300
+
+#: Prices of the swept cost that are tried for a front nothing is known of, and the range of their logarithms.
+_GRID, _SPAN = 160, 8.0
+
+
+class Front(NamedTuple):
+    """Networks of ascending first cost and fitness that are known: no answer is worse. Both (N,)."""
+
+    cost: FloatArray
+    fitness: FloatArray
+
+
+def tightest(linear: Linear, limits: FloatArray) -> FloatArray:
+    """Return (K, costs): the prices of the least upper bound found, and prices around them.
+
+    What is left to gain differs from place to place, and with it the prices that bound it best. Costs without a limit
+    have none.
+    """
+    limited = np.isfinite(limits)
+    lowest, scale = _lowest(linear, limits, np.zeros((1, len(limits))))
+    directions = _directions(int(limited.sum()))
+    around = np.concatenate([np.zeros_like(directions[:1]), *(radius * directions for radius in _AROUND)])
+    rows = np.repeat(lowest, len(around), axis=0)
+    rows[:, limited] *= np.exp(around)
+    prices: FloatArray = np.minimum(rows, scale * np.exp(_LOGARITHMS[1]))
+    return prices
+
+
+def sweeping(linear: Linear, limits: FloatArray, count: int) -> FloatArray:
+    """Return (K, costs): prices for about ``count`` parts of a front over the first cost, none of which is known."""
+    coarse = _coarse(linear)
+    rows = np.zeros((_GRID, len(limits)))
+    scale = max(1.0, abs(float(relax(coarse, rows[:1]).start(coarse)[0]))) / max(linear.most, _LEAST)
+    rows[:, 0] = scale * np.exp(np.linspace(_SPAN, -_SPAN, _GRID))
+    bounds = relax(coarse, rows).start(coarse)
+    # The bound falls with the price by the cost of the network that attains it.
+    fitness = np.maximum.accumulate(bounds - rows[:, 0] * np.gradient(bounds, rows[:, 0]))
+    chosen = np.unique(np.searchsorted(fitness, np.linspace(fitness[0], fitness[-1], count)))
+    return at_prices(linear, limits, np.append(rows[chosen, 0], 0.0))
+
+
+def at_prices(linear: Linear, limits: FloatArray, first: FloatArray) -> FloatArray:
+    """Return (K, costs): K prices of the first cost, (K,), with those of the others that go with them best."""
+    rows = np.zeros((len(first), len(limits)))
+    rows[:, 0] = first
+    return _lowest(linear, np.append(np.inf, limits[1:]), rows)[0]
+
+
+def slopes_of(front: Front, count: int) -> FloatArray:
+    """Return at most ``count`` prices of the first cost at which a front's networks are the best, 0 among them."""
+    hull: list[tuple[float, float]] = []
+    for point in zip(front.cost.tolist(), front.fitness.tolist(), strict=True):
+        while len(hull) > 1 and _slope(hull[-1], point) >= _slope(hull[-2], hull[-1]):
+            hull.pop()
+        hull.append(point)
+    slopes = np.array([_slope(*pair) for pair in itertools.pairwise(hull)])
+    if len(slopes) > count:
+        slopes = slopes[np.linspace(0, len(slopes) - 1, count).round().astype(int)]
+    return np.append(slopes, 0.0)
+
+
+def _slope(first: tuple[float, float], second: tuple[float, float]) -> float:
+    return (second[1] - first[1]) / (second[0] - first[0])
+
+
+def _lowest(linear: Linear, limits: FloatArray, rows: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return K ``rows`` of prices, (K, costs), with prices of limited costs that lower their bounds; and a scale."""
+    limited = np.flatnonzero(np.isfinite(limits))
+    coarse = _coarse(linear)
+    free = abs(float(relax(coarse, np.zeros((1, len(limits)))).start(coarse)[0]))
+    scale = np.where(limits > 0, free / np.where(limits > 0, limits, 1), free)
+    if not len(limited):
+        return rows, scale
+    count = len(rows)
+    steps = _steps(len(limited))
+    best, radius = np.full((count, 1, len(limited)), -1.0), np.full((count, 1, 1), _RADIUS)
+    every = np.arange(count)
+    for _ in range(_ROUNDS if count == 1 else _ROUNDS_OF_MANY):
+        tried = np.clip(best + radius * steps, *_LOGARITHMS)
+        prices = np.repeat(rows[:, None, :], len(steps), axis=1)
+        prices[:, :, limited] = scale[limited] * np.exp(tried)
+        start = relax(coarse, prices.reshape(-1, len(limits))).start(coarse).reshape(count, -1)
+        winner = (start + prices[:, :, limited] @ limits[limited]).argmin(axis=1)
+        best = tried[every, winner][:, None, :]
+        radius = np.where((winner == 0)[:, None, None], radius / 2, radius)
+    found = rows.copy()
+    found[:, limited] = scale[limited] * np.exp(best[:, 0])
+    return found, scale
+
+
+def _coarse(linear: Linear) -> Linear:
+    layers, log_widths = linear.lines
+    return linear._replace(lines=Lines(layers[::_COARSER], log_widths[::_COARSER]))
+
+
+@functools.cache
+def _steps(costs: int) -> FloatArray:
+    """Return (N, costs): where to look around a point, which is the first."""
+    drawn = np.random.default_rng(0).uniform(-1, 1, size=(_TRIED * costs, costs))
+    return np.concatenate([np.zeros((1, costs)), _axes(costs), drawn])
+
+
+@functools.cache
+def _directions(costs: int) -> FloatArray:
+    return np.concatenate([_axes(costs), np.random.default_rng(1).normal(size=(_DIRECTIONS, costs))])
+
+
+def _axes(costs: int) -> FloatArray:
+    return np.concatenate([np.eye(costs), -np.eye(costs)])

@@ -1,0 +1,1 @@
+"""The evolutionary solver: NSGA-II of pymoo over genes, within limits."""

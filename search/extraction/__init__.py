@@ -1,0 +1,1 @@
+"""Extraction: the subnet that was found is taken out of a trained run, calibrated and delivered."""

@@ -1,0 +1,65 @@
+"""From an answer to what a device gets: the trained subnet, its files, and the export with its checks."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fedpareto.search.export.export import ExportImages, export_subnet, write_deploy
+from fedpareto.search.export.settings import ExportSettings, file_name
+from fedpareto.search.extraction.trained_run import Extraction, TrainedRun
+from fedpareto.search.query.answering import Answered
+from fedpareto.search.subnet import save_subnet
+from fedpareto.supernet.common.terminal.progress import Listener
+from fedpareto.training.evaluation.evaluator import Evaluator
+
+
+@dataclasses.dataclass(frozen=True)
+class Delivery:
+    """What is asked for beside the architecture.
+
+    Attributes:
+        extraction: what is done to the subnet.
+        export: how it is exported, None if it is not.
+        check_latency: whether its latency is compared with the table's.
+    """
+
+    extraction: Extraction
+    export: ExportSettings | None
+    check_latency: bool
+
+
+def deliver(
+    run: TrainedRun, answered: Answered, delivery: Delivery, output: Path | None, listener: Listener
+) -> dict[str, Any]:
+    """Extract an answer's subnet, write it to the folder ``output`` and export it; return the completed report.
+
+    Raises:
+        UserError: a file cannot be written, or an exported one does not do what the subnet does.
+    """
+    subnet = run.extract(answered.answer.entry, delivery.extraction, answered.report, listener)
+    report = dict(subnet.info.report)
+    if output is None:
+        return report
+    report["output"] = str(output)
+    files = []
+    # Where the images are with the clients there is nothing to verify a file on; the command has refused it.
+    if delivery.export is not None and isinstance(run.evaluator, Evaluator):
+        images = ExportImages(run.evaluator.calibration, run.evaluator.held_out, run.config.evaluation.batch_size)
+        file = output / file_name(delivery.export.format, delivery.export.precision)
+        files.append(file.name)
+        report["export"] = export_subnet(file, subnet.network, subnet.info, images, delivery.export, listener)
+        if delivery.export.format == "onnx":
+            report["export"]["script"] = str(write_deploy(output))
+        if delivery.check_latency:
+            report["export"] |= _prediction(answered, report)
+    save_subnet(output, subnet.network, dataclasses.replace(subnet.info, report=report), files)
+    return report
+
+
+def _prediction(answered: Answered, report: Mapping[str, Any]) -> dict[str, float]:
+    """Return the table's latency of the subnet, and how far it is from the measured one, relative to that."""
+    if "latency" not in answered.report:
+        return {}
+    predicted, measured = answered.report["latency"], report["export"]["latency"]["ms"]
+    return {"predicted_ms": predicted, "prediction_error": predicted / measured - 1}

@@ -1,0 +1,229 @@
+"""Subnets of a trained run: extracted, fine-tuned if asked for, calibrated, evaluated."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from fedpareto.cache.entries import Entry
+from fedpareto.search.reports.terminal import NOT_NEEDED
+from fedpareto.search.subnet import SubnetInfo
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.terminal.progress import SILENT, Listener, shown
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.supernet.weights import Tensors, views
+from fedpareto.training.clients.capabilities import able_clients, capabilities
+from fedpareto.training.config.inputs import replaced
+from fedpareto.training.config.run import RunConfig
+from fedpareto.training.data.images import ImageSet
+from fedpareto.training.data.run_images import preparation_of
+from fedpareto.training.data.sources import load_images
+from fedpareto.training.engines.flower.evaluation import FederatedEvaluator
+from fedpareto.training.engines.flower.federation import connect
+from fedpareto.training.engines.flower.superlink import Link
+from fedpareto.training.engines.protocol import CalibratingEngine, Federation
+from fedpareto.training.engines.simulation.federation import StoredFederation
+from fedpareto.training.evaluation.calibration import (
+    blank_network,
+    gather,
+    plan_calibration,
+    statistics_of,
+    with_statistics,
+)
+from fedpareto.training.evaluation.evaluator import Evaluator
+from fedpareto.training.execution.profile import Profile
+from fedpareto.training.rounds.finetune import FineTuning, fine_tune
+from fedpareto.training.runs.checkpoint import Checkpoint, best_checkpoint, load_checkpoint, newest_checkpoint
+from fedpareto.training.runs.folder import read_census, read_run_config, read_split
+
+Calibration = Literal["auto", "pooled", "federated", "none"]
+
+#: A subnet that has been trained is tuned at this share of the run's first learning rate.
+_FINETUNE_RATE = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class Extraction:
+    """What is done to a subnet.
+
+    Attributes:
+        calibration: ``pooled`` over a draw of the clients' images, ``federated`` by the clients, ``none``, or
+            ``auto``: pooled in a simulation, federated where the images are with the clients.
+        finetune_epochs: local epochs of every client on the subnet, one a round.
+        finetune_lr: learning rate of the first; a tenth of the run's when None.
+    """
+
+    calibration: Calibration = "auto"
+    finetune_epochs: int = 0
+    finetune_lr: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedSubnet:
+    """A calibrated subnet of a run, what its file says, and what it reached."""
+
+    network: nn.Module
+    info: SubnetInfo
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedRun:
+    """A run's supernet and federation, opened once for any number of subnets. Everything here runs on the CPU.
+
+    Attributes:
+        folder: of the run.
+        config: its configuration.
+        space: its search space.
+        federation: its clients, simulated or connected.
+        checkpoint: the supernet.
+        checkpoint_path: its folder.
+        evaluator: measures on the validation images.
+        test: the test images, None if they are not to be looked at.
+    """
+
+    folder: Path
+    config: RunConfig
+    space: SearchSpace
+    federation: Federation
+    checkpoint: Checkpoint
+    checkpoint_path: Path
+    evaluator: Evaluator | FederatedEvaluator
+    test: ImageSet | None
+
+    def extract(
+        self, entry: Entry, extraction: Extraction, report: Mapping[str, Any], listener: Listener = SILENT
+    ) -> TrainedSubnet:
+        """Return ``entry``'s subnet with a completed ``report``.
+
+        Raises:
+            UserError: all clients failed, none can run the subnet, or a private run is to be fine-tuned.
+        """
+        architecture, tensors = entry.architecture, self.checkpoint.tensors
+        full = {**report, "checkpoint": str(self.checkpoint_path), "round": self.checkpoint.state.round}
+        if extraction.finetune_epochs:
+            tensors, full["finetune"] = self._fine_tuned(entry, extraction, listener)
+        network, full["calibration"] = self._calibrated(tensors, entry, extraction.calibration)
+        accuracies = self._accuracies(network, entry)
+        if extraction.finetune_epochs:
+            full["finetune"]["after"] = accuracies
+        full |= accuracies
+        split = self.federation.split
+        preparation = preparation_of(self.config, self.space)
+        info = SubnetInfo(self.space, architecture, split.classes, preparation, split.normalisation, full)
+        return TrainedSubnet(network, info)
+
+    def _accuracies(self, network: nn.Module, entry: Entry) -> dict[str, float]:
+        if isinstance(self.evaluator, FederatedEvaluator):
+            measured = self.evaluator.accuracy(network, entry)
+            return {} if measured is None else {"validation_accuracy": measured}
+        held_out = {"validation": self.evaluator.held_out, "test": self.test}
+        return {
+            f"{name}_accuracy": dataclasses.replace(self.evaluator, held_out=images).accuracy(
+                network, entry.architecture.resolution
+            )
+            for name, images in held_out.items()
+            if images is not None
+        }
+
+    def _calibrated(self, tensors: Tensors, entry: Entry, method: Calibration) -> tuple[nn.Module, dict[str, Any]]:
+        """Return the calibrated network, and how it was calibrated."""
+        architecture = entry.architecture
+        network = blank_network(self.space, tensors, architecture)
+        if self.space.norm != "batch":
+            return network.eval(), {"method": NOT_NEEDED}
+        if method == "none":
+            return network.eval(), {"method": "none"}
+        pooled = isinstance(self.evaluator, Evaluator) and method != "federated"
+        if isinstance(self.evaluator, Evaluator) and pooled:
+            statistics = statistics_of(network, self.evaluator.calibration_batches(architecture.resolution))
+            clients = self.config.clients.count
+        else:
+            engine, images, batch = self._engine(), self.config.evaluation.calibration_images, self.config.client.batch
+            plan = plan_calibration(self._able(engine, entry), images, batch, self.config.seed)
+            tasks = plan.tasks(architecture, views(self.space, tensors, architecture))
+            statistics, clients = gather(engine.calibrate(tasks)), len(plan.clients)
+        method = "pooled" if pooled else "federated"
+        counts = {"clients": clients, "batches": statistics.batches, "images": statistics.images}
+        return with_statistics(network, statistics), {"method": method, **counts}
+
+    def _fine_tuned(self, entry: Entry, extraction: Extraction, listener: Listener) -> tuple[Tensors, dict[str, Any]]:
+        """Return the supernet with ``entry``'s slices fine-tuned, and what the subnet reached before."""
+        check_tunable(self.folder, self.config)
+        before, _ = self._calibrated(self.checkpoint.tensors, entry, extraction.calibration)
+        lr, engine = extraction.finetune_lr, self._engine()
+        tuning = FineTuning(
+            epochs=extraction.finetune_epochs,
+            lr=_FINETUNE_RATE * self.config.client.lr if lr is None else lr,
+            clients=self._able(engine, entry),
+            seed=self.config.seed,
+        )
+        tensors = {name: tensor.clone() for name, tensor in self.checkpoint.tensors.items()}
+        fine_tune(self.space, tensors, entry.architecture, engine, tuning, listener)
+        return tensors, {
+            "epochs": tuning.epochs,
+            "lr": tuning.lr,
+            "clients": len(tuning.clients),
+            "before": self._accuracies(before, entry),
+        }
+
+    def _able(self, engine: CalibratingEngine, entry: Entry) -> list[int]:
+        """Return the clients that are there and can run a subnet."""
+        clients = capabilities(self.config.clients, self.space, self.config.seed)
+        able = able_clients(clients, entry, engine.available(), self.config.client.batch)
+        if not able:
+            raise UserError("no client of the federation can run this subnet; search one within their limits")
+        return able
+
+    def _engine(self) -> CalibratingEngine:
+        return self.federation.engine(self.config, self.space, Profile(threads=torch.get_num_threads()))
+
+
+def check_tunable(folder: Path, config: RunConfig) -> None:
+    """Refuse to fine-tune what a private run has trained.
+
+    Raises:
+        UserError: the run's updates were clipped.
+    """
+    if config.privacy.clip:
+        raise UserError(
+            f"{folder} was trained with privacy.clip {config.privacy.clip:g}; fine-tuning is neither clipped nor "
+            "noised and would spend that privacy: leave out --finetune-epochs"
+        )
+
+
+def open_run(
+    folder: Path,
+    space: SearchSpace,
+    which: Literal["best", "newest"],
+    link: Link | None,
+    *,
+    test: bool,
+    root: str | None = None,
+) -> TrainedRun:
+    """Read a run's checkpoint and its images, with ``test`` also the test images; or find its clients over ``link``.
+
+    The images are in ``root``, or where the run had them; their digest tells whether they are the same.
+
+    Raises:
+        UserError: the run has no whole checkpoint, its images are missing or changed, or too few clients are there.
+    """
+    config = read_run_config(folder)
+    if root is not None:
+        config = replaced(config, {"data.root": root})
+    path = best_checkpoint(folder) if which == "best" else newest_checkpoint(folder)
+    checkpoint = load_checkpoint(path, space)
+    if link is not None:
+        with shown() as listener:
+            connected = connect(link, config, space, listener, read_census(folder))
+        measured_there = connected.evaluator(config, space)
+        return TrainedRun(folder, config, space, connected, checkpoint, path, measured_there, None)
+    data, test_images = config.data, None
+    with shown() as listener:
+        if test:
+            test_images = load_images(data.name, data.root, "test", preparation_of(config, space), listener=listener)
+        simulation = StoredFederation(folder, config, space, read_split(folder), listener)
+        evaluator = simulation.evaluator(config, space)
+    return TrainedRun(folder, config, space, simulation, checkpoint, path, evaluator, test_images)

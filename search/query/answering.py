@@ -1,0 +1,133 @@
+"""From budgets to an answer and its report. No torch."""
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fedpareto.cache.costs.latency.table import table_summary
+from fedpareto.cache.costs.limits import Limits
+from fedpareto.cache.entries import make_entries
+from fedpareto.cache.exact.frontier_store import find_frontier
+from fedpareto.cache.exact.solver import SpaceTooLargeError
+from fedpareto.search.query.budgets import Budgets, limits_of
+from fedpareto.search.query.report import search_report
+from fedpareto.search.query.searcher import Answer, search, search_cheapest
+from fedpareto.search.query.subject import Subject
+from fedpareto.search.query.target_workers import answered_by, workers_for
+from fedpareto.supernet.architecture_file import read_architecture
+from fedpareto.supernet.common.errors import ArchitectureError, UserError
+from fedpareto.supernet.common.machine import available_cores
+from fedpareto.supernet.common.terminal.progress import Listener
+from fedpareto.supernet.genes import encode
+
+
+@dataclasses.dataclass(frozen=True)
+class Answered:
+    """What was found for some budgets.
+
+    Attributes:
+        budgets: as they were given.
+        limits: what they stand for.
+        answer: the architecture.
+        report: costs, fitness, slack and origin, as ``--json`` prints them.
+    """
+
+    budgets: Budgets
+    limits: Limits
+    answer: Answer
+    report: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Refused:
+    """Budgets that no network meets, or whose files are of no use."""
+
+    budgets: Budgets
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class _Answering:
+    """Answers budgets in whatever process it is called, with the remarks there were."""
+
+    subject: Subject
+    seed: int
+
+    def __call__(self, budgets: Budgets) -> tuple[Answered | Refused, list[str]]:
+        remarks: list[str] = []
+        try:
+            return answer_budgets(self.subject, budgets, self.seed, Listener(remark=remarks.append)), remarks
+        except UserError as error:
+            return Refused(budgets, str(error)), remarks
+
+
+def answer_targets(
+    subject: Subject, targets: Mapping[str, Budgets], seed: int, listener: Listener, cores: int | None = None
+) -> dict[str, Answered | Refused]:
+    """Return the answer for every named target; one that has none does not stop the others.
+
+    Several processes answer them where that is faster, at most one for each of ``cores``, by default all there are;
+    the answers are the same.
+    """
+    answering = _Answering(subject, seed)
+    workers = workers_for(targets, cores or available_cores())
+    if workers > 1:
+        # Found here once, and not in every process.
+        with contextlib.suppress(SpaceTooLargeError):
+            find_frontier(subject.space, subject.fitness, listener)
+        found = answered_by(answering, targets, workers)
+    else:
+        found = ((name, answering(budgets)) for name, budgets in targets.items())
+    answers: dict[str, Answered | Refused] = {}
+    listener.report("targets", 0, len(targets))
+    with contextlib.closing(found):
+        for name, (answer, remarks) in found:
+            answers[name] = answer
+            for remark in remarks:
+                listener.remark(remark)
+            listener.report(f"target {name}", len(answers), len(targets))
+    return answers
+
+
+def answer_budgets(subject: Subject, budgets: Budgets, seed: int, listener: Listener) -> Answered:
+    """Return the fittest architecture within budgets, or the smallest that is as fit as they ask.
+
+    Raises:
+        UserError: no network meets them, or a table does not fit.
+    """
+    limits = limits_of(budgets, subject.space)
+    started = time.perf_counter()
+    answer = _search(subject, budgets, limits, seed, listener)
+    seconds = time.perf_counter() - started
+    run = None if subject.run is None else str(subject.run)
+    report = search_report(subject.space, run, limits, budgets.min_fitness, answer, seconds)
+    report["max_effectiveness"] = subject.fitness.max_effectiveness
+    if budgets.latency_table is not None:
+        report["latency_table"] = table_summary(Path(budgets.latency_table))
+    return Answered(budgets, limits, answer, report)
+
+
+def answer_given(subject: Subject, budgets: Budgets, path: str) -> Answered:
+    """Return the architecture of a JSON file as the answer; ``budgets`` say how it is delivered.
+
+    Raises:
+        ArchitectureError: the file holds none, or one of another space.
+    """
+    architecture = read_architecture(path)
+    try:
+        genes = encode(subject.space, architecture)
+    except ArchitectureError as error:
+        raise ArchitectureError(f"{path}: {error}") from error
+    (entry,) = make_entries(subject.space, genes[None], subject.fitness)
+    limits, answer = Limits(), Answer(entry, "given", None)
+    report = search_report(subject.space, str(subject.run), limits, None, answer, 0.0)
+    return Answered(budgets, limits, answer, {**report, "given": path})
+
+
+def _search(subject: Subject, budgets: Budgets, limits: Limits, seed: int, listener: Listener) -> Answer:
+    if budgets.min_fitness is None:
+        return search(subject.space, subject.fitness, limits, subject.known, seed, listener)
+    return search_cheapest(subject.space, subject.fitness, budgets.min_fitness, limits, listener)

@@ -1,0 +1,196 @@
+"""The options of ``search-subnet``, and what is refused before anything is searched. No torch."""
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Literal
+
+from fedpareto.cache.costs.latency.table import check_conditions, read_table
+from fedpareto.cache.plot import check_plot_path
+from fedpareto.search.export.settings import ExportSettings, Format, check_export, runtime_of
+from fedpareto.search.query.budgets import LIMITING, Budgets, check_batch, check_budgets
+from fedpareto.search.query.subject import RunImages
+from fedpareto.search.query.targets import read_targets
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.machine import machine
+from fedpareto.supernet.common.storage.files import check_output, check_output_folder
+from fedpareto.supernet.common.unused_options import refuse_unused
+
+#: Options that are about a search.
+_OF_SEARCH = ("targets", "fitness", "plot", "report")
+
+
+@dataclasses.dataclass
+class Options(Budgets):
+    """What to search, and where.
+
+    Attributes:
+        targets: YAML file of named budgets; all of them are answered in one table.
+        space: preset name or YAML file of a search space; or give a run.
+        run: folder of a trained run, whose subnet is extracted, calibrated and evaluated.
+        data: the run's images.
+        architecture: JSON file of the architecture to take out of the run, in place of budgets to search one for.
+        checkpoint: which checkpoint of the run to use, best by validation or newest.
+        calibration: BatchNorm's statistics from images of the clients that the server draws (pooled), from
+            statistics that the clients measure themselves (federated), or none; auto is pooled, and federated where
+            the images are with the clients.
+        finetune_epochs: local epochs every client trains on the subnet before it is calibrated.
+        finetune_lr: learning rate of the first of them; a tenth of the run's when left out.
+        test: also measure accuracy on the test images.
+        export: also write the subnet in this format, verified: onnx, torchscript or exported-program.
+        allow_uncalibrated: export even a subnet that is not calibrated.
+        threads: threads the exported subnet is timed with.
+        check_latency: compare the exported subnet's latency with the table's; false for another machine's table.
+        fitness: YAML file of fitness weights; those of the run's cache or of the space when left out.
+        classes: outputs of the classifier, with a space; its own when left out.
+        output: folder for architecture.json and, with a run, subnet.safetensors and the exported file.
+        plot: draw frontier, cache and choice to this .png, .svg or .pdf file.
+        report: write one self-contained page about the choice to this .html file.
+        seed: seed of a genetic search.
+        json: print one JSON object instead of a table.
+    """
+
+    targets: str | None = None
+    space: str | None = None
+    run: str | None = None
+    data: RunImages = dataclasses.field(default_factory=RunImages)
+    architecture: str | None = None
+    checkpoint: Literal["best", "newest"] = "best"
+    calibration: Literal["auto", "pooled", "federated", "none"] = "auto"
+    finetune_epochs: int = 0
+    finetune_lr: float | None = None
+    test: bool = False
+    export: Format | None = None
+    allow_uncalibrated: bool = False
+    threads: int = 1
+    check_latency: bool = True
+    fitness: str | None = None
+    classes: int | None = None
+    output: str | None = None
+    plot: str | None = None
+    report: str | None = None
+    seed: int = 0
+    json: bool = False
+
+    @property
+    def output_folder(self) -> Path | None:
+        """Where files are written."""
+        return None if self.output is None else Path(self.output)
+
+
+def check_options(options: Options) -> dict[str, Budgets]:
+    """Return the budgets to search for, by name; a single search has no name.
+
+    Raises:
+        UserError: whatever can be refused before anything is searched, naming the option.
+    """
+    options.data.check(options.run)
+    named = _named_budgets(options)
+    if options.output_folder is not None:
+        check_output_folder(options.output_folder)
+    if options.seed < 0:
+        raise UserError(f"seed is {options.seed}; it must be at least 0")
+    if options.plot is not None:
+        check_plot_path(Path(options.plot))
+        check_output(Path(options.plot), overwrite=None)
+    if options.report is not None:
+        if Path(options.report).suffix != ".html":
+            raise UserError(f"cannot write a page to {options.report}; name a .html file")
+        check_output(Path(options.report), overwrite=None)
+    _check_trained(options)
+    refuse_unused(options, _conditions(options))
+    for budgets in named.values():
+        _check_export(options, budgets)
+    return named
+
+
+def _conditions(options: Options) -> dict[str, tuple[bool, str]]:
+    """Return of the options that are not always read whether they are now, and what reads them."""
+    trained = (options.run is not None, "with --run, whose subnet is trained")
+    exported = (options.export is not None, "with --export")
+    return {
+        "checkpoint": trained,
+        "calibration": trained,
+        "finetune_lr": (options.finetune_epochs > 0, "with --finetune-epochs"),
+        "allow_uncalibrated": exported,
+        "threads": exported,
+        "check_latency": (
+            options.export is not None and (options.latency_table is not None or options.targets is not None),
+            "with --export and --latency-table",
+        ),
+        "precision": (
+            options.targets is None and (options.size_budget is not None or options.export is not None),
+            "with --size-budget or --export; the file of --targets has its own",
+        ),
+        "batch": (
+            options.targets is None
+            and any(given is not None for given in (options.memory_budget, options.latency_table, options.export)),
+            "with --memory-budget, --latency-table or --export; the file of --targets has its own",
+        ),
+        "seed": (options.architecture is None, "where something is searched, not with --architecture"),
+    }
+
+
+def export_settings(options: Options, budgets: Budgets) -> ExportSettings | None:
+    """Return how a subnet is exported, None if it is not."""
+    if options.export is None:
+        return None
+    return ExportSettings(
+        options.export, budgets.precision, options.threads, budgets.batch, allow_uncalibrated=options.allow_uncalibrated
+    )
+
+
+def _named_budgets(options: Options) -> dict[str, Budgets]:
+    if options.architecture is not None:
+        _check_given(options)
+        return {"": options}
+    if options.targets is None:
+        check_budgets(options)
+        return {"": options}
+    alone = [name for name in (*LIMITING, "latency_table", "plot", "report") if getattr(options, name) is not None]
+    if alone:
+        raise UserError(f"--{alone[0].replace('_', '-')} does not go with --targets, whose file holds the budgets")
+    return read_targets(Path(options.targets))
+
+
+def _check_given(options: Options) -> None:
+    """Refuse what an architecture that is given leaves nothing to do for."""
+    searched = [name for name in (*LIMITING, "latency_table", *_OF_SEARCH) if getattr(options, name) is not None]
+    if searched:
+        raise UserError(
+            f"--{searched[0].replace('_', '-')} does not go with --architecture, which leaves nothing to search"
+        )
+    if options.run is None:
+        raise UserError("--architecture is taken out of a trained run: give --run FOLDER")
+    check_batch(options)
+
+
+def _check_trained(options: Options) -> None:
+    """Refuse what only a trained subnet can have."""
+    if options.finetune_epochs < 0:
+        raise UserError(f"finetune_epochs is {options.finetune_epochs}; it must be at least 0")
+    if options.finetune_lr is not None and not 0 < options.finetune_lr < math.inf:
+        raise UserError(f"finetune_lr is {options.finetune_lr}; it must be a positive number")
+    if options.run is None and options.space is not None:
+        trained = {"test": options.test, "finetune-epochs": options.finetune_epochs, "export": options.export}
+        asked = [name for name, value in trained.items() if value]
+        if asked:
+            raise UserError(f"--{asked[0]} needs trained weights: give --run FOLDER instead of --space")
+    if options.export is not None and options.output is None:
+        raise UserError("--export needs a folder to write to: give --output FOLDER")
+
+
+def _check_export(options: Options, budgets: Budgets) -> None:
+    """Refuse an export that cannot be, and a latency table that says nothing about the exported file."""
+    settings = export_settings(options, budgets)
+    if settings is None:
+        return
+    check_export(settings)
+    if budgets.latency_table is None:
+        return
+    path = Path(budgets.latency_table)
+    table = read_table(path)
+    check_conditions(table, path, runtime=runtime_of(settings.format))
+    if options.check_latency:
+        remedy = "profile this machine, or export without a comparison: --check-latency false"
+        check_conditions(table, path, remedy=remedy, machine=machine(), device="cpu", threads=options.threads)

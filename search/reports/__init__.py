@@ -1,0 +1,1 @@
+"""Reports of a search: on the terminal, as a plot and as a page."""
