@@ -8,7 +8,7 @@ import torch
 from gpu_study import Contest
 from torch import Tensor
 
-from fedpareto.cache.entries import Entry, make_entries, spread
+from fedpareto.cache.entries import CacheEntry, evenly_spaced, make_entries
 from fedpareto.cache.exact.frontier import exact_frontier
 from fedpareto.supernet.arrays import IntArray
 from fedpareto.supernet.common.errors import UserError
@@ -26,7 +26,7 @@ from fedpareto.training.data.split import validation_split
 from fedpareto.training.engines.simulation.engine import InProcessEngine
 from fedpareto.training.evaluation.evaluator import Evaluator
 from fedpareto.training.execution.profile import Profile
-from fedpareto.training.methods.protocol import Ground
+from fedpareto.training.methods.protocol import MethodContext
 from fedpareto.training.randomness import numpy_stream, torch_stream
 
 #: Networks of the curriculum. Every trainer records a step of each: more of them would not be repaid in minutes.
@@ -71,7 +71,7 @@ class Federated:
     """
 
     space: SearchSpace
-    entries: Sequence[Entry]
+    entries: Sequence[CacheEntry]
     budgets: Sequence[int]
     clients: int
     train: ImageSet
@@ -86,10 +86,10 @@ class Federated:
         recipe = recipe_of(config, self.space, self.normalisation)
         return InProcessEngine(self.train, self.members, recipe, profile, recorder)
 
-    def ground(self, config: RunConfig) -> Ground:
+    def ground(self, config: RunConfig) -> MethodContext:
         """Return what the method of a run decides with."""
         clients = capabilities(config.clients, self.space, config.seed)
-        return Ground(config, self.space, self.entries, clients, self.labels)
+        return MethodContext(config, self.space, self.entries, clients, self.labels)
 
     def initial(self, config: RunConfig) -> Tensors:
         """Return the supernet that every method begins with, on the CPU."""
@@ -158,10 +158,10 @@ def _drawn(images: ImageSet, count: int) -> ImageSet:
     return images.subset(torch.randperm(len(images), generator=torch_stream(0, "images"))[:count])
 
 
-def entries_of(space: SearchSpace, budgets: Sequence[int]) -> list[Entry]:
+def entries_of(space: SearchSpace, budgets: Sequence[int]) -> list[CacheEntry]:
     """Return the curriculum: entries spread over the frontier, with the fittest within every budget."""
     frontier = exact_frontier(space, space.fitness.for_cache())
     within = [frontier.best_within(budget) for budget in budgets]
-    chosen = {int(index) for index in spread(frontier.macs, max(2, ENTRIES - len(budgets)))}
+    chosen = {int(index) for index in evenly_spaced(frontier.macs, max(2, ENTRIES - len(budgets)))}
     chosen |= {index for index in within if index is not None}
     return make_entries(space, frontier.genes[sorted(chosen)], frontier.fitness)

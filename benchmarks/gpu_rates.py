@@ -13,7 +13,7 @@ from local_training import Ours, Pass, Plain, on_device
 from roofline import matmul_peak, share_of_peak
 from time_share import Cut, Until, cut_after
 
-from fedpareto.cache.entries import Entry, make_entry
+from fedpareto.cache.entries import CacheEntry, make_entry
 from fedpareto.cache.exact.frontier import exact_frontier
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.typed_yaml import from_mapping
@@ -22,7 +22,7 @@ from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.space_file import load_space
 from fedpareto.supernet.weights import Tensors, initial_tensors
 from fedpareto.training.clients.step import Recorder
-from fedpareto.training.clients.trainer import Recipe
+from fedpareto.training.clients.trainer import LocalRecipe
 from fedpareto.training.config.execution import Precision
 from fedpareto.training.config.run import ClientConfig
 from fedpareto.training.data.augment import Augmentation
@@ -57,7 +57,7 @@ class Network:
 
     space: SearchSpace
     size: str
-    entry: Entry
+    entry: CacheEntry
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,7 +212,7 @@ def _measure(
 ) -> None:
     """Train a network in passes of about ``seconds`` together; tell ``found`` the fields of each one's row."""
     config = ClientConfig(epochs=1, batch_size=bench.batch)
-    recipe = Recipe(network.space, config, Augmentation(crop=4, flip=True), NORMALISATION)
+    recipe = LocalRecipe(network.space, config, Augmentation(crop=4, flip=True), NORMALISATION)
     most = STEPS_OF_LARGE_IMAGES if network.space.name == LARGE_IMAGES else STEPS
     set_kernels(manner)
     if manner.way != "ours":

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from fedpareto.cache.build import build_cache
 from fedpareto.cache.costs.limits import Limits
-from fedpareto.cache.entries import CACHE_ENTRIES, Entry
+from fedpareto.cache.entries import CACHE_ENTRIES, CacheEntry
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.common.formats.units import format_quantity
 from fedpareto.supernet.common.terminal.words import counted
@@ -29,7 +29,7 @@ from fedpareto.supernet.network import ConvLayer, build_network
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.space_file import load_space
 from fedpareto.supernet.weights import extract, initial_tensors
-from fedpareto.training.clients.trainer import LocalTrainer, Recipe
+from fedpareto.training.clients.trainer import LocalRecipe, LocalTrainer
 from fedpareto.training.config.run import ClientConfig
 from fedpareto.training.data.augment import Augmentation
 from fedpareto.training.data.images import Normalisation
@@ -39,7 +39,7 @@ from fedpareto.training.kernels.available import unavailable
 from fedpareto.training.messages import Task
 
 if TYPE_CHECKING:
-    from fedpareto.training.kernels.chain import Layer
+    from fedpareto.training.kernels.chain import ChainLayer
 
 SMALL_STUDY = Path(__file__).parent.parent / "studies" / "mobilenet-small.yaml"
 SPACES = ("mobilenet-cifar", "mobilenet-imagenet", "mobilenet-tiny", "resnet-cifar")
@@ -79,11 +79,11 @@ def main() -> None:
 
 
 def whole_step(
-    table: Results, space: SearchSpace, entry: Entry, label: str, batch: int, bar: str, repeats: int
+    table: Results, space: SearchSpace, entry: CacheEntry, label: str, batch: int, bar: str, repeats: int
 ) -> None:
     """Add the row of one network's local steps."""
     config = ClientConfig(epochs=1, batch_size=batch)
-    recipe = Recipe(
+    recipe = LocalRecipe(
         space, config, Augmentation(crop=4, flip=True), Normalisation((0.49, 0.48, 0.45), (0.25, 0.24, 0.26))
     )
     tensors = extract(space, initial_tensors(space, torch.Generator().manual_seed(0)), entry.architecture)
@@ -126,7 +126,7 @@ def layers(table: Results, space: SearchSpace, images: int, repeats: int) -> Non
         )
 
 
-def distinct_layers(space: SearchSpace, images: int) -> Iterator[tuple["Layer", ConvLayer, tuple[int, ...]]]:
+def distinct_layers(space: SearchSpace, images: int) -> Iterator[tuple["ChainLayer", ConvLayer, tuple[int, ...]]]:
     """Yield each layer that the kernels compute once, as a module, with the shape of its input."""
     from fedpareto.training.kernels.layers import layer_of  # noqa: PLC0415 - numba may be missing
 
@@ -155,7 +155,7 @@ def inputs_of(space: SearchSpace, architecture: Architecture, images: int) -> li
     return found
 
 
-def fused(layer: "Layer", module: ConvLayer, x: Tensor) -> Tensor:
+def fused(layer: "ChainLayer", module: ConvLayer, x: Tensor) -> Tensor:
     """Run one layer by the kernels."""
     from fedpareto.training.kernels.chain import Chain  # noqa: PLC0415 - numba may be missing
 

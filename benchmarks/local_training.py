@@ -8,12 +8,12 @@ import torch
 from memory import peak_memory, reset_peak
 from plain_loop import PlainLoop
 
-from fedpareto.cache.entries import Entry
+from fedpareto.cache.entries import CacheEntry
 from fedpareto.supernet.weights import Tensors, views
-from fedpareto.training.aggregation.answers import Answers, RoundPlan
-from fedpareto.training.aggregation.fold import Fold
+from fedpareto.training.aggregation.answers import RoundPlan, RoundResults
+from fedpareto.training.aggregation.fold import WeightedAverage
 from fedpareto.training.clients.step import Recorder
-from fedpareto.training.clients.trainer import Recipe
+from fedpareto.training.clients.trainer import LocalRecipe
 from fedpareto.training.data.images import ImageSet
 from fedpareto.training.engines.simulation.engine import InProcessEngine
 from fedpareto.training.execution.profile import Profile
@@ -23,7 +23,7 @@ from fedpareto.training.messages import Task
 class Plain:
     """The plain loop on one client after another."""
 
-    def __init__(self, entry: Entry, recipe: Recipe, device: torch.device) -> None:
+    def __init__(self, entry: CacheEntry, recipe: LocalRecipe, device: torch.device) -> None:
         self._loop = PlainLoop(entry.architecture, recipe, device)
         self._batch, self._device = recipe.config.batch, device
         self._side = entry.architecture.resolution
@@ -71,8 +71,8 @@ class Ours:
 
     def __init__(
         self,
-        entry: Entry,
-        recipe: Recipe,
+        entry: CacheEntry,
+        recipe: LocalRecipe,
         profile: Profile,
         tensors: Tensors,
         steps: int,
@@ -84,7 +84,7 @@ class Ours:
         size = steps * self._batch
         data = noise(self._clients * size, self._device, entry.architecture.resolution)
         members = list(torch.arange(len(data), device=self._device).view(self._clients, size))
-        self._steps, self._fold = steps, Fold(self._space, tensors)
+        self._steps, self._fold = steps, WeightedAverage(self._space, tensors)
         reset_peak(self._device)
         self._engine = InProcessEngine(data, members, recipe, profile, recorder)
 
@@ -98,10 +98,10 @@ class Ours:
         started = time.perf_counter()
         weights = dict.fromkeys(range(self._clients), 1 / self._clients)
         plan = RoundPlan(1, 0.01, 0.5, dict.fromkeys(weights, self._entry), weights)
-        answers = Answers(plan, self._fold, by_examples=False)
+        answers = RoundResults(plan, self._fold, by_examples=False)
         for answer in self._engine.run(self._tasks(steps)):
             answers.take(answer)
-        self._fold.merge_into(self._tensors)
+        self._fold.write_mean(self._tensors)
         synchronize(self._device)
         seconds = time.perf_counter() - started
         images = self._clients * steps * self._batch

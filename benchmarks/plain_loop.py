@@ -11,14 +11,14 @@ from torchvision import transforms
 
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.network import build_network
-from fedpareto.training.clients.trainer import Recipe, make_optimizer
+from fedpareto.training.clients.trainer import LocalRecipe, make_optimizer
 from fedpareto.training.data.images import ImageSet
 
 
 class PlainLoop:
     """Eager fp32 in the default memory layout; PIL transforms for every image; a deep copy of the network a client."""
 
-    def __init__(self, architecture: Architecture, recipe: Recipe, device: torch.device) -> None:
+    def __init__(self, architecture: Architecture, recipe: LocalRecipe, device: torch.device) -> None:
         self._recipe, self._device = recipe, device
         self._network = build_network(recipe.space, architecture, device=device).train()
 
@@ -47,7 +47,7 @@ class PlainLoop:
 
 
 class _Transformed(Dataset[tuple[torch.Tensor, int]]):
-    def __init__(self, data: ImageSet, recipe: Recipe) -> None:
+    def __init__(self, data: ImageSet, recipe: LocalRecipe) -> None:
         self._images = [Image.fromarray(image) for image in data.images.permute(0, 2, 3, 1).numpy()]
         self._labels = data.labels.tolist()
         normalisation = recipe.normalisation

@@ -31,7 +31,7 @@ from fedpareto.fitness.part_tables import Parts
 from fedpareto.fitness.score import score
 from fedpareto.search.query.answering import answer_targets
 from fedpareto.search.query.searcher import search, search_cheapest, search_exactly
-from fedpareto.search.query.subject import Subject
+from fedpareto.search.query.subject import SearchTarget
 from fedpareto.search.query.targets import read_targets
 from fedpareto.supernet.arrays import FloatArray
 from fedpareto.supernet.common.formats.units import format_quantity
@@ -208,7 +208,7 @@ def fresh_search(name: str, searches: int, environment: dict[str, str]) -> float
 def many_targets(environment: dict[str, str]) -> str:
     """Return how long the twenty devices of the example take, in one process and in several, in words."""
     space, targets = load_space("mobilenet-cifar"), read_targets(TARGETS)
-    subject = Subject(space, space.fitness)
+    subject = SearchTarget(space, space.fitness)
     times = []
     for cores in (1, available_cores()):
         started = time.perf_counter()

@@ -26,7 +26,7 @@ from runs import train, write_noise
 from fedpareto.cache.build import build_cache
 from fedpareto.cache.cache_file import write_cache
 from fedpareto.cache.costs.limits import Limits
-from fedpareto.cache.entries import CACHE_ENTRIES, Entry
+from fedpareto.cache.entries import CACHE_ENTRIES, CacheEntry
 from fedpareto.supernet.common.formats.units import format_quantity
 from fedpareto.supernet.common.terminal.progress import SILENT
 from fedpareto.supernet.genes import decode, largest_genes
@@ -34,8 +34,8 @@ from fedpareto.supernet.slices import tensor_shapes
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.space_file import load_space
 from fedpareto.supernet.weights import initial_tensors, views
-from fedpareto.training.aggregation.fold import Fold
-from fedpareto.training.clients.trainer import Recipe
+from fedpareto.training.aggregation.fold import WeightedAverage
+from fedpareto.training.clients.trainer import LocalRecipe
 from fedpareto.training.config.execution import ExecutionConfig
 from fedpareto.training.config.run import ClientConfig
 from fedpareto.training.data.augment import Augmentation
@@ -92,10 +92,10 @@ def main() -> None:
 
 
 def local_training(
-    table: Results, space: SearchSpace, entries: tuple[Entry, ...], device: torch.device, repeats: int
+    table: Results, space: SearchSpace, entries: tuple[CacheEntry, ...], device: torch.device, repeats: int
 ) -> None:
     """Add a row for the smallest, middle and largest entry."""
-    recipe = Recipe(space, ClientConfig(epochs=1), AUGMENTATION, NORMALISATION)
+    recipe = LocalRecipe(space, ClientConfig(epochs=1), AUGMENTATION, NORMALISATION)
     profile = choose_profile("auto", ExecutionConfig(), recipe, entries, device, SILENT).profile
     apply_to_torch(profile)
     peak = matmul_peak(profile, device)
@@ -122,7 +122,7 @@ def local_training(
         )
 
 
-def aggregation(table: Results, space: SearchSpace, entries: tuple[Entry, ...], device: torch.device) -> None:
+def aggregation(table: Results, space: SearchSpace, entries: tuple[CacheEntry, ...], device: torch.device) -> None:
     """Add the row of one round's aggregation: the smallest, the largest and six drawn entries."""
     tensors = {
         name: tensor.to(device).to(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor.to(device)
@@ -133,12 +133,12 @@ def aggregation(table: Results, space: SearchSpace, entries: tuple[Entry, ...], 
     updates = [
         {name: view.clone() for name, view in views(space, tensors, entry.architecture).items()} for entry in chosen
     ]
-    fold, best = Fold(space, tensors), float("inf")
+    fold, best = WeightedAverage(space, tensors), float("inf")
     for _ in range(5):
         started = time.perf_counter()
         for entry, update in zip(chosen, updates, strict=True):
             fold.add(entry.architecture, update, 1 / 8)
-        fold.merge_into(tensors)
+        fold.write_mean(tensors)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         best = min(best, time.perf_counter() - started)
@@ -195,12 +195,12 @@ def server_memory(clients: int) -> dict[str, int]:
         name: tensor.to(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
         for name, tensor in initial_tensors(space, torch.Generator().manual_seed(0)).items()
     }
-    fold = Fold(space, tensors)
+    fold = WeightedAverage(space, tensors)
     for _ in range(clients):
         fold.add(architecture, update, 1.0)
     with tempfile.TemporaryDirectory() as folder:
         save_checkpoint(Path(folder), RunState(1, Counts.zero(1), (1,)), {}, tensors, None)
-    fold.merge_into(tensors)
+    fold.write_mean(tensors)
     peak = peak_memory(torch.device("cpu")) - start
     return {"peak": peak, "supernet": sum(tensor.nbytes for tensor in tensors.values())}
 

@@ -5,13 +5,13 @@ from typing import Any, Literal
 
 from fedpareto.cache.cache_file import Cache
 from fedpareto.cache.costs.limits import Limits, check_reachable
-from fedpareto.cache.entries import make_entries, spread
+from fedpareto.cache.entries import evenly_spaced, make_entries
 from fedpareto.cache.exact.frontier import Frontier
-from fedpareto.cache.exact.frontier_store import find_frontier
+from fedpareto.cache.exact.frontier_store import load_or_compute_frontier
 from fedpareto.cache.exact.solver import SpaceTooLargeError
 from fedpareto.cache.nsga2.solver import Nsga2Settings, solve_nsga2
 from fedpareto.supernet.common.errors import BudgetError, UserError
-from fedpareto.supernet.common.terminal.progress import SILENT, Listener
+from fedpareto.supernet.common.terminal.progress import SILENT, ProgressListener
 from fedpareto.supernet.common.terminal.words import counted
 from fedpareto.supernet.fitness_settings import FitnessSettings
 from fedpareto.supernet.space import SearchSpace
@@ -20,7 +20,7 @@ Solver = Literal["nsga2", "exact"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Method:
+class SolverSettings:
     """How the entries of a cache are found.
 
     Attributes:
@@ -43,8 +43,8 @@ def build_cache(
     fitness: FitnessSettings,
     limits: Limits,
     entries: int,
-    method: Method | None = None,
-    listener: Listener = SILENT,
+    method: SolverSettings | None = None,
+    listener: ProgressListener = SILENT,
 ) -> Cache:
     """Return a cache of at most ``entries`` entries spread over the MACs within ``limits`` on MACs.
 
@@ -57,7 +57,7 @@ def build_cache(
     if entries < 2:
         raise BudgetError(f"a cache of {counted(entries, 'entry')} is too small; ask for at least 2")
     check_reachable(space, limits)
-    method, weights = method or Method(), fitness.for_cache()
+    method, weights = method or SolverSettings(), fitness.for_cache()
     frontier = _frontier(space, weights, method, listener)
     generations = None
     if method.cold or frontier is None:
@@ -65,7 +65,7 @@ def build_cache(
     else:
         within = _within(frontier, limits)
         if method.solver == "exact":
-            found = make_entries(space, within.genes[spread(within.macs, entries)], weights)
+            found = make_entries(space, within.genes[evenly_spaced(within.macs, entries)], weights)
         else:
             # Below its first point the frontier lies outside the limits: what is within them there is not optimal.
             optimal = dataclasses.replace(limits, min_macs=int(within.macs[0]))
@@ -79,16 +79,18 @@ def build_cache(
     return Cache(tuple(found), fitness, method.solver, solver_settings, None if gaps is None else tuple(gaps.tolist()))
 
 
-def _searched(method: Method, generations: int) -> dict[str, Any]:
+def _searched(method: SolverSettings, generations: int) -> dict[str, Any]:
     """Return what a cache's header says of an NSGA-II search: how it was set, how long it took and what ended it."""
     ended = "generations" if generations == method.nsga2.generations else "gap to the exact frontier is zero"
     settings = {**dataclasses.asdict(method.nsga2), "cold": method.cold}
     return {**settings, "generations_run": generations, "ended_by": ended}
 
 
-def _frontier(space: SearchSpace, weights: FitnessSettings, method: Method, listener: Listener) -> Frontier | None:
+def _frontier(
+    space: SearchSpace, weights: FitnessSettings, method: SolverSettings, listener: ProgressListener
+) -> Frontier | None:
     try:
-        return find_frontier(space, weights, listener)
+        return load_or_compute_frontier(space, weights, listener)
     except SpaceTooLargeError as error:
         if method.solver == "exact":
             raise SpaceTooLargeError(f"{error}; use --solver nsga2, or fewer choices") from error

@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from fedpareto.cache.entries import Entry, make_entries
+from fedpareto.cache.entries import CacheEntry, make_entries
 from fedpareto.supernet.architecture import architecture_from_json
 from fedpareto.supernet.common.errors import ArchitectureError, UserError
 from fedpareto.supernet.common.formats.json_text import parse_json, sealed, shown, unsealed
@@ -43,7 +43,7 @@ class Cache:
         gaps: by how much the optimum at each entry's MACs is fitter, where that is known.
     """
 
-    entries: tuple[Entry, ...]
+    entries: tuple[CacheEntry, ...]
     fitness: FitnessSettings
     solver: str
     solver_settings: Mapping[str, Any]
@@ -117,7 +117,7 @@ def remedy_of(path: Path, named: str, classes: int | None) -> str:
     return f"{unless}build one with: {build}"
 
 
-def entry_to_json(entry: Entry) -> dict[str, Any]:
+def entry_to_json(entry: CacheEntry) -> dict[str, Any]:
     """Return an entry's JSON object."""
     fields = {field.name: getattr(entry, field.name) for field in dataclasses.fields(entry)}
     return {**fields, "architecture": entry.architecture.to_json()}
@@ -188,7 +188,7 @@ def _check_gaps(path: Path, header: dict[str, Any]) -> tuple[float, ...] | None:
     return tuple(gaps)
 
 
-def _check_entry(where: str, value: dict[str, Any], space: SearchSpace, settings: FitnessSettings) -> Entry:
+def _check_entry(where: str, value: dict[str, Any], space: SearchSpace, settings: FitnessSettings) -> CacheEntry:
     try:
         genes = encode(space, architecture_from_json(value.get("architecture")))
     except ArchitectureError as error:

@@ -4,11 +4,11 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from fedpareto.cache.build import Method, Solver, build_cache
+from fedpareto.cache.build import Solver, SolverSettings, build_cache
 from fedpareto.cache.cache_file import Cache, write_cache
 from fedpareto.cache.costs.limits import Limits
-from fedpareto.cache.entries import CACHE_ENTRIES, Entry
-from fedpareto.cache.exact.frontier_store import find_frontier
+from fedpareto.cache.entries import CACHE_ENTRIES, CacheEntry
+from fedpareto.cache.exact.frontier_store import load_or_compute_frontier
 from fedpareto.cache.exact.solver import EQUAL
 from fedpareto.cache.nsga2.solver import Nsga2Settings
 from fedpareto.cache.plot import Fronts, check_plot_path, plot_fronts
@@ -18,7 +18,7 @@ from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.units import format_quantity, parse_quantity
 from fedpareto.supernet.common.storage.files import check_output
 from fedpareto.supernet.common.terminal.console import next_step, run_command, say
-from fedpareto.supernet.common.terminal.progress import shown
+from fedpareto.supernet.common.terminal.progress import progress_display
 from fedpareto.supernet.common.terminal.words import command, counted
 from fedpareto.supernet.common.unused_options import refuse_unused
 from fedpareto.supernet.space_file import load_space
@@ -27,7 +27,7 @@ PROG = "build-cache"
 
 
 @dataclasses.dataclass
-class Options:
+class CacheOptions:
     """What to build.
 
     Attributes:
@@ -69,8 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(arguments: Sequence[str]) -> None:
-    parser = options_parser(PROG, "Search the architectures of highest fitness over a range of MACs.", Options)
-    options = Options(**parser.parse(arguments).as_dict())
+    parser = options_parser(PROG, "Search the architectures of highest fitness over a range of MACs.", CacheOptions)
+    options = CacheOptions(**parser.parse(arguments).as_dict())
     searched = (options.solver == "nsga2", "with --solver nsga2, which searches")
     refuse_unused(options, dict.fromkeys(("population", "generations", "seed"), searched))
     space = load_space(options.space, options.classes)
@@ -87,12 +87,12 @@ def _run(arguments: Sequence[str]) -> None:
             raise UserError(f"--plot and --output are both {output}; name two files")
         check_output(Path(options.plot), overwrite=options.overwrite)
     nsga2 = Nsga2Settings(options.population, options.generations, options.seed)
-    method = Method(options.solver, options.cold, nsga2)
-    with shown("building the cache") as listener:
+    method = SolverSettings(options.solver, options.cold, nsga2)
+    with progress_display("building the cache") as listener:
         cache = build_cache(space, fitness, limits, options.entries, method, listener)
     write_cache(output, space, cache)
     if options.plot is not None:
-        frontier = None if cache.gaps is None else find_frontier(space, fitness.for_cache())
+        frontier = None if cache.gaps is None else load_or_compute_frontier(space, fitness.for_cache())
         plot_fronts(Path(options.plot), space, Fronts(frontier, entries=cache.entries))
     _print_summary(options.space, output, cache, options.entries)
 
@@ -114,7 +114,7 @@ def _print_summary(space_name: str, output: Path, cache: Cache, asked: int) -> N
     next_step(command("train-supernet", space=space_name, cache=output))
 
 
-def _gaps(entries: Sequence[Entry], gaps: Sequence[float]) -> str:
+def _gaps(entries: Sequence[CacheEntry], gaps: Sequence[float]) -> str:
     """Return how far the entries are from the optima, as a sentence."""
     shares = [gap / max(1.0, abs(entry.fitness + gap)) for entry, gap in zip(entries, gaps, strict=True)]
     optimal = sum(share <= EQUAL for share in shares)

@@ -19,7 +19,7 @@ CACHE_ENTRIES = 60
 
 
 @dataclasses.dataclass(frozen=True)
-class Entry:
+class CacheEntry:
     """An architecture with its costs and fitness.
 
     Attributes:
@@ -39,17 +39,19 @@ class Entry:
     rho: float
 
 
-def make_entries(space: SearchSpace, genes: IntArray, settings: FitnessSettings) -> list[Entry]:
+def make_entries(space: SearchSpace, genes: IntArray, settings: FitnessSettings) -> list[CacheEntry]:
     """Return the entries of N gene vectors, ordered by MACs (then fitness)."""
     if not len(genes):
         return []
     scores = score(space, canonical(space, genes), settings)
-    entries = [Entry(decode(space, vector), **costs_and_fitness(scores, index)) for index, vector in enumerate(genes)]
+    entries = [
+        CacheEntry(decode(space, vector), **costs_and_fitness(scores, index)) for index, vector in enumerate(genes)
+    ]
     return sorted(entries, key=lambda entry: (entry.macs, entry.fitness))
 
 
 @functools.lru_cache(maxsize=4096)
-def make_entry(space: SearchSpace, architecture: Architecture) -> Entry:
+def make_entry(space: SearchSpace, architecture: Architecture) -> CacheEntry:
     """Return the entry of one architecture, scored with the space's own weights.
 
     Raises:
@@ -58,7 +60,7 @@ def make_entry(space: SearchSpace, architecture: Architecture) -> Entry:
     return make_entries(space, encode(space, architecture)[None], space.fitness)[0]
 
 
-def spread(macs: IntArray, count: int) -> IntArray:
+def evenly_spaced(macs: IntArray, count: int) -> IntArray:
     """Return at most ``count`` indices of a front (ascending ``macs``), spread evenly over its MACs.
 
     One for each of ``count`` budgets from the first point to the last: the last point within it, which on a

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from fedpareto.cache.entries import Entry
+from fedpareto.cache.entries import CacheEntry
 from fedpareto.cache.exact.frontier import Frontier
 from fedpareto.cache.figures import drawn, save, words, write
 from fedpareto.supernet.arrays import IntArray
@@ -55,8 +55,8 @@ class Fronts:
 
     frontier: Frontier | None
     searched: tuple[IntArray, NDArray[np.float64]] | None = None
-    entries: Sequence[Entry] = ()
-    chosen: Entry | None = None
+    entries: Sequence[CacheEntry] = ()
+    chosen: CacheEntry | None = None
     budget: float | None = None
 
 

@@ -28,7 +28,7 @@ PROG = "score-subnet"
 
 
 @dataclasses.dataclass
-class Options:
+class ScoreOptions:
     """What to score, and how.
 
     Attributes:
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(arguments: Sequence[str]) -> None:
     parser = options_parser(
-        PROG, "Print MACs (multiply-accumulates), parameters and fitness of architectures.", Options
+        PROG, "Print MACs (multiply-accumulates), parameters and fitness of architectures.", ScoreOptions
     )
     parser.add_argument("file", nargs="?", default="-", help="JSON or JSON Lines file; - reads standard input")
     parsed = parser.parse(arguments)

@@ -25,7 +25,7 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 #: A figure of each of N choices, read off their layers: shape (N,).
-Figure = Callable[[LayerTable], NDArray[Any]]
+PartFigure = Callable[[LayerTable], NDArray[Any]]
 
 #: Kinds of layers whose widths the fitness scores, in stem and stages.
 _SCORED = ("conv", "shortcut")
@@ -49,7 +49,7 @@ class Parts(Generic[T]):
 
 
 @dataclasses.dataclass(frozen=True)
-class Part:
+class NetworkPart:
     """The genes that decide the layers of a part, and its rows in the space's layer table.
 
     Attributes:
@@ -77,7 +77,7 @@ class Part:
         return index
 
 
-class Terms(NamedTuple):
+class FitnessTerms(NamedTuple):
     """What each choice of a part adds to the sums, arrays of shape (choices + 1,): the last is an absent block.
 
     ``layers`` and ``log_widths`` are the number of scored convolutions and the sum of ``ln w`` over them,
@@ -95,17 +95,17 @@ class Terms(NamedTuple):
 
 
 @functools.lru_cache(maxsize=16)
-def space_parts(space: SearchSpace) -> Parts[Part]:
+def space_parts(space: SearchSpace) -> Parts[NetworkPart]:
     """Return the parts of a space."""
     genes = gene_layout(space)
     table = layer_table(space, largest_genes(space))
     widths = [genes.stem, *map(int, genes.width)]
 
-    def part(rows: Iterable[int], *axes: int) -> Part:
+    def part(rows: Iterable[int], *axes: int) -> NetworkPart:
         positions = (genes.resolution, *axes)
-        return Part(tuple(rows), positions, tuple(int(genes.sizes[axis]) for axis in positions))
+        return NetworkPart(tuple(rows), positions, tuple(int(genes.sizes[axis]) for axis in positions))
 
-    def block(s: int, b: int) -> Part:
+    def block(s: int, b: int) -> NetworkPart:
         rows = [row for row, layer in enumerate(table.layers) if layer.block == f"stages.{s}.{b}"]
         inputs = [widths[s]] if b == 0 else []
         return part(rows, *inputs, widths[s + 1], int(genes.kernel[s, b]), int(genes.expand[s, b]))
@@ -135,11 +135,11 @@ def choices_made(space: SearchSpace, columns: IntArray) -> Parts[IntArray]:
     return Parts(parts.stem.index(columns), blocks, parts.head.index(columns))
 
 
-def tabulate(space: SearchSpace, figures: Sequence[Figure]) -> Parts[tuple[NDArray[Any], ...]]:
+def tabulate(space: SearchSpace, figures: Sequence[PartFigure]) -> Parts[tuple[NDArray[Any], ...]]:
     """Return the figures of every choice of every part, each of shape (choices,)."""
     parts = space_parts(space)
 
-    def table(part: Part) -> tuple[NDArray[Any], ...]:
+    def table(part: NetworkPart) -> tuple[NDArray[Any], ...]:
         return _figures(space, part, figures)
 
     # The layers of all later blocks of a stage are the same functions of their genes.
@@ -148,7 +148,7 @@ def tabulate(space: SearchSpace, figures: Sequence[Figure]) -> Parts[tuple[NDArr
     return Parts(table(parts.stem), blocks, table(parts.head))
 
 
-def choice_layers(space: SearchSpace, part: Part, numbers: IntArray) -> LayerTable:
+def choice_layers(space: SearchSpace, part: NetworkPart, numbers: IntArray) -> LayerTable:
     """Return the layers of N choices of a part, given by their numbers, (N,)."""
     # All block slots are active in the largest network.
     genes = np.tile(largest_genes(space), (len(numbers), 1))
@@ -157,14 +157,14 @@ def choice_layers(space: SearchSpace, part: Part, numbers: IntArray) -> LayerTab
 
 
 @functools.lru_cache(maxsize=16)
-def space_terms(space: SearchSpace) -> Parts[Terms]:
+def space_terms(space: SearchSpace) -> Parts[FitnessTerms]:
     """Return the terms of every choice of every part of a space."""
     stages = len(space.stages)
 
     def scored(table: LayerTable) -> NDArray[np.bool_]:
         return (np.isin(table.kind, _SCORED) & (table.stage <= stages))[:, None] & table.active
 
-    figures: tuple[Figure, ...] = (
+    figures: tuple[PartFigure, ...] = (
         macs,
         parameters,
         peak_activation_bytes,
@@ -174,9 +174,9 @@ def space_terms(space: SearchSpace) -> Parts[Terms]:
         *(functools.partial(_log_width, name) for name in CONVOLUTIONS[space.family]),
     )
 
-    def terms(columns: tuple[NDArray[Any], ...]) -> Terms:
+    def terms(columns: tuple[NDArray[Any], ...]) -> FitnessTerms:
         padded = [np.append(column, column.dtype.type(0)) for column in columns]
-        return Terms._make([*padded[:-3], np.stack(padded[-3:])])
+        return FitnessTerms._make([*padded[:-3], np.stack(padded[-3:])])
 
     return tabulate(space, figures).map(terms)
 
@@ -198,7 +198,7 @@ def entropy_widths(space: SearchSpace, settings: FitnessSettings) -> Parts[Float
     return space_terms(space).map(lambda terms: weights @ terms.kind_log_widths)
 
 
-def _figures(space: SearchSpace, part: Part, figures: Sequence[Figure]) -> tuple[NDArray[Any], ...]:
+def _figures(space: SearchSpace, part: NetworkPart, figures: Sequence[PartFigure]) -> tuple[NDArray[Any], ...]:
     chunks = []
     for start in range(0, part.choices, _CHUNK):
         table = choice_layers(space, part, np.arange(start, min(start + _CHUNK, part.choices)))

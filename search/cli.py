@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from fedpareto.search.export.settings import check_calibrated
-from fedpareto.search.query.answering import Answered, Refused, answer_budgets, answer_given, answer_targets
+from fedpareto.search.query.answering import Refused, SearchOutcome, answer_budgets, answer_given, answer_targets
 from fedpareto.search.query.budgets import Budgets
-from fedpareto.search.query.options import Options, check_options, export_settings
-from fedpareto.search.query.subject import Subject, find_subject
+from fedpareto.search.query.options import SearchOptions, check_options, export_settings
+from fedpareto.search.query.subject import SearchTarget, find_subject
 from fedpareto.search.query.suggestions import after_search, after_targets
 from fedpareto.search.reports.plot import plot_search
 from fedpareto.search.reports.targets_table import print_targets, refused_line
@@ -19,7 +19,7 @@ from fedpareto.supernet.architecture_file import save_architecture
 from fedpareto.supernet.common.command_line import options_parser
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.terminal.console import next_step, run_command, say
-from fedpareto.supernet.common.terminal.progress import shown
+from fedpareto.supernet.common.terminal.progress import progress_display
 from fedpareto.supernet.common.terminal.words import shell
 
 PROG = "search-subnet"
@@ -31,8 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(arguments: Sequence[str]) -> None:
-    parser = options_parser(PROG, "Find the architecture of highest fitness within limits, without training.", Options)
-    options = Options(**parser.instantiate(parser.parse(arguments)).as_dict())
+    parser = options_parser(
+        PROG, "Find the architecture of highest fitness within limits, without training.", SearchOptions
+    )
+    options = SearchOptions(**parser.instantiate(parser.parse(arguments)).as_dict())
     named = check_options(options)
     subject = find_subject(options.space, options.run, options.classes, options.fitness)
     if subject.run is not None:
@@ -43,8 +45,8 @@ def _run(arguments: Sequence[str]) -> None:
         _search_targets(options, subject, named)
 
 
-def _search_one(options: Options, subject: Subject, command: str) -> None:
-    with shown("searching") as listener:
+def _search_one(options: SearchOptions, subject: SearchTarget, command: str) -> None:
+    with progress_display("searching") as listener:
         if options.architecture is None:
             answered = answer_budgets(subject, options, options.seed, listener)
         else:
@@ -64,12 +66,12 @@ def _search_one(options: Options, subject: Subject, command: str) -> None:
     next_step(after_search(options, subject, report))
 
 
-def _search_targets(options: Options, subject: Subject, named: Mapping[str, Budgets]) -> None:
+def _search_targets(options: SearchOptions, subject: SearchTarget, named: Mapping[str, Budgets]) -> None:
     started = time.perf_counter()
-    with shown("searching") as listener:
+    with progress_display("searching") as listener:
         answers = answer_targets(subject, named, options.seed, listener)
     seconds = time.perf_counter() - started
-    found = {name: answer for name, answer in answers.items() if isinstance(answer, Answered)}
+    found = {name: answer for name, answer in answers.items() if isinstance(answer, SearchOutcome)}
     delivered = _delivered(options, subject, found)
     reports = {
         name: {"refused": answer.reason} if isinstance(answer, Refused) else delivered[name]
@@ -85,7 +87,9 @@ def _search_targets(options: Options, subject: Subject, named: Mapping[str, Budg
     next_step(after_targets(options, subject))
 
 
-def _delivered(options: Options, subject: Subject, found: Mapping[str, Answered]) -> dict[str, dict[str, Any]]:
+def _delivered(
+    options: SearchOptions, subject: SearchTarget, found: Mapping[str, SearchOutcome]
+) -> dict[str, dict[str, Any]]:
     """Write what is asked for of every answer, each in a folder of its name; return the completed reports."""
     folder = options.output_folder
     outputs = {name: None if folder is None else folder / name for name in found}
@@ -101,12 +105,12 @@ def _delivered(options: Options, subject: Subject, found: Mapping[str, Answered]
 
 
 def _of_run(
-    options: Options,
-    subject: Subject,
-    found: Mapping[str, Answered],
+    options: SearchOptions,
+    subject: SearchTarget,
+    found: Mapping[str, SearchOutcome],
     outputs: Mapping[str, Path | None],
 ) -> dict[str, dict[str, Any]]:
-    from fedpareto.search.extraction.delivery import Delivery, deliver  # noqa: PLC0415 - imports torch
+    from fedpareto.search.extraction.delivery import Delivery, write_subnet  # noqa: PLC0415 - imports torch
     from fedpareto.search.extraction.trained_run import Extraction, open_run  # noqa: PLC0415
     from fedpareto.training.engines.flower.federation import opened_link  # noqa: PLC0415
     from fedpareto.training.runs.folder import read_run_config  # noqa: PLC0415
@@ -116,18 +120,18 @@ def _of_run(
     extraction = Extraction(options.calibration, options.finetune_epochs, options.finetune_lr)
     reports = {}
     with opened_link(config) as link:
-        with shown("reading the run"):
+        with progress_display("reading the run"):
             run = open_run(folder, subject.space, options.checkpoint, link, test=options.test, root=options.data.root)
         # Reading the images had a bar of its own.
-        with shown("extracting") as listener:
+        with progress_display("extracting") as listener:
             for name, answered in found.items():
                 export = export_settings(options, answered.budgets)
                 delivery = Delivery(extraction, export, check_latency=options.check_latency)
-                reports[name] = deliver(run, answered, delivery, outputs[name], listener)
+                reports[name] = write_subnet(run, answered, delivery, outputs[name], listener)
     return reports
 
 
-def _check_run(options: Options, subject: Subject, run: Path, named: Mapping[str, Budgets]) -> None:
+def _check_run(options: SearchOptions, subject: SearchTarget, run: Path, named: Mapping[str, Budgets]) -> None:
     """Refuse what a run's subnet cannot be given, before anything is searched."""
     from fedpareto.search.extraction.trained_run import check_tunable  # noqa: PLC0415 - imports torch
     from fedpareto.training.runs.folder import read_run_config  # noqa: PLC0415
@@ -143,7 +147,7 @@ def _check_run(options: Options, subject: Subject, run: Path, named: Mapping[str
         check_tunable(run, config)
 
 
-def _refuse_without_images(options: Options) -> None:
+def _refuse_without_images(options: SearchOptions) -> None:
     """Refuse what needs images on this machine, for a run whose images are with its clients."""
     asked = {
         "--test": options.test,

@@ -19,7 +19,7 @@ from fedpareto.supernet.space import Activation, SearchSpace, StageSpec
 #: ``squeeze``   gate = relu(conv(mean(x)));    ``excite``  x = x · hard_sigmoid(conv(gate));
 #: ``add``       x = act(x + shortcut), the block's input where it has no shortcut row;
 #: ``pool``      x = mean over all pixels;      ``linear``  x = x·W + b.
-Kind = Literal["conv", "shortcut", "squeeze", "excite", "add", "pool", "linear"]
+LayerKind = Literal["conv", "shortcut", "squeeze", "excite", "add", "pool", "linear"]
 
 
 class Layer(NamedTuple):
@@ -29,7 +29,7 @@ class Layer(NamedTuple):
     """
 
     name: str
-    kind: Kind
+    kind: LayerKind
     stride: int = 1
     activation: Activation | None = None
     norm: bool = False

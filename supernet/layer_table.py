@@ -14,12 +14,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.arrays import Column, IntArray
-from fedpareto.supernet.blocks import LAYOUTS, BlockChoice, Kind, Layer, Size, write_head
+from fedpareto.supernet.blocks import LAYOUTS, BlockChoice, Layer, LayerKind, Size, write_head
 from fedpareto.supernet.genes import Choices, choices, encode
 from fedpareto.supernet.space import Norm, SearchSpace
 
 #: Kinds of rows that hold weights.
-WEIGHTED: tuple[Kind, ...] = ("conv", "shortcut", "squeeze", "excite", "linear")
+WEIGHTED: tuple[LayerKind, ...] = ("conv", "shortcut", "squeeze", "excite", "linear")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +78,7 @@ class LayerTable:
         return LayerTable(tuple(self.layers[index] for index in kept), *columns)
 
 
-class Row(NamedTuple):
+class LayerRow(NamedTuple):
     """One active layer of one architecture: the scalar view the network builder and the slices read."""
 
     layer: Layer
@@ -153,7 +153,7 @@ def _write_stage(writer: _TableWriter, space: SearchSpace, s: int, size: Size, c
     return size
 
 
-def architecture_rows(space: SearchSpace, architecture: Architecture) -> Iterator[Row]:
+def architecture_rows(space: SearchSpace, architecture: Architecture) -> Iterator[LayerRow]:
     """Return the active layers of one architecture in the order they run.
 
     Raises:
@@ -162,10 +162,10 @@ def architecture_rows(space: SearchSpace, architecture: Architecture) -> Iterato
     return active_rows(layer_table(space, encode(space, architecture)))
 
 
-def active_rows(table: LayerTable, number: int = 0) -> Iterator[Row]:
+def active_rows(table: LayerTable, number: int = 0) -> Iterator[LayerRow]:
     """Yield the active layers of one of a table's architectures in the order they run."""
     for index in np.flatnonzero(table.active[:, number]):
-        yield Row(
+        yield LayerRow(
             layer=table.layers[index],
             c_in=int(table.c_in[index, number]),
             c_out=int(table.c_out[index, number]),

@@ -8,14 +8,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the library's own convention
 
 from fedpareto.supernet.architecture import Architecture
-from fedpareto.supernet.layer_table import Row, architecture_rows
+from fedpareto.supernet.layer_table import LayerRow, architecture_rows
 from fedpareto.supernet.space import WIDTH_STEP, Activation, Norm, SearchSpace
 
 
 class ConvLayer(nn.Module):
     """Convolution, optional norm, optional activation."""
 
-    def __init__(self, row: Row, norm: nn.Module | None) -> None:
+    def __init__(self, row: LayerRow, norm: nn.Module | None) -> None:
         super().__init__()
         self.conv = nn.Conv2d(
             row.c_in,
@@ -38,7 +38,7 @@ class ConvLayer(nn.Module):
 class Shortcut(ConvLayer):
     """Average pooling by the stride, then a convolution of stride 1 and its norm."""
 
-    def __init__(self, row: Row, norm: nn.Module | None) -> None:
+    def __init__(self, row: LayerRow, norm: nn.Module | None) -> None:
         super().__init__(row._replace(layer=row.layer._replace(stride=1)), norm)
         # The last window of an odd side is smaller, as a strided convolution's output counts it.
         self.pool = nn.AvgPool2d(row.layer.stride, ceil_mode=True, count_include_pad=False)
@@ -48,10 +48,10 @@ class Shortcut(ConvLayer):
         return super().forward(self.pool(x))
 
 
-class Linear(nn.Module):
+class PooledLinear(nn.Module):
     """Linear layer on pooled features, optional activation."""
 
-    def __init__(self, row: Row) -> None:
+    def __init__(self, row: LayerRow) -> None:
         super().__init__()
         self.linear = nn.Linear(row.c_in, row.c_out, bias=row.layer.bias)
         self.activation = _activation(row.layer.activation)
@@ -70,10 +70,10 @@ class Pool(nn.Module):
         return x.mean((2, 3))
 
 
-class Block(nn.Module):
+class BlockModule(nn.Module):
     """Layers run in order; ``squeeze``/``excite`` scale the map, ``add`` adds the block's input or its shortcut."""
 
-    def __init__(self, rows: Sequence[Row], norm: Norm, *, running_statistics: bool) -> None:
+    def __init__(self, rows: Sequence[LayerRow], norm: Norm, *, running_statistics: bool) -> None:
         super().__init__()
         self.steps: list[tuple[str, str]] = []
         for row in rows:
@@ -144,10 +144,10 @@ def build_network(
         return Network(space, architecture, running_statistics=running_statistics)
 
 
-def build_blocks(rows: Iterable[Row], norm: Norm, *, running_statistics: bool = False) -> dict[str, Block]:
+def build_blocks(rows: Iterable[LayerRow], norm: Norm, *, running_statistics: bool = False) -> dict[str, BlockModule]:
     """Return the blocks that rows of the layer table make, by their paths, in the order they run."""
     grouped = groupby(rows, key=lambda row: row.layer.block)
-    return {path: Block(list(layers), norm, running_statistics=running_statistics) for path, layers in grouped}
+    return {path: BlockModule(list(layers), norm, running_statistics=running_statistics) for path, layers in grouped}
 
 
 def _attach(root: nn.Module, path: str, module: nn.Module) -> None:
@@ -160,13 +160,13 @@ def _attach(root: nn.Module, path: str, module: nn.Module) -> None:
     root.add_module(name, module)
 
 
-def _layer(row: Row, norm: Norm, *, running_statistics: bool) -> nn.Module:
+def _layer(row: LayerRow, norm: Norm, *, running_statistics: bool) -> nn.Module:
     if row.layer.kind == "add":
         return _activation(row.layer.activation)
     if row.layer.kind == "pool":
         return Pool()
     if row.layer.kind == "linear":
-        return Linear(row)
+        return PooledLinear(row)
     normed = _norm(norm, row.c_out, running_statistics=running_statistics) if row.layer.norm else None
     return Shortcut(row, normed) if row.layer.kind == "shortcut" else ConvLayer(row, normed)
 

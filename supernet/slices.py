@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.genes import decode, largest_genes
-from fedpareto.supernet.layer_table import Row, architecture_rows
+from fedpareto.supernet.layer_table import LayerRow, architecture_rows
 from fedpareto.supernet.space import SearchSpace
 
 Shape = tuple[int, ...]
@@ -58,7 +58,7 @@ def slices_within(shapes: Mapping[str, Shape], outer: Mapping[str, Shape]) -> di
     }
 
 
-def row_shapes(row: Row) -> dict[str, Shape]:
+def row_shapes(row: LayerRow) -> dict[str, Shape]:
     """Return the name and shape of every trainable tensor of one layer."""
     layer = row.layer
     shapes: dict[str, Shape] = {}

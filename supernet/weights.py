@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fedpareto.supernet.architecture import Architecture
-from fedpareto.supernet.layer_table import Row, architecture_rows
+from fedpareto.supernet.layer_table import LayerRow, architecture_rows
 from fedpareto.supernet.network import Network, build_network
 from fedpareto.supernet.slices import row_shapes, slices_within, supernet_architecture, tensor_shapes
 from fedpareto.supernet.space import SearchSpace
@@ -100,7 +100,7 @@ def network_with(
     return network
 
 
-def _initial(name: str, shape: tuple[int, ...], row: Row, generator: torch.Generator) -> Tensor:
+def _initial(name: str, shape: tuple[int, ...], row: LayerRow, generator: torch.Generator) -> Tensor:
     if name.endswith("bias"):
         return torch.zeros(shape)
     if name.endswith("norm.weight"):
@@ -111,7 +111,7 @@ def _initial(name: str, shape: tuple[int, ...], row: Row, generator: torch.Gener
     return torch.randn(shape, generator=generator) * math.sqrt(2 / fan_out)
 
 
-def _unnormed(name: str, shape: tuple[int, ...], row: Row, generator: torch.Generator) -> Tensor:
+def _unnormed(name: str, shape: tuple[int, ...], row: LayerRow, generator: torch.Generator) -> Tensor:
     del name
     fan_in = row.c_in * row.kernel**2 // row.groups
     return (2 * torch.rand(shape, generator=generator) - 1) / math.sqrt(fan_in)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from strategies import user_spaces
 
 from fedpareto.cache.costs.cost import AdditiveCost, count_cost
-from fedpareto.fitness.part_tables import Parts, Terms, space_terms
+from fedpareto.fitness.part_tables import FitnessTerms, Parts, space_terms
 from fedpareto.fitness.score import Scores, score
 from fedpareto.supernet.arrays import FloatArray, IntArray
 from fedpareto.supernet.fitness_settings import FitnessSettings
@@ -134,7 +134,7 @@ def _eighths(generator: np.random.Generator, count: int) -> FloatArray:
 def _table(space: SearchSpace, draw: Callable[[int], FloatArray]) -> AdditiveCost:
     """A cost with a drawn figure for each choice of a part, the same for choices of the same layers."""
 
-    def values(terms: Terms) -> FloatArray:
+    def values(terms: FitnessTerms) -> FloatArray:
         # Two expand ratios with one hidden width are the same block.
         _, same = np.unique(np.vstack(terms)[:, :-1], axis=1, return_inverse=True)
         return draw(int(same.max()) + 1)[same.ravel()]

@@ -9,13 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
-from fedpareto.cache.build import Method, build_cache
+from fedpareto.cache.build import SolverSettings, build_cache
 from fedpareto.cache.cache_file import Cache, write_cache
 from fedpareto.cache.costs.limits import Limits
 from fedpareto.cache.nsga2.solver import Nsga2Settings
 from fedpareto.supernet.space import HeadSpec, SearchSpace, StageSpec, StemSpec
 from fedpareto.supernet.space_file import space_to_mapping
-from fedpareto.training.clients.trainer import Recipe
+from fedpareto.training.clients.trainer import LocalRecipe
 from fedpareto.training.config.clients import ClientsConfig
 from fedpareto.training.config.data import DataConfig
 from fedpareto.training.config.partition import PartitionConfig
@@ -59,13 +59,13 @@ def random_images(count: int, side: int = 8, classes: int = 4, seed: int = 0) ->
     return ImageSet(pixels, torch.arange(count) % classes, tuple("abcdefgh"[:classes]))
 
 
-def micro_recipe(space: SearchSpace = MICRO, **client: Any) -> Recipe:
+def micro_recipe(space: SearchSpace = MICRO, **client: Any) -> LocalRecipe:
     config = ClientConfig(**{"epochs": 1, "batch_size": 8, "lr": 0.05, **client})
-    return Recipe(space, config, Augmentation(crop=1), NORMALISATION)
+    return LocalRecipe(space, config, Augmentation(crop=1), NORMALISATION)
 
 
 def micro_cache(space: SearchSpace = MICRO, entries: int = 6) -> Cache:
-    method = Method(nsga2=Nsga2Settings(population=20, generations=10))
+    method = SolverSettings(nsga2=Nsga2Settings(population=20, generations=10))
     return build_cache(space, space.fitness, Limits(), entries, method)
 
 

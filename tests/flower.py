@@ -22,7 +22,7 @@ from fedpareto.training.config.partition import PartitionConfig
 from fedpareto.training.config.run import CheckpointConfig, EvaluationConfig, RunConfig
 from fedpareto.training.data import run_images
 from fedpareto.training.data.files.listing import Listing
-from fedpareto.training.data.sources import Split, list_images
+from fedpareto.training.data.sources import SplitName, list_images
 from fedpareto.training.engines.flower import engine as flower_engine
 from fedpareto.training.engines.flower import exchange, node, wire
 from fedpareto.training.engines.flower.engine import FlowerEngine
@@ -187,13 +187,13 @@ def _parsed(cls: type[RunConfig], mapping: Mapping[str, Any], source: str) -> Ru
     return _parsed_text(json.dumps(mapping), source)
 
 
-def _listed(name: str, root: str, split: Split, **rest: Any) -> Listing:
+def _listed(name: str, root: str, split: SplitName, **rest: Any) -> Listing:
     del rest
     return _listed_once(name, root, split)
 
 
 @functools.cache
-def _listed_once(name: str, root: str, split: Split) -> Listing:
+def _listed_once(name: str, root: str, split: SplitName) -> Listing:
     return list_images(name, root, split)
 
 

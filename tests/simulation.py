@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from federation import MICRO, NORMALISATION, micro_cache, random_images
 
-from fedpareto.cache.entries import Entry
+from fedpareto.cache.entries import CacheEntry
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.genes import decode, random_genes, smallest_genes
 from fedpareto.supernet.slices import supernet_architecture
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.weights import Tensors, extract, initial_tensors
 from fedpareto.training.clients.capabilities import capabilities
-from fedpareto.training.clients.trainer import LocalTrainer, Recipe
+from fedpareto.training.clients.trainer import LocalRecipe, LocalTrainer
 from fedpareto.training.config.clients import ClientsConfig
 from fedpareto.training.config.methods import DecNasConfig
 from fedpareto.training.config.run import CheckpointConfig, ClientConfig, EvaluationConfig, RunConfig, config_to_mapping
@@ -28,7 +28,7 @@ from fedpareto.training.engines.simulation.engine import InProcessEngine
 from fedpareto.training.evaluation.evaluator import Evaluator
 from fedpareto.training.execution.profile import Profile
 from fedpareto.training.messages import Failure, Task, Update
-from fedpareto.training.methods.protocol import Ground
+from fedpareto.training.methods.protocol import MethodContext
 from fedpareto.training.methods.registry import make_method
 from fedpareto.training.rounds.loop import Run, train
 from fedpareto.training.runs.state import Counts, RunState
@@ -73,13 +73,13 @@ def micro_task(
     return Task(architecture=architecture, tensors=sliced, **chosen)
 
 
-def train_client(task: Task, data: ImageSet, recipe: Recipe, profile: Profile | None = None) -> Update:
+def train_client(task: Task, data: ImageSet, recipe: LocalRecipe, profile: Profile | None = None) -> Update:
     """Train one client with memory of its own."""
     return LocalTrainer(recipe, profile or Profile(), torch.device("cpu")).train(task, data)
 
 
 @functools.cache
-def micro_entries() -> tuple[Entry, ...]:
+def micro_entries() -> tuple[CacheEntry, ...]:
     return micro_cache().entries
 
 
@@ -162,7 +162,7 @@ def simulated_run(
     entries = micro_entries()
     data = random_images(config.clients.count * IMAGES_A_CLIENT, seed=1)
     parts = list(torch.arange(len(data)).view(config.clients.count, IMAGES_A_CLIENT))
-    recipe = Recipe(MICRO, config.client, Augmentation(crop=1, flip=True), NORMALISATION)
+    recipe = LocalRecipe(MICRO, config.client, Augmentation(crop=1, flip=True), NORMALISATION)
     held_out = random_images(24, seed=2)
     labels = np.stack([np.bincount(data.labels[part], minlength=4) for part in parts])
     clients = capabilities(config.clients, MICRO, config.seed)
@@ -172,7 +172,7 @@ def simulated_run(
         config_mapping=config_to_mapping(config),
         space=MICRO,
         entries=entries,
-        method=make_method(Ground(config, MICRO, entries, clients, labels)),
+        method=make_method(MethodContext(config, MICRO, entries, clients, labels)),
         engine=InProcessEngine(data, parts, recipe, profile or Profile()),
         evaluator=Evaluator(
             MICRO, data.subset(torch.arange(16)), held_out, NORMALISATION, config.evaluation.batch_size
@@ -221,6 +221,6 @@ def unspoiled(update: Update) -> Update:
     return update
 
 
-def entry_of(update: Update) -> Entry:
+def entry_of(update: Update) -> CacheEntry:
     (entry,) = [entry for entry in micro_entries() if entry.architecture == update.task.architecture]
     return entry

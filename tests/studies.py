@@ -6,8 +6,8 @@ from typing import Any
 import yaml
 from federation import MICRO, micro_config
 
-from fedpareto.cache.entries import Entry, make_entry
-from fedpareto.search.comparison.outcome import Measured, Outcome
+from fedpareto.cache.entries import CacheEntry, make_entry
+from fedpareto.search.comparison.outcome import MeasuredNetwork, TrialResult
 from fedpareto.search.comparison.study import Study, read_study
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.space import SearchSpace
@@ -44,12 +44,12 @@ def read_tiny(folder: Path, run: dict[str, Any] | None = None, **changes: Any) -
     return read_study(write_study(folder, study))
 
 
-def measured(budget: int, accuracy: float, architecture: Architecture, space: SearchSpace = MICRO) -> Measured:
+def measured(budget: int, accuracy: float, architecture: Architecture, space: SearchSpace = MICRO) -> MeasuredNetwork:
     """Return a network as it is kept after a trial."""
-    entry: Entry = make_entry(space, architecture)
-    return Measured(budget, entry.macs, entry.params, accuracy, accuracy, 0.0, architecture.to_json())
+    entry: CacheEntry = make_entry(space, architecture)
+    return MeasuredNetwork(budget, entry.macs, entry.params, accuracy, accuracy, 0.0, architecture.to_json())
 
 
-def outcome_of(label: str, seed: int, networks: list[Measured], compute: int = 240_000_000) -> Outcome:
+def outcome_of(label: str, seed: int, networks: list[MeasuredNetwork], compute: int = 240_000_000) -> TrialResult:
     """Return the outcome of a trial."""
-    return Outcome(label, seed, 7, compute, 2000, 3000, 4.0, networks, "a machine")
+    return TrialResult(label, seed, 7, compute, 2000, 3000, 4.0, networks, "a machine")

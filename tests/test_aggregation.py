@@ -14,7 +14,7 @@ from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.genes import intersection
 from fedpareto.supernet.space import SearchSpace, StageSpec, StemSpec
 from fedpareto.supernet.weights import Tensors, extract
-from fedpareto.training.aggregation.fold import Fold, ServerStep, _parts, maxnet_weights
+from fedpareto.training.aggregation.fold import ServerStep, WeightedAverage, _parts, maxnet_weights
 
 Contribution = tuple[Architecture, Mapping[str, Tensor], float]
 
@@ -28,11 +28,11 @@ def _subnet(architecture: Architecture, seed: int = 0) -> Tensors:
 
 
 def _merged(contributions: Sequence[Contribution], tensors: Tensors, space: SearchSpace = MICRO) -> Tensors:
-    fold = Fold(space, tensors)
+    fold = WeightedAverage(space, tensors)
     for architecture, update, weight in contributions:
         fold.add(architecture, update, weight)
     result = {name: tensor.clone() for name, tensor in tensors.items()}
-    fold.merge_into(result)
+    fold.write_mean(result)
     return result
 
 
@@ -117,9 +117,9 @@ def test_server_momentum_moves_covered_entries_only_as_computed_by_hand() -> Non
     tensors = {name: torch.full_like(tensor, 2.0) for name, tensor in random_tensors().items()}
     velocity = {name: torch.full_like(tensor, 0.5) for name, tensor in tensors.items()}
     for mean in (3.0, 5.0):
-        fold = Fold(MICRO, tensors)
+        fold = WeightedAverage(MICRO, tensors)
         fold.add(smallest(), _constant(smallest(), mean), 0.4)
-        fold.merge_into(tensors, velocity, ServerStep(0.5))
+        fold.write_mean(tensors, velocity, ServerStep(0.5))
     # v = 0.5·0.5 + (3 − 2) = 1.25, x = 3.25; then v = 0.5·1.25 + (5 − 3.25) = 2.375, x = 5.625.
     name = "head.last.norm.weight"
     assert velocity[name].tolist() == [2.375] * 16 + [0.125] * 16
@@ -132,9 +132,9 @@ def test_server_momentum_moves_covered_entries_only_as_computed_by_hand() -> Non
 def test_without_momentum_a_velocity_of_zero_gives_the_mean() -> None:
     update, tensors = random_tensors(1), random_tensors(0)
     velocity = {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
-    fold = Fold(MICRO, tensors)
+    fold = WeightedAverage(MICRO, tensors)
     fold.add(largest(), update, 1.0)
-    fold.merge_into(tensors, velocity)
+    fold.write_mean(tensors, velocity)
     for name, tensor in tensors.items():
         torch.testing.assert_close(tensor, update[name], atol=1e-6, rtol=1e-6)
 
@@ -152,7 +152,7 @@ def test_the_order_of_clients_changes_the_mean_to_rounding_only() -> None:
 def test_a_fold_counts_updates_and_leaves_tensors_alone_until_it_is_merged() -> None:
     tensors, update = random_tensors(0), _subnet(smallest(), 1)
     given_away = {name: tensor.clone() for name, tensor in update.items()}
-    fold = Fold(MICRO, tensors)
+    fold = WeightedAverage(MICRO, tensors)
     for _ in range(2):
         fold.add(smallest(), update, 0.5)
     assert fold.updates == 2
@@ -160,7 +160,7 @@ def test_a_fold_counts_updates_and_leaves_tensors_alone_until_it_is_merged() -> 
     # The fold keeps sums, not the update: a client may reuse its memory.
     for tensor in update.values():
         tensor.zero_()
-    fold.merge_into(tensors)
+    fold.write_mean(tensors)
     torch.testing.assert_close(tensors["head.last.norm.bias"][:16], given_away["head.last.norm.bias"])
 
 
@@ -267,10 +267,10 @@ def test_supernets_and_updates_of_either_memory_format_merge_to_the_same_values(
 def test_merging_keeps_the_memory_and_the_format_of_the_supernet() -> None:
     tensors = _channels_last(random_tensors(0))
     places = {name: tensor.data_ptr() for name, tensor in tensors.items()}
-    fold = Fold(MICRO, tensors)
+    fold = WeightedAverage(MICRO, tensors)
     for architecture in (largest(), smallest()):
         fold.add(architecture, _subnet(architecture, 1), 0.5)
-    fold.merge_into(tensors)
+    fold.write_mean(tensors)
     assert {name: tensor.data_ptr() for name, tensor in tensors.items()} == places
     assert all(
         tensor.is_contiguous(memory_format=torch.channels_last) for tensor in tensors.values() if tensor.ndim == 4
@@ -299,17 +299,17 @@ def _rounds(space: SearchSpace) -> list[list[Contribution]]:
 def test_a_fold_of_many_rounds_gives_in_each_the_bytes_of_a_fresh_one(
     space: SearchSpace, momentum: float | None
 ) -> None:
-    kept = Fold(space, random_tensors(0, space))
+    kept = WeightedAverage(space, random_tensors(0, space))
     for contributions in _rounds(space):
         # Every round starts from finite values again: what differs can only come from the fold.
         ends = []
-        for fold in (kept, Fold(space, random_tensors(0, space))):
+        for fold in (kept, WeightedAverage(space, random_tensors(0, space))):
             tensors = random_tensors(0, space)
             velocity = None if momentum is None else random_tensors(99, space)
             for architecture, update, weight in contributions:
                 fold.add(architecture, update, weight)
             assert fold.updates == len(contributions)
-            fold.merge_into(tensors, velocity, ServerStep(momentum or 0.0))
+            fold.write_mean(tensors, velocity, ServerStep(momentum or 0.0))
             assert fold.updates == 0
             ends.append((tensors, velocity or {}))
         (tensors, velocity), (fresh_tensors, fresh_velocity) = ends
@@ -319,12 +319,12 @@ def test_a_fold_of_many_rounds_gives_in_each_the_bytes_of_a_fresh_one(
 
 def test_an_empty_fold_changes_nothing_whatever_it_held_before() -> None:
     tensors = random_tensors(0)
-    fold = Fold(MICRO, tensors)
+    fold = WeightedAverage(MICRO, tensors)
     fold.add(largest(), random_tensors(1), 1.0)
-    fold.merge_into(tensors)
+    fold.write_mean(tensors)
     velocity = random_tensors(2)
-    fold.merge_into(tensors)
-    fold.merge_into(tensors, velocity, ServerStep(0.5))
+    fold.write_mean(tensors)
+    fold.write_mean(tensors, velocity, ServerStep(0.5))
     assert same_bytes(tensors, random_tensors(1))
     assert same_bytes(velocity, {name: 0.5 * tensor for name, tensor in random_tensors(2).items()})
 
@@ -337,10 +337,10 @@ def test_a_server_rate_moves_overlapping_slices_as_entry_by_entry(momentum: floa
     contributions = [(own, _subnet(own, seed + number), 1.0 + number) for number, own in enumerate(chosen)]
     before = random_tensors(0)
     tensors, velocity = random_tensors(0), random_tensors(7)
-    fold = Fold(MICRO, tensors)
+    fold = WeightedAverage(MICRO, tensors)
     for architecture, update, weight in contributions:
         fold.add(architecture, update, weight)
-    fold.merge_into(tensors, velocity if momentum else None, ServerStep(momentum, rate))
+    fold.write_mean(tensors, velocity if momentum else None, ServerStep(momentum, rate))
     for name in ("stages.0.1.expand.conv.weight", "stages.0.0.depthwise.conv.weight", "head.last.norm.weight"):
         step = _slow_mean(name, before[name], contributions) - before[name].double()
         moved = momentum * random_tensors(7)[name].double() + step if momentum else step

@@ -11,14 +11,14 @@ from simulation import entry_of, micro_entries, micro_task, random_tensors, same
 from strategies import runs
 
 from fedpareto.supernet.weights import Tensors, extract
-from fedpareto.training.aggregation.answers import Accepted, Answers, RoundPlan
-from fedpareto.training.aggregation.fold import Fold
+from fedpareto.training.aggregation.answers import ClientResult, RoundPlan, RoundResults
+from fedpareto.training.aggregation.fold import WeightedAverage
 from fedpareto.training.messages import Failure, Update, tensor_bytes
 
 _CLIENTS = 5
 
 
-def _answers(*, by_examples: bool = False, tensors: Tensors | None = None) -> Answers:
+def _answers(*, by_examples: bool = False, tensors: Tensors | None = None) -> RoundResults:
     """Return an empty round of five clients; client 0 weighs 1, client 1 weighs 2, and so on."""
     entries = micro_entries()
     plan = RoundPlan(
@@ -28,7 +28,7 @@ def _answers(*, by_examples: bool = False, tensors: Tensors | None = None) -> An
         assigned={client: entries[client % len(entries)] for client in range(_CLIENTS)},
         weights={client: client + 1.0 for client in range(_CLIENTS)},
     )
-    return Answers(plan, Fold(MICRO, tensors or random_tensors()), by_examples=by_examples)
+    return RoundResults(plan, WeightedAverage(MICRO, tensors or random_tensors()), by_examples=by_examples)
 
 
 def _update(client: int = 0, started: float = 0.0, seconds: float = 1.0, examples: int = 10) -> Update:
@@ -87,7 +87,7 @@ def test_updates_that_cannot_be_merged_have_taken_time_and_bytes_too() -> None:
     assert answers.bytes_up == sum(sizes)
     assert [failure.task.client for failure in answers.failures] == [1, 2]
     assert answers.failed_by_kind == {"examples": 1, "error": 1}
-    assert answers.accepted == {0: Accepted(10, 1.0, 70, *sizes[:1] * 2)}
+    assert answers.accepted == {0: ClientResult(10, 1.0, 70, *sizes[:1] * 2)}
     # What was computed counts even where it cannot be merged.
     assert answers.compute == 140
     assert answers.fold.updates == 1
@@ -96,15 +96,15 @@ def test_updates_that_cannot_be_merged_have_taken_time_and_bytes_too() -> None:
 @pytest.mark.parametrize("by_examples", [False, True])
 def test_updates_are_folded_in_with_the_weights_of_the_plan(by_examples: bool) -> None:
     tensors = random_tensors()
-    answers, fold = _answers(by_examples=by_examples, tensors=tensors), Fold(MICRO, tensors)
+    answers, fold = _answers(by_examples=by_examples, tensors=tensors), WeightedAverage(MICRO, tensors)
     for client in range(_CLIENTS):
         update = _update(client, examples=3 + client)
         assert entry_of(update) == answers.plan.assigned[client]
         answers.take(update)
         fold.add(update.task.architecture, update.tensors, (client + 1.0) * (3 + client if by_examples else 1))
     expected = random_tensors()
-    fold.merge_into(expected)
-    answers.fold.merge_into(tensors)
+    fold.write_mean(expected)
+    answers.fold.write_mean(tensors)
     assert same_bytes(tensors, expected)
 
 
@@ -112,12 +112,12 @@ def test_updates_of_a_branch_are_folded_into_its_own_sums_and_no_others() -> Non
     plan = dataclasses.replace(_answers().plan, branches={1: "beside"})
     (architecture,) = {plan.assigned[1].architecture}
     own = extract(MICRO, random_tensors(), architecture)
-    fold, beside = Fold(MICRO, random_tensors()), Fold(MICRO, own)
-    answers = Answers(plan, fold, by_examples=True, branches={"beside": beside})
+    fold, beside = WeightedAverage(MICRO, random_tensors()), WeightedAverage(MICRO, own)
+    answers = RoundResults(plan, fold, by_examples=True, branches={"beside": beside})
     for client in (0, 1):
         answers.take(_update(client))
     assert (fold.updates, beside.updates) == (1, 1)
-    beside.merge_into(own)
+    beside.write_mean(own)
     for name, tensor in _update(1).tensors.items():
         torch.testing.assert_close(own[name], tensor)
 

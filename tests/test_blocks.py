@@ -8,7 +8,7 @@ from reference import convolutions, macs_and_params, peak_activation_bytes
 from strategies import PRESETS, preset, runs, spaces_with_architectures, tiny_space, user_spaces
 
 from fedpareto.fitness.costs import macs
-from fedpareto.fitness.part_tables import Part, Parts, Terms, space_parts, space_terms, tabulate
+from fedpareto.fitness.part_tables import FitnessTerms, NetworkPart, Parts, space_parts, space_terms, tabulate
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.arrays import IntArray
 from fedpareto.supernet.genes import encode, gene_layout, random_genes
@@ -16,7 +16,7 @@ from fedpareto.supernet.layer_table import layer_table
 from fedpareto.supernet.space import SearchSpace
 
 
-def _chosen(space: SearchSpace, genes: IntArray) -> list[tuple[Terms, int]]:
+def _chosen(space: SearchSpace, genes: IntArray) -> list[tuple[FitnessTerms, int]]:
     """The terms of every part that one network has, and which choice of it."""
     parts, terms, layout = space_parts(space), space_terms(space), gene_layout(space)
     columns = genes[:, None]
@@ -27,7 +27,7 @@ def _chosen(space: SearchSpace, genes: IntArray) -> list[tuple[Terms, int]]:
     return [*found, (terms.head, int(parts.head.index(columns)[0]))]
 
 
-def _all_parts(parts: Parts[Part]) -> list[Part]:
+def _all_parts(parts: Parts[NetworkPart]) -> list[NetworkPart]:
     return [parts.stem, *(part for slots in parts.blocks for part in slots), parts.head]
 
 
@@ -89,7 +89,7 @@ def test_every_choice_of_a_part_has_its_number(space: SearchSpace) -> None:
 
 
 def test_a_choices_number_is_read_like_digits() -> None:
-    part = Part(rows=(), axes=(2, 0, 3), shape=(2, 3, 4))
+    part = NetworkPart(rows=(), axes=(2, 0, 3), shape=(2, 3, 4))
     columns = np.array([[0, 2, 1], [9, 9, 9], [0, 1, 1], [0, 3, 2]])
     assert part.index(columns).tolist() == [0, 12 + 2 * 4 + 3, 12 + 4 + 2]
     assert part.choices == 24

@@ -7,14 +7,14 @@ from federation import micro_space
 from spaces import SMALL, SMALL_RESNET, VAST, listed
 from strategies import narrow_resnet, preset, tiny_space
 
-from fedpareto.cache.build import Method, Solver, build_cache
+from fedpareto.cache.build import Solver, SolverSettings, build_cache
 from fedpareto.cache.cache_file import Cache
 from fedpareto.cache.costs.limits import Limits
-from fedpareto.cache.exact.frontier_store import find_frontier
+from fedpareto.cache.exact.frontier_store import load_or_compute_frontier
 from fedpareto.cache.exact.solver import SpaceTooLargeError
 from fedpareto.cache.nsga2.solver import Nsga2Settings, solve_nsga2
 from fedpareto.supernet.common.errors import BudgetError, UserError
-from fedpareto.supernet.common.terminal.progress import Listener
+from fedpareto.supernet.common.terminal.progress import ProgressListener
 from fedpareto.supernet.common.terminal.words import counted
 from fedpareto.supernet.fitness_settings import FitnessSettings
 from fedpareto.supernet.space import SearchSpace
@@ -26,7 +26,7 @@ SOLVERS: tuple[Solver, ...] = ("nsga2", "exact")
 def _build(
     space: SearchSpace, solver: Solver = "nsga2", limits: Limits | None = None, entries: int = 20, *, cold: bool = False
 ) -> Cache:
-    return build_cache(space, space.fitness, limits or Limits(), entries, Method(solver, cold, QUICK))
+    return build_cache(space, space.fitness, limits or Limits(), entries, SolverSettings(solver, cold, QUICK))
 
 
 def _optima(space: SearchSpace, cache: Cache) -> list[float]:
@@ -60,7 +60,7 @@ def test_an_exact_cache_says_that_it_is_one() -> None:
 
 
 def test_the_method_is_a_warm_search_unless_told_otherwise() -> None:
-    assert Method() == Method("nsga2", cold=False, nsga2=Nsga2Settings())
+    assert SolverSettings() == SolverSettings("nsga2", cold=False, nsga2=Nsga2Settings())
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -76,7 +76,7 @@ def test_every_entry_is_the_optimum_of_all_networks_at_its_macs(space: SearchSpa
 def test_entries_of_a_preset_are_points_of_its_frontier(solver: Solver) -> None:
     space = preset("mobilenet-cifar")
     cache = _build(space, solver, entries=60)
-    frontier = find_frontier(space, space.fitness)
+    frontier = load_or_compute_frontier(space, space.fitness)
     assert len(cache.entries) == 60
     assert {entry.macs for entry in cache.entries} <= set(frontier.macs.tolist())
     for entry in cache.entries:
@@ -92,9 +92,9 @@ def test_entries_of_a_preset_are_points_of_its_frontier(solver: Solver) -> None:
 def test_a_cold_search_comes_within_a_hundredth_of_the_optimum_everywhere(
     space: SearchSpace, population: int, generations: int
 ) -> None:
-    method = Method(cold=True, nsga2=Nsga2Settings(population, generations))
+    method = SolverSettings(cold=True, nsga2=Nsga2Settings(population, generations))
     cache = build_cache(space, space.fitness, Limits(), 60, method)
-    frontier = find_frontier(space, space.fitness.for_cache())
+    frontier = load_or_compute_frontier(space, space.fitness.for_cache())
     best = np.array([frontier.values[frontier.macs <= entry.macs].max() for entry in cache.entries])
     found = np.array([entry.fitness for entry in cache.entries])
     assert len(found) == 60
@@ -109,7 +109,7 @@ def test_a_search_whose_start_is_the_optimum_ends_at_once_with_the_exact_entries
     space: SearchSpace, limits: Limits
 ) -> None:
     if limits != Limits():
-        frontier = find_frontier(space, space.fitness.for_cache())
+        frontier = load_or_compute_frontier(space, space.fitness.for_cache())
         middle = int(frontier.macs[len(frontier.macs) // 2])
         limits = Limits(macs=middle) if limits.macs else Limits(min_macs=middle)
     cache, exact = _build(space, "nsga2", limits), _build(space, "exact", limits)
@@ -124,7 +124,8 @@ def test_a_search_that_stays_behind_alone_does_not_from_the_frontier() -> None:
     # Local search alone misses one point here.
     space, hardly = narrow_resnet(), Nsga2Settings(10, 1)
     cold, warm = (
-        build_cache(space, space.fitness, Limits(), 60, Method(cold=cold, nsga2=hardly)).gaps for cold in (True, False)
+        build_cache(space, space.fitness, Limits(), 60, SolverSettings(cold=cold, nsga2=hardly)).gaps
+        for cold in (True, False)
     )
     assert cold is not None
     assert min(cold) >= 0
@@ -149,7 +150,7 @@ def test_limits_hold_for_every_entry(solver: Solver, cold: bool, limits: Limits)
 
 def test_a_warm_cache_of_a_range_is_optimal_too() -> None:
     space = preset("mobilenet-cifar")
-    macs = find_frontier(space, space.fitness).macs
+    macs = load_or_compute_frontier(space, space.fitness).macs
     for point in (len(macs) // 4, len(macs) // 2):
         cache = _build(space, limits=Limits(min_macs=int(macs[point]) + 1))
         assert cache.gaps == pytest.approx([0.0] * 20, abs=1e-9)
@@ -164,7 +165,7 @@ def test_a_space_of_one_network_has_a_cache_of_it(cold: bool) -> None:
 
 
 def test_a_range_without_a_point_of_the_frontier_is_refused() -> None:
-    macs = find_frontier(tiny_space(), tiny_space().fitness).macs
+    macs = load_or_compute_frontier(tiny_space(), tiny_space().fitness).macs
     widest = int(np.argmax(np.diff(macs)))
     limits = Limits(min_macs=int(macs[widest]) + 1, macs=int(macs[widest + 1]) - 1)
     with pytest.raises(BudgetError, match=r"no best network of mobilenet-tiny has at most .* and at least .*; widen"):
@@ -195,7 +196,9 @@ def test_a_resnet_cache_keeps_to_the_bound_of_its_preset() -> None:
 
 def test_a_space_too_large_for_the_exact_solver_is_searched_cold_with_a_remark() -> None:
     remarks: list[str] = []
-    cache = build_cache(VAST, VAST.fitness, Limits(), 5, Method(nsga2=QUICK), Listener(remark=remarks.append))
+    cache = build_cache(
+        VAST, VAST.fitness, Limits(), 5, SolverSettings(nsga2=QUICK), ProgressListener(remark=remarks.append)
+    )
     assert cache.gaps is None
     assert cache.solver == "nsga2"
     assert len(cache.entries) == 5
@@ -211,7 +214,7 @@ def test_a_space_too_large_for_the_exact_solver_is_an_error_where_that_was_asked
 
 def test_a_cold_exact_method_is_refused() -> None:
     with pytest.raises(UserError, match="leave out --cold, or choose --solver nsga2"):
-        Method("exact", cold=True)
+        SolverSettings("exact", cold=True)
 
 
 @pytest.mark.parametrize("entries", [1, 0, -4])
@@ -225,8 +228,8 @@ def test_progress_is_reported_while_a_frontier_is_solved_and_a_search_runs(
 ) -> None:
     monkeypatch.setenv("FEDPARETO_CACHE_DIR", str(tmp_path_factory.mktemp("kept")))
     calls: list[tuple[str, int, int]] = []
-    listener = Listener(lambda *call: calls.append(call))
-    build_cache(SMALL, SMALL.fitness, Limits(), 5, Method(cold=True, nsga2=QUICK), listener)
+    listener = ProgressListener(lambda *call: calls.append(call))
+    build_cache(SMALL, SMALL.fitness, Limits(), 5, SolverSettings(cold=True, nsga2=QUICK), listener)
     kinds = [what.split(",")[0].split(" of ")[0] for what, _, _ in calls]
     assert list(dict.fromkeys(kinds)) == ["solving", "front", "local search"]
     for _, steps in itertools.groupby(calls, key=lambda call: call[0].split(",")[0].split(" of ")[0]):

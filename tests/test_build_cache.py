@@ -13,7 +13,7 @@ from strategies import narrow_resnet, tiny_space
 
 from fedpareto.cache.cache_file import read_cache
 from fedpareto.cache.cli import main
-from fedpareto.cache.exact.frontier_store import find_frontier
+from fedpareto.cache.exact.frontier_store import load_or_compute_frontier
 from fedpareto.fitness.score import score
 from fedpareto.supernet.common.formats.units import format_quantity
 from fedpareto.supernet.genes import smallest_genes
@@ -86,7 +86,7 @@ def test_the_same_seed_builds_the_same_entries(command: Command) -> None:
 
 
 def test_a_cache_is_optimal_unless_told_to_start_cold(command: Command) -> None:
-    frontier = find_frontier(SPACE, SPACE.fitness)
+    frontier = load_or_compute_frontier(SPACE, SPACE.fitness)
     optima = dict(zip(frontier.macs.tolist(), frontier.values.tolist(), strict=True))
     for solver in ((), ("--solver", "nsga2"), ("--solver", "exact")):
         outcome = command(*solver, "--overwrite")
@@ -137,7 +137,7 @@ def test_a_space_too_large_for_the_solver_asked_for_offers_the_other(command: Co
 
 
 def test_a_range_without_a_best_network_is_refused(command: Command) -> None:
-    macs = find_frontier(SPACE, SPACE.fitness).macs
+    macs = load_or_compute_frontier(SPACE, SPACE.fitness).macs
     widest = int(np.argmax(np.diff(macs)))
     limits = ("--flops-min", macs[widest] + 1, "--flops-max", macs[widest + 1] - 1)
     assert "no best network of mobilenet-tiny has" in command.error("--solver", "exact", *limits)
@@ -211,7 +211,7 @@ def test_a_plot_is_drawn_beside_the_cache(command: Command) -> None:
     assert command("--plot", command.folder / "front.svg").code == 0
     drawn = (command.folder / "front.svg").read_text()
     assert drawn.startswith("<?xml")
-    frontier = find_frontier(SPACE, SPACE.fitness)
+    frontier = load_or_compute_frontier(SPACE, SPACE.fitness)
     assert f"<!-- exact frontier ({len(frontier.macs)} networks) -->" in drawn
     assert "<!-- cache (5 entries) -->" in drawn
 

@@ -9,24 +9,24 @@ from torch.nn import functional as F  # noqa: N812
 
 from fedpareto.supernet.slices import slices
 from fedpareto.supernet.weights import Tensors, extract, forward, network_with
-from fedpareto.training.clients.trainer import Recipe
+from fedpareto.training.clients.trainer import LocalRecipe
 from fedpareto.training.data.augment import Augmentation
 from fedpareto.training.data.batches import Batches
 from fedpareto.training.data.images import ImageSet
 from fedpareto.training.messages import Task, Update
 
 
-def _plain_recipe(**client: float) -> Recipe:
+def _plain_recipe(**client: float) -> LocalRecipe:
     """Return a recipe without augmentation, momentum, decay and clipping, but for ``client``."""
     bare = {"momentum": 0.0, "weight_decay": 0.0, "clip": 0.0, **client}
     return dataclasses.replace(micro_recipe(MICRO, **bare), augmentation=Augmentation())
 
 
-def _trained(task: Task, data: ImageSet, recipe: Recipe) -> Tensors:
+def _trained(task: Task, data: ImageSet, recipe: LocalRecipe) -> Tensors:
     return dict(train_client(task, data, recipe).tensors)
 
 
-def _step(recipe: Recipe, learning_rate: float = 0.05) -> Tensors:
+def _step(recipe: LocalRecipe, learning_rate: float = 0.05) -> Tensors:
     """Return how far one step on one batch of 8 moves every tensor."""
     before = micro_task().tensors
     after = _trained(micro_task(learning_rate=learning_rate), random_images(8), recipe)
@@ -37,7 +37,7 @@ def _norm(tensors: Tensors) -> float:
     return float(torch.cat([tensor.flatten() for tensor in tensors.values()]).norm())
 
 
-def _batches(task: Task, data: ImageSet, recipe: Recipe) -> list[tuple[Tensor, Tensor]]:
+def _batches(task: Task, data: ImageSet, recipe: LocalRecipe) -> list[tuple[Tensor, Tensor]]:
     generator = torch.Generator().manual_seed(task.seed)
     batches = Batches(8, recipe.augmentation, NORMALISATION, 4)
     return [batch for _ in range(task.epochs) for batch in batches.epoch(data, 8, generator)]

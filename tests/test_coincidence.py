@@ -8,7 +8,7 @@ import pytest
 from federation import micro_config
 from simulation import same_bytes, short_config, simulated_run, train_run
 
-from fedpareto.supernet.common.terminal.progress import Listener
+from fedpareto.supernet.common.terminal.progress import ProgressListener
 from fedpareto.training.config.clients import ClientsConfig
 from fedpareto.training.config.coincidence import coincides, normal_form
 from fedpareto.training.config.methods import CoTrainConfig, DeepFedNasConfig, FedParetoConfig
@@ -50,7 +50,7 @@ def test_where_nothing_is_drawn_a_run_says_so_when_it_starts(tmp_path: Path) -> 
         clients = ClientsConfig(count=6, per_round=per_round)
         config = micro_config(tmp_path, method=method, clients=clients, output=str(tmp_path / f"{method}-{per_round}"))
         remarks.clear()
-        new_run(config, Listener(remark=remarks.append))
+        new_run(config, ProgressListener(remark=remarks.append))
         assert any(said in remark for remark in remarks) == told
 
 

@@ -17,7 +17,7 @@ from commands import check_refused, parsed, run_main
 from federation import micro_space, write_two_classes
 from processes import wait_until
 
-from fedpareto.search.comparison.summary import Spread
+from fedpareto.search.comparison.summary import MeanStd
 from fedpareto.search.recipes.cli import main
 from fedpareto.search.recipes.result import Result, read_result, write_result
 from fedpareto.training.runs.folder import METRICS, locked
@@ -90,7 +90,7 @@ def test_tables_have_the_differences_of_the_results(finished: Finished) -> None:
             (mean,) = [line for line in of_recipe if line["setting"] == "all"]
             assert float(mean["difference_mean"]) == pytest.approx(direct)
             assert mean["survived"] == ("true" if direct >= 0.005 else "false")
-            points = Spread(direct, 0.0, 1).in_points("+")
+            points = MeanStd(direct, 0.0, 1).in_points("+")
             assert f"| {recipe} | {points} | {points} |" in (finished.output / "table.md").read_text()
             assert points in finished.done.stdout
 

@@ -19,9 +19,9 @@ from matplotlib.image import imread
 from pictures import write_pictures
 
 from fedpareto.search.comparison.differences import Difference, differences, differences_markdown
-from fedpareto.search.comparison.outcome import Measured, Outcome, read_outcome, write_outcome
+from fedpareto.search.comparison.outcome import MeasuredNetwork, TrialResult, read_outcome, write_outcome
 from fedpareto.search.comparison.study import Study, Trial, read_study
-from fedpareto.search.comparison.summary import Served, Spread, rows, to_csv, to_markdown
+from fedpareto.search.comparison.summary import MeanStd, Served, rows, to_csv, to_markdown
 from fedpareto.search.comparison.trials import check_same, share_done, share_of_all
 from fedpareto.search.comparison.yardsticks import Yardstick
 from fedpareto.supernet.common.errors import UserError
@@ -205,12 +205,12 @@ def test_the_studies_that_ship_can_be_read(path: Path) -> None:
     assert len(study.seeds) >= 3
 
 
-def _outcome(label: str, seed: int, accuracies: dict[int, float]) -> Outcome:
+def _outcome(label: str, seed: int, accuracies: dict[int, float]) -> TrialResult:
     networks = [
-        Measured(budget, budget - 10 - seed, 5, 0.5, accuracy, 0.25, {"stages": []})
+        MeasuredNetwork(budget, budget - 10 - seed, 5, 0.5, accuracy, 0.25, {"stages": []})
         for budget, accuracy in accuracies.items()
     ]
-    return Outcome(label, seed, 7 + seed, 1000, 2000, 3000, 4.0, networks, "a machine")
+    return TrialResult(label, seed, 7 + seed, 1000, 2000, 3000, 4.0, networks, "a machine")
 
 
 def test_the_table_has_means_and_sample_deviations_over_seeds() -> None:
@@ -223,13 +223,13 @@ def test_the_table_has_means_and_sample_deviations_over_seeds() -> None:
     one, other = rows(["a", "b", "c"], [100, 200], outcomes, served)
     assert one.seeds == 2
     assert one.accuracies[0] is not None
-    assert one.accuracies[0] == Spread(0.55, one.accuracies[0].deviation, 2)
+    assert one.accuracies[0] == MeanStd(0.55, one.accuracies[0].deviation, 2)
     assert one.accuracies[0].deviation == pytest.approx(0.1 / 2**0.5)
-    assert one.accuracies[1] == Spread(0.7, 0.0, 2)
+    assert one.accuracies[1] == MeanStd(0.7, 0.0, 2)
     assert one.macs == [89.5, 189.5]
     assert one.rounds == 7.5
     assert one.search_seconds == 0.5
-    assert other.accuracies == [None, Spread(0.9, 0.0, 1)]
+    assert other.accuracies == [None, MeanStd(0.9, 0.0, 1)]
     assert other.macs == [None, 190]
     lines = to_markdown([one, other], [100, 200]).splitlines()
     assert lines[2].startswith(
@@ -256,7 +256,7 @@ def test_methods_are_subtracted_seed_by_seed() -> None:
         _outcome("c", 5, {100: 0.5}),  # shares no seed
     ]
     found = differences(["a", "b", "c"], [100, 200, 300], outcomes)
-    expected = [Spread(0.375, 0.25 / 2 * 2**0.5, 2), Spread(0.25, 0.0, 1), None]
+    expected = [MeanStd(0.375, 0.25 / 2 * 2**0.5, 2), MeanStd(0.25, 0.0, 1), None]
     assert found == [Difference("a", "b", 2, expected)]
     lines = differences_markdown(found, [100, 200, 300]).splitlines()
     assert lines[0] == "| difference in points | seeds | at 100 MACs | at 200 MACs | at 300 MACs |"
@@ -269,7 +269,7 @@ def test_an_outcome_is_read_back_and_a_damaged_one_named(tmp_path: Path) -> None
     write_outcome(path, outcome)
     assert read_outcome(path) == outcome
     # A linear model has no architecture.
-    linear = dataclasses.replace(outcome, networks=[Measured(7, 7, 8, 0.5, 0.25, 0.0, None)])
+    linear = dataclasses.replace(outcome, networks=[MeasuredNetwork(7, 7, 8, 0.5, 0.25, 0.0, None)])
     write_outcome(path, linear)
     assert read_outcome(path) == linear
     path.write_text("{}")

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulation import largest, micro_entries, smallest
 
-from fedpareto.cache.entries import Entry, make_entries
+from fedpareto.cache.entries import CacheEntry, make_entries
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.genes import encode, random_genes
 from fedpareto.supernet.space_file import load_space
@@ -24,7 +24,7 @@ def _assigner(name: Curriculum = "pareto", clients: list[Capability] | None = No
     return Assigner(name, MICRO, micro_entries(), clients or [Capability()] * 6, _BATCH)
 
 
-def _memory(entry: Entry) -> int:
+def _memory(entry: CacheEntry) -> int:
     return 4 * entry.params + _BATCH * entry.activation_bytes
 
 

@@ -25,8 +25,7 @@ from fedpareto.cache.exact.frontier_store import kept_path
 from fedpareto.fitness.cli import main as score_subnet
 from fedpareto.search.cli import main as search_subnet
 from fedpareto.search.comparison.cli import main as compare_methods
-from fedpareto.search.comparison.outcome import Measured, write_outcome
-from fedpareto.search.comparison.outcome import Outcome as TrialOutcome
+from fedpareto.search.comparison.outcome import MeasuredNetwork, TrialResult, write_outcome
 from fedpareto.search.profiling.cli import main as profile_device
 from fedpareto.search.ranking.cli import main as validate_fitness
 from fedpareto.search.subnet import load_subnet
@@ -112,8 +111,8 @@ def _write_study(root: Path) -> None:
     entry = make_entry(MICRO, supernet_architecture(MICRO))
     architecture = entry.architecture.to_json()
     for label, accuracy in (("deepfednas", 0.625), ("cotrain", 0.75)):
-        measured = Measured(200_000, entry.macs, entry.params, 0.5, accuracy, 0.25, architecture)
-        outcome = TrialOutcome(label, 0, 7, 60_000_000, 2000, 3000, 4.0, [measured], "a machine")
+        measured = MeasuredNetwork(200_000, entry.macs, entry.params, 0.5, accuracy, 0.25, architecture)
+        outcome = TrialResult(label, 0, 7, 60_000_000, 2000, 3000, 4.0, [measured], "a machine")
         write_outcome(root / "study" / "results" / f"{label}-seed0.json", outcome)
 
 

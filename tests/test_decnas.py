@@ -39,7 +39,7 @@ from fedpareto.training.messages import Task, Update
 from fedpareto.training.methods.decnas.accounting import ACCOUNTING
 from fedpareto.training.methods.decnas.method import DecNas, decnas
 from fedpareto.training.methods.decnas.state import Search, search_from_json
-from fedpareto.training.methods.protocol import Ground
+from fedpareto.training.methods.protocol import MethodContext
 from fedpareto.training.methods.schedules import learning_rate
 from fedpareto.training.rounds.loop import Run, train
 from fedpareto.training.runs.checkpoint import (
@@ -86,10 +86,10 @@ def _account(folder: Path) -> dict[str, Any]:
     return body
 
 
-def _ground(config: RunConfig, clients: Sequence[Capability] | None = None, *, known: bool = True) -> Ground:
+def _ground(config: RunConfig, clients: Sequence[Capability] | None = None, *, known: bool = True) -> MethodContext:
     labels = np.full((config.clients.count, 4), 5)
     able = capabilities(config.clients, MICRO, 0) if clients is None else clients
-    return Ground(config, MICRO, micro_entries(), able, labels if known else None)
+    return MethodContext(config, MICRO, micro_entries(), able, labels if known else None)
 
 
 def test_a_run_shrinks_the_network_to_its_budget_and_then_trains_it_for_its_rounds(tmp_path: Path) -> None:

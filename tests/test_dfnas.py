@@ -39,11 +39,11 @@ from fedpareto.training.execution.profile import Profile
 from fedpareto.training.messages import Update
 from fedpareto.training.methods.dfnas.decisions import Decisions, decisions_from_json, mean_of, undecided
 from fedpareto.training.methods.dfnas.method import Dfnas, dfnas
-from fedpareto.training.methods.protocol import Ground
+from fedpareto.training.methods.protocol import MethodContext
 from fedpareto.training.rounds.loop import train
 from fedpareto.training.runs.checkpoint import load_checkpoint, newest_checkpoint
 from fedpareto.training.runs.state import Counts, RunState
-from fedpareto.training.work import PathSampling, Plain
+from fedpareto.training.work import PathSampling, Standard
 
 _PATHS = paths_through(MICRO, largest())
 
@@ -57,8 +57,8 @@ def _config(settings: DfnasConfig = _FAST, **changes: Any) -> RunConfig:
     return short_config(method="dfnas", dfnas=settings, **changes)
 
 
-def _ground(config: RunConfig, *clients: Capability) -> Ground:
-    return Ground(config, MICRO, micro_entries(), clients or [Capability()] * config.clients.count)
+def _ground(config: RunConfig, *clients: Capability) -> MethodContext:
+    return MethodContext(config, MICRO, micro_entries(), clients or [Capability()] * config.clients.count)
 
 
 def _state(decisions: dict[str, Decisions], start: Any = None, **fields: Any) -> RunState:
@@ -100,7 +100,7 @@ def test_slices_shrink_to_what_is_open() -> None:
 
 def test_a_search_that_is_over_trains_its_network() -> None:
     plan = dfnas(_ground(_config())).assign(_state({"everyone": _settled(1, 4, 2, 0)}), range(5))
-    assert set(plan.work.values()) == {Plain()}
+    assert set(plan.work.values()) == {Standard()}
     assert {entry.architecture for entry in plan.assigned.values()} == {_PATHS.network((1, 4, 2, 0))}
 
 
@@ -237,7 +237,7 @@ def test_personal_searches_settle_and_shrink_each_on_its_own() -> None:
         2: largest(),
         3: searches["3"].hull(_PATHS),
     }
-    assert plan.work[1] == Plain()
+    assert plan.work[1] == Standard()
     assert plan.work[2] == PathSampling(undecided(_PATHS).logits, 0.2)
 
 

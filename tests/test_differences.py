@@ -7,7 +7,7 @@ import pytest
 from simulation import largest
 
 from fedpareto.search.comparison.differences import differences_csv, differences_markdown, price_of_sharing
-from fedpareto.search.comparison.outcome import Outcome
+from fedpareto.search.comparison.outcome import TrialResult
 from studies import BUDGETS, measured, outcome_of
 
 _ACCURACIES = {
@@ -17,7 +17,7 @@ _ACCURACIES = {
 }
 
 
-def _outcomes() -> list[Outcome]:
+def _outcomes() -> list[TrialResult]:
     return [
         outcome_of(label, seed, [measured(budget, one, largest()) for budget, one in zip(BUDGETS, pair, strict=True)])
         for label, seeds in _ACCURACIES.items()

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from strategies import runs, tiny_space
 
-from fedpareto.cache.entries import make_entries, spread
+from fedpareto.cache.entries import evenly_spaced, make_entries
 from fedpareto.fitness.score import score
 from fedpareto.supernet.fitness_settings import FitnessSettings
 from fedpareto.supernet.genes import decode, encode_all, gene_layout, random_genes
@@ -33,7 +33,7 @@ def test_no_genes_are_no_entries() -> None:
 @given(_fronts, st.integers(2, 40))
 @runs(150)
 def test_a_spread_has_as_many_points_as_asked_and_both_ends(macs: NDArray[np.int64], count: int) -> None:
-    chosen = spread(macs, count)
+    chosen = evenly_spaced(macs, count)
     assert len(chosen) == min(count, len(macs))
     assert sorted(set(chosen.tolist())) == chosen.tolist()
     assert (chosen[0], chosen[-1]) == (0, len(macs) - 1)
@@ -41,14 +41,14 @@ def test_a_spread_has_as_many_points_as_asked_and_both_ends(macs: NDArray[np.int
 
 def test_a_spread_is_even_over_the_macs_not_over_the_points() -> None:
     macs = np.array([0, 1, 2, 3, 4, 5, 6, 50, 100])
-    assert spread(macs, 3).tolist() == [0, 7, 8]
+    assert evenly_spaced(macs, 3).tolist() == [0, 7, 8]
 
 
 def test_a_budget_is_served_by_the_last_point_within_it() -> None:
     macs = np.array([0, 30, 49, 51, 100])
-    assert spread(macs, 3).tolist() == [0, 2, 4]
+    assert evenly_spaced(macs, 3).tolist() == [0, 2, 4]
 
 
 def test_budgets_that_share_a_point_leave_their_room_to_the_widest_gap() -> None:
     macs = np.array([0, 1, 2, 3, 90, 97, 100])
-    assert spread(macs, 4).tolist() == [0, 3, 4, 6]
+    assert evenly_spaced(macs, 4).tolist() == [0, 3, 4, 6]

@@ -9,7 +9,7 @@ from fedpareto.cache.nsga2.solver import Nsga2Settings, search_front
 from fedpareto.fitness.score import score
 from fedpareto.search.query.evolution import DEFAULT_SETTINGS, evolve, front_alone
 from fedpareto.supernet.common.errors import BudgetError
-from fedpareto.supernet.common.terminal.progress import Listener
+from fedpareto.supernet.common.terminal.progress import ProgressListener
 from fedpareto.supernet.fitness_settings import FitnessSettings
 from fedpareto.supernet.genes import encode, gene_layout
 from fedpareto.supernet.space_file import load_space
@@ -90,7 +90,9 @@ def test_an_unreachable_budget_names_the_smallest_network() -> None:
 
 def test_the_front_of_a_search_alone_is_a_front_and_reports_each_generation() -> None:
     calls: list[tuple[int, int]] = []
-    macs, fitness = front_alone(SMALL, SMALL.fitness, Listener(lambda _, done, total: calls.append((done, total))))
+    macs, fitness = front_alone(
+        SMALL, SMALL.fitness, ProgressListener(lambda _, done, total: calls.append((done, total)))
+    )
     everything = listed(SMALL)
     feasible = everything.scores.feasible
     best = [everything.scores.fitness[feasible & (everything.scores.macs <= budget)].max() for budget in macs]

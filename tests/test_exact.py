@@ -16,7 +16,7 @@ from fedpareto.cache.exact.frontier import Frontier, exact_frontier
 from fedpareto.cache.exact.solver import SpaceTooLargeError, solve_best, solve_cheapest, solve_front
 from fedpareto.fitness.score import score
 from fedpareto.supernet.arrays import FloatArray, IntArray
-from fedpareto.supernet.common.terminal.progress import Listener
+from fedpareto.supernet.common.terminal.progress import ProgressListener
 from fedpareto.supernet.genes import canonical, gene_layout
 
 #: MACs of the published resnet-cifar rows, their fitness, and the highest fitness within as many MACs.
@@ -228,7 +228,7 @@ def test_a_space_too_large_for_the_memory_is_named_in_one_line() -> None:
 def test_the_listener_counts_up_to_the_total_once(solve: Callable[..., IntArray]) -> None:
     space = tiny_space()
     reports: list[tuple[str, int, int]] = []
-    listener = Listener(lambda what, done, total: reports.append((what, done, total)))
+    listener = ProgressListener(lambda what, done, total: reports.append((what, done, total)))
     solve(space, space.fitness, [count_cost(space, "macs", 1e9)], listener)
     steps = len(space.resolutions) * len(space.stages) * space.max_depth
     assert [(done, total) for _, done, total in reports] == [(done + 1, steps) for done in range(steps)]

@@ -6,7 +6,7 @@ import pytest
 
 from fedpareto.training.config.methods import DecNasConfig
 from fedpareto.training.config.run import RunConfig
-from fedpareto.training.runs.progress import Extent, extent, known_rounds
+from fedpareto.training.runs.progress import Progress, extent, known_rounds
 from fedpareto.training.runs.state import Counts, Origin, RunState
 
 _STATE = RunState(7, Counts((), ()), (), compute=700)
@@ -19,16 +19,16 @@ def _at(origin: Origin | None) -> RunState:
 @pytest.mark.parametrize(
     ("compute", "origin", "expected"),
     [
-        (None, Origin(), Extent(7, 10)),
-        (None, Origin(3, 300), Extent(4, 10)),
-        (None, None, Extent(0, 10)),
-        ("1000", Origin(), Extent(700, 1000, 5)),
-        ("1000", Origin(3, 300), Extent(400, 700, 5)),
-        ("1000", None, Extent(700, 1000, 5)),
+        (None, Origin(), Progress(7, 10)),
+        (None, Origin(3, 300), Progress(4, 10)),
+        (None, None, Progress(0, 10)),
+        ("1000", Origin(), Progress(700, 1000, 5)),
+        ("1000", Origin(3, 300), Progress(400, 700, 5)),
+        ("1000", None, Progress(700, 1000, 5)),
     ],
 )
 def test_rounds_and_compute_count_from_where_the_schedule_began(
-    compute: str | None, origin: Origin | None, expected: Extent
+    compute: str | None, origin: Origin | None, expected: Progress
 ) -> None:
     assert extent(RunConfig(rounds=10, compute=compute), _at(origin)) == expected
 

@@ -9,17 +9,17 @@ from hypothesis import strategies as st
 from strategies import runs
 
 from fedpareto.search.comparison.fairness import judged, same_checkpoint
-from fedpareto.search.comparison.outcome import Measured, Outcome
+from fedpareto.search.comparison.outcome import MeasuredNetwork, TrialResult
 
 _LIMIT = 2_000_000_000
 
 
-def _outcome(label: str, compute: int, seed: int = 0, accuracy: float = 0.5) -> Outcome:
-    network = Measured(100, 90, 5, 0.5, accuracy, 0.25, {"stages": []})
-    return Outcome(label, seed, 7, compute, 2000, 3000, 4.0, [network], "a machine")
+def _outcome(label: str, compute: int, seed: int = 0, accuracy: float = 0.5) -> TrialResult:
+    network = MeasuredNetwork(100, 90, 5, 0.5, accuracy, 0.25, {"stages": []})
+    return TrialResult(label, seed, 7, compute, 2000, 3000, 4.0, [network], "a machine")
 
 
-def _never(one: Outcome, other: Outcome) -> bool:
+def _never(one: TrialResult, other: TrialResult) -> bool:
     raise AssertionError(f"{one.label} and {other.label} are not alike")
 
 

@@ -13,14 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from simulation import micro_entries, recorder, short_config, simulated_run, train_run
 
-from fedpareto.cache.entries import Entry
+from fedpareto.cache.entries import CacheEntry
 from fedpareto.training.clients.capabilities import Capability, capabilities
 from fedpareto.training.config.coincidence import normal_form
 from fedpareto.training.config.method_defaults import with_method_defaults
 from fedpareto.training.config.methods import FedParetoConfig
 from fedpareto.training.config.run import RunConfig, ServerConfig
 from fedpareto.training.methods.fedpareto import FedPareto, draw_shares, power_at, stratified_draws
-from fedpareto.training.methods.protocol import Ground
+from fedpareto.training.methods.protocol import MethodContext
 from fedpareto.training.runs.state import Counts, RunState
 
 _CLIENTS = 5
@@ -30,10 +30,10 @@ _START = RunState(0, Counts.zero(_CLIENTS), (0,) * len(micro_entries()))
 def _method(clients: Sequence[Capability] | None = None, **changes: Any) -> FedPareto:
     config = short_config(method="fedpareto", **changes)
     given = capabilities(config.clients, MICRO, config.seed) if clients is None else clients
-    return FedPareto(Ground(config, MICRO, micro_entries(), given))
+    return FedPareto(MethodContext(config, MICRO, micro_entries(), given))
 
 
-def _drawn(power: float, many: int, rounds: int, entries: Sequence[Entry]) -> list[list[Entry]]:
+def _drawn(power: float, many: int, rounds: int, entries: Sequence[CacheEntry]) -> list[list[CacheEntry]]:
     generator = np.random.default_rng(0)
     return [stratified_draws([entries] * many, power, generator) for _ in range(rounds)]
 
@@ -98,8 +98,8 @@ def test_all_clients_weigh_alike_or_by_their_images() -> None:
     plan = _method().assign(_START, range(5))
     assert set(plan.weights.values()) == {1.0}
     assert plan.beta is None
-    assert not _method().by_examples
-    assert _method(server=ServerConfig(weight_by_examples=True)).by_examples
+    assert not _method().weight_by_examples
+    assert _method(server=ServerConfig(weight_by_examples=True)).weight_by_examples
 
 
 def test_plans_depend_on_the_seed_and_the_round_alone() -> None:

@@ -9,7 +9,7 @@ from federation import MICRO, micro_recipe, random_images
 from simulation import own_memory, random_tensors, smallest
 
 from fedpareto.supernet.common.errors import UserError
-from fedpareto.supernet.common.terminal.progress import Listener
+from fedpareto.supernet.common.terminal.progress import ProgressListener
 from fedpareto.supernet.slices import slices
 from fedpareto.supernet.weights import views
 from fedpareto.training.engines.simulation.engine import InProcessEngine
@@ -79,7 +79,7 @@ def test_only_the_slices_of_the_subnet_change() -> None:
 def test_it_is_the_same_twice_and_reports_its_progress() -> None:
     first, second = random_tensors(), random_tensors()
     seen: list[tuple[str, int, int]] = []
-    fine_tune(MICRO, first, smallest(), _engine(), TUNING, Listener(report=lambda *what: seen.append(what)))
+    fine_tune(MICRO, first, smallest(), _engine(), TUNING, ProgressListener(report=lambda *what: seen.append(what)))
     fine_tune(MICRO, second, smallest(), _engine(), TUNING)
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert seen == [("fine-tuning", done, 6) for done in range(1, 7)]

@@ -13,7 +13,7 @@ from fedpareto.supernet.slices import slices
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.weights import views
 from fedpareto.training.engines.flower import wire
-from fedpareto.training.engines.flower.packing import enveloped, opened
+from fedpareto.training.engines.flower.packing import pack, unpack
 from fedpareto.training.engines.flower.wire import WireError
 from fedpareto.training.evaluation.calibration import blank_network
 
@@ -27,9 +27,9 @@ def test_every_job_gets_its_own_tensors_back_and_no_entry_that_is_no_jobs(
 ) -> None:
     supernet = {name: tensor + 10 for name, tensor in random_tensors(0, space).items()}
     chosen = [data.draw(architectures(space)) for _ in range(jobs)]
-    packed = enveloped(space, [(one, views(space, supernet, one)) for one in chosen])
+    packed = pack(space, [(one, views(space, supernet, one)) for one in chosen])
     sent = wire.parse_blob(wire.make_blob(packed))
-    for architecture, tensors in zip(chosen, opened(space, chosen, sent), strict=True):
+    for architecture, tensors in zip(chosen, unpack(space, chosen, sent), strict=True):
         assert same_bytes(tensors, views(space, supernet, architecture))
     # Values are far from zero: what is not zero is somebody's.
     covered = {name: torch.zeros_like(tensor, dtype=torch.bool) for name, tensor in supernet.items()}
@@ -47,8 +47,8 @@ def test_what_is_a_jobs_own_is_not_shared() -> None:
             if name.endswith("running_mean"):
                 buffer.fill_(index + 1.0)
     states = [network.state_dict() for network in networks]
-    packed = enveloped(MICRO, list(zip(pair, states, strict=True)))
-    for state, tensors in zip(states, opened(MICRO, pair, packed), strict=True):
+    packed = pack(MICRO, list(zip(pair, states, strict=True)))
+    for state, tensors in zip(states, unpack(MICRO, pair, packed), strict=True):
         assert same_bytes(tensors, dict(state))
     assert {name.split("/")[0] for name in packed} == {"0", "1", "shared"}
 
@@ -56,7 +56,7 @@ def test_what_is_a_jobs_own_is_not_shared() -> None:
 def test_several_subnets_take_hardly_more_than_the_largest() -> None:
     def size(*chosen: Architecture) -> int:
         tensors = random_tensors()
-        return len(wire.make_blob(enveloped(MICRO, [(one, views(MICRO, tensors, one)) for one in chosen])))
+        return len(wire.make_blob(pack(MICRO, [(one, views(MICRO, tensors, one)) for one in chosen])))
 
     assert size(smallest(), largest(), largest(), smallest()) < 1.1 * size(largest())
 
@@ -64,4 +64,4 @@ def test_several_subnets_take_hardly_more_than_the_largest() -> None:
 @pytest.mark.parametrize("name", ["a", "2/a", "-1/a", "/a"])
 def test_a_tensor_of_no_job_is_refused(name: str) -> None:
     with pytest.raises(WireError, match="belongs to no job"):
-        opened(MICRO, [smallest(), largest()], {name: torch.ones(1)})
+        unpack(MICRO, [smallest(), largest()], {name: torch.ones(1)})

@@ -10,7 +10,7 @@ import torch
 from flower import EXPIRED, NODE_GONE, PROCESS_GONE, RAISED, Error, Honest, LocalLink, Message, Reaction, hurry, lost
 
 from fedpareto.training.engines.flower import wire
-from fedpareto.training.engines.flower.exchange import Answer, Exchange, Question, Trouble
+from fedpareto.training.engines.flower.exchange import ClientReply, ClientRequest, Exchange, ReplyFailure
 from fedpareto.training.engines.flower.relay_socket import LineLost
 from fedpareto.training.engines.flower.wire import Request
 
@@ -39,12 +39,12 @@ def _echo(message: Message, answer: Callable[[], Honest]) -> Reaction:
     return wire.encode({"client": message.client, "jobs": []}), b"x" * message.client
 
 
-def _questions(nodes: Sequence[str | None] = _NAMES, most: int = _MOST) -> list[Question]:
-    return [Question(node, _REQUEST, {"w": torch.full((3,), float(i))}, most) for i, node in enumerate(nodes)]
+def _questions(nodes: Sequence[str | None] = _NAMES, most: int = _MOST) -> list[ClientRequest]:
+    return [ClientRequest(node, _REQUEST, {"w": torch.full((3,), float(i))}, most) for i, node in enumerate(nodes)]
 
 
-def _clients(answers: Iterator[Answer | Trouble]) -> list[object]:
-    return [answer.fields["client"] if isinstance(answer, Answer) else answer.kind for answer in answers]
+def _clients(answers: Iterator[ClientReply | ReplyFailure]) -> list[object]:
+    return [answer.fields["client"] if isinstance(answer, ClientReply) else answer.kind for answer in answers]
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
@@ -63,7 +63,7 @@ def test_early_answers_wait_as_files_that_are_gone_once_the_next_is_asked_for(li
     answers = Exchange(link).answers(_questions(), 30.0)
     for client in range(4):
         answer = next(answers)
-        assert isinstance(answer, Answer)
+        assert isinstance(answer, ClientReply)
         assert link.files() == [f"reply-message-{index}" for index in range(client, 4)]
         assert answer.blob.read_bytes() == b"x" * client
     assert next(answers, None) is None
@@ -100,7 +100,7 @@ def test_every_question_is_sent_before_the_first_answer_is_awaited(link: LocalLi
 def test_clients_that_are_not_there_or_have_just_left_are_offline(link: LocalLink) -> None:
     del link.online["node-2"]
     answers = list(Exchange(link).answers(_questions(["node-0", None, "node-2", "node-3"]), 30.0))
-    assert [a.kind if isinstance(a, Trouble) else "answer" for a in answers] == [
+    assert [a.kind if isinstance(a, ReplyFailure) else "answer" for a in answers] == [
         "answer",
         "offline",
         "offline",
@@ -115,14 +115,14 @@ def test_who_has_not_answered_by_the_deadline_has_failed_and_the_others_have_not
     started = time.monotonic()
     answers = list(Exchange(link).answers(_questions(), 0.2))
     assert 0.2 <= time.monotonic() - started < 5
-    assert [a.kind if isinstance(a, Trouble) else "answer" for a in answers] == [
+    assert [a.kind if isinstance(a, ReplyFailure) else "answer" for a in answers] == [
         "answer",
         "timeout",
         "timeout",
         "answer",
     ]
     for answer in answers[1:3]:
-        assert isinstance(answer, Trouble)
+        assert isinstance(answer, ReplyFailure)
         assert answer.reason == "no answer within 30 s"
         assert answer.bytes_up == 0
         assert answer.bytes_down == link.sent[1].size
@@ -134,7 +134,7 @@ def test_an_answer_that_comes_with_the_last_look_still_counts(link: LocalLink) -
 
 
 def test_the_deadline_begins_when_the_last_question_was_sent(link: LocalLink) -> None:
-    def slow() -> Iterator[Question]:
+    def slow() -> Iterator[ClientRequest]:
         for question in _questions():
             time.sleep(0.05)
             yield question
@@ -149,7 +149,7 @@ def test_errors_of_flower_are_counted_as_what_they_are(link: LocalLink, code: in
     link.spoil = lambda message, answer: Error(code, "a\nb\x1b[2J" + "c" * 9999)
     kinds = {RAISED: "error", EXPIRED: "timeout", NODE_GONE: "lost", PROCESS_GONE: "lost", 4: "lost"}
     for answer in Exchange(link).answers(_questions(), 30.0):
-        assert isinstance(answer, Trouble)
+        assert isinstance(answer, ReplyFailure)
         assert answer.kind == kinds.get(code, "error")
         # What Flower says of an error holds words of the client.
         assert answer.reason.startswith("ab[2Jccc")
@@ -176,7 +176,7 @@ def test_bytes_are_those_of_header_and_blob_both_ways(link: LocalLink) -> None:
 def test_bytes_of_an_unreadable_answer_count_and_its_file_is_removed(link: LocalLink, header: bytes, kind: str) -> None:
     link.spoil = lambda message, answer: (header, b"yz")
     (answer,) = Exchange(link).answers(_questions(["node-0"]), 30.0)
-    assert isinstance(answer, Trouble)
+    assert isinstance(answer, ReplyFailure)
     assert (answer.kind, answer.bytes_down, answer.bytes_up) == (kind, link.sent[0].size, len(header) + 2)
     assert link.files() == []
 
@@ -200,7 +200,7 @@ def test_a_refusal_is_one_short_line_of_a_known_kind(
 ) -> None:
     link.spoil = lambda message, answer: (wire.encode({"refused": words, "kind": kind}), b"left over")
     (answer,) = Exchange(link).answers(_questions(["node-0"]), 30.0)
-    assert isinstance(answer, Trouble)
+    assert isinstance(answer, ReplyFailure)
     assert answer.kind == counted
     assert answer.reason.isprintable()
     assert 0 < len(answer.reason) <= 400
@@ -217,10 +217,15 @@ def test_a_line_lost_while_answers_are_awaited_fails_those_that_are_missing(link
 
     link.before = before
     answers = list(Exchange(link).answers(_questions(), 30.0))
-    assert [a.kind if isinstance(a, Trouble) else "answer" for a in answers] == ["answer", "answer", "lost", "lost"]
+    assert [a.kind if isinstance(a, ReplyFailure) else "answer" for a in answers] == [
+        "answer",
+        "answer",
+        "lost",
+        "lost",
+    ]
     for answer, message in zip(answers, link.sent, strict=True):
         assert answer.bytes_down == message.size
-    assert isinstance(answers[3], Trouble)
+    assert isinstance(answers[3], ReplyFailure)
     assert answers[3].reason == "the SuperLink is gone (killed)"
     assert link.files() == []
 
@@ -236,7 +241,7 @@ def test_a_line_lost_while_questions_are_sent_fails_all_of_them_at_once(link: Lo
     link.before = before
     answers = list(Exchange(link).answers(_questions(), 30.0))
     # Another line would be another run, to which the first two messages mean nothing.
-    assert [a.kind if isinstance(a, Trouble) else "answer" for a in answers] == ["lost"] * 4
+    assert [a.kind if isinstance(a, ReplyFailure) else "answer" for a in answers] == ["lost"] * 4
     assert asked == ["send"] * 3
     assert [answer.bytes_down for answer in answers] == [*(message.size for message in link.sent), 0, 0]
     assert link.files() == []

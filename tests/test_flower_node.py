@@ -35,7 +35,7 @@ from fedpareto.training.data.run_images import shares, split_of, used_images
 from fedpareto.training.engines.flower import federation as connection
 from fedpareto.training.engines.flower import wire
 from fedpareto.training.engines.flower.node import answer
-from fedpareto.training.engines.flower.roster import Description
+from fedpareto.training.engines.flower.roster import ClientDescription
 from fedpareto.training.engines.flower.wire import Request
 from fedpareto.training.execution.out_of_memory import OutOfMemoryError
 from fedpareto.training.execution.profile import Profile
@@ -56,7 +56,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
     return dataclasses.replace(config, data=data, partition=PartitionConfig())
 
 
-def _request(config: RunConfig, kind: wire.Kind = "describe", **changes: Any) -> Request:
+def _request(config: RunConfig, kind: wire.MessageKind = "describe", **changes: Any) -> Request:
     request = Request(kind, 60.0, "fp32", config_to_mapping(config), space_to_mapping(MICRO), (), {}, [])
     return dataclasses.replace(request, **changes)
 
@@ -212,7 +212,7 @@ def test_the_census_of_all_clients_is_the_normalisation_of_all_training_images(c
     for client in range(4):
         fields, _ = _ask(_request(config), config_of(client))
         pixels = tuple(tuple(counts) for counts in fields["pixels"])
-        described[client] = Description(client, fields["examples"], fields["validation"], _DIGITS, pixels)
+        described[client] = ClientDescription(client, fields["examples"], fields["validation"], _DIGITS, pixels)
     census = connection._census(described, 4)
     everything = data.subset(torch.tensor([index for members in split.clients for index in members]))
     assert census.normalisation == normalisation_of(everything) == split.normalisation

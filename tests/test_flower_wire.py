@@ -275,7 +275,7 @@ def test_names_may_hold_slashes_and_jobs_may_be_empty() -> None:
 
 
 @pytest.mark.parametrize(("kind", "width"), [("train", 4), ("calibrate", 8), ("evaluate", 0), ("describe", 0)])
-def test_the_most_bytes_of_an_answer_follow_from_the_question(kind: wire.Kind, width: int) -> None:
+def test_the_most_bytes_of_an_answer_follow_from_the_question(kind: wire.MessageKind, width: int) -> None:
     fixed = MOST_HEADER_BYTES + (1 << 20)
     assert wire.most_answer_bytes(kind, "fp32", 107) == width * 107 + fixed
     assert wire.most_answer_bytes("train", "bf16", 107) == 2 * 107 + fixed

@@ -19,7 +19,7 @@ from fedpareto.training.data.files.folders import (
     is_there,
 )
 from fedpareto.training.data.images import DataError
-from fedpareto.training.data.sources import Split, list_images
+from fedpareto.training.data.sources import SplitName, list_images
 
 _LEFT_FOLDERS = [
     ".thumbnails",
@@ -323,7 +323,7 @@ def test_probing_what_may_not_be_looked_at_is_an_error_of_one_line(
 
 @pytest.mark.parametrize("name", ["x" * 300, "a\0b", "f/" * 3000])
 @pytest.mark.parametrize("split", ["train", "train+validation", "test"])
-def test_a_root_that_can_be_no_path_is_an_error_of_one_line(tmp_path: Path, name: str, split: Split) -> None:
+def test_a_root_that_can_be_no_path_is_an_error_of_one_line(tmp_path: Path, name: str, split: SplitName) -> None:
     with pytest.raises(DataError) as caught:
         list_images("imagefolder", str(tmp_path / name), split)
     assert "\n" not in str(caught.value)

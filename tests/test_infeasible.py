@@ -12,7 +12,7 @@ from strategies import runs, tiny_space
 
 from fedpareto.cache.costs.cost import COST_NAMES, AdditiveCost, count_cost
 from fedpareto.cache.costs.limits import Limits
-from fedpareto.cache.exact.infeasible import refusal
+from fedpareto.cache.exact.infeasible import infeasibility_error
 from fedpareto.cache.exact.solver import SpaceTooLargeError, solve_front
 from fedpareto.fitness.score import score
 from fedpareto.supernet.architecture import Architecture
@@ -22,7 +22,7 @@ SPACE = tiny_space()
 
 
 def _words(case: Case, limits: Limits) -> str:
-    message = str(refusal(case.space, case.weights, limits))
+    message = str(infeasibility_error(case.space, case.weights, limits))
     assert "\n" not in message
     return message
 
@@ -108,7 +108,7 @@ def test_limits_reachable_alone_but_not_together(case: Case, data: st.DataObject
 
 def test_a_limit_below_the_smallest_network_is_answered_with_that() -> None:
     least = int(score(SPACE, smallest_genes(SPACE)).macs[0])
-    message = str(refusal(SPACE, SPACE.fitness, Limits(macs=least - 1)))
+    message = str(infeasibility_error(SPACE, SPACE.fitness, Limits(macs=least - 1)))
     assert message == (
         f"no network of mobilenet-tiny has at most {least - 1:,} MACs; the smallest has {least:,} ({least / 1000:.4g}K)"
     )
@@ -117,7 +117,7 @@ def test_a_limit_below_the_smallest_network_is_answered_with_that() -> None:
 def test_an_effectiveness_that_no_network_has_is_named_whatever_the_costs() -> None:
     weights = dataclasses.replace(SPACE.fitness, max_effectiveness=1e-3)
     for limits in (Limits(macs=10**9), Limits(macs=10**9, params=10**9), Limits()):
-        message = str(refusal(SPACE, weights, limits))
+        message = str(infeasibility_error(SPACE, weights, limits))
         assert message == (
             f"no network of mobilenet-tiny has {limits.words()} and effectiveness ρ ≤ 0.001, whatever its costs; "
             "raise max_effectiveness in a fitness.yaml"
@@ -134,7 +134,7 @@ def test_where_no_single_limit_binds_the_smallest_network_is_named() -> None:
         params=int(smallest.params[0]),
         extras=(limited(idleness, low / 2), limited(dataclasses.replace(idleness, name="rest"), low / 2)),
     )
-    message = str(refusal(SPACE, dataclasses.replace(SPACE.fitness, max_effectiveness=100.0), limits))
+    message = str(infeasibility_error(SPACE, dataclasses.replace(SPACE.fitness, max_effectiveness=100.0), limits))
     assert limits.words() in message
     named = decode(SPACE, smallest_genes(SPACE))
     assert "nor with one of the limits lifted: the least there is, each by itself, is " in message
@@ -146,8 +146,8 @@ def test_the_nearest_network_is_the_answer_to_the_limit_raised_to_it() -> None:
     weights = dataclasses.replace(SPACE.fitness, max_effectiveness=0.6)
     cheapest = solve_front(SPACE, weights, [count_cost(SPACE, "macs")])[:1]
     macs = int(score(SPACE, cheapest).macs[0])
-    message = str(refusal(SPACE, weights, Limits(macs=macs - 1)))
+    message = str(infeasibility_error(SPACE, weights, Limits(macs=macs - 1)))
     assert f"MACs binds: the nearest network has {macs:,} (" in message
     assert len(solve_front(SPACE, weights, [count_cost(SPACE, "macs", macs)])) == 1
     assert len(solve_front(SPACE, weights, [count_cost(SPACE, "macs", macs - 1)])) == 0
-    assert not isinstance(refusal(SPACE, weights, Limits(macs=macs - 1)), SpaceTooLargeError)
+    assert not isinstance(infeasibility_error(SPACE, weights, Limits(macs=macs - 1)), SpaceTooLargeError)

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from fedpareto.cache.cache_file import write_cache
 from fedpareto.supernet.common.errors import UserError
-from fedpareto.supernet.common.terminal.progress import Listener
+from fedpareto.supernet.common.terminal.progress import ProgressListener
 from fedpareto.supernet.weights import Tensors, initial_tensors
 from fedpareto.training.cli import main
 from fedpareto.training.config.clients import ClientsConfig
@@ -46,7 +46,7 @@ def _begin(folder: Path, init: object, **changes: Any) -> tuple[RunConfig, Tenso
     """Create a run that begins with another; return its configuration, its first supernet, and what was said."""
     remarks: list[str] = []
     config = micro_config(folder, init=str(init), **changes)
-    prepared = new_run(config, Listener(remark=remarks.append))
+    prepared = new_run(config, ProgressListener(remark=remarks.append))
     assert prepared.checkpoint.state.round == 0
     return read_run_config(prepared.folder), prepared.checkpoint.tensors, remarks
 
@@ -115,7 +115,7 @@ def test_other_classes_get_a_classifier_of_their_own(origin: Path, tmp_path: Pat
         clients=ClientsConfig(count=2, per_round=2),
     )
     write_cache(tmp_path / "cache.jsonl", two, micro_cache(two))
-    tensors = new_run(config, Listener(remark=remarks.append)).checkpoint.tensors
+    tensors = new_run(config, ProgressListener(remark=remarks.append)).checkpoint.tensors
     assert {name for name in tensors if tensors[name].shape != theirs[name].shape} == _CLASSIFIER
     assert all(torch.equal(tensors[name], theirs[name]) for name in tensors.keys() - _CLASSIFIER)
     assert [words for words in remarks if "drawn anew" in words]
@@ -188,4 +188,4 @@ def test_where_a_run_came_from_is_written_once_and_read_as_text(origin: Path, tm
     written = yaml.safe_load((tmp_path / "run/config.yaml").read_text())
     assert written["init"] == config.init
     assert (tmp_path / "run" / SPLIT).is_file()
-    assert resumed_run(tmp_path / "run", config, Listener()).config.init == config.init
+    assert resumed_run(tmp_path / "run", config, ProgressListener()).config.init == config.init

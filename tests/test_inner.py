@@ -7,7 +7,7 @@ from torch import nn
 
 from fedpareto.supernet.slices import slices, tensor_shapes
 from fedpareto.supernet.weights import Tensors, views
-from fedpareto.training.clients.nested import InnerWeights
+from fedpareto.training.clients.nested import NestedWeights
 
 
 def _outer(tensors: Tensors) -> dict[str, nn.Parameter]:
@@ -16,7 +16,7 @@ def _outer(tensors: Tensors) -> dict[str, nn.Parameter]:
 
 def test_the_views_are_the_slices_and_follow_the_outer_weights() -> None:
     tensors = random_tensors()
-    weights = InnerWeights(tensor_shapes(MICRO, smallest()), _outer(tensors)).views()
+    weights = NestedWeights(tensor_shapes(MICRO, smallest()), _outer(tensors)).views()
     assert same_bytes(weights, views(MICRO, tensors, smallest()))
     for tensor in tensors.values():
         tensor.add_(1)
@@ -26,13 +26,13 @@ def test_the_views_are_the_slices_and_follow_the_outer_weights() -> None:
 
 def test_gradients_are_added_to_the_slices_and_forgotten() -> None:
     outer = _outer(random_tensors())
-    weights = InnerWeights(tensor_shapes(MICRO, smallest()), outer)
+    weights = NestedWeights(tensor_shapes(MICRO, smallest()), outer)
     own = {name: nn.Parameter(view) for name, view in weights.views().items()}
     untouched = "stages.0.0.project.conv.weight"
     for number in (1.0, 2.0):
         for name, parameter in own.items():
             parameter.grad = None if name == untouched else torch.full_like(parameter, number)
-        weights.hand_over(own.items())
+        weights.push_gradients(own.items())
         assert all(parameter.grad is None for parameter in own.values())
     for name, parameter in outer.items():
         if name not in own or name == untouched:

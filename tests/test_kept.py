@@ -18,13 +18,13 @@ import fedpareto.cache.exact.frontier_store
 from fedpareto.cache.exact.frontier import Frontier, exact_frontier
 from fedpareto.cache.exact.frontier_store import (
     KeptFrontierError,
-    find_frontier,
     kept_path,
+    load_or_compute_frontier,
     read_frontier,
     write_frontier,
 )
 from fedpareto.supernet.common.storage.cache_folder import VARIABLE, NowhereKeptError, kept_folder
-from fedpareto.supernet.common.terminal.progress import Listener
+from fedpareto.supernet.common.terminal.progress import ProgressListener
 from fedpareto.supernet.fitness_settings import FitnessSettings
 
 SPACE = dataclasses.replace(tiny_space(), resolutions=(8,), depths=(1, 2), kernels=(3,))
@@ -55,8 +55,8 @@ def _find(weights: FitnessSettings = WEIGHTS) -> tuple[Frontier, list[str], int]
     """Find the frontier; also return what the listener was told, and how often work was reported."""
     remarks: list[str] = []
     reports: list[int] = []
-    listener = Listener(lambda what, done, total: reports.append(done), remarks.append)
-    return find_frontier(SPACE, weights, listener), remarks, len(reports)
+    listener = ProgressListener(lambda what, done, total: reports.append(done), remarks.append)
+    return load_or_compute_frontier(SPACE, weights, listener), remarks, len(reports)
 
 
 def test_a_frontier_is_computed_once_and_kept(folder: Path, expected: Frontier) -> None:
@@ -75,7 +75,7 @@ def test_a_frontier_is_computed_once_and_kept(folder: Path, expected: Frontier) 
 def test_a_kept_frontier_answers_without_being_solved(monkeypatch: pytest.MonkeyPatch, expected: Frontier) -> None:
     write_frontier(kept_path(SPACE, WEIGHTS), expected)
     monkeypatch.delattr(fedpareto.cache.exact.frontier_store, "exact_frontier")
-    _check_equal(find_frontier(SPACE, WEIGHTS), expected)
+    _check_equal(load_or_compute_frontier(SPACE, WEIGHTS), expected)
 
 
 def test_an_empty_frontier_is_kept_too() -> None:

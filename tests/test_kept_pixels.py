@@ -22,7 +22,7 @@ from torch import Tensor
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.storage import files
 from fedpareto.supernet.common.storage.cache_folder import kept_folder
-from fedpareto.supernet.common.terminal.progress import SILENT, Listener
+from fedpareto.supernet.common.terminal.progress import SILENT, ProgressListener
 from fedpareto.training.config.clients import ClientsConfig
 from fedpareto.training.config.data import DataConfig
 from fedpareto.training.config.partition import PartitionConfig
@@ -33,7 +33,7 @@ from fedpareto.training.data.files.preparation import Preparation, read_picture
 from fedpareto.training.data.files.reading import Files
 from fedpareto.training.data.images import DataError
 from fedpareto.training.data.run_images import used_images
-from fedpareto.training.engines.simulation.federation import StoredFederation, simulated
+from fedpareto.training.engines.simulation.federation import StoredFederation, new_simulation
 
 _EIGHT = Preparation(8)
 
@@ -52,7 +52,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     really = reading.decoded_files
 
-    def note(paths: Sequence[Path], preparation: Preparation, listener: Listener) -> Decoded:
+    def note(paths: Sequence[Path], preparation: Preparation, listener: ProgressListener) -> Decoded:
         names.extend(path.name for path in paths)
         return really(paths, preparation, listener)
 
@@ -69,7 +69,7 @@ def pictures(tmp_path: Path) -> Files:
 
 def _read(pictures: Files, preparation: Preparation = _EIGHT, *, keep: bool = True) -> tuple[Tensor, list[str]]:
     remarks: list[str] = []
-    return pictures.read(preparation, Listener(remark=remarks.append), keep=keep), remarks
+    return pictures.read(preparation, ProgressListener(remark=remarks.append), keep=keep), remarks
 
 
 def _expected(pictures: Files, preparation: Preparation = _EIGHT) -> Tensor:
@@ -240,7 +240,7 @@ def _changing(monkeypatch: pytest.MonkeyPatch, change: Callable[[], object], tim
     """Change something after each of the first decodings."""
     really, left = reading.decoded_files, [times]
 
-    def decode(paths: Sequence[Path], preparation: Preparation, listener: Listener) -> Decoded:
+    def decode(paths: Sequence[Path], preparation: Preparation, listener: ProgressListener) -> Decoded:
         pixels = really(paths, preparation, listener)
         left[0] -= 1
         if left[0] >= 0:
@@ -461,7 +461,7 @@ def test_what_is_larger_than_all_that_may_be_kept_removes_nothing(
 def _in_process(pictures: Files, barrier: Any, queue: Any) -> None:
     really = reading.decoded_files
 
-    def decode(paths: Sequence[Path], preparation: Preparation, listener: Listener) -> Decoded:
+    def decode(paths: Sequence[Path], preparation: Preparation, listener: ProgressListener) -> Decoded:
         # Both have found nothing, and both decode.
         barrier.wait(60)
         return really(paths, preparation, listener)
@@ -506,10 +506,10 @@ def test_a_run_that_is_searched_decodes_none_of_what_it_was_trained_with(
         client=ClientConfig(batch_size=4),
     )
     space = micro_space(classes=2)
-    first = simulated(config, space)
+    first = new_simulation(config, space)
     assert len(decoded) == (images or 54)
     decoded.clear()
-    again = simulated(config, space)
+    again = new_simulation(config, space)
     assert again.split == first.split
     assert again.data.digest() == first.data.digest()
     stored = StoredFederation(tmp_path, config, space, first.split, SILENT).evaluator(config, space)

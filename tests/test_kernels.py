@@ -15,16 +15,16 @@ from strategies import runs
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the library's own convention
 
-from fedpareto.supernet.network import Block, build_network
+from fedpareto.supernet.network import BlockModule, build_network
 from fedpareto.training.execution.profile import Profile
 
 if importlib.util.find_spec("numba") is None:
     pytest.skip("the extra fast is not installed", allow_module_level=True)
 
 from fedpareto.training.kernels import chain, depthwise, normalisation, pointwise
-from fedpareto.training.kernels.activations import Activation
+from fedpareto.training.kernels.activations import ActivationCode
 from fedpareto.training.kernels.available import unavailable
-from fedpareto.training.kernels.chain import Chain, Kind, Layer
+from fedpareto.training.kernels.chain import Chain, ChainLayer, LinkKind
 from fedpareto.training.kernels.layers import use_kernels
 from fedpareto.training.kernels.widths import WIDTHS, Widths
 
@@ -39,14 +39,14 @@ _KINKS = {"none": (), "relu": (0.0,), "hswish": (-3.0, 3.0)}
 class Case:
     """Layers, and the tensors they are computed on."""
 
-    layers: tuple[Layer, ...]
+    layers: tuple[ChainLayer, ...]
     tensors: tuple[Tensor, ...]
 
 
 @st.composite
 def _cases(draw: st.DrawFn) -> Case:
     """Draw chains as blocks have them, of shapes with odd sides and with channels that fill no vector."""
-    kinds: tuple[Kind, ...] = draw(
+    kinds: tuple[LinkKind, ...] = draw(
         st.sampled_from(
             [
                 ("pointwise", "depthwise", "pointwise"),
@@ -60,13 +60,13 @@ def _cases(draw: st.DrawFn) -> Case:
     channels = draw(st.sampled_from([8, 16, 24, 40, 48, 56, 72]))
     shape = (draw(st.integers(2, 4)), channels, draw(st.integers(1, 19)), draw(st.integers(1, 19)))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
-    layers: list[Layer] = []
+    layers: list[ChainLayer] = []
     tensors = [torch.randn(shape, generator=generator) * 2 + 1]
     for kind in kinds:
         kernel = 1 if kind == "pointwise" else draw(st.sampled_from([3, 5, 7]))
         stride = 1 if kind == "pointwise" else draw(st.sampled_from([1, 2]))
-        activation: Activation = draw(st.sampled_from(["none", "relu", "hswish"]))
-        layers.append(Layer(kind, kernel, stride, _EPSILON, activation))
+        activation: ActivationCode = draw(st.sampled_from(["none", "relu", "hswish"]))
+        layers.append(ChainLayer(kind, kernel, stride, _EPSILON, activation))
         after = channels if kind == "depthwise" else draw(st.sampled_from([8, 16, 24, 64, 80]))
         weight = (after, 1 if kind == "depthwise" else channels, kernel, kernel)
         tensors += [torch.randn(size, generator=generator) for size in (weight, (after,), (after,))]
@@ -74,7 +74,7 @@ def _cases(draw: st.DrawFn) -> Case:
     return Case(tuple(layers), tuple(tensors))
 
 
-def _by_torch(layers: Sequence[Layer], x: Tensor, *parameters: Tensor) -> tuple[Tensor, float]:
+def _by_torch(layers: Sequence[ChainLayer], x: Tensor, *parameters: Tensor) -> tuple[Tensor, float]:
     """Return the layers' result, and how near a slope's jump any value came."""
     nearest = float("inf")
     for number, layer in enumerate(layers):
@@ -121,9 +121,9 @@ def test_values_and_gradients_are_those_of_torch(case: Case, last: bool) -> None
 def _fixed_case(kernel: int = 5, stride: int = 1) -> Case:
     generator = torch.Generator().manual_seed(0)
     layers = (
-        Layer("pointwise", 1, 1, _EPSILON, "hswish"),
-        Layer("depthwise", kernel, stride, _EPSILON, "relu"),
-        Layer("pointwise", 1, 1, _EPSILON, "none"),
+        ChainLayer("pointwise", 1, 1, _EPSILON, "hswish"),
+        ChainLayer("depthwise", kernel, stride, _EPSILON, "relu"),
+        ChainLayer("pointwise", 1, 1, _EPSILON, "none"),
     )
     shapes = [
         (6, 24, 13, 13),
@@ -187,7 +187,7 @@ def test_a_large_mean_costs_no_digits() -> None:
 
 
 @pytest.mark.parametrize("activation", ["none", "relu", "hswish"])
-def test_what_is_not_a_number_shows(activation: Activation) -> None:
+def test_what_is_not_a_number_shows(activation: ActivationCode) -> None:
     case = _fixed_case()
     layers = tuple(dataclasses.replace(layer, activation=activation) for layer in case.layers)
     x = case.tensors[0].clone()
@@ -258,7 +258,7 @@ def test_the_kernels_are_used_for_all_that_they_can_compute() -> None:
     use_kernels(network)
     seen: list[tuple[str, ...]] = []
     for block in network.modules():
-        if isinstance(block, Block):
+        if isinstance(block, BlockModule):
             for _, name in block.steps:
                 forward = vars(block.get_submodule(name)).get("forward")
                 layers = getattr(forward, "args", ((), ()))[1:2]

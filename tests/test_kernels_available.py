@@ -14,11 +14,11 @@ from federation import micro_recipe
 from simulation import micro_entries
 
 from fedpareto.supernet.common.errors import UserError
-from fedpareto.supernet.common.terminal.progress import Listener
+from fedpareto.supernet.common.terminal.progress import ProgressListener
 from fedpareto.training.config.execution import ExecutionConfig, Kernels, PrecisionChoice
 from fedpareto.training.engines.simulation import tuning
 from fedpareto.training.engines.simulation.engine import InProcessEngine
-from fedpareto.training.engines.simulation.tuning import Choice, choose_profile
+from fedpareto.training.engines.simulation.tuning import TunedProfile, choose_profile
 from fedpareto.training.execution import profile as execution
 from fedpareto.training.execution.profile import Profile, check_possible
 from fedpareto.training.kernels import available
@@ -38,9 +38,9 @@ def missing(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     available.unavailable.cache_clear()
 
 
-def _choose(config: ExecutionConfig | None = None) -> tuple[Choice, list[str]]:
+def _choose(config: ExecutionConfig | None = None) -> tuple[TunedProfile, list[str]]:
     remarks: list[str] = []
-    listener = Listener(remark=remarks.append)
+    listener = ProgressListener(remark=remarks.append)
     return choose_profile("fp32", config or ExecutionConfig(), micro_recipe(), micro_entries(), _CPU, listener), remarks
 
 
@@ -153,7 +153,7 @@ def test_the_kernels_are_taken_if_they_beat_every_precision(
     measured: Callable[[float], list[Profile]], factor: float, expected: tuple[str, str]
 ) -> None:
     measured(factor)
-    choice = choose_profile("auto", ExecutionConfig(), micro_recipe(), micro_entries(), _CPU, Listener())
+    choice = choose_profile("auto", ExecutionConfig(), micro_recipe(), micro_entries(), _CPU, ProgressListener())
     assert (choice.profile.precision, choice.profile.kernels) == expected
 
 
@@ -163,7 +163,7 @@ def test_the_kernels_are_not_measured_where_they_do_not_go(
     measured: Callable[[float], list[Profile]], config: dict[str, object]
 ) -> None:
     seen = measured(3.0)
-    choose_profile("fp32", ExecutionConfig(**config), micro_recipe(), micro_entries(), _CPU, Listener())  # type: ignore[arg-type]
+    choose_profile("fp32", ExecutionConfig(**config), micro_recipe(), micro_entries(), _CPU, ProgressListener())  # type: ignore[arg-type]
     assert seen
     assert {profile.kernels for profile in seen} == {"torch"}
 

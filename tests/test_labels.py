@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from strategies import runs, tiny_space
 
 from fedpareto.cache.costs.cost import count_cost
-from fedpareto.cache.exact.labels import Labels, State, Trail, Way, grown, joined, origin
-from fedpareto.cache.exact.plan import Options
+from fedpareto.cache.exact.labels import Backpointers, Extension, Labels, State, grown, joined, origin
+from fedpareto.cache.exact.plan import BlockChoices
 from fedpareto.cache.exact.solver import solve_front
 from fedpareto.fitness.score import score
 from fedpareto.supernet.architecture import Architecture, Block, Stage
@@ -25,16 +25,16 @@ def _labels(count: int, seed: int, start: int = 0) -> Labels:
 
 
 @st.composite
-def _ways(draw: st.DrawFn) -> list[Way]:
+def _ways(draw: st.DrawFn) -> list[Extension]:
     ways = []
     for number in range(draw(st.integers(1, 4))):
         labels = _labels(draw(st.integers(1, 5)), draw(st.integers(0, 99)), start=100 * number)
         choice = np.array(draw(st.lists(st.integers(0, 11), min_size=1, max_size=4, unique=True)))
         options = _labels(len(choice), draw(st.integers(0, 99)))
         ways.append(
-            Way(
+            Extension(
                 labels,
-                Options(options.costs, options.log_widths, np.full(len(choice), 3), options.entropy),
+                BlockChoices(options.costs, options.log_widths, np.full(len(choice), 3), options.entropy),
                 choice,
                 offset=np.arange(len(labels.record), dtype=float) / 4,
             )
@@ -44,7 +44,7 @@ def _ways(draw: st.DrawFn) -> list[Way]:
 
 @given(_ways())
 @runs(150)
-def test_every_label_grows_by_every_option_once_and_can_be_traced_back(ways: list[Way]) -> None:
+def test_every_label_grows_by_every_option_once_and_can_be_traced_back(ways: list[Extension]) -> None:
     labels = grown(ways)
     assert labels.record.tolist() == list(range(sum(way.size for way in ways)))
     parents, choices = origin(ways, labels.record)
@@ -61,7 +61,7 @@ def test_every_label_grows_by_every_option_once_and_can_be_traced_back(ways: lis
 
 @given(_ways(), st.data())
 @runs(80)
-def test_labels_are_traced_in_any_order(ways: list[Way], data: st.DataObject) -> None:
+def test_labels_are_traced_in_any_order(ways: list[Extension], data: st.DataObject) -> None:
     count = sum(way.size for way in ways)
     numbers = np.array(data.draw(st.lists(st.integers(0, count - 1), max_size=20)), dtype=np.int64)
     parents, choices = origin(ways, np.arange(count))
@@ -83,18 +83,20 @@ def test_a_finished_stage_adds_its_depth_and_the_square() -> None:
     assert state == State(width=2, layers=7, depths=4, squares=10, stem=0.5)
 
 
-def _grow(trail: Trail, place: tuple[int, int, int], parents: Labels, choices: list[int], keep: IntArray) -> Labels:
+def _grow(
+    trail: Backpointers, place: tuple[int, int, int], parents: Labels, choices: list[int], keep: IntArray
+) -> Labels:
     """Grow every parent by every choice and record those kept."""
     count = len(choices)
-    options = Options(np.zeros((1, count)), np.zeros(count), np.ones(count, dtype=np.int64), np.zeros(count))
-    ways = [Way(parents, options, np.array(choices), np.zeros(len(parents.record)))]
+    options = BlockChoices(np.zeros((1, count)), np.zeros(count), np.ones(count, dtype=np.int64), np.zeros(count))
+    ways = [Extension(parents, options, np.array(choices), np.zeros(len(parents.record)))]
     return trail.record(place, ways, grown(ways).take(keep))
 
 
 def test_a_trail_leads_back_to_the_choices_made() -> None:
     space = tiny_space()
     # Choices are kernel·expands + expand: 3 expand ratios (2, 3, 4) of 2 kernels (3, 5).
-    trail = Trail(space, resolution=1)
+    trail = Backpointers(space, resolution=1)
     stems = Labels(np.zeros((1, 2)), np.zeros(2), np.zeros(2), np.array([0, len(space.stem_choices) - 1]))
     first = _grow(trail, (0, 0, 1), stems, [0, 4], np.array([1, 3]))  # stem 0 with 4, the last stem with 4
     second = _grow(trail, (1, 0, 0), first, [5], np.array([0, 1]))

@@ -43,8 +43,8 @@ from fedpareto.training.methods.schedules import learning_rate
 from fedpareto.training.rounds.last_round import shortened, step_macs, steps_for
 from fedpareto.training.rounds.loop import train
 from fedpareto.training.runs.checkpoint import load_checkpoint, newest_checkpoint
-from fedpareto.training.runs.progress import Extent, extent
-from fedpareto.training.work import CoTraining, Plain
+from fedpareto.training.runs.progress import Progress, extent
+from fedpareto.training.work import CoTraining, Standard
 
 #: Micro clients have two steps an epoch.
 _EPOCHS = 8
@@ -142,7 +142,7 @@ def test_clients_that_fail_leave_their_compute_to_further_rounds(tmp_path: Path)
     assert abs(state.compute - 330_000_000) <= 3_300_000
 
 
-@pytest.mark.parametrize("work", [Plain(), CoTraining((smallest(),), tuple(random_architectures(4)), 0.5, 1.0)])
+@pytest.mark.parametrize("work", [Standard(), CoTraining((smallest(),), tuple(random_architectures(4)), 0.5, 1.0)])
 @pytest.mark.parametrize("steps", [1, 2, 3, 5, 100])
 def test_a_client_takes_its_first_steps_and_counts_them(work: Any, steps: int) -> None:
     data, task = random_images(16), micro_task(epochs=3, work=work)
@@ -196,10 +196,10 @@ def test_a_round_that_fits_is_left_as_it_is() -> None:
     plan = RoundPlan(3, 0.1, None, {0: entry, 4: entry}, {0: 1.0, 4: 1.0})
     config = short_config()
     cost = 2 * 2 * 8 * entry.macs
-    assert shortened(plan, config, MICRO, Extent(5, cost + 5), lambda client: 20) is plan
-    assert shortened(plan, config, MICRO, Extent(5, 2 * cost + 5), lambda client: 20) is plan
-    assert shortened(plan, config, MICRO, Extent(0, cost - 1), lambda client: 20).steps == {0: 2, 4: 2}
-    assert shortened(plan, config, MICRO, Extent(0, cost // 2), lambda client: 20).steps == {0: 1, 4: 1}
+    assert shortened(plan, config, MICRO, Progress(5, cost + 5), lambda client: 20) is plan
+    assert shortened(plan, config, MICRO, Progress(5, 2 * cost + 5), lambda client: 20) is plan
+    assert shortened(plan, config, MICRO, Progress(0, cost - 1), lambda client: 20).steps == {0: 2, 4: 2}
+    assert shortened(plan, config, MICRO, Progress(0, cost // 2), lambda client: 20).steps == {0: 1, 4: 1}
 
 
 def test_a_round_that_would_leave_a_few_steps_is_made_two(tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_a_round_that_would_leave_a_few_steps_is_made_two(tmp_path: Path) -> Non
     plan = RoundPlan(3, 0.1, None, dict.fromkeys(range(3), entry), dict.fromkeys(range(3), 1.0))
     config, step = short_config(), 3 * 8 * entry.macs
     found = [
-        shortened(plan, config, MICRO, Extent(0, (20 + more) * step), lambda client: 160).steps for more in range(6)
+        shortened(plan, config, MICRO, Progress(0, (20 + more) * step), lambda client: 160).steps for more in range(6)
     ]
     assert [sum(steps.values()) for steps in found] in (
         [0, first, 33, last, 0, 0] for first in (31, 32) for last in (34, 35)

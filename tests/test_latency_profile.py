@@ -12,7 +12,7 @@ from fedpareto.cache.costs.latency.cost import latency_cost
 from fedpareto.cache.costs.latency.table import LatencyTable, LatencyTableError, read_table, write_latency_table
 from fedpareto.search.profiling.profile import Bench, clock_of, partial_path, profile, started_table
 from fedpareto.search.profiling.validation import validate
-from fedpareto.supernet.common.terminal.progress import SILENT, Listener
+from fedpareto.supernet.common.terminal.progress import SILENT, ProgressListener
 from fedpareto.supernet.genes import decode, random_genes
 from fedpareto.supernet.space import SearchSpace
 
@@ -46,7 +46,7 @@ def test_the_sum_of_a_table_is_the_time_of_a_network(tmp_path: Path, space: Sear
 def test_blocks_are_measured_in_groups_and_each_once(tmp_path: Path) -> None:
     bench, reports = _bench(), list[tuple[str, int, int]]()
     table = profile(
-        bench, tmp_path / "t.json", LatencyTable({}, conditions()), Listener(lambda *call: reports.append(call))
+        bench, tmp_path / "t.json", LatencyTable({}, conditions()), ProgressListener(lambda *call: reports.append(call))
     )
     assert sorted(table.blocks) == sorted(table.spread) == names_of(FEW)
     count = len(names_of(FEW))
@@ -66,12 +66,12 @@ class StoppedError(Exception):
     """Someone ended the process."""
 
 
-def _stop_after(blocks: int) -> Listener:
+def _stop_after(blocks: int) -> ProgressListener:
     def report(what: str, done: int, total: int) -> None:
         if done >= blocks:
             raise StoppedError
 
-    return Listener(report)
+    return ProgressListener(report)
 
 
 def test_an_interrupted_measurement_goes_on_with_what_is_missing(tmp_path: Path) -> None:

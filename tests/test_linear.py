@@ -21,7 +21,7 @@ from fedpareto.training.config.clients import ClientsConfig
 from fedpareto.training.config.data import DataConfig
 from fedpareto.training.config.run import ClientConfig, RunConfig, write_config
 from fedpareto.training.data.images import ImageSet
-from fedpareto.training.engines.simulation.federation import simulated
+from fedpareto.training.engines.simulation.federation import new_simulation
 
 
 def _images(count: int, seed: int, noise: float = 60.0, classes: int = 3) -> ImageSet:
@@ -84,7 +84,7 @@ def test_it_is_fitted_to_the_images_that_the_clients_have(tmp_path: Path, monkey
     monkeypatch.setattr("fedpareto.search.comparison.linear.fit_linear", remembered)
     config = _config(tmp_path)
     linear_of(config)
-    federation = simulated(config, _space(config))
+    federation = new_simulation(config, _space(config))
     everyone = sorted(index for members in federation.split.clients for index in members)
     # A scheme that leaves images to nobody.
     assert len(everyone) + len(federation.split.validation) < len(federation.data)

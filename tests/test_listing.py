@@ -6,7 +6,7 @@ import torch
 from numpy.typing import NDArray
 from pictures import noise, write_pictures
 
-from fedpareto.supernet.common.terminal.progress import Listener
+from fedpareto.supernet.common.terminal.progress import ProgressListener
 from fedpareto.training.data.files.listing import Listing, constant_words
 from fedpareto.training.data.files.preparation import Preparation
 from fedpareto.training.data.files.reading import Arrays, Files
@@ -84,5 +84,7 @@ def test_pictures_that_show_nothing_are_told_of_with_their_classes(classes: list
 def test_what_shows_nothing_is_told_when_it_is_read() -> None:
     remarks: list[str] = []
     flat = np.zeros((2, 8, 8, 1), dtype=np.uint8)
-    Listing(torch.tensor([0, 0]), ("a",), Arrays("flat", flat)).read(Preparation(8, 1), Listener(remark=remarks.append))
+    Listing(torch.tensor([0, 0]), ("a",), Arrays("flat", flat)).read(
+        Preparation(8, 1), ProgressListener(remark=remarks.append)
+    )
     assert remarks == ["warning: nearly of one colour: 2 of 2 pictures, all of 'a' among them"]

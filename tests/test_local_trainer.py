@@ -18,7 +18,7 @@ from spaces import SMALL_RESNET
 
 from fedpareto.supernet.space import SearchSpace, StageSpec
 from fedpareto.supernet.weights import views
-from fedpareto.training.clients.trainer import LocalTrainer, Recipe
+from fedpareto.training.clients.trainer import LocalRecipe, LocalTrainer
 from fedpareto.training.config.execution import Precision
 from fedpareto.training.data.images import ImageSet
 from fedpareto.training.execution.profile import Profile
@@ -62,7 +62,7 @@ def _pairs(space: SearchSpace) -> tuple[_Pair, ...]:
     )
 
 
-def _shared_trainer(recipe: Recipe, profile: Profile | None = None) -> LocalTrainer:
+def _shared_trainer(recipe: LocalRecipe, profile: Profile | None = None) -> LocalTrainer:
     return LocalTrainer(recipe, profile or Profile(), torch.device("cpu"))
 
 

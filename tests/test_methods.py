@@ -32,11 +32,11 @@ from fedpareto.training.config.methods import CoTrainConfig, FedAvgConfig
 from fedpareto.training.config.run import RunConfig
 from fedpareto.training.messages import tensor_bytes
 from fedpareto.training.methods.cotrain import CoTrain, _work
-from fedpareto.training.methods.protocol import Ground, Method
+from fedpareto.training.methods.protocol import Method, MethodContext
 from fedpareto.training.methods.registry import make_method
 from fedpareto.training.methods.schedules import learning_rate
 from fedpareto.training.runs.state import Counts, RunState
-from fedpareto.training.work import CoTraining, Plain, Work
+from fedpareto.training.work import CoTraining, LocalObjective, Standard
 
 _START = RunState(0, Counts.zero(5), (0,) * len(micro_entries()))
 
@@ -44,7 +44,7 @@ _START = RunState(0, Counts.zero(5), (0,) * len(micro_entries()))
 def _method(clients: list[Capability] | None = None, **changes: Any) -> Method:
     config = short_config(**changes)
     clients = clients or capabilities(config.clients, MICRO, config.seed)
-    return make_method(Ground(config, MICRO, micro_entries(), clients))
+    return make_method(MethodContext(config, MICRO, micro_entries(), clients))
 
 
 def _write(folder: Path, index: int) -> str:
@@ -58,7 +58,7 @@ def test_fedavg_trains_one_network_by_the_numbers_of_images(tmp_path: Path) -> N
     run, engine = spoiled_run(tmp_path / "run", unspoiled, config)
     state, _ = train_run(run)
     assert {update.task.architecture for update in engine.updates} == {micro_entries()[2].architecture}
-    assert run.method.by_examples
+    assert run.method.weight_by_examples
     assert run.method.probes(state) == [micro_entries()[2]]
     assert recorder(run).records[0].beta is None
 
@@ -93,7 +93,7 @@ def test_fedavg_refuses_a_network_that_is_not_there_or_that_nobody_runs(tmp_path
 def _cotrain(clients: list[Capability] | None = None, **fields: Any) -> Method:
     method = _method(clients, method="cotrain", cotrain=CoTrainConfig(**fields))
     assert isinstance(method, CoTrain)
-    assert method.by_examples
+    assert method.weight_by_examples
     return method
 
 
@@ -124,7 +124,7 @@ def test_co_training_gives_every_client_its_envelope_and_what_lies_inside() -> N
 def test_what_co_training_clients_do_is_worked_out_once_for_each_envelope(monkeypatch: pytest.MonkeyPatch) -> None:
     entries, worked = micro_entries(), 0
 
-    def counted(*arguments: Any) -> Work:
+    def counted(*arguments: Any) -> LocalObjective:
         nonlocal worked
         worked += 1
         return _work(*arguments)
@@ -151,8 +151,8 @@ def test_the_switches_of_co_training_leave_networks_out() -> None:
         client = next(iter(plan.assigned))
         return plan.assigned[client].architecture, plan.work[client]
 
-    assert found(networks="smallest") == (smallest(), Plain())
-    assert found(networks="largest") == (largest(), Plain())
+    assert found(networks="smallest") == (smallest(), Standard())
+    assert found(networks="largest") == (largest(), Standard())
     assert found(networks="extremes", temperature=2.0) == (largest(), CoTraining((smallest(),), (), 0.5, 2.0))
     outer, work = found(distillation=0.0)
     assert outer == largest()
@@ -215,4 +215,4 @@ def test_methods_that_private_rounds_do_not_describe_are_refused() -> None:
     with pytest.raises(UserError, match=r"method cotrain does not go with privacy\.clip; private are: fedpareto"):
         RunConfig(method="cotrain", privacy=PrivacyConfig(clip=1.0))
     method = _method(method="fedavg", privacy=PrivacyConfig(clip=1.0))
-    assert not method.by_examples
+    assert not method.weight_by_examples

@@ -19,7 +19,7 @@ def _changed(tensors: Tensors) -> None:
 
 def test_a_wanted_branch_inherits_its_slices_as_tensors_of_its_own_size() -> None:
     models = Models(random_tensors())
-    models.settle(MICRO, None, {"small": smallest(), "large": largest()})
+    models.sync_branches(MICRO, None, {"small": smallest(), "large": largest()})
     for name, architecture in (("small", smallest()), ("large", largest())):
         branch = models.branches[name]
         assert branch.architecture == architecture
@@ -33,26 +33,26 @@ def test_a_wanted_branch_inherits_its_slices_as_tensors_of_its_own_size() -> Non
 
 def test_a_branch_that_is_there_stays_as_it_is_and_others_go() -> None:
     models = Models(random_tensors())
-    models.settle(MICRO, None, {"one": smallest(), "other": largest()})
+    models.sync_branches(MICRO, None, {"one": smallest(), "other": largest()})
     _changed(models.branches["one"].tensors)
     kept = _copy(models.branches["one"].tensors)
-    models.settle(MICRO, None, {"one": smallest()})
+    models.sync_branches(MICRO, None, {"one": smallest()})
     assert models.branches.keys() == {"one"}
     assert same_bytes(models.branches["one"].tensors, kept)
     # A name that is wanted for another network is a new branch.
-    models.settle(MICRO, None, {"one": largest()})
+    models.sync_branches(MICRO, None, {"one": largest()})
     assert same_bytes(models.branches["one"].tensors, random_tensors())
 
 
 def test_an_adopted_branch_is_written_into_its_slices_alone_and_all_branches_begin_anew() -> None:
     models = Models(random_tensors())
-    models.settle(MICRO, None, {"one": smallest(), "other": largest()})
+    models.sync_branches(MICRO, None, {"one": smallest(), "other": largest()})
     for branch in models.branches.values():
         _changed(branch.tensors)
     adopted, expected = _copy(models.branches["one"].tensors), random_tensors()
     for view in views(MICRO, expected, smallest()).values():
         view.add_(1)
-    models.settle(MICRO, "one", {"one": smallest(), "other": largest()})
+    models.sync_branches(MICRO, "one", {"one": smallest(), "other": largest()})
     assert same_bytes(models.supernet, expected)
     assert same_bytes(models.branches["one"].tensors, adopted)
     assert same_bytes(models.branches["other"].tensors, expected)

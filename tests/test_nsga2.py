@@ -8,14 +8,14 @@ import pytest
 from strategies import tiny_space
 
 from fedpareto.cache.costs.limits import Limits
-from fedpareto.cache.entries import Entry, make_entries
+from fedpareto.cache.entries import CacheEntry, make_entries
 from fedpareto.cache.exact.frontier import Frontier, frontier_of
 from fedpareto.cache.nsga2.sampling import ladder
-from fedpareto.cache.nsga2.solver import Front, Nsga2Settings, search_front, solve_nsga2
+from fedpareto.cache.nsga2.solver import EvolvedFront, Nsga2Settings, search_front, solve_nsga2
 from fedpareto.fitness.score import score
 from fedpareto.supernet.arrays import IntArray
 from fedpareto.supernet.common.errors import BudgetError, UserError
-from fedpareto.supernet.common.terminal.progress import Listener
+from fedpareto.supernet.common.terminal.progress import ProgressListener
 from fedpareto.supernet.fitness_settings import FitnessSettings
 from fedpareto.supernet.genes import canonical, encode, gene_layout, smallest_genes
 from fedpareto.supernet.space import SearchSpace, StageSpec, StemSpec
@@ -38,7 +38,7 @@ SETTINGS = Nsga2Settings(population=100, generations=120, seed=1)
 
 
 @functools.cache
-def _everything() -> list[Entry]:
+def _everything() -> list[CacheEntry]:
     sizes = gene_layout(SMALL).sizes
     vectors = np.array(list(itertools.product(*(range(size) for size in sizes))))
     entries = make_entries(SMALL, np.unique(canonical(SMALL, vectors), axis=0), WEIGHTS)
@@ -46,11 +46,11 @@ def _everything() -> list[Entry]:
 
 
 @functools.cache
-def _solved(limits: Limits, entries: int = 1000) -> tuple[Entry, ...]:
+def _solved(limits: Limits, entries: int = 1000) -> tuple[CacheEntry, ...]:
     return tuple(solve_nsga2(SMALL, WEIGHTS, limits, entries, SETTINGS).entries)
 
 
-def _from_known(limits: Limits, known: IntArray) -> list[Entry]:
+def _from_known(limits: Limits, known: IntArray) -> list[CacheEntry]:
     front = search_front(SMALL, WEIGHTS, limits, Nsga2Settings(population=10, generations=1), known)
     return make_entries(SMALL, front.genes, WEIGHTS)
 
@@ -117,7 +117,7 @@ def test_the_same_seed_gives_the_same_entries_and_another_seed_another_search() 
 def test_progress_is_reported_after_every_generation() -> None:
     calls: list[tuple[str, int, int]] = []
     settings = Nsga2Settings(population=10, generations=4)
-    search_front(SMALL, WEIGHTS, Limits(), settings, listener=Listener(lambda *call: calls.append(call)))
+    search_front(SMALL, WEIGHTS, Limits(), settings, listener=ProgressListener(lambda *call: calls.append(call)))
     assert [(done, total) for _, done, total in calls] == [(n, 4) for n in (1, 2, 3, 4)]
     assert all(re.fullmatch(r"front of [1-9]\d*", what) for what, _, _ in calls)
 
@@ -163,7 +163,7 @@ def test_known_networks_that_break_the_limits_or_the_bound_are_not_among_the_ent
 def test_a_search_without_known_networks_ends_with_a_local_search() -> None:
     calls: list[str] = []
     settings = Nsga2Settings(population=10, generations=1)
-    listener = Listener(lambda what, *_: calls.append(what))
+    listener = ProgressListener(lambda what, *_: calls.append(what))
     entries = solve_nsga2(SMALL, WEIGHTS, Limits(), 1000, settings, listener=listener).entries
     found = search_front(SMALL, WEIGHTS, Limits(), settings)
     assert calls[0].startswith("front of ")
@@ -180,7 +180,7 @@ def test_a_search_from_the_optimum_ends_before_its_first_generation_with_what_a_
     # Below the frontier's first point within the limits, other networks are optimal.
     limits = dataclasses.replace(limits, min_macs=int(optimum.macs[0]))
     calls: list[object] = []
-    listener = Listener(lambda *call: calls.append(call))
+    listener = ProgressListener(lambda *call: calls.append(call))
     solution = solve_nsga2(SMALL, WEIGHTS, limits, 1000, SETTINGS, optimum, listener)
     assert (solution.generations, calls) == (0, [])
     assert [(entry.macs, entry.fitness) for entry in solution.entries] == _front(limits)
@@ -202,11 +202,11 @@ def test_a_search_from_a_part_of_the_optimum_ends_in_the_generation_that_closes_
 def test_one_point_behind_is_a_gap_wherever_it_is() -> None:
     whole = _optimum(Limits())
     objectives = np.stack([-whole.values, whole.macs.astype(float)], axis=1)
-    assert Front(whole.genes, objectives).reaches(whole)
-    assert not Front(whole.genes[:0], objectives[:0]).reaches(whole)
+    assert EvolvedFront(whole.genes, objectives).reaches(whole)
+    assert not EvolvedFront(whole.genes[:0], objectives[:0]).reaches(whole)
     for index in range(len(whole.macs)):
         others = np.arange(len(whole.macs)) != index
-        assert not Front(whole.genes[others], objectives[others]).reaches(whole)
+        assert not EvolvedFront(whole.genes[others], objectives[others]).reaches(whole)
 
 
 @pytest.mark.parametrize("fields", [{"population": 9}, {"generations": 0}, {"seed": -1}])

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from strategies import runs, tiny_space
 
 from fedpareto.cache.costs.cost import AdditiveCost, count_cost
-from fedpareto.cache.exact.outlook import Outlook, look_ahead
+from fedpareto.cache.exact.outlook import CompletionBounds, look_ahead
 from fedpareto.cache.exact.plan import Plan, plan_of
 from fedpareto.supernet.arrays import FloatArray, IntArray
 from fedpareto.supernet.genes import gene_layout
@@ -58,7 +58,7 @@ class Growth:
         return total
 
 
-def _check(outlook: Outlook, added: Added) -> None:
+def _check(outlook: CompletionBounds, added: Added) -> None:
     """Check that an outlook is the bounds of what networks add, no wider and no narrower."""
     assert outlook.layers.tolist() == sorted(set(added.layers.tolist()))
     for count, low, high in zip(outlook.layers, outlook.low, outlook.high, strict=True):

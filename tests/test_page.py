@@ -19,7 +19,7 @@ from wild import ESCAPES, SYNTAX
 
 from fedpareto.cache.costs.cost import AdditiveCost, count_cost
 from fedpareto.cache.costs.limits import Limits
-from fedpareto.cache.exact.frontier_store import find_frontier
+from fedpareto.cache.exact.frontier_store import load_or_compute_frontier
 from fedpareto.cache.plot import Fronts
 from fedpareto.search.query.report import search_report
 from fedpareto.search.query.searcher import search, search_cheapest
@@ -30,7 +30,7 @@ from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.terminal.words import printable
 
 _SPACE = tiny_space()
-_FRONTIER = find_frontier(_SPACE, _SPACE.fitness)
+_FRONTIER = load_or_compute_frontier(_SPACE, _SPACE.fitness)
 _TIMES = count_cost(_SPACE, "macs").parts.map(lambda macs: np.asarray(macs * 1.3e-6 + 0.017, dtype=np.float64))
 _LATENCY = AdditiveCost("latency", _TIMES, 5.0, "ms")
 _LIMITS = Limits(macs=1_000_000, params=60_000, extras=(_LATENCY,))

@@ -45,7 +45,7 @@ class _Whole:
         """Return the gradients of all weights after a loss of one path, and forget them."""
         labels = torch.arange(8) % self.space.classes
         F.cross_entropy(self.network(_images(self.space), path, {}), labels).backward()  # type: ignore[no-untyped-call]
-        self.network.hand_over()
+        self.network.push_gradients()
         found = {name: parameter.grad for name, parameter in self.module.named_parameters()}
         self.module.zero_grad(set_to_none=True)
         return found

@@ -8,7 +8,7 @@ from spaces import SMALL, SMALL_RESNET, listed
 
 from fedpareto.cache.costs.cost import memory_cost, size_cost
 from fedpareto.cache.costs.limits import Limits
-from fedpareto.cache.exact.infeasible import refusal
+from fedpareto.cache.exact.infeasible import infeasibility_error
 from fedpareto.fitness.costs import peak_activation_bytes
 from fedpareto.fitness.score import score
 from fedpareto.search.query.searcher import search
@@ -63,7 +63,7 @@ def test_a_memory_no_network_has_names_the_least_there_is(space: SearchSpace) ->
     within = everything.within(Limits(macs=macs))
     least = int(peaks[within].min())
     memory = memory_cost(space, limit=least - 1)
-    message = str(refusal(space, space.fitness, Limits(macs=macs, extras=(memory,))))
+    message = str(infeasibility_error(space, space.fitness, Limits(macs=macs, extras=(memory,))))
     assert f"the limit on memory binds: the nearest network has {least:,} (" in message
     nearest = encode(space, architecture_from_text(message[message.rindex('{"family"') :], "message"))[None]
     assert memory.of(space, nearest)[0] == least
@@ -78,6 +78,6 @@ def test_limits_that_are_all_too_low_are_each_named_with_the_least_there_is() ->
     peak = int(memory_cost(SMALL).of(SMALL, everything.genes)[feasible].min())
     size = int(size_cost(SMALL, "int8").of(SMALL, everything.genes)[feasible].min())
     limits = Limits(extras=(memory_cost(SMALL, limit=peak - 1), size_cost(SMALL, "int8", size - 1)))
-    message = str(refusal(SMALL, SMALL.fitness, limits))
+    message = str(infeasibility_error(SMALL, SMALL.fitness, limits))
     assert f"nor with one of the limits lifted: the least there is, each by itself, is {peak:,} (" in message
     assert f") memory, {size:,} (" in message

@@ -8,7 +8,7 @@ import pytest
 from strategies import tiny_space
 
 from fedpareto.cache.entries import make_entries
-from fedpareto.cache.exact.frontier_store import find_frontier
+from fedpareto.cache.exact.frontier_store import load_or_compute_frontier
 from fedpareto.cache.plot import SUFFIXES, Fronts, check_plot_path, fronts_svg, plot_fronts
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.units import format_quantity
@@ -16,7 +16,7 @@ from fedpareto.supernet.genes import random_genes
 
 _STARTS = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}
 _SPACE = tiny_space()
-_FRONTIER = find_frontier(_SPACE, _SPACE.fitness)
+_FRONTIER = load_or_compute_frontier(_SPACE, _SPACE.fitness)
 _ENTRIES = make_entries(_SPACE, random_genes(_SPACE, 5, np.random.default_rng(0)), _SPACE.fitness)
 
 

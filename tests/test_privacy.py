@@ -35,8 +35,8 @@ from torch import Tensor
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.weights import Tensors, extract, views
-from fedpareto.training.aggregation.answers import Answers, RoundPlan
-from fedpareto.training.aggregation.fold import AVERAGING, Fold, ServerStep
+from fedpareto.training.aggregation.answers import RoundPlan, RoundResults
+from fedpareto.training.aggregation.fold import AVERAGING, ServerStep, WeightedAverage
 from fedpareto.training.config.clients import ClientsConfig
 from fedpareto.training.config.privacy import PrivacyConfig
 from fedpareto.training.config.run import CheckpointConfig, EvaluationConfig, RunConfig, ServerConfig
@@ -68,13 +68,13 @@ def _plan(chosen: Sequence[Architecture], weights: Sequence[float]) -> RoundPlan
 
 def _merged(
     plan: RoundPlan, answers: Sequence[Update | Failure], clip: float, noise: Noise | None = None
-) -> tuple[Tensors, Answers]:
+) -> tuple[Tensors, RoundResults]:
     """Return the supernet after a private round that began with ``random_tensors(0)``."""
     tensors = random_tensors(0)
-    told = Answers(plan, Fold(MICRO, tensors), by_examples=False, clip=clip)
+    told = RoundResults(plan, WeightedAverage(MICRO, tensors), by_examples=False, clip=clip)
     for answer in answers:
         told.take(answer)
-    told.fold.step_into(tensors, None, AVERAGING, noise)
+    told.fold.apply_step(tensors, None, AVERAGING, noise)
     return tensors, told
 
 
@@ -85,11 +85,11 @@ def _sums(plan: RoundPlan, answers: Sequence[Update | Failure], clip: float) -> 
     def look(name: str, sums: Tensor) -> None:
         seen[name] = sums.double().clone()
 
-    fold = Fold(MICRO, random_tensors(0))
-    told = Answers(plan, fold, by_examples=False, clip=clip)
+    fold = WeightedAverage(MICRO, random_tensors(0))
+    told = RoundResults(plan, fold, by_examples=False, clip=clip)
     for answer in answers:
         told.take(answer)
-    fold.step_into(random_tensors(0), None, AVERAGING, look)
+    fold.apply_step(random_tensors(0), None, AVERAGING, look)
     return seen
 
 
@@ -170,10 +170,10 @@ def test_updates_below_the_clip_are_merged_to_the_mean_of_what_clients_trained()
     answers = [_update(architecture, 1.0, client, client) for client, architecture in enumerate(chosen)]
     private, told = _merged(plan, answers, clip=2.0)
     plain = random_tensors(0)
-    fold = Fold(MICRO, plain)
+    fold = WeightedAverage(MICRO, plain)
     for update, weight in zip(answers, weights, strict=True):
         fold.add(update.task.architecture, update.tensors, weight)
-    fold.merge_into(plain)
+    fold.write_mean(plain)
     assert told.clipped == 0.0
     for name, tensor in plain.items():
         torch.testing.assert_close(private[name], tensor, atol=1e-6, rtol=1e-5)
@@ -275,9 +275,9 @@ def test_the_noisy_mean_step_goes_into_the_velocity() -> None:
     plan, update = _plan([smallest()], [1.0]), _update(smallest(), 1.0)
     still, _ = _merged(plan, [update], 2.0, Noise(_KEY, 1, 0.1))
     tensors, velocity = random_tensors(0), random_tensors(7)
-    told = Answers(plan, Fold(MICRO, tensors), by_examples=False, clip=2.0)
+    told = RoundResults(plan, WeightedAverage(MICRO, tensors), by_examples=False, clip=2.0)
     told.take(update)
-    told.fold.step_into(tensors, velocity, ServerStep(0.5), Noise(_KEY, 1, 0.1))
+    told.fold.apply_step(tensors, velocity, ServerStep(0.5), Noise(_KEY, 1, 0.1))
     cover = _cover(plan)
     for name, before in random_tensors(0).items():
         faded = 0.5 * random_tensors(7)[name]

@@ -4,7 +4,7 @@ import pytest
 
 from fedpareto.supernet.common.terminal.console import TextConsole
 from fedpareto.supernet.common.terminal.display import Display
-from fedpareto.supernet.common.terminal.progress import SILENT, Listener, shown, shown_on
+from fedpareto.supernet.common.terminal.progress import SILENT, ProgressListener, progress_display, shown_on
 
 
 def _display() -> tuple[Display, io.StringIO]:
@@ -22,7 +22,7 @@ def test_nobody_needs_to_listen(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_listener_is_told_what_it_asked_for() -> None:
     reports: list[tuple[str, int, int]] = []
     remarks: list[str] = []
-    listener = Listener(lambda *call: reports.append(call), remarks.append)
+    listener = ProgressListener(lambda *call: reports.append(call), remarks.append)
     listener.report("working", 1, 2)
     listener.remark("a sentence")
     assert (reports, remarks) == ([("working", 1, 2)], ["a sentence"])
@@ -56,6 +56,6 @@ def test_where_there_is_no_terminal_work_without_a_report_is_named(capsys: pytes
 
 
 def test_remarks_go_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
-    with shown() as listener:
+    with progress_display() as listener:
         listener.remark("the frontier is damaged; [/computing] it again")
     assert capsys.readouterr() == ("", "the frontier is damaged; [/computing] it again\n")

@@ -6,7 +6,7 @@ import pytest
 from rankings import planted, write_accuracies
 from strategies import tiny_space
 
-from fedpareto.search.ranking.accuracies import AccuraciesError, Journal, Reading, read_accuracies
+from fedpareto.search.ranking.accuracies import AccuraciesError, AccuracyLog, Reading, read_accuracies
 from fedpareto.search.ranking.bands import Subnet
 from fedpareto.supernet.common.formats.json_text import sealed
 from fedpareto.supernet.genes import decode, random_genes
@@ -28,14 +28,14 @@ def test_accuracies_are_read_as_they_were_written(tmp_path: Path) -> None:
 
 def test_a_journal_goes_on_where_it_was_and_is_a_file_of_accuracies(tmp_path: Path) -> None:
     path, subnets = tmp_path / "folder" / "subnets.jsonl", _subnets()
-    whole = Journal(tmp_path / "whole.jsonl", _HEADER, subnets)
+    whole = AccuracyLog(tmp_path / "whole.jsonl", _HEADER, subnets)
     readings = [Reading(0.5), Reading(0.25, (0.5, 0.0)), Reading(1)]
     for reading in readings:
         whole.append(reading)
-    begun = Journal(path, _HEADER, subnets)
+    begun = AccuracyLog(path, _HEADER, subnets)
     assert begun.missing == subnets
     begun.append(Reading(0.5))
-    again = Journal(path, _HEADER, subnets)
+    again = AccuracyLog(path, _HEADER, subnets)
     assert again.readings == readings[:1]
     assert again.missing == subnets[1:]
     again.append(Reading(0.25, (0.5, 0.0)))
@@ -47,11 +47,11 @@ def test_a_journal_goes_on_where_it_was_and_is_a_file_of_accuracies(tmp_path: Pa
 
 def test_a_line_that_was_being_written_is_measured_again(tmp_path: Path) -> None:
     path, subnets = tmp_path / "subnets.jsonl", _subnets()
-    Journal(path, _HEADER, subnets).append(Reading(0.5))
+    AccuracyLog(path, _HEADER, subnets).append(Reading(0.5))
     whole = path.read_bytes()
     with path.open("ab") as file:
         file.write(b'{"band": 1, "accur')
-    assert Journal(path, _HEADER, subnets).readings == [Reading(0.5)]
+    assert AccuracyLog(path, _HEADER, subnets).readings == [Reading(0.5)]
     assert path.read_bytes() == whole
 
 
@@ -68,27 +68,27 @@ def test_a_line_that_was_being_written_is_measured_again(tmp_path: Path) -> None
 )
 def test_a_journal_of_other_settings_is_refused(tmp_path: Path, change: dict[str, object], named: str) -> None:
     path = tmp_path / "subnets.jsonl"
-    Journal(path, _HEADER, _subnets())
+    AccuracyLog(path, _HEADER, _subnets())
     with pytest.raises(AccuraciesError, match=named):
-        Journal(path, {**_HEADER, **change}, _subnets())
+        AccuracyLog(path, {**_HEADER, **change}, _subnets())
 
 
 def test_a_journal_of_other_subnets_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "subnets.jsonl"
-    journal = Journal(path, _HEADER, _subnets())
+    journal = AccuracyLog(path, _HEADER, _subnets())
     for _ in range(3):
         journal.append(Reading(0.5))
     with pytest.raises(AccuraciesError, match=r":2 holds another subnet than is drawn"):
-        Journal(path, _HEADER, _subnets()[::-1])
+        AccuracyLog(path, _HEADER, _subnets()[::-1])
     with pytest.raises(AccuraciesError, match=r"more than 2 subnets"):
-        Journal(path, _HEADER, _subnets()[:2])
+        AccuracyLog(path, _HEADER, _subnets()[:2])
 
 
 def test_what_is_no_journal_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "subnets.jsonl"
     path.write_text("precious")
     with pytest.raises(AccuraciesError, match="is no file of accuracies"):
-        Journal(path, _HEADER, _subnets())
+        AccuracyLog(path, _HEADER, _subnets())
     assert path.read_text() == "precious"
 
 
@@ -123,7 +123,7 @@ def test_a_bad_line_is_named(tmp_path: Path, line: str, named: str) -> None:
 
 def test_any_changed_digit_of_a_journal_is_found(tmp_path: Path) -> None:
     path = tmp_path / "subnets.jsonl"
-    journal = Journal(path, _HEADER, _subnets())
+    journal = AccuracyLog(path, _HEADER, _subnets())
     while journal.missing:
         journal.append(Reading(1 / (3 + len(journal.missing)), (0.25, 0.75)))
     content, generator = path.read_bytes(), np.random.default_rng(0)
@@ -134,7 +134,7 @@ def test_any_changed_digit_of_a_journal_is_found(tmp_path: Path) -> None:
         with pytest.raises(AccuraciesError):
             read_accuracies(path)
         with pytest.raises(AccuraciesError):
-            Journal(path, _HEADER, _subnets())
+            AccuracyLog(path, _HEADER, _subnets())
     path.write_bytes(content)
     assert [measured.reading for measured in read_accuracies(path)] == journal.readings
 

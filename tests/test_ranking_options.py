@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 
-from fedpareto.search.ranking.fit import Manner
-from fedpareto.search.ranking.options import Options, check_options, macs_range
+from fedpareto.search.ranking.fit import FitOptions
+from fedpareto.search.ranking.options import RankingOptions, check_options, macs_range
 from fedpareto.search.ranking.terms import FIELDS
 from fedpareto.supernet.common.errors import UserError
 
@@ -63,32 +63,32 @@ from fedpareto.supernet.common.errors import UserError
 )
 def test_what_does_not_go_together_is_named(options: dict[str, Any], named: str) -> None:
     with pytest.raises(UserError, match=f"^{named}"):
-        check_options(Options(**options))
+        check_options(RankingOptions(**options))
 
 
 def test_all_weights_are_fitted_unless_some_are_named() -> None:
-    assert Options().manner == Manner("band", FIELDS)
-    some = Options(fitted="block_penalty, kind_weights", pairs="all").manner
-    assert some == Manner("all", ("block_penalty", "kind_weights"))
-    check_options(Options(run="r", fit=True, fitted="block_penalty"))
+    assert RankingOptions().manner == FitOptions("band", FIELDS)
+    some = RankingOptions(fitted="block_penalty, kind_weights", pairs="all").manner
+    assert some == FitOptions("all", ("block_penalty", "kind_weights"))
+    check_options(RankingOptions(run="r", fit=True, fitted="block_penalty"))
 
 
 def test_the_folder_is_the_runs_or_beside_the_accuracies() -> None:
-    assert Options(run="runs/a").folder == Path("runs/a/validation")
-    assert Options(accuracies="data/band.jsonl").folder == Path("data/band-validation")
-    assert Options(run="runs/a", output="elsewhere").folder == Path("elsewhere")
+    assert RankingOptions(run="runs/a").folder == Path("runs/a/validation")
+    assert RankingOptions(accuracies="data/band.jsonl").folder == Path("data/band-validation")
+    assert RankingOptions(run="runs/a", output="elsewhere").folder == Path("elsewhere")
 
 
 def test_a_range_of_macs_is_the_caches_unless_given() -> None:
-    assert macs_range(Options(), 5, 9) == (5, 9)
-    assert macs_range(Options(flops_min="24M", flops_max="27M"), 5, 9) == (24_000_000, 27_000_000)
+    assert macs_range(RankingOptions(), 5, 9) == (5, 9)
+    assert macs_range(RankingOptions(flops_min="24M", flops_max="27M"), 5, 9) == (24_000_000, 27_000_000)
     with pytest.raises(UserError, match=r"--flops-min is 24,000,000 and --flops-max 9; the most must exceed the least"):
-        macs_range(Options(flops_min="24M"), 5, 9)
+        macs_range(RankingOptions(flops_min="24M"), 5, 9)
 
 
 def test_terms_may_be_fitted_to_a_run_or_to_given_accuracies() -> None:
-    of_run = Options(run="r", fit=True, form="blocks", fit_subnets=100, budgets="1M, 2.5M", test=True)
+    of_run = RankingOptions(run="r", fit=True, form="blocks", fit_subnets=100, budgets="1M, 2.5M", test=True)
     check_options(of_run)
     assert of_run.searched == [1_000_000, 2_500_000]
-    assert Options().searched is None
-    check_options(Options(accuracies="a", space="s", fit=True, form="blocks", held_out=0.3))
+    assert RankingOptions().searched is None
+    check_options(RankingOptions(accuracies="a", space="s", fit=True, form="blocks", held_out=0.3))

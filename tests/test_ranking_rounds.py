@@ -16,7 +16,7 @@ from fedpareto.search.ranking.learning import Learned, scaled
 from fedpareto.search.ranking.measured_sample import Sample
 from fedpareto.search.ranking.rounds import first_subnets, learn_in_rounds
 from fedpareto.supernet.architecture import Architecture
-from fedpareto.supernet.common.terminal.progress import SILENT, Listener
+from fedpareto.supernet.common.terminal.progress import SILENT, ProgressListener
 from fedpareto.supernet.genes import encode_all
 
 SPACE = tiny_space()
@@ -36,7 +36,9 @@ def _architectures(subnets: Sequence[Subnet]) -> list[Architecture]:
 
 
 def _learn(
-    told: list[tuple[int, list[Architecture]]], listener: Listener = SILENT, excluded: Sequence[Architecture] = ()
+    told: list[tuple[int, list[Architecture]]],
+    listener: ProgressListener = SILENT,
+    excluded: Sequence[Architecture] = (),
 ) -> tuple[Sample, Learned]:
     """Learn from 96 networks that are as accurate as the truth says; ``told`` gets the rounds."""
 
@@ -92,7 +94,7 @@ def test_a_space_too_large_to_be_searched_is_learned_from_the_first_networks(mon
     monkeypatch.setattr("fedpareto.search.ranking.design.exact_frontier", refuse)
     remarks: list[str] = []
     told: list[tuple[int, list[Architecture]]] = []
-    sample, learned = _learn(told, Listener(remark=remarks.append))
+    sample, learned = _learn(told, ProgressListener(remark=remarks.append))
     assert [number for number, _ in told] == [0]
     assert len(sample) == 72
     assert learned.settings.learned is not None

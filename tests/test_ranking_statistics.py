@@ -7,7 +7,15 @@ from hypothesis import strategies as st
 from scipy import stats
 from strategies import runs
 
-from fedpareto.search.ranking.statistics import ceiling, correlations, interval, kendall, lead, resampled, spearman
+from fedpareto.search.ranking.statistics import (
+    ceiling,
+    correlation_gain,
+    correlations,
+    interval,
+    kendall,
+    resampled,
+    spearman,
+)
 
 _PAIRS = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=2, max_size=30)
 
@@ -79,11 +87,11 @@ def test_a_lead_is_the_difference_within_bands_of_the_same_resamples() -> None:
     bands, accuracy = np.repeat([0, 1, 2], 10), generator.normal(size=30)
     good, bad = accuracy + 0.1 * generator.normal(size=30), generator.normal(size=30)
     counts = resampled(bands, 200, generator)
-    ahead = lead(kendall, good, bad, accuracy, bands, counts)
+    ahead = correlation_gain(kendall, good, bad, accuracy, bands, counts)
     of_each = [correlations(kendall, values, accuracy, bands, counts).within.value for values in (good, bad)]
     assert ahead.value == pytest.approx(of_each[0] - of_each[1])
     assert ahead.low > 0
-    assert lead(kendall, good, good, accuracy, bands, counts) == (0.0, 0.0, 0.0)
+    assert correlation_gain(kendall, good, good, accuracy, bands, counts) == (0.0, 0.0, 0.0)
 
 
 def test_the_ceiling_is_what_exact_values_reach_with_those_measured_on_both_halves() -> None:

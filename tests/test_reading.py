@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pictures import noise, write_pictures
 from PIL import Image
 
-from fedpareto.supernet.common.terminal.progress import SILENT, Listener
+from fedpareto.supernet.common.terminal.progress import SILENT, ProgressListener
 from fedpareto.supernet.common.terminal.words import counted
 from fedpareto.training.data.files import reading
 from fedpareto.training.data.files.preparation import Preparation, prepare_array, read_picture
@@ -21,10 +21,10 @@ from fedpareto.training.data.files.reading import Arrays, Files, check_memory
 from fedpareto.training.data.images import DataError
 
 
-def _listener() -> tuple[Listener, list[str], list[tuple[str, int, int]]]:
+def _listener() -> tuple[ProgressListener, list[str], list[tuple[str, int, int]]]:
     remarks: list[str] = []
     reports: list[tuple[str, int, int]] = []
-    return Listener(lambda *report: reports.append(report), remarks.append), remarks, reports
+    return ProgressListener(lambda *report: reports.append(report), remarks.append), remarks, reports
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import runs
 
-from fedpareto.search.comparison.summary import Spread
+from fedpareto.search.comparison.summary import MeanStd
 from fedpareto.search.recipes.ablation import Recipe
 from fedpareto.search.recipes.judging import Verdict, survives, verdicts
 
@@ -64,7 +64,7 @@ def test_gains_are_those_of_runs_with_the_same_seed() -> None:
     ]
     base, slow = verdicts(ablation(), [_BASE, _SLOW, Recipe("smooth", ("smooth",))], results)
     assert (base.gain, base.survives, base.settings["equal"].apart, base.settings["equal"].gain) == (None,) * 4
-    assert base.settings["equal"].mean == Spread(0.375, 0.0, 2)
+    assert base.settings["equal"].mean == MeanStd(0.375, 0.0, 2)
     equal = slow.settings["equal"]
     assert equal.seeds == 2
     assert equal.accuracies == {100: _spread(0.5, 0.25), 200: _spread(0.75, 0.25)}
@@ -76,8 +76,8 @@ def test_gains_are_those_of_runs_with_the_same_seed() -> None:
     assert slow.survives is True
 
 
-def _spread(*values: float) -> Spread:
-    return Spread(statistics.fmean(values), statistics.stdev(values), len(values))
+def _spread(*values: float) -> MeanStd:
+    return MeanStd(statistics.fmean(values), statistics.stdev(values), len(values))
 
 
 @given(
@@ -109,7 +109,7 @@ def test_a_recipe_is_not_judged_while_a_run_is_missing() -> None:
     _, slow = verdicts(ablation(), [_BASE, _SLOW], results)
     assert isinstance(slow, Verdict)
     assert (slow.gain, slow.survives) == (None, None)
-    assert slow.settings["equal"].gain == Spread(0.25, 0.0, 1)
+    assert slow.settings["equal"].gain == MeanStd(0.25, 0.0, 1)
     # Of seed 0 the base is missing, of seed 1 the lever.
     assert (slow.settings["unequal"].gain, slow.settings["unequal"].apart) == (None, None)
 

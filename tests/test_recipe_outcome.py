@@ -8,7 +8,7 @@ import pytest
 from ablations import read_levers
 from commands import parsed
 
-from fedpareto.search.comparison.summary import Spread
+from fedpareto.search.comparison.summary import MeanStd
 from fedpareto.search.recipes.ablation import BASE, Ablation, Recipe, StageName, planned
 from fedpareto.search.recipes.judging import Verdict
 from fedpareto.search.recipes.outcome import best_recipe, training_command
@@ -18,7 +18,7 @@ from fedpareto.training.config.run import write_config
 
 def _standings(ablation: Ablation, gains: dict[str, float], stage: StageName = "full") -> list[Standing]:
     recipes = {recipe.name: recipe for recipe in ablation.recipes()}
-    judged = [Verdict(recipes[name], {}, Spread(gain, 0.0, 1), gain > 0) for name, gain in gains.items()]
+    judged = [Verdict(recipes[name], {}, MeanStd(gain, 0.0, 1), gain > 0) for name, gain in gains.items()]
     found = [Verdict(recipes[BASE], {}, None, None), *judged]
     probe = Standing("probe", list(recipes.values()), [], [])
     return [dataclasses.replace(probe, verdicts=found)] if stage == "probe" else [probe, Standing(stage, [], found, [])]

@@ -14,7 +14,7 @@ from fedpareto.cache.costs.cost import AdditiveCost, count_cost
 from fedpareto.cache.exact.outlook import look_ahead
 from fedpareto.cache.exact.plan import plan_of
 from fedpareto.cache.exact.prices import Front, at_prices, slopes_of, sweeping, tightest
-from fedpareto.cache.exact.relaxation import Linear, linear_of, relax
+from fedpareto.cache.exact.relaxation import LinearRelaxation, linear_of, relax
 from fedpareto.fitness.score import score
 from fedpareto.supernet.arrays import FloatArray
 from fedpareto.supernet.fitness_settings import FitnessSettings
@@ -24,7 +24,9 @@ from fedpareto.supernet.space import SearchSpace
 _LOG_PRICES = st.none() | st.floats(-12, 6)
 
 
-def _linear(space: SearchSpace, weights: FitnessSettings, costs: list[AdditiveCost], resolution: int = 0) -> Linear:
+def _linear(
+    space: SearchSpace, weights: FitnessSettings, costs: list[AdditiveCost], resolution: int = 0
+) -> LinearRelaxation:
     plan = plan_of(space, weights, costs, resolution)
     return linear_of(plan, look_ahead(plan, space.depths), space.depths, weights)
 

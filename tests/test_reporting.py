@@ -9,7 +9,7 @@ from federation import MICRO
 from matplotlib.image import imread
 from simulation import largest, smallest
 
-from fedpareto.search.comparison.outcome import Measured, write_outcome
+from fedpareto.search.comparison.outcome import MeasuredNetwork, write_outcome
 from fedpareto.search.comparison.reporting import PAGE, PLOT, PRICE, TABLE, outcome_path, report
 from fedpareto.search.comparison.study import Study, Trial
 from studies import BUDGETS, measured, outcome_of, read_tiny
@@ -24,12 +24,12 @@ def _results(study: Study, folder: Path, computes: dict[str, int], skipped: tupl
             write_outcome(outcome_path(folder, trial), outcome_of(trial.label, trial.seed, networks, compute))
 
 
-def _networks(trial: Trial, accuracy: float) -> list[Measured]:
+def _networks(trial: Trial, accuracy: float) -> list[MeasuredNetwork]:
     by_budget = [measured(budget, accuracy, net) for budget, net in zip(BUDGETS, (smallest(), largest()), strict=True)]
     if trial.yardstick is None:
         return by_budget
     if trial.yardstick.budget is None:
-        return [Measured(7, 7, 8, accuracy, accuracy, 0.0, None)]
+        return [MeasuredNetwork(7, 7, 8, accuracy, accuracy, 0.0, None)]
     return [network for network in by_budget if network.budget == trial.yardstick.budget]
 
 

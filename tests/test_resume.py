@@ -10,7 +10,7 @@ from federation import micro_config
 from simulation import Recorder
 
 from fedpareto.supernet.common.errors import UserError
-from fedpareto.supernet.common.terminal.progress import SILENT, Listener
+from fedpareto.supernet.common.terminal.progress import SILENT, ProgressListener
 from fedpareto.training.config.run import RunConfig
 from fedpareto.training.engines.simulation.federation import SimulatedFederation
 from fedpareto.training.execution.profile import Profile, possible_precisions
@@ -49,7 +49,7 @@ def _with(config: RunConfig, **changes: Any) -> RunConfig:
 def _resume(run: Path, **changes: Any) -> tuple[Prepared, list[str]]:
     """Resume with changes; also return the remarks on them."""
     remarks: list[str] = []
-    prepared = resumed_run(run, _with(_config(run), **changes), Listener(remark=remarks.append))
+    prepared = resumed_run(run, _with(_config(run), **changes), ProgressListener(remark=remarks.append))
     assert remarks.pop(0).startswith(f"clients train {prepared.profile}: ")
     return prepared, remarks
 
@@ -58,7 +58,7 @@ def _refused(run: Path, **changes: Any) -> str:
     """Check that resuming with changes is refused in one line without a remark; return the line."""
     remarks: list[str] = []
     with pytest.raises(UserError) as caught:
-        resumed_run(run, _with(_config(run), **changes), Listener(remark=remarks.append))
+        resumed_run(run, _with(_config(run), **changes), ProgressListener(remark=remarks.append))
     assert remarks == []
     assert "\n" not in str(caught.value)
     return str(caught.value)

@@ -33,7 +33,7 @@ from fedpareto.training.config.run import CheckpointConfig, ServerConfig
 from fedpareto.training.engines.protocol import Engine
 from fedpareto.training.evaluation.evaluator import Evaluation, Probe
 from fedpareto.training.messages import Failure, Task, Update
-from fedpareto.training.methods.protocol import Ground
+from fedpareto.training.methods.protocol import MethodContext
 from fedpareto.training.methods.registry import METHODS, make_method
 from fedpareto.training.methods.schedules import largest_weight, learning_rate
 from fedpareto.training.rounds.loop import train
@@ -225,7 +225,7 @@ def test_one_client_with_the_largest_network_replaces_the_supernet(tmp_path: Pat
     config = short_config(rounds=1, clients=ClientsConfig(count=3, per_round=1))
     largest = micro_entries()[-1:]
     run, engine = spoiled_run(tmp_path, unspoiled, config)
-    method = make_method(Ground(config, MICRO, largest, [Capability()] * 3))
+    method = make_method(MethodContext(config, MICRO, largest, [Capability()] * 3))
     run = dataclasses.replace(run, method=method, entries=largest)
     _, tensors = train_run(run)
     (update,) = engine.updates

@@ -14,7 +14,7 @@ from PIL import Image
 from simulation import Recorder, same_bytes
 
 from fedpareto.supernet.common.errors import UserError
-from fedpareto.supernet.common.terminal.progress import SILENT, Listener
+from fedpareto.supernet.common.terminal.progress import SILENT, ProgressListener
 from fedpareto.supernet.weights import Tensors
 from fedpareto.training.config.clients import ClientsConfig
 from fedpareto.training.config.data import DataConfig
@@ -26,7 +26,7 @@ from fedpareto.training.data.files.reading import Files
 from fedpareto.training.data.images import DataError
 from fedpareto.training.data.run_images import measured_positions, preparation_of, shares, used_images, with_validation
 from fedpareto.training.data.split import drawn
-from fedpareto.training.engines.simulation.federation import SimulatedFederation, StoredFederation, simulated
+from fedpareto.training.engines.simulation.federation import SimulatedFederation, StoredFederation, new_simulation
 from fedpareto.training.execution.profile import Profile
 from fedpareto.training.rounds.loop import train
 from fedpareto.training.runs.checkpoint import load_checkpoint, newest_checkpoint
@@ -96,7 +96,7 @@ def _digits(**data: Any) -> RunConfig:
 
 def test_the_share_held_out_is_of_the_images_that_are_used() -> None:
     config = _digits(images=200, validation=0.2)
-    federation = simulated(config, MICRO)
+    federation = new_simulation(config, MICRO)
     assert len(federation.data) == 200
     assert len(federation.split.validation) == 40
     assert sum(federation.split.sizes) == 160
@@ -114,8 +114,10 @@ def test_pooled_images_are_those_that_the_clients_would_have(scheme: Scheme) -> 
     config = dataclasses.replace(
         _digits(images=600), partition=PartitionConfig(scheme, classes_per_client=1, shards_per_client=7)
     )
-    spread = simulated(dataclasses.replace(config, clients=ClientsConfig(count=4, per_round=2)), MICRO)
-    pooled = simulated(dataclasses.replace(config, clients=ClientsConfig(count=4, per_round=1, data="pooled")), MICRO)
+    spread = new_simulation(dataclasses.replace(config, clients=ClientsConfig(count=4, per_round=2)), MICRO)
+    pooled = new_simulation(
+        dataclasses.replace(config, clients=ClientsConfig(count=4, per_round=1, data="pooled")), MICRO
+    )
     (everything,) = pooled.split.clients
     assert list(everything) == sorted(index for members in spread.split.clients for index in members)
     left = 600 - len(everything) - len(pooled.split.validation)
@@ -162,7 +164,7 @@ def _config(folder: Path, root: Path, **data: Any) -> RunConfig:
 
 def _prepared(config: RunConfig) -> tuple[Prepared, list[str]]:
     remarks: list[str] = []
-    return new_run(config, Listener(remark=remarks.append)), remarks
+    return new_run(config, ProgressListener(remark=remarks.append)), remarks
 
 
 def _data(prepared: Prepared) -> SimulatedFederation:
@@ -279,7 +281,7 @@ def test_a_folder_of_validation_images_is_the_validation_split(tmp_path: Path, r
     assert read_run_config(prepared.folder).data.validation is None
     # It is said once.
     again: list[str] = []
-    resumed_run(prepared.folder, read_run_config(prepared.folder), Listener(remark=again.append))
+    resumed_run(prepared.folder, read_run_config(prepared.folder), ProgressListener(remark=again.append))
     assert [remark for remark in again if "validation" in remark] == []
 
 

@@ -19,7 +19,7 @@ from spaces import SMALL, SMALL_RESNET, VAST, listed
 import fedpareto.supernet
 from fedpareto.cache.costs.latency.cost import read_latency
 from fedpareto.cache.costs.limits import Limits
-from fedpareto.cache.exact.frontier_store import find_frontier
+from fedpareto.cache.exact.frontier_store import load_or_compute_frontier
 from fedpareto.fitness.score import score
 from fedpareto.search.cli import main
 from fedpareto.search.subnet import load_subnet, read_subnet_info
@@ -235,7 +235,7 @@ def test_a_plot_shows_the_frontier_a_cache_and_the_choice_and_waits_for_no_genet
     space = _write(command.folder, SMALL)
     report = command.json("--space", space, "--flops-budget", "100K", "--plot", path)
     texts = re.findall("<!-- (.*) -->", path.read_text())
-    points = len(find_frontier(SMALL, SMALL.fitness).macs)
+    points = len(load_or_compute_frontier(SMALL, SMALL.fitness).macs)
     assert "Fitness over MACs in small" in texts
     assert f"exact frontier ({points} networks)" in texts
     assert not [text for text in texts if "NSGA-II" in text]
@@ -248,7 +248,7 @@ def test_the_plot_of_a_run_shows_the_entries_of_its_cache(command: Command, run:
     path = command.folder / "search.svg"
     assert command("--run", run, "--flops-budget", "1M", "--plot", path).code == 0
     entries = len((run / "cache.jsonl").read_text().splitlines()) - 1
-    assert entries < len(find_frontier(read_space(run), MICRO.fitness).macs)
+    assert entries < len(load_or_compute_frontier(read_space(run), MICRO.fitness).macs)
     assert f"<!-- cache ({entries} entries) -->" in path.read_text()
 
 

@@ -11,13 +11,13 @@ from strategies import preset
 
 from fedpareto.cache.costs.latency.cost import read_latency
 from fedpareto.cache.costs.limits import Limits
-from fedpareto.cache.entries import Entry, make_entries
-from fedpareto.cache.exact.frontier_store import find_frontier
+from fedpareto.cache.entries import CacheEntry, make_entries
+from fedpareto.cache.exact.frontier_store import load_or_compute_frontier
 from fedpareto.cache.exact.solver import SpaceTooLargeError
 from fedpareto.search.query.searcher import Answer, search, search_cheapest
 from fedpareto.supernet.architecture import architecture_from_text
 from fedpareto.supernet.common.errors import BudgetError
-from fedpareto.supernet.common.terminal.progress import Listener
+from fedpareto.supernet.common.terminal.progress import ProgressListener
 from fedpareto.supernet.fitness_settings import FitnessSettings
 from fedpareto.supernet.genes import encode
 from fedpareto.supernet.space import SearchSpace
@@ -50,7 +50,7 @@ def _limits(space: SearchSpace, folder: Path, kinds: tuple[str, ...], share: flo
     )
 
 
-def _check_within(space: SearchSpace, entry: Entry, limits: Limits) -> None:
+def _check_within(space: SearchSpace, entry: CacheEntry, limits: Limits) -> None:
     assert entry.macs <= (limits.macs or np.inf)
     assert entry.params <= (limits.params or np.inf)
     for extra in limits.extras:
@@ -132,7 +132,7 @@ def test_no_network_is_better_than_the_best_of_the_space(space: SearchSpace) -> 
     assert better is None
 
 
-def _answer(answer: Answer) -> tuple[Entry, Entry | None]:
+def _answer(answer: Answer) -> tuple[CacheEntry, CacheEntry | None]:
     return answer.entry, answer.next_better
 
 
@@ -228,7 +228,7 @@ def test_a_budget_below_every_network_names_the_smallest() -> None:
 
 def test_a_preset_is_answered_from_its_frontier_within_any_budget() -> None:
     space = preset("mobilenet-cifar")
-    frontier = find_frontier(space, space.fitness)
+    frontier = load_or_compute_frontier(space, space.fitness)
     for budget in (14_000_000, 60_000_000, int(frontier.macs[700]), int(frontier.macs[700]) - 1):
         entry, better = _answer(search(space, space.fitness, Limits(macs=budget)))
         index = int(np.flatnonzero(frontier.macs <= budget)[-1])
@@ -251,7 +251,7 @@ def test_parameters_that_bind_give_a_network_off_the_frontier_of_a_preset() -> N
 def test_a_space_too_large_is_searched_without_a_certificate_and_with_a_remark() -> None:
     remarks: list[str] = []
     limits = Limits(macs=10_000_000_000)
-    answer = search(VAST, VAST.fitness, limits, listener=Listener(remark=remarks.append))
+    answer = search(VAST, VAST.fitness, limits, listener=ProgressListener(remark=remarks.append))
     assert not answer.certified
     assert answer.solver == "nsga2"
     assert answer.next_better is None

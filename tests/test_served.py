@@ -12,7 +12,7 @@ from simulation import random_architectures
 from strategies import runs
 
 from fedpareto.cache.entries import make_entry
-from fedpareto.search.comparison.outcome import Measured
+from fedpareto.search.comparison.outcome import MeasuredNetwork
 from fedpareto.search.comparison.served import served, served_clients
 from fedpareto.search.comparison.study import Study
 from fedpareto.search.comparison.summary import Served
@@ -21,11 +21,11 @@ from fedpareto.training.clients.capabilities import Capability, capabilities, tr
 from studies import BUDGETS, measured, outcome_of, read_tiny
 
 _NETWORKS = random_architectures(12, seed=3)
-_LINEAR = Measured(7, 7, 8, 0.5, 0.25, 0.0, None)
+_LINEAR = MeasuredNetwork(7, 7, 8, 0.5, 0.25, 0.0, None)
 
 
 @st.composite
-def _trial(draw: st.DrawFn) -> list[Measured]:
+def _trial(draw: st.DrawFn) -> list[MeasuredNetwork]:
     """Networks of ascending budgets, with accuracies that need not ascend."""
     chosen = draw(st.lists(st.sampled_from(_NETWORKS), min_size=1, max_size=5, unique=True))
     entries = sorted((make_entry(MICRO, network) for network in chosen), key=lambda entry: entry.macs)
@@ -37,7 +37,7 @@ def _trial(draw: st.DrawFn) -> list[Measured]:
 @given(_trial(), st.lists(st.tuples(st.integers(30_000, 200_000), st.integers(20_000, 400_000)), min_size=1))
 @runs(100)
 def test_a_client_has_the_network_of_the_largest_budget_that_it_can_run(
-    networks: list[Measured], limits: list[tuple[int, int]]
+    networks: list[MeasuredNetwork], limits: list[tuple[int, int]]
 ) -> None:
     clients = [Capability(macs=macs, memory=memory) for macs, memory in limits]
     accuracies, unserved = [], 0

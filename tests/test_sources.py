@@ -17,7 +17,7 @@ from torchvision import datasets
 from fedpareto.training.data.augment import Augmentation
 from fedpareto.training.data.files.preparation import Preparation
 from fedpareto.training.data.images import DataError, ImageSet
-from fedpareto.training.data.sources import Split, list_images, load_images, source
+from fedpareto.training.data.sources import SplitName, list_images, load_images, source
 
 
 def _values(data: ImageSet) -> Counter[tuple[bytes, int]]:
@@ -85,7 +85,7 @@ def test_cifar_is_read_from_its_own_files(
     monkeypatch.setattr(dataset, "train_list", [[file, sums[file]] for file in train_files])
     monkeypatch.setattr(dataset, "test_list", [[test_file, sums[test_file]]])
     monkeypatch.setattr(dataset, "meta", {**dataset.meta, "md5": sums[dataset.meta["filename"]]})
-    parts: list[tuple[Split, list[str]]] = [("train", train_files), ("test", [test_file])]
+    parts: list[tuple[SplitName, list[str]]] = [("train", train_files), ("test", [test_file])]
     for split, files in parts:
         data = load_images(name, str(tmp_path), split, Preparation(32))
         # A row holds the red plane, then the green and the blue one, each row by row.
@@ -129,13 +129,13 @@ def _write_folder(root: Path) -> None:
     (root / "train" / "red" / "notes.txt").write_text("no image")
 
 
-def _load_folder(root: Path, split: Split = "train", side: int = 8) -> ImageSet:
+def _load_folder(root: Path, split: SplitName = "train", side: int = 8) -> ImageSet:
     return load_images("imagefolder", str(root), split, Preparation(side))
 
 
 def test_an_image_folder_is_decoded_resized_and_labelled_by_its_folders(tmp_path: Path) -> None:
     _write_folder(tmp_path)
-    parts: list[tuple[Split, list[int]]] = [("train", [0, 0, 1, 1]), ("test", [0, 1])]
+    parts: list[tuple[SplitName, list[int]]] = [("train", [0, 0, 1, 1]), ("test", [0, 1])]
     for split, labels in parts:
         data = _load_folder(tmp_path, split, 8)
         assert data.classes == ("blue", "red")

@@ -15,8 +15,8 @@ from torch.utils._pytree import tree_leaves
 
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.training.clients.loss import ClientLoss
-from fedpareto.training.clients.step import EagerStep, RecordingError, ReplayedStep
-from fedpareto.training.clients.trainer import LocalTrainer, Recipe, make_optimizer
+from fedpareto.training.clients.step import CudaGraphStep, EagerStep, RecordingError
+from fedpareto.training.clients.trainer import LocalRecipe, LocalTrainer, make_optimizer
 from fedpareto.training.config.execution import Precision
 from fedpareto.training.config.run import ClientConfig
 from fedpareto.training.data.augment import Augmentation
@@ -142,7 +142,7 @@ def test_what_is_recorded_holds_for_every_client_its_learning_rate_included(clip
 
 def test_mixed_labels_are_replayed_too() -> None:
     plain = micro_recipe()
-    recipe = Recipe(plain.space, plain.config, Augmentation(mixup=0.5), plain.normalisation)
+    recipe = LocalRecipe(plain.space, plain.config, Augmentation(mixup=0.5), plain.normalisation)
     task, data = micro_task(), random_images(16)
     replayed = LocalTrainer(recipe, Profile(graphs=True), _CPU, _Rerun()).train(task, data)
     eager = train_client(task, data, recipe)
@@ -166,7 +166,7 @@ class _Sum:
 def test_a_batch_is_copied_to_where_the_record_reads_it() -> None:
     images, labels = torch.zeros(2, 3, 4, 4), torch.zeros(2, dtype=torch.int64)
     places = images.data_ptr(), labels.data_ptr()
-    step = ReplayedStep(_Sum(), images, labels, _Rerun())
+    step = CudaGraphStep(_Sum(), images, labels, _Rerun())
     batch, targets = torch.full((2, 3, 4, 4), 2.0), torch.tensor([5, 7])
     assert step(batch, targets).item() == 96 * 2 + 12
     assert torch.equal(images, batch)
@@ -178,14 +178,14 @@ def test_a_batch_is_copied_to_where_the_record_reads_it() -> None:
 
 
 def test_the_loss_of_a_replayed_step_outlives_the_next_one() -> None:
-    step = ReplayedStep(_Sum(), torch.zeros(1, 3, 2, 2), torch.zeros(1, dtype=torch.int64), _Rerun())
+    step = CudaGraphStep(_Sum(), torch.zeros(1, 3, 2, 2), torch.zeros(1, dtype=torch.int64), _Rerun())
     losses = [step(torch.full((1, 3, 2, 2), float(value)), torch.tensor([0])) for value in (1, 2, 3)]
     assert [loss.item() for loss in losses] == [12, 24, 36]
 
 
 def test_a_replayed_step_begins_the_one_it_recorded() -> None:
     inner = _Sum()
-    step = ReplayedStep(inner, torch.zeros(1), torch.zeros(1), _Rerun())
+    step = CudaGraphStep(inner, torch.zeros(1), torch.zeros(1), _Rerun())
     for _ in range(2):
         step.begin()
     assert inner.began == 2

@@ -12,7 +12,7 @@ from federation import MICRO
 from simulation import fresh_start, recorder, same_bytes, short_config, simulated_run
 from torch import Tensor
 
-from fedpareto.cache.entries import Entry
+from fedpareto.cache.entries import CacheEntry
 from fedpareto.training.config.run import CheckpointConfig, EvaluationConfig
 from fedpareto.training.engines.protocol import Engine
 from fedpareto.training.evaluation.evaluator import Evaluation, ProbeEvaluator
@@ -53,7 +53,7 @@ class _InterruptedEvaluator:
     def __init__(self, inner: ProbeEvaluator, request: StopRequest, when: int, number: int) -> None:
         self._inner, self._request, self._left, self._number = inner, request, when, number
 
-    def probe(self, tensors: Mapping[str, Tensor], entries: Sequence[Entry]) -> Evaluation:
+    def probe(self, tensors: Mapping[str, Tensor], entries: Sequence[CacheEntry]) -> Evaluation:
         self._left -= 1
         if self._left == 0:
             self._request.hear(self._number, None)

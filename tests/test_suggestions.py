@@ -13,8 +13,8 @@ from spaces import SMALL
 from wild import wild_text
 
 from fedpareto.cache.cache_file import remedy_of
-from fedpareto.search.query.options import Options
-from fedpareto.search.query.subject import Subject
+from fedpareto.search.query.options import SearchOptions
+from fedpareto.search.query.subject import SearchTarget
 from fedpareto.search.query.suggestions import after_search, after_targets
 from fedpareto.search.reports.page.search_page import _commands
 from fedpareto.training.session import best_probe, next_search
@@ -40,15 +40,15 @@ def _read(lines: list[str]) -> list[list[str]]:
     return commands[:-1]
 
 
-def _subject(name: str, *, run: bool) -> Subject:
-    return Subject(SMALL, SMALL.fitness, run=Path(name) if run else None, named=None if run else name)
+def _subject(name: str, *, run: bool) -> SearchTarget:
+    return SearchTarget(SMALL, SMALL.fitness, run=Path(name) if run else None, named=None if run else name)
 
 
 def _suggested(name: str) -> list[str]:
     """Every command that is suggested about a run, space or file of some name."""
     return [
-        after_search(Options(space=name, flops_budget="60M"), _subject(name, run=False), {}),
-        after_targets(Options(space=name, targets=name), _subject(name, run=False)),
+        after_search(SearchOptions(space=name, flops_budget="60M"), _subject(name, run=False), {}),
+        after_targets(SearchOptions(space=name, targets=name), _subject(name, run=False)),
         next_search(Path(name), "60M"),
         remedy_of(Path("cache.jsonl"), name, 7).rsplit("with: ", 1)[1],
         *_commands(_subject(name, run=False), {"latency_table": _TABLE | {"file": name}}, "search-subnet")[:1],
@@ -106,7 +106,7 @@ def connected(monkeypatch: pytest.MonkeyPatch) -> Any:
 )
 def test_what_is_suggested_asks_for_the_same_subnet_again(connected: Any, engine: str, options: dict[str, Any]) -> None:
     connected(engine)
-    given, subject = Options(run="my run", **options), _subject("my run", run=True)
+    given, subject = SearchOptions(run="my run", **options), _subject("my run", run=True)
     line = after_targets(given, subject) if "targets" in options else after_search(given, subject, _REPORT)
     (words,) = _read([line])
     if words[0] == "python":

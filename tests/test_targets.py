@@ -16,14 +16,14 @@ from spaces import SMALL, listed
 from fedpareto.cache.costs.cost import memory_cost, size_cost
 from fedpareto.cache.costs.limits import Limits
 from fedpareto.search.cli import main
-from fedpareto.search.query.answering import Answered, Refused, answer_targets
+from fedpareto.search.query.answering import Refused, SearchOutcome, answer_targets
 from fedpareto.search.query.budgets import Budgets, limits_of
-from fedpareto.search.query.subject import Subject
+from fedpareto.search.query.subject import SearchTarget
 from fedpareto.search.query.target_workers import answered_by, workers_for
 from fedpareto.search.query.targets import read_targets
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.units import format_quantity
-from fedpareto.supernet.common.terminal.progress import Listener
+from fedpareto.supernet.common.terminal.progress import ProgressListener
 from fedpareto.supernet.space_file import space_to_mapping
 
 
@@ -152,10 +152,10 @@ lost: {latency_budget: 5ms, latency_table: nowhere.json}
 
 
 def test_several_processes_give_the_answers_of_one_in_the_order_of_the_file(tmp_path: Path) -> None:
-    subject, targets = Subject(SMALL, SMALL.fitness), read_targets(_targets(tmp_path, _MANY))
+    subject, targets = SearchTarget(SMALL, SMALL.fitness), read_targets(_targets(tmp_path, _MANY))
     remarks: list[str] = []
     reports: list[tuple[str, int, int]] = []
-    listener = Listener(lambda *progress: reports.append(progress), remarks.append)
+    listener = ProgressListener(lambda *progress: reports.append(progress), remarks.append)
     alone, together = (answer_targets(subject, targets, 0, listener, cores) for cores in (1, 3))
     assert list(together) == list(alone) == list(targets)
     assert [_figures(each) for each in together.values()] == [_figures(each) for each in alone.values()]
@@ -165,7 +165,7 @@ def test_several_processes_give_the_answers_of_one_in_the_order_of_the_file(tmp_
     assert not multiprocessing.active_children()
 
 
-def _figures(answer: Answered | Refused) -> object:
+def _figures(answer: SearchOutcome | Refused) -> object:
     if isinstance(answer, Refused):
         return answer.reason
     return {name: value for name, value in answer.report.items() if name != "search_seconds"}

@@ -10,16 +10,16 @@ import torch
 from federation import MICRO, micro_recipe, micro_space
 from simulation import micro_entries
 
-from fedpareto.cache.entries import Entry
+from fedpareto.cache.entries import CacheEntry
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.json_text import sealed, unsealed
 from fedpareto.supernet.common.formats.units import format_quantity
-from fedpareto.supernet.common.terminal.progress import Listener
-from fedpareto.training.clients.trainer import Recipe
+from fedpareto.supernet.common.terminal.progress import ProgressListener
+from fedpareto.training.clients.trainer import LocalRecipe
 from fedpareto.training.config.execution import ExecutionConfig, Precision, PrecisionChoice
 from fedpareto.training.engines.simulation import tuning
 from fedpareto.training.engines.simulation.engine import InProcessEngine
-from fedpareto.training.engines.simulation.tuning import Choice, choose_profile
+from fedpareto.training.engines.simulation.tuning import TunedProfile, choose_profile
 from fedpareto.training.execution.out_of_memory import OutOfMemoryError
 from fedpareto.training.execution.profile import Profile, possible_precisions
 from fedpareto.training.messages import Failure, Task, Update
@@ -87,9 +87,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def _choose(
     config: ExecutionConfig | None = None,
     precision: PrecisionChoice = "auto",
-    recipe: Recipe | None = None,
-    entries: Sequence[Entry] | None = None,
-) -> tuple[Choice, list[str]]:
+    recipe: LocalRecipe | None = None,
+    entries: Sequence[CacheEntry] | None = None,
+) -> tuple[TunedProfile, list[str]]:
     """Choose a profile; also return the remarks."""
     remarks: list[str] = []
     choice = choose_profile(
@@ -98,7 +98,7 @@ def _choose(
         recipe or micro_recipe(),
         entries or micro_entries(),
         _CPU,
-        Listener(remark=remarks.append),
+        ProgressListener(remark=remarks.append),
     )
     return choice, remarks
 
@@ -119,7 +119,7 @@ def _body(path: Path) -> dict[str, Any]:
 def test_a_configuration_with_nothing_left_out_is_returned_unmeasured(folder: Path, clock: Clock) -> None:
     asked = Profile("fp32", "contiguous", fused=False, workers=3, threads=2)
     choice, remarks = _choose(asked.chosen(), "fp32")
-    assert (choice, remarks) == (Choice(asked, "as configured"), [])
+    assert (choice, remarks) == (TunedProfile(asked, "as configured"), [])
     assert clock.measured == []
     assert not folder.exists()
 
@@ -128,7 +128,7 @@ def test_the_threads_of_given_workers_are_an_equal_part_of_all(threads: Callable
     threads(8)
     for workers, expected in ((1, 8), (2, 4), (3, 2), (8, 1), (9, 1)):
         asked = dataclasses.replace(_PLAIN.chosen(), workers=workers, threads=None)
-        assert _choose(asked, "fp32")[0] == Choice(Profile(workers=workers, threads=expected), "as configured")
+        assert _choose(asked, "fp32")[0] == TunedProfile(Profile(workers=workers, threads=expected), "as configured")
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_a_profile_is_measured_and_kept(folder: Path, precision: PrecisionChoice
     assert path.name.startswith("micro-")
     assert path.suffix == ".json"
     assert _body(path)["profile"] == dataclasses.asdict(profile)
-    again = Choice(profile, f"{choice.reason}; measured before, kept in {path}")
+    again = TunedProfile(profile, f"{choice.reason}; measured before, kept in {path}")
     assert _choose(config, precision) == (again, [])
 
 
@@ -444,7 +444,7 @@ def test_the_measured_batch_makes_a_step_of_a_quarter_second_but_is_not_below_ei
     assert f" MACs, measured at batch {expected} (" in choice.reason
 
 
-def _with_macs(*macs: int) -> list[Entry]:
+def _with_macs(*macs: int) -> list[CacheEntry]:
     return [dataclasses.replace(micro_entries()[0], macs=number) for number in macs]
 
 
@@ -482,7 +482,7 @@ def test_the_reason_names_all_rates_the_fastest_first(clock: Clock) -> None:
 def test_with_nothing_to_choose_from_the_reason_says_so(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tuning, "possible_precisions", lambda device: ["fp32"])
     choice, remarks = _choose(_PLAIN.chosen(), "auto")
-    assert choice == Choice(_PLAIN, "there is nothing to choose from")
+    assert choice == TunedProfile(_PLAIN, "there is nothing to choose from")
     assert remarks == []
 
 
@@ -495,7 +495,7 @@ def test_what_has_one_candidate_is_neither_measured_nor_announced_nor_kept(
     if left_out != "nothing":
         config = ExecutionConfig(**{**dataclasses.asdict(config), left_out: None})
     reports: list[object] = []
-    listener = Listener(report=lambda *report: reports.append(report))
+    listener = ProgressListener(report=lambda *report: reports.append(report))
     choice = choose_profile("fp32", config, micro_recipe(), micro_entries(), _CPU, listener)
     measured = left_out in ("memory_format", "fused")
     assert bool(clock.measured) == bool(reports) == folder.exists() == measured
@@ -516,7 +516,7 @@ def test_a_slow_machine_measures_every_candidate_once_when_time_is_up(
 
 def test_measuring_reports_its_stages(clock: Clock) -> None:
     reports: list[tuple[str, int, int]] = []
-    listener = Listener(report=lambda what, done, total: reports.append((what, done, total)))
+    listener = ProgressListener(report=lambda what, done, total: reports.append((what, done, total)))
     choose_profile("auto", ExecutionConfig(), micro_recipe(), micro_entries(), _CPU, listener)
     assert reports == [("measuring how to train", done, 6) for done in range(7)]
 
@@ -540,7 +540,7 @@ def test_a_kept_profile_is_returned_without_being_measured(folder: Path, clock: 
     content = path.read_bytes()
     clock.measured.clear()
     choice, remarks = _choose()
-    assert choice == Choice(_EDITED, f"it was edited; measured before, kept in {path}")
+    assert choice == TunedProfile(_EDITED, f"it was edited; measured before, kept in {path}")
     assert (clock.measured, remarks) == ([], [])
     assert path.read_bytes() == content
     assert list(folder.iterdir()) == [path]

@@ -10,9 +10,9 @@ from simulation import largest, smallest
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.training.work import (
     CoTraining,
+    LocalObjective,
     PathSampling,
-    Plain,
-    Work,
+    Standard,
     logits_from_json,
     work_from_json,
     work_to_json,
@@ -23,9 +23,9 @@ _SAMPLING = PathSampling(((0.1, -1 / 3, 1e-300), None, (0.0, 2.0)), 0.01, 1e-7, 
 
 
 @pytest.mark.parametrize(
-    "work", [Plain(), _CO_TRAINING, CoTraining((), (), 0.0, 1.0), _SAMPLING, PathSampling((), 1.0)]
+    "work", [Standard(), _CO_TRAINING, CoTraining((), (), 0.0, 1.0), _SAMPLING, PathSampling((), 1.0)]
 )
-def test_work_comes_back_from_its_json_as_it_was(work: Work) -> None:
+def test_work_comes_back_from_its_json_as_it_was(work: LocalObjective) -> None:
     assert work_from_json(json.loads(json.dumps(work_to_json(work)))) == work
 
 

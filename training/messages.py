@@ -11,7 +11,7 @@ from torch import Tensor
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.common.terminal.words import counted
 from fedpareto.supernet.tensor_files import first_not_finite
-from fedpareto.training.work import Logits, PathSampling, Plain, Work
+from fedpareto.training.work import LocalObjective, Logits, PathSampling, Standard
 
 FailureKind = Literal[
     # What a client sent cannot be merged.
@@ -56,7 +56,7 @@ class Task:
     epochs: int
     learning_rate: float
     seed: int
-    work: Work = dataclasses.field(default_factory=Plain)
+    work: LocalObjective = dataclasses.field(default_factory=Standard)
     steps: int | None = None
 
 

@@ -9,7 +9,7 @@ from fedpareto.supernet.architecture_file import ARCHITECTURE
 from fedpareto.supernet.common.formats.units import format_at_least, format_bytes, format_quantity, parse_quantity
 from fedpareto.supernet.common.storage.path_checks import exists, is_file
 from fedpareto.supernet.common.terminal.console import next_step, print_table, stderr
-from fedpareto.supernet.common.terminal.progress import shown
+from fedpareto.supernet.common.terminal.progress import progress_display
 from fedpareto.supernet.common.terminal.words import command, counted
 from fedpareto.training.config.inputs import PLACES, anchored, named, replaced
 from fedpareto.training.config.run import EQUAL_COMPUTE, RunConfig, write_config
@@ -51,7 +51,7 @@ def _run(config: RunConfig, resumed: Path | None, link: Link | None) -> int:
     with contextlib.ExitStack() as held:
         if resumed is not None:
             held.enter_context(opened_to_write(resumed))
-        with shown("preparing the run") as listener:
+        with progress_display("preparing the run") as listener:
             prepared = (
                 new_run(config, listener, link) if resumed is None else resumed_run(resumed, config, listener, link)
             )

@@ -15,7 +15,7 @@ from fedpareto.cache.costs.limits import Limits
 from fedpareto.cache.entries import CACHE_ENTRIES
 from fedpareto.fitness.settings import load_settings
 from fedpareto.supernet.common.errors import UserError
-from fedpareto.supernet.common.terminal.progress import Listener
+from fedpareto.supernet.common.terminal.progress import ProgressListener
 from fedpareto.supernet.common.terminal.words import counted
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.space_file import load_space
@@ -39,7 +39,7 @@ from fedpareto.training.data.sources import source
 from fedpareto.training.engines.flower.federation import connect
 from fedpareto.training.engines.flower.superlink import Link
 from fedpareto.training.engines.protocol import Federation
-from fedpareto.training.engines.simulation.federation import simulated, simulated_again
+from fedpareto.training.engines.simulation.federation import new_simulation, reopen_simulation
 from fedpareto.training.engines.simulation.tuning import choose_profile
 from fedpareto.training.execution.device import resolve_device
 from fedpareto.training.execution.profile import Profile, apply_to_torch, default_profile
@@ -94,7 +94,7 @@ def run_folder(config: RunConfig) -> Path:
     return Path(config.output or f"runs/{Path(config.space).stem}-{config.data.name}-seed{config.seed}")
 
 
-def new_run(config: RunConfig, listener: Listener, link: Link | None = None) -> Prepared:
+def new_run(config: RunConfig, listener: ProgressListener, link: Link | None = None) -> Prepared:
     """Check everything, then create the folder of a new run; ``listener`` follows what takes long.
 
     The clients are those behind ``link``, or simulated.
@@ -115,7 +115,7 @@ def new_run(config: RunConfig, listener: Listener, link: Link | None = None) -> 
     if link is None:
         config = dataclasses.replace(config, data=with_validation(config.data, listener))
     config = anchored(dataclasses.replace(config, output=str(folder), device=str(device)))
-    federation = simulated(config, space, listener) if link is None else connect(link, config, space, listener)
+    federation = new_simulation(config, space, listener) if link is None else connect(link, config, space, listener)
     space = space.adapted(classes=len(federation.split.classes))
     cache = cache_of(config, space, listener)
     # Refuses clients that are too weak for the cache, before anything is written.
@@ -147,7 +147,7 @@ def new_run(config: RunConfig, listener: Listener, link: Link | None = None) -> 
     return _on_device(Prepared(folder, config, space, cache, federation, checkpoint, profile), device)
 
 
-def resumed_run(folder: Path, config: RunConfig, listener: Listener, link: Link | None = None) -> Prepared:
+def resumed_run(folder: Path, config: RunConfig, listener: ProgressListener, link: Link | None = None) -> Prepared:
     """Read a run's folder and its newest checkpoint; ``listener`` is told of what the bytes now differ by.
 
     Raises:
@@ -167,7 +167,7 @@ def resumed_run(folder: Path, config: RunConfig, listener: Listener, link: Link 
     config = dataclasses.replace(config, device=str(device))
     federation: Federation
     if link is None:
-        federation = simulated_again(folder, config, space, read_split(folder), listener)
+        federation = reopen_simulation(folder, config, space, read_split(folder), listener)
     else:
         federation = connect(link, config, space, listener, read_census(folder))
     cache = read_run_cache(folder, space)
@@ -255,7 +255,7 @@ def _with_profile(
     cache: Cache,
     federation: Federation,
     device: torch.device,
-    listener: Listener,
+    listener: ProgressListener,
 ) -> tuple[RunConfig, Profile]:
     """Return the configuration with nothing left out of how local training is computed here, and that as a profile."""
     if config.engine == "flower":
@@ -289,7 +289,7 @@ def _refuse_changes(folder: Path, config: RunConfig, changes: Sequence[tuple[str
 
 
 def _begin(
-    config: RunConfig, begun: Beginning, federation: Federation, fresh: Tensors, listener: Listener
+    config: RunConfig, begun: Beginning, federation: Federation, fresh: Tensors, listener: ProgressListener
 ) -> tuple[RunConfig, Tensors]:
     """Return the configuration with the checkpoint that is begun with, and the supernet to begin with."""
     tensors, words = begun.tensors(federation.split.classes, fresh)
@@ -309,7 +309,7 @@ def _check_files(config: RunConfig, space: SearchSpace) -> None:
         check_cache(Path(config.cache), space, remedy_of(Path(config.cache), config.space, None))
 
 
-def cache_of(config: RunConfig, space: SearchSpace, listener: Listener) -> Cache:
+def cache_of(config: RunConfig, space: SearchSpace, listener: ProgressListener) -> Cache:
     """Return the cache that a new run is given or builds; ``space`` has the classes of its images.
 
     Raises:

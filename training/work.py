@@ -10,7 +10,7 @@ from fedpareto.supernet.common.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
-class Plain:
+class Standard:
     """Train the task's architecture, and nothing else."""
 
 
@@ -58,12 +58,12 @@ class PathSampling:
     macs_target: int = 0
 
 
-Work = Plain | CoTraining | PathSampling
+LocalObjective = Standard | CoTraining | PathSampling
 
 
-def work_to_json(work: Work) -> dict[str, Any]:
+def work_to_json(work: LocalObjective) -> dict[str, Any]:
     """Return the work as plain JSON values."""
-    if isinstance(work, Plain):
+    if isinstance(work, Standard):
         return {"kind": "plain"}
     if isinstance(work, PathSampling):
         return {"kind": "path-sampling", **dataclasses.asdict(work)}
@@ -76,7 +76,7 @@ def work_to_json(work: Work) -> dict[str, Any]:
     }
 
 
-def work_from_json(value: object) -> Work:
+def work_from_json(value: object) -> LocalObjective:
     """Return the work that JSON values describe; the inverse of ``work_to_json``.
 
     Raises:
@@ -86,7 +86,7 @@ def work_from_json(value: object) -> Work:
         if not isinstance(value, Mapping):
             raise TypeError("it is no object")
         if value["kind"] == "plain":
-            return Plain()
+            return Standard()
         if value["kind"] == "co-training":
             always, drawn = (
                 tuple(architecture_from_json(inner) for inner in value[name]) for name in ("always", "drawn")

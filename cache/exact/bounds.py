@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from fedpareto.cache.exact.labels import Labels, State
 from fedpareto.cache.exact.prices import Front
-from fedpareto.cache.exact.relaxation import Linear
+from fedpareto.cache.exact.relaxation import LinearRelaxation
 from fedpareto.supernet.arrays import FloatArray, IntArray
 
 #: What bounds allow for rounding, relative to what they bound.
@@ -92,7 +92,7 @@ class Bounds:
 
     prices: FloatArray
     gains: FloatArray
-    linear: Linear
+    linear: LinearRelaxation
     slope: float
     demand: Demand
 

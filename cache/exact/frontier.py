@@ -8,11 +8,11 @@ from numpy.typing import ArrayLike
 
 from fedpareto.cache.costs.cost import AdditiveCost, count_cost
 from fedpareto.cache.dominance import pareto_front
-from fedpareto.cache.entries import Entry, make_entries
+from fedpareto.cache.entries import CacheEntry, make_entries
 from fedpareto.cache.exact.solver import EQUAL, MEMORY, rounding, solve_front
 from fedpareto.fitness.score import score
 from fedpareto.supernet.arrays import FloatArray, IntArray
-from fedpareto.supernet.common.terminal.progress import SILENT, Listener
+from fedpareto.supernet.common.terminal.progress import SILENT, ProgressListener
 from fedpareto.supernet.fitness_settings import FitnessSettings
 from fedpareto.supernet.genes import gene_layout
 from fedpareto.supernet.space import SearchSpace
@@ -38,7 +38,7 @@ class Frontier:
     values: FloatArray
     extra: str = ""
 
-    def entry(self, index: int) -> Entry:
+    def entry(self, index: int) -> CacheEntry:
         """Return a point as an entry."""
         (entry,) = make_entries(self.space, self.genes[[index]], self.fitness)
         return entry
@@ -97,7 +97,7 @@ def exact_frontier(
     space: SearchSpace,
     fitness: FitnessSettings,
     extra: AdditiveCost | None = None,
-    listener: Listener = SILENT,
+    listener: ProgressListener = SILENT,
     memory: int = MEMORY,
 ) -> Frontier:
     """Return the frontier of a space, of its networks within the limit of one ``extra`` cost if there is one.

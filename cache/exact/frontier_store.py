@@ -15,7 +15,7 @@ from fedpareto.supernet.common.errors import ArchitectureError, UserError
 from fedpareto.supernet.common.storage.cache_folder import VARIABLE, kept_file
 from fedpareto.supernet.common.storage.files import replacing
 from fedpareto.supernet.common.storage.path_checks import exists
-from fedpareto.supernet.common.terminal.progress import SILENT, Listener
+from fedpareto.supernet.common.terminal.progress import SILENT, ProgressListener
 from fedpareto.supernet.fitness_settings import FitnessSettings, settings_to_mapping
 from fedpareto.supernet.space import SearchSpace
 
@@ -36,7 +36,9 @@ def kept_path(space: SearchSpace, fitness: FitnessSettings) -> Path:
     return kept_file("frontiers", space.name, digest, ".safetensors")
 
 
-def find_frontier(space: SearchSpace, fitness: FitnessSettings, listener: Listener = SILENT) -> Frontier:
+def load_or_compute_frontier(
+    space: SearchSpace, fitness: FitnessSettings, listener: ProgressListener = SILENT
+) -> Frontier:
     """Return the kept frontier, or compute and keep it; ``listener`` is told if a kept one is of no use.
 
     Two processes may do so at once: files are replaced whole.

@@ -17,7 +17,7 @@ from fedpareto.supernet.genes import decode
 from fedpareto.supernet.space import SearchSpace
 
 
-def refusal(space: SearchSpace, fitness: FitnessSettings, limits: Limits) -> BudgetError:
+def infeasibility_error(space: SearchSpace, fitness: FitnessSettings, limits: Limits) -> BudgetError:
     """Return the error for upper limits that no network with ``ρ ≤ ρ0`` meets.
 
     It names the limit that would have to be raised by the least share, the others kept, and the network that

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fedpareto.cache.exact.plan import Options
+from fedpareto.cache.exact.plan import BlockChoices
 from fedpareto.supernet.arrays import FloatArray, IntArray
 from fedpareto.supernet.genes import gene_layout
 from fedpareto.supernet.space import SearchSpace
@@ -51,14 +51,14 @@ class Labels(NamedTuple):
         return Labels(self.costs[:, index], self.entropy[index], self.log_widths[index], self.record[index])
 
 
-class Way(NamedTuple):
+class Extension(NamedTuple):
     """Labels about to grow by one block, each with each of n options.
 
     Entropy grows by ``offset`` (N,) and by what each option gains; ``choice`` numbers the options.
     """
 
     labels: Labels
-    options: Options
+    options: BlockChoices
     choice: IntArray
     offset: FloatArray
 
@@ -74,7 +74,7 @@ def joined(parts: Sequence[Labels]) -> Labels:
     return Labels(np.concatenate(costs, axis=1), *map(np.concatenate, columns))
 
 
-def grown(ways: Sequence[Way]) -> Labels:
+def grown(ways: Sequence[Extension]) -> Labels:
     """Return all labels that ``ways`` make; their records are their numbers."""
     count = sum(way.size for way in ways)
     costs = np.empty((len(ways[0].labels.costs), count))
@@ -90,7 +90,7 @@ def grown(ways: Sequence[Way]) -> Labels:
     return Labels(costs, entropy, log_widths, np.arange(count))
 
 
-def origin(ways: Sequence[Way], numbers: IntArray) -> tuple[IntArray, IntArray]:
+def origin(ways: Sequence[Extension], numbers: IntArray) -> tuple[IntArray, IntArray]:
     """Return the records of the labels that grew into those of given ``numbers``, and the options they took."""
     ends = np.cumsum([way.size for way in ways])
     from_way = np.searchsorted(ends, numbers, side="right")
@@ -114,7 +114,7 @@ class _Page:
     choices: NDArray[np.int32]
 
 
-class Trail:
+class Backpointers:
     """How each kept label was reached, so that its genes can be read backwards."""
 
     def __init__(self, space: SearchSpace, resolution: int) -> None:
@@ -123,7 +123,7 @@ class Trail:
         #: The first records are the stems themselves.
         self.length = len(space.stem_choices)
 
-    def record(self, place: tuple[int, int, int], ways: Sequence[Way], labels: Labels) -> Labels:
+    def record(self, place: tuple[int, int, int], ways: Sequence[Extension], labels: Labels) -> Labels:
         """Write down labels that grew in ``ways`` and return them with their records.
 
         ``place`` is a stage, a block slot and the number of an output width.

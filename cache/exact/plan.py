@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from fedpareto.cache.costs.cost import AdditiveCost
 from fedpareto.fitness.learned import learned_gains
 from fedpareto.fitness.part_tables import (
-    Part,
-    Terms,
+    FitnessTerms,
+    NetworkPart,
     entropy_widths,
     space_parts,
     space_terms,
@@ -21,7 +21,7 @@ from fedpareto.supernet.fitness_settings import FitnessSettings
 from fedpareto.supernet.space import SearchSpace
 
 
-class Options(NamedTuple):
+class BlockChoices(NamedTuple):
     """Choices of one block: (…, n) arrays over kernel·expands + expand, behind axes of widths.
 
     Where the blocks of a stage share their expand ratio, n are the kernels, and the output widths of a stage, which are
@@ -37,16 +37,16 @@ class Options(NamedTuple):
     layers: IntArray
     gains: FloatArray
 
-    def between(self, *widths: int) -> list[tuple["Options", IntArray]]:
+    def between(self, *widths: int) -> list[tuple["BlockChoices", IntArray]]:
         """Return the options at given widths and their numbers, apart by their number of layers."""
         costs = np.stack([cost[widths] for cost in self.costs])
         log_widths, layers, gains = self.log_widths[widths], self.layers[widths], self.gains[widths]
         groups = [np.flatnonzero(layers == count) for count in np.unique(layers)]
-        return [(Options(costs[:, at], log_widths[at], layers[at], gains[at]), at) for at in groups]
+        return [(BlockChoices(costs[:, at], log_widths[at], layers[at], gains[at]), at) for at in groups]
 
 
 @dataclasses.dataclass(frozen=True)
-class Stage:
+class PlanStage:
     """A stage of the networks of one resolution.
 
     Attributes:
@@ -57,8 +57,8 @@ class Stage:
         ends: which width of the space each output width is, (output widths,): the next stage's input.
     """
 
-    first: Options
-    later: tuple[Options, ...]
+    first: BlockChoices
+    later: tuple[BlockChoices, ...]
     weights: FloatArray
     falls: FloatArray
     ends: IntArray
@@ -74,8 +74,8 @@ class Plan:
         head: costs of the head, (costs, last widths).
     """
 
-    stem: Options
-    stages: tuple[Stage, ...]
+    stem: BlockChoices
+    stages: tuple[PlanStage, ...]
     head: FloatArray
 
 
@@ -88,7 +88,7 @@ def plan_of(space: SearchSpace, settings: FitnessSettings, costs: Sequence[Addit
 
     ratios = len(space.expands) if space.expands_per == "stage" else 1
 
-    def of_block(part: Part, values: NDArray[Any]) -> NDArray[Any]:
+    def of_block(part: NetworkPart, values: NDArray[Any]) -> NDArray[Any]:
         """Return a block's figures at the resolution, (…, output widths, n): what is chosen by block is one axis."""
         found = _at(part, values, resolution)
         if ratios > 1:
@@ -97,7 +97,7 @@ def plan_of(space: SearchSpace, settings: FitnessSettings, costs: Sequence[Addit
             return found.reshape(*found.shape[:-3], -1, found.shape[-1])
         return found.reshape(*found.shape[:-2], -1)
 
-    def options(s: int, b: int, weights: FloatArray) -> Options:
+    def options(s: int, b: int, weights: FloatArray) -> BlockChoices:
         part, found = parts.blocks[s][b], terms.blocks[s][b]
         paid = np.stack([of_block(part, cost.parts.blocks[s][b]) for cost in costs])
         log_widths, layers, widths_weighed = (
@@ -106,9 +106,9 @@ def plan_of(space: SearchSpace, settings: FitnessSettings, costs: Sequence[Addit
         gains = weights[:, None] * widths_weighed - settings.block_penalty
         if learned is not None:
             gains = gains + of_block(part, learned.blocks[s][b][:-1])
-        return Options(paid, log_widths, layers, gains)
+        return BlockChoices(paid, log_widths, layers, gains)
 
-    def later(s: int, slots: int, weights: FloatArray) -> tuple[Options, ...]:
+    def later(s: int, slots: int, weights: FloatArray) -> tuple[BlockChoices, ...]:
         """Return the figures of a stage's later blocks, which are one object where all have the same."""
         if learned is None:
             return tuple([options(s, 1, weights)] * (slots - 1) if slots > 1 else [])
@@ -120,21 +120,23 @@ def plan_of(space: SearchSpace, settings: FitnessSettings, costs: Sequence[Addit
         side = _at(slots[0], terms.blocks[s][0].side[:-1], resolution)[0, :, 0, 0][ends]
         falls = np.maximum(0, widths[s][:, None] - widths[s + 1][ends]) * settings.width_penalty * (s > 0)
         weights = alphas[s] * np.log(side * side * widths[s + 1][ends])
-        stages.append(Stage(options(s, 0, weights), later(s, len(slots), weights), weights, falls, ends))
+        stages.append(PlanStage(options(s, 0, weights), later(s, len(slots), weights), weights, falls, ends))
     head = np.stack([_at(parts.head, cost.parts.head, resolution) for cost in costs])
     added = None if learned is None else learned.stem
     stem = _stem(parts.stem, terms.stem, [cost.parts.stem for cost in costs], added, resolution)
     return Plan(stem, tuple(stages), head)
 
 
-def _stem(part: Part, terms: Terms, paid: Sequence[FloatArray], added: FloatArray | None, resolution: int) -> Options:
+def _stem(
+    part: NetworkPart, terms: FitnessTerms, paid: Sequence[FloatArray], added: FloatArray | None, resolution: int
+) -> BlockChoices:
     """Return a stem's figures at the resolution; its gains are what is learned."""
     costs = np.stack([_at(part, values, resolution) for values in paid])
     log_widths, layers = (_at(part, column[:-1], resolution) for column in (terms.log_widths, terms.layers))
     gains = np.zeros(log_widths.shape) if added is None else _at(part, added[:-1], resolution)
-    return Options(costs, log_widths, layers, gains)
+    return BlockChoices(costs, log_widths, layers, gains)
 
 
-def _at(part: Part, values: NDArray[Any], resolution: int) -> NDArray[Any]:
+def _at(part: NetworkPart, values: NDArray[Any], resolution: int) -> NDArray[Any]:
     chosen: NDArray[Any] = values.reshape(part.shape)[resolution]
     return chosen

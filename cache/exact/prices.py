@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fedpareto.cache.exact.relaxation import Linear, Lines, relax
+from fedpareto.cache.exact.relaxation import LinearRelaxation, Lines, relax
 from fedpareto.supernet.arrays import FloatArray
 
 #: Least and most logarithm of a price, relative to the fitness over the limit.
@@ -39,7 +39,7 @@ class Front(NamedTuple):
     fitness: FloatArray
 
 
-def tightest(linear: Linear, limits: FloatArray) -> FloatArray:
+def tightest(linear: LinearRelaxation, limits: FloatArray) -> FloatArray:
     """Return (K, costs): the prices of the least upper bound found, and prices around them.
 
     What is left to gain differs from place to place, and with it the prices that bound it best. Costs without a limit
@@ -55,7 +55,7 @@ def tightest(linear: Linear, limits: FloatArray) -> FloatArray:
     return prices
 
 
-def sweeping(linear: Linear, limits: FloatArray, count: int) -> FloatArray:
+def sweeping(linear: LinearRelaxation, limits: FloatArray, count: int) -> FloatArray:
     """Return (K, costs): prices for about ``count`` parts of a front over the first cost, none of which is known."""
     coarse = _coarse(linear)
     rows = np.zeros((_GRID, len(limits)))
@@ -68,7 +68,7 @@ def sweeping(linear: Linear, limits: FloatArray, count: int) -> FloatArray:
     return at_prices(linear, limits, np.append(rows[chosen, 0], 0.0))
 
 
-def at_prices(linear: Linear, limits: FloatArray, first: FloatArray) -> FloatArray:
+def at_prices(linear: LinearRelaxation, limits: FloatArray, first: FloatArray) -> FloatArray:
     """Return (K, costs): K prices of the first cost, (K,), with those of the others that go with them best."""
     rows = np.zeros((len(first), len(limits)))
     rows[:, 0] = first
@@ -92,7 +92,7 @@ def _slope(first: tuple[float, float], second: tuple[float, float]) -> float:
     return (second[1] - first[1]) / (second[0] - first[0])
 
 
-def _lowest(linear: Linear, limits: FloatArray, rows: FloatArray) -> tuple[FloatArray, FloatArray]:
+def _lowest(linear: LinearRelaxation, limits: FloatArray, rows: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Return K ``rows`` of prices, (K, costs), with prices of limited costs that lower their bounds; and a scale."""
     limited = np.flatnonzero(np.isfinite(limits))
     coarse = _coarse(linear)
@@ -117,7 +117,7 @@ def _lowest(linear: Linear, limits: FloatArray, rows: FloatArray) -> tuple[Float
     return found, scale
 
 
-def _coarse(linear: Linear) -> Linear:
+def _coarse(linear: LinearRelaxation) -> LinearRelaxation:
     layers, log_widths = linear.lines
     return linear._replace(lines=Lines(layers[::_COARSER], log_widths[::_COARSER]))
 

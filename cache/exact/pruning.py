@@ -8,15 +8,15 @@ import numpy as np
 from fedpareto.cache.dominance import non_dominated
 from fedpareto.cache.exact.bounds import ROUNDING, Bounds, Demand, leading, promising
 from fedpareto.cache.exact.labels import Labels, State
-from fedpareto.cache.exact.outlook import Ahead, Horizon, Outlook
-from fedpareto.cache.exact.relaxation import Linear, relax
+from fedpareto.cache.exact.outlook import BoundsByWidth, CompletionBounds, SpaceBounds
+from fedpareto.cache.exact.relaxation import LinearRelaxation, relax
 from fedpareto.fitness.score import effectiveness_bound
 from fedpareto.supernet.arrays import FloatArray, IntArray
 from fedpareto.supernet.fitness_settings import FitnessSettings
 
 
 @dataclasses.dataclass(frozen=True)
-class Target:
+class SearchGoal:
     """What is searched for.
 
     Attributes:
@@ -40,7 +40,7 @@ class Asked(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
+class Position:
     """A place in the networks of one resolution: after some blocks of a stage, or between two stages.
 
     Attributes:
@@ -50,7 +50,7 @@ class Place:
         bounds: what a label has to promise, if anything.
     """
 
-    ahead: Ahead
+    ahead: BoundsByWidth
     slopes: FloatArray
     stages: int
     bounds: Bounds | None
@@ -59,8 +59,8 @@ class Place:
 class Places(NamedTuple):
     """``inside[s][d]`` is the place after block d (0 the first) of stage s, ``before[s]`` that before stage s."""
 
-    inside: tuple[tuple[Place, ...], ...]
-    before: tuple[Place, ...]
+    inside: tuple[tuple[Position, ...], ...]
+    before: tuple[Position, ...]
 
 
 class _Final(NamedTuple):
@@ -71,17 +71,17 @@ class _Final(NamedTuple):
     high: FloatArray
 
 
-def places_of(linear: Linear, horizon: Horizon, asked: Asked | None) -> Places:
+def places_of(linear: LinearRelaxation, horizon: SpaceBounds, asked: Asked | None) -> Places:
     """Return the places of the networks of one resolution; without ``asked``, labels have nothing to promise."""
     slopes, stages = linear.slopes, len(linear.plan.stages)
     relaxation = None if asked is None else relax(linear, asked.prices)
 
-    def place(found: Ahead, s: int, d: int | None) -> Place:
+    def place(found: BoundsByWidth, s: int, d: int | None) -> Position:
         here, bounds = slopes[s if d is None else s + 1], None
         if asked is not None and relaxation is not None:
             gains = relaxation.before[s] if d is None else relaxation.inside[s][d]
             bounds = Bounds(asked.prices, gains, linear, float(here[1]), asked.demand)
-        return Place(found, here, stages, bounds)
+        return Position(found, here, stages, bounds)
 
     return Places(
         tuple(tuple(place(found, s, d) for d, found in enumerate(stage)) for s, stage in enumerate(horizon.inside)),
@@ -89,7 +89,7 @@ def places_of(linear: Linear, horizon: Horizon, asked: Asked | None) -> Places:
     )
 
 
-def kept(target: Target, place: Place, state: State, labels: Labels) -> IntArray:
+def surviving(target: SearchGoal, place: Position, state: State, labels: Labels) -> IntArray:
     """Return the indices of the labels to keep."""
     outlook = place.ahead.outlooks[state.width]
     final = _Final(state.layers + outlook.layers, state.stem + outlook.low, state.stem + outlook.high)
@@ -112,7 +112,7 @@ def kept(target: Target, place: Place, state: State, labels: Labels) -> IntArray
     return index
 
 
-def _promising(target: Target, place: Place, state: State, labels: Labels) -> IntArray:
+def _promising(target: SearchGoal, place: Position, state: State, labels: Labels) -> IntArray:
     """Return the indices of the labels that promise what is asked."""
     if place.bounds is None or not len(labels.record):
         return np.arange(len(labels.record))
@@ -121,7 +121,7 @@ def _promising(target: Target, place: Place, state: State, labels: Labels) -> In
     return np.flatnonzero(promising(place.bounds, excess, first))
 
 
-def _leading(target: Target, place: Place, state: State, labels: Labels, count: int) -> IntArray:
+def _leading(target: SearchGoal, place: Position, state: State, labels: Labels, count: int) -> IntArray:
     """Return the indices of the labels that promise most."""
     if place.bounds is None:
         raise ValueError("a beam needs bounds to choose by")
@@ -129,14 +129,14 @@ def _leading(target: Target, place: Place, state: State, labels: Labels, count: 
     return leading(place.bounds, excess, labels.costs[0], count)
 
 
-def _irregularity(target: Target, place: Place, state: State) -> float:
+def _irregularity(target: SearchGoal, place: Position, state: State) -> float:
     """Return the least ``ω·Q`` of the completions of a state."""
     depths, squares = (np.array([state.depths, state.squares]) + place.ahead.depths).T
     irregularity = np.exp(squares / place.stages - (depths / place.stages) ** 2)
     return float((target.settings.depth_penalty * irregularity).min())
 
 
-def _least_log_widths(target: Target, final: _Final) -> FloatArray:
+def _least_log_widths(target: SearchGoal, final: _Final) -> FloatArray:
     """Return the least P of a complete network with ``ρ ≤ ρ0``, by its number of layers, (m,)."""
     bound = effectiveness_bound(target.settings)
     if bound <= 0:
@@ -145,7 +145,7 @@ def _least_log_widths(target: Target, final: _Final) -> FloatArray:
     return needed
 
 
-def _costs(target: Target, outlook: Outlook, labels: Labels) -> list[FloatArray]:
+def _costs(target: SearchGoal, outlook: CompletionBounds, labels: Labels) -> list[FloatArray]:
     """Return the costs to compare, negated: those that may matter."""
     rows = []
     for number, (cost, limit) in enumerate(zip(labels.costs, target.limits, strict=True)):
@@ -157,7 +157,7 @@ def _costs(target: Target, outlook: Outlook, labels: Labels) -> list[FloatArray]
     return rows
 
 
-def _values(target: Target, place: Place, labels: Labels, final: _Final, enough: float) -> list[FloatArray]:
+def _values(target: SearchGoal, place: Position, labels: Labels, final: _Final, enough: float) -> list[FloatArray]:
     """Return what to compare beside costs; from ``enough`` P on, ``ρ ≤ ρ0`` is certain."""
     weight, log_widths = target.settings.effectiveness_weight, labels.log_widths
     # The slope of −ρ in P, exp(−P/L), is steepest for the least P.

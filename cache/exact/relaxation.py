@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fedpareto.cache.exact.outlook import Horizon
-from fedpareto.cache.exact.plan import Options, Plan
+from fedpareto.cache.exact.outlook import SpaceBounds
+from fedpareto.cache.exact.plan import BlockChoices, Plan
 from fedpareto.fitness.score import effectiveness_bound
 from fedpareto.supernet.arrays import FloatArray, IntArray
 from fedpareto.supernet.fitness_settings import FitnessSettings
@@ -39,7 +39,7 @@ class Lines(NamedTuple):
         return self.layers * layers + self.log_widths * log_widths
 
 
-class Linear(NamedTuple):
+class LinearRelaxation(NamedTuple):
     """The networks of one resolution with a fitness that is a sum over blocks and no lower than their own.
 
     Attributes:
@@ -83,7 +83,7 @@ class Relaxation:
     inside: tuple[tuple[FloatArray, ...], ...]
     before: tuple[FloatArray, ...]
 
-    def start(self, linear: Linear) -> FloatArray:
+    def start(self, linear: LinearRelaxation) -> FloatArray:
         """Return the bounds for a whole network, (K,)."""
         stem, lines = linear.plan.stem, linear.lines
         added = np.multiply.outer(lines.layers, stem.layers) + np.multiply.outer(lines.log_widths, stem.log_widths)
@@ -92,7 +92,7 @@ class Relaxation:
         return bounds
 
 
-def linear_of(plan: Plan, horizon: Horizon, depths: tuple[int, ...], settings: FitnessSettings) -> Linear:
+def linear_of(plan: Plan, horizon: SpaceBounds, depths: tuple[int, ...], settings: FitnessSettings) -> LinearRelaxation:
     """Return what bounds the fitness of a plan's networks by sums over blocks."""
     slopes = np.zeros((len(plan.stages) + 1, 2))
     if settings.entropy == "prefix":
@@ -103,10 +103,10 @@ def linear_of(plan: Plan, horizon: Horizon, depths: tuple[int, ...], settings: F
     per_layer, lack = _needed(effectiveness_bound(settings), layers, low)
     most = max(float(outlook.most[0]) for outlook in horizon.before[0].outlooks)
     lines = _lines(settings.effectiveness_weight, float((low / layers).min()), float((high / layers).max()))
-    return Linear(_with_lack(plan, per_layer), depths, slopes, lines, per_layer, lack, most)
+    return LinearRelaxation(_with_lack(plan, per_layer), depths, slopes, lines, per_layer, lack, most)
 
 
-def relax(linear: Linear, prices: FloatArray) -> Relaxation:
+def relax(linear: LinearRelaxation, prices: FloatArray) -> Relaxation:
     """Return the relaxation at each of K rows of ``prices``, (K, costs)."""
     plan, lines, shape = linear.plan, linear.lines, (len(prices), len(linear.lines.layers))
     before = [np.repeat(-(prices @ plan.head)[:, None, :], shape[1], axis=1)]
@@ -125,7 +125,7 @@ def relax(linear: Linear, prices: FloatArray) -> Relaxation:
     return Relaxation(prices, tuple(inside), tuple(before))
 
 
-def _gains_of_slots(slots: Sequence[Options], later: float, prices: FloatArray, lines: Lines) -> list[FloatArray]:
+def _gains_of_slots(slots: Sequence[BlockChoices], later: float, prices: FloatArray, lines: Lines) -> list[FloatArray]:
     """Return the most that each later block gains; slots that share their options share the work."""
     found: list[FloatArray] = []
     for slot, options in enumerate(slots):
@@ -134,7 +134,7 @@ def _gains_of_slots(slots: Sequence[Options], later: float, prices: FloatArray, 
     return found
 
 
-def _gain(options: Options, later: float, prices: FloatArray, lines: Lines) -> FloatArray:
+def _gain(options: BlockChoices, later: float, prices: FloatArray, lines: Lines) -> FloatArray:
     """Return the most that one block gains, (K, lines, …) by its widths; ``later`` for each unit of its ``ln w``."""
     shape = options.gains.shape
     paid = (prices @ options.costs.reshape(len(options.costs), -1)).reshape(len(prices), *shape)
@@ -145,7 +145,7 @@ def _gain(options: Options, later: float, prices: FloatArray, lines: Lines) -> F
     return found
 
 
-def _extremes(plan: Plan, horizon: Horizon) -> tuple[IntArray, FloatArray, FloatArray]:
+def _extremes(plan: Plan, horizon: SpaceBounds) -> tuple[IntArray, FloatArray, FloatArray]:
     """Return numbers of scored layers of whole networks, and their least and most sums of ``ln w``, all (n,)."""
     found = [
         (outlook.layers + layers, outlook.low + log_width, outlook.high + log_width)
@@ -169,12 +169,12 @@ def _needed(bound: float, layers: IntArray, low: FloatArray) -> tuple[float, flo
 def _with_lack(plan: Plan, per_layer: float) -> Plan:
     """Return the plan with what its parts lack of ``ln w`` as the last cost."""
 
-    def lacking(options: Options) -> Options:
+    def lacking(options: BlockChoices) -> BlockChoices:
         lack = per_layer * options.layers - options.log_widths
         return options._replace(costs=np.concatenate([options.costs, lack[None]]))
 
-    def all_lacking(slots: tuple[Options, ...]) -> tuple[Options, ...]:
-        found: list[Options] = []
+    def all_lacking(slots: tuple[BlockChoices, ...]) -> tuple[BlockChoices, ...]:
+        found: list[BlockChoices] = []
         for slot, options in enumerate(slots):
             found.append(found[-1] if slot and options is slots[slot - 1] else lacking(options))
         return tuple(found)

@@ -24,17 +24,17 @@ import numpy as np
 from fedpareto.cache.costs.cost import AdditiveCost
 from fedpareto.cache.dominance import pareto_front
 from fedpareto.cache.exact.bounds import above, anywhere, as_fit_as, within
-from fedpareto.cache.exact.labels import Labels, State, Trail, Way, grown, joined
-from fedpareto.cache.exact.outlook import Horizon, look_ahead
+from fedpareto.cache.exact.labels import Backpointers, Extension, Labels, State, grown, joined
+from fedpareto.cache.exact.outlook import SpaceBounds, look_ahead
 from fedpareto.cache.exact.plan import Plan, plan_of
 from fedpareto.cache.exact.prices import Front, at_prices, slopes_of, sweeping, tightest
-from fedpareto.cache.exact.pruning import Asked, Place, Places, Target, kept, places_of
-from fedpareto.cache.exact.relaxation import Linear, linear_of
+from fedpareto.cache.exact.pruning import Asked, Places, Position, SearchGoal, places_of, surviving
+from fedpareto.cache.exact.relaxation import LinearRelaxation, linear_of
 from fedpareto.fitness.score import effectiveness_bound
 from fedpareto.supernet.arrays import FloatArray, IntArray
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.units import format_bytes
-from fedpareto.supernet.common.terminal.progress import SILENT, Listener
+from fedpareto.supernet.common.terminal.progress import SILENT, ProgressListener
 from fedpareto.supernet.fitness_settings import FitnessSettings
 from fedpareto.supernet.genes import canonical
 from fedpareto.supernet.space import SearchSpace
@@ -76,11 +76,11 @@ class _Survey(NamedTuple):
     """The networks of one resolution, what their completions may add, and what bounds them all."""
 
     plan: Plan
-    horizon: Horizon
-    linear: Linear
+    horizon: SpaceBounds
+    linear: LinearRelaxation
 
 
-class _Ground(NamedTuple):
+class _Subproblem(NamedTuple):
     """The networks of one resolution, and what is known of their completions; one for every pass over them."""
 
     plan: Plan
@@ -104,7 +104,7 @@ def solve_front(
     space: SearchSpace,
     settings: FitnessSettings,
     costs: Sequence[AdditiveCost],
-    listener: Listener = SILENT,
+    listener: ProgressListener = SILENT,
     memory: int = MEMORY,
 ) -> IntArray:
     """Return (N, genes): for every value of the first cost, the network of highest fitness with no more of it.
@@ -115,7 +115,7 @@ def solve_front(
     Raises:
         SpaceTooLargeError: it takes more than ``memory`` bytes.
     """
-    target, surveys = Target(settings, _limits(costs), sweep=True), _surveys(space, settings, costs)
+    target, surveys = SearchGoal(settings, _limits(costs), sweep=True), _surveys(space, settings, costs)
     found = _solved_small(space, surveys, target, listener, memory)
     if found is None:
         asked = [_asked_anywhere(survey, target.limits) for survey in surveys]
@@ -129,7 +129,7 @@ def solve_best(
     space: SearchSpace,
     settings: FitnessSettings,
     costs: Sequence[AdditiveCost],
-    listener: Listener = SILENT,
+    listener: ProgressListener = SILENT,
     memory: int = MEMORY,
 ) -> IntArray:
     """Return (1, genes): the network of highest fitness within the limits of all costs; (0, genes) if none is.
@@ -139,7 +139,7 @@ def solve_best(
     Raises:
         SpaceTooLargeError: it takes more than ``memory`` bytes.
     """
-    target, surveys = Target(settings, _limits(costs), sweep=False), _surveys(space, settings, costs)
+    target, surveys = SearchGoal(settings, _limits(costs), sweep=False), _surveys(space, settings, costs)
     found = _solved_small(space, surveys, target, listener, memory)
     if found is None:
         prices = _prices(surveys, target.limits)
@@ -158,7 +158,7 @@ def solve_cheapest(
     costs: Sequence[AdditiveCost],
     least: float,
     floor: float,
-    listener: Listener = SILENT,
+    listener: ProgressListener = SILENT,
     memory: int = MEMORY,
 ) -> IntArray:
     """Return (1, genes): of the networks of ``least`` fitness within all limits, the one with least of the first cost.
@@ -172,7 +172,7 @@ def solve_cheapest(
     least -= rounding(least)
     limit, surveys = costs[0].most, _surveys(space, settings, costs)
     for lowered in (*(min(limit, floor * raised) for raised in _RAISES), limit):
-        target = Target(settings, np.array([lowered, *_limits(costs[1:])]), sweep=True)
+        target = SearchGoal(settings, np.array([lowered, *_limits(costs[1:])]), sweep=True)
         found = _solved_small(space, surveys, target, listener, memory) or _solved_reaching(
             space, surveys, target, least, listener, memory
         )
@@ -196,9 +196,9 @@ def _surveys(space: SearchSpace, settings: FitnessSettings, costs: Sequence[Addi
     return [survey(resolution) for resolution in range(len(space.resolutions))]
 
 
-def _grounds(surveys: Sequence[_Survey], asked: Sequence[Asked | None]) -> list[_Ground]:
+def _grounds(surveys: Sequence[_Survey], asked: Sequence[Asked | None]) -> list[_Subproblem]:
     return [
-        _Ground(survey.plan, places_of(survey.linear, survey.horizon, each))
+        _Subproblem(survey.plan, places_of(survey.linear, survey.horizon, each))
         for survey, each in zip(surveys, asked, strict=True)
     ]
 
@@ -217,7 +217,7 @@ def _asked_above(surveys: Sequence[_Survey], known: _Found, limits: FloatArray) 
     front = Front(known.cost[order], known.fitness[order])
     slopes = slopes_of(front, _PARTS)
 
-    def asked(linear: Linear) -> Asked:
+    def asked(linear: LinearRelaxation) -> Asked:
         priced = at_prices(linear, linear.limits(limits), slopes)
         return Asked(priced, above(front, priced, linear.limits(limits)))
 
@@ -248,7 +248,12 @@ def _asked_best(
 
 
 def _solved_reaching(
-    space: SearchSpace, surveys: Sequence[_Survey], target: Target, least: float, listener: Listener, memory: int
+    space: SearchSpace,
+    surveys: Sequence[_Survey],
+    target: SearchGoal,
+    least: float,
+    listener: ProgressListener,
+    memory: int,
 ) -> _Found:
     """Return what a pass finds that drops what cannot be as fit as ``least``."""
     prices = _prices(surveys, target.limits)
@@ -257,13 +262,13 @@ def _solved_reaching(
 
 
 def _solved_small(
-    space: SearchSpace, surveys: Sequence[_Survey], target: Target, listener: Listener, memory: int
+    space: SearchSpace, surveys: Sequence[_Survey], target: SearchGoal, listener: ProgressListener, memory: int
 ) -> _Found | None:
     """Return what a pass without bounds finds, or None if it would take many labels."""
     grounds = _grounds(surveys, [None] * len(surveys))
     told: list[tuple[str, int, int]] = []
     try:
-        found = _solve(space, grounds, target, Listener(lambda *progress: told.append(progress)), memory, _FEW)
+        found = _solve(space, grounds, target, ProgressListener(lambda *progress: told.append(progress)), memory, _FEW)
     except _ManyLabelsError:
         return None
     # The listener is told of the pass that has the answer, and of no other.
@@ -274,9 +279,9 @@ def _solved_small(
 
 def _solve(
     space: SearchSpace,
-    grounds: Sequence[_Ground],
-    target: Target,
-    listener: Listener,
+    grounds: Sequence[_Subproblem],
+    target: SearchGoal,
+    listener: ProgressListener,
     memory: int,
     labels: float = math.inf,
 ) -> _Found:
@@ -287,25 +292,25 @@ def _solve(
         def step(done: int, labels: int, before: int = r * steps) -> None:
             listener.report(f"solving, {labels:,} labels", before + done, steps * len(space.resolutions))
 
-        found.append(_Growth(space, ground, target, r, memory, labels).complete(step))
+        found.append(_LabelSetting(space, ground, target, r, memory, labels).complete(step))
     return _Found(*(np.concatenate(columns) for columns in zip(*found, strict=True)))
 
 
-class _Growth:
+class _LabelSetting:
     """The networks of one resolution, grown from the stem block by block."""
 
     def __init__(
         self,
         space: SearchSpace,
-        ground: _Ground,
-        target: Target,
+        ground: _Subproblem,
+        target: SearchGoal,
         resolution: int,
         memory: int,
         most: float,
     ) -> None:
         self.space, self.target, self.memory, self.most = space, target, memory, most
         self.plan, self.places = ground
-        self.trail = Trail(space, resolution)
+        self.trail = Backpointers(space, resolution)
         #: ρ counts the stem and entropy does not, so where that sums over all blocks the stem is kept apart.
         self.apart = target.settings.entropy == "prefix"
 
@@ -353,19 +358,21 @@ class _Growth:
             step(s * depths[-1] + d + 1, self.trail.length)
         return {state: joined(parts) for state, parts in ends.items()}
 
-    def _pruned(self, place: Place, made: Mapping[State, Made], make: Callable[[Made], Labels]) -> dict[State, Labels]:
+    def _pruned(
+        self, place: Position, made: Mapping[State, Made], make: Callable[[Made], Labels]
+    ) -> dict[State, Labels]:
         """Return the labels to keep of every state."""
 
         def prune(state: State) -> Labels:
             labels = make(made[state])
-            return labels.take(kept(self.target, place, state, labels))
+            return labels.take(surviving(self.target, place, state, labels))
 
         return {state: prune(state) for state in made}
 
-    def _first_blocks(self, s: int, states: Mapping[State, Labels]) -> dict[State, list[Way]]:
+    def _first_blocks(self, s: int, states: Mapping[State, Labels]) -> dict[State, list[Extension]]:
         """Return the ways into the first block of stage ``s``, by the states they lead to."""
         stage = self.plan.stages[s]
-        ways: defaultdict[State, list[Way]] = defaultdict(list)
+        ways: defaultdict[State, list[Extension]] = defaultdict(list)
         for state, labels in states.items():
             for width, weight in enumerate(stage.weights):
                 offset = np.full(len(labels.record), -stage.falls[state.width, width])
@@ -373,20 +380,20 @@ class _Growth:
                     offset += weight * labels.log_widths
                 for options, choice in stage.first.between(state.width, width):
                     into = state._replace(width=width, layers=state.layers + int(options.layers[0]))
-                    ways[into].append(Way(labels, options, choice, offset))
+                    ways[into].append(Extension(labels, options, choice, offset))
         return ways
 
-    def _later_blocks(self, s: int, d: int, states: Mapping[State, Labels]) -> dict[State, list[Way]]:
+    def _later_blocks(self, s: int, d: int, states: Mapping[State, Labels]) -> dict[State, list[Extension]]:
         """Return the ways into the block after block ``d`` of stage ``s``, by the states they lead to."""
         stage = self.plan.stages[s]
-        ways: defaultdict[State, list[Way]] = defaultdict(list)
+        ways: defaultdict[State, list[Extension]] = defaultdict(list)
         if d == len(stage.later):
             return ways
         for state, labels in states.items():
             offset = np.zeros(len(labels.record))
             for options, choice in stage.later[d].between(state.width):
                 into = state._replace(layers=state.layers + int(options.layers[0]))
-                ways[into].append(Way(labels, options, choice, offset))
+                ways[into].append(Extension(labels, options, choice, offset))
         return ways
 
     def _finished(self, states: Mapping[State, Labels]) -> tuple[FloatArray, FloatArray, IntArray]:
@@ -403,7 +410,7 @@ class _Growth:
             records.append(labels.record[feasible])
         return np.concatenate(costs), np.concatenate(values), np.concatenate(records)
 
-    def _check_memory(self, ways: Iterable[Sequence[Way]]) -> None:
+    def _check_memory(self, ways: Iterable[Sequence[Extension]]) -> None:
         """Refuse what would need more memory than allowed."""
         columns = len(self.plan.head) + 4
         candidates = max((sum(way.size for way in into) for into in ways), default=0)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fedpareto.cache.costs.limits import Limits, check_reachable
 from fedpareto.cache.dominance import pareto_front
-from fedpareto.cache.entries import Entry, make_entries, spread
+from fedpareto.cache.entries import CacheEntry, evenly_spaced, make_entries
 from fedpareto.cache.exact.frontier import Frontier
 from fedpareto.cache.exact.solver import rounding
 from fedpareto.cache.nsga2.local_search import neighbours, trades
@@ -20,7 +20,7 @@ from fedpareto.cache.objectives import Objectives
 from fedpareto.supernet.arrays import IntArray
 from fedpareto.supernet.common.errors import BudgetError, UserError
 from fedpareto.supernet.common.formats.units import format_quantity
-from fedpareto.supernet.common.terminal.progress import SILENT, Listener
+from fedpareto.supernet.common.terminal.progress import SILENT, ProgressListener
 from fedpareto.supernet.fitness_settings import FitnessSettings
 from fedpareto.supernet.genes import gene_layout
 from fedpareto.supernet.space import SearchSpace
@@ -55,7 +55,7 @@ class Nsga2Settings:
 class Solution(NamedTuple):
     """Entries that NSGA-II has found, by ascending MACs, and how many generations that took."""
 
-    entries: list[Entry]
+    entries: list[CacheEntry]
     generations: int
 
 
@@ -66,7 +66,7 @@ def solve_nsga2(
     entries: int,
     settings: Nsga2Settings,
     optimum: Frontier | None = None,
-    listener: Listener = SILENT,
+    listener: ProgressListener = SILENT,
 ) -> Solution:
     """Return at most ``entries`` architectures of high fitness, spread evenly over the MACs within limits.
 
@@ -81,10 +81,10 @@ def solve_nsga2(
     front = search_front(space, fitness, limits, settings, known, listener, optimum)
     if optimum is None:
         front = _polished(Objectives(space, fitness, limits), front, listener)
-    return Solution(make_entries(space, front.spread(entries), fitness), front.generations)
+    return Solution(make_entries(space, front.evenly_spaced(entries), fitness), front.generations)
 
 
-class Front(NamedTuple):
+class EvolvedFront(NamedTuple):
     """Feasible, non-dominated gene vectors by ascending MACs (and fitness), with their (−fitness, MACs).
 
     ``generations`` says how many it took to find them.
@@ -94,11 +94,11 @@ class Front(NamedTuple):
     objectives: NDArray[np.float64]
     generations: int = 0
 
-    def merged(self, genes: IntArray, objectives: NDArray[np.float64]) -> "Front":
+    def merged(self, genes: IntArray, objectives: NDArray[np.float64]) -> "EvolvedFront":
         """Return the front of these points and other feasible ones."""
         genes, objectives = np.concatenate([self.genes, genes]), np.concatenate([self.objectives, objectives])
         kept = pareto_front(objectives[:, 1], -objectives[:, 0])
-        return Front(genes[kept], objectives[kept], self.generations)
+        return EvolvedFront(genes[kept], objectives[kept], self.generations)
 
     def reaches(self, optimum: Frontier) -> bool:
         """Return whether the gap to an exact frontier is zero: within the MACs of each of its points one is as fit."""
@@ -108,9 +108,9 @@ class Front(NamedTuple):
         slack = np.array([rounding(value) for value in optimum.values.tolist()])
         return bool((within >= optimum.values - slack).all())
 
-    def spread(self, count: int) -> IntArray:
+    def evenly_spaced(self, count: int) -> IntArray:
         """Return the genes of at most ``count`` points, spread evenly over the MACs."""
-        return self.genes[spread(self.objectives[:, 1].astype(np.int64), count)]
+        return self.genes[evenly_spaced(self.objectives[:, 1].astype(np.int64), count)]
 
 
 def search_front(
@@ -119,9 +119,9 @@ def search_front(
     limits: Limits,
     settings: Nsga2Settings,
     known: IntArray | None = None,
-    listener: Listener = SILENT,
+    listener: ProgressListener = SILENT,
     optimum: Frontier | None = None,
-) -> Front:
+) -> EvolvedFront:
     """Return the front NSGA-II finds within ``limits`` and ``ρ ≤ ρ0``; at least one point.
 
     ``known`` gene vectors (N, genes), most promising first, are in the first generation as far as there is room.
@@ -138,7 +138,7 @@ def search_front(
     return front
 
 
-def _polished(objectives: Objectives, front: Front, listener: Listener) -> Front:
+def _polished(objectives: Objectives, front: EvolvedFront, listener: ProgressListener) -> EvolvedFront:
     """Return the front with what is one trade away from its points, until that adds nothing."""
     moves = trades(objectives.space)
     if not len(moves):
@@ -147,7 +147,7 @@ def _polished(objectives: Objectives, front: Front, listener: Listener) -> Front
     for done in range(_POLISHES):
         listener.report(f"local search, front of {len(front.genes)}", done, _POLISHES)
         untried = [genes for genes in front.genes if genes.tobytes() not in tried]
-        points = [untried[index] for index in spread(np.arange(len(untried)), _POLISHED // len(moves))]
+        points = [untried[index] for index in evenly_spaced(np.arange(len(untried)), _POLISHED // len(moves))]
         if not points:
             break
         tried.update(genes.tobytes() for genes in points)
@@ -162,11 +162,11 @@ def _evolve(
     limits: Limits,
     settings: Nsga2Settings,
     known: IntArray | None,
-    listener: Listener,
+    listener: ProgressListener,
     optimum: Frontier | None = None,
-) -> Front:
+) -> EvolvedFront:
     objectives = Objectives(space, fitness, limits)
-    front = Front(np.empty((0, len(gene_layout(space).sizes)), dtype=np.int64), np.empty((0, 2)))
+    front = EvolvedFront(np.empty((0, len(gene_layout(space).sizes)), dtype=np.int64), np.empty((0, 2)))
     if known is not None and len(known):
         front = front.merged(*objectives.feasible(known))
     algorithm = None

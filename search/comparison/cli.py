@@ -15,14 +15,14 @@ from fedpareto.supernet.common.formats.units import format_at_least, format_quan
 from fedpareto.supernet.common.storage.files import check_output, check_writable
 from fedpareto.supernet.common.storage.path_checks import exists
 from fedpareto.supernet.common.terminal.console import next_step, run_command, stderr
-from fedpareto.supernet.common.terminal.progress import shown
+from fedpareto.supernet.common.terminal.progress import progress_display
 from fedpareto.supernet.common.terminal.words import counted
 
 PROG = "compare-methods"
 
 
 @dataclasses.dataclass
-class Options:
+class CompareOptions:
     """What to compare, and where.
 
     Attributes:
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(arguments: Sequence[str]) -> None:
     parser = options_parser(
-        PROG, "Compare training methods on the same images, clients and compute, over several seeds.", Options
+        PROG, "Compare training methods on the same images, clients and compute, over several seeds.", CompareOptions
     )
     options = parser.parse(arguments)
     check_jobs(options.jobs)
@@ -98,10 +98,10 @@ def _run_trials(study: Study, folder: Path, jobs: int) -> None:
         _check_test_images(study)
     reference = [trial for trial in study.trials if trial.label == study.reference]
     others = [trial for trial in study.trials if trial.label != study.reference]
-    with shown("searching") as listener:
+    with progress_display("searching") as listener:
         # Before anything is trained: a budget without a network ends the study here.
         found = with_networks([trial for trial in others if trial in waiting], listener)
-    with shown("training") as listener:
+    with progress_display("training") as listener:
         trials = Trials(folder / "runs", jobs, listener)
         for everything, stage in ((reference, [trial for trial in reference if trial in waiting]), (others, found)):
             # What the others were to compute is known when the reference is measured.

@@ -6,8 +6,8 @@ import io
 import itertools
 from collections.abc import Mapping, Sequence
 
-from fedpareto.search.comparison.outcome import Outcome
-from fedpareto.search.comparison.summary import Spread, markdown_table
+from fedpareto.search.comparison.outcome import TrialResult
+from fedpareto.search.comparison.summary import MeanStd, markdown_table
 from fedpareto.supernet.common.formats.units import format_quantity
 
 #: Of the CSV file.
@@ -28,16 +28,16 @@ class Difference:
     label: str
     other: str
     seeds: int
-    accuracies: Sequence[Spread | None]
+    accuracies: Sequence[MeanStd | None]
 
 
-def differences(labels: Sequence[str], budgets: Sequence[int], outcomes: Sequence[Outcome]) -> list[Difference]:
+def differences(labels: Sequence[str], budgets: Sequence[int], outcomes: Sequence[TrialResult]) -> list[Difference]:
     """Return the difference of every two methods that share a seed, in the order of the labels."""
     return paired(list(itertools.combinations(labels, 2)), budgets, outcomes)
 
 
 def price_of_sharing(
-    supernets: Sequence[str], alone: Sequence[str], budgets: Sequence[int], outcomes: Sequence[Outcome]
+    supernets: Sequence[str], alone: Sequence[str], budgets: Sequence[int], outcomes: Sequence[TrialResult]
 ) -> list[Difference]:
     """Return what sharing weights gains (or costs, below 0) at each budget, with the seeds that both have finished.
 
@@ -51,10 +51,10 @@ def price_of_sharing(
 
 
 def paired(
-    pairs_of_labels: Sequence[tuple[str, str]], budgets: Sequence[int], outcomes: Sequence[Outcome]
+    pairs_of_labels: Sequence[tuple[str, str]], budgets: Sequence[int], outcomes: Sequence[TrialResult]
 ) -> list[Difference]:
     """Return the difference of every pair of labels that share a seed, in their order."""
-    by_label: dict[str, dict[int, Outcome]] = {}
+    by_label: dict[str, dict[int, TrialResult]] = {}
     for outcome in outcomes:
         by_label.setdefault(outcome.label, {})[outcome.seed] = outcome
     found = []
@@ -67,13 +67,13 @@ def paired(
     return found
 
 
-def _accuracies(outcome: Outcome) -> dict[int, float]:
+def _accuracies(outcome: TrialResult) -> dict[int, float]:
     return {network.budget: network.test_accuracy for network in outcome.networks}
 
 
-def _at(budget: int, pairs: Sequence[tuple[Mapping[int, float], Mapping[int, float]]]) -> Spread | None:
+def _at(budget: int, pairs: Sequence[tuple[Mapping[int, float], Mapping[int, float]]]) -> MeanStd | None:
     apart = [one[budget] - other[budget] for one, other in pairs if budget in one and budget in other]
-    return Spread.of(apart) if apart else None
+    return MeanStd.of(apart) if apart else None
 
 
 def differences_header(budgets: Sequence[int], title: str = "difference in points") -> list[str]:

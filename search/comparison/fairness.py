@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from fedpareto.search.comparison.outcome import Outcome
+from fedpareto.search.comparison.outcome import TrialResult
 from fedpareto.supernet.common.formats.units import format_quantity
 from fedpareto.training.config.run import EQUAL_COMPUTE
 
@@ -15,10 +15,10 @@ _SUPERNET = "supernet.safetensors"
 
 
 @dataclasses.dataclass(frozen=True)
-class Judged:
+class JudgedTrial:
     """Outcomes that may be compared, and why the others may not, a line each."""
 
-    fair: Sequence[Outcome]
+    fair: Sequence[TrialResult]
     refused: Sequence[str]
 
 
@@ -34,10 +34,10 @@ class Computed(Protocol):
 
 
 #: Says whether two outcomes' runs ended with the same weights.
-SameWeights = Callable[[Outcome, Outcome], bool]
+SameWeights = Callable[[TrialResult, TrialResult], bool]
 
 
-def judged(outcomes: Sequence[Outcome], limits: Mapping[int, int], same_weights: SameWeights) -> Judged:
+def judged(outcomes: Sequence[TrialResult], limits: Mapping[int, int], same_weights: SameWeights) -> JudgedTrial:
     """Return which outcomes may be compared.
 
     Args:
@@ -47,7 +47,7 @@ def judged(outcomes: Sequence[Outcome], limits: Mapping[int, int], same_weights:
     """
     reasons = [unequal(outcome, limits[outcome.seed]) or _twin(outcome, outcomes, same_weights) for outcome in outcomes]
     fair = [outcome for outcome, reason in zip(outcomes, reasons, strict=True) if reason is None]
-    return Judged(fair, [reason for reason in reasons if reason is not None])
+    return JudgedTrial(fair, [reason for reason in reasons if reason is not None])
 
 
 def unequal(outcome: Computed, limit: int) -> str | None:
@@ -61,7 +61,7 @@ def unequal(outcome: Computed, limit: int) -> str | None:
     )
 
 
-def _twin(outcome: Outcome, outcomes: Sequence[Outcome], same_weights: SameWeights) -> str | None:
+def _twin(outcome: TrialResult, outcomes: Sequence[TrialResult], same_weights: SameWeights) -> str | None:
     """Return which outcome is the same computation as this one, or None if it is the only or the first one."""
     for other in outcomes:
         if other is outcome:
@@ -74,7 +74,7 @@ def _twin(outcome: Outcome, outcomes: Sequence[Outcome], same_weights: SameWeigh
     return None
 
 
-def _result(outcome: Outcome) -> Outcome:
+def _result(outcome: TrialResult) -> TrialResult:
     """Return an outcome without what differs between two runs of one computation."""
     networks = [dataclasses.replace(network, search_seconds=0.0) for network in outcome.networks]
     return dataclasses.replace(outcome, label="", seconds=0.0, machine="", networks=networks)

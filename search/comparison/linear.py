@@ -20,13 +20,13 @@ from fedpareto.supernet.common.storage.files import check_writable
 from fedpareto.supernet.common.storage.path_checks import reaching
 from fedpareto.supernet.common.storage.sealed_file import read_sealed, write_sealed
 from fedpareto.supernet.common.terminal.console import run_command
-from fedpareto.supernet.common.terminal.progress import SILENT, Listener
+from fedpareto.supernet.common.terminal.progress import SILENT, ProgressListener
 from fedpareto.supernet.space_file import load_space
 from fedpareto.training.config.run import RunConfig
 from fedpareto.training.data.images import ImageSet
 from fedpareto.training.data.run_images import preparation_of, with_validation
 from fedpareto.training.data.sources import load_images
-from fedpareto.training.engines.simulation.federation import simulated
+from fedpareto.training.engines.simulation.federation import new_simulation
 from fedpareto.training.setup import with_data_defaults
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def _fitted(pixels: Pixels, images: ImageSet, penalty: float) -> "LogisticRegres
     return model.fit(pixels, images.labels.numpy())
 
 
-def linear_of(config: RunConfig, listener: Listener = SILENT) -> LinearResult:
+def linear_of(config: RunConfig, listener: ProgressListener = SILENT) -> LinearResult:
     """Return what a linear model reaches with the images that the clients of a run have.
 
     Raises:
@@ -121,7 +121,7 @@ def linear_of(config: RunConfig, listener: Listener = SILENT) -> LinearResult:
     space = load_space(config.space)
     config = with_data_defaults(config, space)
     config = dataclasses.replace(config, data=with_validation(config.data, listener))
-    federation = simulated(config, space, listener)
+    federation = new_simulation(config, space, listener)
     data, split = federation.data, federation.split
     training = data.subset(torch.tensor(sorted(index for members in split.clients for index in members)))
     preparation = preparation_of(config, space)

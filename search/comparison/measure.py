@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fedpareto.cache.costs.limits import Limits
-from fedpareto.cache.entries import Entry
+from fedpareto.cache.entries import CacheEntry
 from fedpareto.search.comparison.linear import LinearResult, read_linear
-from fedpareto.search.comparison.outcome import Measured, Outcome
+from fedpareto.search.comparison.outcome import MeasuredNetwork, TrialResult
 from fedpareto.search.comparison.study import Trial
 from fedpareto.search.extraction.trained_run import Extraction, TrainedRun, open_run
 from fedpareto.search.query.searcher import search
@@ -19,7 +19,7 @@ from fedpareto.training.runs.folder import METRICS, read_run_cache, read_space
 from fedpareto.training.trackers.metrics_file import read_records
 
 
-def measure(trial: Trial, folder: Path, budgets: Sequence[int]) -> Outcome:
+def measure(trial: Trial, folder: Path, budgets: Sequence[int]) -> TrialResult:
     """Measure the trial whose finished run is in ``folder``; its last checkpoint, as all have computed as much.
 
     Raises:
@@ -38,7 +38,7 @@ def measure(trial: Trial, folder: Path, budgets: Sequence[int]) -> Outcome:
     networks = [_measured(run, budget, entry, taken) for budget, entry, taken in found]
     # What is in one place is sent nowhere.
     up, down = (0, 0) if kind == "central" else (state.bytes_up, state.bytes_down)
-    return Outcome(
+    return TrialResult(
         trial.label,
         trial.seed,
         state.round,
@@ -52,11 +52,11 @@ def measure(trial: Trial, folder: Path, budgets: Sequence[int]) -> Outcome:
     )
 
 
-def _linear(trial: Trial, result: LinearResult, budgets: Sequence[int]) -> Outcome:
+def _linear(trial: Trial, result: LinearResult, budgets: Sequence[int]) -> TrialResult:
     """Return the outcome of a linear model, which is one and the same at every budget."""
     accuracies = result.validation_accuracy, result.test_accuracy
-    network = Measured(result.macs, result.macs, result.params, *accuracies, 0.0, None)
-    return Outcome(trial.label, trial.seed, 0, 0, 0, 0, result.seconds, [network], machine(), tuple(budgets))
+    network = MeasuredNetwork(result.macs, result.macs, result.params, *accuracies, 0.0, None)
+    return TrialResult(trial.label, trial.seed, 0, 0, 0, 0, result.seconds, [network], machine(), tuple(budgets))
 
 
 def _seconds(folder: Path, rounds: int) -> float:
@@ -68,7 +68,7 @@ def _seconds(folder: Path, rounds: int) -> float:
     return float(sum(known)) * rounds / len(known)
 
 
-def searched(run: TrainedRun, budgets: Sequence[int]) -> list[tuple[int, Entry, float]]:
+def searched(run: TrainedRun, budgets: Sequence[int]) -> list[tuple[int, CacheEntry, float]]:
     """Return each budget with the fittest network within it and the seconds that it took to find that."""
     cache = read_run_cache(run.folder, run.space)
     found = []
@@ -79,7 +79,7 @@ def searched(run: TrainedRun, budgets: Sequence[int]) -> list[tuple[int, Entry, 
     return found
 
 
-def _single(run: TrainedRun, budgets: Sequence[int]) -> list[tuple[int, Entry, float]]:
+def _single(run: TrainedRun, budgets: Sequence[int]) -> list[tuple[int, CacheEntry, float]]:
     """Return the method's own network at the least budget that it keeps, if it keeps one."""
     cache = read_run_cache(run.folder, run.space)
     (entry,) = method_of(run.config, run.space, cache).probes(run.checkpoint.state)
@@ -87,9 +87,9 @@ def _single(run: TrainedRun, budgets: Sequence[int]) -> list[tuple[int, Entry, f
     return [(kept[0], entry, 0.0)] if kept else []
 
 
-def _measured(run: TrainedRun, budget: int, entry: Entry, seconds: float) -> Measured:
+def _measured(run: TrainedRun, budget: int, entry: CacheEntry, seconds: float) -> MeasuredNetwork:
     report = run.extract(entry, Extraction(), {}).info.report
-    return Measured(
+    return MeasuredNetwork(
         budget,
         entry.macs,
         entry.params,

@@ -4,12 +4,12 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from fedpareto.cache.costs.limits import Limits
-from fedpareto.cache.entries import Entry
+from fedpareto.cache.entries import CacheEntry
 from fedpareto.search.comparison.study import Trial
 from fedpareto.search.query.searcher import search
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.units import format_quantity
-from fedpareto.supernet.common.terminal.progress import Listener
+from fedpareto.supernet.common.terminal.progress import ProgressListener
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.space_file import load_space
 from fedpareto.training.clients.capabilities import capabilities
@@ -18,7 +18,7 @@ from fedpareto.training.data.sources import list_images, source
 from fedpareto.training.setup import cache_of
 
 
-def with_networks(trials: Sequence[Trial], listener: Listener) -> list[Trial]:
+def with_networks(trials: Sequence[Trial], listener: ProgressListener) -> list[Trial]:
     """Return the trials of a study, those that train one network with what the search finds within their budget.
 
     Raises:
@@ -46,8 +46,8 @@ def space_of(config: RunConfig) -> SearchSpace:
 
 
 def find_networks(
-    config: RunConfig, space: SearchSpace, budgets: Sequence[int], listener: Listener
-) -> dict[int, Entry]:
+    config: RunConfig, space: SearchSpace, budgets: Sequence[int], listener: ProgressListener
+) -> dict[int, CacheEntry]:
     """Return the fittest network within every budget, by the cache that runs of ``config`` are given or build.
 
     Raises:
@@ -61,7 +61,7 @@ def find_networks(
     }
 
 
-def _with_network(trial: Trial, space: SearchSpace, found: Mapping[int, Entry]) -> Trial:
+def _with_network(trial: Trial, space: SearchSpace, found: Mapping[int, CacheEntry]) -> Trial:
     if trial.yardstick is None or trial.yardstick.budget is None:
         return trial
     entry, config = found[trial.yardstick.budget], trial.config

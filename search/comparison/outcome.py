@@ -12,7 +12,7 @@ from fedpareto.supernet.common.storage.sealed_file import read_sealed, write_sea
 
 
 @dataclasses.dataclass(frozen=True)
-class Measured:
+class MeasuredNetwork:
     """A trial's network for one budget.
 
     Attributes:
@@ -35,7 +35,7 @@ class Measured:
 
 
 @dataclasses.dataclass(frozen=True)
-class Outcome:
+class TrialResult:
     """What became of a trial.
 
     Attributes:
@@ -58,12 +58,12 @@ class Outcome:
     bytes_up: int
     bytes_down: int
     seconds: float
-    networks: Sequence[Measured]
+    networks: Sequence[MeasuredNetwork]
     machine: str
     budgets: Sequence[int] = ()
 
 
-def write_outcome(path: Path, outcome: Outcome) -> None:
+def write_outcome(path: Path, outcome: TrialResult) -> None:
     """Write an outcome as JSON, whole or not at all.
 
     Raises:
@@ -72,7 +72,7 @@ def write_outcome(path: Path, outcome: Outcome) -> None:
     write_sealed(path, dataclasses.asdict(outcome))
 
 
-def read_outcome(path: Path) -> Outcome:
+def read_outcome(path: Path) -> TrialResult:
     """Read an outcome.
 
     Raises:
@@ -80,7 +80,7 @@ def read_outcome(path: Path) -> Outcome:
     """
     try:
         fields = read_sealed(path)
-        return Outcome(
+        return TrialResult(
             label=fields.text("label"),
             seed=fields.whole("seed"),
             rounds=fields.whole("rounds"),
@@ -96,11 +96,11 @@ def read_outcome(path: Path) -> Outcome:
         raise UserError(f"{path} is damaged; remove it, and the trial is measured again ({error})") from error
 
 
-def _measured(fields: Fields) -> Measured:
+def _measured(fields: Fields) -> MeasuredNetwork:
     architecture = None if fields.value("architecture") is None else dict(fields.within("architecture").values)
     if architecture is not None:
         architecture_from_json(architecture)
-    return Measured(
+    return MeasuredNetwork(
         budget=fields.whole("budget"),
         macs=fields.whole("macs"),
         params=fields.whole("params"),

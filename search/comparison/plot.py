@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedpareto.cache.figures import drawn, legend_below, save, words
-from fedpareto.search.comparison.summary import Row
+from fedpareto.search.comparison.summary import ResultRow
 from fedpareto.search.comparison.yardsticks import row_label
 from fedpareto.supernet.common.terminal.words import counted
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _GREYS = (("0.25", "--"), ("0.5", "-."), ("0.65", ":"), ("0.4", (0, (5, 1, 1, 1, 1, 1))))
 
 
-def plot_rows(path: Path, title: str, rows: Sequence[Row], yardsticks: Sequence[str] = ()) -> None:
+def plot_rows(path: Path, title: str, rows: Sequence[ResultRow], yardsticks: Sequence[str] = ()) -> None:
     """Draw a line with error bars of one standard deviation for each method; a point where it has one network.
 
     Rows of ``yardsticks`` are grey and dashed; one that is the same at every budget is a line across.
@@ -31,7 +31,7 @@ def plot_rows(path: Path, title: str, rows: Sequence[Row], yardsticks: Sequence[
     save(figure, path)
 
 
-def _draw(axes: "Axes", title: str, rows: Sequence[Row], yardsticks: Sequence[str]) -> list[Any]:
+def _draw(axes: "Axes", title: str, rows: Sequence[ResultRow], yardsticks: Sequence[str]) -> list[Any]:
     """Draw all rows; return what the legend shows of them."""
     drawn_rows = []
     for row in rows:

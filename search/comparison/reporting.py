@@ -12,12 +12,12 @@ from fedpareto.search.comparison.differences import (
     differences_markdown,
     price_of_sharing,
 )
-from fedpareto.search.comparison.fairness import Judged, judged, same_checkpoint
-from fedpareto.search.comparison.outcome import Outcome, read_outcome
+from fedpareto.search.comparison.fairness import JudgedTrial, judged, same_checkpoint
+from fedpareto.search.comparison.outcome import TrialResult, read_outcome
 from fedpareto.search.comparison.plot import plot_rows
 from fedpareto.search.comparison.study import Study, Trial, trial_name
 from fedpareto.search.comparison.summary import cells, header, rows, to_csv, to_markdown
-from fedpareto.search.comparison.yardsticks import PRICED, Kind, Yardstick, row_label, rows_of
+from fedpareto.search.comparison.yardsticks import PRICED, Yardstick, YardstickKind, row_label, rows_of
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.units import parse_quantity
 from fedpareto.supernet.common.storage.files import write_text
@@ -67,7 +67,7 @@ def is_measured(study: Study, folder: Path, trial: Trial) -> bool:
     return trial.yardstick is not None or not budgets or list(budgets) == list(study.budgets)
 
 
-def _outcome(path: Path, trial: Trial) -> Outcome:
+def _outcome(path: Path, trial: Trial) -> TrialResult:
     """Return the outcome of a trial, and refuse that of another one."""
     outcome = read_outcome(path)
     if (outcome.label, outcome.seed) != (trial.label, trial.seed):
@@ -77,11 +77,11 @@ def _outcome(path: Path, trial: Trial) -> Outcome:
     return outcome
 
 
-def _judgements(study: Study, folder: Path, finished: Sequence[tuple[Trial, Outcome]]) -> list[Judged]:
+def _judgements(study: Study, folder: Path, finished: Sequence[tuple[Trial, TrialResult]]) -> list[JudgedTrial]:
     """Return which outcomes may be compared: methods with each other, every kind of yardstick by its own compute."""
     limits = _limits(study, [outcome for _, outcome in finished])
 
-    def same_weights(one: Outcome, other: Outcome) -> bool:
+    def same_weights(one: TrialResult, other: TrialResult) -> bool:
         return same_checkpoint(_run_folder(folder, one), _run_folder(folder, other))
 
     judgements = []
@@ -89,7 +89,7 @@ def _judgements(study: Study, folder: Path, finished: Sequence[tuple[Trial, Outc
         # Without its reference a run can be compared with nothing yet.
         outcomes = [outcome for trial, outcome in finished if _kind(trial) == kind and outcome.seed in limits]
         if kind == "linear":
-            judgements.append(Judged(outcomes, []))
+            judgements.append(JudgedTrial(outcomes, []))
         else:
             parts = len(study.budgets) if kind == "share" else 1
             own = {seed: limit // parts for seed, limit in limits.items()}
@@ -97,22 +97,22 @@ def _judgements(study: Study, folder: Path, finished: Sequence[tuple[Trial, Outc
     return judgements
 
 
-def _kind(trial: Trial) -> Kind | None:
+def _kind(trial: Trial) -> YardstickKind | None:
     return None if trial.yardstick is None else trial.yardstick.kind
 
 
-def _limits(study: Study, outcomes: Sequence[Outcome]) -> dict[int, int]:
+def _limits(study: Study, outcomes: Sequence[TrialResult]) -> dict[int, int]:
     """Return by seed what all methods were to compute; of a reference, what that has computed."""
     if study.reference is not None:
         return {outcome.seed: outcome.compute for outcome in outcomes if outcome.label == study.reference}
     return {trial.seed: parse_quantity(str(trial.config.compute)) for trial in study.methods}
 
 
-def _run_folder(folder: Path, outcome: Outcome) -> Path:
+def _run_folder(folder: Path, outcome: TrialResult) -> Path:
     return folder / "runs" / trial_name(outcome.label, outcome.seed)
 
 
-def _write_tables(study: Study, folder: Path, shown: Sequence[tuple[Trial, Outcome]]) -> None:
+def _write_tables(study: Study, folder: Path, shown: Sequence[tuple[Trial, TrialResult]]) -> None:
     outcomes, budgets = _rows_of(study, shown), study.budgets
     # Imports torch.
     from fedpareto.search.comparison.served import served_clients  # noqa: PLC0415
@@ -145,9 +145,9 @@ def _print_differences(title: str, names: Sequence[str], found: Sequence[Differe
         print_table(title, names, [differences_cells(difference) for difference in found])
 
 
-def _rows_of(study: Study, shown: Sequence[tuple[Trial, Outcome]]) -> list[Outcome]:
+def _rows_of(study: Study, shown: Sequence[tuple[Trial, TrialResult]]) -> list[TrialResult]:
     """Return an outcome for every row of the table and seed: those of methods, and those of yardsticks together."""
-    by_yardstick: dict[Yardstick, list[Outcome]] = {}
+    by_yardstick: dict[Yardstick, list[TrialResult]] = {}
     for trial, outcome in shown:
         if trial.yardstick is not None:
             by_yardstick.setdefault(trial.yardstick, []).append(outcome)
@@ -155,7 +155,7 @@ def _rows_of(study: Study, shown: Sequence[tuple[Trial, Outcome]]) -> list[Outco
     return [*methods, *rows_of(study.kinds, study.budgets, by_yardstick)]
 
 
-def _price(study: Study, outcomes: Sequence[Outcome]) -> list[Difference]:
+def _price(study: Study, outcomes: Sequence[TrialResult]) -> list[Difference]:
     """Return by how much every supernet is ahead of networks trained alone; methods of one network share nothing."""
     single = {trial.label for trial in study.methods if trial.config.method in SINGLE_METHODS}
     supernets = [label for label in study.labels if label not in single]

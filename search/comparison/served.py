@@ -8,8 +8,8 @@ import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from fedpareto.cache.entries import Entry, make_entry
-from fedpareto.search.comparison.outcome import Measured, Outcome
+from fedpareto.cache.entries import CacheEntry, make_entry
+from fedpareto.search.comparison.outcome import MeasuredNetwork, TrialResult
 from fedpareto.search.comparison.study import Study
 from fedpareto.search.comparison.summary import Served
 from fedpareto.search.comparison.yardsticks import row_label
@@ -25,7 +25,7 @@ from fedpareto.training.data.sources import source
 _OTHERS = "a network of another space"
 
 
-def served_clients(study: Study, outcomes: Sequence[Outcome]) -> dict[tuple[str, int], Served]:
+def served_clients(study: Study, outcomes: Sequence[TrialResult]) -> dict[tuple[str, int], Served]:
     """Return what the clients get of the networks in outcomes, by label and seed.
 
     An outcome without a network, and a row of yardsticks that lacks one, is left out.
@@ -46,7 +46,9 @@ def served_clients(study: Study, outcomes: Sequence[Outcome]) -> dict[tuple[str,
     return found
 
 
-def served(space: SearchSpace, networks: Sequence[Measured], clients: Sequence[Capability], batch: int) -> Served:
+def served(
+    space: SearchSpace, networks: Sequence[MeasuredNetwork], clients: Sequence[Capability], batch: int
+) -> Served:
     """Return the mean over ``clients`` of the accuracy of the network of the largest budget that each can run.
 
     A client that can run none of them is not served: its accuracy is 0. All can run a linear model.
@@ -84,7 +86,7 @@ def _configs(study: Study) -> Mapping[str, RunConfig]:
     }
 
 
-def _entry(space: SearchSpace, network: Measured) -> Entry | None:
+def _entry(space: SearchSpace, network: MeasuredNetwork) -> CacheEntry | None:
     """Return the network as an entry of the space; None of a linear model.
 
     Raises:
@@ -101,14 +103,14 @@ def _entry(space: SearchSpace, network: Measured) -> Entry | None:
     return entry
 
 
-def _entry_of(space: SearchSpace, architecture: object) -> Entry:
+def _entry_of(space: SearchSpace, architecture: object) -> CacheEntry:
     try:
         return make_entry(space, architecture_from_json(architecture))
     except ArchitectureError as error:
         raise UserError(f"a result has {_OTHERS} than {space.name}: {error}") from error
 
 
-def _with_classes(space: SearchSpace, networks: Sequence[Measured]) -> SearchSpace:
+def _with_classes(space: SearchSpace, networks: Sequence[MeasuredNetwork]) -> SearchSpace:
     """Return the space with as many classes as the networks have; each class takes equally many parameters."""
     known = next((network for network in networks if network.architecture is not None), None)
     if known is None:

@@ -16,8 +16,8 @@ from fedpareto.search.comparison.fields import (
 )
 from fedpareto.search.comparison.settings import check_distinct, check_read
 from fedpareto.search.comparison.yardsticks import (
-    Kind,
     Yardstick,
+    YardstickKind,
     check_labels,
     read_kinds,
     with_compute,
@@ -98,7 +98,7 @@ class Study:
     budgets: Sequence[int]
     trials: Sequence[Trial]
     reference: str | None = None
-    kinds: Sequence[Kind] = ()
+    kinds: Sequence[YardstickKind] = ()
 
     @property
     def methods(self) -> Sequence[Trial]:

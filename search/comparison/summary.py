@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from fedpareto.search.comparison.outcome import Measured, Outcome
+from fedpareto.search.comparison.outcome import MeasuredNetwork, TrialResult
 from fedpareto.supernet.common.formats.units import format_bytes, format_quantity
 
 #: Of the CSV file.
@@ -19,7 +19,7 @@ _COLUMNS = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Spread:
+class MeanStd:
     """Mean and sample standard deviation over seeds; the latter is 0 of a single seed."""
 
     mean: float
@@ -27,7 +27,7 @@ class Spread:
     count: int
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> "Spread":
+    def of(cls, values: Sequence[float]) -> "MeanStd":
         """Return the spread of one or more values."""
         return cls(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0, len(values))
 
@@ -56,7 +56,7 @@ class Served:
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class ResultRow:
     """A method of a study over all its seeds; or a kind of yardstick, whose runs count together.
 
     Attributes:
@@ -76,7 +76,7 @@ class Row:
 
     label: str
     seeds: int
-    accuracies: Sequence[Spread | None]
+    accuracies: Sequence[MeanStd | None]
     macs: Sequence[float | None]
     bytes_up: float
     bytes_down: float
@@ -84,7 +84,7 @@ class Row:
     rounds: float
     seconds: float
     search_seconds: float
-    clients_accuracy: Spread | None = None
+    clients_accuracy: MeanStd | None = None
     unserved: float = 0.0
 
 
@@ -93,14 +93,14 @@ ServedClients = Mapping[tuple[str, int], Served]
 
 
 def rows(
-    labels: Sequence[str], budgets: Sequence[int], outcomes: Sequence[Outcome], served: ServedClients | None = None
-) -> list[Row]:
+    labels: Sequence[str], budgets: Sequence[int], outcomes: Sequence[TrialResult], served: ServedClients | None = None
+) -> list[ResultRow]:
     """Return a row for every method with an outcome, in the order of the labels; ``served`` where it is known."""
     by_label = {label: [outcome for outcome in outcomes if outcome.label == label] for label in labels}
     return [_row(label, budgets, found, served or {}) for label, found in by_label.items() if found]
 
 
-def _row(label: str, budgets: Sequence[int], found: Sequence[Outcome], served: ServedClients) -> Row:
+def _row(label: str, budgets: Sequence[int], found: Sequence[TrialResult], served: ServedClients) -> ResultRow:
     clients = [served[key] for outcome in found if (key := (label, outcome.seed)) in served]
     at = [_networks(found, budget) for budget in budgets]
     # A yardstick's seed of which runs are missing has computed, and sent, less than the others.
@@ -110,10 +110,10 @@ def _row(label: str, budgets: Sequence[int], found: Sequence[Outcome], served: S
     def mean(name: str) -> float:
         return statistics.fmean(getattr(outcome, name) for outcome in whole)
 
-    return Row(
+    return ResultRow(
         label,
         len(found),
-        [Spread.of([network.test_accuracy for network in networks]) if networks else None for networks in at],
+        [MeanStd.of([network.test_accuracy for network in networks]) if networks else None for networks in at],
         [statistics.fmean(network.macs for network in networks) if networks else None for networks in at],
         mean("bytes_up"),
         mean("bytes_down"),
@@ -121,12 +121,12 @@ def _row(label: str, budgets: Sequence[int], found: Sequence[Outcome], served: S
         mean("rounds"),
         mean("seconds"),
         statistics.fmean(sum(network.search_seconds for network in outcome.networks) for outcome in found),
-        Spread.of([each.accuracy for each in clients]) if clients else None,
+        MeanStd.of([each.accuracy for each in clients]) if clients else None,
         statistics.fmean(each.unserved for each in clients) if clients else 0.0,
     )
 
 
-def _networks(found: Sequence[Outcome], budget: int) -> list[Measured]:
+def _networks(found: Sequence[TrialResult], budget: int) -> list[MeasuredNetwork]:
     return [network for outcome in found for network in outcome.networks if network.budget == budget]
 
 
@@ -144,7 +144,7 @@ def header(budgets: Sequence[int]) -> list[str]:
     ]
 
 
-def cells(row: Row) -> list[str]:
+def cells(row: ResultRow) -> list[str]:
     """Return a row for people: accuracies in per cent, mean ± standard deviation over seeds."""
     return [
         row.label,
@@ -158,7 +158,7 @@ def cells(row: Row) -> list[str]:
     ]
 
 
-def _clients_words(row: Row) -> str:
+def _clients_words(row: ResultRow) -> str:
     if row.clients_accuracy is None:
         return "–"
     unserved = f" ({100 * row.unserved:.0f} % can run none)" if row.unserved else ""
@@ -171,12 +171,12 @@ def markdown_table(names: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in every)
 
 
-def to_markdown(found: Sequence[Row], budgets: Sequence[int]) -> str:
+def to_markdown(found: Sequence[ResultRow], budgets: Sequence[int]) -> str:
     """Return the rows as Markdown."""
     return markdown_table(header(budgets), [cells(row) for row in found])
 
 
-def to_csv(found: Sequence[Row], budgets: Sequence[int]) -> str:
+def to_csv(found: Sequence[ResultRow], budgets: Sequence[int]) -> str:
     """Return a line for every method and budget, with full precision; accuracies are shares."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

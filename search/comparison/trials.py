@@ -15,7 +15,7 @@ from fedpareto.supernet.common.formats.typed_yaml import from_mapping, read_yaml
 from fedpareto.supernet.common.formats.units import parse_quantity
 from fedpareto.supernet.common.storage.files import read_text, write_text
 from fedpareto.supernet.common.storage.path_checks import exists, reaching
-from fedpareto.supernet.common.terminal.progress import Listener
+from fedpareto.supernet.common.terminal.progress import ProgressListener
 from fedpareto.supernet.common.terminal.words import counted
 from fedpareto.training.config.run import RunConfig, config_to_mapping, write_config
 from fedpareto.training.config.unused_settings import read_only
@@ -46,7 +46,7 @@ class Trials:
         listener: is told how far they are.
     """
 
-    def __init__(self, folder: Path, jobs: int, listener: Listener) -> None:
+    def __init__(self, folder: Path, jobs: int, listener: ProgressListener) -> None:
         self._folder, self._jobs, self._listener = folder, jobs, listener
 
     def run(self, trials: Sequence[Trial]) -> Iterator[tuple[Trial, Path]]:

@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
-from fedpareto.search.comparison.outcome import Outcome
+from fedpareto.search.comparison.outcome import TrialResult
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.typed_values import typed
 from fedpareto.supernet.common.formats.units import format_quantity, parse_quantity
@@ -18,15 +18,15 @@ from fedpareto.training.config.partition import PartitionConfig
 from fedpareto.training.config.run import RunConfig, ServerConfig
 from fedpareto.training.config.unused_settings import read_only
 
-Kind = Literal["alone", "share", "central", "linear"]
+YardstickKind = Literal["alone", "share", "central", "linear"]
 
-KINDS: tuple[Kind, ...] = get_args(Kind)
+KINDS: tuple[YardstickKind, ...] = get_args(YardstickKind)
 
 #: Kinds whose runs train one network for each budget.
-TRAINED: tuple[Kind, ...] = ("alone", "share", "central")
+TRAINED: tuple[YardstickKind, ...] = ("alone", "share", "central")
 
 #: Kinds that the price of sharing is told by: federated training of a network alone.
-PRICED: tuple[Kind, ...] = ("alone", "share")
+PRICED: tuple[YardstickKind, ...] = ("alone", "share")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Yardstick:
         budget: MACs within which its network is the fittest; None of a linear model.
     """
 
-    kind: Kind
+    kind: YardstickKind
     budget: int | None = None
 
     @property
@@ -51,17 +51,17 @@ class Yardstick:
         return f"fedavg-{_budget_words(self.budget)}-{self.kind}"
 
 
-def row_label(kind: Kind) -> str:
+def row_label(kind: YardstickKind) -> str:
     """Return what the table calls all runs of a kind."""
     return "linear" if kind == "linear" else f"fedavg-{kind}"
 
 
-def yardsticks_of(kinds: Sequence[Kind], budgets: Sequence[int]) -> list[Yardstick]:
+def yardsticks_of(kinds: Sequence[YardstickKind], budgets: Sequence[int]) -> list[Yardstick]:
     """Return every yardstick of a study: one for each budget of the kinds that train a network."""
     return [Yardstick(kind, budget) for kind in kinds for budget in (budgets if kind in TRAINED else [None])]
 
 
-def read_kinds(value: object, where: str) -> tuple[Kind, ...]:
+def read_kinds(value: object, where: str) -> tuple[YardstickKind, ...]:
     """Return the kinds that a study asks for: ``true`` is all of them, ``false`` or null none.
 
     Args:
@@ -137,8 +137,8 @@ def _pooled(config: RunConfig) -> RunConfig:
 
 
 def rows_of(
-    kinds: Sequence[Kind], budgets: Sequence[int], outcomes: Mapping[Yardstick, Sequence[Outcome]]
-) -> list[Outcome]:
+    kinds: Sequence[YardstickKind], budgets: Sequence[int], outcomes: Mapping[Yardstick, Sequence[TrialResult]]
+) -> list[TrialResult]:
     """Return for every kind and seed one outcome, as if its runs were one: with a network for each budget.
 
     Args:
@@ -154,7 +154,9 @@ def rows_of(
     return found
 
 
-def _together(kind: Kind, budgets: Sequence[int], parts: Sequence[tuple[Yardstick, Outcome]]) -> Outcome:
+def _together(
+    kind: YardstickKind, budgets: Sequence[int], parts: Sequence[tuple[Yardstick, TrialResult]]
+) -> TrialResult:
     outcomes = [outcome for _, outcome in parts]
     networks = [
         dataclasses.replace(network, budget=budget)

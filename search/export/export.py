@@ -15,7 +15,7 @@ from fedpareto.search.export.verify import HeldOut, arrays, verify
 from fedpareto.search.subnet import SubnetInfo
 from fedpareto.supernet.bn_folding import folded
 from fedpareto.supernet.common.storage.files import check_output, read_text, replacing, write_text
-from fedpareto.supernet.common.terminal.progress import Listener
+from fedpareto.supernet.common.terminal.progress import ProgressListener
 from fedpareto.training.data.images import ImageSet
 
 #: Images int8 ranges are set on, and how many of them are run at once: all feature maps are kept.
@@ -43,7 +43,7 @@ def export_subnet(
     info: SubnetInfo,
     images: ExportImages,
     settings: ExportSettings,
-    listener: Listener,
+    listener: ProgressListener,
 ) -> dict[str, Any]:
     """Write ``network`` to ``path``, verified in its runtime, and return the report of the export.
 

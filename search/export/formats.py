@@ -14,7 +14,7 @@ from fedpareto.search.export.settings import ExportError, ExportSettings, Format
 from fedpareto.search.export.torch_files import load_program, load_torchscript, save_program, save_torchscript
 
 #: Maps normalised images (N, C, side, side) to logits (N, classes).
-Run = Callable[[Images], Images]
+RunModel = Callable[[Images], Images]
 
 
 class Opened(NamedTuple):
@@ -26,7 +26,7 @@ class Opened(NamedTuple):
         description: what the file says of its input.
     """
 
-    run: Run
+    run: RunModel
     runtime: str
     description: Description
 

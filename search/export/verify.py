@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from fedpareto.search.export.files import deployed_inputs, spread
-from fedpareto.search.export.formats import Opened, Run, opened
+from fedpareto.search.export.formats import Opened, RunModel, opened
 from fedpareto.search.export.onnx_file import Images
 from fedpareto.search.export.settings import ExportError, ExportSettings
 from fedpareto.search.runtimes.stopwatch import Effort, measure
@@ -103,7 +103,7 @@ def verify(path: Path, network: nn.Module, held_out: HeldOut, settings: ExportSe
     }
 
 
-def compare(run: Run, network: nn.Module, held_out: HeldOut) -> Comparison:
+def compare(run: RunModel, network: nn.Module, held_out: HeldOut) -> Comparison:
     """Return how far the outputs of ``run`` are from those of ``network`` in evaluation mode."""
     single, *batches = (_pair(run, network, images) for images in held_out.batches())
     logits, expected = (np.concatenate(columns) for columns in zip(*batches, strict=True))
@@ -134,7 +134,7 @@ def _comparison(logits: Images, expected: Images, images: ImageSet) -> Compariso
     )
 
 
-def _pair(run: Run, network: nn.Module, images: Images) -> tuple[Images, Images]:
+def _pair(run: RunModel, network: nn.Module, images: Images) -> tuple[Images, Images]:
     return run(images), _reference(network, images)
 
 
@@ -160,7 +160,7 @@ def _refuse(result: Comparison, settings: ExportSettings, tolerance: float) -> N
         )
 
 
-def _latency(run: Run, held_out: HeldOut, settings: ExportSettings) -> dict[str, Any]:
+def _latency(run: RunModel, held_out: HeldOut, settings: ExportSettings) -> dict[str, Any]:
     channels = held_out.images.images.shape[1]
     shape = (settings.batch, channels, held_out.resolution, held_out.resolution)
     generator = np.random.default_rng(0)

@@ -8,9 +8,9 @@ from typing import Any
 from fedpareto.search.export.export import ExportImages, export_subnet, write_deploy
 from fedpareto.search.export.settings import ExportSettings, file_name
 from fedpareto.search.extraction.trained_run import Extraction, TrainedRun
-from fedpareto.search.query.answering import Answered
+from fedpareto.search.query.answering import SearchOutcome
 from fedpareto.search.subnet import save_subnet
-from fedpareto.supernet.common.terminal.progress import Listener
+from fedpareto.supernet.common.terminal.progress import ProgressListener
 from fedpareto.training.evaluation.evaluator import Evaluator
 
 
@@ -29,8 +29,8 @@ class Delivery:
     check_latency: bool
 
 
-def deliver(
-    run: TrainedRun, answered: Answered, delivery: Delivery, output: Path | None, listener: Listener
+def write_subnet(
+    run: TrainedRun, answered: SearchOutcome, delivery: Delivery, output: Path | None, listener: ProgressListener
 ) -> dict[str, Any]:
     """Extract an answer's subnet, write it to the folder ``output`` and export it; return the completed report.
 
@@ -57,7 +57,7 @@ def deliver(
     return report
 
 
-def _prediction(answered: Answered, report: Mapping[str, Any]) -> dict[str, float]:
+def _prediction(answered: SearchOutcome, report: Mapping[str, Any]) -> dict[str, float]:
     """Return the table's latency of the subnet, and how far it is from the measured one, relative to that."""
     if "latency" not in answered.report:
         return {}

@@ -8,11 +8,11 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from fedpareto.cache.entries import Entry
+from fedpareto.cache.entries import CacheEntry
 from fedpareto.search.reports.terminal import NOT_NEEDED
 from fedpareto.search.subnet import SubnetInfo
 from fedpareto.supernet.common.errors import UserError
-from fedpareto.supernet.common.terminal.progress import SILENT, Listener, shown
+from fedpareto.supernet.common.terminal.progress import SILENT, ProgressListener, progress_display
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.weights import Tensors, views
 from fedpareto.training.clients.capabilities import able_clients, capabilities
@@ -94,7 +94,7 @@ class TrainedRun:
     test: ImageSet | None
 
     def extract(
-        self, entry: Entry, extraction: Extraction, report: Mapping[str, Any], listener: Listener = SILENT
+        self, entry: CacheEntry, extraction: Extraction, report: Mapping[str, Any], listener: ProgressListener = SILENT
     ) -> TrainedSubnet:
         """Return ``entry``'s subnet with a completed ``report``.
 
@@ -115,7 +115,7 @@ class TrainedRun:
         info = SubnetInfo(self.space, architecture, split.classes, preparation, split.normalisation, full)
         return TrainedSubnet(network, info)
 
-    def _accuracies(self, network: nn.Module, entry: Entry) -> dict[str, float]:
+    def _accuracies(self, network: nn.Module, entry: CacheEntry) -> dict[str, float]:
         if isinstance(self.evaluator, FederatedEvaluator):
             measured = self.evaluator.accuracy(network, entry)
             return {} if measured is None else {"validation_accuracy": measured}
@@ -128,7 +128,7 @@ class TrainedRun:
             if images is not None
         }
 
-    def _calibrated(self, tensors: Tensors, entry: Entry, method: Calibration) -> tuple[nn.Module, dict[str, Any]]:
+    def _calibrated(self, tensors: Tensors, entry: CacheEntry, method: Calibration) -> tuple[nn.Module, dict[str, Any]]:
         """Return the calibrated network, and how it was calibrated."""
         architecture = entry.architecture
         network = blank_network(self.space, tensors, architecture)
@@ -149,7 +149,9 @@ class TrainedRun:
         counts = {"clients": clients, "batches": statistics.batches, "images": statistics.images}
         return with_statistics(network, statistics), {"method": method, **counts}
 
-    def _fine_tuned(self, entry: Entry, extraction: Extraction, listener: Listener) -> tuple[Tensors, dict[str, Any]]:
+    def _fine_tuned(
+        self, entry: CacheEntry, extraction: Extraction, listener: ProgressListener
+    ) -> tuple[Tensors, dict[str, Any]]:
         """Return the supernet with ``entry``'s slices fine-tuned, and what the subnet reached before."""
         check_tunable(self.folder, self.config)
         before, _ = self._calibrated(self.checkpoint.tensors, entry, extraction.calibration)
@@ -169,7 +171,7 @@ class TrainedRun:
             "before": self._accuracies(before, entry),
         }
 
-    def _able(self, engine: CalibratingEngine, entry: Entry) -> list[int]:
+    def _able(self, engine: CalibratingEngine, entry: CacheEntry) -> list[int]:
         """Return the clients that are there and can run a subnet."""
         clients = capabilities(self.config.clients, self.space, self.config.seed)
         able = able_clients(clients, entry, engine.available(), self.config.client.batch)
@@ -216,12 +218,12 @@ def open_run(
     path = best_checkpoint(folder) if which == "best" else newest_checkpoint(folder)
     checkpoint = load_checkpoint(path, space)
     if link is not None:
-        with shown() as listener:
+        with progress_display() as listener:
             connected = connect(link, config, space, listener, read_census(folder))
         measured_there = connected.evaluator(config, space)
         return TrainedRun(folder, config, space, connected, checkpoint, path, measured_there, None)
     data, test_images = config.data, None
-    with shown() as listener:
+    with progress_display() as listener:
         if test:
             test_images = load_images(data.name, data.root, "test", preparation_of(config, space), listener=listener)
         simulation = StoredFederation(folder, config, space, read_split(folder), listener)

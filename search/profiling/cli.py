@@ -23,7 +23,7 @@ from fedpareto.supernet.common.machine import machine
 from fedpareto.supernet.common.storage.files import check_output
 from fedpareto.supernet.common.storage.path_checks import is_file
 from fedpareto.supernet.common.terminal.console import next_step, run_command, say
-from fedpareto.supernet.common.terminal.progress import shown
+from fedpareto.supernet.common.terminal.progress import progress_display
 from fedpareto.supernet.common.terminal.words import command, counted
 from fedpareto.supernet.genes import random_genes
 from fedpareto.supernet.space import SearchSpace
@@ -41,7 +41,7 @@ _TYPICAL = 1000
 
 
 @dataclasses.dataclass
-class Options:
+class ProfileOptions:
     """What to measure, and how.
 
     Attributes:
@@ -83,8 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(arguments: Sequence[str]) -> None:
     description = "Measure the latency of every distinct block of a search space on this machine."
-    parser = options_parser(PROG, description, Options)
-    options = Options(**parser.instantiate(parser.parse(arguments)).as_dict())
+    parser = options_parser(PROG, description, ProfileOptions)
+    options = ProfileOptions(**parser.instantiate(parser.parse(arguments)).as_dict())
     _check_numbers(options)
     options.data.check(options.run)
     output = Path(options.output)
@@ -101,7 +101,7 @@ def _run(arguments: Sequence[str]) -> None:
     clock_name, clock = clock_of(device, options.threads)
     with (
         open_runtime(options.runtime, device, options.threads) as runtime,
-        shown("preparing the measurement") as listener,
+        progress_display("preparing the measurement") as listener,
     ):
         conditions = _conditions(options, space, device, clock_name, runtime.versions())
         bench = Bench(space, runtime, options.batch, options.interval, options.seed, clock)
@@ -127,7 +127,7 @@ def _run(arguments: Sequence[str]) -> None:
     )
 
 
-def _check_numbers(options: Options) -> None:
+def _check_numbers(options: ProfileOptions) -> None:
     for name, least in (("threads", 1), ("batch", 1), ("seed", 0)):
         if getattr(options, name) < least:
             raise UserError(f"--{name} is {getattr(options, name)}; it must be at least {least}")
@@ -138,7 +138,7 @@ def _check_numbers(options: Options) -> None:
 
 
 def _conditions(
-    options: Options, space: SearchSpace, device: "torch.device", clock: str, versions: dict[str, str]
+    options: ProfileOptions, space: SearchSpace, device: "torch.device", clock: str, versions: dict[str, str]
 ) -> Conditions:
     from fedpareto.search.runtimes.runtime import device_name  # noqa: PLC0415 - imports torch
     from fedpareto.search.runtimes.stopwatch import CONFIDENCE  # noqa: PLC0415

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from fedpareto.cache.costs.latency.block_names import Names, block_names
-from fedpareto.fitness.part_tables import Part, Parts, choice_layers, space_parts
+from fedpareto.fitness.part_tables import NetworkPart, Parts, choice_layers, space_parts
 from fedpareto.search.runtimes.runtime import Measurable
 from fedpareto.supernet.bn_folding import folded
 from fedpareto.supernet.layer_table import LayerTable, active_rows
@@ -24,7 +24,7 @@ class Choice(NamedTuple):
         number: of the choice.
     """
 
-    part: Part
+    part: NetworkPart
     number: int
 
     def layers(self, space: SearchSpace) -> LayerTable:
@@ -77,7 +77,7 @@ def ready(module: nn.Module, generator: torch.Generator) -> nn.Module:
     return folded(module).requires_grad_(False)
 
 
-def _paired(parts: Parts[Part], names: Parts[Names]) -> Iterator[tuple[Part, Names]]:
+def _paired(parts: Parts[NetworkPart], names: Parts[Names]) -> Iterator[tuple[NetworkPart, Names]]:
     yield parts.stem, names.stem
     for slots, named in zip(parts.blocks, names.blocks, strict=True):
         yield from zip(slots, named, strict=True)

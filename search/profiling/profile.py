@@ -24,7 +24,7 @@ from fedpareto.search.runtimes.stopwatch import Clock, Effort, Timing, measure_a
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.storage.path_checks import exists
-from fedpareto.supernet.common.terminal.progress import Listener
+from fedpareto.supernet.common.terminal.progress import ProgressListener
 from fedpareto.supernet.common.terminal.words import command
 from fedpareto.supernet.genes import decode, gene_layout
 from fedpareto.supernet.network import build_network
@@ -111,7 +111,7 @@ def started_table(output: Path, conditions: Conditions) -> LatencyTable:
     return table
 
 
-def profile(bench: Bench, output: Path, started: LatencyTable, listener: Listener) -> LatencyTable:
+def profile(bench: Bench, output: Path, started: LatencyTable, listener: ProgressListener) -> LatencyTable:
     """Measure the blocks that ``started`` lacks and write the complete table to ``output``.
 
     After each group the table so far is written to ``partial_path(output)``, which is removed in the end.

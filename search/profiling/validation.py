@@ -11,7 +11,7 @@ from fedpareto.fitness.score import score
 from fedpareto.search.profiling.profile import Bench
 from fedpareto.search.runtimes.stopwatch import measure_against
 from fedpareto.supernet.arrays import FloatArray, IntArray
-from fedpareto.supernet.common.terminal.progress import Listener
+from fedpareto.supernet.common.terminal.progress import ProgressListener
 from fedpareto.supernet.genes import decode, random_genes
 from fedpareto.supernet.space import SearchSpace
 
@@ -19,7 +19,7 @@ from fedpareto.supernet.space import SearchSpace
 _DRAWN, _GROUP = 50, 8
 
 
-def validate(bench: Bench, table: LatencyTable, count: int, listener: Listener) -> LatencyTable:
+def validate(bench: Bench, table: LatencyTable, count: int, listener: ProgressListener) -> LatencyTable:
     """Return the table with its validation on ``count`` networks, and with a correction if that helps.
 
     The networks are measured relative to the reference network, as the blocks were, and read in milliseconds as if
@@ -90,7 +90,7 @@ def spread_networks(space: SearchSpace, count: int, generator: np.random.Generat
     return networks
 
 
-def _measured(bench: Bench, genes: IntArray, listener: Listener) -> FloatArray:
+def _measured(bench: Bench, genes: IntArray, listener: ProgressListener) -> FloatArray:
     """Return the time of each of N networks, in units of the reference network's."""
     generator = np.random.default_rng(bench.seed)
     listener.report("measuring networks", 0, len(genes))

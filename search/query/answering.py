@@ -10,22 +10,22 @@ from typing import Any
 from fedpareto.cache.costs.latency.table import table_summary
 from fedpareto.cache.costs.limits import Limits
 from fedpareto.cache.entries import make_entries
-from fedpareto.cache.exact.frontier_store import find_frontier
+from fedpareto.cache.exact.frontier_store import load_or_compute_frontier
 from fedpareto.cache.exact.solver import SpaceTooLargeError
 from fedpareto.search.query.budgets import Budgets, limits_of
 from fedpareto.search.query.report import search_report
 from fedpareto.search.query.searcher import Answer, search, search_cheapest
-from fedpareto.search.query.subject import Subject
+from fedpareto.search.query.subject import SearchTarget
 from fedpareto.search.query.target_workers import answered_by, workers_for
 from fedpareto.supernet.architecture_file import read_architecture
 from fedpareto.supernet.common.errors import ArchitectureError, UserError
 from fedpareto.supernet.common.machine import available_cores
-from fedpareto.supernet.common.terminal.progress import Listener
+from fedpareto.supernet.common.terminal.progress import ProgressListener
 from fedpareto.supernet.genes import encode
 
 
 @dataclasses.dataclass(frozen=True)
-class Answered:
+class SearchOutcome:
     """What was found for some budgets.
 
     Attributes:
@@ -53,20 +53,24 @@ class Refused:
 class _Answering:
     """Answers budgets in whatever process it is called, with the remarks there were."""
 
-    subject: Subject
+    subject: SearchTarget
     seed: int
 
-    def __call__(self, budgets: Budgets) -> tuple[Answered | Refused, list[str]]:
+    def __call__(self, budgets: Budgets) -> tuple[SearchOutcome | Refused, list[str]]:
         remarks: list[str] = []
         try:
-            return answer_budgets(self.subject, budgets, self.seed, Listener(remark=remarks.append)), remarks
+            return answer_budgets(self.subject, budgets, self.seed, ProgressListener(remark=remarks.append)), remarks
         except UserError as error:
             return Refused(budgets, str(error)), remarks
 
 
 def answer_targets(
-    subject: Subject, targets: Mapping[str, Budgets], seed: int, listener: Listener, cores: int | None = None
-) -> dict[str, Answered | Refused]:
+    subject: SearchTarget,
+    targets: Mapping[str, Budgets],
+    seed: int,
+    listener: ProgressListener,
+    cores: int | None = None,
+) -> dict[str, SearchOutcome | Refused]:
     """Return the answer for every named target; one that has none does not stop the others.
 
     Several processes answer them where that is faster, at most one for each of ``cores``, by default all there are;
@@ -77,11 +81,11 @@ def answer_targets(
     if workers > 1:
         # Found here once, and not in every process.
         with contextlib.suppress(SpaceTooLargeError):
-            find_frontier(subject.space, subject.fitness, listener)
+            load_or_compute_frontier(subject.space, subject.fitness, listener)
         found = answered_by(answering, targets, workers)
     else:
         found = ((name, answering(budgets)) for name, budgets in targets.items())
-    answers: dict[str, Answered | Refused] = {}
+    answers: dict[str, SearchOutcome | Refused] = {}
     listener.report("targets", 0, len(targets))
     with contextlib.closing(found):
         for name, (answer, remarks) in found:
@@ -92,7 +96,7 @@ def answer_targets(
     return answers
 
 
-def answer_budgets(subject: Subject, budgets: Budgets, seed: int, listener: Listener) -> Answered:
+def answer_budgets(subject: SearchTarget, budgets: Budgets, seed: int, listener: ProgressListener) -> SearchOutcome:
     """Return the fittest architecture within budgets, or the smallest that is as fit as they ask.
 
     Raises:
@@ -107,10 +111,10 @@ def answer_budgets(subject: Subject, budgets: Budgets, seed: int, listener: List
     report["max_effectiveness"] = subject.fitness.max_effectiveness
     if budgets.latency_table is not None:
         report["latency_table"] = table_summary(Path(budgets.latency_table))
-    return Answered(budgets, limits, answer, report)
+    return SearchOutcome(budgets, limits, answer, report)
 
 
-def answer_given(subject: Subject, budgets: Budgets, path: str) -> Answered:
+def answer_given(subject: SearchTarget, budgets: Budgets, path: str) -> SearchOutcome:
     """Return the architecture of a JSON file as the answer; ``budgets`` say how it is delivered.
 
     Raises:
@@ -124,10 +128,10 @@ def answer_given(subject: Subject, budgets: Budgets, path: str) -> Answered:
     (entry,) = make_entries(subject.space, genes[None], subject.fitness)
     limits, answer = Limits(), Answer(entry, "given", None)
     report = search_report(subject.space, str(subject.run), limits, None, answer, 0.0)
-    return Answered(budgets, limits, answer, {**report, "given": path})
+    return SearchOutcome(budgets, limits, answer, {**report, "given": path})
 
 
-def _search(subject: Subject, budgets: Budgets, limits: Limits, seed: int, listener: Listener) -> Answer:
+def _search(subject: SearchTarget, budgets: Budgets, limits: Limits, seed: int, listener: ProgressListener) -> Answer:
     if budgets.min_fitness is None:
         return search(subject.space, subject.fitness, limits, subject.known, seed, listener)
     return search_cheapest(subject.space, subject.fitness, budgets.min_fitness, limits, listener)

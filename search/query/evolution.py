@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedpareto.cache.costs.limits import Limits
-from fedpareto.cache.entries import Entry, make_entries
+from fedpareto.cache.entries import CacheEntry, make_entries
 from fedpareto.cache.nsga2.solver import Nsga2Settings, search_front
 from fedpareto.fitness.score import score
 from fedpareto.supernet.arrays import IntArray
-from fedpareto.supernet.common.terminal.progress import SILENT, Listener
+from fedpareto.supernet.common.terminal.progress import SILENT, ProgressListener
 from fedpareto.supernet.fitness_settings import FitnessSettings
 from fedpareto.supernet.space import SearchSpace
 
@@ -26,7 +26,7 @@ def evolve(
     limits: Limits,
     known: IntArray | None = None,
     settings: Nsga2Settings = DEFAULT_SETTINGS,
-) -> Entry:
+) -> CacheEntry:
     """Return the fittest architecture found within ``limits`` and ``ρ ≤ ρ0``.
 
     A constrained NSGA-II search warm-started from ``known`` gene vectors (N, genes), those within the limits
@@ -46,7 +46,7 @@ def evolve(
 
 
 def front_alone(
-    space: SearchSpace, fitness: FitnessSettings, listener: Listener = SILENT
+    space: SearchSpace, fitness: FitnessSettings, listener: ProgressListener = SILENT
 ) -> tuple[IntArray, NDArray[np.float64]]:
     """Return MACs and fitness of the front that NSGA-II finds without any known network."""
     front = search_front(space, fitness, Limits(), DEFAULT_SETTINGS, listener=listener)

@@ -21,7 +21,7 @@ _OF_SEARCH = ("targets", "fitness", "plot", "report")
 
 
 @dataclasses.dataclass
-class Options(Budgets):
+class SearchOptions(Budgets):
     """What to search, and where.
 
     Attributes:
@@ -78,7 +78,7 @@ class Options(Budgets):
         return None if self.output is None else Path(self.output)
 
 
-def check_options(options: Options) -> dict[str, Budgets]:
+def check_options(options: SearchOptions) -> dict[str, Budgets]:
     """Return the budgets to search for, by name; a single search has no name.
 
     Raises:
@@ -104,7 +104,7 @@ def check_options(options: Options) -> dict[str, Budgets]:
     return named
 
 
-def _conditions(options: Options) -> dict[str, tuple[bool, str]]:
+def _conditions(options: SearchOptions) -> dict[str, tuple[bool, str]]:
     """Return of the options that are not always read whether they are now, and what reads them."""
     trained = (options.run is not None, "with --run, whose subnet is trained")
     exported = (options.export is not None, "with --export")
@@ -131,7 +131,7 @@ def _conditions(options: Options) -> dict[str, tuple[bool, str]]:
     }
 
 
-def export_settings(options: Options, budgets: Budgets) -> ExportSettings | None:
+def export_settings(options: SearchOptions, budgets: Budgets) -> ExportSettings | None:
     """Return how a subnet is exported, None if it is not."""
     if options.export is None:
         return None
@@ -140,7 +140,7 @@ def export_settings(options: Options, budgets: Budgets) -> ExportSettings | None
     )
 
 
-def _named_budgets(options: Options) -> dict[str, Budgets]:
+def _named_budgets(options: SearchOptions) -> dict[str, Budgets]:
     if options.architecture is not None:
         _check_given(options)
         return {"": options}
@@ -153,7 +153,7 @@ def _named_budgets(options: Options) -> dict[str, Budgets]:
     return read_targets(Path(options.targets))
 
 
-def _check_given(options: Options) -> None:
+def _check_given(options: SearchOptions) -> None:
     """Refuse what an architecture that is given leaves nothing to do for."""
     searched = [name for name in (*LIMITING, "latency_table", *_OF_SEARCH) if getattr(options, name) is not None]
     if searched:
@@ -165,7 +165,7 @@ def _check_given(options: Options) -> None:
     check_batch(options)
 
 
-def _check_trained(options: Options) -> None:
+def _check_trained(options: SearchOptions) -> None:
     """Refuse what only a trained subnet can have."""
     if options.finetune_epochs < 0:
         raise UserError(f"finetune_epochs is {options.finetune_epochs}; it must be at least 0")
@@ -180,7 +180,7 @@ def _check_trained(options: Options) -> None:
         raise UserError("--export needs a folder to write to: give --output FOLDER")
 
 
-def _check_export(options: Options, budgets: Budgets) -> None:
+def _check_export(options: SearchOptions, budgets: Budgets) -> None:
     """Refuse an export that cannot be, and a latency table that says nothing about the exported file."""
     settings = export_settings(options, budgets)
     if settings is None:

@@ -5,7 +5,7 @@ from typing import Any
 from fedpareto.cache.cache_file import entry_to_json
 from fedpareto.cache.costs.cost import LimitedCost
 from fedpareto.cache.costs.limits import Limits
-from fedpareto.cache.entries import Entry
+from fedpareto.cache.entries import CacheEntry
 from fedpareto.search.query.searcher import Answer
 from fedpareto.supernet.genes import encode
 from fedpareto.supernet.space import SearchSpace
@@ -40,6 +40,6 @@ def _value(cost: LimitedCost, value: float) -> float:
     return int(value) if cost.unit == "B" else value
 
 
-def _better(better: Entry, than: Entry) -> dict[str, Any]:
+def _better(better: CacheEntry, than: CacheEntry) -> dict[str, Any]:
     gap = better.fitness - than.fitness
     return {"macs": better.macs, "params": better.params, "fitness": better.fitness, "gap": gap}

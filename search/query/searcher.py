@@ -8,15 +8,15 @@ import numpy as np
 
 from fedpareto.cache.costs.cost import count_cost
 from fedpareto.cache.costs.limits import Limits
-from fedpareto.cache.entries import Entry, make_entries
+from fedpareto.cache.entries import CacheEntry, make_entries
 from fedpareto.cache.exact.frontier import Frontier
-from fedpareto.cache.exact.frontier_store import find_frontier
-from fedpareto.cache.exact.infeasible import refusal
+from fedpareto.cache.exact.frontier_store import load_or_compute_frontier
+from fedpareto.cache.exact.infeasible import infeasibility_error
 from fedpareto.cache.exact.solver import SpaceTooLargeError, rounding, solve_best, solve_cheapest
 from fedpareto.supernet.arrays import IntArray
 from fedpareto.supernet.common.errors import BudgetError
 from fedpareto.supernet.common.formats.units import format_quantity
-from fedpareto.supernet.common.terminal.progress import SILENT, Listener
+from fedpareto.supernet.common.terminal.progress import SILENT, ProgressListener
 from fedpareto.supernet.fitness_settings import FitnessSettings
 from fedpareto.supernet.genes import encode_all
 from fedpareto.supernet.space import SearchSpace
@@ -32,7 +32,7 @@ class Answer:
         frontier: the frontier of the space, if it could be computed.
     """
 
-    entry: Entry
+    entry: CacheEntry
     solver: Literal["exact", "nsga2", "given"]
     frontier: Frontier | None
 
@@ -42,7 +42,7 @@ class Answer:
         return self.solver == "exact"
 
     @property
-    def next_better(self) -> Entry | None:
+    def next_better(self) -> CacheEntry | None:
         """Of the networks of higher fitness the one of fewest MACs, if one is known.
 
         Where the answer is certified it lies beyond the limits.
@@ -58,9 +58,9 @@ def search(
     space: SearchSpace,
     fitness: FitnessSettings,
     limits: Limits,
-    known: Sequence[Entry] = (),
+    known: Sequence[CacheEntry] = (),
     seed: int = 0,
-    listener: Listener = SILENT,
+    listener: ProgressListener = SILENT,
 ) -> Answer:
     """Return the fittest architecture within upper ``limits`` and ``ρ ≤ ρ0``.
 
@@ -73,7 +73,7 @@ def search(
     """
     frontier = None
     try:
-        frontier = find_frontier(space, fitness, listener)
+        frontier = load_or_compute_frontier(space, fitness, listener)
         return Answer(search_exactly(frontier, limits, listener), "exact", frontier)
     except SpaceTooLargeError as error:
         from fedpareto.search.query.evolution import DEFAULT_SETTINGS, evolve  # noqa: PLC0415 - the exact search does without pymoo
@@ -86,7 +86,7 @@ def search(
 
 
 def search_cheapest(
-    space: SearchSpace, fitness: FitnessSettings, least: float, limits: Limits, listener: Listener = SILENT
+    space: SearchSpace, fitness: FitnessSettings, least: float, limits: Limits, listener: ProgressListener = SILENT
 ) -> Answer:
     """Return the architecture of fewest MACs with at least a given fitness, within upper ``limits``, proven to be so.
 
@@ -95,7 +95,7 @@ def search_cheapest(
         SpaceTooLargeError: the space is too large to be solved.
     """
     try:
-        frontier = find_frontier(space, fitness, listener)
+        frontier = load_or_compute_frontier(space, fitness, listener)
         entry = _cheapest(frontier, least, dataclasses.replace(limits, macs=None), listener)
         if limits.macs is None or entry.macs <= limits.macs:
             return Answer(entry, "exact", frontier)
@@ -109,7 +109,7 @@ def search_cheapest(
     )
 
 
-def _cheapest(frontier: Frontier, least: float, others: Limits, listener: Listener) -> Entry:
+def _cheapest(frontier: Frontier, least: float, others: Limits, listener: ProgressListener) -> CacheEntry:
     """Return the network of fewest MACs with ``least`` fitness within limits on ``others``."""
     space, fitness = frontier.space, frontier.fitness
     index = frontier.cheapest_reaching(least)
@@ -125,7 +125,7 @@ def _cheapest(frontier: Frontier, least: float, others: Limits, listener: Listen
     raise BudgetError(f"no network of {space.name}{limited} has a fitness of {least:g}; the highest is {highest:.1f}")
 
 
-def search_exactly(frontier: Frontier, limits: Limits, listener: Listener = SILENT) -> Entry:
+def search_exactly(frontier: Frontier, limits: Limits, listener: ProgressListener = SILENT) -> CacheEntry:
     """Return the fittest architecture within upper ``limits`` and ``ρ ≤ ρ0``, proven to be so.
 
     The frontier answers at once if its point is within the limits; otherwise the space is solved under those that are
@@ -138,7 +138,7 @@ def search_exactly(frontier: Frontier, limits: Limits, listener: Listener = SILE
     space, fitness = frontier.space, frontier.fitness
     index = frontier.best_within(limits.macs)
     if index is None:
-        raise refusal(space, fitness, limits)
+        raise infeasibility_error(space, fitness, limits)
     genes = frontier.genes[[index]]
     costs = limits.additive(space)
     # The frontier's point is the fittest within the MACs, so those bind as a rule.
@@ -147,10 +147,10 @@ def search_exactly(frontier: Frontier, limits: Limits, listener: Listener = SILE
         binding.append(max(broken, key=lambda cost: float(cost.of(space, genes)[0]) / cost.most))
         genes = solve_best(space, fitness, binding, listener)
         if not len(genes):
-            raise refusal(space, fitness, limits)
+            raise infeasibility_error(space, fitness, limits)
     return _entry(frontier, genes)
 
 
-def _entry(frontier: Frontier, genes: IntArray) -> Entry:
+def _entry(frontier: Frontier, genes: IntArray) -> CacheEntry:
     (entry,) = make_entries(frontier.space, genes, frontier.fitness)
     return entry

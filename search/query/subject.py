@@ -3,7 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-from fedpareto.cache.entries import Entry
+from fedpareto.cache.entries import CacheEntry
 from fedpareto.fitness.settings import load_settings
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.fitness_settings import FitnessSettings
@@ -41,7 +41,7 @@ class RunImages:
 
 
 @dataclasses.dataclass(frozen=True)
-class Subject:
+class SearchTarget:
     """What is searched.
 
     Attributes:
@@ -55,7 +55,7 @@ class Subject:
 
     space: SearchSpace
     fitness: FitnessSettings
-    known: tuple[Entry, ...] = ()
+    known: tuple[CacheEntry, ...] = ()
     run: Path | None = None
     named: str | None = None
     classes: int | None = None
@@ -66,7 +66,7 @@ class Subject:
         return {"space": self.named, "classes": self.classes} if self.run is None else {"run": self.run}
 
 
-def find_subject(space: str | None, run: str | None, classes: int | None, fitness: str | None) -> Subject:
+def find_subject(space: str | None, run: str | None, classes: int | None, fitness: str | None) -> SearchTarget:
     """Return what a preset name, a YAML file or a run's folder stands for.
 
     Raises:
@@ -76,13 +76,13 @@ def find_subject(space: str | None, run: str | None, classes: int | None, fitnes
         raise UserError("give either --space NAME (architecture only) or --run FOLDER (trained subnet)")
     found = find_space(space, run, classes)
     if run is None:
-        return Subject(found, load_settings(fitness, found), named=space, classes=classes)
+        return SearchTarget(found, load_settings(fitness, found), named=space, classes=classes)
     from fedpareto.training.runs.folder import read_run_cache  # noqa: PLC0415 - imports torch
 
     folder = Path(run)
     cache = read_run_cache(folder, found)
     settings = cache.fitness if fitness is None else load_settings(fitness, found)
-    return Subject(found, settings, cache.entries, folder)
+    return SearchTarget(found, settings, cache.entries, folder)
 
 
 def find_space(space: str | None, run: str | None, classes: int | None) -> SearchSpace:

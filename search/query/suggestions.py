@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from fedpareto.search.query.budgets import budget_options
-from fedpareto.search.query.options import Options
-from fedpareto.search.query.subject import Subject
+from fedpareto.search.query.options import SearchOptions
+from fedpareto.search.query.subject import SearchTarget
 from fedpareto.supernet.common.terminal.words import command
 
 _PROG = "search-subnet"
@@ -15,7 +15,7 @@ _PROG = "search-subnet"
 _SAME = ("architecture", "targets", "fitness", "checkpoint", "calibration", "finetune_epochs", "finetune_lr")
 
 
-def after_search(options: Options, subject: Subject, report: Mapping[str, Any]) -> str:
+def after_search(options: SearchOptions, subject: SearchTarget, report: Mapping[str, Any]) -> str:
     """Return the command after a search for one subnet, whose ``report`` has been completed."""
     if subject.run is None:
         return command("train-supernet", space=options.space, fitness=options.fitness)
@@ -34,17 +34,17 @@ def after_search(options: Options, subject: Subject, report: Mapping[str, Any]) 
     return command(_PROG, **again, report="report.html")
 
 
-def _profile(options: Options, subject: Subject) -> str:
+def _profile(options: SearchOptions, subject: SearchTarget) -> str:
     return command("profile-device", run=subject.run, **options.data.options, output="latency.json")
 
 
-def _asked(options: Options) -> dict[str, object]:
+def _asked(options: SearchOptions) -> dict[str, object]:
     """Return the options that give the same subnet again."""
-    given = {name: getattr(options, name) for name in _SAME if getattr(options, name) != getattr(Options(), name)}
+    given = {name: getattr(options, name) for name in _SAME if getattr(options, name) != getattr(SearchOptions(), name)}
     return {**given, **budget_options(options)}
 
 
-def after_targets(options: Options, subject: Subject) -> str:
+def after_targets(options: SearchOptions, subject: SearchTarget) -> str:
     """Return the command after a search for many targets."""
     if subject.run is None:
         return command("train-supernet", space=options.space, fitness=options.fitness)

@@ -35,14 +35,14 @@ class Reading(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Measured:
+class MeasuredArchitecture:
     """An architecture and how accurate it was."""
 
     architecture: Architecture
     reading: Reading
 
 
-def read_accuracies(path: Path) -> list[Measured]:
+def read_accuracies(path: Path) -> list[MeasuredArchitecture]:
     """Return what a file holds, whoever wrote it; a header is passed over.
 
     Raises:
@@ -55,7 +55,7 @@ def read_accuracies(path: Path) -> list[Measured]:
     return found
 
 
-class Journal:
+class AccuracyLog:
     """The accuracies of drawn subnets, in their order, each on the disk as soon as it is measured.
 
     Args:
@@ -135,11 +135,11 @@ def _values(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, unsealed(fields.values, where, AccuraciesError)
 
 
-def _measured(where: str, value: dict[str, Any]) -> Measured:
+def _measured(where: str, value: dict[str, Any]) -> MeasuredArchitecture:
     accuracy = fields_of(value, where, AccuraciesError).number("accuracy", 0, 1)
     reading = Reading(accuracy, _halves(where, value.get("halves")))
     try:
-        return Measured(architecture_from_json(value.get("architecture")), reading)
+        return MeasuredArchitecture(architecture_from_json(value.get("architecture")), reading)
     except ArchitectureError as error:
         raise AccuraciesError(f"{where}: {error}") from error
 

@@ -17,7 +17,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from fedpareto.cache.entries import spread
+from fedpareto.cache.entries import evenly_spaced
 from fedpareto.cache.exact.frontier import exact_frontier
 from fedpareto.fitness.score import score
 from fedpareto.search.ranking.bands import Band, Subnet, pools_of
@@ -25,7 +25,7 @@ from fedpareto.search.ranking.cells import cells_chosen, cells_of, effects_of
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.arrays import FloatArray, IntArray
 from fedpareto.supernet.common.errors import UserError
-from fedpareto.supernet.common.terminal.progress import SILENT, Listener
+from fedpareto.supernet.common.terminal.progress import SILENT, ProgressListener
 from fedpareto.supernet.common.terminal.words import counted
 from fedpareto.supernet.fitness_settings import FitnessSettings
 from fedpareto.supernet.genes import canonical, decode, encode_all, gene_layout
@@ -115,7 +115,7 @@ def fittest_subnets(
     settings: FitnessSettings,
     count: int,
     excluded: Collection[Architecture],
-    listener: Listener = SILENT,
+    listener: ProgressListener = SILENT,
 ) -> list[Subnet]:
     """Return at most ``count`` subnets of the frontier of a fitness, spread over the region's MACs.
 
@@ -124,7 +124,7 @@ def fittest_subnets(
     """
     genes = region.within(exact_frontier(region.space, settings, listener=listener).genes)
     left = region.without(genes, excluded)
-    return region.subnets(left[spread(score(region.space, left).macs, count)]) if len(left) else []
+    return region.subnets(left[evenly_spaced(score(region.space, left).macs, count)]) if len(left) else []
 
 
 def _chosen(region: Region, pool: IntArray, count: int, excluded: Collection[Architecture]) -> list[Subnet]:

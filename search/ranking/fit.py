@@ -21,7 +21,7 @@ from fedpareto.search.ranking.measured_sample import Sample
 from fedpareto.search.ranking.statistics import LEAST, correlations, kendall, resampled
 from fedpareto.search.ranking.terms import (
     FIELDS,
-    Terms,
+    NetworkTerms,
     Weights,
     derivatives,
     settings_with,
@@ -37,7 +37,7 @@ from fedpareto.supernet.fitness_settings import FitnessSettings
 Pairs = Literal["band", "all"]
 
 
-class Manner(NamedTuple):
+class FitOptions(NamedTuple):
     """How weights are fitted: which networks are compared, and the fields that may change."""
 
     pairs: Pairs = "band"
@@ -62,7 +62,7 @@ class LeftOut(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Fit:
+class RankingFit:
     """Fitted weights.
 
     Attributes:
@@ -107,7 +107,7 @@ def check_enough(band: IntArray, share: float) -> None:
         )
 
 
-def fit_weights(sample: Sample, start: FitnessSettings, share: float, manner: Manner, seed: int) -> Fit:
+def fit_weights(sample: Sample, start: FitnessSettings, share: float, manner: FitOptions, seed: int) -> RankingFit:
     """Fit the weights on the networks that are left when a random ``share`` of each band is held out.
 
     Raises:
@@ -120,7 +120,7 @@ def fit_weights(sample: Sample, start: FitnessSettings, share: float, manner: Ma
     splits = [halves(part.band, 0.5, generator) for _ in range(_HALVINGS)]
     tried = {strength: _left_out(part, start, strength, manner, splits) for strength in STRENGTHS}
     strength = strongest(tried)
-    return Fit(fitted_settings(part, start, strength, manner), strength, tried, fitted, held_out)
+    return RankingFit(fitted_settings(part, start, strength, manner), strength, tried, fitted, held_out)
 
 
 def strongest(tried: Mapping[float, LeftOut]) -> float:
@@ -138,7 +138,7 @@ def halves(band: IntArray, share: float, generator: np.random.Generator) -> tupl
     return np.flatnonzero(first), np.flatnonzero(~first)
 
 
-def fitted_settings(sample: Sample, start: FitnessSettings, strength: float, manner: Manner) -> FitnessSettings:
+def fitted_settings(sample: Sample, start: FitnessSettings, strength: float, manner: FitOptions) -> FitnessSettings:
     """Return the fitness with the weights of least penalised loss over a sample's pairs."""
     from scipy.optimize import minimize  # noqa: PLC0415 - only a fit pays for it
 
@@ -166,7 +166,7 @@ def _left_out(
     sample: Sample,
     start: FitnessSettings,
     strength: float,
-    manner: Manner,
+    manner: FitOptions,
     splits: Sequence[tuple[IntArray, IntArray]],
 ) -> LeftOut:
     """Return how networks are ranked when each half is ranked by a fit on the other."""
@@ -197,7 +197,7 @@ class _Problem:
         lowest: the least they may move by, in such units, (free,).
     """
 
-    terms: Terms
+    terms: NetworkTerms
     start: Weights
     better: IntArray
     worse: IntArray
@@ -228,7 +228,7 @@ class _Problem:
         return loss, gradient + 2 * strength * moved
 
 
-def _problem(sample: Sample, start: FitnessSettings, manner: Manner) -> _Problem:
+def _problem(sample: Sample, start: FitnessSettings, manner: FitOptions) -> _Problem:
     apart = sample.accuracy[:, None] - sample.accuracy[None, :]
     groups = sample.band if manner.pairs == "band" else np.zeros_like(sample.band)
     better, worse = np.nonzero((apart > 0) & (groups[:, None] == groups[None, :]))

@@ -11,11 +11,11 @@ from fedpareto.search.ranking.fit import LeftOut, fit_weights, halves
 from fedpareto.search.ranking.found import Finding, Measure, find_networks, findings_to_json, print_findings
 from fedpareto.search.ranking.learning import Learned, learn_terms
 from fedpareto.search.ranking.measured_sample import Sample
-from fedpareto.search.ranking.options import Options
+from fedpareto.search.ranking.options import RankingOptions
 from fedpareto.search.ranking.report import Ranking, print_learned, print_ranking, print_weights, rank, ranking_to_json
 from fedpareto.supernet.common.storage.files import write_text
 from fedpareto.supernet.common.terminal.console import say
-from fedpareto.supernet.common.terminal.progress import shown
+from fedpareto.supernet.common.terminal.progress import progress_display
 from fedpareto.supernet.common.terminal.words import counted
 from fedpareto.supernet.fitness_settings import FitnessSettings, settings_to_mapping
 
@@ -26,7 +26,7 @@ FITTED, BEFORE = "fitted fitness", "fitness before"
 Keep = Callable[[Mapping[str, Any]], None]
 
 
-class Measured(NamedTuple):
+class FittingData(NamedTuple):
     """Networks that are measured.
 
     Attributes:
@@ -53,16 +53,18 @@ class Fitted(NamedTuple):
     ahead: float
 
 
-def fit_fitness(options: Options, measured: Measured, before: FitnessSettings, path: Path, keep: Keep) -> Fitted:
+def fit_fitness(
+    options: RankingOptions, measured: FittingData, before: FitnessSettings, path: Path, keep: Keep
+) -> Fitted:
     """Fit a fitness, write it to ``path``, judge it by networks that it was not fitted to; ``keep`` what is found."""
     if options.learns:
         return _learned(options, measured, before, path, keep)
     return _weighed(options, measured.judged, before, path, keep)
 
 
-def _weighed(options: Options, sample: Sample, before: FitnessSettings, path: Path, keep: Keep) -> Fitted:
+def _weighed(options: RankingOptions, sample: Sample, before: FitnessSettings, path: Path, keep: Keep) -> Fitted:
     """Fit weights to a part of a sample, and judge them by the rest."""
-    with shown("fitting weights"):
+    with progress_display("fitting weights"):
         fit = fit_weights(sample, before, options.held_out, options.manner, options.seed)
     print_weights(before, fit.settings)
     held_out = sample.take(fit.held_out)
@@ -82,7 +84,7 @@ def _weighed(options: Options, sample: Sample, before: FitnessSettings, path: Pa
     return Fitted(fit.settings, _ahead(ranking))
 
 
-def _learned(options: Options, measured: Measured, before: FitnessSettings, path: Path, keep: Keep) -> Fitted:
+def _learned(options: RankingOptions, measured: FittingData, before: FitnessSettings, path: Path, keep: Keep) -> Fitted:
     """Fit a term to every choice, judge them by other networks, and search with them."""
     fitted, held_out, learned = _apart(options, measured, before)
     print_learned(learned, len(fitted))
@@ -102,19 +104,19 @@ def _learned(options: Options, measured: Measured, before: FitnessSettings, path
     return Fitted(learned.settings, _ahead(ranking))
 
 
-def _apart(options: Options, measured: Measured, before: FitnessSettings) -> tuple[Sample, Sample, Learned]:
+def _apart(options: RankingOptions, measured: FittingData, before: FitnessSettings) -> tuple[Sample, Sample, Learned]:
     """Return the networks that were learned from, those to judge by, and what was learned."""
     if measured.learn is not None:
         fitted, learned = measured.learn(before)
         return fitted, measured.judged, learned
     out, kept = halves(measured.judged.band, options.held_out, np.random.default_rng(options.seed))
     fitted = measured.judged.take(kept)
-    with shown("fitting terms"):
+    with progress_display("fitting terms"):
         learned = learn_terms(fitted, before, np.random.default_rng([options.seed, 0]))
     return fitted, measured.judged.take(out), learned
 
 
-def _judged(options: Options, held_out: Sample, before: FitnessSettings, after: FitnessSettings) -> Ranking:
+def _judged(options: RankingOptions, held_out: Sample, before: FitnessSettings, after: FitnessSettings) -> Ranking:
     """Print and return how both forms rank networks that were not fitted to."""
     ranking = rank(held_out, after, options.seed, other=before)
     title = f"the {counted(len(held_out), 'network')} held out of the fit"
@@ -127,11 +129,11 @@ def _ahead(ranking: Ranking) -> float:
 
 
 def _found(
-    options: Options, sample: Sample, measure: Measure, before: FitnessSettings, learned: Learned
+    options: RankingOptions, sample: Sample, measure: Measure, before: FitnessSettings, learned: Learned
 ) -> list[Finding]:
     """Search with both forms, and print how accurate what they find is."""
     budgets = options.searched or [int(band.most) for band in sample.bands]
-    with shown("searching") as listener:
+    with progress_display("searching") as listener:
         found = find_networks(sample.space, {BEFORE: before, FITTED: learned.settings}, budgets, measure, listener)
     print_findings(found, FITTED, BEFORE)
     return found

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from fedpareto.cache.costs.limits import Limits
-from fedpareto.cache.entries import Entry
+from fedpareto.cache.entries import CacheEntry
 from fedpareto.search.query.searcher import search
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.common.formats.units import format_quantity
 from fedpareto.supernet.common.terminal.console import print_table, say
-from fedpareto.supernet.common.terminal.progress import Listener
+from fedpareto.supernet.common.terminal.progress import ProgressListener
 from fedpareto.supernet.fitness_settings import FitnessSettings
 from fedpareto.supernet.space import SearchSpace
 
@@ -33,7 +33,7 @@ class Finding:
 
     budget: int
     form: str
-    entry: Entry
+    entry: CacheEntry
     accuracies: Mapping[str, float]
 
 
@@ -42,7 +42,7 @@ def find_networks(
     forms: Mapping[str, FitnessSettings],
     budgets: Sequence[int],
     measure: Measure,
-    listener: Listener,
+    listener: ProgressListener,
 ) -> list[Finding]:
     """Return the fittest network of every form within every budget of MACs; each is measured once.
 

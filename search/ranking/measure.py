@@ -8,11 +8,11 @@ from typing import Any, Literal
 import torch
 
 from fedpareto.search.extraction.trained_run import TrainedRun, open_run
-from fedpareto.search.ranking.accuracies import Journal, Reading
+from fedpareto.search.ranking.accuracies import AccuracyLog, Reading
 from fedpareto.search.ranking.bands import Subnet
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.common.errors import UserError
-from fedpareto.supernet.common.terminal.progress import Listener, shown
+from fedpareto.supernet.common.terminal.progress import ProgressListener, progress_display
 from fedpareto.supernet.common.terminal.words import counted
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.training.evaluation.evaluator import Evaluator
@@ -66,8 +66,8 @@ class Measurer:
         """
         space = self.run.space
         of_space = {"space": space.name, "fingerprint": space.fingerprint}
-        journal = Journal(path, {**of_space, **drawn, **conditions(self.run, self.evaluator)}, subnets)
-        with shown("evaluating subnets") as listener:
+        journal = AccuracyLog(path, {**of_space, **drawn, **conditions(self.run, self.evaluator)}, subnets)
+        with progress_display("evaluating subnets") as listener:
             measure(self.run, self.evaluator, journal, listener)
         return journal.readings
 
@@ -91,7 +91,7 @@ def conditions(run: TrainedRun, evaluator: Evaluator) -> dict[str, Any]:
     }
 
 
-def measure(run: TrainedRun, evaluator: Evaluator, journal: Journal, listener: Listener) -> None:
+def measure(run: TrainedRun, evaluator: Evaluator, journal: AccuracyLog, listener: ProgressListener) -> None:
     """Measure the subnets a journal lacks.
 
     Raises:

@@ -5,24 +5,24 @@ from pathlib import Path
 
 import numpy as np
 
-from fedpareto.search.query.subject import Subject
+from fedpareto.search.query.subject import SearchTarget
 from fedpareto.search.ranking.accuracies import Reading
 from fedpareto.search.ranking.bands import Subnet, draw_subnets, macs_bands
 from fedpareto.search.ranking.design import Region
 from fedpareto.search.ranking.fit import check_enough
-from fedpareto.search.ranking.fitting import Measured
+from fedpareto.search.ranking.fitting import FittingData
 from fedpareto.search.ranking.learning import Learned
 from fedpareto.search.ranking.measured_sample import Sample, sample_of
-from fedpareto.search.ranking.options import Options, macs_range
+from fedpareto.search.ranking.options import RankingOptions, macs_range
 from fedpareto.search.ranking.rounds import first_subnets, learn_in_rounds
-from fedpareto.supernet.common.terminal.progress import shown
+from fedpareto.supernet.common.terminal.progress import progress_display
 from fedpareto.supernet.fitness_settings import FitnessSettings, settings_to_mapping
 
 #: Files of accuracies in the output folder: of what judges, of what is learned from, of what searches found.
 SUBNETS, DESIGN, FOUND = "subnets.jsonl", "design.jsonl", "found-{}.jsonl"
 
 
-def measured_of_run(options: Options, subject: Subject, folder: str) -> Measured:
+def measured_of_run(options: RankingOptions, subject: SearchTarget, folder: str) -> FittingData:
     """Return the networks of a run that judge a fitness, measuring what has yet to be, and what learns one from others.
 
     The subnets are spread over the fitness that the run was trained with, so that other weights are judged on the same.
@@ -43,7 +43,7 @@ def measured_of_run(options: Options, subject: Subject, folder: str) -> Measured
     region = Region(space, subject.fitness, macs)
     # Whatever cannot be drawn is refused before anything is measured.
     first = _first(options, subject, region, subnets) if options.learns else []
-    with shown("reading the run"):
+    with progress_display("reading the run"):
         run = open_simulated(Path(folder), space, options.checkpoint, options.data.root, test=options.test)
     measurer = Measurer(run, evaluator_of(run, options.images))
     drawn = {"seed": options.seed, "fitness": settings_to_mapping(subject.fitness)}
@@ -62,13 +62,13 @@ def measured_of_run(options: Options, subject: Subject, folder: str) -> Measured
 
     def learn(start: FitnessSettings) -> tuple[Sample, Learned]:
         excluded = {subnet.architecture for subnet in subnets}
-        with shown("fitting terms") as listener:
+        with progress_display("fitting terms") as listener:
             return learn_in_rounds(region, first, options.fit_subnets, excluded, start, measure, options.seed, listener)
 
-    return Measured(judged, learn if options.learns else None, measurer.accuracies)
+    return FittingData(judged, learn if options.learns else None, measurer.accuracies)
 
 
-def _first(options: Options, subject: Subject, region: Region, judged: Sequence[Subnet]) -> list[Subnet]:
+def _first(options: RankingOptions, subject: SearchTarget, region: Region, judged: Sequence[Subnet]) -> list[Subnet]:
     """Return the subnets that are learned from before anything is searched, none of which judges."""
     excluded = {subnet.architecture for subnet in judged}
     entries = [entry.architecture for entry in subject.known]

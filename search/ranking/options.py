@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from fedpareto.search.query.subject import RunImages
-from fedpareto.search.ranking.fit import Manner, Pairs
+from fedpareto.search.ranking.fit import FitOptions, Pairs
 from fedpareto.search.ranking.rounds import LEAST_SUBNETS
 from fedpareto.search.ranking.terms import FIELDS
 from fedpareto.supernet.common.errors import UserError, unknown_name
@@ -19,7 +19,7 @@ _LEAST = 4
 
 
 @dataclasses.dataclass
-class Options:
+class RankingOptions:
     """What is measured, and what is done with it.
 
     Attributes:
@@ -75,7 +75,7 @@ class Options:
     seed: int = 0
 
     @property
-    def manner(self) -> Manner:
+    def manner(self) -> FitOptions:
         """How weights are fitted.
 
         Raises:
@@ -85,7 +85,7 @@ class Options:
         for name in names:
             if name not in FIELDS:
                 raise UserError(f"--fitted: {unknown_name('field', name, FIELDS)}")
-        return Manner(self.pairs, names)
+        return FitOptions(self.pairs, names)
 
     @property
     def learns(self) -> bool:
@@ -115,7 +115,7 @@ class Options:
         return accuracies.with_name(f"{accuracies.stem}-validation")
 
 
-def check_options(options: Options) -> None:
+def check_options(options: RankingOptions) -> None:
     """Refuse options that do not go together, or are out of range.
 
     Raises:
@@ -137,7 +137,7 @@ def check_options(options: Options) -> None:
             f"--subnets is {options.subnets}; at least {_LEAST} in each of {counted(options.bands, 'band')} take "
             f"{_LEAST * options.bands}"
         )
-    if options.manner != Manner() and (not options.fit or options.learns):
+    if options.manner != FitOptions() and (not options.fit or options.learns):
         raise UserError("--fitted and --pairs go with --fit" + " of weights, not of blocks" * options.learns)
     for name in ("band_width", "held_out"):
         if not 0 < getattr(options, name) < 1:
@@ -149,7 +149,7 @@ def check_options(options: Options) -> None:
     _ = options.searched
 
 
-def _conditions(options: Options) -> dict[str, tuple[bool, str]]:
+def _conditions(options: RankingOptions) -> dict[str, tuple[bool, str]]:
     """Return of the options that are not always read whether they are now, and what reads them."""
     of_run = (options.learns and options.run is not None, "with --run, --fit and --form blocks")
     split = options.fit and not of_run[0]
@@ -162,16 +162,16 @@ def _conditions(options: Options) -> dict[str, tuple[bool, str]]:
     }
 
 
-def _check_accuracies(options: Options) -> None:
+def _check_accuracies(options: RankingOptions) -> None:
     if options.space is None:
         raise UserError("--accuracies needs --space NAME, the space that its architectures are of")
-    unused = Options()
+    unused = RankingOptions()
     for name in ("subnets", "bands", "flops_min", "flops_max", "images", "checkpoint"):
         if getattr(options, name) != getattr(unused, name):
             raise UserError(f"--{name.replace('_', '-')} goes with --run; given accuracies are taken as they are")
 
 
-def macs_range(options: Options, least: int, most: int) -> tuple[int, int]:
+def macs_range(options: RankingOptions, least: int, most: int) -> tuple[int, int]:
     """Return the MACs asked for, by default ``least`` to ``most``.
 
     Raises:

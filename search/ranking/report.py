@@ -15,8 +15,8 @@ from fedpareto.search.ranking.statistics import (
     Correlations,
     Interval,
     ceiling,
+    correlation_gain,
     correlations,
-    lead,
     resampled,
 )
 from fedpareto.supernet.common.terminal.console import print_table, say
@@ -67,7 +67,9 @@ def rank(sample: Sample, settings: FitnessSettings, seed: int, other: FitnessSet
         limit = correlations(ceiling, one, two, sample.band, counts)
         found["kendall"] = {**found["kendall"], "ceiling": limit}
     leads = {
-        figure: lead(STATISTICS["kendall"], figures["fitness"], column, sample.accuracy, sample.band, counts)
+        figure: correlation_gain(
+            STATISTICS["kendall"], figures["fitness"], column, sample.accuracy, sample.band, counts
+        )
         for figure, column in figures.items()
         if figure != "fitness"
     }

@@ -11,7 +11,7 @@ from fedpareto.search.ranking.design import Region, fittest_subnets, near_subnet
 from fedpareto.search.ranking.learning import Learned, learn_terms
 from fedpareto.search.ranking.measured_sample import Sample, sample_of
 from fedpareto.supernet.architecture import Architecture
-from fedpareto.supernet.common.terminal.progress import Listener
+from fedpareto.supernet.common.terminal.progress import ProgressListener
 from fedpareto.supernet.fitness_settings import FitnessSettings
 
 #: Rounds in which what a search finds is measured.
@@ -49,7 +49,7 @@ def learn_in_rounds(
     start: FitnessSettings,
     measure: MeasureRound,
     seed: int,
-    listener: Listener,
+    listener: ProgressListener,
 ) -> tuple[Sample, Learned]:
     """Return the fitness learned from the ``first`` subnets and from those that searches find, and all of them.
 

@@ -107,7 +107,7 @@ def correlations(
     )
 
 
-def lead(
+def correlation_gain(
     statistic: Statistic,
     values: FloatArray,
     others: FloatArray,

@@ -26,7 +26,7 @@ FIELDS = (
 _DIGITS = 5
 
 
-class Terms(NamedTuple):
+class NetworkTerms(NamedTuple):
     """What fitness weights multiply, of N networks.
 
     ``entropy`` (stages, kinds, N) is every stage's entropy by kind of convolution, ``others`` (4, N) −Q, ρ, −V and −B.
@@ -59,22 +59,22 @@ class Weights(NamedTuple):
         return Weights(*np.split(flat, ends))
 
 
-def terms_of(space: SearchSpace, genes: IntArray) -> Terms:
+def terms_of(space: SearchSpace, genes: IntArray) -> NetworkTerms:
     """Return the terms of N networks, (N, genes)."""
     kinds = np.eye(len(CONVOLUTIONS[space.family]))
     scored = [score(space, genes, FitnessSettings(kind_weights=tuple(map(float, kind)))) for kind in kinds]
     found = scored[0]
     others = np.stack([-found.depth_regularity, found.rho, -found.width_violation, -found.blocks.astype(float)])
-    return Terms(np.stack([each.entropy for each in scored], axis=1), others)
+    return NetworkTerms(np.stack([each.entropy for each in scored], axis=1), others)
 
 
-def values(terms: Terms, weights: Weights) -> FloatArray:
+def values(terms: NetworkTerms, weights: Weights) -> FloatArray:
     """Return the fitness of N networks, (N,)."""
     entropy: FloatArray = np.einsum("j,k,jkn->n", weights.stages, weights.kinds, terms.entropy)
     return entropy + weights.others @ terms.others
 
 
-def derivatives(terms: Terms, weights: Weights) -> FloatArray:
+def derivatives(terms: NetworkTerms, weights: Weights) -> FloatArray:
     """Return what the fitness of N networks gains for a unit of each weight, (weights, N)."""
     by_stage = np.einsum("k,jkn->jn", weights.kinds, terms.entropy)
     by_kind = np.einsum("j,jkn->kn", weights.stages, terms.entropy)

@@ -21,7 +21,7 @@ PROG = "compare-recipes"
 
 
 @dataclasses.dataclass
-class Options:
+class RecipeOptions:
     """What to compare, and where.
 
     Attributes:
@@ -46,7 +46,7 @@ def _run(arguments: Sequence[str]) -> None:
     parser = options_parser(
         PROG,
         "Compare training recipes: each change alone and all together, cheaply first, survivors at the full compute.",
-        Options,
+        RecipeOptions,
     )
     options = parser.parse(arguments)
     check_jobs(options.jobs)

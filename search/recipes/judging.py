@@ -4,7 +4,7 @@ import dataclasses
 import statistics
 from collections.abc import Mapping, Sequence
 
-from fedpareto.search.comparison.summary import Spread
+from fedpareto.search.comparison.summary import MeanStd
 from fedpareto.search.recipes.ablation import BASE, Ablation, Recipe
 from fedpareto.search.recipes.result import Result
 
@@ -23,10 +23,10 @@ class Figures:
     """
 
     seeds: int
-    accuracies: Mapping[int, Spread]
-    mean: Spread
-    apart: Mapping[int, Spread] | None
-    gain: Spread | None
+    accuracies: Mapping[int, MeanStd]
+    mean: MeanStd
+    apart: Mapping[int, MeanStd] | None
+    gain: MeanStd | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Verdict:
 
     recipe: Recipe
     settings: Mapping[str, Figures]
-    gain: Spread | None
+    gain: MeanStd | None
     survives: bool | None
 
 
@@ -78,7 +78,7 @@ def _verdict(ablation: Ablation, recipe: Recipe, found: _Found) -> Verdict:
         return Verdict(recipe, settings, None, None)
     by_seed = [statistics.fmean(gains[setting][seed] for setting in gains) for seed in ablation.seeds]
     of_settings = {setting: list(each.values()) for setting, each in gains.items()}
-    return Verdict(recipe, settings, Spread.of(by_seed), survives(of_settings, ablation.keep))
+    return Verdict(recipe, settings, MeanStd.of(by_seed), survives(of_settings, ablation.keep))
 
 
 def _of(ablation: Ablation, setting: str, label: str, found: _Found) -> dict[int, Result]:
@@ -96,12 +96,12 @@ def _figures(own: Mapping[int, Result], base: Mapping[int, Result], recipe: Reci
         return None
     budgets = list(next(iter(own.values())).accuracies)
     paired = [seed for seed in own if seed in base and recipe.name != BASE]
-    accuracies = {budget: Spread.of([result.accuracies[budget] for result in own.values()]) for budget in budgets}
-    mean = Spread.of([result.mean for result in own.values()])
+    accuracies = {budget: MeanStd.of([result.accuracies[budget] for result in own.values()]) for budget in budgets}
+    mean = MeanStd.of([result.mean for result in own.values()])
     if not paired:
         return Figures(len(own), accuracies, mean, None, None)
     apart = {
-        budget: Spread.of([own[seed].accuracies[budget] - base[seed].accuracies[budget] for seed in paired])
+        budget: MeanStd.of([own[seed].accuracies[budget] - base[seed].accuracies[budget] for seed in paired])
         for budget in budgets
     }
-    return Figures(len(own), accuracies, mean, apart, Spread.of(list(_gains(own, base).values())))
+    return Figures(len(own), accuracies, mean, apart, MeanStd.of(list(_gains(own, base).values())))

@@ -9,7 +9,7 @@ from fedpareto.search.recipes.ablation import BASE, Ablation, Planned, Recipe, S
 from fedpareto.search.recipes.judging import Verdict, verdicts
 from fedpareto.search.recipes.result import Result, result_of, write_result
 from fedpareto.supernet.common.storage.path_checks import exists
-from fedpareto.supernet.common.terminal.progress import shown
+from fedpareto.supernet.common.terminal.progress import progress_display
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +97,7 @@ def _run(ablation: Ablation, folder: Path, stage: StageName, recipes: Sequence[R
     from fedpareto.search.comparison.trials import Trials  # noqa: PLC0415
     from fedpareto.search.recipes.measure import measure  # noqa: PLC0415
 
-    with shown("probes" if stage == "probe" else "survivors") as listener:
+    with progress_display("probes" if stage == "probe" else "survivors") as listener:
         for trial, run in Trials(runs_folder(folder, stage), jobs, listener).run(list(waiting)):
             result = measure(waiting[trial], run, ablation.budgets)
             write_result(_result_path(folder, stage, waiting[trial]), result)

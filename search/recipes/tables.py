@@ -5,7 +5,7 @@ import dataclasses
 import io
 from collections.abc import Sequence
 
-from fedpareto.search.comparison.summary import Spread, markdown_table
+from fedpareto.search.comparison.summary import MeanStd, markdown_table
 from fedpareto.search.recipes.ablation import ALL, BASE, Ablation, StageName
 from fedpareto.search.recipes.judging import Figures, Verdict
 from fedpareto.supernet.common.formats.units import format_quantity
@@ -78,7 +78,7 @@ def _verdict_cells(ablation: Ablation, verdict: Verdict) -> list[str]:
     return [verdict.recipe.name, *map(_points, gains), _points(verdict.gain), survives]
 
 
-def _points(spread: Spread | None) -> str:
+def _points(spread: MeanStd | None) -> str:
     return "–" if spread is None else spread.in_points("+")
 
 
@@ -111,5 +111,5 @@ def _lines(ablation: Ablation, verdict: Verdict) -> list[list[object]]:
     return lines
 
 
-def _both(spread: Spread | None) -> tuple[object, object]:
+def _both(spread: MeanStd | None) -> tuple[object, object]:
     return ("", "") if spread is None else (spread.mean, spread.deviation)

@@ -3,14 +3,14 @@
 import dataclasses
 from pathlib import Path
 
-from fedpareto.cache.entries import CACHE_ENTRIES, make_entries, spread
+from fedpareto.cache.entries import CACHE_ENTRIES, evenly_spaced, make_entries
 from fedpareto.cache.plot import Fronts, plot_fronts
-from fedpareto.search.query.answering import Answered
-from fedpareto.search.query.subject import Subject
-from fedpareto.supernet.common.terminal.progress import Listener
+from fedpareto.search.query.answering import SearchOutcome
+from fedpareto.search.query.subject import SearchTarget
+from fedpareto.supernet.common.terminal.progress import ProgressListener
 
 
-def plot_search(path: Path, subject: Subject, answered: Answered, listener: Listener) -> None:
+def plot_search(path: Path, subject: SearchTarget, answered: SearchOutcome, listener: ProgressListener) -> None:
     """Draw the frontier, the known entries of a cache, and the answer.
 
     Where the space is too large for its frontier to be known, the front that NSGA-II finds stands in for it.
@@ -26,11 +26,11 @@ def plot_search(path: Path, subject: Subject, answered: Answered, listener: List
     plot_fronts(path, subject.space, fronts)
 
 
-def fronts_of(subject: Subject, answered: Answered) -> Fronts:
+def fronts_of(subject: SearchTarget, answered: SearchOutcome) -> Fronts:
     """Return the frontier, the known entries or else a spread of it, and the answer with its budget of MACs."""
     frontier, known = answered.answer.frontier, subject.known
     if not known and frontier is not None:
         known = tuple(
-            make_entries(subject.space, frontier.genes[spread(frontier.macs, CACHE_ENTRIES)], subject.fitness)
+            make_entries(subject.space, frontier.genes[evenly_spaced(frontier.macs, CACHE_ENTRIES)], subject.fitness)
         )
     return Fronts(frontier, None, known, answered.answer.entry, answered.limits.macs)

@@ -22,7 +22,7 @@ Clock = Callable[[], int]
 Times = NDArray[np.float64]
 
 #: What is to be known well of a call's times, given those of the last call.
-Judged = Callable[[Times, Times], Times]
+TimeEstimator = Callable[[Times, Times], Times]
 
 #: Runs of each call between two looks at the intervals.
 _STRIDE = 20
@@ -86,7 +86,7 @@ def measure_against(
 
 
 def _take_turns(
-    calls: Sequence[Call], effort: Effort, generator: np.random.Generator, clock: Clock, judged: Judged
+    calls: Sequence[Call], effort: Effort, generator: np.random.Generator, clock: Clock, judged: TimeEstimator
 ) -> list[Times]:
     """Return the times of every call in milliseconds; the last call runs as long as any of them does.
 

@@ -5,11 +5,11 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 
-from fedpareto.cache.entries import Entry
-from fedpareto.training.aggregation.fold import Fold
+from fedpareto.cache.entries import CacheEntry
+from fedpareto.training.aggregation.fold import WeightedAverage
 from fedpareto.training.messages import Failure, Update, check_update
 from fedpareto.training.privacy.mechanism import clip_scale, deltas, update_norm
-from fedpareto.training.work import Logits, Work
+from fedpareto.training.work import LocalObjective, Logits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,16 +31,16 @@ class RoundPlan:
     number: int
     learning_rate: float
     beta: float | None
-    assigned: Mapping[int, Entry]
+    assigned: Mapping[int, CacheEntry]
     weights: Mapping[int, float]
-    work: Mapping[int, Work] = dataclasses.field(default_factory=dict)
+    work: Mapping[int, LocalObjective] = dataclasses.field(default_factory=dict)
     branches: Mapping[int, str] = dataclasses.field(default_factory=dict)
     steps: Mapping[int, int] = dataclasses.field(default_factory=dict)
     power: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
-class Accepted:
+class ClientResult:
     """What is kept of a merged update: how many images it stands for, its training loss, what it cost."""
 
     examples: int
@@ -50,7 +50,7 @@ class Accepted:
     bytes_up: int
 
 
-class Answers:
+class RoundResults:
     """Folds good updates in and counts all others; holds no tensors but the folds'.
 
     Args:
@@ -64,11 +64,11 @@ class Answers:
     def __init__(
         self,
         plan: RoundPlan,
-        fold: Fold,
+        fold: WeightedAverage,
         *,
         by_examples: bool,
         clip: float = 0.0,
-        branches: Mapping[str, Fold] | None = None,
+        branches: Mapping[str, WeightedAverage] | None = None,
     ) -> None:
         self.plan, self.fold, self.branches = plan, fold, branches or {}
         self._by_examples, self._clip = by_examples, clip
@@ -76,8 +76,8 @@ class Answers:
         if clip:
             # Whoever fails later counts as a change of zero: the divisor must not tell who failed.
             for client, entry in plan.assigned.items():
-                fold.cover(entry.architecture, plan.weights[client])
-        self.accepted: dict[int, Accepted] = {}
+                fold.reserve_weight(entry.architecture, plan.weights[client])
+        self.accepted: dict[int, ClientResult] = {}
         #: Of the accepted clients that have some.
         self.logits: dict[int, Logits] = {}
         self.failures: list[Failure] = []
@@ -99,7 +99,7 @@ class Answers:
         if failure is not None:
             self.failures.append(failure)
             return
-        accepted = Accepted(answer.examples, answer.loss, answer.compute, answer.bytes_down, answer.bytes_up)
+        accepted = ClientResult(answer.examples, answer.loss, answer.compute, answer.bytes_down, answer.bytes_up)
         self.accepted[answer.task.client] = accepted
         if answer.logits is not None:
             self.logits[answer.task.client] = answer.logits
@@ -115,7 +115,7 @@ class Answers:
         norm = update_norm(update)
         if not math.isfinite(norm):
             return Failure(update.task, "non-finite", f"its change has norm {norm}")
-        self.fold.accumulate(architecture, deltas(update), weight * clip_scale(norm, self._clip))
+        self.fold.add_steps(architecture, deltas(update), weight * clip_scale(norm, self._clip))
         self._clipped += norm > self._clip
         return None
 

@@ -53,15 +53,16 @@ class ServerStep:
 AVERAGING = ServerStep()
 
 
-class Fold:
+class WeightedAverage:
     """Weighted sums of updates; one update is added at a time and can be forgotten.
 
     Holds one copy of the merged tensors, whatever the number of clients, and keeps it for the next round. They are
     the supernet's, or those of any network around all that is added.
     Weights are summed by distinct slice and laid over each other only while a tensor is merged.
 
-    Trained tensors are added by ``add`` and merged by ``merge_into``. Where the divisor must not depend on who
-    answered, ``cover`` counts weights beforehand, ``accumulate`` adds steps, and ``step_into`` takes their mean.
+    Trained tensors are added by ``add`` and merged by ``write_mean``. Where the divisor must not depend on who
+    answered, ``reserve_weight`` counts weights beforehand, ``add_steps`` adds steps, and ``apply_step`` takes their
+    mean.
     """
 
     def __init__(self, space: SearchSpace, tensors: Mapping[str, Tensor]) -> None:
@@ -76,16 +77,16 @@ class Fold:
 
     def add(self, architecture: Architecture, tensors: Mapping[str, Tensor], weight: float) -> None:
         """Add one client's ``tensors``, which belong to ``architecture``, with ``weight`` > 0."""
-        self.cover(architecture, weight)
-        self.accumulate(architecture, ((name, tensors[name]) for name in self._slices(architecture)), weight)
+        self.reserve_weight(architecture, weight)
+        self.add_steps(architecture, ((name, tensors[name]) for name in self._slices(architecture)), weight)
 
-    def cover(self, architecture: Architecture, weight: float) -> None:
+    def reserve_weight(self, architecture: Architecture, weight: float) -> None:
         """Count ``weight`` > 0 in the divisor of every entry that ``architecture`` owns."""
         for name, index in self._slices(architecture).items():
             bounds = tuple((part.start, part.stop) for part in index)
             self._weights[name][bounds] = self._weights[name].get(bounds, 0.0) + weight
 
-    def accumulate(self, architecture: Architecture, tensors: Iterable[tuple[str, Tensor]], weight: float) -> None:
+    def add_steps(self, architecture: Architecture, tensors: Iterable[tuple[str, Tensor]], weight: float) -> None:
         """Add ``weight`` times one client's ``tensors`` to the sums; they may be made one at a time."""
         owned = self._slices(architecture)
         for name, given in tensors:
@@ -100,7 +101,7 @@ class Fold:
             self._filled.add(name)
         self.updates += 1
 
-    def merge_into(self, tensors: Tensors, velocity: Tensors | None = None, server: ServerStep = AVERAGING) -> None:
+    def write_mean(self, tensors: Tensors, velocity: Tensors | None = None, server: ServerStep = AVERAGING) -> None:
         """Move every covered entry of ``tensors`` towards the mean; untouched entries keep their bytes.
 
         Plain averaging replaces entries by the mean. ``velocity`` is the server's, None without momentum. The fold is
@@ -116,7 +117,7 @@ class Fold:
                 _move(tensor[part], step, None if own is None else own[part], server)
         self._empty()
 
-    def step_into(
+    def apply_step(
         self, tensors: Tensors, velocity: Tensors | None, server: ServerStep, disturb: Disturb | None = None
     ) -> None:
         """Move every covered entry by the sum of the steps over the covering weights; others keep their bytes.

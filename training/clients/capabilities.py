@@ -9,7 +9,7 @@ import numpy as np
 
 from fedpareto.cache.costs.cost import AdditiveCost
 from fedpareto.cache.costs.latency.cost import read_latency
-from fedpareto.cache.entries import Entry
+from fedpareto.cache.entries import CacheEntry
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.arrays import FloatArray
 from fedpareto.supernet.common.errors import UserError
@@ -59,7 +59,7 @@ class Capability:
     memory: int | None = None
     latency: LatencyLimit | None = None
 
-    def runs(self, entry: Entry, batch_size: int) -> bool:
+    def runs(self, entry: CacheEntry, batch_size: int) -> bool:
         """Return whether the client can train a network at a batch size."""
         return (
             (self.macs is None or entry.macs <= self.macs)
@@ -78,7 +78,7 @@ class Capability:
         return " and ".join(limits) or "anything"
 
 
-def training_memory(entry: Entry, batch_size: int) -> int:
+def training_memory(entry: CacheEntry, batch_size: int) -> int:
     """Return the bytes of fp32 parameters and feature maps of one batch that a client needs for ``entry``."""
     return 4 * entry.params + batch_size * entry.activation_bytes
 
@@ -102,7 +102,9 @@ def capabilities(config: ClientsConfig, space: SearchSpace, seed: int) -> list[C
     ]
 
 
-def able_clients(clients: Sequence[Capability], entry: Entry, available: Sequence[int], batch_size: int) -> list[int]:
+def able_clients(
+    clients: Sequence[Capability], entry: CacheEntry, available: Sequence[int], batch_size: int
+) -> list[int]:
     """Return those of the ``available`` clients that can train ``entry``."""
     return [client for client in available if clients[client].runs(entry, batch_size)]
 

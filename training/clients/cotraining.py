@@ -16,8 +16,8 @@ from fedpareto.supernet.slices import tensor_shapes
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.weights import network_with
 from fedpareto.training.clients.loss import ClientLoss
-from fedpareto.training.clients.nested import InnerWeights
-from fedpareto.training.clients.step import Descent, runnable
+from fedpareto.training.clients.nested import NestedWeights
+from fedpareto.training.clients.step import OptimizerStep, runnable
 from fedpareto.training.config.run import ClientConfig
 from fedpareto.training.execution.profile import Profile
 from fedpareto.training.randomness import torch_stream
@@ -35,7 +35,7 @@ class InnerNetwork:
     """
 
     def __init__(self, space: SearchSpace, architecture: Architecture, outer: nn.Module, profile: Profile) -> None:
-        self._weights = InnerWeights(tensor_shapes(space, architecture), dict(outer.named_parameters()))
+        self._weights = NestedWeights(tensor_shapes(space, architecture), dict(outer.named_parameters()))
         self.resolution, self.macs = architecture.resolution, macs_of(space, architecture)
         self._network = network_with(space, architecture, self._weights.views()).train()
         self._run: Callable[[Tensor], Tensor] = runnable(self._network, profile)
@@ -47,9 +47,9 @@ class InnerNetwork:
             images = F.interpolate(images, size=side, mode="bilinear", antialias=True)
         return self._run(images)
 
-    def hand_over(self) -> None:
+    def push_gradients(self) -> None:
         """Add the gradients to the slices of the outer network's, and forget them."""
-        self._weights.hand_over(self._network.named_parameters())
+        self._weights.push_gradients(self._network.named_parameters())
 
 
 class CoTrainingStep:
@@ -80,7 +80,7 @@ class CoTrainingStep:
         self._outer, self._inner, self._outer_macs, self._optimizer = outer, inner, macs, optimizer
         self._run = runnable(outer, profile)
         self._criterion = loss
-        self._descent = Descent(optimizer, config.clip, profile, device)
+        self._descent = OptimizerStep(optimizer, config.clip, profile, device)
 
     def begin(self, work: CoTraining, seed: int) -> None:
         """Forget everything of the client before; ``seed`` is of the draws of networks."""
@@ -101,7 +101,7 @@ class CoTrainingStep:
             inner = self._inner(architecture)
             with self._descent.autocast():
                 self._descent.backward(self._loss(inner(images), targets, labels))
-            inner.hand_over()
+            inner.push_gradients()
             self.macs += inner.macs
         self._descent.update(self._outer.parameters())
         return loss.detach()

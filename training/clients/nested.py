@@ -9,7 +9,7 @@ from fedpareto.supernet.slices import Shape, slices_within
 from fedpareto.supernet.weights import Tensors
 
 
-class InnerWeights:
+class NestedWeights:
     """Slices of a network's parameters.
 
     Args:
@@ -25,7 +25,7 @@ class InnerWeights:
         """Return the slices, as views of the outer network's memory and apart from its gradients."""
         return {name: tensor.detach()[self._slices[name]] for name, tensor in self._outer.items()}
 
-    def hand_over(self, own: Iterable[tuple[str, nn.Parameter]]) -> None:
+    def push_gradients(self, own: Iterable[tuple[str, nn.Parameter]]) -> None:
         """Add the gradients of parameters that hold the views to the slices of the outer ones, and forget them."""
         for name, parameter in own:
             if parameter.grad is not None:

@@ -10,7 +10,7 @@ from fedpareto.supernet.layer_table import architecture_rows
 from fedpareto.supernet.network import Network, build_blocks
 from fedpareto.supernet.slices import row_shapes
 from fedpareto.supernet.space import SearchSpace
-from fedpareto.training.clients.nested import InnerWeights
+from fedpareto.training.clients.nested import NestedWeights
 from fedpareto.training.clients.paths import Path, paths_through
 from fedpareto.training.clients.step import runnable
 from fedpareto.training.execution.profile import Profile
@@ -58,10 +58,10 @@ class PathNetwork:
                 x = block(x, gates.get(part))
         return x
 
-    def hand_over(self) -> None:
+    def push_gradients(self) -> None:
         """Hand the gradients of the last path to the network; what that path has no part in has none."""
         for block in self._taken:
-            block.hand_over()
+            block.push_gradients()
         self._taken = []
 
     def _block(self, number: int, choice: int) -> "_InnerBlock":
@@ -81,13 +81,13 @@ class PathNetwork:
         shapes = {tensor: shape for row in rows for tensor, shape in row_shapes(row).items()}
         # What follows it adds the shortcut, if anything does.
         last = [row.layer.name.removeprefix(f"{name}.") for row in rows if row.layer.kind == "conv"][-1]
-        return _InnerBlock(name, module.train(), last, InnerWeights(shapes, self._parameters), self._profile)
+        return _InnerBlock(name, module.train(), last, NestedWeights(shapes, self._parameters), self._profile)
 
 
 class _InnerBlock:
     """One choice of one slot, on slices of the network's weights; a gate multiplies what its ``last`` layer gives."""
 
-    def __init__(self, name: str, module: nn.Module, last: str, weights: InnerWeights, profile: Profile) -> None:
+    def __init__(self, name: str, module: nn.Module, last: str, weights: NestedWeights, profile: Profile) -> None:
         self._prefix, self._module, self._weights = f"{name}.", module, weights
         views = {name.removeprefix(self._prefix): view for name, view in weights.views().items()}
         module.load_state_dict(views, strict=True, assign=True)
@@ -106,9 +106,9 @@ class _InnerBlock:
         del layer, inputs
         return output if self._gate is None else output * self._gate
 
-    def hand_over(self) -> None:
+    def push_gradients(self) -> None:
         """Add the gradients to the network's."""
-        self._weights.hand_over((self._prefix + name, own) for name, own in self._module.named_parameters())
+        self._weights.push_gradients((self._prefix + name, own) for name, own in self._module.named_parameters())
 
 
 def _name(stage: int, index: int) -> str:

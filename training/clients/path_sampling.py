@@ -24,7 +24,7 @@ from fedpareto.supernet.space import SearchSpace
 from fedpareto.training.clients.loss import ClientLoss
 from fedpareto.training.clients.path_network import PathNetwork
 from fedpareto.training.clients.paths import Path, Paths
-from fedpareto.training.clients.step import Descent
+from fedpareto.training.clients.step import OptimizerStep
 from fedpareto.training.config.run import ClientConfig
 from fedpareto.training.execution.profile import Profile
 from fedpareto.training.randomness import torch_stream
@@ -163,7 +163,7 @@ class PathSamplingStep:
         self._weights, self._optimizer, self._device = network, optimizer, device
         self._network = PathNetwork(space, architecture, network, profile)
         self._criterion = loss
-        self._descent = Descent(optimizer, config.clip, profile, device)
+        self._descent = OptimizerStep(optimizer, config.clip, profile, device)
 
     def begin(self, work: PathSampling, seed: int) -> None:
         """Forget everything of the client before; ``seed`` is of the draws of paths.
@@ -185,7 +185,7 @@ class PathSamplingStep:
             outputs = self._network(images, path, dict(zip(gated, gates.unbind(), strict=True)))
             loss = self._criterion(outputs, labels)
         self._descent.backward(loss)
-        self._network.hand_over()
+        self._network.push_gradients()
         # Without a gradient where all of them are skipped.
         gradients = torch.zeros_like(gates) if gates.grad is None else gates.grad / self._descent.scale
         self._logits.step(path, dict(zip(gated, gradients.tolist(), strict=True)))

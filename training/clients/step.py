@@ -32,7 +32,7 @@ class Step(Protocol):
         """Take one step on images (N, 3, side, side) and labels (N,) or (N, classes); return the mean loss."""
 
 
-class Descent:
+class OptimizerStep:
     """What steps of every kind share: precision, scaled gradients, clipping, the optimizer's update.
 
     Args:
@@ -99,7 +99,7 @@ class EagerStep:
         self._run = runnable(network, profile)
         self._optimizer = optimizer
         self._criterion = loss
-        self._descent = Descent(optimizer, config.clip, profile, device)
+        self._descent = OptimizerStep(optimizer, config.clip, profile, device)
 
     def begin(self) -> None:
         """Forget everything of the client before."""
@@ -147,7 +147,7 @@ class CudaRecorder:
         return result, graph.replay
 
 
-class ReplayedStep:
+class CudaGraphStep:
     """A step recorded once for batches of one shape; a batch is copied in, then the record is replayed.
 
     Recording trains on the given tensors: whoever made the step fills weights and momentum afterwards.

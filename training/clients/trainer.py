@@ -23,7 +23,7 @@ from fedpareto.training.clients.cotraining import CoTrainingStep, InnerNetwork
 from fedpareto.training.clients.loss import ClientLoss
 from fedpareto.training.clients.path_sampling import PathSamplingStep
 from fedpareto.training.clients.sgd import Sgd
-from fedpareto.training.clients.step import CudaRecorder, EagerStep, Recorder, ReplayedStep, Step
+from fedpareto.training.clients.step import CudaGraphStep, CudaRecorder, EagerStep, Recorder, Step
 from fedpareto.training.config.data import DataConfig
 from fedpareto.training.config.run import ClientConfig, RunConfig
 from fedpareto.training.data.augment import Augmentation
@@ -32,14 +32,14 @@ from fedpareto.training.data.images import ImageSet, Normalisation
 from fedpareto.training.execution.out_of_memory import out_of_memory
 from fedpareto.training.execution.profile import Profile
 from fedpareto.training.messages import Task, Update, tensor_bytes
-from fedpareto.training.work import CoTraining, PathSampling, Plain, Work
+from fedpareto.training.work import CoTraining, LocalObjective, PathSampling, Standard
 
 #: Networks a trainer keeps built; a cache of 60 entries fits.
 _KEPT_NETWORKS = 64
 
 
 @dataclasses.dataclass(frozen=True)
-class Recipe:
+class LocalRecipe:
     """What all clients share: the space, the local training and how images are prepared."""
 
     space: SearchSpace
@@ -69,7 +69,7 @@ class LocalTrainer:
     """
 
     def __init__(
-        self, recipe: Recipe, profile: Profile, device: torch.device, recorder: Recorder | None = None
+        self, recipe: LocalRecipe, profile: Profile, device: torch.device, recorder: Recorder | None = None
     ) -> None:
         self._recipe, self._profile, self._device = recipe, profile, device
         layout = profile.torch_format
@@ -79,7 +79,7 @@ class LocalTrainer:
             recipe.config.batch, recipe.augmentation, recipe.normalisation, recipe.space.classes, layout
         )
         self._loss = ClientLoss(recipe.config, recipe.space.classes, device)
-        self._built: OrderedDict[tuple[Architecture, type[Work]], _Built] = OrderedDict()
+        self._built: OrderedDict[tuple[Architecture, type[LocalObjective]], _Built] = OrderedDict()
         self._stream = _stream(device)
         self._recorder = CudaRecorder(self._stream) if recorder is None and self._stream is not None else recorder
 
@@ -96,7 +96,7 @@ class LocalTrainer:
         with out_of_memory(task.architecture, self._recipe.config.batch, self._device), self._on_stream():
             return self._train(task, data, cancelled)
 
-    def holds(self, architecture: Architecture, work: type[Work]) -> bool:
+    def holds(self, architecture: Architecture, work: type[LocalObjective]) -> bool:
         """Return whether the network of an architecture is built, and its step recorded."""
         return (architecture, work) in self._built
 
@@ -140,7 +140,7 @@ class LocalTrainer:
         self._stream.wait_stream(torch.cuda.default_stream(self._device))
         return torch.cuda.stream(self._stream)
 
-    def _network(self, architecture: Architecture, work: type[Work]) -> _Built:
+    def _network(self, architecture: Architecture, work: type[LocalObjective]) -> _Built:
         key = (architecture, work)
         built = self._built.pop(key, None) or self._build(architecture, work)
         self._built[key] = built
@@ -148,10 +148,10 @@ class LocalTrainer:
             self._built.popitem(last=False)
         return built
 
-    def _build(self, architecture: Architecture, work: type[Work]) -> _Built:
+    def _build(self, architecture: Architecture, work: type[LocalObjective]) -> _Built:
         recipe = self._recipe
         # What differs from step to step cannot be recorded once and replayed.
-        graphs = self._profile.graphs and work is Plain
+        graphs = self._profile.graphs and work is Standard
         shapes = tensor_shapes(recipe.space, architecture)
         weights = self._weights.views(shapes)
         network = network_with(recipe.space, architecture, weights).train()
@@ -180,7 +180,7 @@ class LocalTrainer:
         if graphs:
             if self._recorder is None:
                 raise ValueError(f"graphs are recorded on a GPU, not on {self._device}")
-            step = ReplayedStep(step, *self._batches.empty(architecture.resolution, self._device), self._recorder)
+            step = CudaGraphStep(step, *self._batches.empty(architecture.resolution, self._device), self._recorder)
         return _Built(weights, momentum, optimizer, step)
 
     def _co_training(
@@ -235,9 +235,9 @@ def _fill(built: _Built, task: Task) -> None:
             plain.begin()
 
 
-def recipe_of(config: RunConfig, space: SearchSpace, normalisation: Normalisation) -> Recipe:
+def recipe_of(config: RunConfig, space: SearchSpace, normalisation: Normalisation) -> LocalRecipe:
     """Return the local training of a run."""
-    return Recipe(space, config.client, _augmentation(config.data), normalisation)
+    return LocalRecipe(space, config.client, _augmentation(config.data), normalisation)
 
 
 def _augmentation(data: DataConfig) -> Augmentation:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fedpareto.supernet.common.errors import UserError
-from fedpareto.supernet.common.terminal.progress import SILENT, Listener
+from fedpareto.supernet.common.terminal.progress import SILENT, ProgressListener
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.training.config.data import DataConfig
 from fedpareto.training.config.run import RunConfig
@@ -17,7 +17,7 @@ from fedpareto.training.data.files.preparation import Preparation
 from fedpareto.training.data.images import ImageSet, normalisation_of
 from fedpareto.training.data.partition.by_strength import matched, shares_of_images
 from fedpareto.training.data.partition.partition import partition
-from fedpareto.training.data.sources import Split, list_images, source
+from fedpareto.training.data.sources import SplitName, list_images, source
 from fedpareto.training.data.split import Split as RunSplit
 from fedpareto.training.data.split import drawn, validation_split
 from fedpareto.training.randomness import numpy_stream, torch_stream
@@ -28,7 +28,7 @@ def preparation_of(config: RunConfig, space: SearchSpace) -> Preparation:
     return Preparation(space.resolutions[-1], space.in_channels, config.data.fit)
 
 
-def with_validation(data: DataConfig, listener: Listener = SILENT) -> DataConfig:
+def with_validation(data: DataConfig, listener: ProgressListener = SILENT) -> DataConfig:
     """Return ``data`` with the share that is held out, or without one where the data have a validation split.
 
     Raises:
@@ -46,7 +46,7 @@ def with_validation(data: DataConfig, listener: Listener = SILENT) -> DataConfig
     return data
 
 
-def used_images(config: RunConfig, listener: Listener = SILENT) -> Listing:
+def used_images(config: RunConfig, listener: ProgressListener = SILENT) -> Listing:
     """Return the training images that a run uses, with those for validation, none of them decoded.
 
     Raises:
@@ -58,7 +58,7 @@ def used_images(config: RunConfig, listener: Listener = SILENT) -> Listing:
     return drawn(listing, config.data.images, torch_stream(config.seed, "images"))
 
 
-def all_images(config: RunConfig, listener: Listener = SILENT) -> Listing:
+def all_images(config: RunConfig, listener: ProgressListener = SILENT) -> Listing:
     """Return all training images, those for validation at the end where the data have such a split.
 
     Raises:
@@ -68,7 +68,7 @@ def all_images(config: RunConfig, listener: Listener = SILENT) -> Listing:
     own = source(data.name).validation(Path(data.root))
     if own is not None and data.validation is not None:
         listener.remark(f"the images of {own} are not used: data.validation is {data.validation}")
-    split: Split = "train" if data.validation is not None else "train+validation"
+    split: SplitName = "train" if data.validation is not None else "train+validation"
     return list_images(data.name, data.root, split, download=data.download, listener=listener)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from fedpareto.supernet.common.errors import unknown_name
-from fedpareto.supernet.common.terminal.progress import SILENT, Listener
+from fedpareto.supernet.common.terminal.progress import SILENT, ProgressListener
 from fedpareto.training.config.data import DEFAULT_BATCH
 from fedpareto.training.data.augment import Augmentation
 from fedpareto.training.data.digits import read_digits
@@ -20,7 +20,7 @@ from fedpareto.training.data.files.reading import Arrays, Files
 from fedpareto.training.data.images import DataError, ImageSet
 
 #: Which images; with ``train+validation`` those of the data's own validation split come last.
-Split = Literal["train", "train+validation", "test"]
+SplitName = Literal["train", "train+validation", "test"]
 
 #: What the folder of validation images may be called.
 _VALIDATION = ("val", "valid", "validation")
@@ -45,7 +45,7 @@ class Source:
     skips. ``validation(root)`` returns the folder of the data's own validation split, None if there is none.
     """
 
-    listing: Callable[[Path, Split, bool, Listener], Listing]
+    listing: Callable[[Path, SplitName, bool, ProgressListener], Listing]
     augmentation: Callable[[int], Augmentation]
     batch_size: int = DEFAULT_BATCH
     validation: Callable[[Path], Path | None] = _none
@@ -54,11 +54,11 @@ class Source:
 def load_images(
     name: str,
     root: str,
-    split: Split,
+    split: SplitName,
     preparation: Preparation,
     *,
     download: bool = False,
-    listener: Listener = SILENT,
+    listener: ProgressListener = SILENT,
 ) -> ImageSet:
     """Return all images of a split of a data set, decoded.
 
@@ -68,7 +68,9 @@ def load_images(
     return list_images(name, root, split, download=download, listener=listener).read(preparation, listener)
 
 
-def list_images(name: str, root: str, split: Split, *, download: bool = False, listener: Listener = SILENT) -> Listing:
+def list_images(
+    name: str, root: str, split: SplitName, *, download: bool = False, listener: ProgressListener = SILENT
+) -> Listing:
     """Return the images of a split of a data set, none of them decoded.
 
     Raises:
@@ -88,7 +90,7 @@ def source(name: str) -> Source:
     return SOURCES[name]
 
 
-def _list_digits(root: Path, split: Split, download: bool, listener: Listener) -> Listing:
+def _list_digits(root: Path, split: SplitName, download: bool, listener: ProgressListener) -> Listing:
     del root, download, listener
     pictures, digits = read_digits()
     labels = torch.from_numpy(digits)
@@ -100,7 +102,7 @@ def _list_digits(root: Path, split: Split, download: bool, listener: Listener) -
     return Listing(labels[chosen], tuple("0123456789"), Arrays("digits", grey[..., None]))
 
 
-def _list_cifar(dataset: str, root: Path, split: Split, download: bool, listener: Listener) -> Listing:
+def _list_cifar(dataset: str, root: Path, split: SplitName, download: bool, listener: ProgressListener) -> Listing:
     from torchvision import datasets  # noqa: PLC0415 - slow to import, needed for CIFAR only
 
     del listener
@@ -115,7 +117,7 @@ def _list_cifar(dataset: str, root: Path, split: Split, download: bool, listener
     return Listing(torch.tensor(data.targets), tuple(data.classes), Arrays(dataset, data.data))
 
 
-def _list_folder(root: Path, split: Split, download: bool, listener: Listener) -> Listing:
+def _list_folder(root: Path, split: SplitName, download: bool, listener: ProgressListener) -> Listing:
     if download:
         raise DataError("an image folder cannot be downloaded; drop --data.download and set --data.root")
     train, test, own = root / "train", root / "test", _own_validation(root)
@@ -138,7 +140,7 @@ def _list_folder(root: Path, split: Split, download: bool, listener: Listener) -
     return Listing(labels, found.classes, Files((*found.paths, *held_out.paths)), len(held_out.paths))
 
 
-def list_class_folders(folder: Path, listener: Listener = SILENT) -> Listing:
+def list_class_folders(folder: Path, listener: ProgressListener = SILENT) -> Listing:
     """Return all images of ``folder/CLASS/``, none of them decoded; ``listener`` is told what is skipped.
 
     Raises:
@@ -148,7 +150,7 @@ def list_class_folders(folder: Path, listener: Listener = SILENT) -> Listing:
     return Listing(torch.tensor(found.labels), found.classes, Files(found.paths))
 
 
-def _class_files(folder: Path, listener: Listener) -> ClassFiles:
+def _class_files(folder: Path, listener: ProgressListener) -> ClassFiles:
     found = class_files(folder)
     remark = found.skipped.words(folder)
     if remark is not None:

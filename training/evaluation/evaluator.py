@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from fedpareto.cache.entries import Entry
+from fedpareto.cache.entries import CacheEntry
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.training.data.batches import plain_batches, prepare
@@ -48,7 +48,7 @@ class Evaluation:
 class ProbeEvaluator(Protocol):
     """Measures subnets of a supernet on validation images, wherever those are."""
 
-    def probe(self, tensors: Mapping[str, Tensor], entries: Sequence[Entry]) -> Evaluation:
+    def probe(self, tensors: Mapping[str, Tensor], entries: Sequence[CacheEntry]) -> Evaluation:
         """Measure every entry's subnet."""
 
 
@@ -92,7 +92,7 @@ class Evaluator:
         held_out = self.held_out
         return count_correct(network, held_out, self.batch_size, resolution, self.normalisation) / len(held_out)
 
-    def probe(self, tensors: Mapping[str, Tensor], entries: Sequence[Entry]) -> Evaluation:
+    def probe(self, tensors: Mapping[str, Tensor], entries: Sequence[CacheEntry]) -> Evaluation:
         """Return the accuracy of every entry's subnet.
 
         Raises:
@@ -119,7 +119,7 @@ def count_correct(
     return int(correct)
 
 
-def choose_probes(entries: Sequence[Entry], count: int) -> list[Entry]:
+def choose_probes(entries: Sequence[CacheEntry], count: int) -> list[CacheEntry]:
     """Return ``count`` entries from the smallest to the largest, evenly spread over their order."""
     last = len(entries) - 1
     positions = sorted({round(index * last / (count - 1)) for index in range(count)})

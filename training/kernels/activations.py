@@ -4,11 +4,11 @@ from typing import Literal
 
 from fedpareto.training.kernels.vectors import Builder, Value, at_most_zero, constant, multiply_add
 
-Activation = Literal["none", "relu", "hswish"]
+ActivationCode = Literal["none", "relu", "hswish"]
 
 #: Kernels are told of an activation by its number. PLAIN stands for no norm and no activation: values as they are.
 PLAIN, NONE, RELU, HSWISH = range(4)
-NUMBERS: dict[Activation, int] = {"none": NONE, "relu": RELU, "hswish": HSWISH}
+NUMBERS: dict[ActivationCode, int] = {"none": NONE, "relu": RELU, "hswish": HSWISH}
 
 
 def activated(builder: Builder, number: int, z: Value) -> Value:

@@ -74,14 +74,14 @@ def _try() -> str | None:
 
 def _difference() -> str | None:
     """Return what the kernels compute otherwise than torch, for every kernel and stride, or None."""
-    from fedpareto.training.kernels.chain import Chain, Layer  # noqa: PLC0415
+    from fedpareto.training.kernels.chain import Chain, ChainLayer  # noqa: PLC0415
     from fedpareto.training.kernels.depthwise import KERNELS, STRIDES  # noqa: PLC0415
 
     for kernel, stride in itertools.product(KERNELS, STRIDES):
         layers = (
-            Layer("dense", 3, 1, _EPSILON, "relu"),
-            Layer("pointwise", 1, 1, _EPSILON, "hswish"),
-            Layer("depthwise", kernel, stride, _EPSILON, "none"),
+            ChainLayer("dense", 3, 1, _EPSILON, "relu"),
+            ChainLayer("pointwise", 1, 1, _EPSILON, "hswish"),
+            ChainLayer("depthwise", kernel, stride, _EPSILON, "none"),
         )
         tensors = _drawn(kernel)
         ours = _results(lambda x, *weights, layers=layers: Chain.apply(x, layers, *weights), tensors)

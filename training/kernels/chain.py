@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from fedpareto.training.kernels import depthwise, normalisation, pointwise
-from fedpareto.training.kernels.activations import NUMBERS, PLAIN, Activation
+from fedpareto.training.kernels.activations import NUMBERS, PLAIN, ActivationCode
 from fedpareto.training.kernels.formulas import COEFFICIENTS
 from fedpareto.training.kernels.normalisation import PANEL, Rows
 from fedpareto.training.kernels.vectors import FLOAT_BYTES
@@ -24,11 +24,11 @@ from fedpareto.training.kernels.widths import WIDTHS
 
 _DOUBLE_BYTES = 8
 
-Kind = Literal["pointwise", "depthwise", "dense"]
+LinkKind = Literal["pointwise", "depthwise", "dense"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Layer:
+class ChainLayer:
     """What a layer computes.
 
     Attributes:
@@ -39,11 +39,11 @@ class Layer:
         activation: what follows the norm.
     """
 
-    kind: Kind
+    kind: LinkKind
     kernel: int
     stride: int
     epsilon: float | None
-    activation: Activation
+    activation: ActivationCode
 
     @property
     def number(self) -> int:
@@ -93,7 +93,7 @@ class Chain(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, layers: Sequence[Layer], *parameters: Any) -> Tensor:
+    def forward(ctx: Any, x: Tensor, layers: Sequence[ChainLayer], *parameters: Any) -> Tensor:
         """Return the activations of the last layer."""
         signal = _Signal(x.contiguous(memory_format=torch.channels_last), None, PLAIN)
         signals = [signal]
@@ -133,7 +133,9 @@ class Chain(torch.autograd.Function):
         return gradient if ctx.needs_input_grad[0] else None, None, *found
 
 
-def _convolved(layer: Layer, source: _Signal, weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> _Signal:
+def _convolved(
+    layer: ChainLayer, source: _Signal, weight: Tensor, scale: Tensor | None, bias: Tensor | None
+) -> _Signal:
     """Return a layer's convolution of what is before it, with the coefficients of its norm."""
     n, _, height, width = source.values.shape
     channels, stride = weight.shape[0], layer.stride
@@ -161,7 +163,7 @@ def _convolved(layer: Layer, source: _Signal, weight: Tensor, scale: Tensor | No
     return _Signal(y, coefficients, layer.number)
 
 
-def _depthwise(layer: Layer, source: _Signal, weight: Tensor, y: Tensor, sums: _Sums | None) -> None:
+def _depthwise(layer: ChainLayer, source: _Signal, weight: Tensor, y: Tensor, sums: _Sums | None) -> None:
     n, channels, height, width = source.values.shape
     x, coefficients = source.addresses
     taps = weight.flatten(1).t().contiguous()
@@ -246,7 +248,7 @@ def _finish_gradients(signal: _Signal, sums: _Sums) -> tuple[Tensor, Tensor]:
 
 
 def _differentiated(
-    layer: Layer, source: _Signal, result: _Signal, weight: Tensor, gradient: Tensor, needed: bool
+    layer: ChainLayer, source: _Signal, result: _Signal, weight: Tensor, gradient: Tensor, needed: bool
 ) -> tuple[Tensor | None, Tensor, _Sums | None]:
     """Return the gradients of a convolution's input and weights, and what the input's norm asks for."""
     match layer.kind:
@@ -259,7 +261,7 @@ def _differentiated(
 
 
 def _depthwise_back(
-    layer: Layer, source: _Signal, result: _Signal, weight: Tensor, gradient: Tensor, needed: bool
+    layer: ChainLayer, source: _Signal, result: _Signal, weight: Tensor, gradient: Tensor, needed: bool
 ) -> tuple[Tensor | None, Tensor, _Sums | None]:
     n, channels, height, width = source.values.shape
     threads, kernel = torch.get_num_threads(), layer.kernel
@@ -319,7 +321,7 @@ def _pointwise_back(
 
 
 def _dense_back(
-    layer: Layer, source: _Signal, result: _Signal, weight: Tensor, gradient: Tensor, needed: bool
+    layer: ChainLayer, source: _Signal, result: _Signal, weight: Tensor, gradient: Tensor, needed: bool
 ) -> tuple[Tensor | None, Tensor]:
     y = result.values
     n, channels, height, width = y.shape

@@ -11,21 +11,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the library's own convention
 
-from fedpareto.supernet.network import Block, ConvLayer
-from fedpareto.training.kernels.activations import Activation
-from fedpareto.training.kernels.chain import Chain, Kind, Layer
+from fedpareto.supernet.network import BlockModule, ConvLayer
+from fedpareto.training.kernels.activations import ActivationCode
+from fedpareto.training.kernels.chain import Chain, ChainLayer, LinkKind
 from fedpareto.training.kernels.depthwise import KERNELS, STRIDES
 
 #: Kernels take channels in blocks of at least this many.
 _BLOCK = 8
 
-_ACTIVATIONS: dict[type[nn.Module], Activation] = {nn.Identity: "none", nn.ReLU: "relu", nn.Hardswish: "hswish"}
+_ACTIVATIONS: dict[type[nn.Module], ActivationCode] = {nn.Identity: "none", nn.ReLU: "relu", nn.Hardswish: "hswish"}
 
 
 def use_kernels(network: nn.Module) -> None:
     """Let the kernels compute what they can of a network's training, in float32 on the CPU; torch does the rest."""
     for block in network.modules():
-        if isinstance(block, Block):
+        if isinstance(block, BlockModule):
             for chain in _chains(block):
                 _join(chain)
             for kind, name in block.steps:
@@ -34,9 +34,9 @@ def use_kernels(network: nn.Module) -> None:
                     module.forward = functools.partial(_as_product, module)  # type: ignore[method-assign]
 
 
-def _chains(block: Block) -> Iterator[list[tuple[ConvLayer, Layer]]]:
+def _chains(block: BlockModule) -> Iterator[list[tuple[ConvLayer, ChainLayer]]]:
     """Yield the layers of a block that can be computed together."""
-    chain: list[tuple[ConvLayer, Layer]] = []
+    chain: list[tuple[ConvLayer, ChainLayer]] = []
     for _, name in block.steps:
         module = block.get_submodule(name)
         layer = layer_of(module) if type(module) is ConvLayer else None
@@ -50,7 +50,7 @@ def _chains(block: Block) -> Iterator[list[tuple[ConvLayer, Layer]]]:
         yield chain
 
 
-def layer_of(module: ConvLayer) -> Layer | None:
+def layer_of(module: ConvLayer) -> ChainLayer | None:
     """Return what a module computes in the kernels' terms, or None where they cannot."""
     conv, norm, activation = module.conv, module.norm, _ACTIVATIONS.get(type(module.activation))
     kind = _kind(conv)
@@ -58,11 +58,11 @@ def layer_of(module: ConvLayer) -> Layer | None:
         return None
     kernel, stride = conv.kernel_size[0], conv.stride[0]
     if isinstance(norm, nn.BatchNorm2d) and not norm.track_running_stats and activation is not None:
-        return Layer(kind, kernel, stride, norm.eps, activation)
-    return Layer(kind, kernel, stride, None, "none") if kind == "depthwise" else None
+        return ChainLayer(kind, kernel, stride, norm.eps, activation)
+    return ChainLayer(kind, kernel, stride, None, "none") if kind == "depthwise" else None
 
 
-def _kind(conv: nn.Conv2d) -> Kind | None:
+def _kind(conv: nn.Conv2d) -> LinkKind | None:
     kernel, stride = conv.kernel_size[0], conv.stride[0]
     if conv.groups == 1 and kernel == stride == 1 and conv.in_channels % _BLOCK == 0:
         return "pointwise"
@@ -73,7 +73,7 @@ def _kind(conv: nn.Conv2d) -> Kind | None:
     return "depthwise" if single and kernel in KERNELS and stride in STRIDES else None
 
 
-def _join(chain: Sequence[tuple[ConvLayer, Layer]]) -> None:
+def _join(chain: Sequence[tuple[ConvLayer, ChainLayer]]) -> None:
     modules, layers = [module for module, _ in chain], tuple(layer for _, layer in chain)
     modules[0].forward = functools.partial(_run, modules, layers)  # type: ignore[method-assign]
     for module in modules[1:]:
@@ -84,7 +84,7 @@ def _passed(x: Tensor) -> Tensor:
     return x
 
 
-def _run(modules: Sequence[ConvLayer], layers: Sequence[Layer], x: Tensor) -> Tensor:
+def _run(modules: Sequence[ConvLayer], layers: Sequence[ChainLayer], x: Tensor) -> Tensor:
     """Map (N, c_in, H, W) to what the last of a chain's modules yields."""
     # Of one image a norm may have nothing to normalise by, which torch says; of none there is nothing to compute.
     if x.dtype != torch.float32 or x.device.type != "cpu" or torch.is_autocast_enabled("cpu") or len(x) < 2:

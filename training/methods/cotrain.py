@@ -6,7 +6,7 @@ trains besides lies inside: entries of the cache, cut to the envelope choice by 
 
 from collections.abc import Sequence
 
-from fedpareto.cache.entries import Entry
+from fedpareto.cache.entries import CacheEntry
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.genes import intersection
 from fedpareto.supernet.space import SearchSpace
@@ -14,9 +14,9 @@ from fedpareto.training.aggregation.answers import RoundPlan
 from fedpareto.training.config.methods import CoTrainConfig
 from fedpareto.training.methods.curriculum import runnable_entries
 from fedpareto.training.methods.plans import WholeSupernet, drawn_clients, equal_plan
-from fedpareto.training.methods.protocol import Ground
+from fedpareto.training.methods.protocol import MethodContext
 from fedpareto.training.runs.state import RunState
-from fedpareto.training.work import CoTraining, Plain, Work
+from fedpareto.training.work import CoTraining, LocalObjective, Standard
 
 
 class CoTrain(WholeSupernet):
@@ -28,12 +28,12 @@ class CoTrain(WholeSupernet):
         work: what every client does with it.
     """
 
-    def __init__(self, ground: Ground, envelopes: Sequence[Entry], work: Sequence[Work]) -> None:
+    def __init__(self, ground: MethodContext, envelopes: Sequence[CacheEntry], work: Sequence[LocalObjective]) -> None:
         super().__init__(ground)
         self._envelopes, self._work = envelopes, work
 
     @property
-    def by_examples(self) -> bool:
+    def weight_by_examples(self) -> bool:
         """Updates weigh as many as the client's images."""
         return True
 
@@ -45,7 +45,7 @@ class CoTrain(WholeSupernet):
         return equal_plan(config, state, envelopes, {client: self._work[client] for client in drawn})
 
 
-def cotrain(ground: Ground) -> CoTrain:
+def cotrain(ground: MethodContext) -> CoTrain:
     """Return the method.
 
     Raises:
@@ -54,7 +54,7 @@ def cotrain(ground: Ground) -> CoTrain:
     settings, entries = ground.config.cotrain, ground.entries
     runnable = runnable_entries(entries, ground.clients, ground.config.client.batch)
     if settings.networks == "smallest":
-        return CoTrain(ground, [entries[0]] * len(runnable), [Plain()] * len(runnable))
+        return CoTrain(ground, [entries[0]] * len(runnable), [Standard()] * len(runnable))
     envelopes = [able[-1] for able in runnable]
     # Clients of one envelope share what they do, however many there are.
     distinct = {entry.architecture: entry for entry in envelopes}
@@ -62,9 +62,11 @@ def cotrain(ground: Ground) -> CoTrain:
     return CoTrain(ground, envelopes, [shared[entry.architecture] for entry in envelopes])
 
 
-def _work(space: SearchSpace, entries: Sequence[Entry], envelope: Entry, settings: CoTrainConfig) -> Work:
+def _work(
+    space: SearchSpace, entries: Sequence[CacheEntry], envelope: CacheEntry, settings: CoTrainConfig
+) -> LocalObjective:
     if settings.networks == "largest":
-        return Plain()
+        return Standard()
     outer = envelope.architecture
     inside = [intersection(space, entry.architecture, outer) for entry in entries if entry.macs <= envelope.macs]
     smaller = [architecture for architecture in dict.fromkeys(inside) if architecture != outer]

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from fedpareto.cache.costs.limits import Limits
-from fedpareto.cache.entries import Entry, make_entry
+from fedpareto.cache.entries import CacheEntry, make_entry
 from fedpareto.cache.nsga2.sampling import draw_within
 from fedpareto.supernet.common.errors import BudgetError, UserError
 from fedpareto.supernet.space import SearchSpace
@@ -25,7 +25,7 @@ Curriculum = Literal["pareto", "sandwich"]
 
 _MOST_DRAWS = 20
 
-Draw = Callable[[int, np.random.Generator], Entry]
+Draw = Callable[[int, np.random.Generator], CacheEntry]
 
 
 class Assigner:
@@ -47,7 +47,7 @@ class Assigner:
         self,
         name: Curriculum,
         space: SearchSpace,
-        entries: Sequence[Entry],
+        entries: Sequence[CacheEntry],
         clients: Sequence[Capability],
         batch_size: int,
         cache_draw: CacheDraw = "balanced",
@@ -59,12 +59,12 @@ class Assigner:
         draws: dict[Curriculum, Draw] = {"pareto": self._draw_from_cache, "sandwich": self._draw_from_space}
         self._draw = draws[name]
 
-    def assign(self, drawn: Sequence[int], counts: Counts, generator: np.random.Generator) -> list[Entry]:
+    def assign(self, drawn: Sequence[int], counts: Counts, generator: np.random.Generator) -> list[CacheEntry]:
         """Return the architecture of each of the ``drawn`` clients, in their order.
 
         Ties of counts go to the client drawn first, which is random. A single client draws freely.
         """
-        assigned: dict[int, Entry] = {}
+        assigned: dict[int, CacheEntry] = {}
         if len(drawn) > 1:
             # Only clients of equal reach are compared by their counts, so that these are of one and the same network.
             reach = max(self._largest(client).macs for client in drawn)
@@ -75,25 +75,25 @@ class Assigner:
             assigned[min(rest, key=lambda client: counts.smallest[client])] = self._entries[0]
         return [assigned.get(client) or self._draw(client, generator) for client in drawn]
 
-    def is_smallest(self, entry: Entry) -> bool:
+    def is_smallest(self, entry: CacheEntry) -> bool:
         """Return whether ``entry`` is the cache's smallest."""
         return entry.architecture == self._entries[0].architecture
 
-    def is_largest(self, client: int, entry: Entry) -> bool:
+    def is_largest(self, client: int, entry: CacheEntry) -> bool:
         """Return whether ``entry`` is the largest of the cache that a client can run."""
         return entry.architecture == self._largest(client).architecture
 
-    def _largest(self, client: int) -> Entry:
+    def _largest(self, client: int) -> CacheEntry:
         return self._runnable[client][-1]
 
-    def _draw_from_cache(self, client: int, generator: np.random.Generator) -> Entry:
+    def _draw_from_cache(self, client: int, generator: np.random.Generator) -> CacheEntry:
         runnable = self._runnable[client]
         if self._cache_draw == "uniform":
             return runnable[int(generator.integers(len(runnable)))]
         shares = 1 / np.array([entry.macs for entry in runnable])
         return runnable[int(generator.choice(len(runnable), p=shares / shares.sum()))]
 
-    def _draw_from_space(self, client: int, generator: np.random.Generator) -> Entry:
+    def _draw_from_space(self, client: int, generator: np.random.Generator) -> CacheEntry:
         """Draw within the MACs of the client's entries; the smallest entry if no draw is one it can run."""
         limits = Limits(macs=self._largest(client).macs, min_macs=self._entries[0].macs)
         for _ in range(_MOST_DRAWS):
@@ -107,7 +107,9 @@ class Assigner:
         return self._entries[0]
 
 
-def runnable_entries(entries: Sequence[Entry], clients: Sequence[Capability], batch_size: int) -> list[Sequence[Entry]]:
+def runnable_entries(
+    entries: Sequence[CacheEntry], clients: Sequence[Capability], batch_size: int
+) -> list[Sequence[CacheEntry]]:
     """Return the entries that every client can run, by ascending MACs.
 
     Raises:

@@ -2,10 +2,10 @@
 
 from fedpareto.training.methods.curriculum import Assigner
 from fedpareto.training.methods.maxnet import MaxNet
-from fedpareto.training.methods.protocol import Ground
+from fedpareto.training.methods.protocol import MethodContext
 
 
-def deepfednas(ground: Ground) -> MaxNet:
+def deepfednas(ground: MethodContext) -> MaxNet:
     """Return the method.
 
     Raises:

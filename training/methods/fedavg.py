@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 
-from fedpareto.cache.entries import Entry
+from fedpareto.cache.entries import CacheEntry
 from fedpareto.supernet.architecture_file import ARCHITECTURE, architecture_text
 from fedpareto.training.aggregation.answers import RoundPlan
 from fedpareto.training.methods.initial_network import largest_for_all, named_entry
 from fedpareto.training.methods.plans import able_among, drawn_clients, equal_plan
-from fedpareto.training.methods.protocol import Ground, SupernetMethod
+from fedpareto.training.methods.protocol import MethodContext, SupernetMethod
 from fedpareto.training.runs.state import RunState
 
 
@@ -19,11 +19,11 @@ class FedAvg(SupernetMethod):
         entry: the network.
     """
 
-    def __init__(self, ground: Ground, entry: Entry) -> None:
+    def __init__(self, ground: MethodContext, entry: CacheEntry) -> None:
         self._ground, self._entry = ground, entry
 
     @property
-    def by_examples(self) -> bool:
+    def weight_by_examples(self) -> bool:
         """Weights are numbers of images, but in a private run, where they must not tell of them."""
         return not self._ground.config.privacy.clip
 
@@ -37,7 +37,7 @@ class FedAvg(SupernetMethod):
         drawn = drawn_clients(config, state, able_among(self._ground, available, lambda client: self._entry))
         return equal_plan(config, state, dict.fromkeys(drawn, self._entry))
 
-    def probes(self, state: RunState) -> Sequence[Entry]:
+    def probes(self, state: RunState) -> Sequence[CacheEntry]:
         """Return the network."""
         del state
         return [self._entry]
@@ -48,7 +48,7 @@ class FedAvg(SupernetMethod):
         return {ARCHITECTURE: architecture_text(self._entry.architecture)}
 
 
-def fedavg(ground: Ground) -> FedAvg:
+def fedavg(ground: MethodContext) -> FedAvg:
     """Return the method.
 
     Raises:

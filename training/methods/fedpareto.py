@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fedpareto.cache.entries import Entry
+from fedpareto.cache.entries import CacheEntry
 from fedpareto.supernet.arrays import FloatArray
 from fedpareto.supernet.nesting import nested_start
 from fedpareto.supernet.weights import Tensors
@@ -20,7 +20,7 @@ from fedpareto.training.aggregation.answers import RoundPlan
 from fedpareto.training.config.methods import FedParetoConfig
 from fedpareto.training.methods.curriculum import runnable_entries
 from fedpareto.training.methods.plans import WholeSupernet, drawn_clients, equal_plan
-from fedpareto.training.methods.protocol import Ground
+from fedpareto.training.methods.protocol import MethodContext
 from fedpareto.training.randomness import numpy_stream
 from fedpareto.training.runs.progress import extent
 from fedpareto.training.runs.state import RunState
@@ -36,12 +36,12 @@ class FedPareto(WholeSupernet):
         UserError: a client cannot run the smallest network of the cache.
     """
 
-    def __init__(self, ground: Ground) -> None:
+    def __init__(self, ground: MethodContext) -> None:
         super().__init__(ground)
         self._runnable = runnable_entries(ground.entries, ground.clients, ground.config.client.batch)
 
     @property
-    def by_examples(self) -> bool:
+    def weight_by_examples(self) -> bool:
         """Whether a client's update weighs as many times as it has images."""
         return self._ground.config.server.weight_by_examples
 
@@ -65,7 +65,9 @@ def power_at(settings: FedParetoConfig, share: float) -> float:
     return settings.power_first + (settings.power_last - settings.power_first) * share
 
 
-def stratified_draws(runnable: Sequence[Sequence[Entry]], power: float, generator: np.random.Generator) -> list[Entry]:
+def stratified_draws(
+    runnable: Sequence[Sequence[CacheEntry]], power: float, generator: np.random.Generator
+) -> list[CacheEntry]:
     """Return one entry for each of m clients, each from another m-th of its own distribution.
 
     Every client draws each of its entries with a probability in proportion to MACs^−``power``, as if it drew alone.
@@ -80,7 +82,7 @@ def stratified_draws(runnable: Sequence[Sequence[Entry]], power: float, generato
     return [_at(entries, power, place) for entries, place in zip(runnable, places, strict=True)]
 
 
-def draw_shares(entries: Sequence[Entry], power: float) -> FloatArray:
+def draw_shares(entries: Sequence[CacheEntry], power: float) -> FloatArray:
     """Return the probability of every entry, in proportion to MACs^−``power``; shape (entries,)."""
     # Relative to the largest, so that no power overflows.
     weights = (np.array([entry.macs for entry in entries], dtype=float) / entries[-1].macs) ** -power
@@ -88,7 +90,7 @@ def draw_shares(entries: Sequence[Entry], power: float) -> FloatArray:
     return shares
 
 
-def _at(entries: Sequence[Entry], power: float, place: float) -> Entry:
+def _at(entries: Sequence[CacheEntry], power: float, place: float) -> CacheEntry:
     """Return the entry at a place from 0 to 1 in the cumulative distribution."""
     reached = np.cumsum(draw_shares(entries, power))
     return entries[min(int(np.searchsorted(reached, place, side="right")), len(entries) - 1)]

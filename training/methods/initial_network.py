@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 
-from fedpareto.cache.entries import Entry, make_entry
+from fedpareto.cache.entries import CacheEntry, make_entry
 from fedpareto.supernet.architecture_file import read_architecture
 from fedpareto.supernet.common.errors import ArchitectureError, UserError
 from fedpareto.supernet.common.formats.units import format_quantity
-from fedpareto.training.methods.protocol import Ground
+from fedpareto.training.methods.protocol import MethodContext
 
 
-def read_entry(ground: Ground, field: str, path: str) -> Entry:
+def read_entry(ground: MethodContext, field: str, path: str) -> CacheEntry:
     """Return the network of the JSON file ``path``, which the ``field`` of the configuration names.
 
     Raises:
@@ -22,7 +22,7 @@ def read_entry(ground: Ground, field: str, path: str) -> Entry:
         raise ArchitectureError(f"{field} {path}: {error}") from error
 
 
-def named_entry(ground: Ground, field: str, path: str) -> Entry:
+def named_entry(ground: MethodContext, field: str, path: str) -> CacheEntry:
     """Return what ``read_entry`` does, if any client can run it.
 
     Raises:
@@ -38,7 +38,7 @@ def named_entry(ground: Ground, field: str, path: str) -> Entry:
     return entry
 
 
-def largest_for_all(ground: Ground, field: str, entries: Sequence[Entry]) -> Entry:
+def largest_for_all(ground: MethodContext, field: str, entries: Sequence[CacheEntry]) -> CacheEntry:
     """Return the last of ``entries`` that every client can run; the ``field`` may name another.
 
     Raises:

@@ -6,11 +6,11 @@ What distinguishes ``deepfednas`` and ``superfednas`` is where all other network
 import dataclasses
 from collections.abc import Sequence
 
-from fedpareto.training.aggregation.answers import Answers, RoundPlan
+from fedpareto.training.aggregation.answers import RoundPlan, RoundResults
 from fedpareto.training.aggregation.fold import maxnet_weights
 from fedpareto.training.methods.curriculum import Assigner
 from fedpareto.training.methods.plans import WholeSupernet, drawn_clients, rate_of
-from fedpareto.training.methods.protocol import Ground
+from fedpareto.training.methods.protocol import MethodContext
 from fedpareto.training.methods.schedules import largest_weight
 from fedpareto.training.randomness import numpy_stream
 from fedpareto.training.runs.progress import extent
@@ -25,12 +25,12 @@ class MaxNet(WholeSupernet):
         assigner: says which network each client gets.
     """
 
-    def __init__(self, ground: Ground, assigner: Assigner) -> None:
+    def __init__(self, ground: MethodContext, assigner: Assigner) -> None:
         super().__init__(ground)
         self._assigner = assigner
 
     @property
-    def by_examples(self) -> bool:
+    def weight_by_examples(self) -> bool:
         """Whether a client's update weighs as many times as it has images."""
         return self._ground.config.server.weight_by_examples
 
@@ -50,7 +50,7 @@ class MaxNet(WholeSupernet):
             weights=dict(zip(drawn, weights, strict=True)),
         )
 
-    def counted(self, state: RunState, answers: Answers) -> RunState:
+    def after_round(self, state: RunState, answers: RoundResults) -> RunState:
         """Return ``state`` with who had the smallest network and the largest it can run; clients that failed had none.
 
         The curriculum of a private run counts them as if they had: whom it gives what must not tell of images.

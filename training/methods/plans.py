@@ -2,19 +2,19 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from fedpareto.cache.entries import Entry
+from fedpareto.cache.entries import CacheEntry
 from fedpareto.supernet.common.terminal.words import counted
 from fedpareto.training.aggregation.answers import RoundPlan
 from fedpareto.training.config.clients import draw_clients
 from fedpareto.training.config.run import RunConfig
 from fedpareto.training.engines.protocol import EngineError
 from fedpareto.training.evaluation.evaluator import choose_probes
-from fedpareto.training.methods.protocol import Ground, SupernetMethod
+from fedpareto.training.methods.protocol import MethodContext, SupernetMethod
 from fedpareto.training.methods.schedules import learning_rate
 from fedpareto.training.randomness import numpy_stream
 from fedpareto.training.runs.progress import extent
 from fedpareto.training.runs.state import RunState
-from fedpareto.training.work import Work
+from fedpareto.training.work import LocalObjective
 
 
 class WholeSupernet(SupernetMethod):
@@ -24,11 +24,11 @@ class WholeSupernet(SupernetMethod):
         ground: what to decide with.
     """
 
-    def __init__(self, ground: Ground) -> None:
+    def __init__(self, ground: MethodContext) -> None:
         self._ground = ground
         self._probes = choose_probes(ground.entries, ground.config.evaluation.probes)
 
-    def probes(self, state: RunState) -> Sequence[Entry]:
+    def probes(self, state: RunState) -> Sequence[CacheEntry]:
         """Return entries of the cache from its smallest to its largest."""
         del state
         return self._probes
@@ -39,7 +39,7 @@ def drawn_clients(config: RunConfig, state: RunState, available: Sequence[int]) 
     return draw_clients(available, config.clients.per_round, numpy_stream(config.seed, "clients", state.round + 1))
 
 
-def able_among(ground: Ground, available: Sequence[int], entry_of: Callable[[int], Entry]) -> list[int]:
+def able_among(ground: MethodContext, available: Sequence[int], entry_of: Callable[[int], CacheEntry]) -> list[int]:
     """Return those of the ``available`` clients that can train the network ``entry_of`` says for them.
 
     Raises:
@@ -59,7 +59,10 @@ def rate_of(config: RunConfig, state: RunState) -> float:
 
 
 def equal_plan(
-    config: RunConfig, state: RunState, assigned: Mapping[int, Entry], work: Mapping[int, Work] | None = None
+    config: RunConfig,
+    state: RunState,
+    assigned: Mapping[int, CacheEntry],
+    work: Mapping[int, LocalObjective] | None = None,
 ) -> RoundPlan:
     """Return a plan in which all clients weigh the same, but for their images."""
     weights = dict.fromkeys(assigned, 1.0)

@@ -4,18 +4,18 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from fedpareto.cache.entries import Entry
+from fedpareto.cache.entries import CacheEntry
 from fedpareto.supernet.arrays import IntArray
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.weights import Tensors
-from fedpareto.training.aggregation.answers import Answers, RoundPlan
+from fedpareto.training.aggregation.answers import RoundPlan, RoundResults
 from fedpareto.training.clients.capabilities import Capability
 from fedpareto.training.config.run import RunConfig
 from fedpareto.training.runs.state import RunState
 
 
 @dataclasses.dataclass(frozen=True)
-class Ground:
+class MethodContext:
     """What methods decide with; none of it changes from round to round.
 
     Attributes:
@@ -29,12 +29,12 @@ class Ground:
 
     config: RunConfig
     space: SearchSpace
-    entries: Sequence[Entry]
+    entries: Sequence[CacheEntry]
     clients: Sequence[Capability]
     labels: IntArray | None = None
 
 
-class Measured(NamedTuple):
+class Decision(NamedTuple):
     """What a method makes of the networks it had measured.
 
     Attributes:
@@ -50,7 +50,7 @@ class Method(Protocol):
     """A method of federated training. All that changes from round to round is in the run's state."""
 
     @property
-    def by_examples(self) -> bool:
+    def weight_by_examples(self) -> bool:
         """Whether a client's update weighs as many times as it has images."""
 
     def start(self, drawn: Tensors) -> Tensors:
@@ -59,23 +59,23 @@ class Method(Protocol):
     def assign(self, state: RunState, available: Sequence[int]) -> RoundPlan:
         """Return the plan of the round after ``state``: which of the ``available`` clients train what."""
 
-    def counted(self, state: RunState, answers: Answers) -> RunState:
+    def after_round(self, state: RunState, answers: RoundResults) -> RunState:
         """Return ``state`` with what the method itself keeps of a merged round."""
 
-    def probes(self, state: RunState) -> Sequence[Entry]:
+    def probes(self, state: RunState) -> Sequence[CacheEntry]:
         """Return the networks whose accuracy tells how far training is, by ascending MACs."""
 
     def files(self, state: RunState) -> Mapping[str, str]:
         """Return what the method has found, as texts of files in the run's folder by their names."""
 
-    def branches(self, state: RunState) -> Mapping[str, Entry]:
+    def branches(self, state: RunState) -> Mapping[str, CacheEntry]:
         """Return the networks that have weights of their own after ``state``, by name; new ones inherit slices."""
 
-    def tested(self, state: RunState) -> Mapping[str, Entry]:
+    def networks_to_evaluate(self, state: RunState) -> Mapping[str, CacheEntry]:
         """Return the networks to measure after this very round: branches by name, any others in the supernet."""
 
-    def measured(self, state: RunState, accuracies: Mapping[str, float]) -> Measured:
-        """Return what the accuracies of the ``tested`` networks on validation images lead to."""
+    def after_evaluation(self, state: RunState, accuracies: Mapping[str, float]) -> Decision:
+        """Return what the accuracies of the ``networks_to_evaluate`` networks on validation images lead to."""
 
 
 class SupernetMethod:
@@ -85,25 +85,25 @@ class SupernetMethod:
         """Return the tensors as they were drawn."""
         return drawn
 
-    def counted(self, state: RunState, answers: Answers) -> RunState:
+    def after_round(self, state: RunState, answers: RoundResults) -> RunState:
         """Return ``state``: nothing else is kept."""
         del answers
         return state
 
-    def branches(self, state: RunState) -> Mapping[str, Entry]:
+    def branches(self, state: RunState) -> Mapping[str, CacheEntry]:
         """Return none."""
         del state
         return {}
 
-    def tested(self, state: RunState) -> Mapping[str, Entry]:
+    def networks_to_evaluate(self, state: RunState) -> Mapping[str, CacheEntry]:
         """Return none."""
         del state
         return {}
 
-    def measured(self, state: RunState, accuracies: Mapping[str, float]) -> Measured:
+    def after_evaluation(self, state: RunState, accuracies: Mapping[str, float]) -> Decision:
         """Return the state as it is."""
         del accuracies
-        return Measured(state)
+        return Decision(state)
 
     def files(self, state: RunState) -> Mapping[str, str]:
         """Return none."""

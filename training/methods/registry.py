@@ -14,10 +14,10 @@ from fedpareto.training.methods.deepfednas import deepfednas
 from fedpareto.training.methods.dfnas.method import dfnas
 from fedpareto.training.methods.fedavg import fedavg
 from fedpareto.training.methods.fedpareto import FedPareto
-from fedpareto.training.methods.protocol import Ground, Method
+from fedpareto.training.methods.protocol import Method, MethodContext
 from fedpareto.training.methods.superfednas import superfednas
 
-METHODS: Mapping[MethodName, Callable[[Ground], Method]] = {
+METHODS: Mapping[MethodName, Callable[[MethodContext], Method]] = {
     "fedpareto": FedPareto,
     "deepfednas": deepfednas,
     "superfednas": superfednas,
@@ -28,7 +28,7 @@ METHODS: Mapping[MethodName, Callable[[Ground], Method]] = {
 }
 
 
-def make_method(ground: Ground) -> Method:
+def make_method(ground: MethodContext) -> Method:
     """Return the method a run's configuration names.
 
     Raises:
@@ -44,4 +44,4 @@ def method_of(config: RunConfig, space: SearchSpace, cache: Cache, labels: IntAr
         UserError: it cannot work with the run's clients or cache.
     """
     clients = capabilities(config.clients, space, config.seed)
-    return make_method(Ground(config, space, cache.entries, clients, labels))
+    return make_method(MethodContext(config, space, cache.entries, clients, labels))

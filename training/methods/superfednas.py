@@ -7,10 +7,10 @@ one.
 
 from fedpareto.training.methods.curriculum import Assigner
 from fedpareto.training.methods.maxnet import MaxNet
-from fedpareto.training.methods.protocol import Ground
+from fedpareto.training.methods.protocol import MethodContext
 
 
-def superfednas(ground: Ground) -> MaxNet:
+def superfednas(ground: MethodContext) -> MaxNet:
     """Return the method.
 
     Raises:

@@ -6,7 +6,7 @@ from fedpareto.cache.entries import make_entry
 from fedpareto.supernet.common.formats.units import format_quantity
 from fedpareto.supernet.common.terminal.words import command, counted
 from fedpareto.supernet.space import SearchSpace
-from fedpareto.training.aggregation.answers import Answers
+from fedpareto.training.aggregation.answers import RoundResults
 from fedpareto.training.execution.out_of_memory import OutOfMemoryError
 
 
@@ -15,7 +15,7 @@ def go_on(folder: Path) -> str:
     return f"go on with: {_resume(folder)}"
 
 
-def too_few_answers(folder: Path, answers: Answers, retries: int, learning_rate: float, kept: str) -> str:
+def too_few_answers(folder: Path, answers: RoundResults, retries: int, learning_rate: float, kept: str) -> str:
     """Return the words of a round of which too many clients failed.
 
     Args:

@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.common.errors import UserError
-from fedpareto.supernet.common.terminal.progress import SILENT, Listener
+from fedpareto.supernet.common.terminal.progress import SILENT, ProgressListener
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.weights import Tensors, views
-from fedpareto.training.aggregation.fold import Fold
+from fedpareto.training.aggregation.fold import WeightedAverage
 from fedpareto.training.engines.protocol import Engine
 from fedpareto.training.messages import Failure, Task, check_update
 from fedpareto.training.methods.schedules import learning_rate
@@ -38,7 +38,7 @@ def fine_tune(
     architecture: Architecture,
     engine: Engine,
     tuning: FineTuning,
-    listener: Listener = SILENT,
+    listener: ProgressListener = SILENT,
 ) -> None:
     """Train the slices of ``tensors`` that ``architecture`` owns, in place; the rest keeps its bytes.
 
@@ -48,7 +48,7 @@ def fine_tune(
         UserError: all clients of a round failed.
         OutOfMemoryError: the subnet and its batch do not fit.
     """
-    fold, clients = Fold(space, tensors), tuning.clients
+    fold, clients = WeightedAverage(space, tensors), tuning.clients
     for epoch in range(tuning.epochs):
         rate = learning_rate("cosine", tuning.lr, epoch, tuning.epochs)
         sliced = views(space, tensors, architecture)
@@ -67,7 +67,7 @@ def fine_tune(
             listener.report("fine-tuning", epoch * len(clients) + done, tuning.epochs * len(clients))
         if not fold.updates:
             raise UserError(_all_failed(failure, tuning.lr))
-        fold.merge_into(tensors)
+        fold.write_mean(tensors)
 
 
 def _all_failed(failure: Failure | None, lr: float) -> str:

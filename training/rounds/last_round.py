@@ -13,8 +13,8 @@ from fedpareto.training.aggregation.answers import RoundPlan
 from fedpareto.training.clients.cotraining import networks_of_steps
 from fedpareto.training.config.run import RunConfig
 from fedpareto.training.randomness import derive_seed
-from fedpareto.training.runs.progress import Extent
-from fedpareto.training.work import CoTraining, Plain, Work
+from fedpareto.training.runs.progress import Progress
+from fedpareto.training.work import CoTraining, LocalObjective, Standard
 
 #: Numbers of steps tried around a client's share of what is left.
 _AROUND = 4
@@ -32,7 +32,7 @@ def task_seed(config: RunConfig, number: int, client: int) -> int:
 
 
 def shortened(
-    plan: RoundPlan, config: RunConfig, space: SearchSpace, extent: Extent, examples: Callable[[int], int]
+    plan: RoundPlan, config: RunConfig, space: SearchSpace, extent: Progress, examples: Callable[[int], int]
 ) -> RoundPlan:
     """Return ``plan`` with limits on its clients' steps if its compute is more than is left or nearly that; else as is.
 
@@ -50,7 +50,7 @@ def shortened(
     costs = {
         client: _costs_after_steps(
             step_macs(
-                space, entry.architecture, plan.work.get(client, Plain()), task_seed(config, plan.number, client)
+                space, entry.architecture, plan.work.get(client, Standard()), task_seed(config, plan.number, client)
             ),
             config.client.epochs * (examples(client) // config.client.batch),
             config.client.batch,
@@ -66,7 +66,7 @@ def shortened(
     return dataclasses.replace(plan, steps=steps_for(costs, wanted, extent.negligible))
 
 
-def step_macs(space: SearchSpace, architecture: Architecture, work: Work, seed: int) -> Iterator[int]:
+def step_macs(space: SearchSpace, architecture: Architecture, work: LocalObjective, seed: int) -> Iterator[int]:
     """Yield, step by step without end, the forward multiply–accumulates of one image; of path sampling the most."""
     own = macs_of(space, architecture)
     if isinstance(work, CoTraining):

@@ -10,15 +10,15 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedpareto.cache.entries import Entry
+from fedpareto.cache.entries import CacheEntry
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.json_text import parse_json
 from fedpareto.supernet.common.storage.files import write_recorded
 from fedpareto.supernet.common.storage.path_checks import exists
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.weights import Tensors, views
-from fedpareto.training.aggregation.answers import Answers, RoundPlan
-from fedpareto.training.aggregation.fold import Fold, ServerStep
+from fedpareto.training.aggregation.answers import RoundPlan, RoundResults
+from fedpareto.training.aggregation.fold import ServerStep, WeightedAverage
 from fedpareto.training.clients.step import RecordingError
 from fedpareto.training.config.run import RunConfig
 from fedpareto.training.engines.protocol import Engine, EngineError, Stopped, never
@@ -38,7 +38,7 @@ from fedpareto.training.runs.progress import extent
 from fedpareto.training.runs.state import Best, RunState
 from fedpareto.training.trackers.protocol import Tracker
 from fedpareto.training.trackers.records import RoundRecord, evaluated, lost_round, make_record, record_from_json
-from fedpareto.training.work import Plain
+from fedpareto.training.work import Standard
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Run:
     config: RunConfig
     config_mapping: Mapping[str, Any]
     space: SearchSpace
-    entries: Sequence[Entry]
+    entries: Sequence[CacheEntry]
     method: Method
     engine: Engine
     evaluator: ProbeEvaluator
@@ -101,7 +101,7 @@ def train(
         UserError: too many clients of a round failed, or a file cannot be written; the last checkpoint is whole.
     """
     started = time.perf_counter()
-    fold, models = Fold(run.space, tensors), Models(tensors, velocity, dict(branches or {}))
+    fold, models = WeightedAverage(run.space, tensors), Models(tensors, velocity, dict(branches or {}))
     _settle(run, state, models)
     stop = False
     with CheckpointWriter(run.folder, run.config_mapping, run.config.checkpoint.keep, run.tracker) as writer:
@@ -110,7 +110,7 @@ def train(
             state, stop = _concluded(run, state, models, _owed_record(run, state))
             _checkpoint(run, writer, state, models, wanted=True)
         while not (stop or extent(run.config, state).finished):
-            answers: Answers | None = None
+            answers: RoundResults | None = None
             try:
                 with run.interruptible.training():
                     # 1. Draw the clients and give each an architecture.
@@ -172,7 +172,7 @@ def _concluded(run: Run, state: RunState, models: Models, record: RoundRecord) -
     Whoever wants to stop waits for no evaluation: one that is due is owed, and made up for when the run is resumed.
     """
     evaluation, seconds, stop = Evaluation(), 0.0, run.should_stop()
-    due, wanted = _probes_due(run, state), run.method.tested(state)
+    due, wanted = _probes_due(run, state), run.method.networks_to_evaluate(state)
     if due or wanted:
         try:
             with run.interruptible.evaluating():
@@ -191,7 +191,7 @@ def _concluded(run: Run, state: RunState, models: Models, record: RoundRecord) -
 
 def _settle(run: Run, state: RunState, models: Models, adopted: str | None = None) -> None:
     wanted = {name: entry.architecture for name, entry in run.method.branches(state).items()}
-    models.settle(run.space, adopted, wanted)
+    models.sync_branches(run.space, adopted, wanted)
 
 
 def _planned(run: Run, state: RunState) -> RoundPlan:
@@ -202,13 +202,13 @@ def _planned(run: Run, state: RunState) -> RoundPlan:
     return shortened(plan, run.config, run.space, extent(run.config, state), run.engine.examples)
 
 
-def _answers(run: Run, plan: RoundPlan, fold: Fold, models: Models) -> Answers:
-    folds = {name: Fold(run.space, models.tensors(name)) for name in set(plan.branches.values())}
+def _answers(run: Run, plan: RoundPlan, fold: WeightedAverage, models: Models) -> RoundResults:
+    folds = {name: WeightedAverage(run.space, models.tensors(name)) for name in set(plan.branches.values())}
     clip = run.config.privacy.clip
-    return Answers(plan, fold, by_examples=run.method.by_examples, clip=clip, branches=folds)
+    return RoundResults(plan, fold, by_examples=run.method.weight_by_examples, clip=clip, branches=folds)
 
 
-def _collect(run: Run, answers: Answers, models: Models) -> None:
+def _collect(run: Run, answers: RoundResults, models: Models) -> None:
     """Ask the drawn clients; while too few have answered, ask those that failed again.
 
     Raises:
@@ -243,13 +243,13 @@ def _closed(answers: Iterator[Update | Failure]) -> Iterator[Iterator[Update | F
             answers.close()
 
 
-def _lose(run: Run, answers: Answers | None) -> None:
+def _lose(run: Run, answers: RoundResults | None) -> None:
     """Tell of a round that is not merged, as far as any client was asked."""
     if answers is not None and answers.failures:
         run.tracker.round_lost(lost_round(answers))
 
 
-def _tasks(run: Run, plan: RoundPlan, models: Models, clients: Sequence[tuple[int, Entry]]) -> Iterator[Task]:
+def _tasks(run: Run, plan: RoundPlan, models: Models, clients: Sequence[tuple[int, CacheEntry]]) -> Iterator[Task]:
     for client, entry in clients:
         sliced = views(run.space, models.tensors(plan.branches.get(client)), entry.architecture)
         yield Task(
@@ -260,7 +260,7 @@ def _tasks(run: Run, plan: RoundPlan, models: Models, clients: Sequence[tuple[in
             epochs=run.config.client.epochs,
             learning_rate=plan.learning_rate,
             seed=task_seed(run.config, plan.number, client),
-            work=plan.work.get(client, Plain()),
+            work=plan.work.get(client, Standard()),
             steps=plan.steps.get(client),
         )
 
@@ -270,18 +270,18 @@ def _quorum(run: Run, plan: RoundPlan) -> int:
     return max(1, math.ceil(run.quorum * len(plan.assigned)))
 
 
-def _merge(run: Run, answers: Answers, models: Models) -> None:
+def _merge(run: Run, answers: RoundResults, models: Models) -> None:
     privacy, plan, fold = run.config.privacy, answers.plan, answers.fold
     server = ServerStep(run.config.server.momentum, run.config.server.lr)
     for name, branch in answers.branches.items():
-        branch.merge_into(models.tensors(name))
+        branch.write_mean(models.tensors(name))
     if not privacy.clip:
-        fold.merge_into(models.supernet, models.velocity, server)
+        fold.write_mean(models.supernet, models.velocity, server)
         return
     # The most that one client can change the weighted sum by is the clip times the largest weight.
     deviation = privacy.noise * privacy.clip * max(plan.weights.values())
     noise = None if run.noise_key is None else Noise(run.noise_key, plan.number, deviation)
-    fold.step_into(models.supernet, models.velocity, server, noise)
+    fold.apply_step(models.supernet, models.velocity, server, noise)
 
 
 def _probes_due(run: Run, state: RunState) -> bool:
@@ -289,7 +289,7 @@ def _probes_due(run: Run, state: RunState) -> bool:
 
 
 def _evaluate(
-    run: Run, state: RunState, models: Models, wanted: Mapping[str, Entry], *, due: bool
+    run: Run, state: RunState, models: Models, wanted: Mapping[str, CacheEntry], *, due: bool
 ) -> tuple[Evaluation, float]:
     """Return the probes' accuracies when they are due, those the method has wanted, and the seconds of both."""
     started = time.perf_counter()
@@ -298,14 +298,14 @@ def _evaluate(
     return dataclasses.replace(evaluation, tested=tested), time.perf_counter() - started
 
 
-def _probe(run: Run, tensors: Tensors, entries: Sequence[Entry]) -> Evaluation:
+def _probe(run: Run, tensors: Tensors, entries: Sequence[CacheEntry]) -> Evaluation:
     try:
         return run.evaluator.probe(tensors, entries)
     except OutOfMemoryError as error:
         raise UserError(memory_in_evaluation(run.space, run.folder, error)) from error
 
 
-def _advance(run: Run, state: RunState, answers: Answers) -> RunState:
+def _advance(run: Run, state: RunState, answers: RoundResults) -> RunState:
     """Return the state after a merged round; clients that failed count as not having trained."""
     plan, clip = answers.plan, run.config.privacy.clip
     times = Counter(plan.assigned[client].architecture for client in answers.accepted)
@@ -321,7 +321,7 @@ def _advance(run: Run, state: RunState, answers: Answers) -> RunState:
         exposure=exposure_after(state.exposure, plan.weights, run.config.clients.count) if clip else (),
         compute=state.compute + answers.compute,
     )
-    return run.method.counted(after, answers)
+    return run.method.after_round(after, answers)
 
 
 def _measured(state: RunState, evaluation: Evaluation) -> RunState:
@@ -337,7 +337,7 @@ def _measured(state: RunState, evaluation: Evaluation) -> RunState:
 
 def _decided(run: Run, state: RunState, models: Models, tested: Mapping[str, float]) -> RunState:
     """Return the state after what the method concludes from its tests; the models are then what it wants."""
-    state, adopted = run.method.measured(state, tested)
+    state, adopted = run.method.after_evaluation(state, tested)
     _settle(run, state, models, adopted)
     return state
 

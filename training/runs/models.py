@@ -39,7 +39,7 @@ class Models:
         """Return the tensors of a branch, or the supernet's where there is no branch of that name."""
         return self.branches[name].tensors if name in self.branches else self.supernet
 
-    def settle(self, space: SearchSpace, adopted: str | None, wanted: Mapping[str, Architecture]) -> None:
+    def sync_branches(self, space: SearchSpace, adopted: str | None, wanted: Mapping[str, Architecture]) -> None:
         """Copy the branch ``adopted`` into the supernet's slices, then keep the ``wanted`` branches and no other.
 
         A branch that there is not yet inherits its slices of the supernet. A branch whose name is wanted for another

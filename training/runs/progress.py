@@ -15,7 +15,7 @@ from fedpareto.training.runs.state import RunState
 _NEGLIGIBLE = 0.005
 
 
-class Extent(NamedTuple):
+class Progress(NamedTuple):
     """How much of a run is done, and how much there is to do.
 
     Attributes:
@@ -44,13 +44,13 @@ class Extent(NamedTuple):
         return self.left <= self.negligible
 
 
-def extent(config: RunConfig, state: RunState) -> Extent:
+def extent(config: RunConfig, state: RunState) -> Progress:
     """Return how far ``state`` is since its origin: rounds of all rounds, or MACs if ``compute`` ends the run."""
     if config.compute is None:
-        return Extent(0 if state.origin is None else state.round - state.origin.round, config.rounds)
+        return Progress(0 if state.origin is None else state.round - state.origin.round, config.rounds)
     before = 0 if state.origin is None else state.origin.compute
     limit = parse_quantity(config.compute)
-    return Extent(state.compute - before, limit - before, int(_NEGLIGIBLE * limit))
+    return Progress(state.compute - before, limit - before, int(_NEGLIGIBLE * limit))
 
 
 def known_rounds(config: RunConfig) -> int | None:

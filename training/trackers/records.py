@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedpareto.supernet.common.formats.json_dataclasses import from_json
-from fedpareto.training.aggregation.answers import Answers
+from fedpareto.training.aggregation.answers import RoundResults
 from fedpareto.training.evaluation.evaluator import Evaluation, Probe, mean_accuracy
 from fedpareto.training.privacy.accountant import Guarantee
 
@@ -136,14 +136,14 @@ def lost_from_json(value: Any) -> LostRound:
     return record
 
 
-def lost_round(answers: Answers) -> LostRound:
+def lost_round(answers: RoundResults) -> LostRound:
     """Return the record of a round that is not merged."""
     number, failures = answers.plan.number, dict(answers.failed_by_kind)
     return LostRound(number, _outcomes(answers), failures, answers.bytes_up, answers.bytes_down)
 
 
 def make_record(
-    answers: Answers,
+    answers: RoundResults,
     trained: tuple[int, ...],
     *,
     bytes_whole: int,
@@ -192,7 +192,7 @@ def evaluated(record: RoundRecord, evaluation: Evaluation, seconds: float, *, do
     )
 
 
-def _outcomes(answers: Answers) -> tuple[Mapping[str, Any], ...]:
+def _outcomes(answers: RoundResults) -> tuple[Mapping[str, Any], ...]:
     """Return for every drawn client what it was given, and what came back or why nothing did."""
     outcome: dict[int, dict[str, Any]] = {
         client: dataclasses.asdict(update) for client, update in answers.accepted.items()

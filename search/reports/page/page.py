@@ -39,7 +39,7 @@ class Page:
 
 
 @dataclasses.dataclass(frozen=True)
-class Part:
+class PagePart:
     """The lines of one part of a network.
 
     Attributes:
@@ -118,12 +118,12 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _parts(lines: Sequence[LayerLine]) -> list[Part]:
+def _parts(lines: Sequence[LayerLine]) -> list[PagePart]:
     groups = [list(group) for _, group in groupby(lines, key=lambda line: line.part)]
-    return [Part(group, group[0].latency) for group in groups]
+    return [PagePart(group, group[0].latency) for group in groups]
 
 
-def _latency(parts: Sequence[Part]) -> float | None:
+def _latency(parts: Sequence[PagePart]) -> float | None:
     """Return the latency of all parts, None without a latency table."""
     times = [part.latency for part in parts if part.latency is not None]
     return math.fsum(times) if times else None

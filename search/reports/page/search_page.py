@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from fedpareto.cache.costs.cost import AdditiveCost
-from fedpareto.search.query.answering import Answered
-from fedpareto.search.query.subject import Subject
+from fedpareto.search.query.answering import SearchOutcome
+from fedpareto.search.query.subject import SearchTarget
 from fedpareto.search.reports.page.layers import layer_lines
 from fedpareto.search.reports.page.page import Page, write_page
 from fedpareto.search.reports.plot import fronts_of
@@ -14,7 +14,7 @@ from fedpareto.supernet.common.terminal.words import command
 
 
 def write_search_page(
-    path: Path, subject: Subject, answered: Answered, report: Mapping[str, Any], searched: str
+    path: Path, subject: SearchTarget, answered: SearchOutcome, report: Mapping[str, Any], searched: str
 ) -> None:
     """Write the page about an answer, whose ``report`` may have been completed since.
 
@@ -28,7 +28,7 @@ def write_search_page(
     )
 
 
-def _commands(subject: Subject, report: Mapping[str, Any], searched: str) -> list[str]:
+def _commands(subject: SearchTarget, report: Mapping[str, Any], searched: str) -> list[str]:
     table = report.get("latency_table", {})
     commands = []
     if "runtime" in table:

@@ -10,7 +10,7 @@ from fedpareto.search.reports.page.figures import Figure, Form, find_figure
 from fedpareto.supernet.common.formats.units import format_bytes, format_quantity
 
 #: Name, path and form of a figure.
-Row = tuple[str, str, Form]
+SectionRow = tuple[str, str, Form]
 
 _VALIDATION, _TEST = "validation_accuracy", "test_accuracy"
 
@@ -24,7 +24,7 @@ _COSTS: Mapping[str, tuple[str, Form]] = {
 }
 
 #: The figures at the top.
-_HIGHLIGHTS: Sequence[Row] = (
+_HIGHLIGHTS: Sequence[SectionRow] = (
     *((name, key, how) for key, (name, how) in _COSTS.items()),
     ("fitness", "fitness", form.score),
     ("validation accuracy", _VALIDATION, form.share),
@@ -32,7 +32,7 @@ _HIGHLIGHTS: Sequence[Row] = (
 )
 
 #: Sections that list figures under their names.
-_LISTS: Mapping[str, Sequence[Row]] = {
+_LISTS: Mapping[str, Sequence[SectionRow]] = {
     "Accuracy": (
         ("validation images", _VALIDATION, form.share),
         ("test images", _TEST, form.share),
@@ -186,6 +186,6 @@ def _limit(name: str, value: float) -> str:
     return f"{format_bytes(value)} of {stored[name]}" if name in stored else f"{value:g} {name}"
 
 
-def _found(report: Mapping[str, Any], rows: Sequence[Row]) -> Sequence[tuple[str, Figure]]:
+def _found(report: Mapping[str, Any], rows: Sequence[SectionRow]) -> Sequence[tuple[str, Figure]]:
     figures = [(name, find_figure(report, key, how)) for name, key, how in rows]
     return [(name, figure) for name, figure in figures if figure is not None]

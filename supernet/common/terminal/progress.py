@@ -13,7 +13,7 @@ def _ignore(*args: object) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class Listener:
+class ProgressListener:
     """Called by long work.
 
     Attributes:
@@ -25,11 +25,11 @@ class Listener:
     remark: Callable[[str], None] = _ignore
 
 
-SILENT = Listener()
+SILENT = ProgressListener()
 
 
 @contextlib.contextmanager
-def shown(what: str = "working") -> Iterator[Listener]:
+def progress_display(what: str = "working") -> Iterator[ProgressListener]:
     """Yield a listener that shows work on a display of its own, which ends with the block.
 
     Where there is no terminal, ``what`` is done is said even while no report comes.
@@ -41,7 +41,7 @@ def shown(what: str = "working") -> Iterator[Listener]:
         progress.stop()
 
 
-def shown_on(progress: Display, what: str = "working") -> Listener:
+def shown_on(progress: Display, what: str = "working") -> ProgressListener:
     """Return a listener that shows work as one bar of a display, started when there is any, and remarks above it."""
     task = progress.add_task(what, total=None)
     progress.follow()
@@ -50,4 +50,4 @@ def shown_on(progress: Display, what: str = "working") -> Listener:
         progress.start()
         progress.update(task, description=what, completed=done, total=total)
 
-    return Listener(report, stderr.print)
+    return ProgressListener(report, stderr.print)

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fedpareto.supernet.common.terminal.progress import Listener
+from fedpareto.supernet.common.terminal.progress import ProgressListener
 from fedpareto.supernet.common.terminal.words import counted
 from fedpareto.training.data.files.preparation import Preparation
 
@@ -44,7 +44,7 @@ class Decoded:
             self, warnings=kept | {positions[new]: words for new, words in fresh.warnings.items()}
         )
 
-    def tell(self, paths: Sequence[Path], preparation: Preparation, listener: Listener) -> None:
+    def tell(self, paths: Sequence[Path], preparation: Preparation, listener: ProgressListener) -> None:
         """Tell of pictures that are no squares, and of what Pillow warned of, in one line each."""
         if self.warnings:
             first = self.warnings[min(self.warnings)]

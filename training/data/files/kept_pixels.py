@@ -22,7 +22,7 @@ import torch
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.storage.cache_folder import VARIABLE, NowhereKeptError, kept_file, kept_folder
 from fedpareto.supernet.common.storage.disk_room import kept_bytes, make_room, mark_used
-from fedpareto.supernet.common.terminal.progress import Listener
+from fedpareto.supernet.common.terminal.progress import ProgressListener
 from fedpareto.training.data.files.decoded import Decoded
 from fedpareto.training.data.files.pixel_file import VERSION, file_size, map_pixels, write_pixels
 from fedpareto.training.data.files.preparation import Preparation
@@ -51,7 +51,12 @@ class Place(NamedTuple):
 
 
 def kept_or_decoded(
-    lists: Sequence[Sequence[Path]], preparation: Preparation, decode: Decoder, listener: Listener, *, keep: bool
+    lists: Sequence[Sequence[Path]],
+    preparation: Preparation,
+    decode: Decoder,
+    listener: ProgressListener,
+    *,
+    keep: bool,
 ) -> Decoded:
     """Return the pictures of the first of ``lists``: as they are kept, or decoded now and kept for the next time.
 
@@ -75,7 +80,7 @@ def kept_or_decoded(
     return decoded
 
 
-def _may_keep(listener: Listener) -> bool:
+def _may_keep(listener: ProgressListener) -> bool:
     """Return whether anything may be kept; where nothing may, what was kept before is removed.
 
     Raises:
@@ -93,7 +98,7 @@ def _may_keep(listener: Listener) -> bool:
 
 
 def _found(
-    lists: Sequence[Sequence[Path]], preparation: Preparation, listener: Listener, *, keep: bool
+    lists: Sequence[Sequence[Path]], preparation: Preparation, listener: ProgressListener, *, keep: bool
 ) -> Decoded | None:
     """Return the pictures of the first of ``lists`` out of what is kept; None if they are not in it."""
     wanted = lists[0]
@@ -113,7 +118,7 @@ def _found(
     return None
 
 
-def _kept(place: Place, listener: Listener) -> Decoded | None:
+def _kept(place: Place, listener: ProgressListener) -> Decoded | None:
     """Return what is kept at a place; None if there is nothing of use."""
     try:
         kept = map_pixels(place.path, place.key)
@@ -151,7 +156,7 @@ def _decoded(paths: Sequence[Path], decode: Decoder) -> tuple[Decoded, list[Stam
     return decoded, after
 
 
-def _keep(decoded: Decoded, place: Place, listener: Listener) -> None:
+def _keep(decoded: Decoded, place: Place, listener: ProgressListener) -> None:
     count, channels, side, _ = decoded.pixels.shape
     try:
         make_room(place.path.parent, SUFFIX, file_size(count, channels, side))

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from fedpareto.supernet.common.terminal.progress import SILENT, Listener
+from fedpareto.supernet.common.terminal.progress import SILENT, ProgressListener
 from fedpareto.supernet.common.terminal.words import counted
 from fedpareto.training.data.files.preparation import Preparation
 from fedpareto.training.data.images import ImageSet
@@ -25,7 +25,7 @@ class Pictures(Protocol):
     def subset(self, positions: Tensor) -> "Pictures":
         """Return those at ``positions``."""
 
-    def read(self, preparation: Preparation, listener: Listener, *, keep: bool = True) -> Tensor:
+    def read(self, preparation: Preparation, listener: ProgressListener, *, keep: bool = True) -> Tensor:
         """Return their pixels, (N, channels, side, side) uint8; with ``keep`` the next command finds them decoded."""
 
 
@@ -53,7 +53,7 @@ class Listing:
         held_out = int((positions >= len(self) - self.held_out).sum())
         return Listing(self.labels[positions], self.classes, self.pictures.subset(positions), held_out)
 
-    def read(self, preparation: Preparation, listener: Listener = SILENT, *, keep: bool = True) -> ImageSet:
+    def read(self, preparation: Preparation, listener: ProgressListener = SILENT, *, keep: bool = True) -> ImageSet:
         """Return the images decoded; ``listener`` follows, and is told of what looks wrong.
 
         With ``keep`` they are kept decoded for the next command that reads them.

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedpareto.supernet.common.terminal.progress import Listener
+from fedpareto.supernet.common.terminal.progress import ProgressListener
 from fedpareto.supernet.common.terminal.words import counted
 from fedpareto.training.data.files.decoded import Decoded
 from fedpareto.training.data.files.kept_pixels import kept_or_decoded
@@ -48,7 +48,7 @@ class Files:
         """Return those at ``positions``."""
         return Files(tuple(self.paths[position] for position in positions.tolist()), self)
 
-    def read(self, preparation: Preparation, listener: Listener, *, keep: bool = True) -> Tensor:
+    def read(self, preparation: Preparation, listener: ProgressListener, *, keep: bool = True) -> Tensor:
         """Return their pixels, (N, channels, side, side) uint8; ``listener`` is told of those that are no squares.
 
         Raises:
@@ -96,7 +96,7 @@ class Arrays:
         """Return those at ``positions``."""
         return Arrays(self.name, self.pixels[positions.numpy()])
 
-    def read(self, preparation: Preparation, listener: Listener, *, keep: bool = True) -> Tensor:
+    def read(self, preparation: Preparation, listener: ProgressListener, *, keep: bool = True) -> Tensor:
         """Return their pixels, (N, channels, side, side) uint8. They lie in a file of their own: none is kept.
 
         Raises:
@@ -118,7 +118,7 @@ class Arrays:
         return _filled(len(self.pixels), preparation, prepare, listener)
 
 
-def decoded_files(paths: Sequence[Path], preparation: Preparation, listener: Listener) -> Decoded:
+def decoded_files(paths: Sequence[Path], preparation: Preparation, listener: ProgressListener) -> Decoded:
     """Return the pictures of files decoded, on all cores; ``listener`` follows.
 
     Raises:
@@ -158,7 +158,9 @@ def check_memory(count: int, preparation: Preparation) -> None:
         )
 
 
-def _filled(count: int, preparation: Preparation, decode: Callable[[int], Pixels], listener: Listener) -> Tensor:
+def _filled(
+    count: int, preparation: Preparation, decode: Callable[[int], Pixels], listener: ProgressListener
+) -> Tensor:
     """Return what ``decode`` gives for every position, (count, channels, side, side)."""
     side, channels = preparation.side, preparation.channels
     pixels = np.empty((count, channels, side, side), dtype=np.uint8)

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fedpareto.supernet.arrays import IntArray
+from fedpareto.supernet.arrays import FloatArray, IntArray
 from fedpareto.supernet.common.terminal.words import counted
 from fedpareto.training.config.partition import SHARING, PartitionConfig, PartitionError
 from fedpareto.training.data.partition import schemes
-from fedpareto.training.data.partition.schemes import FloatArray, ImpossibleError
+from fedpareto.training.data.partition.schemes import ImpossibleError
 
 
 def partition(

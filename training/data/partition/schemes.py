@@ -9,11 +9,8 @@ each client, and no position twice; it raises ``ImpossibleError`` where the imag
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fedpareto.supernet.arrays import IntArray
-
-FloatArray = NDArray[np.float64]
+from fedpareto.supernet.arrays import FloatArray, IntArray
 
 #: Dirichlet draws before it is given up: a fixed number, so that the same run always ends alike.
 _DRAWS = 11

@@ -19,11 +19,11 @@ from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.weights import Tensors
 from fedpareto.training.config.flower import FlowerConfig, WireDtype
 from fedpareto.training.engines.flower import wire
-from fedpareto.training.engines.flower.exchange import Answer, Exchange, Question, Trouble
-from fedpareto.training.engines.flower.packing import enveloped
+from fedpareto.training.engines.flower.exchange import ClientReply, ClientRequest, Exchange, ReplyFailure
+from fedpareto.training.engines.flower.packing import pack
 from fedpareto.training.engines.flower.relay_socket import LineLost
 from fedpareto.training.engines.flower.roster import Roster
-from fedpareto.training.engines.flower.wire import Kind, Request, WireError
+from fedpareto.training.engines.flower.wire import MessageKind, Request, WireError
 from fedpareto.training.engines.protocol import EngineError, Stopped, never
 from fedpareto.training.evaluation.moments import impossible, moments_of
 from fedpareto.training.messages import (
@@ -45,7 +45,7 @@ _PAUSE = 0.5
 _LARGEST_LOSS = torch.finfo(torch.float32).max
 
 AnyTask = TypeVar("AnyTask", Task, CalibrationTask, EvaluationTask)
-AnyAnswer = TypeVar("AnyAnswer", Answer, Trouble)
+AnyAnswer = TypeVar("AnyAnswer", ClientReply, ReplyFailure)
 
 
 class Unusable(Exception):  # noqa: N818 - an answer that is counted, not an error of the program
@@ -110,16 +110,16 @@ class FlowerEngine:
 
     def _asked(
         self,
-        kind: Kind,
+        kind: MessageKind,
         groups: Iterable[Sequence[AnyTask]],
         job_of: Callable[[AnyTask], Mapping[str, Any]],
-        read: Callable[[AnyTask, Mapping[str, Any], Tensors, Answer], Any],
+        read: Callable[[AnyTask, Mapping[str, Any], Tensors, ClientReply], Any],
     ) -> Iterator[Any]:
         """Send each group of tasks as one message; yield what ``read`` makes of every task's result, or a failure."""
         present = self._present()
         asked: list[Sequence[AnyTask]] = []
 
-        def questions() -> Iterator[Question]:
+        def questions() -> Iterator[ClientRequest]:
             for group in groups:
                 asked.append(group)
                 request = dataclasses.replace(
@@ -127,16 +127,16 @@ class FlowerEngine:
                     kind=kind,
                     jobs=[{**job_of(task), "architecture": task.architecture.to_json()} for task in group],
                 )
-                tensors = enveloped(self._space, [(task.architecture, task.tensors) for task in group])
+                tensors = pack(self._space, [(task.architecture, task.tensors) for task in group])
                 values = sum(tensor.numel() for task in group for tensor in task.tensors.values())
                 most = wire.most_answer_bytes(kind, self._request.wire_dtype, values)
-                yield Question(present.get(group[0].client), request, tensors, most)
+                yield ClientRequest(present.get(group[0].client), request, tensors, most)
 
         for index, answer in enumerate(self._exchange.answers(questions(), self._config.deadline)):
             group = asked[index]
-            if isinstance(answer, Trouble):
+            if isinstance(answer, ReplyFailure):
                 if answer.kind in ("timeout", "lost", "offline"):
-                    self._roster.doubt(group[0].client)
+                    self._roster.suspect(group[0].client)
                 for task, share in zip(group, _shares(answer, len(group)), strict=True):
                     yield Failure(task, share.kind, share.reason, share.bytes_down, share.bytes_up)
             else:
@@ -145,8 +145,8 @@ class FlowerEngine:
     def _results(
         self,
         group: Sequence[AnyTask],
-        answer: Answer,
-        read: Callable[[AnyTask, Mapping[str, Any], Tensors, Answer], Any],
+        answer: ClientReply,
+        read: Callable[[AnyTask, Mapping[str, Any], Tensors, ClientReply], Any],
     ) -> Iterator[Any]:
         unreadable: WireError | None = None
         jobs: Sequence[Mapping[str, Any]] = [{}] * len(group)
@@ -169,7 +169,7 @@ class FlowerEngine:
                 kind = error.kind if isinstance(error, Unusable) else "malformed"
                 yield Failure(task, kind, str(error), share.bytes_down, share.bytes_up)
 
-    def _update(self, task: Task, job: Mapping[str, Any], tensors: Tensors, answer: Answer) -> Update:
+    def _update(self, task: Task, job: Mapping[str, Any], tensors: Tensors, answer: ClientReply) -> Update:
         if wire.integer(job, "round", 0, 1 << 31) != task.round:
             raise WireError("an answer to another round")
         said, examples = self._roster.described[task.client].examples, job.get("examples")
@@ -195,7 +195,9 @@ class FlowerEngine:
             bytes_up=answer.bytes_up,
         )
 
-    def _statistics(self, task: CalibrationTask, job: Mapping[str, Any], sums: Tensors, answer: Answer) -> Statistics:
+    def _statistics(
+        self, task: CalibrationTask, job: Mapping[str, Any], sums: Tensors, answer: ClientReply
+    ) -> Statistics:
         batches = wire.integer(job, "batches", 0, task.batches)
         images = wire.integer(job, "images", batches, batches * task.batch_size)
         expected = statistics_shapes(self._space, task.architecture) if batches else {}
@@ -211,7 +213,7 @@ class FlowerEngine:
             raise Unusable("non-finite", problem)
         return statistics
 
-    def _correct(self, task: EvaluationTask, job: Mapping[str, Any], tensors: Tensors, answer: Answer) -> Correct:
+    def _correct(self, task: EvaluationTask, job: Mapping[str, Any], tensors: Tensors, answer: ClientReply) -> Correct:
         del tensors
         images = wire.integer(job, "images", 0, self._roster.described[task.client].validation)
         correct = wire.integer(job, "correct", 0, images)
@@ -219,7 +221,7 @@ class FlowerEngine:
 
     def _present(self) -> Mapping[int, str]:
         try:
-            return self._roster.look()
+            return self._roster.refresh()
         except LineLost:
             # Nobody can be reached: every task fails as offline, and the next round waits for the SuperLink.
             self._roster.forget_questions()
@@ -242,7 +244,7 @@ def wait_for(
     end = time.monotonic() + config.patience
     while True:
         try:
-            present, lost = roster.look(), ""
+            present, lost = roster.refresh(), ""
         except LineLost as error:
             roster.forget_questions()
             present, lost = {}, str(error)

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from torch import Tensor, nn
 
-from fedpareto.cache.entries import Entry
+from fedpareto.cache.entries import CacheEntry
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.weights import views
@@ -38,7 +38,7 @@ class FederatedEvaluator:
     config: RunConfig
     space: SearchSpace
 
-    def probe(self, tensors: Mapping[str, Tensor], entries: Sequence[Entry]) -> Evaluation:
+    def probe(self, tensors: Mapping[str, Tensor], entries: Sequence[CacheEntry]) -> Evaluation:
         """Return the accuracy of every entry's subnet; entries that no client could measure are left out."""
         try:
             present = self.engine.available()
@@ -56,7 +56,7 @@ class FederatedEvaluator:
         ]
         return Evaluation(probes, tuple(tally.failures.values()), tally.bytes_down, tally.bytes_up)
 
-    def accuracy(self, network: nn.Module, entry: Entry) -> float | None:
+    def accuracy(self, network: nn.Module, entry: CacheEntry) -> float | None:
         """Return the share of held-out images that ``entry``'s calibrated network classifies rightly.
 
         None if no client answered that can run it.
@@ -70,7 +70,7 @@ class FederatedEvaluator:
         """What every client can run; limits may be files, which are read once."""
         return capabilities(self.config.clients, self.space, self.config.seed)
 
-    def _able(self, entry: Entry, available: Sequence[int]) -> list[int]:
+    def _able(self, entry: CacheEntry, available: Sequence[int]) -> list[int]:
         return able_clients(self._clients, entry, available, self.config.client.batch)
 
     def _calibrated(

@@ -31,7 +31,7 @@ _KINDS: Mapping[int, FailureKind] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Answer:
+class ClientReply:
     """A client's answer, its header read, its blob not yet.
 
     Attributes:
@@ -64,7 +64,7 @@ class Answer:
 
 
 @dataclasses.dataclass(frozen=True)
-class Trouble:
+class ReplyFailure:
     """Why there is no answer."""
 
     kind: FailureKind
@@ -74,7 +74,7 @@ class Trouble:
 
 
 @dataclasses.dataclass(frozen=True)
-class Question:
+class ClientRequest:
     """What one client is asked.
 
     Attributes:
@@ -93,7 +93,7 @@ class Question:
 @dataclasses.dataclass(frozen=True)
 class _Sent:
     name: str
-    question: Question
+    question: ClientRequest
     bytes_down: int
     started: float
 
@@ -108,7 +108,7 @@ class Exchange:
     def __init__(self, link: Link) -> None:
         self._link, self._count = link, 0
 
-    def answers(self, questions: Iterable[Question], deadline: float) -> Iterator[Answer | Trouble]:
+    def answers(self, questions: Iterable[ClientRequest], deadline: float) -> Iterator[ClientReply | ReplyFailure]:
         """Send every question, then yield one answer each, in the order of the questions.
 
         An answer is yielded once it and all before it have come or failed; ``deadline`` seconds after the last
@@ -116,11 +116,11 @@ class Exchange:
         """
         sent = self._sent_all(questions)
         open_ = {one.name: one for one in sent if isinstance(one, _Sent)}
-        done: dict[str, Answer | Trouble] = {}
+        done: dict[str, ClientReply | ReplyFailure] = {}
         end = time.monotonic() + deadline
         try:
             for one in sent:
-                if isinstance(one, Trouble):
+                if isinstance(one, ReplyFailure):
                     yield one
                     continue
                 while one.name not in done:
@@ -131,13 +131,13 @@ class Exchange:
                 yield done[one.name]
                 # Nobody needs it any more once the next one is asked for.
                 _remove(done[one.name])
-                done[one.name] = Trouble("lost", "already taken")
+                done[one.name] = ReplyFailure("lost", "already taken")
         finally:
             # Whoever stops early leaves answers that nobody has read.
             for answer in done.values():
                 _remove(answer)
 
-    def send(self, question: Question) -> tuple[str | None, int]:
+    def send(self, question: ClientRequest) -> tuple[str | None, int]:
         """Send a question; return its name, None if the node is gone, and its bytes.
 
         Raises:
@@ -157,66 +157,66 @@ class Exchange:
                 (self._link.folder / blob).unlink(missing_ok=True)
         return name, len(header) + size
 
-    def _sent_all(self, questions: Iterable[Question]) -> list[_Sent | Trouble]:
+    def _sent_all(self, questions: Iterable[ClientRequest]) -> list[_Sent | ReplyFailure]:
         """Send every question; if the line is lost on the way all are lost: another line is another run of Flower's."""
-        sent: list[_Sent | Trouble] = []
+        sent: list[_Sent | ReplyFailure] = []
         lost = ""
         for question in questions:
             try:
-                sent.append(Trouble("lost", lost) if lost else self._sent(question))
+                sent.append(ReplyFailure("lost", lost) if lost else self._sent(question))
             except LineLost as error:
                 lost = f"the SuperLink is gone ({error})"
-                sent.append(Trouble("lost", lost))
+                sent.append(ReplyFailure("lost", lost))
         if not lost:
             return sent
-        return [Trouble("lost", lost, one.bytes_down) if isinstance(one, _Sent) else one for one in sent]
+        return [ReplyFailure("lost", lost, one.bytes_down) if isinstance(one, _Sent) else one for one in sent]
 
-    def _sent(self, question: Question) -> _Sent | Trouble:
+    def _sent(self, question: ClientRequest) -> _Sent | ReplyFailure:
         if question.node is None:
-            return Trouble("offline", "it is not connected")
+            return ReplyFailure("offline", "it is not connected")
         started = time.monotonic()
         name, size = self.send(question)
         if name is None:
-            return Trouble("offline", "its node has just left")
+            return ReplyFailure("offline", "its node has just left")
         return _Sent(name, question, size, started)
 
-    def _collected(self, waiting: Mapping[str, _Sent], *, late: bool) -> dict[str, Answer | Trouble]:
+    def _collected(self, waiting: Mapping[str, _Sent], *, late: bool) -> dict[str, ClientReply | ReplyFailure]:
         try:
             replies = self._link.collect({name: one.question.most for name, one in waiting.items()})
         except LineLost as error:
             reason = f"the SuperLink is gone ({error})"
-            return {name: Trouble("lost", reason, one.bytes_down) for name, one in waiting.items()}
+            return {name: ReplyFailure("lost", reason, one.bytes_down) for name, one in waiting.items()}
         done = {
             name: read_reply(reply, waiting[name].bytes_down, waiting[name].started) for name, reply in replies.items()
         }
         if late:
             for name in waiting.keys() - done.keys():
                 seconds = waiting[name].question.request.deadline
-                done[name] = Trouble("timeout", f"no answer within {seconds:g} s", waiting[name].bytes_down)
+                done[name] = ReplyFailure("timeout", f"no answer within {seconds:g} s", waiting[name].bytes_down)
         return done
 
 
-def _remove(answer: Answer | Trouble) -> None:
-    if isinstance(answer, Answer):
+def _remove(answer: ClientReply | ReplyFailure) -> None:
+    if isinstance(answer, ClientReply):
         answer.blob.unlink(missing_ok=True)
 
 
-def read_reply(reply: Reply, bytes_down: int = 0, started: float = 0.0) -> Answer | Trouble:
+def read_reply(reply: Reply, bytes_down: int = 0, started: float = 0.0) -> ClientReply | ReplyFailure:
     """Return what a reply says, its header checked; the question was sent at the moment ``started``."""
     if reply.error is not None or reply.blob is None:
         kind = _KINDS.get(reply.error or 0, "error")
-        return Trouble(kind, wire.one_line(reply.reason) or "an empty reply", bytes_down)
+        return ReplyFailure(kind, wire.one_line(reply.reason) or "an empty reply", bytes_down)
     size = len(reply.header) + reply.blob.stat().st_size
     try:
         fields = wire.decode(reply.header)
     except WireError as error:
         reply.blob.unlink(missing_ok=True)
-        return Trouble("malformed", str(error), bytes_down, size)
+        return ReplyFailure("malformed", str(error), bytes_down, size)
     if "refused" in fields:
         reply.blob.unlink(missing_ok=True)
         refusal: FailureKind = fields["kind"] if fields.get("kind") in get_args(FailureKind) else "refused"
         words = fields["refused"]
         reason = wire.one_line(words if isinstance(words, str) else shown(words))
-        return Trouble(refusal, reason, bytes_down, size)
+        return ReplyFailure(refusal, reason, bytes_down, size)
     now = time.monotonic()
-    return Answer(fields, reply.blob, now, now - started, bytes_down, size)
+    return ClientReply(fields, reply.blob, now, now - started, bytes_down, size)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import torch
 
 from fedpareto.supernet.common.errors import UserError
-from fedpareto.supernet.common.terminal.progress import Listener
+from fedpareto.supernet.common.terminal.progress import ProgressListener
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.space_file import space_to_mapping
 from fedpareto.training.config.run import RunConfig, config_to_mapping
@@ -18,7 +18,7 @@ from fedpareto.training.engines.flower.engine import FlowerEngine, wait_for
 from fedpareto.training.engines.flower.evaluation import FederatedEvaluator
 from fedpareto.training.engines.flower.exchange import Exchange
 from fedpareto.training.engines.flower.relay_socket import LineLost
-from fedpareto.training.engines.flower.roster import Description, Roster
+from fedpareto.training.engines.flower.roster import ClientDescription, Roster
 from fedpareto.training.engines.flower.superlink import FlowerLink, Link
 from fedpareto.training.engines.flower.wire import Request
 from fedpareto.training.engines.protocol import never
@@ -93,7 +93,7 @@ def opened_link(config: RunConfig) -> Iterator[FlowerLink | None]:
 
 
 def connect(
-    link: Link, config: RunConfig, space: SearchSpace, listener: Listener, census: Census | None = None
+    link: Link, config: RunConfig, space: SearchSpace, listener: ProgressListener, census: Census | None = None
 ) -> ConnectedFederation:
     """Wait for the clients of a run, a new one or that of a ``census``; return their federation.
 
@@ -120,7 +120,7 @@ def connect(
     return ConnectedFederation(exchange, roster, request, census or _census(roster.described, config.clients.count))
 
 
-def _census(described: Mapping[int, Description], clients: int) -> Census:
+def _census(described: Mapping[int, ClientDescription], clients: int) -> Census:
     """Return what the run keeps of the clients that are there."""
     counts = torch.tensor([description.pixels for description in described.values()], dtype=torch.int64)
     return Census(

@@ -27,7 +27,7 @@ from fedpareto.training.data.images import ImageSet, Normalisation
 from fedpareto.training.data.run_images import preparation_of
 from fedpareto.training.engines.flower import wire
 from fedpareto.training.engines.flower.own_images import OwnImages, own_images, read_node_config
-from fedpareto.training.engines.flower.packing import opened
+from fedpareto.training.engines.flower.packing import unpack
 from fedpareto.training.engines.flower.wire import PROTOCOL, Request, WireError
 from fedpareto.training.evaluation.calibration import client_statistics
 from fedpareto.training.evaluation.evaluator import count_correct
@@ -37,7 +37,7 @@ from fedpareto.training.execution.profile import apply_to_torch, check_possible,
 from fedpareto.training.messages import CalibrationTask, Task
 from fedpareto.training.work import work_from_json
 
-Fields = Mapping[str, Any]
+MessageFields = Mapping[str, Any]
 
 #: Seconds after the deadline until a client that does not even notice it is ended.
 _GRACE = 15.0
@@ -99,7 +99,7 @@ class _Node:
             return self._described(images), {}
         images = OwnImages(self._relabelled(images.training), self._relabelled(images.validation))
         architectures = [self._architecture(job) for job in self._request.jobs]
-        parts = opened(self._space, architectures, wire.parse_blob(blob))
+        parts = unpack(self._space, architectures, wire.parse_blob(blob))
         work = {"train": self._trained, "calibrate": self._calibrated, "evaluate": self._evaluated}[self._request.kind]
         results = list(work(images, list(zip(self._request.jobs, parts, strict=True))))
         # Every result names the architecture it is for.
@@ -124,7 +124,9 @@ class _Node:
             "pixels": own.pixel_counts().tolist(),
         }
 
-    def _trained(self, images: OwnImages, jobs: list[tuple[Fields, Tensors]]) -> Iterator[tuple[Fields, Tensors]]:
+    def _trained(
+        self, images: OwnImages, jobs: list[tuple[MessageFields, Tensors]]
+    ) -> Iterator[tuple[MessageFields, Tensors]]:
         check_possible(self._device, self._config.precision, self._config.execution)
         profile = default_profile(self._config.precision, self._config.execution)
         apply_to_torch(profile)
@@ -164,7 +166,9 @@ class _Node:
             return {name: tensor.cpu().clone() for name, tensor in trained.items()}
         return {name: (tensor.cpu() - sent[name]).to(dtype) for name, tensor in trained.items()}
 
-    def _calibrated(self, images: OwnImages, jobs: list[tuple[Fields, Tensors]]) -> Iterator[tuple[Fields, Tensors]]:
+    def _calibrated(
+        self, images: OwnImages, jobs: list[tuple[MessageFields, Tensors]]
+    ) -> Iterator[tuple[MessageFields, Tensors]]:
         for fields, received in jobs:
             task = CalibrationTask(
                 client=self._node.client,
@@ -177,7 +181,9 @@ class _Node:
             statistics = client_statistics(self._space, task, images.training, self._normalisation)
             yield {"batches": statistics.batches, "images": statistics.images}, dict(statistics.sums)
 
-    def _evaluated(self, images: OwnImages, jobs: list[tuple[Fields, Tensors]]) -> Iterator[tuple[Fields, Tensors]]:
+    def _evaluated(
+        self, images: OwnImages, jobs: list[tuple[MessageFields, Tensors]]
+    ) -> Iterator[tuple[MessageFields, Tensors]]:
         for fields, received in jobs:
             architecture = self._architecture(fields)
             network = network_with(self._space, architecture, _as_fp32(received), running_statistics=True).eval()
@@ -191,7 +197,7 @@ class _Node:
         mean, std = (tuple(map(float, self._request.normalisation[name])) for name in ("mean", "std"))
         return Normalisation(mean, std)
 
-    def _architecture(self, fields: Fields) -> Architecture:
+    def _architecture(self, fields: MessageFields) -> Architecture:
         return architecture_from_json(fields.get("architecture"))
 
     def _relabelled(self, own: ImageSet) -> ImageSet:

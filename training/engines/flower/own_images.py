@@ -23,7 +23,7 @@ from fedpareto.supernet.common.storage.cache_folder import kept_file
 from fedpareto.supernet.common.storage.files import replacing
 from fedpareto.supernet.common.storage.path_checks import reaching
 from fedpareto.supernet.common.terminal.console import stderr
-from fedpareto.supernet.common.terminal.progress import Listener
+from fedpareto.supernet.common.terminal.progress import ProgressListener
 from fedpareto.supernet.weights import Tensors
 from fedpareto.training.config.run import RunConfig, config_to_mapping
 from fedpareto.training.data.files.folders import all_files
@@ -106,7 +106,7 @@ def _read(node: NodeConfig, config: RunConfig, preparation: Preparation) -> OwnI
     from fedpareto.training.data.split import validation_split  # noqa: PLC0415
     from fedpareto.training.randomness import torch_stream  # noqa: PLC0415
 
-    told = Listener(remark=stderr.print)
+    told = ProgressListener(remark=stderr.print)
     if node.folder is not None:
         listing = list_class_folders(node.folder, told)
         stream = torch_stream(config.seed, "validation", node.client)

@@ -19,7 +19,7 @@ from fedpareto.training.engines.flower import wire
 _SHARED = "shared"
 
 
-def enveloped(space: SearchSpace, jobs: Sequence[tuple[Architecture, Mapping[str, Tensor]]]) -> Tensors:
+def pack(space: SearchSpace, jobs: Sequence[tuple[Architecture, Mapping[str, Tensor]]]) -> Tensors:
     """Return the tensors of jobs on subnets of one supernet, each with its architecture, as they travel."""
     if len(jobs) == 1:
         return wire.joined([tensors for _, tensors in jobs])
@@ -39,7 +39,7 @@ def enveloped(space: SearchSpace, jobs: Sequence[tuple[Architecture, Mapping[str
     return packed
 
 
-def opened(space: SearchSpace, architectures: Sequence[Architecture], packed: Mapping[str, Tensor]) -> list[Tensors]:
+def unpack(space: SearchSpace, architectures: Sequence[Architecture], packed: Mapping[str, Tensor]) -> list[Tensors]:
     """Return every job's tensors, those of the supernet as views of what is shared.
 
     Raises:

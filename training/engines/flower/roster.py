@@ -8,7 +8,7 @@ from typing import Any
 from fedpareto.supernet.common.formats.json_text import shown
 from fedpareto.supernet.common.terminal.words import counted
 from fedpareto.training.engines.flower import wire
-from fedpareto.training.engines.flower.exchange import Answer, Exchange, Question, Trouble, read_reply
+from fedpareto.training.engines.flower.exchange import ClientReply, ClientRequest, Exchange, ReplyFailure, read_reply
 from fedpareto.training.engines.flower.superlink import Link
 from fedpareto.training.engines.flower.wire import Request, WireError
 
@@ -30,7 +30,7 @@ _RENEWAL = 90.0
 
 
 @dataclasses.dataclass(frozen=True)
-class Description:
+class ClientDescription:
     """What a client says of its images; the only thing that ever leaves it beside tensors and counts.
 
     Attributes:
@@ -83,9 +83,9 @@ class Roster:
         self._pauses: dict[str, float] = {}
         self._rest: dict[str, float] = {}
         #: The newest description of every client that was ever there.
-        self.described: dict[int, Description] = {}
+        self.described: dict[int, ClientDescription] = {}
 
-    def look(self) -> Mapping[int, str]:
+    def refresh(self) -> Mapping[int, str]:
         """Return the node of every client that is there now; new nodes and silent ones are asked to speak.
 
         Raises:
@@ -102,12 +102,12 @@ class Roster:
         resting = {node for node, until in self._rest.items() if until > now}
         waiting = {node for node, asked in self._asked.values() if now - asked < _RENEWAL}
         for node in sorted(online - known - resting - waiting - self._second.keys()):
-            name, _ = self._exchange.send(Question(node, self._question, {}, _MOST_BYTES))
+            name, _ = self._exchange.send(ClientRequest(node, self._question, {}, _MOST_BYTES))
             if name is not None:
                 self._asked[name] = node, now
         return {client: node for client, node in self._node_of.items() if node not in self._silent}
 
-    def doubt(self, client: int) -> None:
+    def suspect(self, client: int) -> None:
         """Give a client no work until it has spoken again."""
         if client in self._node_of:
             self._silent.add(self._node_of[client])
@@ -122,11 +122,11 @@ class Roster:
         for name, reply in self._link.collect(dict.fromkeys(self._asked, _MOST_BYTES)).items():
             node, _ = self._asked.pop(name)
             answer = read_reply(reply)
-            if isinstance(answer, Answer):
+            if isinstance(answer, ClientReply):
                 answer.blob.unlink(missing_ok=True)
             if node not in online:
                 continue
-            if isinstance(answer, Trouble):
+            if isinstance(answer, ReplyFailure):
                 # A node that has answered a later question is there.
                 if node not in self._known():
                     self._leave_alone(node, _LONGEST_PAUSE if answer.kind in ("refused", "version") else _PAUSE)
@@ -138,7 +138,7 @@ class Roster:
                 self._leave_alone(node, _LONGEST_PAUSE)
                 self._tell(node, str(error))
 
-    def _welcome(self, node: str, description: Description) -> None:
+    def _welcome(self, node: str, description: ClientDescription) -> None:
         client = description.client
         other = self._node_of.get(client)
         if other is not None and other != node and other not in self._silent:
@@ -168,7 +168,7 @@ class Roster:
             self._say(f"node {node} takes no part: {reason}")
 
 
-def read_description(answer: Answer, clients: int, side: int, channels: int) -> Description:
+def read_description(answer: ClientReply, clients: int, side: int, channels: int) -> ClientDescription:
     """Return what a client says of its images, squares of ``side`` pixels in ``channels``.
 
     Raises:
@@ -176,7 +176,7 @@ def read_description(answer: Answer, clients: int, side: int, channels: int) -> 
     """
     fields = answer.fields
     examples = wire.integer(fields, "examples", 1, MOST_IMAGES)
-    return Description(
+    return ClientDescription(
         client=wire.integer(fields, "client", 0, clients - 1),
         examples=examples,
         validation=wire.integer(fields, "validation", 0, MOST_IMAGES),

@@ -31,7 +31,7 @@ _UNREADABLE = (SafetensorError, OSError, ValueError, TypeError, KeyError, Runtim
 
 TORCH_DTYPES: Mapping[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
-Kind = Literal["describe", "train", "calibrate", "evaluate"]
+MessageKind = Literal["describe", "train", "calibrate", "evaluate"]
 
 
 class WireError(Exception):
@@ -56,7 +56,7 @@ class Request:
         jobs: fields of each job; ``envelope.py`` says what the blob holds of each.
     """
 
-    kind: Kind
+    kind: MessageKind
     deadline: float
     wire_dtype: WireDtype
     config: Mapping[str, Any]
@@ -196,7 +196,7 @@ def parse_blob(blob: bytes) -> Tensors:
     return tensors
 
 
-def most_answer_bytes(kind: Kind, dtype: WireDtype, values: int) -> int:
+def most_answer_bytes(kind: MessageKind, dtype: WireDtype, values: int) -> int:
     """Return the most bytes of an answer to a question whose jobs' tensors held so many ``values``."""
     # Statistics are float64, and fewer values than there are parameters.
     width = {"describe": 0, "train": TORCH_DTYPES[dtype].itemsize, "calibrate": 8, "evaluate": 0}[kind]

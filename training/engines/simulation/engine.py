@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fedpareto.training.clients.step import Recorder
-from fedpareto.training.clients.trainer import LocalTrainer, Recipe
+from fedpareto.training.clients.trainer import LocalRecipe, LocalTrainer
 from fedpareto.training.data.images import ImageSet
 from fedpareto.training.evaluation.calibration import client_statistics
 from fedpareto.training.execution.profile import Profile
@@ -34,7 +34,7 @@ class InProcessEngine:
         self,
         data: ImageSet,
         partition: Sequence[Tensor],
-        recipe: Recipe,
+        recipe: LocalRecipe,
         profile: Profile,
         recorder: Callable[[], Recorder] | None = None,
     ) -> None:

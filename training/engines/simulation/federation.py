@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fedpareto.supernet.arrays import IntArray
 from fedpareto.supernet.common.errors import UserError
-from fedpareto.supernet.common.terminal.progress import SILENT, Listener
+from fedpareto.supernet.common.terminal.progress import SILENT, ProgressListener
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.training.clients.capabilities import capabilities
 from fedpareto.training.clients.trainer import recipe_of
@@ -68,7 +68,7 @@ class SimulatedFederation:
         return SimulatedFederation(self.data.on(device), self.split)
 
 
-def simulated(config: RunConfig, space: SearchSpace, listener: Listener = SILENT) -> SimulatedFederation:
+def new_simulation(config: RunConfig, space: SearchSpace, listener: ProgressListener = SILENT) -> SimulatedFederation:
     """Return the federation of a new run on this machine; ``listener`` follows the reading of its images.
 
     Raises:
@@ -83,8 +83,8 @@ def simulated(config: RunConfig, space: SearchSpace, listener: Listener = SILENT
     return SimulatedFederation(data, split_of(config, data, given))
 
 
-def simulated_again(
-    folder: Path, config: RunConfig, space: SearchSpace, split: Split, listener: Listener = SILENT
+def reopen_simulation(
+    folder: Path, config: RunConfig, space: SearchSpace, split: Split, listener: ProgressListener = SILENT
 ) -> SimulatedFederation:
     """Return the federation of the run in ``folder``.
 
@@ -112,7 +112,7 @@ class StoredFederation:
     config: RunConfig
     space: SearchSpace
     split: Split
-    listener: Listener = SILENT
+    listener: ProgressListener = SILENT
 
     def labels(self) -> IntArray:
         """Return how many images of each class every client has, shape (clients, classes)."""
@@ -145,7 +145,7 @@ class StoredFederation:
 
     @functools.cached_property
     def _whole(self) -> SimulatedFederation:
-        return simulated_again(self.folder, self.config, self.space, self.split, self.listener)
+        return reopen_simulation(self.folder, self.config, self.space, self.split, self.listener)
 
 
 def _listed_again(folder: Path, config: RunConfig, split: Split) -> Listing:
@@ -178,9 +178,9 @@ def _others(folder: Path, config: RunConfig) -> UserError:
     )
 
 
-def _progress_of(listener: Listener) -> Listener:
+def _progress_of(listener: ProgressListener) -> ProgressListener:
     """Return what follows the reading alone: what is odd about the images was told when the run was started."""
-    return Listener(report=listener.report)
+    return ProgressListener(report=listener.report)
 
 
 def _evaluator(config: RunConfig, space: SearchSpace, split: Split, data: ImageSet, positions: Tensor) -> Evaluator:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from fedpareto.cache.entries import Entry
+from fedpareto.cache.entries import CacheEntry
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.json_text import parse_json, sealed, unsealed
 from fedpareto.supernet.common.formats.typed_yaml import from_mapping
@@ -20,10 +20,10 @@ from fedpareto.supernet.common.formats.units import format_quantity
 from fedpareto.supernet.common.machine import machine
 from fedpareto.supernet.common.storage.cache_folder import NowhereKeptError, kept_file
 from fedpareto.supernet.common.storage.files import read_text, write_text
-from fedpareto.supernet.common.terminal.progress import Listener
+from fedpareto.supernet.common.terminal.progress import ProgressListener
 from fedpareto.supernet.weights import Tensors, initial_tensors, views
 from fedpareto.training.clients.step import RecordingError
-from fedpareto.training.clients.trainer import Recipe
+from fedpareto.training.clients.trainer import LocalRecipe
 from fedpareto.training.config.execution import ExecutionConfig, PrecisionChoice
 from fedpareto.training.data.images import ImageSet
 from fedpareto.training.engines.simulation.engine import InProcessEngine
@@ -62,7 +62,7 @@ _VERSION = 2
 
 
 @dataclasses.dataclass(frozen=True)
-class Choice:
+class TunedProfile:
     """A profile and why it was chosen, in words."""
 
     profile: Profile
@@ -75,11 +75,11 @@ class Choice:
 def choose_profile(
     precision: PrecisionChoice,
     config: ExecutionConfig,
-    recipe: Recipe,
-    entries: Sequence[Entry],
+    recipe: LocalRecipe,
+    entries: Sequence[CacheEntry],
     device: torch.device,
-    listener: Listener,
-) -> Choice:
+    listener: ProgressListener,
+) -> TunedProfile:
     """Return the fastest profile within what the user has set, from measurements of this or an earlier run.
 
     Steps of one representative architecture are timed: the entry nearest to the geometric mean of the smallest and
@@ -97,10 +97,10 @@ def choose_profile(
         config = dataclasses.replace(config, threads=max(1, threads // config.workers))
     asked = complete_profile(precision, config)
     if asked is not None:
-        return Choice(asked, "as configured")
+        return TunedProfile(asked, "as configured")
     default = default_profile(precision, config)
     if not any(any(stage(default, precision, config, device)) for stage in _STAGES):
-        return Choice(default, "there is nothing to choose from")
+        return TunedProfile(default, "there is nothing to choose from")
     entry = _representative(entries)
     identity = _identity(precision, config, recipe, entry, device)
     try:
@@ -124,8 +124,8 @@ def choose_profile(
 class _Bench:
     """Times steps of one architecture; images are noise."""
 
-    recipe: Recipe
-    entry: Entry
+    recipe: LocalRecipe
+    entry: CacheEntry
     device: torch.device
     tensors: Tensors
 
@@ -149,7 +149,7 @@ class _Bench:
         return InProcessEngine(data, members, self.recipe, profile)
 
 
-def _sized(recipe: Recipe, entry: Entry, device: torch.device) -> _Bench:
+def _sized(recipe: LocalRecipe, entry: CacheEntry, device: torch.device) -> _Bench:
     """Return a bench whose batch makes a step short."""
     drawn = initial_tensors(recipe.space, torch.Generator().manual_seed(0))
     tensors = {name: tensor.to(device) for name, tensor in drawn.items()}
@@ -170,7 +170,9 @@ def _sized(recipe: Recipe, entry: Entry, device: torch.device) -> _Bench:
     return bench(max(least.recipe.config.batch, min(recipe.config.batch, int(rate * _STEP_SECONDS))))
 
 
-def _measure(precision: PrecisionChoice, config: ExecutionConfig, bench: _Bench, listener: Listener) -> Choice:
+def _measure(
+    precision: PrecisionChoice, config: ExecutionConfig, bench: _Bench, listener: ProgressListener
+) -> TunedProfile:
     best = default_profile(precision, config)
     if kernels_fit(precision, config, bench.device):
         _remark_on_kernels(listener)
@@ -188,16 +190,16 @@ def _measure(precision: PrecisionChoice, config: ExecutionConfig, bench: _Bench,
     listener.report("measuring how to train", len(_STAGES), len(_STAGES))
     if not rates.get(best, 1.0):
         raise UserError(f"nothing trains on {bench.device}: {best} fails; try another --device or --precision")
-    return Choice(best, _reason(best, rates, bench))
+    return TunedProfile(best, _reason(best, rates, bench))
 
 
-def _remark_on_kernels(listener: Listener) -> None:
+def _remark_on_kernels(listener: ProgressListener) -> None:
     _announce_kernels(listener)
     if reason := unavailable():
         listener.remark(f"clients train without numba's kernels: {reason}")
 
 
-def _announce_kernels(listener: Listener) -> None:
+def _announce_kernels(listener: ProgressListener) -> None:
     """Say what takes long before it begins."""
     if to_be_compiled():
         where = not_kept()
@@ -205,7 +207,9 @@ def _announce_kernels(listener: Listener) -> None:
         listener.remark(f"compiling numba's kernels, which takes about 20 seconds, {often}")
 
 
-def _rates(candidates: Sequence[Profile], bench: _Bench, listener: Listener, deadline: float) -> dict[Profile, float]:
+def _rates(
+    candidates: Sequence[Profile], bench: _Bench, listener: ProgressListener, deadline: float
+) -> dict[Profile, float]:
     """Return images a second of every profile, measured in turns; 0 for what fails."""
     engines: dict[Profile, InProcessEngine] = {}
     rates = dict.fromkeys(candidates, 0.0)
@@ -299,13 +303,13 @@ def _reason(best: Profile, rates: Mapping[Profile, float], bench: _Bench) -> str
     )
 
 
-def _representative(entries: Sequence[Entry]) -> Entry:
+def _representative(entries: Sequence[CacheEntry]) -> CacheEntry:
     middle = math.sqrt(entries[0].macs * entries[-1].macs)
     return min(entries, key=lambda entry: abs(math.log(entry.macs / middle)))
 
 
 def _identity(
-    precision: PrecisionChoice, config: ExecutionConfig, recipe: Recipe, entry: Entry, device: torch.device
+    precision: PrecisionChoice, config: ExecutionConfig, recipe: LocalRecipe, entry: CacheEntry, device: torch.device
 ) -> dict[str, Any]:
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {
@@ -334,7 +338,7 @@ def _digest(identity: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _read(path: Path, identity: Mapping[str, Any]) -> Choice | None:
+def _read(path: Path, identity: Mapping[str, Any]) -> TunedProfile | None:
     """Return the choice kept in a file; None if there is none, or it is damaged: measuring again takes seconds."""
     try:
         body = unsealed(parse_json(read_text(path), str(path)), str(path))
@@ -342,6 +346,6 @@ def _read(path: Path, identity: Mapping[str, Any]) -> Choice | None:
         if not complete or {name: body[name] for name in identity} != identity:
             return None
         profile = from_mapping(Profile, body["profile"], str(path))
-        return Choice(profile, f"{body['why']}; measured before, kept in {path}")
+        return TunedProfile(profile, f"{body['why']}; measured before, kept in {path}")
     except (UserError, AttributeError, ValueError, KeyError, TypeError):
         return None

@@ -75,7 +75,7 @@ class Account:
         return json.dumps(body, indent=2) + "\n"
 
 
-def straightforward(
+def naive_cost(
     space: SearchSpace,
     architectures: Mapping[Architecture, Sequence[int]],
     images: Sequence[int],

@@ -12,7 +12,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Literal, get_args
 
-from fedpareto.cache.entries import Entry, make_entry
+from fedpareto.cache.entries import CacheEntry, make_entry
 from fedpareto.fitness.score import score
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.arrays import IntArray
@@ -34,7 +34,7 @@ class Candidate:
 
     stage: int
     dimension: Dimension
-    entry: Entry
+    entry: CacheEntry
 
     @property
     def name(self) -> str:
@@ -62,7 +62,7 @@ def candidates(space: SearchSpace, current: Architecture, target: int) -> list[C
 
 
 def nearest_candidates(
-    space: SearchSpace, current: Entry, target: int, allowed: Callable[[Candidate], bool]
+    space: SearchSpace, current: CacheEntry, target: int, allowed: Callable[[Candidate], bool]
 ) -> tuple[int, list[Candidate]]:
     """Return the target and its ``allowed`` candidates; where there is none, those of the next target that has some.
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from fedpareto.cache.entries import Entry
+from fedpareto.cache.entries import CacheEntry
 from fedpareto.supernet.arrays import IntArray
 from fedpareto.training.clients.capabilities import Capability
 from fedpareto.training.methods.decnas.candidates import Candidate
@@ -34,12 +34,12 @@ class Clients:
         """Training images of every client."""
         return [int(images) for images in self.labels.sum(axis=1)]
 
-    def able(self, entry: Entry) -> list[int]:
+    def able(self, entry: CacheEntry) -> list[int]:
         """Return the clients that have images and can train a network."""
         runs = {kind: kind.runs(entry, self.batch_size) for kind in set(self.capabilities)}
         return [client for client, images in enumerate(self.images) if images and runs[self.capabilities[client]]]
 
-    def entered(self, found: Sequence[Candidate]) -> list[Racer]:
+    def assign(self, found: Sequence[Candidate]) -> list[Racer]:
         """Return the candidates with their groups.
 
         Every group has a client: with fewer clients than candidates, those nearest to the target stay, the ones that

@@ -20,21 +20,21 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 
-from fedpareto.cache.entries import Entry, make_entry
+from fedpareto.cache.entries import CacheEntry, make_entry
 from fedpareto.supernet.architecture_file import ARCHITECTURE, architecture_text
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.units import format_quantity, parse_quantity
 from fedpareto.supernet.slices import supernet_architecture
 from fedpareto.supernet.weights import Tensors
-from fedpareto.training.aggregation.answers import Answers, RoundPlan
-from fedpareto.training.methods.decnas.accounting import ACCOUNTING, NOTHING, Account, Costs, straightforward
+from fedpareto.training.aggregation.answers import RoundPlan, RoundResults
+from fedpareto.training.methods.decnas.accounting import ACCOUNTING, NOTHING, Account, Costs, naive_cost
 from fedpareto.training.methods.decnas.candidates import Candidate, least_macs, nearest_candidates
 from fedpareto.training.methods.decnas.entrants import Clients
 from fedpareto.training.methods.decnas.race import Racer, after_round, compared_rounds, in_the_race, winner
 from fedpareto.training.methods.decnas.state import Iteration, Search, search_from_json
 from fedpareto.training.methods.fedavg import FedAvg
 from fedpareto.training.methods.initial_network import read_entry
-from fedpareto.training.methods.protocol import Ground, Measured
+from fedpareto.training.methods.protocol import Decision, MethodContext
 from fedpareto.training.runs.state import Origin, RunState
 
 #: What the current network is called among those that are measured; its weights are the supernet's.
@@ -51,7 +51,7 @@ class DecNas:
         clients: those that train.
     """
 
-    def __init__(self, ground: Ground, start: Entry, budget: int, clients: Clients) -> None:
+    def __init__(self, ground: MethodContext, start: CacheEntry, budget: int, clients: Clients) -> None:
         self._ground, self._start, self._budget, self._clients = ground, start, budget, clients
         self._settings = ground.config.decnas
         self._first = self._begun(Search(start))
@@ -62,7 +62,7 @@ class DecNas:
         return self._first.iteration is not None
 
     @property
-    def by_examples(self) -> bool:
+    def weight_by_examples(self) -> bool:
         """Updates weigh as many as the client's images."""
         return True
 
@@ -87,7 +87,7 @@ class DecNas:
             branches={client: racer.name for racer, client in pairs},
         )
 
-    def counted(self, state: RunState, answers: Answers) -> RunState:
+    def after_round(self, state: RunState, answers: RoundResults) -> RunState:
         """Return ``state`` with what the round has cost."""
         search = self._search(state)
         costs = Costs(answers.bytes_up, answers.bytes_down, answers.compute)
@@ -97,36 +97,36 @@ class DecNas:
         searching = dataclasses.replace(search, iteration=iteration)
         return dataclasses.replace(_with(state, searching), origin=None)
 
-    def branches(self, state: RunState) -> Mapping[str, Entry]:
+    def branches(self, state: RunState) -> Mapping[str, CacheEntry]:
         """Return the candidates in the race."""
         iteration = self._search(state).iteration
         racers = () if iteration is None else iteration.racers
         return {racer.name: racer.candidate.entry for racer in in_the_race(racers)}
 
-    def tested(self, state: RunState) -> Mapping[str, Entry]:
+    def networks_to_evaluate(self, state: RunState) -> Mapping[str, CacheEntry]:
         """Return the candidates that train, and the current network if its accuracy is not known."""
         search = self._search(state)
         current = {_CURRENT: search.current} if search.accuracy is None and search.iteration is not None else {}
         return current | {racer.name: racer.candidate.entry for racer in _training(search)}
 
-    def measured(self, state: RunState, accuracies: Mapping[str, float]) -> Measured:
+    def after_evaluation(self, state: RunState, accuracies: Mapping[str, float]) -> Decision:
         """Return the race after a round; where it is over, the winner and the next iteration or the fine-tuning."""
         search = self._search(state)
         if search.iteration is None:
-            return Measured(state)
+            return Decision(state)
         accuracy = accuracies[_CURRENT] if search.accuracy is None else search.accuracy
         racers = self._clients.regrouped(after_round(search.iteration.racers, accuracies, self._settings))
         iteration = dataclasses.replace(search.iteration, racers=tuple(racers))
         search = dataclasses.replace(search, accuracy=accuracy, iteration=iteration)
         if any(racer.status == "training" for racer in racers):
-            return Measured(_with(state, search))
+            return Decision(_with(state, search))
         best = winner(racers, accuracy, search.current.macs)
         search = self._begun(_concluded(search, iteration, best))
         origin = Origin(state.round, state.compute) if search.iteration is None else None
         # The probes are another network from here on: accuracies compare with no earlier round's.
-        return Measured(dataclasses.replace(_with(state, search), best=None, origin=origin), best.name)
+        return Decision(dataclasses.replace(_with(state, search), best=None, origin=origin), best.name)
 
-    def probes(self, state: RunState) -> Sequence[Entry]:
+    def probes(self, state: RunState) -> Sequence[CacheEntry]:
         """Return the current network."""
         return [self._search(state).current]
 
@@ -148,22 +148,22 @@ class DecNas:
         step = settings.step * self._start.macs * settings.decay ** (number - 1)
         target = max(self._budget, min(search.current.macs - 1, math.floor(search.current.macs - step)))
         target, found = nearest_candidates(space, search.current, target, self._runnable)
-        racers = tuple(self._clients.entered(found)) if found else ()
+        racers = tuple(self._clients.assign(found)) if found else ()
         if not racers:
             return dataclasses.replace(search, iteration=None)
         able = {one.entry.architecture: self._clients.able(one.entry) for one in found}
         images, client = self._clients.images, self._ground.config.client
-        would = straightforward(space, able, images, client, settings.most_rounds)
+        would = naive_cost(space, able, images, client, settings.most_rounds)
         return dataclasses.replace(search, iteration=Iteration(number, target, racers, NOTHING, would))
 
     def _runnable(self, candidate: Candidate) -> bool:
         return bool(self._clients.able(candidate.entry))
 
-    def _tuning(self, entry: Entry) -> FedAvg:
+    def _tuning(self, entry: CacheEntry) -> FedAvg:
         return FedAvg(self._ground, entry)
 
 
-def decnas(ground: Ground) -> DecNas:
+def decnas(ground: MethodContext) -> DecNas:
     """Return the method.
 
     Raises:
@@ -188,7 +188,7 @@ def decnas(ground: Ground) -> DecNas:
     return method
 
 
-def _start(ground: Ground) -> Entry:
+def _start(ground: MethodContext) -> CacheEntry:
     path = ground.config.decnas.architecture
     if path is None:
         return make_entry(ground.space, supernet_architecture(ground.space))

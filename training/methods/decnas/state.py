@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, get_args
 
-from fedpareto.cache.entries import Entry, make_entry
+from fedpareto.cache.entries import CacheEntry, make_entry
 from fedpareto.supernet.architecture import architecture_from_json
 from fedpareto.supernet.common.formats.json_fields import Fields
 from fedpareto.supernet.space import SearchSpace
@@ -47,7 +47,7 @@ class Search:
             winner, its MACs and accuracy.
     """
 
-    current: Entry
+    current: CacheEntry
     accuracy: float | None = None
     iteration: Iteration | None = None
     spent: Costs = NOTHING

@@ -20,20 +20,20 @@ import functools
 import json
 from collections.abc import Mapping, Sequence
 
-from fedpareto.cache.entries import Entry, make_entry
+from fedpareto.cache.entries import CacheEntry, make_entry
 from fedpareto.supernet.architecture_file import ARCHITECTURE, architecture_text
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.units import parse_quantity
 from fedpareto.supernet.slices import supernet_architecture
-from fedpareto.training.aggregation.answers import Answers, RoundPlan
+from fedpareto.training.aggregation.answers import RoundPlan, RoundResults
 from fedpareto.training.clients.paths import paths_through
 from fedpareto.training.methods.dfnas.decisions import Decisions, decisions_from_json, mean_of, undecided
 from fedpareto.training.methods.initial_network import largest_for_all, named_entry
 from fedpareto.training.methods.plans import able_among, drawn_clients, equal_plan
-from fedpareto.training.methods.protocol import Ground, SupernetMethod
+from fedpareto.training.methods.protocol import MethodContext, SupernetMethod
 from fedpareto.training.runs.folder import ARCHITECTURES
 from fedpareto.training.runs.state import RunState
-from fedpareto.training.work import PathSampling, Plain, Work
+from fedpareto.training.work import LocalObjective, PathSampling, Standard
 
 #: Whose decisions those are that all clients share.
 _EVERYONE = "everyone"
@@ -47,13 +47,13 @@ class Dfnas(SupernetMethod):
         start: the first network.
     """
 
-    def __init__(self, ground: Ground, start: Entry) -> None:
+    def __init__(self, ground: MethodContext, start: CacheEntry) -> None:
         self._ground, self._settings, self._start = ground, ground.config.dfnas, start
         self._paths = paths_through(ground.space, start.architecture)
         self._entry = functools.lru_cache(maxsize=4096)(functools.partial(make_entry, ground.space))
 
     @property
-    def by_examples(self) -> bool:
+    def weight_by_examples(self) -> bool:
         """Updates weigh as many as the client's images."""
         return True
 
@@ -73,7 +73,7 @@ class Dfnas(SupernetMethod):
         work = {client: self._work(found.get(self._owner(client), fresh)) for client in drawn}
         return equal_plan(config, state, {client: hulls[client] for client in drawn}, work)
 
-    def counted(self, state: RunState, answers: Answers) -> RunState:
+    def after_round(self, state: RunState, answers: RoundResults) -> RunState:
         """Return ``state`` with what the clients' logits have come to."""
         found, by_owner = self._decisions(state), dict[str, list[int]]()
         # In the order of their numbers: sums must not depend on who was asked twice.
@@ -87,7 +87,7 @@ class Dfnas(SupernetMethod):
         start = self._start.architecture.to_json()
         return dataclasses.replace(state, method={"start": start, "decisions": kept})
 
-    def probes(self, state: RunState) -> Sequence[Entry]:
+    def probes(self, state: RunState) -> Sequence[CacheEntry]:
         """Return the best network so far."""
         found = list(self._decisions(state).values()) or [undecided(self._paths)]
         best = found[0] if len(found) == 1 else mean_of(found)
@@ -106,10 +106,10 @@ class Dfnas(SupernetMethod):
     def _owner(self, client: int) -> str:
         return str(client) if self._settings.personal else _EVERYONE
 
-    def _work(self, search: Decisions) -> Work:
+    def _work(self, search: Decisions) -> LocalObjective:
         logits, settings = search.asked(self._paths), self._settings
         if all(slot is None for slot in logits):
-            return Plain()
+            return Standard()
         target = 0 if settings.macs_target is None else parse_quantity(settings.macs_target)
         return PathSampling(logits, settings.lr, settings.macs_penalty / self._start.macs, target)
 
@@ -126,7 +126,7 @@ class Dfnas(SupernetMethod):
         return {owner: decisions_from_json(value) for owner, value in state.method.get("decisions", {}).items()}
 
 
-def dfnas(ground: Ground) -> Dfnas:
+def dfnas(ground: MethodContext) -> Dfnas:
     """Return the method.
 
     Raises:
