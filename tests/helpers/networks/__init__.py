@@ -1,0 +1,1 @@
+"""Spaces, networks and costs for tests."""

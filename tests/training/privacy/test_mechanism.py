@@ -1,0 +1,439 @@
+"""Clipping, noise and the sums of a private round."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers.networks.strategies import architectures, runs
+from helpers.runs.federation import MICRO, finished_run, read_metrics
+from helpers.runs.simulation import (
+    entry_of,
+    fresh_start,
+    largest,
+    micro_entries,
+    micro_task,
+    random_architectures,
+    random_tensors,
+    recorder,
+    same_bytes,
+    short_config,
+    simulated_run,
+    smallest,
+    spoiled_run,
+    train_run,
+    unspoiled,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.weights import Tensors, extract, views
+from fedpareto.training.aggregation.answers import RoundPlan, RoundResults
+from fedpareto.training.aggregation.fold import AVERAGING, ServerStep, WeightedAverage
+from fedpareto.training.config.clients import ClientsConfig
+from fedpareto.training.config.privacy import PrivacyConfig
+from fedpareto.training.config.run import CheckpointConfig, EvaluationConfig, RunConfig, ServerConfig
+from fedpareto.training.messages import Failure, Update
+from fedpareto.training.privacy.mechanism import Noise, clip_scale, deltas, update_norm
+from fedpareto.training.rounds.loop import train
+from fedpareto.training.runs.checkpoint import load_checkpoint, newest_checkpoint
+from fedpareto.training.runs.folder import NOISE_KEY
+
+_KEY = 12345
+
+
+def _update(architecture: Architecture, norm: float, seed: int = 1, client: int = 0) -> Update:
+    """Return an update whose change has a random direction and the given norm."""
+    task = micro_task(architecture, client=client)
+    generator = torch.Generator().manual_seed(seed)
+    change = {name: torch.randn(sent.shape, generator=generator) for name, sent in task.tensors.items()}
+    factor = norm / math.sqrt(sum(float(tensor.double().square().sum()) for tensor in change.values()))
+    return Update(task, {name: sent + factor * change[name] for name, sent in task.tensors.items()}, 5, 1.0, 0.0, 1.0)
+
+
+def _plan(chosen: Sequence[Architecture], weights: Sequence[float]) -> RoundPlan:
+    assigned = {
+        client: dataclasses.replace(micro_entries()[0], architecture=architecture)
+        for client, architecture in enumerate(chosen)
+    }
+    return RoundPlan(number=1, learning_rate=0.1, beta=0.5, assigned=assigned, weights=dict(enumerate(weights)))
+
+
+def _merged(
+    plan: RoundPlan, answers: Sequence[Update | Failure], clip: float, noise: Noise | None = None
+) -> tuple[Tensors, RoundResults]:
+    """Return the supernet after a private round that began with ``random_tensors(0)``."""
+    tensors = random_tensors(0)
+    told = RoundResults(plan, WeightedAverage(MICRO, tensors), by_examples=False, clip=clip)
+    for answer in answers:
+        told.take(answer)
+    told.fold.apply_step(tensors, None, AVERAGING, noise)
+    return tensors, told
+
+
+def _sums(plan: RoundPlan, answers: Sequence[Update | Failure], clip: float) -> Tensors:
+    """Return the weighted sums as the noise finds them."""
+    seen: Tensors = {}
+
+    def look(name: str, sums: Tensor) -> None:
+        seen[name] = sums.double().clone()
+
+    fold = WeightedAverage(MICRO, random_tensors(0))
+    told = RoundResults(plan, fold, by_examples=False, clip=clip)
+    for answer in answers:
+        told.take(answer)
+    fold.apply_step(random_tensors(0), None, AVERAGING, look)
+    return seen
+
+
+def _distance(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> float:
+    assert first.keys() == second.keys()
+    return math.sqrt(sum(float((first[name] - second[name]).square().sum()) for name in first))
+
+
+def _cover(plan: RoundPlan) -> Tensors:
+    """Return the sum of the planned weights on every entry, from the slices' own names and shapes."""
+    cover = {name: torch.zeros(tensor.shape, dtype=torch.float64) for name, tensor in random_tensors().items()}
+    for client, entry in plan.assigned.items():
+        marks = {name: torch.zeros_like(tensor) for name, tensor in cover.items()}
+        for view in views(MICRO, marks, entry.architecture).values():
+            view.fill_(plan.weights[client])
+        for name, tensor in marks.items():
+            cover[name] += tensor
+    return cover
+
+
+def _federations() -> st.SearchStrategy[tuple[list[Architecture], list[float], list[float]]]:
+    def sized(size: int) -> st.SearchStrategy[tuple[list[Architecture], list[float], list[float]]]:
+        chosen = st.lists(architectures(MICRO), min_size=size, max_size=size)
+        weights = st.lists(st.floats(0.01, 1.0), min_size=size, max_size=size)
+        norms = st.lists(st.floats(0.01, 20.0), min_size=size, max_size=size)
+        return st.tuples(chosen, weights, norms)
+
+    return st.integers(2, 4).flatmap(sized)
+
+
+@runs(25, shrink=False)
+@given(federation=_federations(), clip=st.sampled_from([0.5, 3.0]), data=st.data())
+def test_one_client_changes_the_sum_by_at_most_its_weight_times_the_clip(
+    federation: tuple[list[Architecture], list[float], list[float]], clip: float, data: st.DataObject
+) -> None:
+    chosen, weights, norms = federation
+    plan = _plan(chosen, weights)
+    answers = [_update(one, norm, client, client) for client, (one, norm) in enumerate(zip(chosen, norms, strict=True))]
+    absent = data.draw(st.integers(0, len(chosen) - 1))
+    without: list[Update | Failure] = list(answers)
+    without[absent] = Failure(answers[absent].task, "error", "its battery is empty")
+    change = _distance(_sums(plan, answers, clip), _sums(plan, without, clip))
+    # The bound is reached: a client of at least the clip changes the sum by all of it.
+    assert change == pytest.approx(weights[absent] * min(clip, norms[absent]), rel=1e-4)
+    assert change <= max(weights) * clip * (1 + 1e-5)
+    # A client of zero updates is as one that failed: the same noise and the same divisor.
+    without[absent] = dataclasses.replace(answers[absent], tensors=answers[absent].task.tensors)
+    assert _distance(_sums(plan, answers, clip), _sums(plan, without, clip)) == pytest.approx(change, rel=1e-6)
+
+
+@pytest.mark.parametrize("norm", [0.01, 1.0, 7.0])
+def test_the_norm_is_that_of_all_tensors_together_and_no_more_is_left_than_the_clip(norm: float) -> None:
+    update = _update(largest(), norm)
+    assert update_norm(update) == pytest.approx(norm, rel=1e-4)
+    scale = clip_scale(update_norm(update), 2.0)
+    left = math.sqrt(sum(float((scale * delta.double()).square().sum()) for _, delta in deltas(update)))
+    assert left == pytest.approx(min(norm, 2.0), rel=1e-4)
+    assert left <= 2.0 * (1 + 1e-12)
+
+
+def test_an_update_of_nothing_is_left_as_it_is() -> None:
+    assert clip_scale(0.0, 1.0) == 1.0
+
+
+def test_the_norm_of_many_equal_changes_is_exact() -> None:
+    task = micro_task(largest())
+    zeros = {name: torch.zeros_like(tensor) for name, tensor in task.tensors.items()}
+    task = dataclasses.replace(task, tensors=zeros)
+    update = Update(task, {name: torch.full_like(tensor, 0.1) for name, tensor in zeros.items()}, 5, 1.0, 0.0, 1.0)
+    entries = sum(tensor.numel() for tensor in zeros.values())
+    assert update_norm(update) == pytest.approx(float(np.float32(0.1)) * math.sqrt(entries), rel=1e-12)
+
+
+def test_updates_below_the_clip_are_merged_to_the_mean_of_what_clients_trained() -> None:
+    chosen = [largest(), smallest(), *random_architectures(2, seed=3)]
+    weights = [0.4, 0.1, 0.2, 0.3]
+    plan = _plan(chosen, weights)
+    answers = [_update(architecture, 1.0, client, client) for client, architecture in enumerate(chosen)]
+    private, told = _merged(plan, answers, clip=2.0)
+    plain = random_tensors(0)
+    fold = WeightedAverage(MICRO, plain)
+    for update, weight in zip(answers, weights, strict=True):
+        fold.add(update.task.architecture, update.tensors, weight)
+    fold.write_mean(plain)
+    assert told.clipped == 0.0
+    for name, tensor in plain.items():
+        torch.testing.assert_close(private[name], tensor, atol=1e-6, rtol=1e-5)
+
+
+def test_failed_clients_count_in_the_divisor() -> None:
+    plan = _plan([largest(), largest()], [0.25, 0.75])
+    update = _update(largest(), 1.0)
+    failed = Failure(micro_task(client=1), "error", "its battery is empty")
+    after, told = _merged(plan, [update, failed], clip=10.0)
+    for name, before in random_tensors(0).items():
+        expected = before + 0.25 * (update.tensors[name] - before)
+        torch.testing.assert_close(after[name], expected, atol=1e-6, rtol=1e-5)
+    assert list(told.accepted) == [0]
+    assert told.clipped == 0.0
+
+
+def test_the_share_of_clipped_updates_is_that_of_the_accepted_ones() -> None:
+    plan = _plan([largest()] * 4, [0.25] * 4)
+    answers: list[Update | Failure] = [
+        _update(largest(), norm, 1, client) for client, norm in enumerate((5.0, 0.5, 9.0))
+    ]
+    answers.append(Failure(micro_task(client=3), "error", "its battery is empty"))
+    assert _merged(plan, answers, clip=1.0)[1].clipped == pytest.approx(2 / 3)
+
+
+def test_a_change_too_large_for_a_float_is_a_failure_and_not_merged() -> None:
+    task = micro_task(largest(), {name: torch.full_like(t, -3e38) for name, t in random_tensors().items()})
+    huge = Update(task, {name: torch.full_like(t, 3e38) for name, t in task.tensors.items()}, 5, 1.0, 0.0, 1.0)
+    after, told = _merged(_plan([largest()], [1.0]), [huge], clip=1.0)
+    assert [failure.kind for failure in told.failures] == ["non-finite"]
+    assert same_bytes(after, random_tensors(0))
+
+
+def test_noise_has_the_stated_deviation_on_every_covered_entry_and_none_elsewhere() -> None:
+    chosen, weights = [smallest(), *random_architectures(2, seed=8)], [0.2, 0.5, 0.3]
+    plan, clip, multiplier = _plan(chosen, weights), 0.5, 1.5
+    answers = [_update(architecture, 3.0, client, client) for client, architecture in enumerate(chosen)]
+    still, _ = _merged(plan, answers, clip)
+    deviation = multiplier * clip * max(weights)
+    cover, before = _cover(plan), random_tensors(0)
+    drawn: list[Tensor] = []
+    for key in range(20):
+        noisy, _ = _merged(plan, answers, clip, Noise(key, 1, deviation))
+        for name, weight in cover.items():
+            assert torch.equal(noisy[name][weight == 0], before[name][weight == 0])
+            difference = (noisy[name].double() - still[name].double()) * weight / deviation
+            drawn.append(difference[weight > 0])
+    values = torch.cat(drawn)
+    assert any((weight == 0).any() for weight in cover.values())
+    assert len(values) > 50_000
+    # Five standard errors of the mean and of the variance of so many normal draws.
+    assert abs(float(values.mean())) < 5 / math.sqrt(len(values))
+    assert abs(float(values.var()) - 1) < 5 * math.sqrt(2 / len(values))
+    assert abs(float((values.abs() < 1).double().mean()) - 0.6827) < 0.01
+
+
+def test_where_all_who_cover_a_tensor_failed_it_has_noise_all_the_same() -> None:
+    plan = _plan([smallest(), largest()], [0.5, 0.5])
+    failed = Failure(micro_task(client=1), "error", "its battery is empty")
+    after, _ = _merged(plan, [_update(smallest(), 1.0), failed], 1.0, Noise(_KEY, 1, 0.5))
+    before, own = random_tensors(0), extract(MICRO, random_tensors(0), smallest())
+    alone = [name for name in before if name not in own]
+    assert alone
+    changed = torch.cat([(after[name] - before[name]).flatten() for name in alone])
+    # The deviation is 0.5 over the weight 0.5 of the one who failed.
+    assert float(changed.std()) == pytest.approx(1.0, abs=5 / math.sqrt(2 * len(changed)))
+
+
+def test_noise_depends_on_key_round_tensor_and_the_sums_it_hides() -> None:
+    zeros, ones = torch.zeros(500), torch.ones(500)
+
+    def drawn(noise: Noise, name: str, sums: Tensor) -> Tensor:
+        changed = sums.clone()
+        noise(name, changed)
+        return (changed - sums).round(decimals=3)
+
+    first = drawn(Noise(_KEY, 1, 1.0), "a", zeros)
+    assert torch.equal(first, drawn(Noise(_KEY, 1, 1.0), "a", zeros))
+    others = [
+        drawn(Noise(_KEY + 1, 1, 1.0), "a", zeros),
+        drawn(Noise(_KEY, 2, 1.0), "a", zeros),
+        drawn(Noise(_KEY, 1, 1.0), "b", zeros),
+        drawn(Noise(_KEY, 1, 1.0), "a", ones),
+    ]
+    for other in others:
+        assert abs(float(torch.corrcoef(torch.stack([first, other]))[0, 1])) < 0.25
+
+
+def test_the_memory_format_does_not_change_the_noise() -> None:
+    sums = torch.randn(6, 4, 3, 3, generator=torch.Generator().manual_seed(0))
+    turned = sums.to(memory_format=torch.channels_last, copy=True)
+    for tensor in (sums, turned):
+        Noise(_KEY, 1, 1.0)("a", tensor)
+    assert torch.equal(sums, turned)
+
+
+def test_the_noisy_mean_step_goes_into_the_velocity() -> None:
+    plan, update = _plan([smallest()], [1.0]), _update(smallest(), 1.0)
+    still, _ = _merged(plan, [update], 2.0, Noise(_KEY, 1, 0.1))
+    tensors, velocity = random_tensors(0), random_tensors(7)
+    told = RoundResults(plan, WeightedAverage(MICRO, tensors), by_examples=False, clip=2.0)
+    told.take(update)
+    told.fold.apply_step(tensors, velocity, ServerStep(0.5), Noise(_KEY, 1, 0.1))
+    cover = _cover(plan)
+    for name, before in random_tensors(0).items():
+        faded = 0.5 * random_tensors(7)[name]
+        speed = torch.where(cover[name] > 0, faded + (still[name] - before), faded)
+        torch.testing.assert_close(velocity[name], speed, atol=1e-6, rtol=1e-5)
+        expected = torch.where(cover[name] > 0, before + speed, before)
+        torch.testing.assert_close(tensors[name], expected, atol=1e-6, rtol=1e-5)
+
+
+def _private(**changes: object) -> RunConfig:
+    config = short_config(privacy=PrivacyConfig(clip=0.5, noise=0.3))
+    return dataclasses.replace(config, **changes)  # type: ignore[arg-type]
+
+
+def test_rounds_record_the_account_and_the_clipped_share(tmp_path: Path) -> None:
+    run = simulated_run(tmp_path, _private(), noise_key=_KEY)
+    state, tensors = train_run(run)
+    records = recorder(run).records
+    spent = [record.epsilon or 0.0 for record in records]
+    assert 0 < spent[0] < spent[-1]
+    assert spent == sorted(spent)
+    assert {record.delta for record in records} == {1e-5}
+    assert all(record.clipped is not None and 0 <= record.clipped <= 1 for record in records)
+    drawn = [client["client"] for record in records for client in record.clients]
+    assert len(state.exposure) == 5
+    assert all(0 < spent <= drawn.count(client) for client, spent in enumerate(state.exposure) if client in drawn)
+    assert all(spent == 0 for client, spent in enumerate(state.exposure) if client not in drawn)
+    assert load_checkpoint(newest_checkpoint(tmp_path), MICRO).state == state
+    assert not same_bytes(tensors, train_run(simulated_run(tmp_path, _private(), noise_key=_KEY + 1))[1])
+
+
+def test_a_run_merges_with_noise_of_the_clip_and_the_largest_weight_of_its_round(tmp_path: Path) -> None:
+    """One round as the docstring's formula has it, with the sums' noise drawn beside."""
+    config = _private(method="deepfednas", rounds=1, privacy=PrivacyConfig(clip=0.05, noise=2.0))
+    run, engine = spoiled_run(tmp_path, unspoiled, config, noise_key=_KEY)
+    start = fresh_start(run)
+    before = {name: tensor.double().clone() for name, tensor in start.tensors.items()}
+    train(run, *start)
+    beta = recorder(run).records[0].beta
+    assert beta is not None
+    big = next(update for update in engine.updates if entry_of(update) == micro_entries()[-1])
+    weights = {update.task.client: beta if update is big else (1 - beta) / 2 for update in engine.updates}
+    totals, covers = ({name: torch.zeros_like(tensor) for name, tensor in before.items()} for _ in range(2))
+    for update in engine.updates:
+        architecture, weight = update.task.architecture, weights[update.task.client]
+        sent = views(MICRO, before, architecture)
+        change = {name: tensor.double() - sent[name] for name, tensor in update.tensors.items()}
+        norm = math.sqrt(sum(float(tensor.square().sum()) for tensor in change.values()))
+        assert norm > 0.05
+        for name, view in views(MICRO, totals, architecture).items():
+            view.add_(0.05 / norm * weight * change[name])
+        for view in views(MICRO, covers, architecture).values():
+            view.add_(weight)
+    left = torch.cat(
+        [
+            ((after.double() - before[name]) * covers[name] - totals[name])[covers[name] > 0]
+            for name, after in start.tensors.items()
+        ]
+    )
+    deviation = 2.0 * 0.05 * max(weights.values())
+    assert float(left.std()) == pytest.approx(deviation, rel=5 / math.sqrt(2 * len(left)))
+    assert abs(float(left.mean())) < 5 * deviation / math.sqrt(len(left))
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+def test_a_resumed_private_run_ends_with_the_bytes_of_one_never_interrupted(tmp_path: Path, momentum: float) -> None:
+    config = _private(server=ServerConfig(momentum=momentum))
+    whole = simulated_run(tmp_path / "whole", config, noise_key=_KEY)
+    state, tensors = train_run(whole)
+    train_run(simulated_run(tmp_path / "parts", config, should_stop=lambda: True, noise_key=_KEY))
+    checkpoint = load_checkpoint(newest_checkpoint(tmp_path / "parts"), MICRO)
+    assert checkpoint.state.round == 1
+    second = simulated_run(tmp_path / "parts", config, noise_key=_KEY)
+    assert train(second, checkpoint.state, checkpoint.tensors, checkpoint.velocity) == state
+    assert same_bytes(checkpoint.tensors, tensors)
+    assert [record.epsilon for record in recorder(second).records] == [
+        record.epsilon for record in recorder(whole).records[1:]
+    ]
+
+
+def test_who_fails_has_no_say_in_later_plans_nor_in_the_account(tmp_path: Path) -> None:
+    config = _private(rounds=4, clients=ClientsConfig(count=5, per_round=3))
+
+    def failing(update: Update) -> Update | Failure:
+        return Failure(update.task, "error", "its images are too dark") if update.task.client % 2 else update
+
+    plans, accounts = [], []
+    for spoil in (unspoiled, failing):
+        run, engine = spoiled_run(tmp_path / spoil.__name__, spoil, config, noise_key=_KEY)
+        state, _ = train_run(run)
+        plans.append([(update.task.round, update.task.client, entry_of(update)) for update in engine.updates])
+        accounts.append((state.exposure, state.counts))
+    assert plans[0] == plans[1]
+    assert accounts[0] == accounts[1]
+    assert any(recorder(run).records[number].failures for number in range(4))
+
+
+def test_clipping_alone_has_no_epsilon(tmp_path: Path) -> None:
+    run = simulated_run(tmp_path, _private(privacy=PrivacyConfig(clip=1e-3)))
+    train_run(run)
+    assert {(record.epsilon, record.delta, record.clipped) for record in recorder(run).records} == {(None, None, 1.0)}
+
+
+def test_a_run_that_is_not_private_has_no_account(tmp_path: Path) -> None:
+    run = simulated_run(tmp_path)
+    state, _ = train_run(run)
+    assert state.exposure == ()
+    assert {(record.epsilon, record.delta, record.clipped) for record in recorder(run).records} == {(None, None, None)}
+
+
+def test_noise_without_a_key_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="needs a key"):
+        simulated_run(tmp_path, _private())
+
+
+def test_the_command_reports_the_guarantee_and_keeps_its_key_to_itself(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = finished_run(
+        tmp_path,
+        rounds=2,
+        privacy=PrivacyConfig(clip=1.0, noise=1.0, delta=1e-4),
+        evaluation=EvaluationConfig(every=2, probes=2, calibration_images=64, batch_size=64),
+        checkpoint=CheckpointConfig(every=1, keep=2),
+    )
+    last = read_metrics(run)[-1]
+    assert last["delta"] == 1e-4
+    told = capsys.readouterr().err
+    assert f"differentially private: (ε, δ) = ({last['epsilon']:.2f}, 0.0001) for each client" in " ".join(told.split())
+    key = (run / NOISE_KEY).read_text().strip()
+    assert len(key) == 32
+    assert (run / NOISE_KEY).stat().st_mode & 0o077 == 0
+    held = [path for path in run.rglob("*") if path.is_file() and path.name != NOISE_KEY]
+    assert not [path for path in held if key.encode() in path.read_bytes()]
+    state = json.loads((newest_checkpoint(run) / "state.json").read_text())["state"]
+    assert len(state["exposure"]) == 6
+    # Fine-tuning has no noise.
+    from fedpareto.search.cli import main
+
+    with pytest.raises(SystemExit) as caught:
+        main(
+            ["--run", str(run), "--flops-budget", "1M", "--finetune-epochs", "1", "--output", str(tmp_path / "subnet")]
+        )
+    assert caught.value.code == 2
+    assert "leave out --finetune-epochs" in " ".join(capsys.readouterr().err.split())
+    # Every run has a key of its own, whatever its seed.
+    (tmp_path / "other").mkdir()
+    other = finished_run(tmp_path / "other", rounds=1, privacy=PrivacyConfig(clip=1.0, noise=1.0))
+    assert (other / NOISE_KEY).read_text().strip() != key
+
+
+def test_without_its_key_a_private_run_does_not_go_on(tmp_path: Path) -> None:
+    from fedpareto.training.runs.folder import read_noise_key
+
+    with pytest.raises(UserError, match=r"noise\.key is missing or damaged.*put it back"):
+        read_noise_key(tmp_path)
+    (tmp_path / NOISE_KEY).write_text("not a number")
+    with pytest.raises(UserError, match=r"noise\.key is missing or damaged"):
+        read_noise_key(tmp_path)
