@@ -28,6 +28,17 @@ def load_space(name: str, classes: int | None = None) -> SearchSpace:
     return space if classes is None else space.adapted(classes=classes)
 
 
+def space_of(space: SearchSpace | str | Path, classes: int | None = None) -> SearchSpace:
+    """Search space that was given as such, by a preset's name or as a YAML file.
+
+    Raises:
+        SpaceError: there is no such preset or file, or the file describes no space.
+    """
+    if not isinstance(space, SearchSpace):
+        return load_space(str(space), classes)
+    return space if classes is None else space.adapted(classes=classes)
+
+
 def _find_space(name: str) -> SearchSpace:
     path = Path(name)
     if name in preset_names():
