@@ -20,7 +20,7 @@ from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.space_file import space_of
 
 
-def build_cache(  # noqa: PLR0913 - the options of the command
+def build_cache(
     space: SearchSpace | str | Path,
     entries: int = CACHE_ENTRIES,
     *,

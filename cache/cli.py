@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+from fedpareto.cache.api import build_cache
 from fedpareto.cache.build import Solver
 from fedpareto.cache.cache_file import Cache
 from fedpareto.cache.entries import CACHE_ENTRIES, CacheEntry
