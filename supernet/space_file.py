@@ -6,6 +6,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from fedpareto.supernet.common.errors import SpaceError, UserError, unknown_name
 from fedpareto.supernet.common.formats.typed_yaml import from_mapping, read_yaml_mapping
 from fedpareto.supernet.fitness_settings import settings_to_mapping
@@ -65,6 +67,11 @@ def space_to_mapping(space: SearchSpace) -> dict[str, Any]:
     """Return the fields of ``space`` as plain JSON/YAML values; the inverse of ``space_from_mapping``."""
     mapping: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(space)))
     return {**mapping, "fitness": settings_to_mapping(space.fitness)}
+
+
+def space_to_yaml(space: SearchSpace) -> str:
+    """Text of a YAML file of ``space``."""
+    return yaml.safe_dump(space_to_mapping(space), sort_keys=False)
 
 
 def _read_space(path: Path, source: str) -> SearchSpace:
