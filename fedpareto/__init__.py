@@ -3,7 +3,8 @@
 >>> import fedpareto as fp
 >>> space = fp.load_space("mobilenet-tiny", classes=10)
 >>> cache = fp.build_cache(space, entries=30, progress=False)
->>> result = fp.train(space, data="digits", cache=cache, rounds=2, output="runs/first", progress=False)
+>>> federation = {"clients_count": 4, "clients_per_round": 2, "client_epochs": 1}
+>>> result = fp.train(space, data="digits", cache=cache, rounds=2, **federation, output="runs/first", progress=False)
 >>> run = fp.open_run(result.folder)
 >>> answer = run.find(macs="2M", progress=False)
 >>> subnet = run.extract(answer, progress=False)

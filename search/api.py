@@ -54,9 +54,9 @@ def find_subnet(
         UserError: no network meets the limits, or one of them cannot be read.
 
     >>> import fedpareto as fp
-    >>> answer = fp.find_subnet("mobilenet-tiny", macs="2M")
+    >>> answer = fp.find_subnet("mobilenet-tiny", macs="2M", progress=False)
     >>> answer
-    SearchOutcome(2M MACs, 1 parameters, fitness 1, certified)
+    SearchOutcome(1.985M MACs, 177K parameters, fitness 627.8, certified)
     >>> answer.certified, answer.gap
     (True, 0.0)
     """
@@ -95,7 +95,8 @@ def open_run(
         UserError: the folder holds no run, or a file of it is damaged.
 
     >>> import fedpareto as fp
-    >>> result = fp.train("mobilenet-tiny", data="digits", rounds=1, output="runs/opened", progress=False)
+    >>> federation = {"clients_count": 4, "clients_per_round": 2, "client_epochs": 1}
+    >>> result = fp.train(data="digits", rounds=1, **federation, output="runs/opened", progress=False)
     >>> run = fp.open_run(result.folder)
     >>> subnet = run.extract(run.find(macs="1M", progress=False), progress=False)
     >>> 0 <= subnet.accuracy("test") <= 1

@@ -20,13 +20,17 @@ def preset_names() -> list[str]:
     return sorted(Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
-def load_space(name: str, classes: int | None = None) -> SearchSpace:
-    """Return a preset by name, or the space of a YAML file by path, with its own or another number of classes.
+def load_space(name: str | Path, classes: int | None = None) -> SearchSpace:
+    """Load a search space: a preset by name, or a YAML file by path, with its own or another number of classes.
 
     Raises:
         SpaceError: there is no such preset or file, or the file describes no space.
+
+    >>> import fedpareto as fp
+    >>> fp.load_space("mobilenet-tiny", classes=7).classes
+    7
     """
-    space = _find_space(name)
+    space = _find_space(str(name))
     return space if classes is None else space.adapted(classes=classes)
 
 

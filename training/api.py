@@ -67,8 +67,8 @@ def train(
         UserError: a setting is unknown or not possible, a file cannot be read, or the output holds a run already.
 
     >>> import fedpareto as fp
-    >>> result = fp.train("mobilenet-tiny", data="digits", rounds=2, clients_count=4, clients_per_round=2,
-    ...                   output="runs/example", progress=False)
+    >>> federation = {"clients_count": 4, "clients_per_round": 2, "client_epochs": 1}
+    >>> result = fp.train(data="digits", rounds=2, **federation, output="runs/example", progress=False)
     >>> result.finished, result.rounds
     (True, 2)
     >>> fp.train(resume=result.folder, rounds=3, progress=False).rounds

@@ -62,10 +62,17 @@ def compare(
     Raises:
         UserError: the study cannot be read, a run failed, or results may not be compared.
 
-    >>> import fedpareto as fp >>> from pathlib import Path >>> text = "{name: two, methods: {deepfednas: {}, cotrain:
-    {}}, seeds: [0], budgets: [1M], run: {space: mobilenet-tiny, " >>> text += "compute: 60M, clients: {count: 4,
-    per_round: 2}, client: {epochs: 1}}}" >>> _ = Path("study.yaml").write_text(text) >>>
-    fp.compare("study.yaml").folder  # doctest: +SKIP PosixPath('runs/two')
+    >>> import yaml
+    >>> import fedpareto as fp
+    >>> from pathlib import Path
+    >>> federation = {"clients": {"count": 4, "per_round": 2}, "client": {"epochs": 1}}
+    >>> run = {"space": "mobilenet-tiny", "compute": "8G", **federation}
+    >>> methods = {"deepfednas": {"method": "deepfednas"}, "cotrain": {"method": "cotrain"}}
+    >>> study = {"name": "two", "methods": methods, "seeds": [0], "budgets": ["2M"], "run": run}
+    >>> _ = Path("study.yaml").write_text(yaml.safe_dump(study))
+    >>> fp.compare("study.yaml")  # doctest: +ELLIPSIS
+    ...
+    Comparison(two: 2 methods with 1 seed, in runs/two)
     """
     check_jobs(jobs)
     study = read_study(Path(config), None if data_root is None else str(data_root))

@@ -109,9 +109,11 @@ def profile_device(
     Raises:
         UserError: a package or the device is missing, or the output exists or cannot be written.
 
-    >>> import fedpareto as fp >>> profile = fp.profile_device("mobilenet-tiny", output="table.json", runtime="torch",
-    interval=0.9, progress=False) >>> answer = fp.find_subnet("mobilenet-tiny", latency=("1s", profile), progress=False)
-    >>> answer.certified True
+    >>> import fedpareto as fp
+    >>> settings = {"runtime": "torch", "interval": 0.9, "progress": False}
+    >>> profile = fp.profile_device("mobilenet-tiny", output="table.json", **settings)
+    >>> fp.find_subnet("mobilenet-tiny", latency=("1s", profile), progress=False).certified
+    True
     """
     how = _Measurement(runtime, device, threads, batch, validate, interval, seed)
     path = Path(output)

@@ -71,7 +71,8 @@ def validate_fitness(run: str | Path | None = None, **options: Any) -> FitnessVa
         UserError: an option is unknown or not possible, or a file is missing or damaged.
 
     >>> import fedpareto as fp
-    >>> result = fp.train("mobilenet-tiny", data="digits", rounds=1, output="runs/ranked", progress=False)
+    >>> federation = {"clients_count": 4, "clients_per_round": 2, "client_epochs": 1}
+    >>> result = fp.train(data="digits", rounds=1, **federation, output="runs/ranked", progress=False)
     >>> found = fp.validate_fitness(result.folder, subnets=8, bands=2, images=20)  # doctest: +ELLIPSIS
     Kendall's τ with accuracy, ...
     >>> found.folder.name
