@@ -175,7 +175,7 @@ def test_a_function_of_a_module_is_called_whenever_the_images_are_read(
         "    images = (pictures[:160] / 16).astype('float32')\n"
         "    return fp.ImageData(images, labels[:160], clients=np.arange(160) // 40, test=(images, labels[:160]))\n"
     )
-    given = {"partition_scheme": "given", "clients_count": 4}
+    given: dict[str, Any] = {"partition_scheme": "given", "clients_count": 4}
     fp.train(data="my_own_data:load", rounds=1, output="run", **given, **_SMALL)
     assert not list(tmp_path.glob("run.images"))
     assert run_main(train_supernet, capsys, "--resume", "run", "--rounds", 2).code == 0
