@@ -2,6 +2,8 @@
 
 import inspect
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -22,12 +24,19 @@ from fedpareto.cache.cli import CacheOptions
 from fedpareto.search.cli import main as search_subnet
 from fedpareto.search.comparison.cli import CompareOptions
 from fedpareto.search.profiling.cli import ProfileOptions
+from fedpareto.supernet.common.terminal.console import on_screen, stderr
 from fedpareto.supernet.common.terminal.progress import SILENT
 from fedpareto.training.cli import main as train_supernet
 from fedpareto.training.data.digits import read_digits
 from fedpareto.training.trackers.records import RoundRecord
 
+#: Nothing is left to be chosen by measurement, which takes long and may end otherwise every time.
+_CHOSEN = {"memory_format": "channels_last", "fused": True, "kernels": "torch", "workers": 1, "threads": 1}
+
 _SMALL: Mapping[str, Any] = {
+    "precision": "fp32",
+    "device": "cpu",
+    "execution": _CHOSEN,
     "clients_per_round": 2,
     "client_epochs": 1,
     "client_batch_size": 8,
@@ -284,3 +293,30 @@ def test_progress_is_silent_when_it_is_not_wanted(tmp_path: Path, capfd: pytest.
     fp.train(data="digits", rounds=1, clients_count=4, output=tmp_path / "run", **_SMALL)
     assert capfd.readouterr() == ("", "")
     assert SILENT.report("nothing", 0, 1) is None  # type: ignore[func-returns-value]
+
+
+def test_ctrl_c_stops_at_the_rounds_edge_and_python_goes_on(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    interrupted = fp.train(
+        data="digits",
+        rounds=3,
+        clients_count=4,
+        output=tmp_path / "run",
+        callbacks=[lambda record: os.kill(os.getpid(), signal.SIGINT) if record.round == 1 else None],
+        **{**_SMALL, "progress": True},
+    )
+    assert (interrupted.finished, interrupted.rounds) == (False, 1)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert "interrupt again to stop at once" in capfd.readouterr().err
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+    whole = fp.train(data="digits", rounds=3, clients_count=4, output=tmp_path / "whole", **_SMALL)
+    again = fp.train(resume=interrupted.folder, progress=False)
+    one, other = (sorted(run.folder.glob("checkpoints/*/supernet.safetensors"))[-1] for run in (whole, again))
+    assert one.read_bytes() == other.read_bytes()
+
+
+def test_a_notebook_sees_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not on_screen()
+    monkeypatch.setattr(stderr, "is_jupyter", True)
+    assert on_screen()
