@@ -1,4 +1,4 @@
-"""Costs of architectures as column arithmetic on the layer table: MACs, parameters, memory, size of the file."""
+"""Costs of architectures, computed from the layer table: MACs, parameters, activation memory and file size."""
 
 from typing import Literal
 
@@ -66,10 +66,10 @@ def peak_activation_bytes(table: LayerTable, batch: int = 1) -> IntArray:
 
 
 def file_bytes(table: LayerTable, norm: Norm, precision: FilePrecision = "fp32") -> IntArray:
-    """Return a bound on the bytes of the exported ONNX file, shape (N,): never less, and a few per cent more.
+    """Return an upper bound on the bytes of the exported ONNX file, shape (N,), a few per cent above them.
 
-    Counted: weights and biases with BatchNorm folded or GroupNorm's own values, what int8 keeps of every output
-    channel, the graph's nodes, the metadata, and class names of ``CLASS_NAME_BYTES``. A sum over layers.
+    Counted: weights and biases with BatchNorm folded or GroupNorm's own values, scales and zero points of every output
+    channel in int8, the graph's nodes, the metadata, and class names of ``CLASS_NAME_BYTES``. A sum over layers.
     """
     size, int8 = _WEIGHT_BYTES[precision], precision == "int8"
     normed, biased = (np.array([getattr(layer, name) for layer in table.layers]) for name in ("norm", "bias"))

@@ -1,6 +1,6 @@
-"""Terms of a fitness that were learned from measured accuracies: one number for every choice of every block slot.
+"""Learned terms of the fitness: one number for every choice of every block slot, from measured accuracies.
 
-They are a sum over blocks, so that the exact frontier takes them. Plain tuples: a space imports no numpy.
+They add up over blocks, so the exact frontier can use them. They are plain tuples, as a space imports no numpy.
 """
 
 import dataclasses
@@ -19,11 +19,11 @@ LARGEST = 1e6
 
 @dataclasses.dataclass(frozen=True)
 class LearnedTerms:
-    """What every choice of an architecture adds to the fitness, in percentage points of accuracy.
+    """Learned terms: the amount that every choice adds to the fitness, in percentage points of accuracy.
 
     Attributes:
         space: digest of the choices of the space that they were learned in (``SearchSpace.choices_digest``).
-        intercept: what every network has.
+        intercept: term of every network.
         resolutions: by input side.
         stem: by stem width.
         widths: by stage and output width.

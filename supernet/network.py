@@ -1,4 +1,4 @@
-"""Networks: plain ``nn.Module`` objects built from the rows of the layer table."""
+"""Networks: plain ``nn.Module`` objects, each built for one architecture from the rows of the layer table."""
 
 from collections.abc import Iterable, Sequence
 from itertools import groupby

@@ -1,4 +1,4 @@
-"""Files of spaces: the presets that come with the package, and YAML of the user's own."""
+"""Reader of search spaces: the presets that come with the package, and the user's own YAML files."""
 
 import dataclasses
 import json
@@ -19,7 +19,7 @@ def preset_names() -> list[str]:
 
 
 def load_space(name: str, classes: int | None = None) -> SearchSpace:
-    """Return a preset by name, or the space of a YAML file by path, with its own or another number of classes.
+    """Load a preset by name or a YAML file by path, with its own or another number of classes.
 
     Raises:
         SpaceError: there is no such preset or file, or the file describes no space.
@@ -39,7 +39,7 @@ def _find_space(name: str) -> SearchSpace:
 
 
 def space_from_mapping(mapping: dict[str, Any], source: str) -> SearchSpace:
-    """Return the space a mapping of its fields describes; ``source`` names it in errors.
+    """Build the space from a mapping of its fields; ``source`` names it in errors.
 
     Raises:
         SpaceError: a field is unknown, missing, of another type, or makes no network.

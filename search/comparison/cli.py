@@ -1,4 +1,4 @@
-"""``compare-methods``: several methods on the same images, clients and compute, with several seeds; one table."""
+"""The command ``compare-methods``, which compares training methods on the same images, clients and compute."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
@@ -23,7 +23,7 @@ PROG = "compare-methods"
 
 @dataclasses.dataclass
 class CompareOptions:
-    """What to compare, and where.
+    """Options of ``compare-methods``.
 
     Attributes:
         config: YAML file of the study: name, methods, seeds, budgets, run; yardsticks adds what one would get without
@@ -121,7 +121,7 @@ def _check_finished(study: Study, folder: Path, trials: Iterable[Trial]) -> None
 
 
 def _check_test_images(study: Study) -> None:
-    """Refuse images without a test split, which would end in an error after hours of training."""
+    """Refuse images without a test split now, as the error would otherwise come after hours of training."""
     from fedpareto.training.data.sources import list_images  # noqa: PLC0415 - imports torch
 
     data = study.trials[0].config.data
@@ -129,7 +129,7 @@ def _check_test_images(study: Study) -> None:
 
 
 def _with_compute(study: Study, folder: Path, trial: Trial) -> Trial:
-    """Return a trial that computes as much as the reference did with its seed; the reference itself as it is."""
+    """Return a trial with the compute that the reference spent with its seed; the reference itself unchanged."""
     if study.reference in (None, trial.label):
         return trial
     reference = dataclasses.replace(trial, label=str(study.reference))

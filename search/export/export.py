@@ -1,4 +1,4 @@
-"""Export of a subnet: folded, written, verified, and only then given its name."""
+"""Export of a subnet in four steps: fold BatchNorm, write, verify, and only then give the file its name."""
 
 import dataclasses
 from pathlib import Path

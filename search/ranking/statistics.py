@@ -115,9 +115,9 @@ def correlation_gain(
     bands: IntArray,
     counts: FloatArray,
 ) -> Interval:
-    """Return by how much ``values`` correlate more with accuracy than ``others`` do, as the mean over bands.
+    """Return the correlation of ``values`` with accuracy less that of ``others``, as the mean over bands.
 
-    Both are resampled together, so that what they share does not widen the interval.
+    Both are resampled together, so that noise they share does not widen the interval.
     """
     mine, theirs = (_mean(_of_bands(statistic, each, accuracy, bands, counts)) for each in (values, others))
     return interval(mine - theirs)

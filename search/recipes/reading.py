@@ -1,4 +1,4 @@
-"""Files of levers, read and checked as a whole before anything is trained."""
+"""Reader of the file of an ablation, which checks it as a whole before anything is trained."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -100,7 +100,7 @@ def _setting(where: str, value: object, base: Mapping[str, Any], data_root: str 
 
 
 def _of_study(where: str, path: str, base: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return what a study's runs share, with the settings that its one method, or the base's, has of its own."""
+    """Return the settings that a study's runs share, with those of its one method, or of the base's method."""
     study = read_yaml_mapping(Path(path))
     run = mapping_of(study.get("run"), f"{where}: {path}: run")
     methods = mapping_of(study.get("methods"), f"{where}: {path}: methods")

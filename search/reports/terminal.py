@@ -1,4 +1,4 @@
-"""What a search reports: one JSON object, or a table and a sentence for people."""
+"""Terminal report of a search: one JSON object, or a table and a sentence for people."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -110,7 +110,7 @@ def _exported(report: Mapping[str, Any]) -> Iterator[str]:
 
 
 def standing(report: Mapping[str, Any]) -> str:
-    """Return how good the answer is, in one sentence."""
+    """Return a sentence about the quality of the answer: certified, or only the best found."""
     if report["solver"] == "given":
         return f"given by {report['given']}, not searched"
     if not report["certified"]:

@@ -1,4 +1,4 @@
-"""ONNX models of networks and of parts of them, and onnxruntime sessions that run them."""
+"""Conversion of networks and their parts to ONNX models, and onnxruntime sessions that run them."""
 
 import contextlib
 import io

@@ -1,4 +1,4 @@
-"""Options of a command that it would not read: refused when they were given."""
+"""Check for options that were given although the command would not read them."""
 
 import dataclasses
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""The layers of one architecture, each with what it costs."""
+"""The layers of one architecture with their costs, for the page of a search."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -21,8 +21,8 @@ class LayerLine:
 
     Attributes:
         name: its path.
-        part: what it is timed with: ``stem``, a block such as ``stages.0.1``, or ``head``.
-        kind: what it does, as the layer table calls it.
+        part: the part it is timed with: ``stem``, a block such as ``stages.0.1``, or ``head``.
+        kind: its kind in the layer table.
         c_in: input channels.
         c_out: output channels.
         kernel: kernel side in pixels.
