@@ -43,7 +43,7 @@ class Cache:
         fitness: weights the fitness was computed with.
         solver: name of the solver.
         solver_settings: its settings, as JSON values.
-        gaps: by how much the optimum at each entry's MACs is fitter, where that is known.
+        gaps: optimality gaps, the highest fitness at each entry's MACs less its own, where that is known.
     """
 
     entries: tuple[CacheEntry, ...]

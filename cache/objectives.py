@@ -19,7 +19,7 @@ class Objectives:
     Attributes:
         space: the search space.
         settings: weights of the fitness, and the bound on its effectiveness ρ.
-        limits: what networks may cost.
+        limits: limits on the costs of networks.
     """
 
     space: SearchSpace

@@ -14,7 +14,7 @@ FilePrecision = Literal["fp32", "fp16", "int8"]
 
 _WEIGHT_BYTES: dict[FilePrecision, int] = {"fp32": 4, "fp16": 2, "int8": 1}
 
-#: Of an int8 channel: scale and zero point of its weights, its int32 bias, scale and zero point of that.
+#: Bytes of an int8 channel: scale and zero point of its weights, its int32 bias, scale and zero point of the bias.
 _INT8_CHANNEL_BYTES = 4 + 1 + 4 + 4 + 4
 
 #: Nodes, names and small constants of one layer, by whether the file is int8 and by norm. Measured on exported
@@ -32,7 +32,7 @@ _LAYER_BYTES: dict[tuple[bool, Norm], int] = {
 #: Metadata without class names, and the graph's own fields: 1.3 kB of a run on CIFAR-10.
 _METADATA_BYTES = 2000
 
-#: What the name of a class takes in the metadata, at most, with quotes and comma.
+#: Most bytes of a class's name in the metadata, with quotes and comma.
 CLASS_NAME_BYTES = 24
 
 

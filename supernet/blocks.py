@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fedpareto.supernet.arrays import Column, IntArray
 from fedpareto.supernet.space import Activation, SearchSpace, StageSpec
 
-#: What a row does with its input ``x``:
+#: Kinds of rows, with their effect on the input ``x``:
 #: ``conv``      x = act(norm(conv(x)));
 #: ``shortcut``  shortcut = norm(conv(averages of stride×stride pixels of the block's input));
 #: ``squeeze``   gate = relu(conv(mean(x)));    ``excite``  x = x · hard_sigmoid(conv(gate));
@@ -178,7 +178,7 @@ class ResNetLayout:
         return after
 
 
-#: What every network ends with; the only layer whose shape depends on the classes.
+#: The last layer of every network, and the only one whose shape depends on the classes.
 CLASSIFIER = "head.classifier"
 
 #: The layout of every family.

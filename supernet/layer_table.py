@@ -37,7 +37,7 @@ class LayerTable:
         h_in: input side in pixels.
         h_out: output side in pixels; 1 where the layer works on pooled values.
         held: elements per image of maps that stay alive beside the layer's own input and output.
-        active: whether the architecture has the layer.
+        active: true where the architecture has the layer.
     """
 
     layers: tuple[Layer, ...]

@@ -24,11 +24,11 @@ class LearnedTerms:
     Attributes:
         space: digest of the choices of the space that they were learned in (``SearchSpace.choices_digest``).
         intercept: term of every network.
-        resolutions: by input side.
-        stem: by stem width.
-        widths: by stage and output width.
-        depths: by stage and number of blocks.
-        blocks: by stage, block slot, kernel and expand ratio; slots that are absent add nothing.
+        resolutions: terms by input side.
+        stem: terms by stem width.
+        widths: terms by stage and output width.
+        depths: terms by stage and number of blocks.
+        blocks: terms by stage, block slot, kernel and expand ratio; absent slots add nothing.
     """
 
     space: str

@@ -18,7 +18,7 @@ from fedpareto.supernet.fitness_settings import FitnessSettings, check_fitness
 
 Norm = Literal["batch", "group", "none"]
 Activation = Literal["relu", "hswish"]
-#: Whether each block has an expand ratio of its own, or all blocks of a stage share one.
+#: Scope of an expand ratio: each block has its own, or all blocks of a stage share one.
 ExpandsPer = Literal["block", "stage"]
 
 

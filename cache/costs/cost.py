@@ -37,7 +37,7 @@ class LimitedCost(abc.ABC):
         name: name of the cost in messages.
         parts: the cost of every choice of every part, arrays of shape (choices,).
         limit: the most a network may have.
-        unit: of the cost; empty for counts.
+        unit: unit of the cost; empty for counts.
     """
 
     name: str

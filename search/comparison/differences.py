@@ -14,7 +14,7 @@ from fedpareto.search.comparison.outcome import TrialResult
 from fedpareto.search.comparison.summary import MeanStd, markdown_table
 from fedpareto.supernet.common.formats.units import format_quantity
 
-#: Of the CSV file.
+#: Columns of the CSV file.
 _COLUMNS = ("method", "less", "seeds", "budget_macs", "difference_mean", "difference_std")
 
 
@@ -49,7 +49,7 @@ def price_of_sharing(
         supernets: labels of the methods whose networks share weights.
         alone: labels of the rows of networks that were trained alone.
         budgets: MACs.
-        outcomes: of both.
+        outcomes: outcomes of both.
     """
     return paired(list(itertools.product(supernets, alone)), budgets, outcomes)
 

@@ -29,7 +29,7 @@ from fedpareto.training.config.run import SINGLE_METHODS
 #: Files in the output folder, beside the runs and their results; the price of sharing only where a study tells it.
 TABLE, PAGE, PLOT, PRICE = "table.csv", "table.md", "accuracy.png", "price.csv"
 
-#: What the first column of the price says.
+#: Title of the first column of the price of sharing.
 _PRICE_TITLE = "sharing less training alone, in points"
 
 

@@ -21,7 +21,7 @@ from fedpareto.training.clients.capabilities import Capability, capabilities
 from fedpareto.training.config.run import RunConfig
 from fedpareto.training.data.sources import source
 
-#: What is wrong with a result that does not fit the study.
+#: Reason in the error about a result that does not fit the study.
 _OTHERS = "a network of another space"
 
 

@@ -17,8 +17,8 @@ def check_read(path: Path, configs: Mapping[str, RunConfig], own: Mapping[str, M
     """Refuse a method's own setting that it does not read, and a common one that no method reads.
 
     Args:
-        path: of the study.
-        configs: of every method, with the common settings.
+        path: file of the study.
+        configs: configurations of every method, with the common settings.
         own: settings of every method alone.
 
     Raises:

@@ -32,7 +32,7 @@ from fedpareto.training.config.methods import MethodName
 from fedpareto.training.config.run import RunConfig
 from fedpareto.training.config.unused_settings import read_only
 
-#: What all methods of a study share: no method may have its own.
+#: Settings that all methods of a study share.
 SHARED = ("space", "seed", "compute", "engine", "data", "partition", "clients", "output", "rounds")
 
 _FIELDS = ("name", "methods", "seeds", "budgets", "run")
@@ -44,7 +44,7 @@ _NOT_IN_RUN = {
     "output": "runs lie in --output",
 }
 
-#: What a study may have besides.
+#: Optional fields of a study.
 _OPTIONAL = ("reference", "yardsticks")
 
 

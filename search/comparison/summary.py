@@ -10,7 +10,7 @@ from typing import Literal
 from fedpareto.search.comparison.outcome import MeasuredNetwork, TrialResult
 from fedpareto.supernet.common.formats.units import format_bytes, format_quantity
 
-#: Of the CSV file.
+#: Columns of the CSV file.
 _COLUMNS = (
     *("method", "seeds", "budget_macs", "macs", "accuracy_mean", "accuracy_std", "bytes_up", "bytes_down"),
     *("compute_macs", "rounds", "seconds", "search_seconds"),
@@ -88,7 +88,7 @@ class ResultRow:
     unserved: float = 0.0
 
 
-#: What the clients get, by an outcome's label and seed.
+#: Accuracy over the clients, by an outcome's label and seed.
 ServedClients = Mapping[tuple[str, int], Served]
 
 

@@ -30,10 +30,10 @@ _PATIENCE = 5.0
 
 _PROGRAM = "from fedpareto.training.cli import main; main()"
 
-#: What fits a linear model, in place of a training run.
+#: Program of a linear trial, in place of a training run.
 _LINEAR_PROGRAM = "from fedpareto.search.comparison.linear import main; main()"
 
-#: What may differ when a trial goes on, beside the folder of its images.
+#: Settings that may change when a trial is resumed, besides the folder of its images.
 _FREE = {"output": None, "tracking": None}
 
 
@@ -144,8 +144,8 @@ def check_same(trial: Trial, folder: Path) -> None:
     """Refuse a run that was started with other settings than its trial has now; its images may have moved.
 
     Args:
-        trial: as the study has it now.
-        folder: of all trials.
+        trial: the trial in the study as it is now.
+        folder: folder of all trials.
 
     Raises:
         UserError: naming the run.

@@ -65,8 +65,8 @@ def read_kinds(value: object, where: str) -> tuple[YardstickKind, ...]:
     """Return the kinds that a study asks for: ``true`` is all of them, ``false`` or null none.
 
     Args:
-        value: of the field.
-        where: names it in errors.
+        value: value of the field.
+        where: name of the field in errors.
 
     Raises:
         UserError: it is something else, or an empty list.
@@ -97,9 +97,9 @@ def yardstick_config(config: RunConfig, yardstick: Yardstick, shares: int) -> Ru
     """Return the configuration of a yardstick's run, without its network, which is found later.
 
     Args:
-        config: of ``fedavg`` with what all methods of the study share; what the run would not read is left out.
-        yardstick: what is measured.
-        shares: in so many parts the compute is divided for the kind share.
+        config: configuration of ``fedavg`` with the study's common settings; those it would not read are left out.
+        yardstick: the baseline.
+        shares: number of parts that the compute is divided into for the kind share.
 
     Raises:
         UserError: the images are with connected clients, and are to be in one place.
@@ -142,9 +142,9 @@ def rows_of(
     """Join the runs of every kind and seed into one outcome with a network for each budget.
 
     Args:
-        kinds: of the study.
-        budgets: of the study.
-        outcomes: of each yardstick, any seeds.
+        kinds: kinds of yardsticks in the study.
+        budgets: budgets of the study.
+        outcomes: outcomes of each yardstick, of any seeds.
     """
     found = []
     for kind in kinds:

@@ -61,13 +61,13 @@ class Description:
     Attributes:
         side: height and width in pixels that pictures are brought to.
         channels: 1 for grey, 3 for RGB, or those of the arrays.
-        fit: what is done about pictures that are no squares: ``crop``, ``pad`` or ``stretch``.
+        fit: treatment of pictures that are not square: ``crop``, ``pad`` or ``stretch``.
         background: value that shows through transparent pixels, and that pads.
         depths: values that may be white, in rising order.
         floats: floats up to this have their largest value as white, at least 1.
-        overshoot: how far values may go beyond a depth and still be on its scale.
+        overshoot: most by which values may exceed a depth and still be on its scale.
         resolution: height and width of the network's input.
-        mean: of each channel, of pixels scaled to 0..1.
+        mean: mean of each channel, of pixels scaled to 0..1.
         std: standard deviation of each channel.
         classes: class names in the order of the outputs.
     """
@@ -136,7 +136,7 @@ def load_model(path: Path, threads: int = 0) -> tuple[Any, Description]:
 
     Args:
         path: the ``.onnx`` file.
-        threads: of the CPU; onnxruntime's own choice when 0.
+        threads: CPU threads; onnxruntime's own choice when 0.
 
     Raises:
         DeployError: it is missing, no ONNX file, or not one that ``search-subnet --export onnx`` wrote.

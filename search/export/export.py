@@ -52,10 +52,10 @@ def export_subnet(
     Args:
         path: the file; see ``file_name``.
         network: calibrated, in evaluation mode, on the CPU.
-        info: what the subnet is.
+        info: description of the subnet.
         images: for int8 ranges and for the verification.
         settings: format, precision, and how latency is measured.
-        listener: is told of the steps.
+        listener: told of the steps.
 
     Raises:
         ExportError: the network is not calibrated, the settings cannot be met, or the file computes something else.

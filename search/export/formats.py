@@ -23,7 +23,7 @@ class Opened(NamedTuple):
     Attributes:
         run: runs the file.
         runtime: its name and version.
-        description: what the file says of its input.
+        description: the file's description of its input.
     """
 
     run: RunModel

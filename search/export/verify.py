@@ -55,11 +55,11 @@ class Comparison(NamedTuple):
     """Comparison of a file's outputs with the network's.
 
     Attributes:
-        max_abs_error: over all logits of all images; infinite if one is not finite.
-        largest_logit: of the network, in absolute value.
+        max_abs_error: largest absolute error over all logits of all images; infinite if one is not finite.
+        largest_logit: the network's largest logit, in absolute value.
         agreement: share of images for which both name the same class.
-        accuracy: of the file.
-        reference_accuracy: of the network.
+        accuracy: accuracy of the file.
+        reference_accuracy: accuracy of the network.
         images: number of images.
     """
 

@@ -18,7 +18,7 @@ from fedpareto.supernet.genes import canonical, gene_layout
 from fedpareto.supernet.learned import LearnedTerms
 from fedpareto.supernet.space import SearchSpace
 
-#: What a cell is called, such as ``("block", stage, slot, kernel, expand)``, all but the first being numbers.
+#: Name of a cell, such as ``("block", stage, slot, kernel, expand)``; all but the first are numbers.
 Cell = tuple[str | int, ...]
 
 

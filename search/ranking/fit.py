@@ -186,14 +186,14 @@ class _Problem:
     """Pairs of networks whose order is to be learnt.
 
     Attributes:
-        terms: of all networks.
+        terms: terms of all networks.
         start: the weights it starts with.
         better: the more accurate network of each pair, (pairs,).
         worse: the other one.
-        importance: what each pair weighs, (pairs,), 1 in all.
-        scale: what differences of fitness are divided by.
+        importance: weight of each pair, (pairs,), which sum to 1.
+        scale: divisor of differences of fitness.
         free: the weights that make a difference, as positions in a row.
-        unit: how far those go in one standard deviation of the fitness, (free,).
+        unit: change of each free weight that moves the fitness by one standard deviation, (free,).
         lowest: the least they may move by, in such units, (free,).
     """
 

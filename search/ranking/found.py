@@ -28,7 +28,7 @@ class Finding:
         budget: most MACs allowed.
         form: name of the form of the fitness.
         entry: the network.
-        accuracies: by the name of the images.
+        accuracies: accuracies by the name of the images.
     """
 
     budget: int

@@ -17,7 +17,7 @@ from fedpareto.supernet.fitness_settings import FitnessSettings
 from fedpareto.supernet.genes import encode_all
 from fedpareto.supernet.space import SearchSpace
 
-#: What networks are ranked by, in the order of reports.
+#: Figures that networks are ranked by, in the order of reports.
 FIGURES = ("fitness", "macs", "params", "blocks")
 
 

@@ -26,7 +26,7 @@ from fedpareto.supernet.fitness_settings import FitnessSettings
 #: Draws with replacement that intervals are read off.
 RESAMPLES = 1000
 
-#: What people call figures and statistics.
+#: Names of figures and statistics for people.
 _NAMES = {
     "fitness": "fitness",
     "macs": "MACs",

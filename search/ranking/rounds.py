@@ -60,7 +60,7 @@ def learn_in_rounds(
         excluded: networks that must not be learned from.
         start: the fitness to begin with.
         measure: measures subnets.
-        seed: of the draws.
+        seed: seed of the draws.
         listener: told of searches.
 
     Raises:

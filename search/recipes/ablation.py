@@ -15,7 +15,7 @@ from fedpareto.training.config.unused_settings import read_only
 #: Names of recipes that are no single lever: with none, with all, and with those that survived the probe alone.
 BASE, TOGETHER, SURVIVORS = "base", "together", "survivors"
 
-#: What tables call the mean over all settings.
+#: Name, in tables, of the mean over all settings.
 ALL = "all"
 
 StageName = Literal["probe", "full"]

@@ -12,7 +12,7 @@ from fedpareto.training.config.coincidence import normal_form
 from fedpareto.training.config.run import SINGLE_METHODS, RunConfig, by_full_name
 from fedpareto.training.config.unused_settings import unread, unread_words
 
-#: What recipes share: images, clients, compute, how it is computed, and what is measured. A name that ends in a dot is
+#: Settings that all recipes share: images, clients, compute, execution and evaluation. A name that ends in a dot is
 #: that of a whole group.
 FIXED = (
     *("seed", "compute", "rounds", "output", "init", "engine", "device", "precision", "partition."),
@@ -20,7 +20,7 @@ FIXED = (
     *("clients.", "execution.", "evaluation.", "checkpoint.", "tracking.", "flower."),
 )
 
-#: What recipes may differ in all the same: how many of the clients train in a round.
+#: Exceptions, which recipes may change all the same: the number of clients that train in a round.
 _FREE = ("clients.per_round",)
 
 

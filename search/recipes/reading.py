@@ -14,13 +14,13 @@ from fedpareto.training.config.run import RunConfig, by_full_name
 
 _FIELDS = ("name", "settings", "seeds", "budgets", "levers")
 
-#: What a file of levers may have besides.
+#: Optional fields of a file of levers.
 _OPTIONAL = ("base", "together", "probe", "keep")
 
 #: Names that tables have for something else.
 _RESERVED = {"settings": (ALL,), "levers": (BASE, TOGETHER, SURVIVORS)}
 
-#: What the seeds and the output of the command say.
+#: Settings that are given elsewhere, and where.
 _OWN = dict.fromkeys(("seed", "output"), "seeds are listed in the field seeds, runs lie in --output")
 
 

@@ -13,7 +13,7 @@ from fedpareto.supernet.common.storage.sealed_file import read_sealed, write_sea
 from fedpareto.training.config.run import RunConfig
 from fedpareto.training.config.unused_settings import settings_of
 
-#: What may differ between runs that end alike, or that only say where things are.
+#: Settings that are paths, which do not change a run's result.
 _PLACES = ("output", "data.root", "data.download")
 
 
@@ -43,7 +43,7 @@ class Result:
         given: its settings that are not defaults, by full name.
         rounds: rounds of training.
         compute: MACs of its clients' forward passes.
-        networks: by ascending budget, one for each.
+        networks: networks by ascending budget, one for each.
         machine: the machine it ran on.
     """
 

@@ -40,8 +40,8 @@ def conduct(ablation: Ablation, folder: Path, jobs: int) -> None:
     """Train and measure whatever has no result yet: the probes and, once all can be judged, the survivors.
 
     Args:
-        ablation: what is compared.
-        folder: of runs and results.
+        ablation: the ablation.
+        folder: folder of runs and results.
         jobs: runs at once, each a process of its own.
 
     Raises:

@@ -11,13 +11,13 @@ from fedpareto.search.recipes.judging import Figures, Verdict
 from fedpareto.supernet.common.formats.units import format_quantity
 from fedpareto.supernet.common.terminal.words import counted
 
-#: Of the CSV file.
+#: Columns of the CSV file.
 _COLUMNS = (
     *("stage", "setting", "recipe", "levers", "seeds", "budget_macs", "accuracy_mean", "accuracy_std"),
     *("difference_mean", "difference_std", "survived"),
 )
 
-#: What stands in the CSV file for the mean over all budgets.
+#: Name, in the CSV file, of the mean over all budgets.
 MEAN = "mean"
 
 

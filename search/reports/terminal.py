@@ -10,10 +10,10 @@ from fedpareto.supernet.common.formats.units import format_bytes
 from fedpareto.supernet.common.terminal.console import print_table, say
 from fedpareto.supernet.common.terminal.words import counted
 
-#: What may be limited, and what people call it.
+#: Costs that may be limited, with their names for people.
 COSTS = {**COST_NAMES, "size": "file size", "memory": "feature maps", "latency": "latency"}
 
-#: How a report says that a subnet has no statistics that could be calibrated.
+#: Value in a report for a subnet without statistics that could be calibrated.
 NOT_NEEDED = "not needed"
 
 _FORMS: Mapping[str, Form] = {

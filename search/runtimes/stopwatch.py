@@ -21,7 +21,7 @@ Clock = Callable[[], int]
 #: Milliseconds of a call's runs, (runs,).
 Times = NDArray[np.float64]
 
-#: What is to be known well of a call's times, given those of the last call.
+#: Function from a call's times and those of the last call to the values whose median is wanted.
 TimeEstimator = Callable[[Times, Times], Times]
 
 #: Runs of each call between two looks at the intervals.

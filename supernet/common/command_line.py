@@ -28,7 +28,7 @@ _NEGATIVE = re.compile(r"-\.?\d")
 #: A field's name, with which errors of values begin.
 _FIELD = re.compile(r"[a-z_]+(?:\.[a-z_]+)*")
 
-#: What argparse says of options that were left out.
+#: Message of argparse about options that were left out.
 _LACKING = re.compile(r"the following arguments are required: (.*)")
 
 
@@ -41,7 +41,7 @@ class CommandParser(ArgumentParser):
 
     def __init__(self, prog: str, description: str) -> None:
         super().__init__(prog=prog, description=description, allow_abbrev=False)
-        #: Which file the value of a field is of, by name; of the command line where it has none.
+        #: File of each field's value, by name of the field; none for values of the command line.
         self.origins: dict[str, str] = {}
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:

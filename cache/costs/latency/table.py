@@ -22,7 +22,7 @@ from fedpareto.supernet.common.storage.files import read_text, write_text
 FORMAT = "fedpareto-latency-table"
 VERSION = 1
 
-#: What reports say about a table.
+#: Fields of a table's summary in reports.
 _MEASURED = ("machine", "device", "runtime", "threads", "batch")
 _VALIDATED = ("networks", "mean_absolute_percentage_error", "rank_correlation")
 
@@ -75,7 +75,7 @@ class Validation:
     """Validation of a table: its prediction errors on whole networks that were measured.
 
     Attributes:
-        networks: how many.
+        networks: number of networks.
         mean_absolute_percentage_error: of the table as it is used, in percent; with a correction, of networks that
             it was not fitted on.
         rank_correlation: Spearman's, between predicted and measured times; no correction changes it. None where all
@@ -101,12 +101,12 @@ class LatencyTable:
 
     Attributes:
         blocks: milliseconds by name; checked where a space needs them (``latency_cost``).
-        measured: what was measured; None in a table written by hand.
+        measured: conditions of the measurement; None in a table written by hand.
         spread: lower and upper end of a block's interval in milliseconds, and its runs.
         references: milliseconds of the reference network in each group of blocks; ``blocks`` are as if it had always
             taken the median of them.
         correction: applied to every sum, where there is one.
-        validation: how well the table predicts whole networks.
+        validation: result of the validation on whole networks, if there was one.
     """
 
     blocks: dict[str, Any]
@@ -175,7 +175,7 @@ def check_conditions(
     Args:
         table: the table.
         path: its file.
-        remedy: what the user can do about a difference.
+        remedy: advice to the user about a difference.
         wanted: values of fields of ``Conditions``.
 
     Raises:

@@ -7,7 +7,7 @@ from typing import Any
 
 from fedpareto.supernet.common.formats.units import format_bytes
 
-#: How people read a number.
+#: Function that formats a number for people.
 Form = Callable[[float], str]
 
 

@@ -26,7 +26,7 @@ class LayerLine:
         c_in: input channels.
         c_out: output channels.
         kernel: kernel side in pixels.
-        stride: in pixels.
+        stride: stride in pixels.
         side: output side in pixels; 1 where the layer works on pooled values.
         macs: multiply–accumulates of one image.
         params: trainable parameters, those of its norm included.

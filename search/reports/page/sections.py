@@ -14,7 +14,7 @@ SectionRow = tuple[str, str, Form]
 
 _VALIDATION, _TEST = "validation_accuracy", "test_accuracy"
 
-#: What may be limited, by its name in the report.
+#: Costs that may be limited, by their names in the report.
 _COSTS: Mapping[str, tuple[str, Form]] = {
     "macs": ("MACs of one image", form.number),
     "params": ("parameters", form.number),

@@ -20,7 +20,7 @@ class Fields:
     Attributes:
         values: the object.
         source: the file it is from.
-        path: where it is in the file; empty for the outermost object.
+        path: path of the object in the file; empty for the outermost one.
         complaint: makes an error of a line.
     """
 

@@ -22,7 +22,7 @@ DIGEST = "digest"
 #: Makes the error of a text that is no JSON.
 Complaint = Callable[[str], Exception]
 
-#: What half a character may be written as; a text without it need not be looked through.
+#: Escapes of half a surrogate pair; a text without them need not be looked through.
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 

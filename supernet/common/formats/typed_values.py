@@ -28,7 +28,7 @@ _SHOWN = 80
 
 _EMPTY = "{} is empty; give it a value, or leave it out"
 
-#: What people call the simple types.
+#: Names of the simple types for people.
 _KINDS: dict[Any, str] = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 
 
@@ -44,7 +44,7 @@ def typed(value: object, hint: Any, field: str) -> Any:
 
     Args:
         value: from YAML, JSON or the command line.
-        hint: of the field: a simple type, Literal, tuple, dataclass, or a union of these and None.
+        hint: type of the field: a simple type, Literal, tuple, dataclass, or a union of these and None.
         field: its name in errors.
 
     Raises:

@@ -54,7 +54,7 @@ def parse_yaml(text: str, source: str) -> Any:
 
     Args:
         text: one YAML document.
-        source: what to call it in errors.
+        source: name of the text in errors.
 
     Raises:
         UserError: it is no YAML, a key is there twice, a value has a tag, or it is nested or repeated beyond reason.
@@ -94,7 +94,7 @@ class _Values:
     """Converter of the nodes of one document to values.
 
     Args:
-        source: what to call the document in errors.
+        source: name of the document in errors.
     """
 
     def __init__(self, source: str) -> None:

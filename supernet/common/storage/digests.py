@@ -23,7 +23,7 @@ class DamagedError(UserError):
 
     Attributes:
         path: the file.
-        reason: what is wrong with it, in a few words.
+        reason: the damage, in a few words.
     """
 
     def __init__(self, path: Path, reason: str) -> None:

@@ -14,7 +14,7 @@ VARIABLE = "FEDPARETO_CACHE_SIZE"
 #: Bytes that are kept where nobody says how many.
 _USUAL = 20 * 10**9
 
-#: What is kept takes no more than this share of what the disk would have free without it.
+#: Most of the disk that cached files take, as a share of the space that would be free without them.
 _SHARE = 0.5
 
 

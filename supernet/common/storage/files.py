@@ -28,7 +28,7 @@ from fedpareto.supernet.common.storage.path_checks import (
     reaching,
 )
 
-#: How the names of temporary files begin: only such files are ever swept.
+#: Beginning of the names of temporary files: only such files are ever swept.
 TEMPORARY = ".fedpareto-"
 
 

@@ -109,7 +109,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
     Args:
         title: over the table.
         columns: their names, which may have several lines.
-        rows: of cells.
+        rows: rows of cells.
         figures: the first column of figures, which are on the right, as are those after it.
     """
     table = Table()

@@ -52,8 +52,8 @@ class Display(Progress):
     Quick work leaves no line in a file: the first comes after ``interval`` seconds.
 
     Args:
-        console: what is written to.
-        on_screen: says at the start whether that is a terminal that can draw.
+        console: console that is written to.
+        on_screen: called at the start; true if the console is a terminal that can draw.
         clock: seconds, for elapsed and remaining time.
         interval: seconds between two lines.
     """

@@ -66,7 +66,7 @@ def handled(
 
     Args:
         handler: runs in the main thread as soon as that can; may raise.
-        final: is told of every signal at once, in another thread; returns whether the process has to end now. It then
+        final: called at once for every signal, in another thread; true if the process has to end now. It then
             has ``GRACE`` seconds to leave the block.
         last_words: line on standard error of a process that does not.
     """
