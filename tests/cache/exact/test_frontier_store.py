@@ -260,7 +260,7 @@ _BUILD = """
 import sys, time
 from pathlib import Path
 from typing import Any
-from fedpareto.cache.exact.frontier_store import kept_path, load_or_compute_frontier
+from fedpareto.cache.exact.frontier_store import load_or_compute_frontier, kept_path
 from fedpareto.supernet.space_file import load_space
 space = load_space("mobilenet-tiny")
 Path(sys.argv[1]).touch()
