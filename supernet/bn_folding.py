@@ -1,4 +1,4 @@
-"""Folding of BatchNorm into the convolutions before it: the same function with fewer operations."""
+"""Folding of BatchNorm into the convolution before it, which gives the same function with fewer operations."""
 
 import copy
 

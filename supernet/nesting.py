@@ -1,4 +1,8 @@
-"""The nested start: a supernet all of whose networks begin as the smallest one that lies inside them."""
+"""Nested initialisation: a supernet whose subnets all begin as the same function, that of the smallest one.
+
+Freshly drawn, subnets of different sizes compute unrelated functions on shared weights. With zeros where a larger
+subnet goes beyond the smallest, they begin alike, and training grows from there.
+"""
 
 import dataclasses
 from collections.abc import Iterator
@@ -14,17 +18,16 @@ from fedpareto.supernet.weights import Tensors
 
 
 def nested_start(space: SearchSpace, tensors: Tensors) -> Tensors:
-    """Return freshly drawn supernet ``tensors`` in which what only larger networks have adds nothing yet.
+    """Return freshly drawn supernet ``tensors`` with zeros where larger networks would add to the smallest one.
 
-    Zero are the weights by which a layer reads channels that the smallest network lacks, the rings of kernels around
-    its own, and whatever a block beyond the least depth would add to its shortcut. The channels themselves stay random,
-    so that the zeros have gradients. Function-preserving growth is that of Net2Net (Chen et al., 2016), and blocks
-    that begin as the identity those of Goyal et al. (2017, section 5.1).
+    Set to zero are the weights by which a layer reads channels that the smallest network lacks, the rings of kernels
+    around its own, and the last scale of every block beyond the least depth. Function-preserving growth is that of
+    Net2Net (Chen et al., 2016). Blocks that begin as the identity are those of Goyal et al. (2017, section 5.1).
 
-    All networks of one resolution then compute the same, except where a larger one has a layer that the smallest
-    lacks inside a block of both (expand ratio 1, a shortcut that depends on widths), with group norms, whose groups
-    hold channels of both, and where blocks beyond the least depth end in a ReLU (``branch_activation``): those stay as
-    they were drawn.
+    All networks of one resolution then compute the same, with these exceptions: a larger network has a layer inside a
+    block that the smallest lacks there (expand ratio 1, a shortcut that depends on widths); group norms, whose groups
+    hold channels of both; blocks beyond the least depth that end in a ReLU (``branch_activation``), which stay as they
+    were drawn.
     """
     ends = set(_ends_of_extra_blocks(space))
     kept = slices(space, _smallest_with_all_blocks(space))
@@ -33,7 +36,10 @@ def nested_start(space: SearchSpace, tensors: Tensors) -> Tensors:
         if name in ends:
             started[name] = torch.zeros_like(tensor)
         elif name in kept and tensor.ndim > 1:
-            # The first dimension is that of the outputs.
+            # Zero is what reads the extra channels and the outer kernel rings: their contribution to any output is 0,
+            # so channels that both networks have get the same value in both. The rows that make the extra channels
+            # (the first axis, outputs) stay random on purpose: the gradient of a zero weight is its input times the
+            # output's gradient, so it leaves zero only if that channel is not zero as well.
             read = (slice(None), *kept[name][1:])
             started[name] = torch.zeros_like(tensor)
             started[name][read] = tensor[read]
@@ -47,7 +53,11 @@ def _smallest_with_all_blocks(space: SearchSpace) -> Architecture:
 
 
 def _ends_of_extra_blocks(space: SearchSpace) -> Iterator[str]:
-    """Yield the tensors that scale what the blocks beyond the least depth add: of norms if there are any."""
+    """Yield the names of the tensors that scale the branches of blocks beyond the least depth, of norms if possible.
+
+    With the last scale at 0 the block's branch is 0 and the block is its identity shortcut, so that a network with the
+    block computes the same as one without it. One zero factor is enough, and its gradient is not zero.
+    """
     last = {}
     for row in architecture_rows(space, supernet_architecture(space)):
         if row.layer.kind == "conv":

@@ -1,4 +1,4 @@
-"""Networks: plain ``nn.Module`` objects built from the rows of the layer table."""
+"""Networks: plain ``nn.Module`` objects, each built for one architecture from the rows of the layer table."""
 
 from collections.abc import Iterable, Sequence
 from itertools import groupby
@@ -135,7 +135,7 @@ def build_network(
         architecture: one of its architectures.
         running_statistics: give BatchNorm running statistics, for calibration and deployment; without
             them it normalises by the batch. GroupNorm needs none.
-        device: where the parameters are; ``meta`` allocates nothing.
+        device: device of the parameters; ``meta`` allocates nothing.
 
     Raises:
         ArchitectureError: the architecture is not in the space.

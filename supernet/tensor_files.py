@@ -1,4 +1,4 @@
-"""Files of a network's tensors, read with their names, shapes, types and values checked."""
+"""Reader of a network's tensors from safetensors files, which checks names, shapes, types and values."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from fedpareto.supernet.weights import Tensors
 
 
 def load_tensors(path: Path) -> Tensors:
-    """Return the tensors of a safetensors file, whatever they are.
+    """Load all tensors of a safetensors file, unchecked.
 
     Raises:
         UserError: it is missing, cut short, or no such file.
@@ -35,13 +35,13 @@ def read_tensors(
     network: str,
     types: Mapping[str, torch.dtype] | None = None,
 ) -> Tensors:
-    """Return the tensors of a network, in the order of their names in ``shapes``.
+    """Read the tensors of a network, in the order of their names in ``shapes``.
 
     Args:
         path: the file.
-        shapes: of every tensor of the network.
-        network: what errors call it.
-        types: of tensors that are no float32.
+        shapes: shape of every tensor of the network, by name.
+        network: the network's name in errors.
+        types: types of the tensors that are not float32, by name.
 
     Raises:
         UserError: the file cannot be read, or holds other tensors, or a value that is not finite.
@@ -59,13 +59,13 @@ def read_tensors(
 
 
 def is_finite(tensor: Tensor) -> bool:
-    """Return whether no value of a tensor is infinite or NaN."""
+    """Return True if no value of a tensor is infinite or NaN."""
     # One pass that is much faster than isfinite; a sum of finite values may still be too large.
     return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())
 
 
 def first_not_finite(tensors: Mapping[str, Tensor]) -> str | None:
-    """Return the name of the first of one device's tensors that ``is_finite`` refuses, or None if there is none.
+    """Return the name of the first tensor with an infinite value or NaN, or None; all are on one device.
 
     Where all are finite, as nearly always, a GPU is waited for once.
     """

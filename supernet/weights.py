@@ -1,4 +1,4 @@
-"""Supernet tensors: initialisation, views and copies of a subnet's slices, and forward on them."""
+"""Weights of the supernet: initialisation, views and copies of a subnet's slices, and forward on them."""
 
 import math
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ Tensors = dict[str, Tensor]
 
 
 def initial_tensors(space: SearchSpace, generator: torch.Generator) -> Tensors:
-    """Return the supernet's tensors: those of the largest architecture, freshly drawn.
+    """Draw the initial tensors of the supernet, those of its largest architecture.
 
     Convolutions are normal with variance 2/fan_out (He et al., 2015), linear layers normal with standard
     deviation 1/sqrt(fan_in), norms the identity, biases zero. Without norms all of them are uniform within
@@ -46,7 +46,7 @@ def views(space: SearchSpace, tensors: Mapping[str, Tensor], architecture: Archi
 
 
 def extract(space: SearchSpace, tensors: Mapping[str, Tensor], architecture: Architecture) -> Tensors:
-    """Return contiguous copies of the slices ``architecture`` owns, as ``views`` does: the subnet's own state dict.
+    """Return the subnet's own state dict: contiguous copies of the slices that ``architecture`` owns.
 
     Raises:
         ArchitectureError: the architecture is not in the space.

@@ -1,4 +1,8 @@
-"""How far methods of a study are apart: seed by seed, as both have the same images, clients and initial draw."""
+"""Paired differences between the methods of a study, seed by seed.
+
+With one seed, two methods have the same images, clients and initial draw. So the difference of their accuracies varies
+less than either of them.
+"""
 
 import csv
 import dataclasses
@@ -10,19 +14,19 @@ from fedpareto.search.comparison.outcome import TrialResult
 from fedpareto.search.comparison.summary import MeanStd, markdown_table
 from fedpareto.supernet.common.formats.units import format_quantity
 
-#: Of the CSV file.
+#: Columns of the CSV file.
 _COLUMNS = ("method", "less", "seeds", "budget_macs", "difference_mean", "difference_std")
 
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """One method's accuracies less another's.
+    """Difference of two methods: one's accuracies less the other's.
 
     Attributes:
-        label: of the one.
-        other: of the other.
-        seeds: that both have finished.
-        accuracies: by budget; None where no seed has networks of both.
+        label: label of the first.
+        other: label of the second.
+        seeds: number of seeds that both have finished.
+        accuracies: differences by budget; None where no seed has networks of both.
     """
 
     label: str
@@ -39,13 +43,13 @@ def differences(labels: Sequence[str], budgets: Sequence[int], outcomes: Sequenc
 def price_of_sharing(
     supernets: Sequence[str], alone: Sequence[str], budgets: Sequence[int], outcomes: Sequence[TrialResult]
 ) -> list[Difference]:
-    """Return what sharing weights gains (or costs, below 0) at each budget, with the seeds that both have finished.
+    """Return the price of sharing: accuracy of supernets less that of networks trained alone, at each budget.
 
     Args:
         supernets: labels of the methods whose networks share weights.
         alone: labels of the rows of networks that were trained alone.
         budgets: MACs.
-        outcomes: of both.
+        outcomes: outcomes of both.
     """
     return paired(list(itertools.product(supernets, alone)), budgets, outcomes)
 
@@ -98,7 +102,7 @@ def differences_markdown(
 
 
 def differences_csv(found: Sequence[Difference], budgets: Sequence[int]) -> str:
-    """Return a line for every difference and budget, with full precision; accuracies are shares."""
+    """Return the differences as CSV, a line for each and each budget, with full precision; accuracies are shares."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_COLUMNS)

@@ -1,4 +1,4 @@
-"""Whether the rows of a study may stand beside each other: equal compute, and not one computation twice."""
+"""Fairness of a comparison: all rows have spent equal compute, and no computation is counted twice."""
 
 import dataclasses
 import filecmp
@@ -16,14 +16,14 @@ _SUPERNET = "supernet.safetensors"
 
 @dataclasses.dataclass(frozen=True)
 class JudgedTrial:
-    """Outcomes that may be compared, and why the others may not, a line each."""
+    """Outcomes of trials divided into those that may be compared, and the reasons against the others, a line each."""
 
     fair: Sequence[TrialResult]
     refused: Sequence[str]
 
 
 class Computed(Protocol):
-    """What has a label and a seed, and how many MACs its clients computed."""
+    """Any result with a label, a seed and the MACs that its clients computed."""
 
     @property
     def label(self) -> str: ...  # noqa: D102
@@ -33,17 +33,17 @@ class Computed(Protocol):
     def compute(self) -> int: ...  # noqa: D102
 
 
-#: Says whether two outcomes' runs ended with the same weights.
+#: Function that is true if the runs of two outcomes ended with the same weights.
 SameWeights = Callable[[TrialResult, TrialResult], bool]
 
 
 def judged(outcomes: Sequence[TrialResult], limits: Mapping[int, int], same_weights: SameWeights) -> JudgedTrial:
-    """Return which outcomes may be compared.
+    """Divide outcomes into those that may be compared and those that may not.
 
     Args:
-        outcomes: of a study.
+        outcomes: outcomes of a study.
         limits: client MACs that the study promises, by seed.
-        same_weights: is asked of outcomes that are alike in all else.
+        same_weights: called for outcomes that are alike in all else.
     """
     reasons = [unequal(outcome, limits[outcome.seed]) or _twin(outcome, outcomes, same_weights) for outcome in outcomes]
     fair = [outcome for outcome, reason in zip(outcomes, reasons, strict=True) if reason is None]
@@ -51,7 +51,7 @@ def judged(outcomes: Sequence[TrialResult], limits: Mapping[int, int], same_weig
 
 
 def unequal(outcome: Computed, limit: int) -> str | None:
-    """Return why an outcome's compute is not the ``limit`` of the study, in client MACs, or None if it is."""
+    """Return the reason against an outcome whose compute is not the study's ``limit`` of client MACs, or None."""
     apart = outcome.compute / limit - 1
     if abs(apart) <= EQUAL_COMPUTE:
         return None
@@ -62,7 +62,7 @@ def unequal(outcome: Computed, limit: int) -> str | None:
 
 
 def _twin(outcome: TrialResult, outcomes: Sequence[TrialResult], same_weights: SameWeights) -> str | None:
-    """Return which outcome is the same computation as this one, or None if it is the only or the first one."""
+    """Return the reason against an outcome that repeats the computation of an earlier one, or None."""
     for other in outcomes:
         if other is outcome:
             return None
@@ -75,12 +75,12 @@ def _twin(outcome: TrialResult, outcomes: Sequence[TrialResult], same_weights: S
 
 
 def _result(outcome: TrialResult) -> TrialResult:
-    """Return an outcome without what differs between two runs of one computation."""
+    """Return an outcome without the fields that differ between two runs of one computation."""
     networks = [dataclasses.replace(network, search_seconds=0.0) for network in outcome.networks]
     return dataclasses.replace(outcome, label="", seconds=0.0, machine="", networks=networks)
 
 
 def same_checkpoint(one: Path, other: Path) -> bool:
-    """Return whether the newest checkpoints of two runs hold the same supernet; False where one has none."""
+    """Return True if the newest checkpoints of two runs hold the same supernet; False if one has none."""
     found = [sorted(run.glob(f"checkpoints/round-*/{_SUPERNET}")) for run in (one, other)]
     return all(found) and filecmp.cmp(found[0][-1], found[1][-1], shallow=False)

@@ -1,4 +1,4 @@
-"""What files of studies consist of: groups of settings laid over one another, seeds, budgets, runs that are quiet."""
+"""Fields of study files: groups of settings merged over one another, seeds, budgets and configurations of runs."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -44,12 +44,12 @@ def quiet_config(fields: Mapping[str, Any], where: str) -> RunConfig:
 
 
 def refuse_given_otherwise(settings: Mapping[str, Any], instead: Mapping[str, str], where: str) -> None:
-    """Refuse settings of runs that a file gives in another way.
+    """Refuse settings of runs that a study file gives by fields of its own.
 
     Args:
-        settings: of runs.
-        instead: how each of them is given, by its name.
-        where: names the settings in errors.
+        settings: settings of runs.
+        instead: the right way to give each such setting, by its name.
+        where: name of the settings in errors.
 
     Raises:
         UserError: there is one.
@@ -60,7 +60,7 @@ def refuse_given_otherwise(settings: Mapping[str, Any], instead: Mapping[str, st
 
 
 def budgets_of(value: object, where: str) -> list[int]:
-    """Return MACs, ascending.
+    """Read budgets of MACs, ascending.
 
     Raises:
         UserError: there are none, or one is no quantity; it says where.
@@ -73,7 +73,7 @@ def budgets_of(value: object, where: str) -> list[int]:
 
 
 def seeds_of(value: object, where: str) -> list[int]:
-    """Return seeds of runs.
+    """Read the seeds of runs.
 
     Raises:
         UserError: there are none, one is no whole number of at least 0, or one is there twice; it says where.
@@ -88,7 +88,7 @@ def seeds_of(value: object, where: str) -> list[int]:
 
 
 def check_budgets(space_name: str, budgets: Sequence[int]) -> None:
-    """Refuse what would end in an error after hours of training: a missing space, a budget below its networks.
+    """Refuse a missing space and a budget below its smallest network, before hours of training.
 
     Args:
         space_name: preset or file of the space.

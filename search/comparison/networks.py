@@ -1,4 +1,4 @@
-"""The networks that yardsticks train: what the search finds within each budget, as it does for the methods."""
+"""Networks of the yardsticks that train one: the fittest network within each budget, found by the search."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence

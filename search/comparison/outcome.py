@@ -1,4 +1,4 @@
-"""What became of a trial, as a file. No torch."""
+"""Result of a trial, as a JSON file. No torch."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -16,13 +16,13 @@ class MeasuredNetwork:
     """A trial's network for one budget.
 
     Attributes:
-        budget: most MACs.
-        macs: that it has.
-        params: that it has.
-        validation_accuracy: on the images held out from the clients.
-        test_accuracy: on the test images.
-        search_seconds: that it took to find it.
-        architecture: as JSON; None of a linear model.
+        budget: most MACs allowed.
+        macs: its MACs.
+        params: its parameters.
+        validation_accuracy: accuracy on the images held out from the clients.
+        test_accuracy: accuracy on the test images.
+        search_seconds: time of the search that found it.
+        architecture: its architecture as JSON; None for a linear model.
     """
 
     budget: int
@@ -36,19 +36,19 @@ class MeasuredNetwork:
 
 @dataclasses.dataclass(frozen=True)
 class TrialResult:
-    """What became of a trial.
+    """Result of a trial: one method or yardstick, trained with one seed.
 
     Attributes:
-        label: of the method.
-        seed: of the run.
-        rounds: of training.
+        label: label of the method.
+        seed: seed of the run.
+        rounds: rounds of training.
         compute: MACs of the clients' forward passes.
-        bytes_up: that clients have sent.
-        bytes_down: that they were sent.
-        seconds: of its rounds, without evaluations.
-        networks: by ascending budget; none where the method gives none.
-        machine: where it ran.
-        budgets: of the study, or of the yardstick; none in results of older programs.
+        bytes_up: bytes that clients have sent.
+        bytes_down: bytes that were sent to them.
+        seconds: time of its rounds, without evaluations.
+        networks: its networks by ascending budget; none where the method gives none.
+        machine: the machine it ran on.
+        budgets: budgets of the study, or of the yardstick; none in results of older programs.
     """
 
     label: str

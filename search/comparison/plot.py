@@ -1,4 +1,4 @@
-"""Accuracy over MACs of every method of a study, with the spread over seeds."""
+"""Plot of accuracy over MACs for every method of a study, with the spread over seeds."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -50,7 +50,7 @@ def _draw(axes: "Axes", title: str, rows: Sequence[ResultRow], yardsticks: Seque
 
 
 def _style(label: str, yardsticks: Sequence[str]) -> dict[str, Any]:
-    """Return how a row is drawn: a method in the next colour, a yardstick behind in its own grey."""
+    """Return a row's style: the next colour for a method, a grey of its own for a yardstick, drawn behind."""
     if label not in yardsticks:
         return {"marker": "o"}
     grey, dashes = _GREYS[yardsticks.index(label) % len(_GREYS)]

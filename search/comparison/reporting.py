@@ -1,4 +1,4 @@
-"""What a study came to: which of its results may be compared, as tables, files and a plot."""
+"""Report of a study: tables, files and a plot of the results that may be compared."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,7 +29,7 @@ from fedpareto.training.config.run import SINGLE_METHODS
 #: Files in the output folder, beside the runs and their results; the price of sharing only where a study tells it.
 TABLE, PAGE, PLOT, PRICE = "table.csv", "table.md", "accuracy.png", "price.csv"
 
-#: What the first column of the price says.
+#: Title of the first column of the price of sharing.
 _PRICE_TITLE = "sharing less training alone, in points"
 
 
@@ -39,7 +39,7 @@ def outcome_path(folder: Path, trial: Trial) -> Path:
 
 
 def report(study: Study, folder: Path) -> int:
-    """Write tables and plot of what is finished and may be compared; return how many runs are left out.
+    """Write tables and plot of the finished, comparable results; return the number of runs left out.
 
     Raises:
         UserError: a result is damaged, or of another trial or space; a file cannot be written.
@@ -58,7 +58,7 @@ def report(study: Study, folder: Path) -> int:
 
 
 def is_measured(study: Study, folder: Path, trial: Trial) -> bool:
-    """Return whether a trial has a result, for the budgets that the study has now."""
+    """Return True if a trial has a result for the budgets that the study has now."""
     path = outcome_path(folder, trial)
     if not exists(path):
         return False
@@ -68,7 +68,7 @@ def is_measured(study: Study, folder: Path, trial: Trial) -> bool:
 
 
 def _outcome(path: Path, trial: Trial) -> TrialResult:
-    """Return the outcome of a trial, and refuse that of another one."""
+    """Read the outcome of a trial, and refuse that of another one."""
     outcome = read_outcome(path)
     if (outcome.label, outcome.seed) != (trial.label, trial.seed):
         raise UserError(
@@ -78,7 +78,7 @@ def _outcome(path: Path, trial: Trial) -> TrialResult:
 
 
 def _judgements(study: Study, folder: Path, finished: Sequence[tuple[Trial, TrialResult]]) -> list[JudgedTrial]:
-    """Return which outcomes may be compared: methods with each other, every kind of yardstick by its own compute."""
+    """Judge the finished outcomes: methods with each other, every kind of yardstick by its own compute."""
     limits = _limits(study, [outcome for _, outcome in finished])
 
     def same_weights(one: TrialResult, other: TrialResult) -> bool:
@@ -102,7 +102,7 @@ def _kind(trial: Trial) -> YardstickKind | None:
 
 
 def _limits(study: Study, outcomes: Sequence[TrialResult]) -> dict[int, int]:
-    """Return by seed what all methods were to compute; of a reference, what that has computed."""
+    """Return the compute that all methods were to spend, by seed: the given one, or that of the reference."""
     if study.reference is not None:
         return {outcome.seed: outcome.compute for outcome in outcomes if outcome.label == study.reference}
     return {trial.seed: parse_quantity(str(trial.config.compute)) for trial in study.methods}
@@ -156,7 +156,7 @@ def _rows_of(study: Study, shown: Sequence[tuple[Trial, TrialResult]]) -> list[T
 
 
 def _price(study: Study, outcomes: Sequence[TrialResult]) -> list[Difference]:
-    """Return by how much every supernet is ahead of networks trained alone; methods of one network share nothing."""
+    """Return the price of sharing for every supernet method; methods of one network share nothing."""
     single = {trial.label for trial in study.methods if trial.config.method in SINGLE_METHODS}
     supernets = [label for label in study.labels if label not in single]
     alone = [row_label(kind) for kind in PRICED if kind in study.kinds]

@@ -1,4 +1,4 @@
-"""What the settings of a study must be: each read by some method, and no two methods the same computation."""
+"""Checks of a study's settings: each is read by some method, and no two methods are the same computation."""
 
 import itertools
 from collections.abc import Mapping
@@ -17,8 +17,8 @@ def check_read(path: Path, configs: Mapping[str, RunConfig], own: Mapping[str, M
     """Refuse a method's own setting that it does not read, and a common one that no method reads.
 
     Args:
-        path: of the study.
-        configs: of every method, with the common settings.
+        path: file of the study.
+        configs: configurations of every method, with the common settings.
         own: settings of every method alone.
 
     Raises:
@@ -38,7 +38,7 @@ def check_read(path: Path, configs: Mapping[str, RunConfig], own: Mapping[str, M
 
 
 def check_distinct(path: Path, configs: Mapping[str, RunConfig]) -> None:
-    """Refuse methods that compute the same.
+    """Refuse two methods that are the same computation.
 
     Raises:
         UserError: there are two; it names both and says why.
@@ -56,14 +56,14 @@ def check_distinct(path: Path, configs: Mapping[str, RunConfig]) -> None:
 
 
 def _entries(config: RunConfig) -> int | None:
-    """Return how many entries the cache has that a run names, None if it is built or cannot be read yet."""
+    """Return the number of entries of the cache file that a run names; None if it is built or cannot be read yet."""
     if config.cache is None or not is_file(Path(config.cache)):
         return None
     return max(0, len([line for line in read_text(Path(config.cache)).splitlines() if line.strip()]) - 1)
 
 
 def _has(settings: Mapping[str, Any], name: str) -> bool:
-    """Return whether nested settings hold the one of a full name."""
+    """Return True if nested settings hold the one with a full, dotted name."""
     group, _, field = name.rpartition(".")
     inner = settings.get(group, {}) if group else settings
     return isinstance(inner, Mapping) and field in inner

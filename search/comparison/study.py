@@ -1,4 +1,4 @@
-"""A study: methods to compare, what they share, and the seeds and budgets they are compared at."""
+"""A study: the methods to compare, the settings they share, and the seeds and budgets of the comparison."""
 
 import dataclasses
 import difflib
@@ -32,7 +32,7 @@ from fedpareto.training.config.methods import MethodName
 from fedpareto.training.config.run import RunConfig
 from fedpareto.training.config.unused_settings import read_only
 
-#: What all methods of a study share: no method may have its own.
+#: Settings that all methods of a study share.
 SHARED = ("space", "seed", "compute", "engine", "data", "partition", "clients", "output", "rounds")
 
 _FIELDS = ("name", "methods", "seeds", "budgets", "run")
@@ -44,7 +44,7 @@ _NOT_IN_RUN = {
     "output": "runs lie in --output",
 }
 
-#: What a study may have besides.
+#: Optional fields of a study.
 _OPTIONAL = ("reference", "yardsticks")
 
 
@@ -53,11 +53,11 @@ class Trial:
     """One method, or one yardstick, with one seed.
 
     Attributes:
-        label: what the study calls the method.
-        seed: of the run.
-        config: of the run, without its output.
-        yardstick: what it measures; None of a method.
-        network: that a yardstick trains; None until it is found.
+        label: the method's name in the study.
+        seed: seed of the run.
+        config: configuration of the run, without its output.
+        yardstick: the baseline that it measures; None for a method.
+        network: the network that a yardstick trains; None until it is found.
     """
 
     label: str
@@ -68,28 +68,28 @@ class Trial:
 
     @property
     def name(self) -> str:
-        """What its files are called."""
+        """Name of its files."""
         return trial_name(self.label, self.seed)
 
 
 def trial_name(label: str, seed: int) -> str:
-    """Return what the files of a method's run with a seed are called."""
+    """Return the name of the files of a method's run with a seed."""
     return f"{label}-seed{seed}"
 
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """What is compared.
+    """A study, read from its file.
 
     Attributes:
-        name: of the study.
-        labels: of the methods, in the order of the file.
-        seeds: of the runs of each method.
+        name: name of the study.
+        labels: names of the methods, in the order of the file.
+        seeds: seeds of the runs of each method.
         budgets: MACs at which accuracy is compared, ascending.
         trials: every method with every seed, seed by seed; then every yardstick likewise.
         reference: method that trains a number of rounds; all others compute as much as it did with their seed. None
             where the compute of all is given.
-        kinds: of the yardsticks.
+        kinds: kinds of the yardsticks.
     """
 
     name: str
@@ -176,7 +176,7 @@ def read_study(path: Path, data_root: str | None = None) -> Study:
 def _yardstick_trials(
     path: Path, base: Mapping[str, Any], yardsticks: Sequence[Yardstick], seeds: Iterable[int], shares: int
 ) -> Iterator[Trial]:
-    """Yield the trials of the yardsticks, whose settings are the common ones alone."""
+    """Yield the trials of the yardsticks, which have the common settings only."""
     where = f"{path}: yardsticks"
     for seed in seeds:
         for yardstick in yardsticks:

@@ -1,4 +1,4 @@
-"""The table of a study: means and standard deviations over seeds, as CSV, Markdown and on the terminal."""
+"""Summary table of a study: means and standard deviations over seeds, as CSV, Markdown and on the terminal."""
 
 import csv
 import dataclasses
@@ -10,7 +10,7 @@ from typing import Literal
 from fedpareto.search.comparison.outcome import MeasuredNetwork, TrialResult
 from fedpareto.supernet.common.formats.units import format_bytes, format_quantity
 
-#: Of the CSV file.
+#: Columns of the CSV file.
 _COLUMNS = (
     *("method", "seeds", "budget_macs", "macs", "accuracy_mean", "accuracy_std", "bytes_up", "bytes_down"),
     *("compute_macs", "rounds", "seconds", "search_seconds"),
@@ -28,27 +28,27 @@ class MeanStd:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "MeanStd":
-        """Return the spread of one or more values."""
+        """Return mean and deviation of one or more values."""
         return cls(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0, len(values))
 
     def in_points(self, sign: Literal["", "+"] = "") -> str:
-        """Return both times 100, the mean with its sign if told so; no deviation of a single seed."""
+        """Return mean ± deviation times 100 as text; ``sign`` "+" shows the mean's sign; a single seed has no ±."""
         deviation = f" ± {100 * self.deviation:.2f}" if self.count > 1 else ""
         return f"{100 * self.mean:{sign}.2f}{deviation}"
 
     def cell(self, seeds: int, *, sign: Literal["", "+"] = "", unit: str = "") -> str:
-        """Return ``in_points`` for a row of so many ``seeds``; it says how many these are where some have none."""
+        """Return ``in_points`` for a row of ``seeds`` seeds; it adds the number of values where some seeds lack one."""
         missing = "" if self.count == seeds else f" ({self.count} of {seeds})"
         return f"{self.in_points(sign)}{unit}{missing}"
 
 
 @dataclasses.dataclass(frozen=True)
 class Served:
-    """What the clients get of a trial's networks, each judged with the one that its device can run.
+    """Accuracy over the clients, each with the network of a trial that its device can run.
 
     Attributes:
-        accuracy: mean over all clients; 0 for one that can run none.
-        unserved: share of the clients that can run none.
+        accuracy: mean over all clients; a client that can run no network counts as 0.
+        unserved: share of the clients that can run no network.
     """
 
     accuracy: float
@@ -57,21 +57,21 @@ class Served:
 
 @dataclasses.dataclass(frozen=True)
 class ResultRow:
-    """A method of a study over all its seeds; or a kind of yardstick, whose runs count together.
+    """A row of the table: a method over all its seeds, or a kind of yardstick, whose runs count together.
 
     Attributes:
-        label: of the method.
-        seeds: how many.
+        label: label of the method.
+        seeds: number of seeds.
         accuracies: on the test images by budget; None where it has no network.
         macs: mean MACs of its networks by budget; None likewise.
-        bytes_up: that clients have sent, mean over the seeds with most networks, as all that follows.
-        bytes_down: that they were sent.
-        compute: MACs of their forward passes.
-        rounds: of training.
-        seconds: of its rounds.
-        search_seconds: that all its networks took to be found; None where nothing is searched.
-        clients_accuracy: mean over the clients, each with the network that it can run; None where that is not known.
-        unserved: mean share of clients that can run none.
+        bytes_up: bytes that clients have sent; this and all that follows are means over the seeds with most networks.
+        bytes_down: bytes that were sent to clients.
+        compute: MACs of the clients' forward passes.
+        rounds: rounds of training.
+        seconds: time of the rounds.
+        search_seconds: time of the search for all its networks; None where nothing is searched.
+        clients_accuracy: mean over the clients, each with the network that it can run; None where it is not known.
+        unserved: mean share of clients that can run no network.
     """
 
     label: str
@@ -88,7 +88,7 @@ class ResultRow:
     unserved: float = 0.0
 
 
-#: What the clients get, by an outcome's label and seed.
+#: Accuracy over the clients, by an outcome's label and seed.
 ServedClients = Mapping[tuple[str, int], Served]
 
 
@@ -177,7 +177,7 @@ def to_markdown(found: Sequence[ResultRow], budgets: Sequence[int]) -> str:
 
 
 def to_csv(found: Sequence[ResultRow], budgets: Sequence[int]) -> str:
-    """Return a line for every method and budget, with full precision; accuracies are shares."""
+    """Return the rows as CSV, a line for every method and budget, with full precision; accuracies are shares."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_COLUMNS)

@@ -1,4 +1,4 @@
-"""The trials of a study as processes of ``train-supernet``, some at once; what is finished is not run again."""
+"""Runner of a study's trials: processes of ``train-supernet``, several at a time, resumable."""
 
 import contextlib
 import subprocess
@@ -30,20 +30,20 @@ _PATIENCE = 5.0
 
 _PROGRAM = "from fedpareto.training.cli import main; main()"
 
-#: What fits a linear model, in place of a training run.
+#: Program of a linear trial, in place of a training run.
 _LINEAR_PROGRAM = "from fedpareto.search.comparison.linear import main; main()"
 
-#: What may differ when a trial goes on, beside the folder of its images.
+#: Settings that may change when a trial is resumed, besides the folder of its images.
 _FREE = {"output": None, "tracking": None}
 
 
 class Trials:
-    """Runs trials, each in a folder of its name.
+    """Runner of trials, each in a folder of its name.
 
     Args:
-        folder: holds them.
-        jobs: processes at once.
-        listener: is told how far they are.
+        folder: folder of all trials.
+        jobs: processes at a time.
+        listener: told of their progress.
     """
 
     def __init__(self, folder: Path, jobs: int, listener: ProgressListener) -> None:
@@ -76,7 +76,7 @@ class Trials:
                     time.sleep(_PAUSE)
 
     def _start(self, trial: Trial) -> subprocess.Popen[bytes]:
-        """Start a trial anew, or go on with it; one that is finished ends at once."""
+        """Start or resume a trial; one that is finished ends at once."""
         run = self._run_of(trial)
         if exists(run / CONFIG):
             check_same(trial, self._folder)
@@ -119,7 +119,7 @@ class Trials:
 
     @contextlib.contextmanager
     def _stopped_at_the_end(self, running: Mapping[Trial, "subprocess.Popen[bytes]"]) -> Iterator[None]:
-        """Leave no process behind: whatever ended the work early, the others abandon their rounds."""
+        """End all processes if the block ends early; they abandon the rounds they are in."""
         try:
             yield
         finally:
@@ -141,11 +141,11 @@ def written(folder: Path, trial: Trial) -> Path:
 
 
 def check_same(trial: Trial, folder: Path) -> None:
-    """Refuse a run that was not started with the settings of its trial; its images may have moved.
+    """Refuse a run that was started with other settings than its trial has now; its images may have moved.
 
     Args:
-        trial: as the study has it now.
-        folder: of all trials.
+        trial: the trial in the study as it is now.
+        folder: folder of all trials.
 
     Raises:
         UserError: naming the run.
@@ -170,12 +170,12 @@ def _is_linear(trial: Trial) -> bool:
 
 
 def share_done(run: Path) -> float:
-    """Return the share of a run's training that is done, as its metrics say; 0 before its first round."""
+    """Return the share of a run's training that is done, from its metrics; 0 before its first round."""
     return last_share(run / METRICS)
 
 
 def share_of_all(trials: Sequence[Trial], shares: Sequence[float]) -> float:
-    """Return how much of all training is done, from 0 to 1, given the share of every trial.
+    """Return the share of all training that is done, from 0 to 1, given the share of every trial.
 
     A trial counts by its compute or, where the study gives none yet, its rounds; a linear model takes no time.
     """

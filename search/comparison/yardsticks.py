@@ -1,7 +1,7 @@
-"""Yardsticks of a study: what one would get without sharing weights, without a federation, without a network. No torch.
+"""Yardsticks of a study: baselines without shared weights, without a federation, or without a network. No torch.
 
-Their trials are like those of methods: ``fedavg`` of the one network that is fittest within a budget, a run each, and a
-linear model. The runs of one kind are a row of the table.
+They tell what a supernet is worth. Their trials run like those of methods: ``fedavg`` of the fittest network within
+each budget, a run for each, and a linear model. The runs of one kind make a row of the table.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ PRICED: tuple[YardstickKind, ...] = ("alone", "share")
 
 @dataclasses.dataclass(frozen=True)
 class Yardstick:
-    """What a trial that is no method's measures.
+    """A baseline that a trial measures.
 
     Attributes:
         kind: alone (the whole compute for one network), share (an equal part of it, so that the networks of all
@@ -45,14 +45,14 @@ class Yardstick:
 
     @property
     def label(self) -> str:
-        """What its trials are called."""
+        """Label of its trials."""
         if self.budget is None:
             return row_label(self.kind)
         return f"fedavg-{_budget_words(self.budget)}-{self.kind}"
 
 
 def row_label(kind: YardstickKind) -> str:
-    """Return what the table calls all runs of a kind."""
+    """Return the label of a kind's row in the table."""
     return "linear" if kind == "linear" else f"fedavg-{kind}"
 
 
@@ -65,8 +65,8 @@ def read_kinds(value: object, where: str) -> tuple[YardstickKind, ...]:
     """Return the kinds that a study asks for: ``true`` is all of them, ``false`` or null none.
 
     Args:
-        value: of the field.
-        where: names it in errors.
+        value: value of the field.
+        where: name of the field in errors.
 
     Raises:
         UserError: it is something else, or an empty list.
@@ -82,7 +82,7 @@ def read_kinds(value: object, where: str) -> tuple[YardstickKind, ...]:
 
 
 def check_labels(labels: Sequence[str], yardsticks: Sequence[Yardstick], where: str) -> None:
-    """Refuse a method that is called what a yardstick is.
+    """Refuse a method with the name of a yardstick.
 
     Raises:
         UserError: naming it.
@@ -97,9 +97,9 @@ def yardstick_config(config: RunConfig, yardstick: Yardstick, shares: int) -> Ru
     """Return the configuration of a yardstick's run, without its network, which is found later.
 
     Args:
-        config: of ``fedavg`` with what all methods of the study share; what the run would not read is left out.
-        yardstick: what is measured.
-        shares: in so many parts the compute is divided for the kind share.
+        config: configuration of ``fedavg`` with the study's common settings; those it would not read are left out.
+        yardstick: the baseline.
+        shares: number of parts that the compute is divided into for the kind share.
 
     Raises:
         UserError: the images are with connected clients, and are to be in one place.
@@ -120,9 +120,9 @@ def with_compute(config: RunConfig, yardstick: Yardstick | None, shares: int, co
 
 
 def _pooled(config: RunConfig) -> RunConfig:
-    """Return the run with the images of all clients in one place: no limits, nothing to average, nothing private.
+    """Return the run with the images of all clients in one place, without limits, server momentum and privacy.
 
-    A round is a pass over all images, so that the rate falls as smoothly as they allow.
+    A round is a pass over all images, so that the learning rate falls in as many steps as there are passes.
     """
     # Shares of all images, by clients' strength, are all images.
     whole = config.clients.data == "proportional"
@@ -139,12 +139,12 @@ def _pooled(config: RunConfig) -> RunConfig:
 def rows_of(
     kinds: Sequence[YardstickKind], budgets: Sequence[int], outcomes: Mapping[Yardstick, Sequence[TrialResult]]
 ) -> list[TrialResult]:
-    """Return for every kind and seed one outcome, as if its runs were one: with a network for each budget.
+    """Join the runs of every kind and seed into one outcome with a network for each budget.
 
     Args:
-        kinds: of the study.
-        budgets: of the study.
-        outcomes: of each yardstick, any seeds.
+        kinds: kinds of yardsticks in the study.
+        budgets: budgets of the study.
+        outcomes: outcomes of each yardstick, of any seeds.
     """
     found = []
     for kind in kinds:
@@ -174,6 +174,6 @@ def _together(
 
 
 def _budget_words(budget: int) -> str:
-    """Return a budget in four digits if that says it exactly, else with all its digits."""
+    """Return a budget in four digits if they are exact, else with all its digits."""
     text = format_quantity(budget)
     return text if parse_quantity(text) == budget else str(budget)

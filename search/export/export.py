@@ -1,4 +1,4 @@
-"""Export of a subnet: folded, written, verified, and only then given its name."""
+"""Export of a subnet in four steps: fold BatchNorm, write, verify, and only then give the file its name."""
 
 import dataclasses
 from pathlib import Path
@@ -52,10 +52,10 @@ def export_subnet(
     Args:
         path: the file; see ``file_name``.
         network: calibrated, in evaluation mode, on the CPU.
-        info: what the subnet is.
+        info: description of the subnet.
         images: for int8 ranges and for the verification.
         settings: format, precision, and how latency is measured.
-        listener: is told of the steps.
+        listener: told of the steps.
 
     Raises:
         ExportError: the network is not calibrated, the settings cannot be met, or the file computes something else.

@@ -1,6 +1,6 @@
-"""Files of measured accuracies: JSON Lines of architectures, and a header where this program measured them.
+"""Files of measured accuracies: JSON Lines, one architecture with its accuracy a line.
 
-What this program measured has a digest in every line.
+Files that this program writes begin with a header and have a digest in every line.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ class AccuraciesError(UserError):
 
 
 class Reading(NamedTuple):
-    """The share of images that a network classified rightly, and that of each half of them where it is known."""
+    """Accuracy of a network on all images, and on each half of them where that is known."""
 
     accuracy: float
     halves: tuple[float, float] | None = None
@@ -36,14 +36,14 @@ class Reading(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class MeasuredArchitecture:
-    """An architecture and how accurate it was."""
+    """An architecture with its measured accuracy."""
 
     architecture: Architecture
     reading: Reading
 
 
 def read_accuracies(path: Path) -> list[MeasuredArchitecture]:
-    """Return what a file holds, whoever wrote it; a header is passed over.
+    """Read the architectures and accuracies in a file; a header is passed over.
 
     Raises:
         AccuraciesError: a line is no architecture with an accuracy; the message names it.
@@ -59,9 +59,9 @@ class AccuracyLog:
     """The accuracies of drawn subnets, in their order, each on the disk as soon as it is measured.
 
     Args:
-        path: the file, which goes on if it was begun with the same header.
-        header: what decides which subnets are measured and how, as JSON values.
-        subnets: all that are to be measured.
+        path: the file; it is continued if it was begun with the same header.
+        header: JSON values that decide which subnets are measured and how.
+        subnets: all subnets to be measured.
 
     Raises:
         AccuraciesError: the file was begun with another header, or holds other subnets.
@@ -78,11 +78,11 @@ class AccuracyLog:
 
     @property
     def missing(self) -> Sequence[Subnet]:
-        """The subnets that have yet to be measured."""
+        """Subnets that are not measured yet."""
         return self._subnets[len(self.readings) :]
 
     def append(self, reading: Reading) -> None:
-        """Write down how accurate the first subnet is that is missing."""
+        """Record the accuracy of the first missing subnet."""
         subnet = self.missing[0]
         line = {"band": subnet.band, **reading._asdict(), "architecture": subnet.architecture.to_json()}
         try:

@@ -1,4 +1,4 @@
-"""Subnets to measure: spread over MACs in narrow bands, and over the fitness within each band."""
+"""Draw of subnets to measure: from narrow bands of MACs, and spread over the fitness within each band."""
 
 import dataclasses
 import itertools
@@ -22,17 +22,17 @@ _BATCH, _MOST_BATCHES, _ENOUGH = 4096, 100, 2000
 
 
 class Band(NamedTuple):
-    """A window of MACs, both ends within."""
+    """A window of MACs, both ends included."""
 
     least: float
     most: float
 
     def holds(self, macs: IntArray) -> IntArray:
-        """Return which of (N,) MACs lie in the band, as indices."""
+        """Return the indices of those of (N,) MACs that lie in the band."""
         return np.flatnonzero((macs >= self.least) & (macs <= self.most))
 
     def words(self) -> str:
-        """Return the band as people say it, e.g. ``24M–27M MACs``."""
+        """Return the band in words, e.g. ``24M–27M MACs``."""
         return "–".join(self.ends()) + " MACs"
 
     def ends(self) -> tuple[str, str]:
@@ -50,9 +50,9 @@ class Subnet:
 
 
 def macs_bands(least: float, most: float, count: int, width: float) -> list[Band]:
-    """Return ``count`` bands: of as many parts of a range of MACs, equal in ratio, the middles.
+    """Return ``count`` bands of MACs, in the middles of as many parts of a range, equal in ratio.
 
-    A band is ``width`` wide relative to its middle, or as its part is, where that is narrower.
+    A band is ``width`` wide relative to its middle, but no wider than its part.
     """
     bands = []
     for low, high in itertools.pairwise(np.geomspace(least, most, count + 1)):
@@ -64,10 +64,10 @@ def macs_bands(least: float, most: float, count: int, width: float) -> list[Band
 def draw_subnets(
     space: SearchSpace, settings: FitnessSettings, bands: list[Band], count: int, seed: int
 ) -> list[Subnet]:
-    """Return ``count`` subnets with ``ρ ≤ ρ0``, as many of each band, in random order.
+    """Draw ``count`` subnets with ``ρ ≤ ρ0``, equally many from each band, in random order.
 
-    Of a pool of random networks of a band those are taken that lie nearest to even steps from its lowest fitness to
-    its highest. Random alone, nearly all would have a fitness in the middle.
+    From a pool of random networks of a band, those nearest to even steps between its lowest and highest fitness are
+    taken. A plain random draw would have nearly all of them in the middle.
 
     Raises:
         UserError: a band has too few networks.
@@ -89,7 +89,7 @@ def draw_subnets(
 
 
 def evenly(values: FloatArray, count: int) -> IntArray:
-    """Return ``count`` indices of (N,) values: those nearest to even steps from the least to the most, each once."""
+    """Return the indices of ``count`` of (N,) values, each once: the nearest to even steps from least to most."""
     free = np.ones(len(values), dtype=np.bool_)
     chosen = []
     for wanted in np.linspace(values.min(), values.max(), count):

@@ -1,10 +1,10 @@
-"""A fitness that is a sum over blocks as a linear model: which choices a network makes, and what they share.
+"""Features of a linear model of accuracy: the choices that a network makes, and the effects that choices share.
 
 A *cell* is one choice: a resolution, a stem width, a stage's width or depth, a block slot's kernel and expand ratio
 together. Cells share *effects*: a kernel or an expand ratio has one effect everywhere, one in each stage and one in
-each slot, and every cell one of its own. Penalised alike, effects say that choices that are alike differ little until
-networks tell otherwise; a cell is worth the sum of its effects (a hierarchical model; Gelman and Hill, "Data analysis
-using regression and multilevel/hierarchical models", 2007).
+each slot, and every cell one of its own. A cell is worth the sum of its effects. As all are penalised alike, similar
+choices are estimated alike until measured networks tell otherwise (a hierarchical model; Gelman and Hill, "Data
+analysis using regression and multilevel/hierarchical models", 2007).
 """
 
 import itertools
@@ -18,7 +18,7 @@ from fedpareto.supernet.genes import canonical, gene_layout
 from fedpareto.supernet.learned import LearnedTerms
 from fedpareto.supernet.space import SearchSpace
 
-#: What a cell is called, such as ``("block", stage, slot, kernel, expand)``, all but the first being numbers.
+#: Name of a cell, such as ``("block", stage, slot, kernel, expand)``; all but the first are numbers.
 Cell = tuple[str | int, ...]
 
 
@@ -35,7 +35,7 @@ def cells_of(space: SearchSpace) -> list[Cell]:
 
 
 def cells_chosen(space: SearchSpace, genes: IntArray) -> FloatArray:
-    """Return (N, cells): 1 where a network makes a choice, 0 elsewhere; ``genes`` is (N, genes)."""
+    """Return the matrix of choices made, (N, cells), 1 where a network makes one, else 0; ``genes`` is (N, genes)."""
     genes, layout = canonical(space, genes), gene_layout(space)
     stages, slots = range(len(space.stages)), range(space.max_depth)
     picked = [_one_hot(genes[:, layout.resolution], len(space.resolutions))]
@@ -55,7 +55,7 @@ def cells_chosen(space: SearchSpace, genes: IntArray) -> FloatArray:
 
 
 def effects_of(cells: list[Cell]) -> FloatArray:
-    """Return (cells, effects): 1 where a cell has an effect."""
+    """Return the matrix (cells, effects), 1 where a cell has an effect, else 0."""
     columns: dict[Cell, int] = {}
     rows = [[columns.setdefault(effect, len(columns)) for effect in _effects(cell)] for cell in cells]
     shared = np.zeros((len(cells), len(columns)))
@@ -65,7 +65,7 @@ def effects_of(cells: list[Cell]) -> FloatArray:
 
 
 def terms_of_cells(space: SearchSpace, intercept: float, worth: FloatArray) -> LearnedTerms:
-    """Return the terms of a fitness in which every cell is ``worth`` (cells,) so much, in percentage points."""
+    """Return learned terms that give every cell its ``worth``, (cells,), in percentage points."""
     values = iter(worth.tolist())
 
     def some(count: int) -> tuple[float, ...]:
@@ -87,7 +87,7 @@ def terms_of_cells(space: SearchSpace, intercept: float, worth: FloatArray) -> L
 
 
 def _effects(cell: Cell) -> Iterator[Cell]:
-    """Yield what a cell shares with others, and its own effect."""
+    """Yield the effects of a cell: those it shares with others, and its own."""
     yield cell
     if cell[0] == "block":
         _, stage, slot, kernel, expand = cell

@@ -1,4 +1,4 @@
-"""``validate-fitness``: does the fitness rank networks as their accuracies do, and which fitness ranks better?"""
+"""The command ``validate-fitness``, which measures how well the fitness ranks networks and fits a better one."""
 
 import dataclasses
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Subnets to learn a fitness from: those that tell most of what every choice is worth, where it is going to be used.
+"""Experimental design: chooses the subnets whose measurement tells most about the worth of every choice.
 
 - *Spread*: over all choices and the whole range of MACs.
 - *Near*: a few choices away from the entries of the run's cache. A supernet is best at what it was trained on, and a
@@ -40,7 +40,7 @@ _CHANGES, _DRAWS = 3, 50
 
 @dataclasses.dataclass(frozen=True)
 class Region:
-    """Where subnets are drawn from.
+    """The part of a search space that subnets are drawn from.
 
     Attributes:
         space: the search space.
@@ -83,7 +83,7 @@ class Region:
 def spread_subnets(
     region: Region, count: int, excluded: Collection[Architecture], generator: np.random.Generator
 ) -> list[Subnet]:
-    """Return ``count`` subnets of all parts of a region that tell most of all choices, none of them ``excluded``.
+    """Choose ``count`` informative subnets from all parts of a region, none of them ``excluded``.
 
     Raises:
         UserError: there are too few networks.
@@ -99,7 +99,7 @@ def near_subnets(
     excluded: Collection[Architecture],
     generator: np.random.Generator,
 ) -> list[Subnet]:
-    """Return ``count`` subnets that differ from one of the ``entries`` in few choices, or none, and tell most of them.
+    """Choose ``count`` informative subnets that differ from some cache entry in few choices or none.
 
     Raises:
         UserError: there are too few networks.
@@ -117,7 +117,7 @@ def fittest_subnets(
     excluded: Collection[Architecture],
     listener: ProgressListener = SILENT,
 ) -> list[Subnet]:
-    """Return at most ``count`` subnets of the frontier of a fitness, spread over the region's MACs.
+    """Choose at most ``count`` subnets of the frontier of a fitness, spread over the region's MACs.
 
     Raises:
         SpaceTooLargeError: the space is too large to be solved.
@@ -128,7 +128,7 @@ def fittest_subnets(
 
 
 def _chosen(region: Region, pool: IntArray, count: int, excluded: Collection[Architecture]) -> list[Subnet]:
-    """Return the ``count`` subnets of a pool of canonical genes that tell most."""
+    """Choose the ``count`` most informative subnets of a pool of canonical genes."""
     left = region.without(pool, excluded)
     if len(left) < count:
         least, most = region.macs
@@ -141,7 +141,7 @@ def _chosen(region: Region, pool: IntArray, count: int, excluded: Collection[Arc
 
 
 def _changed(space: SearchSpace, genes: IntArray, generator: np.random.Generator) -> IntArray:
-    """Return (N, genes) vectors with up to ``_CHANGES`` genes of each drawn anew."""
+    """Draw up to ``_CHANGES`` genes of each of (N, genes) vectors anew."""
     sizes = gene_layout(space).sizes
     drawn = generator.integers(0, sizes, size=genes.shape)
     order = generator.random(genes.shape).argsort(axis=1).argsort(axis=1)
@@ -150,7 +150,7 @@ def _changed(space: SearchSpace, genes: IntArray, generator: np.random.Generator
 
 
 def informative(rows: FloatArray, groups: IntArray, count: int) -> list[int]:
-    """Return ``count`` indices of (N, columns) rows, each once: one group after another, whichever tells most.
+    """Return the indices of ``count`` of (N, columns) rows by greedy D-optimal design, groups taking turns.
 
     How uncertain a row's value is given the rows chosen is ``x·(XᵀX + I)⁻¹·x``; choosing the most uncertain one raises
     the determinant of ``XᵀX + I`` most.

@@ -1,4 +1,4 @@
-"""Fitness weights fitted to measured accuracies: logistic regression on pairs of networks.
+"""Fit of fitness weights to measured accuracies by logistic regression on pairs of networks.
 
 Of two networks the more accurate one should be the fitter one: the loss of a pair is that of a logistic regression on
 the difference of their fitness (Burges et al., "Learning to rank using gradient descent", 2005). Pairs are of one band
@@ -38,7 +38,7 @@ Pairs = Literal["band", "all"]
 
 
 class FitOptions(NamedTuple):
-    """How weights are fitted: which networks are compared, and the fields that may change."""
+    """Options of a fit of weights: the pairs that are compared, and the fields that may change."""
 
     pairs: Pairs = "band"
     fields: Collection[str] = FIELDS
@@ -55,7 +55,7 @@ _FURTHEST = 5.0
 
 
 class LeftOut(NamedTuple):
-    """Mean and standard deviation, over halvings, of Kendall's τ within bands of networks left out of a fit."""
+    """Cross-validated rank correlation: mean and deviation, over halvings, of τ within bands of networks left out."""
 
     value: float
     spread: float
@@ -67,8 +67,8 @@ class RankingFit:
 
     Attributes:
         settings: the fitness with them.
-        strength: of the penalty.
-        cross_validation: how networks left out are ranked, by strength.
+        strength: strength of the penalty.
+        cross_validation: rank correlation of networks left out, by strength.
         fitted: indices of the networks that were fitted on.
         held_out: indices of the others.
     """
@@ -169,7 +169,7 @@ def _left_out(
     manner: FitOptions,
     splits: Sequence[tuple[IntArray, IntArray]],
 ) -> LeftOut:
-    """Return how networks are ranked when each half is ranked by a fit on the other."""
+    """Return the rank correlations of networks left out: each half is ranked by a fit on the other."""
     found = []
     for one, other in splits:
         taus = [
@@ -186,14 +186,14 @@ class _Problem:
     """Pairs of networks whose order is to be learnt.
 
     Attributes:
-        terms: of all networks.
+        terms: terms of all networks.
         start: the weights it starts with.
         better: the more accurate network of each pair, (pairs,).
         worse: the other one.
-        importance: what each pair weighs, (pairs,), 1 in all.
-        scale: what differences of fitness are divided by.
+        importance: weight of each pair, (pairs,), which sum to 1.
+        scale: divisor of differences of fitness.
         free: the weights that make a difference, as positions in a row.
-        unit: how far those go in one standard deviation of the fitness, (free,).
+        unit: change of each free weight that moves the fitness by one standard deviation, (free,).
         lowest: the least they may move by, in such units, (free,).
     """
 

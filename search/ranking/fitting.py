@@ -1,4 +1,4 @@
-"""What ``validate-fitness --fit`` does with measured networks: fit a fitness, write it, judge it, search with it."""
+"""Workflow of ``validate-fitness --fit``: fits a fitness to measured networks, writes it, judges it and searches."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,20 +19,20 @@ from fedpareto.supernet.common.terminal.progress import progress_display
 from fedpareto.supernet.common.terminal.words import counted
 from fedpareto.supernet.fitness_settings import FitnessSettings, settings_to_mapping
 
-#: What forms of the fitness are called.
+#: Names of the forms of the fitness.
 FITTED, BEFORE = "fitted fitness", "fitness before"
 
-#: Writes what is known of a fit so far.
+#: Function that stores the report of a fit so far.
 Keep = Callable[[Mapping[str, Any]], None]
 
 
 class FittingData(NamedTuple):
-    """Networks that are measured.
+    """Measured networks for a fit.
 
     Attributes:
-        judged: those that a fitness is judged by.
-        learn: learns terms from other networks of a run, beginning with a fitness, and returns those too; None where
-            terms are learned from a part of those that judge.
+        judged: networks that a fitness is judged by.
+        learn: learns terms, beginning with a fitness, from other networks of a run, and returns these networks as well;
+            None where a part of the judged networks is learned from.
         measure: measures further networks; None without a run.
     """
 
@@ -42,11 +42,11 @@ class FittingData(NamedTuple):
 
 
 class Fitted(NamedTuple):
-    """A fitness that was fitted.
+    """A fitted fitness.
 
     Attributes:
-        settings: of it.
-        ahead: its τ within bands less that of the fitness before, on networks that it was not fitted to.
+        settings: its weights.
+        ahead: its τ within bands less that of the fitness before, on networks held out.
     """
 
     settings: FitnessSettings
@@ -56,7 +56,7 @@ class Fitted(NamedTuple):
 def fit_fitness(
     options: RankingOptions, measured: FittingData, before: FitnessSettings, path: Path, keep: Keep
 ) -> Fitted:
-    """Fit a fitness, write it to ``path``, judge it by networks that it was not fitted to; ``keep`` what is found."""
+    """Fit a fitness, write it to ``path`` and judge it by networks held out; ``keep`` stores the report."""
     if options.learns:
         return _learned(options, measured, before, path, keep)
     return _weighed(options, measured.judged, before, path, keep)
@@ -105,7 +105,7 @@ def _learned(options: RankingOptions, measured: FittingData, before: FitnessSett
 
 
 def _apart(options: RankingOptions, measured: FittingData, before: FitnessSettings) -> tuple[Sample, Sample, Learned]:
-    """Return the networks that were learned from, those to judge by, and what was learned."""
+    """Return the networks that were learned from, those to judge by, and the learned fitness."""
     if measured.learn is not None:
         fitted, learned = measured.learn(before)
         return fitted, measured.judged, learned
@@ -117,7 +117,7 @@ def _apart(options: RankingOptions, measured: FittingData, before: FitnessSettin
 
 
 def _judged(options: RankingOptions, held_out: Sample, before: FitnessSettings, after: FitnessSettings) -> Ranking:
-    """Print and return how both forms rank networks that were not fitted to."""
+    """Print and return the rankings of networks held out by both forms of the fitness."""
     ranking = rank(held_out, after, options.seed, other=before)
     title = f"the {counted(len(held_out), 'network')} held out of the fit"
     print_ranking(held_out, ranking, title, {"fitness": FITTED, "before": BEFORE})
@@ -131,7 +131,7 @@ def _ahead(ranking: Ranking) -> float:
 def _found(
     options: RankingOptions, sample: Sample, measure: Measure, before: FitnessSettings, learned: Learned
 ) -> list[Finding]:
-    """Search with both forms, and print how accurate what they find is."""
+    """Search with both forms of the fitness, and print the accuracies of the networks found."""
     budgets = options.searched or [int(band.most) for band in sample.bands]
     with progress_display("searching") as listener:
         found = find_networks(sample.space, {BEFORE: before, FITTED: learned.settings}, budgets, measure, listener)

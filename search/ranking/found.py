@@ -1,4 +1,4 @@
-"""What a search finds by one form of the fitness and by another: the networks, and how accurate they are."""
+"""Comparison of two forms of the fitness by the accuracies of the networks that searches find with them."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -25,10 +25,10 @@ class Finding:
     """The fittest network within a budget by one form of the fitness.
 
     Attributes:
-        budget: most MACs.
-        form: which form of the fitness.
+        budget: most MACs allowed.
+        form: name of the form of the fitness.
         entry: the network.
-        accuracies: by the name of the images.
+        accuracies: accuracies by the name of the images.
     """
 
     budget: int
@@ -44,7 +44,7 @@ def find_networks(
     measure: Measure,
     listener: ProgressListener,
 ) -> list[Finding]:
-    """Return the fittest network of every form within every budget of MACs; each is measured once.
+    """Search the fittest network of every form within every budget of MACs, and measure each network once.
 
     Raises:
         BudgetError: no network meets a budget.
@@ -63,13 +63,13 @@ def find_networks(
 
 
 def gains(found: Sequence[Finding], form: str, other: str, images: str) -> list[float]:
-    """Return by how many percentage points the networks of ``form`` are more accurate than those of ``other``."""
+    """Return the gains in accuracy of the networks of ``form`` over those of ``other``, in percentage points."""
     reached = {(each.budget, each.form): 100 * each.accuracies[images] for each in found}
     return [reached[budget, form] - reached[budget, other] for budget in dict.fromkeys(each.budget for each in found)]
 
 
 def findings_to_json(found: Sequence[Finding]) -> list[dict[str, Any]]:
-    """Return what was found as JSON values."""
+    """Return findings as JSON values."""
     return [
         {
             "budget": each.budget,

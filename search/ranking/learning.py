@@ -1,4 +1,4 @@
-"""A fitness that is learned block by block: ridge regression of accuracy, towards the analytic fitness.
+"""Learned fitness: ridge regression of accuracy on the choices of a network, shrunk towards the analytic fitness.
 
 The accuracy of a network, in percentage points, is taken for an intercept, the analytic fitness times a factor of 0 or
 above, and the worth of every choice it makes (``fedpareto.search.ranking.cells``). Only what choices are worth beyond
@@ -41,9 +41,9 @@ class Learned:
 
     Attributes:
         settings: the analytic fitness, scaled, with terms.
-        factor: what the analytic fitness is scaled by.
-        strength: of the penalty.
-        cross_validation: how networks left out are ranked, by strength.
+        factor: factor on the analytic fitness.
+        strength: strength of the penalty.
+        cross_validation: rank correlation of networks left out, by strength.
     """
 
     settings: FitnessSettings
@@ -54,7 +54,7 @@ class Learned:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Problem:
-    """What accuracies are explained by: the analytic fitness (N,), and the effects of choices (N, effects)."""
+    """Regressors of accuracy: the analytic fitness (N,), and the effects of choices (N, effects)."""
 
     accuracy: FloatArray
     analytic: FloatArray
@@ -136,7 +136,7 @@ def _problem(sample: Sample, start: FitnessSettings) -> _Problem:
 
 
 def _left_out(problem: _Problem, band: IntArray, strength: float, partitions: Sequence[IntArray]) -> LeftOut:
-    """Return how networks are ranked by fits on others, over partitions."""
+    """Return the rank correlations of networks left out, each ranked by a fit on the others, over partitions."""
     once = resampled(band, 0, np.random.default_rng(0))
     found = []
     for parts in partitions:

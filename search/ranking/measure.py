@@ -1,4 +1,4 @@
-"""The accuracy of a trained run's subnets on validation images, each calibrated first."""
+"""Measurement of a trained run's subnets: each is calibrated and evaluated on validation images."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -59,7 +59,7 @@ class Measurer:
     evaluator: Evaluator
 
     def readings(self, path: Path, drawn: Mapping[str, Any], subnets: Sequence[Subnet]) -> list[Reading]:
-        """Return how accurate subnets are, measuring those that the file ``path`` lacks; ``drawn`` says which they are.
+        """Return the accuracies of subnets, measuring those that the file ``path`` lacks; ``drawn`` describes the draw.
 
         Raises:
             UserError: the file belongs to other subnets, or a network does not fit into memory.
@@ -83,7 +83,7 @@ class Measurer:
 
 
 def conditions(run: OpenedRun, evaluator: Evaluator) -> dict[str, Any]:
-    """Return what subnets are measured with, as JSON values."""
+    """Return the conditions of the measurement of subnets, as JSON values."""
     return {
         "checkpoint": run.checkpoint_path.name,
         "images": len(evaluator.held_out),

@@ -1,4 +1,4 @@
-"""Networks with measured accuracies, in bands of equal MACs, and what they may be ranked by."""
+"""Sample of networks with measured accuracies, in bands of nearly equal MACs, with figures to rank them by."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from fedpareto.supernet.fitness_settings import FitnessSettings
 from fedpareto.supernet.genes import encode_all
 from fedpareto.supernet.space import SearchSpace
 
-#: What networks are ranked by, in the order of reports.
+#: Figures that networks are ranked by, in the order of reports.
 FIGURES = ("fitness", "macs", "params", "blocks")
 
 
@@ -30,7 +30,7 @@ class Sample:
         genes: the networks, (N, genes).
         accuracy: their accuracies, (N,).
         halves: their accuracies on each half of the images, (2, N); None where they are not known.
-        band: the number of the band each lies in, (N,).
+        band: index of each network's band, (N,).
         bands: the bands.
     """
 

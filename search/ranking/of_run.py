@@ -1,4 +1,4 @@
-"""The networks of a trained run that a fitness is judged by and learned from, measured on its validation images."""
+"""Measured networks of a trained run: those that judge a fitness, and those that one is learned from."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +23,7 @@ SUBNETS, DESIGN, FOUND = "subnets.jsonl", "design.jsonl", "found-{}.jsonl"
 
 
 def measured_of_run(options: RankingOptions, subject: SearchTarget, folder: str) -> FittingData:
-    """Return the networks of a run that judge a fitness, measuring what has yet to be, and what learns one from others.
+    """Measure the networks of a run that judge a fitness; return them with the function that learns one from others.
 
     The subnets are spread over the fitness that the run was trained with, so that other weights are judged on the same.
 
@@ -69,7 +69,7 @@ def measured_of_run(options: RankingOptions, subject: SearchTarget, folder: str)
 
 
 def _first(options: RankingOptions, subject: SearchTarget, region: Region, judged: Sequence[Subnet]) -> list[Subnet]:
-    """Return the subnets that are learned from before anything is searched, none of which judges."""
+    """Return the subnets that are learned from before any search, none of which is among the judging ones."""
     excluded = {subnet.architecture for subnet in judged}
     entries = [entry.architecture for entry in subject.known]
     return first_subnets(region, entries, options.fit_subnets, excluded, np.random.default_rng([options.seed, 1]))

@@ -1,4 +1,4 @@
-"""The picture of a ranking: accuracy over fitness and over MACs."""
+"""Plot of a ranking: accuracy over fitness and over MACs."""
 
 from collections.abc import Mapping
 from pathlib import Path

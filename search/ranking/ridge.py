@@ -28,7 +28,7 @@ def fit_ridge(free: FloatArray, penalised: FloatArray, values: FloatArray, stren
     Args:
         free: columns without a penalty, (N, free); of dependent ones the shortest solution is taken.
         penalised: columns with one, (N, columns).
-        values: what is fitted, (N,).
+        values: values to fit, (N,).
         strength: above 0.
     """
     # What the free columns explain is taken out of all else (Frisch and Waugh, 1933).

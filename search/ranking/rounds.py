@@ -1,4 +1,4 @@
-"""A fitness learned in rounds: measured, fitted, searched, and what the search finds measured, too."""
+"""Active learning of a fitness in rounds: fit, search with the fit, and measure the networks found."""
 
 from collections.abc import Callable, Collection, Sequence
 
@@ -31,7 +31,7 @@ def first_subnets(
     excluded: Collection[Architecture],
     generator: np.random.Generator,
 ) -> list[Subnet]:
-    """Return the subnets that are measured before any fit: of ``count`` in all, half are spread and a quarter near.
+    """Return the subnets that are measured before any fit: half of ``count`` spread, a quarter near the cache.
 
     Raises:
         UserError: there are too few networks.
@@ -51,16 +51,16 @@ def learn_in_rounds(
     seed: int,
     listener: ProgressListener,
 ) -> tuple[Sample, Learned]:
-    """Return the fitness learned from the ``first`` subnets and from those that searches find, and all of them.
+    """Learn a fitness from the ``first`` subnets and from those that searches find; return all subnets as well.
 
     Args:
-        region: where subnets are of.
-        first: what is measured before anything is searched.
-        count: subnets in all, or fewer where searches find none that are not measured yet.
+        region: region that subnets are drawn from.
+        first: subnets that are measured before anything is searched.
+        count: number of subnets in all; fewer if searches find no new ones.
         excluded: networks that must not be learned from.
         start: the fitness to begin with.
         measure: measures subnets.
-        seed: of the draws.
+        seed: seed of the draws.
         listener: told of searches.
 
     Raises:

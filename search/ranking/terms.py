@@ -1,4 +1,4 @@
-"""The fitness as a product of its weights and what they multiply."""
+"""The fitness as a function of its weights: the terms that they multiply, and its derivatives."""
 
 import dataclasses
 from collections.abc import Collection
@@ -27,7 +27,7 @@ _DIGITS = 5
 
 
 class NetworkTerms(NamedTuple):
-    """What fitness weights multiply, of N networks.
+    """Terms of N networks that the fitness weights multiply.
 
     ``entropy`` (stages, kinds, N) is every stage's entropy by kind of convolution, ``others`` (4, N) −Q, ρ, −V and −B.
     """
@@ -49,7 +49,7 @@ class Weights(NamedTuple):
         return np.concatenate(self)
 
     def of_fields(self, names: Collection[str]) -> NDArray[np.bool_]:
-        """Return which weights in a row belong to fields of these ``names``."""
+        """Return a mask of the weights in a row that belong to fields of these ``names``."""
         sizes = [len(self.stages), len(self.kinds), *[1] * len(self.others)]
         return np.repeat([name in names for name in FIELDS], sizes)
 
@@ -75,7 +75,7 @@ def values(terms: NetworkTerms, weights: Weights) -> FloatArray:
 
 
 def derivatives(terms: NetworkTerms, weights: Weights) -> FloatArray:
-    """Return what the fitness of N networks gains for a unit of each weight, (weights, N)."""
+    """Return the derivatives of the fitness of N networks by each weight, (weights, N)."""
     by_stage = np.einsum("k,jkn->jn", weights.kinds, terms.entropy)
     by_kind = np.einsum("j,jkn->kn", weights.stages, terms.entropy)
     return np.concatenate([by_stage, by_kind, terms.others])

@@ -1,4 +1,4 @@
-"""Validation of a fitness: does it rank networks of equal MACs as their measured accuracies do?"""
+"""Validation of a fitness: how well it ranks networks of equal MACs by their measured accuracies."""
 
 import base64
 import dataclasses
@@ -32,7 +32,7 @@ REPORT, PLOT, FITNESS = "report.json", "accuracy.png", "fitness.yaml"
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class FitnessValidation:
-    """How well a fitness ranks networks, and what was fitted.
+    """Rank correlations of a fitness with measured accuracies, and the fitness that was fitted to them.
 
     Attributes:
         folder: holds the report, the plot, the accuracies and fitted weights.

@@ -1,4 +1,4 @@
-"""``compare-recipes``: changes to the training recipe, each alone and all together, against one base; its tables."""
+"""The command ``compare-recipes``, which compares changes to the training recipe with a base recipe."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ PROG = "compare-recipes"
 
 @dataclasses.dataclass
 class RecipeOptions:
-    """What to compare, and where.
+    """Options of ``compare-recipes``.
 
     Attributes:
         config: YAML file of levers: name, settings, seeds, budgets, levers.

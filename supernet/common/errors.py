@@ -1,10 +1,10 @@
-"""Errors that are written for the person at the keyboard."""
+"""Errors for users: one line that says what is wrong and what to do."""
 
 from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """A mistake the user can mend: one line that says what is wrong and what to do.
+    """A mistake that the user can mend.
 
     Commands print the message without a traceback and exit with code 2.
     """

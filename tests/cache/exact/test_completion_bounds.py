@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from fedpareto.cache.costs.cost import AdditiveCost, count_cost
-from fedpareto.cache.exact.outlook import CompletionBounds, look_ahead
+from fedpareto.cache.exact.completion_bounds import CompletionBounds, bound_completions
 from fedpareto.cache.exact.plan import Plan, plan_of
 from fedpareto.supernet.arrays import FloatArray, IntArray
 from fedpareto.supernet.genes import gene_layout
@@ -58,15 +58,15 @@ class Growth:
         return total
 
 
-def _check(outlook: CompletionBounds, added: Added) -> None:
-    """Check that an outlook is the bounds of what networks add, no wider and no narrower."""
-    assert outlook.layers.tolist() == sorted(set(added.layers.tolist()))
-    for count, low, high in zip(outlook.layers, outlook.low, outlook.high, strict=True):
+def _check(ahead: CompletionBounds, added: Added) -> None:
+    """Check that an ahead is the bounds of what networks add, no wider and no narrower."""
+    assert ahead.layers.tolist() == sorted(set(added.layers.tolist()))
+    for count, low, high in zip(ahead.layers, ahead.low, ahead.high, strict=True):
         log_widths = added.log_widths[added.layers == count]
         assert abs(log_widths.min() - low) <= 1e-9
         assert abs(log_widths.max() - high) <= 1e-9
-    assert np.allclose(outlook.least, added.costs.min(axis=1), rtol=1e-12)
-    assert np.allclose(outlook.most, added.costs.max(axis=1), rtol=1e-12)
+    assert np.allclose(ahead.least, added.costs.min(axis=1), rtol=1e-12)
+    assert np.allclose(ahead.most, added.costs.max(axis=1), rtol=1e-12)
 
 
 @given(small_spaces(most=3000), st.data())
@@ -76,46 +76,46 @@ def test_bounds_are_those_of_all_completions(space: SearchSpace, data: st.DataOb
     costs = [count_cost(space, "macs"), data.draw(tables(space))]
     every, resolution = all_genes(space), data.draw(st.integers(0, len(space.resolutions) - 1))
     plan = plan_of(space, weights, costs, resolution)
-    horizon = look_ahead(plan, space.depths)
+    space_bounds = bound_completions(plan, space.depths)
     growth = Growth(space, plan, every[every[:, 0] == resolution])
     for s in range(len(space.stages)):
         added = growth.ahead(s, 0)
-        for width, outlook in enumerate(horizon.before[s].outlooks):
+        for width, ahead in enumerate(space_bounds.before[s].by_width):
             here = growth.inputs[:, s] == width
-            _check(outlook, added.take(here))
-        for d, place in enumerate(horizon.inside[s]):
+            _check(ahead, added.take(here))
+        for d, place in enumerate(space_bounds.inside[s]):
             added = growth.ahead(s, d + 1)
-            for width, outlook in enumerate(place.outlooks):
+            for width, ahead in enumerate(place.by_width):
                 here = (growth.outputs[:, s] == width) & (growth.depths[:, s] > d)
-                _check(outlook, added.take(here))
-    for outlook, paid in zip(horizon.before[-1].outlooks, plan.head.T, strict=True):
-        assert (outlook.layers.tolist(), outlook.low.tolist(), outlook.high.tolist()) == ([0], [0.0], [0.0])
-        assert outlook.least.tolist() == outlook.most.tolist() == paid.tolist()
+                _check(ahead, added.take(here))
+    for ahead, paid in zip(space_bounds.before[-1].by_width, plan.head.T, strict=True):
+        assert (ahead.layers.tolist(), ahead.low.tolist(), ahead.high.tolist()) == ([0], [0.0], [0.0])
+        assert ahead.least.tolist() == ahead.most.tolist() == paid.tolist()
 
 
 @given(small_spaces(most=3000))
 @runs(40)
 def test_depth_sums_are_those_of_all_completions(space: SearchSpace) -> None:
     plan = plan_of(space, space.fitness, [count_cost(space, "macs")], 0)
-    horizon = look_ahead(plan, space.depths)
+    space_bounds = bound_completions(plan, space.depths)
     depths = np.unique(np.asarray(space.depths)[all_genes(space)[:, gene_layout(space).depth]], axis=0)
 
     def sums(rest: IntArray) -> list[list[int]]:
         return sorted(map(list, {(int(row.sum()), int((row * row).sum())) for row in rest}))
 
     for s in range(len(space.stages)):
-        assert horizon.before[s].depths.tolist() == sums(depths[:, s:])
-        for d, place in enumerate(horizon.inside[s]):
+        assert space_bounds.before[s].depths.tolist() == sums(depths[:, s:])
+        for d, place in enumerate(space_bounds.inside[s]):
             assert place.depths.tolist() == sums(depths[depths[:, s] > d, s:])
-    assert horizon.before[-1].depths.tolist() == [[0, 0]]
+    assert space_bounds.before[-1].depths.tolist() == [[0, 0]]
 
 
 def test_there_is_a_place_for_every_block_and_between_stages() -> None:
     space = tiny_space()
     costs: list[AdditiveCost] = [count_cost(space, "macs"), count_cost(space, "params")]
-    horizon = look_ahead(plan_of(space, space.fitness, costs, 0), space.depths)
-    assert [len(stage) for stage in horizon.inside] == [3, 3, 3]
-    assert len(horizon.before) == 4
+    space_bounds = bound_completions(plan_of(space, space.fitness, costs, 0), space.depths)
+    assert [len(stage) for stage in space_bounds.inside] == [3, 3, 3]
+    assert len(space_bounds.before) == 4
     widths = [len(space.stem_choices), *map(len, space.width_choices)]
-    assert [len(place.outlooks) for place in horizon.before] == widths
-    assert all(outlook.least.shape == (2,) for place in horizon.before for outlook in place.outlooks)
+    assert [len(place.by_width) for place in space_bounds.before] == widths
+    assert all(ahead.least.shape == (2,) for place in space_bounds.before for ahead in place.by_width)
