@@ -12,18 +12,10 @@ import pytest
 from jsonargparse import Namespace
 
 from fedpareto.supernet.common.command_line import CommandParser
+from helpers.repository import PYPROJECT
 
 #: The module of every console command.
-MODULES = {
-    "build-cache": "fedpareto.cache.cli",
-    "compare-methods": "fedpareto.search.comparison.cli",
-    "compare-recipes": "fedpareto.search.recipes.cli",
-    "profile-device": "fedpareto.search.profiling.cli",
-    "score-subnet": "fedpareto.fitness.cli",
-    "search-subnet": "fedpareto.search.cli",
-    "train-supernet": "fedpareto.training.cli",
-    "validate-fitness": "fedpareto.search.ranking.cli",
-}
+MODULES = {name: str(function).split(":")[0] for name, function in PYPROJECT["project"]["scripts"].items()}
 
 #: A command that is offered at the end of a line.
 _OFFERED = re.compile(rf"(?:next|with): ((?:{'|'.join(MODULES)}|python) .*)$", re.MULTILINE)
