@@ -71,7 +71,8 @@ def target(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("target")
     (folder / "search").mkdir()
     (folder / "search" / "__init__.py").write_text(_OF_ANOTHER)
-    _pip("install", "--target", folder, wheel)
+    # As an upgrade, which replaces folders of the names that a wheel ships.
+    _pip("install", "--upgrade", "--target", folder, wheel)
     return folder
 
 
