@@ -7,14 +7,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from helpers.images.pictures import write_pictures
+from helpers.processes import wait_until
 from helpers.runs.federation import micro_config
 from helpers.runs.studies import BUDGETS as _BUDGETS
 from helpers.runs.studies import tiny_study as _study
@@ -361,6 +360,7 @@ def test_a_trial_of_other_settings_is_refused(finished: Finished, tmp_path: Path
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_runs_are_measured_again_for_a_budget_that_was_added(finished: Finished, tmp_path: Path) -> None:
     path, done_before, _ = finished
     study, output = yaml.safe_load(path.read_text()), Path(shutil.copytree(done_before, tmp_path / "out"))
@@ -436,6 +436,7 @@ def test_runs_that_cannot_meet_the_compute_are_left_out_of_the_table_and_end_in_
     assert not (tmp_path / "out" / "table.csv").exists()
 
 
+@pytest.mark.slow
 def test_an_interrupted_study_goes_on_where_it_stopped(tmp_path: Path) -> None:
     study = _study(tmp_path, seeds=[0], methods={"deepfednas": {}})
     study["run"]["compute"] = "400M"
@@ -444,7 +445,7 @@ def test_an_interrupted_study_goes_on_where_it_stopped(tmp_path: Path) -> None:
     command = [sys.executable, "-c", program, "--config", str(path), "--output", str(output)]
     metrics = output / "runs" / "deepfednas-seed0" / METRICS
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        _wait_until(lambda: metrics.exists() and len(metrics.read_text().splitlines()) >= 2)
+        wait_until(lambda: metrics.exists() and len(metrics.read_text().splitlines()) >= 2, process)
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate()
     assert process.returncode == 143
@@ -460,13 +461,6 @@ def test_an_interrupted_study_goes_on_where_it_stopped(tmp_path: Path) -> None:
     records = [json.loads(line)["round"] for line in metrics.open()]
     assert records == list(range(1, len(records) + 1))
     assert len(records) > rounds
-
-
-def _wait_until(true: Callable[[], bool], seconds: float = 400) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def test_a_trial_that_fails_says_why(tmp_path: Path) -> None:

@@ -188,6 +188,7 @@ def _compare(*arguments: object) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_a_study_with_yardsticks_ends_with_their_rows_and_the_price_of_sharing(tmp_path: Path) -> None:
     study = tiny_study(tmp_path, seeds=[0], methods={"deepfednas": {}}, yardsticks=["share", "central", "linear"])
     study["run"] |= {"compute": "120M", "clients": {"count": 6, "per_round": 3, "max_macs": ["1M", "100k"]}}

@@ -141,6 +141,7 @@ def test_a_result_of_other_settings_is_refused(
     assert done.err.count("compare-recipes: error:") == 1
 
 
+@pytest.mark.slow
 def test_an_interrupted_ablation_leaves_no_process_and_goes_on(tmp_path: Path) -> None:
     fields = _ablation(tmp_path, levers={"rate": {"client": {"lr": 0.05}}}, keep=100)
     fields["settings"]["equal"]["compute"] = "240M"
