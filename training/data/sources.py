@@ -11,12 +11,14 @@ import torch
 from fedpareto.supernet.common.errors import unknown_name
 from fedpareto.supernet.common.terminal.progress import SILENT, ProgressListener
 from fedpareto.training.config.data import DEFAULT_BATCH
+from fedpareto.training.data.array_files import list_arrays, own_validation
 from fedpareto.training.data.augment import Augmentation
 from fedpareto.training.data.digits import read_digits
 from fedpareto.training.data.files.folders import ClassFiles, check_same_classes, class_files, holds_classes, is_there
 from fedpareto.training.data.files.listing import Listing
 from fedpareto.training.data.files.preparation import Preparation
 from fedpareto.training.data.files.reading import Arrays, Files
+from fedpareto.training.data.functions import COLON, has_validation, list_function
 from fedpareto.training.data.images import DataError, ImageSet
 
 #: Which images; with ``train+validation`` those of the data's own validation split come last.
@@ -85,6 +87,8 @@ def source(name: str) -> Source:
     Raises:
         DataError: there is none; the message lists the valid names.
     """
+    if COLON in name:
+        return _of_function(name)
     if name not in SOURCES:
         raise DataError(unknown_name("data set", name, SOURCES))
     return SOURCES[name]
@@ -173,6 +177,24 @@ def _cifar(name: str) -> Source:
     return Source(lambda *args: _list_cifar(name, *args), _natural)
 
 
+def _list_arrays(root: Path, split: SplitName, download: bool, listener: ProgressListener) -> Listing:
+    del download, listener
+    return list_arrays(root, split)
+
+
+def _of_function(name: str) -> Source:
+    """Source of a user's own function."""
+
+    def listing(root: Path, split: SplitName, download: bool, listener: ProgressListener) -> Listing:
+        del download, listener
+        return list_function(name, root, split)
+
+    def validation(root: Path) -> Path | None:
+        return Path(name) if has_validation(name, root) else None
+
+    return Source(listing, _natural, validation=validation)
+
+
 #: Every data set by name. Mirrored digits are other digits, so they are moved by a pixel in eight only; there are
 #: 1,433 of them to train with, too few for large batches on many clients.
 SOURCES: Mapping[str, Source] = {
@@ -180,4 +202,5 @@ SOURCES: Mapping[str, Source] = {
     "cifar10": _cifar("CIFAR10"),
     "cifar100": _cifar("CIFAR100"),
     "imagefolder": Source(_list_folder, _natural, validation=_own_validation),
+    "arrays": Source(_list_arrays, _natural, validation=own_validation),
 }
