@@ -1,5 +1,6 @@
 """Running a console command inside the test process."""
 
+import contextlib
 import importlib
 import io
 import re
@@ -40,6 +41,14 @@ def run_main(
     for offered in _OFFERED.findall(captured.err):
         parsed(offered)
     return Outcome(caught.value.code, captured.out, captured.err)
+
+
+def called(main: Callable[[Sequence[str]], object], *arguments: object) -> Outcome:
+    """Call a command's ``main`` in this process where no fixture captures; anything but an exit is raised."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as caught:
+        main([str(argument) for argument in arguments])
+    return Outcome(caught.value.code, out.getvalue(), err.getvalue())
 
 
 class _ParsedError(BaseException):
