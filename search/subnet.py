@@ -100,7 +100,7 @@ def load_subnet(folder: str | Path) -> nn.Module:
     >>> run = fp.open_run(fp.train(data="digits", rounds=1, **federation, output="runs/saved", progress=False).folder)
     >>> folder = run.extract(run.find(macs="1M", progress=False), progress=False).save("subnet")
     >>> side = run.find(macs="1M", progress=False).entry.architecture.resolution
-    >>> fp.load_subnet(folder)(torch.zeros(1, 1, side, side)).shape
+    >>> fp.load_subnet(folder)(torch.zeros(1, 3, side, side)).shape
     torch.Size([1, 10])
     """
     info = read_subnet_info(folder)

@@ -144,7 +144,7 @@ def build_network(
     >>> import fedpareto as fp
     >>> space = fp.load_space("mobilenet-tiny")
     >>> network = fp.build_network(space, fp.find_subnet(space, macs="2M", progress=False).entry.architecture)
-    >>> network(torch.zeros(4, 1, 12, 12)).shape
+    >>> network(torch.zeros(4, 3, 16, 16)).shape
     torch.Size([4, 10])
     """
     with torch.device(device if device is not None else "cpu"):

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import difflib
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fedpareto.cache.cache_file import Cache, write_cache
-from fedpareto.supernet.common.errors import UserError, unknown_name
+from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.typed_yaml import from_mapping, read_yaml_mapping
 from fedpareto.supernet.common.storage.files import write_text
 from fedpareto.supernet.common.terminal.console import silence
@@ -116,8 +117,14 @@ def _full_names(settings: Mapping[str, Any]) -> dict[str, Any]:
         elif name in known:
             values[known[name]] = value
         else:
-            raise UserError(unknown_name("setting", name, known))
+            raise UserError(_no_such_setting(name, [*known, *groups]))
     return values
+
+
+def _no_such_setting(name: str, known: Sequence[str]) -> str:
+    nearest = difflib.get_close_matches(name, known, n=1)
+    meant = f"did you mean {nearest[0]}?" if nearest else "train-supernet --help lists them"
+    return f"there is no setting {name}; {meant}"
 
 
 def _built(values: Mapping[str, Any]) -> RunConfig:

@@ -70,8 +70,9 @@ def compare(
     >>> methods = {"deepfednas": {"method": "deepfednas"}, "cotrain": {"method": "cotrain"}}
     >>> study = {"name": "two", "methods": methods, "seeds": [0], "budgets": ["2M"], "run": run}
     >>> _ = Path("study.yaml").write_text(yaml.safe_dump(study))
-    >>> fp.compare("study.yaml")  # doctest: +ELLIPSIS
-    ...
+    >>> found = fp.compare("study.yaml")  # doctest: +ELLIPSIS, +NORMALIZE_WHITESPACE
+      two: test accuracy, 2 of 2 runs ...
+    >>> found
     Comparison(two: 2 methods with 1 seed, in runs/two)
     """
     check_jobs(jobs)
