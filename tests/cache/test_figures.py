@@ -35,6 +35,18 @@ _NAMES = [*SYNTAX, *ESCAPES, "r$esnet$", "名前", "a\nb", "_x"]
 
 
 @pytest.mark.parametrize("name", _NAMES)
+def test_a_name_is_drawn_as_it_is(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "a.svg"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with drawn(1, 1) as figure:
+            figure.text(0, 0, words(name))
+        save(figure, path)
+    assert [text.strip() for text in _texts(path)] == [_in_comment(name).strip()]
+
+
+# Each is drawn otherwise where it is not escaped.
+@pytest.mark.parametrize("name", ["r$esnet$", "_x", "a\nb", ESCAPES[0]])
 def test_names_of_spaces_studies_and_methods_are_drawn_as_they_are(tmp_path: Path, name: str) -> None:
     space = dataclasses.replace(tiny_space(), name=name)
     path = tmp_path / "a.svg"

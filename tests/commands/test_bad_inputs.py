@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -157,13 +158,23 @@ def _refused(prepared: Path, capsys: pytest.CaptureFixture[str], command: str, *
     return line
 
 
+def _some(values: Sequence[str], number: int, thorough: bool) -> Sequence[str]:
+    """A quarter of the values, others for every number; all of them where it is to be thorough."""
+    return values if thorough else values[number % 4 :: 4]
+
+
+#: In the quick suite every option meets some of what there is, and all options together all of it.
+_THOROUGH = pytest.mark.parametrize("thorough", [False, pytest.param(True, marks=pytest.mark.slow)])
+
+
+@_THOROUGH
 @pytest.mark.parametrize("name", _READING)
 def test_what_cannot_be_read_is_refused_in_one_line(
-    prepared: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str
+    prepared: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str, thorough: bool
 ) -> None:
     monkeypatch.chdir(prepared)
     command, arguments = _READING[name]
-    for path in _UNREADABLE:
+    for path in _some(_UNREADABLE, list(_READING).index(name), thorough):
         _refused(prepared, capsys, command, *arguments, path)
 
 
@@ -193,14 +204,20 @@ def test_what_cannot_be_written_is_refused_in_one_line_before_any_work(
             _refused(prepared, capsys, command, *arguments, path)
 
 
+@_THOROUGH
 @pytest.mark.parametrize("kind", _NO_YAML)
 def test_what_holds_no_settings_is_refused_in_one_line_that_names_the_file(
-    prepared: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str
+    prepared: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    kind: str,
+    thorough: bool,
 ) -> None:
     monkeypatch.chdir(prepared)
     path = tmp_path / "settings.yaml"
     path.write_bytes(_NO_YAML[kind])
-    for name in _YAML:
+    for name in _some(_YAML, list(_NO_YAML).index(kind), thorough):
         command, arguments = _READING[name]
         assert str(path) in _refused(prepared, capsys, command, *arguments, str(path))
     assert os.listdir(tmp_path) == ["settings.yaml"]

@@ -2,19 +2,19 @@
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
-import io
 import json
 import re
 import shutil
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
-from helpers.commands import Outcome
+from helpers.commands import Outcome, called
 from helpers.damage import damages_of, harmless
 from helpers.networks.latency import conditions, random_times
 from helpers.runs.federation import MICRO, finished_run, micro_config, write_space
@@ -116,12 +116,10 @@ def _write_study(root: Path) -> None:
         write_outcome(root / "study" / "results" / f"{label}-seed0.json", outcome)
 
 
-def _outcome(main: Callable[[list[str]], object], *arguments: object) -> Outcome:
-    """Call a command; return its code and all it printed. Anything but an exit is a traceback."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as caught:
-        main([str(argument) for argument in arguments])
-    return Outcome(caught.value.code, _TIMES.sub("", out.getvalue()), _TIMES.sub("", err.getvalue()))
+def _outcome(main: Callable[[Sequence[str]], object], *arguments: object) -> Outcome:
+    """Call a command; return its code and all it printed but times."""
+    outcome = called(main, *arguments)
+    return Outcome(outcome.code, _TIMES.sub("", outcome.out), _TIMES.sub("", outcome.err))
 
 
 def _loaded(world: World) -> Outcome:
@@ -233,9 +231,15 @@ def _check(found: Outcome, whole: Outcome, what: str) -> None:
         assert (found.code, found.out) == (whole.code, whole.out), what
 
 
+@functools.cache
+def _whole(world: World, command: str) -> Outcome:
+    """What a command comes to where nothing is damaged."""
+    return COMMANDS[command](world)
+
+
 def _check_damages(world: World, name: str, draws: int, seed: int) -> None:
     path, generator = _file(world, name), np.random.default_rng(seed)
-    whole = {command: COMMANDS[command](world) for command in FILES[name]}
+    whole = {command: _whole(world, command) for command in FILES[name]}
     assert all(outcome.code == 0 for outcome in whole.values()), whole
     content = path.read_bytes()
     contents: list[tuple[str, bytes | None]] = [("folder", None)]

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 from helpers.commands import Outcome, check_refused, run_main
+from helpers.networks.strategies import runs
 from helpers.runs.federation import finished_run
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fedpareto.supernet.common.errors import UserError
@@ -96,14 +97,17 @@ def test_a_run_goes_on_however_its_folder_is_spelled(resume: Resume, tmp_path: P
     # The configuration's output is not that of the run.
     config = Path("new.yaml")
     config.write_text(config.read_text().replace("output: new\n", ""))
-    for arguments in (
-        ("--resume", given_path),
-        (f"--resume={given_path}",),
-        ("--resume", given_path, "--resume", given_path),
-    ):
-        outcome = resume(*arguments)
-        assert outcome.code == 0, outcome.err
-        assert f"{Path(given_path)} is finished after 1 round; give it more with --rounds or --compute" in outcome.err
+    outcome = resume("--resume", given_path)
+    assert outcome.code == 0, outcome.err
+    assert f"{Path(given_path)} is finished after 1 round; give it more with --rounds or --compute" in outcome.err
+
+
+@pytest.mark.parametrize("arguments", [("--resume=run",), ("--resume", "run", "--resume", "run")])
+def test_a_run_goes_on_however_the_option_is_given(resume: Resume, arguments: Sequence[str]) -> None:
+    config = Path("new.yaml")
+    config.write_text(config.read_text().replace("output: new\n", ""))
+    outcome = resume(*arguments)
+    assert (outcome.code, "run is finished after 1 round" in outcome.err) == (0, True)
 
 
 def test_a_configuration_file_may_name_the_run(resume: Resume, capsys: pytest.CaptureFixture[str]) -> None:
@@ -127,17 +131,18 @@ def test_a_word_that_begins_like_it_starts_nothing(resume: Resume) -> None:
         check_refused(resume(*arguments), "train-supernet")
 
 
-@settings(deadline=None, max_examples=25)
+@runs(25)
 @given(st.text(max_size=12))
 def test_only_what_was_not_given_starts_a_new_run(text: str) -> None:
+    parser = _parser()
     for arguments in ([f"--resume={text}"], ["--rounds", "3", f"--resume={text}", "--seed", "1"]):
-        values = _parser().parse(arguments)
+        values = parser.parse(arguments)
         if text.strip():
             assert _resumed(values) == Path(text)
         else:
             with pytest.raises(UserError, match="resume is empty"):
                 _resumed(values)
-    assert _resumed(_parser().parse(["--rounds", "3"])) is None
+    assert _resumed(parser.parse(["--rounds", "3"])) is None
 
 
 @given(st.lists(st.text("ab.", min_size=1, max_size=3), min_size=1, max_size=3))

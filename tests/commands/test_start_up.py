@@ -3,13 +3,10 @@
 import json
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
-from helpers.repository import ROOT
-
-_SCRIPTS: dict[str, str] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
+from helpers.commands import MODULES
 
 #: Packages that take a tenth of a second and more.
 _HEAVY = (
@@ -37,12 +34,12 @@ for question in questions:
 
 def _answers(command: str, questions: list[list[str]], unwanted: tuple[str, ...] = _HEAVY) -> list[tuple[object, ...]]:
     """Ask a command in one fresh process; return each exit code, what is imported by then, and what it has printed."""
-    asked = (json.dumps(part) for part in (_SCRIPTS[command].split(":")[0], questions, unwanted))
+    asked = (json.dumps(part) for part in (MODULES[command], questions, unwanted))
     done = subprocess.run([sys.executable, "-c", _PROGRAM, *asked], capture_output=True, text=True, check=True)
     return [tuple(json.loads(line)) for line in done.stdout.splitlines()]
 
 
-@pytest.mark.parametrize("command", _SCRIPTS)
+@pytest.mark.parametrize("command", MODULES)
 def test_help_and_mistakes_are_answered_without_heavy_libraries(command: str) -> None:
     questions = [["--help"], ["--no-such-option"], *_QUESTIONS.get(command, [])]
     answers = _answers(command, questions)

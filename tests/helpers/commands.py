@@ -1,5 +1,6 @@
 """Running a console command inside the test process."""
 
+import contextlib
 import importlib
 import io
 import re
@@ -12,18 +13,10 @@ import pytest
 from jsonargparse import Namespace
 
 from fedpareto.supernet.common.command_line import CommandParser
+from helpers.repository import PYPROJECT
 
 #: The module of every console command.
-MODULES = {
-    "build-cache": "fedpareto.cache.cli",
-    "compare-methods": "fedpareto.search.comparison.cli",
-    "compare-recipes": "fedpareto.search.recipes.cli",
-    "profile-device": "fedpareto.search.profiling.cli",
-    "score-subnet": "fedpareto.fitness.cli",
-    "search-subnet": "fedpareto.search.cli",
-    "train-supernet": "fedpareto.training.cli",
-    "validate-fitness": "fedpareto.search.ranking.cli",
-}
+MODULES = {name: str(function).split(":")[0] for name, function in PYPROJECT["project"]["scripts"].items()}
 
 #: A command that is offered at the end of a line.
 _OFFERED = re.compile(rf"(?:next|with): ((?:{'|'.join(MODULES)}|python) .*)$", re.MULTILINE)
@@ -48,6 +41,14 @@ def run_main(
     for offered in _OFFERED.findall(captured.err):
         parsed(offered)
     return Outcome(caught.value.code, captured.out, captured.err)
+
+
+def called(main: Callable[[Sequence[str]], object], *arguments: object) -> Outcome:
+    """Call a command's ``main`` in this process where no fixture captures; anything but an exit is raised."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as caught:
+        main([str(argument) for argument in arguments])
+    return Outcome(caught.value.code, out.getvalue(), err.getvalue())
 
 
 class _ParsedError(BaseException):

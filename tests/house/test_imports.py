@@ -1,32 +1,15 @@
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from helpers.repository import ROOT
+from helpers.source_imports import imported, modules
 
 #: Every package imports those to its left only.
 PACKAGES = ("supernet", "fitness", "cache", "training", "search")
 #: What builds networks and holds their weights, below training.
 NEEDS_TORCH = {f"fedpareto.supernet.{name}" for name in ("network", "weights", "nesting", "bn_folding", "tensor_files")}
-
-
-def _modules(package: str) -> dict[str, Path]:
-    """Return the files of a package by the names of their modules."""
-    files = sorted((ROOT / package).rglob("*.py"))
-    named = {path: path.relative_to(ROOT).with_suffix("").parts for path in files if "bundle" not in path.parts}
-    return {"fedpareto." + ".".join(parts).removesuffix(".__init__"): path for path, parts in named.items()}
-
-
-def _imported(path: Path) -> Iterator[str]:
-    """Yield the modules of ours that a file imports anywhere in it."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        if isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module]
-        yield from (name for name in names if name.split(".")[0] == "fedpareto")
 
 
 def _first_to_load(modules: list[str], unwanted: list[str]) -> str:
@@ -43,8 +26,8 @@ def _first_to_load(modules: list[str], unwanted: list[str]) -> str:
 
 
 def test_nothing_but_networks_and_weights_needs_torch() -> None:
-    modules = [name for package in ("supernet", "fitness", "cache") for name in _modules(package)]
-    assert _first_to_load([name for name in modules if name not in NEEDS_TORCH], ["torch", "torchvision"]) == ""
+    found = [name for package in ("supernet", "fitness", "cache") for name in modules(package)]
+    assert _first_to_load([name for name in found if name not in NEEDS_TORCH], ["torch", "torchvision"]) == ""
 
 
 @pytest.mark.parametrize(
@@ -79,8 +62,8 @@ def test_packages_import_only_those_below_them(package: str) -> None:
     allowed = (*PACKAGES[: PACKAGES.index(package)], package)
     up = {
         (module, name)
-        for module, path in _modules(package).items()
-        for name in _imported(path)
+        for module, path in modules(package).items()
+        for name in imported(path)
         if name != "fedpareto" and name.split(".")[1] not in allowed
     }
     assert not up

@@ -13,6 +13,7 @@ from fedpareto.supernet.arrays import IntArray
 from fedpareto.supernet.genes import decode, gene_layout
 from fedpareto.supernet.space import ExpandsPer, HeadSpec, Norm, SearchSpace, StageSpec, StemSpec
 from fedpareto.supernet.space_file import load_space
+from helpers.examples import drawn
 
 MOBILENETS = ("mobilenet-cifar", "mobilenet-imagenet", "mobilenet-tiny")
 PRESETS = (*MOBILENETS, "resnet-cifar")
@@ -25,13 +26,13 @@ MULTIPLIERS = (0.3, 0.5, 0.6, 0.75, 1.0)
 
 
 def runs(examples: int, *, shrink: bool = True) -> settings:
-    """Settings of a property test: the same examples in every run, and no clock.
+    """Settings of a property test of so many examples: the same in every run, and no clock.
 
     Without ``shrink`` a failure reports the example as it was drawn: for tests that build large networks.
     """
     phases = (Phase.explicit, Phase.generate, Phase.shrink) if shrink else (Phase.explicit, Phase.generate)
     return settings(
-        max_examples=examples,
+        max_examples=drawn(examples),
         deadline=None,
         derandomize=True,
         database=None,

@@ -3,16 +3,16 @@
 import csv
 import dataclasses
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.commands import Outcome, called
 from helpers.runs.federation import MICRO
 from helpers.runs.simulation import largest, smallest
 from helpers.runs.studies import BUDGETS, measured, outcome_of, read_tiny, tiny_study, write_study
 
+from fedpareto.search.comparison.cli import main
 from fedpareto.search.comparison.differences import differences, differences_cells
 from fedpareto.search.comparison.outcome import read_outcome
 from fedpareto.search.comparison.study import read_study
@@ -182,19 +182,18 @@ def test_a_seed_of_which_runs_are_missing_is_told_and_lowers_no_mean() -> None:
     assert differences_cells(apart)[2:] == ["+0.00 (1 of 2)", "+0.00 ± 0.00"]
 
 
-def _compare(*arguments: object) -> "subprocess.CompletedProcess[str]":
-    program = "from fedpareto.search.comparison.cli import main; main()"
-    command = [sys.executable, "-c", program, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+def _compare(*arguments: object) -> Outcome:
+    return called(main, *arguments)
 
 
+@pytest.mark.slow
 def test_a_study_with_yardsticks_ends_with_their_rows_and_the_price_of_sharing(tmp_path: Path) -> None:
     study = tiny_study(tmp_path, seeds=[0], methods={"deepfednas": {}}, yardsticks=["share", "central", "linear"])
     study["run"] |= {"compute": "120M", "clients": {"count": 6, "per_round": 3, "max_macs": ["1M", "100k"]}}
     path, output = write_study(tmp_path, study), tmp_path / "out"
     done = _compare("--config", path, "--output", output, "--jobs", 2)
-    assert done.returncode == 0, done.stderr
-    assert "yardsticks share, central, linear; in" in done.stderr
+    assert done.code == 0, done.err
+    assert "yardsticks share, central, linear; in" in done.err
     parsed = list(csv.DictReader((output / "table.csv").read_text().splitlines()))
     rows = ["deepfednas", "fedavg-share", "fedavg-central", "linear"]
     assert [(line["method"], int(line["budget_macs"])) for line in parsed] == [
@@ -208,13 +207,13 @@ def test_a_study_with_yardsticks_ends_with_their_rows_and_the_price_of_sharing(t
     page = (output / "table.md").read_text()
     assert "| sharing less training alone, in points | seeds |" in page
     assert "| deepfednas − fedavg-share | 1 |" in page
-    assert "the price of sharing" in done.stdout
+    assert "the price of sharing" in done.out
     # One result is gone: that trial alone is measured again, and its run was finished.
     gone = output / "results" / "fedavg-60K-share-seed0.json"
     before = {file: file.stat().st_mtime_ns for file in (output / "results").iterdir() if file != gone}
     old = read_outcome(gone)
     gone.unlink()
-    assert _compare("--config", path, "--output", output).returncode == 0
+    assert _compare("--config", path, "--output", output).code == 0
     assert read_outcome(gone) == old
     assert {file: file.stat().st_mtime_ns for file in before} == before
 
@@ -245,8 +244,8 @@ def test_a_yardstick_that_no_client_can_run_is_refused_before_anything_is_traine
     study = tiny_study(tmp_path, seeds=[5], yardsticks=["alone"])
     study["run"]["clients"] = {"count": 6, "per_round": 3, "max_macs": ["100k"]}
     done = _compare("--config", write_study(tmp_path, study), "--output", tmp_path / "out")
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[-1] == (
+    assert done.code == 2
+    assert done.err.splitlines()[-1] == (
         "compare-methods: error: with seed 5 no client can run the 114.7K MACs of the network of fedavg-120K-alone; "
         "leave out that budget or the yardstick alone, or raise clients.max_macs"
     )

@@ -154,15 +154,21 @@ def _check_drawn(folder: Path, space: SearchSpace, architecture: Architecture) -
     assert report["top1_agreement"] == 1
 
 
-@pytest.mark.parametrize("norm", ["batch", "group", "none"])
-@pytest.mark.parametrize("space", [micro_space(), _RESNET], ids=lambda space: space.family)
+@pytest.mark.parametrize(
+    ("space", "norm"),
+    [
+        pytest.param(space, norm, id=f"{space.family}-{norm}", marks=[pytest.mark.slow] if norm in seldom else [])
+        for space, seldom in ((micro_space(), ["none"]), (_RESNET, ["batch", "group"]))
+        for norm in ("batch", "group", "none")
+    ],
+)
 def test_exported_files_of_drawn_architectures_are_exact(
     tmp_path_factory: pytest.TempPathFactory, space: SearchSpace, norm: Any
 ) -> None:
     space = dataclasses.replace(space, norm=norm)
 
     @given(architectures(space))
-    @runs(2 if norm == "batch" else 1, shrink=False)
+    @runs(1, shrink=False)
     def check(architecture: Architecture) -> None:
         _check_drawn(tmp_path_factory.mktemp("drawn"), space, architecture)
 

@@ -28,8 +28,14 @@ pytest.importorskip("onnxruntime")
 _FILLED: dict[FilePrecision, float] = {"fp32": 0.97, "fp16": 0.97, "int8": 0.94}
 
 
-@pytest.mark.parametrize("norm", ["batch", "group", "none"])
-@pytest.mark.parametrize("space", [tiny_space(), narrow_resnet()], ids=lambda space: space.family)
+@pytest.mark.parametrize(
+    ("space", "norm"),
+    [
+        pytest.param(space, norm, id=f"{space.family}-{norm}", marks=[pytest.mark.slow] if norm in seldom else [])
+        for space, seldom in ((tiny_space(), ["none"]), (narrow_resnet(), ["batch", "group"]))
+        for norm in ("batch", "group", "none")
+    ],
+)
 def test_files_are_within_their_bound_and_close_to_it(space: SearchSpace, norm: Any, tmp_path: Path) -> None:
     space = dataclasses.replace(space, norm=norm)
     genes = largest_genes(space)

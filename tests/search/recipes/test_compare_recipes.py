@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import yaml
-from helpers.commands import check_refused, parsed, run_main
+from helpers.commands import Outcome, called, check_refused, parsed, run_main
 from helpers.processes import wait_until
 from helpers.runs.ablations import BUDGETS, levers_file, micro_run, write_levers
 from helpers.runs.federation import micro_space, write_two_classes
@@ -22,8 +22,6 @@ from fedpareto.search.recipes.cli import main
 from fedpareto.search.recipes.result import Result, read_result, write_result
 from fedpareto.training.runs.folder import METRICS, locked
 from fedpareto.training.trackers.metrics_file import last_share
-
-Done = subprocess.CompletedProcess[str]
 
 _PROGRAM = [sys.executable, "-c", "from fedpareto.search.recipes.cli import main; main()"]
 
@@ -41,8 +39,8 @@ def _ablation(folder: Path, **changes: Any) -> dict[str, Any]:
     return levers_file(folder, **{**own, "together": False, **changes})
 
 
-def _compare(*arguments: object) -> Done:
-    return subprocess.run([*_PROGRAM, *map(str, arguments)], capture_output=True, text=True, check=False)
+def _compare(*arguments: object) -> Outcome:
+    return called(main, *arguments)
 
 
 class Finished(NamedTuple):
@@ -50,7 +48,7 @@ class Finished(NamedTuple):
 
     path: Path
     output: Path
-    done: Done
+    done: Outcome
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +63,7 @@ def _result(output: Path, stage: str, recipe: str) -> Result:
 
 
 def test_only_what_survives_the_probe_is_trained_with_the_whole_compute(finished: Finished) -> None:
-    assert finished.done.returncode == 0, finished.done.stderr
+    assert finished.done.code == 0, finished.done.err
     for stage, recipes, compute in (("probe", ["base", "rate", "smooth"], 50e6), ("full", ["base", "rate"], 100e6)):
         results = sorted((finished.output / stage / "results").iterdir())
         assert [path.name for path in results] == [f"equal.{recipe}-seed0.json" for recipe in recipes]
@@ -76,7 +74,7 @@ def test_only_what_survives_the_probe_is_trained_with_the_whole_compute(finished
             assert all(network.macs <= network.budget for network in found.networks)
             metrics = finished.output / stage / "runs" / f"equal.{recipe}-seed0" / METRICS
             assert found.compute == sum(json.loads(line)["compute"] for line in metrics.open())
-    assert "survived the probe: rate (in points, at least 0.5 above" in finished.done.stderr
+    assert "survived the probe: rate (in points, at least 0.5 above" in finished.done.err
 
 
 def test_tables_have_the_differences_of_the_results(finished: Finished) -> None:
@@ -92,11 +90,11 @@ def test_tables_have_the_differences_of_the_results(finished: Finished) -> None:
             assert mean["survived"] == ("true" if direct >= 0.005 else "false")
             points = MeanStd(direct, 0.0, 1).in_points("+")
             assert f"| {recipe} | {points} | {points} |" in (finished.output / "table.md").read_text()
-            assert points in finished.done.stdout
+            assert points in finished.done.out
 
 
 def test_it_ends_with_the_command_that_trains_by_the_best_recipe(finished: Finished) -> None:
-    (line,) = [line[6:] for line in finished.done.stderr.splitlines() if line.startswith("next: ")]
+    (line,) = [line[6:] for line in finished.done.err.splitlines() if line.startswith("next: ")]
     found = parsed(line)
     assert found is not None
     # A recipe that gains is better than the base, which is what is left otherwise.
@@ -121,7 +119,7 @@ def test_only_a_result_that_is_gone_is_made_again_and_alike(finished: Finished) 
     shutil.rmtree(finished.output / "probe" / "runs" / "equal.rate-seed0")
     tables = [(finished.output / name).read_text() for name in ("table.csv", "table.md")]
     done = _compare("--config", finished.path, "--output", finished.output)
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     after = {path: path.stat().st_mtime_ns for path in finished.output.glob("*/results/*.json")}
     assert after.keys() == kept.keys()
     assert [path for path in kept if after[path] != kept[path]] == [gone]
@@ -141,6 +139,7 @@ def test_a_result_of_other_settings_is_refused(
     assert done.err.count("compare-recipes: error:") == 1
 
 
+@pytest.mark.slow
 def test_an_interrupted_ablation_leaves_no_process_and_goes_on(tmp_path: Path) -> None:
     fields = _ablation(tmp_path, levers={"rate": {"client": {"lr": 0.05}}}, keep=100)
     fields["settings"]["equal"]["compute"] = "240M"
@@ -158,8 +157,8 @@ def test_an_interrupted_ablation_leaves_no_process_and_goes_on(tmp_path: Path) -
         with locked(run):
             assert last_share(run / METRICS) < 1
     done = _compare(*command[3:])
-    assert done.returncode == 0, done.stderr
-    assert "survived the probe: no recipe" in done.stderr
+    assert done.code == 0, done.err
+    assert "survived the probe: no recipe" in done.err
     assert not (output / "full").exists()
     for run in runs:
         rounds = [json.loads(line)["round"] for line in (run / METRICS).open()]

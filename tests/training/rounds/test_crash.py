@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from helpers.processes import PATIENCE, finish, start, wait_until
-from helpers.runs.federation import arguments_of, micro_config, read_metrics
+from helpers.runs.federation import arguments_of, finished_run, micro_config, read_metrics
 
 from fedpareto.training.config.run import CheckpointConfig, ClientConfig, RunConfig, ServerConfig
 from fedpareto.training.execution.profile import Profile
@@ -22,6 +22,11 @@ ROUNDS = 6
 def _config(folder: Path, **changes: object) -> RunConfig:
     config = micro_config(folder, rounds=ROUNDS, server=ServerConfig(momentum=0.5))
     return dataclasses.replace(config, **changes)  # type: ignore[arg-type]
+
+
+def _finished(folder: Path, **changes: object) -> Path:
+    """Train a run to its end in this process; return its folder."""
+    return finished_run(folder, **{"rounds": ROUNDS, "server": ServerConfig(momentum=0.5), **changes})
 
 
 def _supernet(run: Path, round_number: int = ROUNDS) -> bytes:
@@ -35,12 +40,8 @@ def _rounds(run: Path) -> int:
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nothing disturbed."""
-    folder = tmp_path_factory.mktemp("whole")
-    config = _config(folder)
-    done = finish("train-supernet", *arguments_of(config), cwd=folder)
-    assert done.returncode == 0, done.stderr
-    return Path(str(config.output))
+    """A run that nothing disturbed, in this process."""
+    return _finished(tmp_path_factory.mktemp("whole"))
 
 
 def test_a_run_killed_in_mid_round_and_resumed_ends_with_the_same_bytes(tmp_path: Path, uninterrupted: Path) -> None:
@@ -63,6 +64,7 @@ def test_a_run_killed_in_mid_round_and_resumed_ends_with_the_same_bytes(tmp_path
         assert [record[name] for record in kept] == [record[name] for record in whole]
 
 
+@pytest.mark.slow
 def test_a_finished_run_that_is_killed_while_it_is_given_more_ends_with_the_bytes_of_one_that_was_not(
     tmp_path: Path, uninterrupted: Path
 ) -> None:
@@ -86,11 +88,12 @@ def test_a_finished_run_that_is_killed_while_it_is_given_more_ends_with_the_byte
 
 def test_the_same_seed_twice_gives_the_same_bytes_and_another_seed_others(tmp_path: Path, uninterrupted: Path) -> None:
     config = _config(tmp_path)
+    # In another process, where nothing was drawn before.
     assert finish("train-supernet", *arguments_of(config), cwd=tmp_path).returncode == 0
     assert _supernet(Path(str(config.output))) == _supernet(uninterrupted)
-    other = dataclasses.replace(config, seed=1, output=str(tmp_path / "other"))
-    assert finish("train-supernet", *arguments_of(other), cwd=tmp_path).returncode == 0
-    assert _supernet(tmp_path / "other") != _supernet(uninterrupted)
+    (tmp_path / "other").mkdir()
+    other = _finished(tmp_path / "other", seed=1)
+    assert _supernet(other) != _supernet(uninterrupted)
 
 
 def test_an_interrupt_ends_at_the_rounds_edge_and_prints_the_resume_command(
@@ -122,12 +125,10 @@ _LONG = {
 
 @pytest.fixture(scope="module")
 def long_uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("long")
-    config = _config(folder, **_LONG)
-    assert finish("train-supernet", *arguments_of(config), cwd=folder).returncode == 0
-    return Path(str(config.output))
+    return _finished(tmp_path_factory.mktemp("long"), **_LONG)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("numbers", "code"), [([signal.SIGTERM], 143), ([signal.SIGINT, signal.SIGINT], 130)])
 def test_a_round_abandoned_in_its_middle_leaves_the_one_before_it_and_is_trained_again(
     tmp_path: Path, long_uninterrupted: Path, numbers: Sequence[signal.Signals], code: int
@@ -174,9 +175,7 @@ def test_a_round_that_would_last_for_hours_is_abandoned(tmp_path: Path, workers:
 
 
 def test_a_killed_run_is_tidied_up_and_its_metrics_are_mended_when_it_is_resumed(tmp_path: Path) -> None:
-    config = _config(tmp_path, rounds=3)
-    run = Path(str(config.output))
-    assert finish("train-supernet", *arguments_of(config), cwd=tmp_path).returncode == 0
+    run = _finished(tmp_path, rounds=3)
     checkpoints = run / "checkpoints"
     # As if it had been killed after the second round, in the middle of all it writes.
     (checkpoints / "round-000003").rename(checkpoints / ".round-000003.tmp")
@@ -200,9 +199,7 @@ def test_a_killed_run_is_tidied_up_and_its_metrics_are_mended_when_it_is_resumed
 
 
 def test_a_checkpoint_that_does_not_fit_on_the_disk_leaves_the_last_good_one(tmp_path: Path) -> None:
-    config = _config(tmp_path, rounds=2)
-    run = Path(str(config.output))
-    assert finish("train-supernet", *arguments_of(config), cwd=tmp_path).returncode == 0
+    run = _finished(tmp_path, rounds=2)
     good = {path: path.read_bytes() for path in run.glob("checkpoints/round-000000/*")}
     assert not good  # pruned: two are kept
     folder = run / "checkpoints/round-000002"

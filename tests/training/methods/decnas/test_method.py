@@ -206,13 +206,14 @@ def test_clients_of_dropped_candidates_move_to_the_others(tmp_path: Path) -> Non
     assert dropped
 
 
-def test_a_run_resumed_after_any_round_ends_with_the_bytes_of_one_never_interrupted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("every", [4, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_run_resumed_after_any_round_ends_with_the_bytes_of_one_never_interrupted(tmp_path: Path, every: int) -> None:
     config = _config(clients=8)
     state, whole = _trained(simulated_run(tmp_path / "whole", config))
     expected = _states(tmp_path / "whole")
     assert state.origin is not None
     assert state.origin.round >= 3
-    for stop in range(1, state.round):
+    for stop in range(1, state.round, every):
         folder = tmp_path / f"stopped-{stop}"
         answers = iter([False] * (stop - 1) + [True])
         _trained(simulated_run(folder, config, should_stop=lambda answers=answers: next(answers)))

@@ -1,0 +1,91 @@
+"""A round over Flower stays what it is in the simulation."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.runs.flower import (
+    LocalLink,
+    trained,
+)
+from helpers.runs.flower_rounds import by_client, rarely
+from helpers.runs.simulation import recorder, same_bytes
+
+from fedpareto.supernet.weights import Tensors
+from fedpareto.training.config.clients import ClientsConfig
+from fedpareto.training.config.data import DataConfig
+from fedpareto.training.config.partition import PartitionConfig
+from fedpareto.training.config.run import RunConfig, ServerConfig
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {
+            "server": ServerConfig(momentum=0.5, weight_by_examples=True),
+            "seed": 5,
+            "partition": PartitionConfig(alpha=1.0),
+            "data": DataConfig("digits", validation=0.5),
+        },
+        # The last round is as small as what is left.
+        {"rounds": 1, "compute": "120M"},
+    ],
+    ids=["plain", "other", "compute"],
+)
+def test_a_run_ends_with_the_bytes_of_the_simulated_one(
+    config: RunConfig, link: LocalLink, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    config = dataclasses.replace(
+        config, clients=ClientsConfig(count=8, per_round=3), evaluation=rarely(config), **{"rounds": 3, **changes}
+    )
+    for client in range(4, 8):
+        link.online[f"node-{client}"] = {"partition-id": client, "device": "cpu"}
+    run, state, tensors = trained(config, link)
+    alone = dataclasses.replace(config, engine="in-process", output=str(tmp_path / "alone"))
+    simulated, state_alone, tensors_alone = trained(alone, None)
+    assert same_bytes(tensors, tensors_alone)
+    assert state.round == (3 if config.compute is None else state_alone.round)
+    assert (state.counts, state.trained) == (state_alone.counts, state_alone.trained)
+    assert state.compute == state_alone.compute
+    if config.compute is not None:
+        assert any(job["steps"] for message in link.asked("train") for job in message.fields["jobs"])
+        assert abs(state.compute - 120_000_000) < 1_200_000
+    for record, other in zip(recorder(run).records, recorder(simulated).records, strict=True):
+        assert record.train_loss == other.train_loss
+        assert [(c["client"], c["macs"], c["examples"]) for c in record.clients] == [
+            (c["client"], c["macs"], c["examples"]) for c in other.clients
+        ]
+    assert link.files() == []
+
+
+def test_the_order_in_which_answers_come_in_changes_no_byte(
+    config: RunConfig, link: LocalLink, everyone: Tensors
+) -> None:
+    link.pick = lambda waiting: waiting[::-1][:1]
+    assert same_bytes(trained(config, link)[2], everyone)
+
+
+def test_bytes_in_the_records_are_those_of_the_messages(config: RunConfig, link: LocalLink) -> None:
+    run, state, _ = trained(config, link)
+    (record,) = recorder(run).records
+    messages = link.asked("train")
+    assert record.bytes_down == sum(message.size for message in messages)
+    assert record.bytes_up == sum(link.bytes_up[message.name] for message in messages)
+    others = [*link.asked("calibrate"), *link.asked("evaluate")]
+    assert len(others) == 2 * config.clients.count
+    assert record.evaluation_bytes_down == sum(message.size for message in others)
+    assert record.evaluation_bytes_up == sum(link.bytes_up[message.name] for message in others)
+    assert state.bytes_down == record.bytes_down + record.evaluation_bytes_down
+    assert state.bytes_up == record.bytes_up + record.evaluation_bytes_up
+    for message in messages:
+        told = by_client(record)[message.client]
+        assert (told["bytes_down"], told["bytes_up"]) == (message.size, link.bytes_up[message.name])
+
+
+def test_a_message_names_nothing_of_the_server(config: RunConfig, link: LocalLink) -> None:
+    trained(dataclasses.replace(config, data=dataclasses.replace(config.data, root="/secret/images")), link)
+    for message in link.sent:
+        assert b"secret" not in message.header
+        assert str(config.output).encode() not in message.header
