@@ -24,9 +24,9 @@ from fedpareto.training.clients.trainer import recipe_of
 from fedpareto.training.config.changes import RESUME_MAY_ADAPT, RESUME_MAY_EXTEND, changed_fields
 from fedpareto.training.config.coincidence import coincides
 from fedpareto.training.config.inputs import (
-    INPUTS,
     anchored,
     check_paths,
+    inputs,
     read_inputs,
     with_equal_inputs,
     with_own_inputs,
@@ -159,7 +159,7 @@ def resumed_run(folder: Path, config: RunConfig, listener: ProgressListener, lin
     check_paths(config)
     config = anchored(_completed(dataclasses.replace(config, output=str(folder)), checkpoint.config, space))
     changes = changed_fields(checkpoint.config, config_to_mapping(config))
-    config = with_equal_inputs(config, [name for name, _, _ in changes if name in INPUTS], folder, space)
+    config = with_equal_inputs(config, [name for name, _, _ in changes if name in inputs()], folder, space)
     _refuse_changes(folder, config, changed_fields(checkpoint.config, config_to_mapping(config)))
     was = before_extension(folder, config, checkpoint.state, checkpoint.config)
     require_accountant(config.privacy)

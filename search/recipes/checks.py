@@ -9,7 +9,7 @@ from fedpareto.search.recipes.ablation import BASE, TOGETHER, Ablation, Recipe, 
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.storage.path_checks import is_file
 from fedpareto.training.config.coincidence import normal_form
-from fedpareto.training.config.run import SINGLE_METHODS, RunConfig, by_full_name
+from fedpareto.training.config.run import RunConfig, by_full_name
 from fedpareto.training.config.unused_settings import unread, unread_words
 
 #: What recipes share: images, clients, compute, how it is computed, and what is measured. A name that ends in a dot is
@@ -62,7 +62,7 @@ def _recipes(ablation: Ablation) -> list[Recipe]:
 def _check_recipe(ablation: Ablation, setting: str, recipe: Recipe, config: RunConfig, base: Mapping[str, Any]) -> None:
     """Refuse a recipe that trains no supernet here, or that sets what its runs do not read."""
     where = f"{ablation.path}: {place(recipe)} in setting {setting}"
-    if config.method in SINGLE_METHODS:
+    if config.spec.single_network:
         raise UserError(f"{where}: method {config.method} trains one network; recipes are compared of supernets")
     for name in ("cache", "fitness"):
         path = getattr(config, name)
