@@ -10,11 +10,12 @@ one refers to is imported when it is used.
 """
 
 import dataclasses
+import functools
 import importlib
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
 from fedpareto.supernet.common.errors import UserError, unknown_name
 from fedpareto.supernet.common.terminal.console import stderr
@@ -80,6 +81,8 @@ class Registry(Generic[T]):
         self._built_in = tuple(built_in or ())
         self._known: dict[str, T | _Unloaded] = {name: _stored(thing) for name, thing in (built_in or {}).items()}
         self._broken: dict[str, str] = {}
+        # Those whose modules are being imported, which may register them.
+        self._loading: set[str] = set()
         self._searched = False
 
     def register(self, name: str, thing: T | str) -> None:
@@ -89,9 +92,13 @@ class Registry(Generic[T]):
             UserError: another one has that name.
         """
         stored = _stored(thing)
+        if name in self._loading:
+            self._loading.discard(name)
+            self._known[name] = stored
+            return
         known = self._known.setdefault(name, stored)
         if known is not stored and known != stored:
-            raise UserError(f"there is a {self.kind} {name!r} already; give yours another name")
+            raise UserError(f"there is another {self.kind} {name!r}; give yours another name")
 
     def remove(self, name: str) -> None:
         """Take away what was registered under a name."""
@@ -144,7 +151,7 @@ class Registry(Generic[T]):
         if self._searched:
             return
         self._searched = True
-        for entry in entry_points(group=self.group):
+        for entry in _installed(tuple(sys.path)).select(group=self.group):
             found = _Unloaded(entry.value, _distribution(entry))
             known = self._known.setdefault(entry.name, found)
             # A package may lie in two places of the path, and one that was imported before has registered its own.
@@ -156,7 +163,7 @@ class Registry(Generic[T]):
                     entry.name, f"two packages have a {self.kind} {entry.name!r}: {both}; uninstall one of them"
                 )
                 continue
-            taken = f"there is a {self.kind} {entry.name!r} already"
+            taken = f"there is another {self.kind} {entry.name!r}"
             stderr.print(f"{taken}; that of {found.distribution} is left out")
 
     def _loaded(self, name: str, unloaded: _Unloaded) -> T:
@@ -165,12 +172,14 @@ class Registry(Generic[T]):
         Raises:
             UserError: that fails; it names whose it is.
         """
-        del self._known[name]
+        if name in self._loading:
+            raise UserError(f"it registers no {self.kind} {name!r}")
+        self._loading.add(name)
         try:
             thing = resolved(unloaded.reference)
-            if name not in self._known:
-                checked = thing if self._checked is None else self._checked(name, thing)
-                self._known.setdefault(name, checked)
+            if name in self._loading:
+                thing = thing if self._checked is None else self._checked(name, thing)
+                self._known[name] = thing
         except Exception as error:
             reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
             self._break(
@@ -179,11 +188,20 @@ class Registry(Generic[T]):
                 "uninstall that",
             )
             raise UserError(self._broken[name]) from error
-        return cast(T, self._known[name])
+        finally:
+            self._loading.discard(name)
+        return self.get(name)
 
     def _break(self, name: str, reason: str) -> None:
         self._known.pop(name, None)
         self._broken[name] = reason
+
+
+@functools.lru_cache(maxsize=1)
+def _installed(path: tuple[str, ...]) -> Any:
+    """All entry points of what is installed on the path of modules: to look for them takes a while."""
+    del path
+    return entry_points()
 
 
 def _stored(thing: Any) -> Any:

@@ -44,11 +44,13 @@ class ToySettings:
         stride: entries of the cache from one round to the next.
         backwards: the largest comes first.
         late: entries that are left out at first.
+        first: file with the number of the first entry.
     """
 
     stride: int = 1
     backwards: bool = False
     late: int = 0
+    first: str | None = None
 
     def __post_init__(self) -> None:
         if self.stride < 1:
@@ -68,14 +70,17 @@ class Toy(WholeSupernet):
         return self._context.config.server.weight_by_examples
 
     def assign(self, state: RunState, available: Sequence[int]) -> RoundPlan:
-        entries, turn = self._context.entries, int(state.method.get("turn", self._settings.late))
+        entries, turn = self._context.entries, self._turn(state)
         place = -1 - turn if self._settings.backwards else turn
         drawn = drawn_clients(self._context.config, state, available)
         return equal_plan(self._context.config, state, dict.fromkeys(drawn, entries[place % len(entries)]))
 
     def after_round(self, state: RunState, answers: RoundResults) -> RunState:
-        turn = int(state.method.get("turn", self._settings.late)) + self._settings.stride
-        return dataclasses.replace(state, method={"turn": turn})
+        return dataclasses.replace(state, method={"turn": self._turn(state) + self._settings.stride})
+
+    def _turn(self, state: RunState) -> int:
+        first = 0 if self._settings.first is None else int(Path(self._settings.first).read_text())
+        return int(state.method.get("turn", first + self._settings.late))
 
     def files(self, state: RunState) -> Mapping[str, str]:
         return {"toy.json": json.dumps(state.method)}
@@ -95,6 +100,7 @@ TOY = MethodSpec(
     defaults={"client.logit_adjustment": 0.25},
     also_reads=("server.weight_by_examples",),
     read_when={"late": ReadWhen(lambda config: config.rounds > 2, "with more than 2 rounds")},
+    files={"first": ".txt"},
     length=lambda config, scheduled: f"{scheduled} in turn",
     report=lambda folder: print(f"toy ended with {(folder / 'toy.json').read_text()}"),
 )
@@ -136,15 +142,19 @@ def test_help_has_its_options_with_their_documentation(toy: MethodSpec, capsys: 
 def test_it_trains_reports_and_is_read_back(
     toy: MethodSpec, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    outcome = _train(capsys, tmp_path, "--toy.stride", 2, "--toy.backwards", "--server.weight-by-examples")
+    (tmp_path / "given.txt").write_text("1")
+    options = ("--toy.stride", 2, "--toy.backwards", "--toy.first", tmp_path / "given.txt")
+    outcome = _train(capsys, tmp_path, *options, "--server.weight-by-examples")
     assert outcome.code == 0, outcome.err
     assert "training: toy: micro on digits" in outcome.err
     assert "3 rounds in turn of 3 from" in outcome.err
-    assert 'toy ended with {"turn": 6}' in outcome.out
-    run = tmp_path / "run"
-    assert yaml.safe_load((run / "config.yaml").read_text())["toy"] == {"stride": 2, "backwards": True, "late": 0}
+    assert 'toy ended with {"turn": 7}' in outcome.out
+    run, copy = tmp_path / "run", str(tmp_path / "run" / "inputs" / "toy-first.txt")
+    written = yaml.safe_load((run / "config.yaml").read_text())["toy"]
+    assert written == {"stride": 2, "backwards": True, "late": 0, "first": copy}
+    assert Path(copy).read_text() == "1"
     config = read_run_config(run)
-    assert _settings(config) == ToySettings(2, True)
+    assert _settings(config) == ToySettings(2, True, first=copy)
     assert config.client.logit_adjustment == 0.25
     macs = [[client["macs"] for client in record["clients"]] for record in read_metrics(run)]
     entries = sorted({macs[0][0], macs[1][0], macs[2][0]}, reverse=True)
@@ -274,7 +284,7 @@ class _Mutable:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"name": "cotrain"}, "there is a method 'cotrain' already"),
+        ({"name": "cotrain"}, "there is another method 'cotrain'"),
         ({"name": "client"}, "a method is called 'client', as is an option of train-supernet"),
         ({"name": "rounds"}, "a method is called 'rounds', as is an option"),
         ({"name": "resume"}, "a method is called 'resume', as is an option"),
@@ -309,7 +319,7 @@ def test_a_factory_is_registered_by_decorating_it() -> None:
         assert spec.private
         # Its module may be imported under two names, or reloaded; the very same is no other.
         register_method(spec)
-        with pytest.raises(UserError, match="there is a method 'decorated' already"):
+        with pytest.raises(UserError, match="there is another method 'decorated'"):
             register_method(dataclasses.replace(spec))
     finally:
         METHODS.remove("decorated")
@@ -358,7 +368,7 @@ _BROKEN = {
     "lacks": ("", "AttributeError: module 'broken' has no attribute 'TOY'"),
     "imports": ("import no_such_module\n", "ModuleNotFoundError: No module named 'no_such_module'"),
     "other": ("TOY = 3\n", "it is 3, and must be the MethodSpec of toy"),
-    "idle": ("def TOY(): pass\n", "unknown method 'toy'"),
+    "idle": ("def TOY(): pass\n", "it registers no method 'toy'"),
 }
 
 
@@ -392,5 +402,5 @@ def test_of_two_packages_with_one_name_neither_is_used(tmp_path: Path, monkeypat
     done = _elsewhere("--config", tmp_path / "run.yaml")
     assert done.returncode == 2
     assert "two packages have a method 'toy': toy-" in done.stderr
-    assert "there is a method 'fedavg' already; that of toy-one 1.0 is left out" in done.stderr
+    assert "there is another method 'fedavg'; that of toy-one 1.0 is left out" in done.stderr
     assert "Traceback" not in done.stderr

@@ -109,14 +109,25 @@ class MethodSpec:
         """The ``Method`` for a ``MethodContext``.
 
         Raises:
-            UserError: it cannot work with the run's clients or cache.
+            UserError: it cannot be loaded, or cannot work with the run's clients or cache.
         """
-        return resolved(self.factory)(context)
+        return self._own(self.factory)(context)
 
     def print_report(self, folder: Path) -> None:
-        """Print what the method has to say of the finished run in ``folder``, if it has."""
+        """Print what the method has to say of the finished run in ``folder``, if it has.
+
+        Raises:
+            UserError: what prints it cannot be loaded, or a file of the run is damaged.
+        """
         if self.report is not None:
-            resolved(self.report)(folder)
+            self._own(self.report)(folder)
+
+    def _own(self, reference: Any) -> Any:
+        try:
+            return resolved(reference)
+        except Exception as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise UserError(f"method {self.name} cannot be used: {reference} cannot be loaded ({reason})") from error
 
 
 def _check_settings(name: str, settings: type) -> None:
