@@ -7,8 +7,10 @@ from typing import Any
 
 from fedpareto.search.recipes.ablation import BASE, TOGETHER, Ablation, Recipe, place
 from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.formats.typed_yaml import named
 from fedpareto.supernet.common.storage.path_checks import is_file
 from fedpareto.training.config.coincidence import normal_form
+from fedpareto.training.config.registries import check_names
 from fedpareto.training.config.run import RunConfig, by_full_name
 from fedpareto.training.config.unused_settings import unread, unread_words
 
@@ -68,6 +70,8 @@ def _check_recipe(ablation: Ablation, setting: str, recipe: Recipe, config: RunC
         path = getattr(config, name)
         if path is not None and not is_file(Path(path)):
             raise UserError(f"{where}: {name} is {path}, which is no file; paths count from the working folder")
+    with named(where):
+        check_names(config)
     if config.engine != "in-process":
         raise UserError(f"{where}: engine is {config.engine}; recipes are compared in simulations, engine: in-process")
     given = [ablation.levers[lever] for lever in recipe.levers] or [base]

@@ -88,6 +88,12 @@ def test_the_package_of_the_page_trains_and_is_resumed_to_the_same_bytes(package
     assert yaml.safe_load((run / "space.yaml").read_text())["classes"] == 2
     largest = max(client["macs"] for record in read_metrics(run) for client in record["clients"])
     assert largest <= 0.4 * max(probe["macs"] for probe in read_metrics(run)[-1]["probes"])
+    # The mean itself is another supernet than halfway to it.
+    done = _run(
+        package, _COMMAND, *arguments, *_OPTIONS, "--server.aggregator", "average", "--output", tmp_path / "mean"
+    )
+    assert done.returncode == 0, done.stderr
+    assert _weights(tmp_path / "mean") != _weights(run)
     # Stopped after its second round.
     done = _run(package, _COMMAND, *arguments, *_OPTIONS, "--output", again, "--checkpoint.keep", 9)
     assert done.returncode == 0, done.stderr
