@@ -286,6 +286,7 @@ class _Mutable:
     [
         ({"name": "cotrain"}, "there is another method 'cotrain'"),
         ({"name": "client"}, "a method is called 'client', as is an option of train-supernet"),
+        ({"name": "spec"}, "a method is called 'spec', as is an option of train-supernet"),
         ({"name": "rounds"}, "a method is called 'rounds', as is an option"),
         ({"name": "resume"}, "a method is called 'resume', as is an option"),
         ({"name": "My-Method"}, "its name must be small letters, digits and _"),

@@ -98,6 +98,6 @@ def check_free(name: str) -> None:
     """
     from fedpareto.training.config.run import RunConfig  # noqa: PLC0415 - which has the built-in methods' settings
 
-    taken = {field.name for field in dataclasses.fields(RunConfig)} | {"config", "resume", "help"}
+    taken = {field.name for field in dataclasses.fields(RunConfig)} | {"config", "resume", "help", *dir(RunConfig)}
     if name in taken - {spec.name for spec in BUILT_IN}:
         raise UserError(f"a method is called {name!r}, as is an option of train-supernet; give it another name")
