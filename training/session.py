@@ -147,7 +147,8 @@ def _privacy_words(config: RunConfig, state: RunState) -> str:
 
 def _trackers(prepared: Prepared, always: Sequence[Tracker], stop: StopRequest) -> Trackers:
     tracking, folder, state = prepared.config.tracking, prepared.folder, prepared.checkpoint.state
-    trackers = list(always)
+    context = TrackerContext(folder, prepared.config, state.round)
+    trackers = [*always, *(TRACKERS.get(name)(context) for name in tracking.also)]
     if tracking.wandb != "off":
         config = prepared.checkpoint.config
         described = (folder, folder.resolve().name, tracking.project, tracking.wandb, config, state.wandb_id)
@@ -155,8 +156,6 @@ def _trackers(prepared: Prepared, always: Sequence[Tracker], stop: StopRequest) 
     if tracking.progress:
         rounds = known_rounds(prepared.config)
         trackers.append(TerminalProgress(rounds, prepared.config.clients.per_round, state.round))
-    context = TrackerContext(folder, prepared.config, state.round)
-    trackers += [TRACKERS.get(name)(context) for name in tracking.also]
     return Trackers(trackers)
 
 
