@@ -19,7 +19,7 @@ from results import Results
 from rich.console import Console
 from runs import MeasuredRun, train, write_noise
 
-from fedpareto.cache.build import build_cache
+from fedpareto.cache.build import compute_cache
 from fedpareto.cache.cache_file import Cache, write_cache
 from fedpareto.cache.costs.limits import Limits
 from fedpareto.cache.entries import CACHE_ENTRIES, make_entries
@@ -180,7 +180,7 @@ class Remembered(Trackers):
 def add_registered(table: Results, dtype: WireDtype) -> None:
     """Measure rounds of the server's side alone, with 1,000 registered clients."""
     space = load_space("mobilenet-cifar").adapted(classes=2)
-    cache = build_cache(space, space.fitness, Limits(), CACHE_ENTRIES)
+    cache = compute_cache(space, space.fitness, Limits(), CACHE_ENTRIES)
     config = RunConfig(
         space=space.name,
         rounds=4,

@@ -18,7 +18,7 @@ from results import Results
 from rich.console import Console
 from torch import Tensor, nn
 
-from fedpareto.cache.build import build_cache
+from fedpareto.cache.build import compute_cache
 from fedpareto.cache.costs.limits import Limits
 from fedpareto.cache.entries import CACHE_ENTRIES, CacheEntry
 from fedpareto.supernet.architecture import Architecture
@@ -64,12 +64,12 @@ def main() -> None:
     keep_freed_memory()
     table = Results("fedpareto", "torch", "numba")
     space = load_space("mobilenet-cifar")
-    entries = build_cache(space, space.fitness, Limits(), CACHE_ENTRIES).entries
+    entries = compute_cache(space, space.fitness, Limits(), CACHE_ENTRIES).entries
     chosen = {"smallest": entries[0], "middle": entries[len(entries) // 2], "largest": entries[-1]}
     for label, entry in chosen.items():
         whole_step(table, space, entry, label, 64, BARS[label], options.repeats)
     small = load_space(str(SMALL_STUDY))
-    entries = build_cache(small, small.fitness, Limits(), CACHE_ENTRIES).entries
+    entries = compute_cache(small, small.fitness, Limits(), CACHE_ENTRIES).entries
     entry = min(entries, key=lambda one: abs(one.macs - 2_000_000))
     for batch in (16, 32, 64):
         whole_step(table, small, entry, "near 2M", batch, "1.4x", options.repeats)

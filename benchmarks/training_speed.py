@@ -23,7 +23,7 @@ from rich.console import Console
 from roofline import matmul_peak, share_of_peak
 from runs import train, write_noise
 
-from fedpareto.cache.build import build_cache
+from fedpareto.cache.build import compute_cache
 from fedpareto.cache.cache_file import write_cache
 from fedpareto.cache.costs.limits import Limits
 from fedpareto.cache.entries import CACHE_ENTRIES, CacheEntry
@@ -84,7 +84,7 @@ def main() -> None:
         rounds(table)
     for name in SPACES:
         space = load_space(name)
-        entries = build_cache(space, space.fitness, Limits(), CACHE_ENTRIES).entries
+        entries = compute_cache(space, space.fitness, Limits(), CACHE_ENTRIES).entries
         local_training(table, space, entries, device, options.repeats)
         if name == "resnet-cifar":
             aggregation(table, space, entries, device)
@@ -210,7 +210,7 @@ def simulation(table: Results) -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_noise(Path(folder) / "images", SIMULATED_IMAGES, 16)
         space, cache = load_space("mobilenet-tiny").adapted(classes=2), Path(folder) / "cache.jsonl"
-        write_cache(cache, space, build_cache(space, space.fitness, Limits(), CACHE_ENTRIES))
+        write_cache(cache, space, compute_cache(space, space.fitness, Limits(), CACHE_ENTRIES))
         for clients in SIMULATED_CLIENTS:
             # However few images a client holds, it takes one step.
             batch = SIMULATED_IMAGES * 8 // 10 // clients

@@ -38,7 +38,7 @@ class SolverSettings:
             raise UserError("a cold start is one of the nsga2 solver; leave out --cold, or choose --solver nsga2")
 
 
-def build_cache(
+def compute_cache(
     space: SearchSpace,
     fitness: FitnessSettings,
     limits: Limits,

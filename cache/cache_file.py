@@ -14,6 +14,7 @@ from fedpareto.supernet.architecture import architecture_from_json
 from fedpareto.supernet.common.errors import ArchitectureError, UserError
 from fedpareto.supernet.common.formats.json_text import parse_json, sealed, shown, unsealed
 from fedpareto.supernet.common.formats.typed_yaml import from_mapping
+from fedpareto.supernet.common.formats.units import format_quantity
 from fedpareto.supernet.common.storage.files import read_text, write_text
 from fedpareto.supernet.common.terminal.words import command, counted
 from fedpareto.supernet.fitness_settings import FitnessSettings, check_fitness, settings_to_mapping
@@ -31,7 +32,7 @@ class CacheError(UserError):
     """A cache file that cannot be read, belongs to another space, or has altered numbers."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Cache:
     """The entries of a Pareto cache, by ascending MACs, and how they were found.
 
@@ -48,6 +49,20 @@ class Cache:
     solver: str
     solver_settings: Mapping[str, Any]
     gaps: tuple[float, ...] | None = None
+
+    def __repr__(self) -> str:
+        first, last = self.entries[0], self.entries[-1]
+        gap = "" if self.gaps is None else f", optimality gap {round(max(self.gaps), 3):g}"
+        return (
+            f"Cache({counted(len(self.entries), 'entry')} of {format_quantity(first.macs)} to "
+            f"{format_quantity(last.macs)} MACs, fitness {first.fitness:.1f} to {last.fitness:.1f}, by the "
+            f"{self.solver} solver{gap})"
+        )
+
+    def _repr_html_(self) -> str:
+        from fedpareto.cache.plot import Fronts, fronts_html  # noqa: PLC0415 - a notebook draws, a command need not
+
+        return fronts_html(repr(self), "Fitness over MACs", Fronts(None, entries=self.entries))
 
 
 def write_cache(path: Path, space: SearchSpace, cache: Cache) -> None:

@@ -4,24 +4,16 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from fedpareto.cache.build import Solver, SolverSettings, build_cache
-from fedpareto.cache.cache_file import Cache, write_cache
-from fedpareto.cache.costs.limits import Limits
+from fedpareto.cache.api import build_cache
+from fedpareto.cache.build import Solver
+from fedpareto.cache.cache_file import Cache
 from fedpareto.cache.entries import CACHE_ENTRIES, CacheEntry
-from fedpareto.cache.exact.frontier_store import load_or_compute_frontier
 from fedpareto.cache.exact.solver import EQUAL
-from fedpareto.cache.nsga2.solver import Nsga2Settings
-from fedpareto.cache.plot import Fronts, check_plot_path, plot_fronts
-from fedpareto.fitness.settings import load_settings
 from fedpareto.supernet.common.command_line import options_parser
-from fedpareto.supernet.common.errors import UserError
-from fedpareto.supernet.common.formats.units import format_quantity, parse_quantity
-from fedpareto.supernet.common.storage.files import check_output
+from fedpareto.supernet.common.formats.units import format_quantity
 from fedpareto.supernet.common.terminal.console import next_step, run_command, say
-from fedpareto.supernet.common.terminal.progress import progress_display
 from fedpareto.supernet.common.terminal.words import command, counted
 from fedpareto.supernet.common.unused_options import refuse_unused
-from fedpareto.supernet.space_file import load_space
 
 PROG = "build-cache"
 
@@ -73,28 +65,8 @@ def _run(arguments: Sequence[str]) -> None:
     options = CacheOptions(**parser.parse(arguments).as_dict())
     searched = (options.solver == "nsga2", "with --solver nsga2, which searches")
     refuse_unused(options, dict.fromkeys(("population", "generations", "seed"), searched))
-    space = load_space(options.space, options.classes)
-    fitness = load_settings(options.fitness, space)
-    limits = Limits(
-        macs=None if options.flops_max is None else parse_quantity(options.flops_max),
-        min_macs=None if options.flops_min is None else parse_quantity(options.flops_min),
-    )
-    output = Path(options.output)
-    check_output(output, overwrite=options.overwrite)
-    if options.plot is not None:
-        check_plot_path(Path(options.plot))
-        if Path(options.plot) == output:
-            raise UserError(f"--plot and --output are both {output}; name two files")
-        check_output(Path(options.plot), overwrite=options.overwrite)
-    nsga2 = Nsga2Settings(options.population, options.generations, options.seed)
-    method = SolverSettings(options.solver, options.cold, nsga2)
-    with progress_display("building the cache") as listener:
-        cache = build_cache(space, fitness, limits, options.entries, method, listener)
-    write_cache(output, space, cache)
-    if options.plot is not None:
-        frontier = None if cache.gaps is None else load_or_compute_frontier(space, fitness.for_cache())
-        plot_fronts(Path(options.plot), space, Fronts(frontier, entries=cache.entries))
-    _print_summary(options.space, output, cache, options.entries)
+    cache = build_cache(**vars(options))
+    _print_summary(options.space, Path(options.output), cache, options.entries)
 
 
 def _print_summary(space_name: str, output: Path, cache: Cache, asked: int) -> None:

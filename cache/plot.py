@@ -60,16 +60,21 @@ class Fronts:
     budget: float | None = None
 
 
-def plot_fronts(path: Path, space: SearchSpace, fronts: Fronts) -> None:
+def front_title(space: SearchSpace) -> str:
+    """Title of a plot of a space's fronts."""
+    return f"Fitness over MACs in {space.name}"
+
+
+def plot_fronts(path: Path, title: str, fronts: Fronts) -> None:
     """Draw fitness over MACs.
 
     Raises:
         UserError: the file cannot be written.
     """
-    save(_drawn(space, fronts), path)
+    save(_drawn(title, fronts), path)
 
 
-def fronts_svg(space: SearchSpace, fronts: Fronts, label: str) -> str:
+def fronts_svg(title: str, fronts: Fronts, label: str) -> str:
     """Return the same picture as an ``<svg>`` element for a page, the same every time.
 
     It is as wide as what it stands in, and says ``label`` to those who do not see it.
@@ -77,7 +82,7 @@ def fronts_svg(space: SearchSpace, fronts: Fronts, label: str) -> str:
     import matplotlib as mpl  # noqa: PLC0415 - a second of imports that only plots pay for
 
     label, written = printable(label), io.StringIO()
-    figure = _drawn(space, fronts)
+    figure = _drawn(title, fronts)
     # Without a salt the ids would be others every time, and so would the metadata, which are dated.
     with mpl.rc_context({"svg.hashsalt": "fronts"}):
         write(figure, written, "svg", metadata={"Title": label})
@@ -88,11 +93,16 @@ def fronts_svg(space: SearchSpace, fronts: Fronts, label: str) -> str:
     return f'{start}role="img" aria-label="{html.escape(label)}" {tag}{end}{content}'
 
 
-def _drawn(space: SearchSpace, fronts: Fronts) -> "Figure":
+def fronts_html(text: str, title: str, fronts: Fronts) -> str:
+    """The same picture below a line of text, as a notebook shows a value."""
+    return f"<div><p>{html.escape(text)}</p>{fronts_svg(title, fronts, title)}</div>"
+
+
+def _drawn(title: str, fronts: Fronts) -> "Figure":
     with drawn(8, 5) as figure:
         axes = figure.add_subplot()
         _draw(axes, fronts)
-        axes.set_title(words(f"Fitness over MACs in {space.name}"))
+        axes.set_title(words(title))
     return figure
 
 

@@ -5,14 +5,10 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from fedpareto.fitness.report import all_terms
-from fedpareto.fitness.score import score
+from fedpareto.fitness.api import ArchitectureScore, scored
 from fedpareto.fitness.settings import load_settings
-from fedpareto.supernet.architecture import Architecture, architecture_from_json
+from fedpareto.supernet.architecture import Architecture, architecture_from_json, architecture_of
 from fedpareto.supernet.common.command_line import options_parser
 from fedpareto.supernet.common.errors import ArchitectureError, UserError
 from fedpareto.supernet.common.formats.json_text import parse_json
@@ -20,7 +16,6 @@ from fedpareto.supernet.common.formats.units import format_bytes
 from fedpareto.supernet.common.storage.files import read_text
 from fedpareto.supernet.common.terminal.console import next_step, print_table, run_command, say
 from fedpareto.supernet.common.terminal.words import command, counted
-from fedpareto.supernet.genes import encode
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.space_file import load_space
 
@@ -61,15 +56,13 @@ def _run(arguments: Sequence[str]) -> None:
     if not architectures:
         source = _source(parsed.file)
         raise ArchitectureError(f"{source} holds no architecture but a cache's header; give one as JSON, or one a line")
-    genes = np.stack([_encoded(space, where, architecture) for where, architecture in architectures])
-    scores = score(space, genes, settings)
-    reports = [all_terms(scores, index) for index in range(len(architectures))]
+    scores = scored(space, architectures, settings)
     if parsed.json:
-        for (_, architecture), report in zip(architectures, reports, strict=True):
-            say(json.dumps({"architecture": architecture.to_json(), **report}))
+        for found in scores:
+            say(json.dumps(found.to_json()))
     else:
-        _print_table(space, [where for where, _ in architectures], reports)
-        budget = reports[-1]["macs"]
+        _print_table(space, [where for where, _ in architectures], scores)
+        budget = scores[-1].macs
         next_step(command("search-subnet", space=parsed.space, classes=parsed.classes, flops_budget=budget))
 
 
@@ -116,34 +109,28 @@ def _source(file: str) -> str:
 
 
 def _architecture_in(value: object, where: str) -> Architecture:
-    inner = value["architecture"] if isinstance(value, dict) and "architecture" in value else value
+    if isinstance(value, Mapping):
+        return architecture_of(value, where)
     try:
-        return architecture_from_json(inner)
+        return architecture_from_json(value)
     except ArchitectureError as error:
         raise ArchitectureError(f"{where}: {error}") from error
 
 
-def _encoded(space: SearchSpace, where: str, architecture: Architecture) -> Any:
-    try:
-        return encode(space, architecture)
-    except ArchitectureError as error:
-        raise ArchitectureError(f"{where}: {error}") from error
-
-
-def _print_table(space: SearchSpace, origins: list[str], reports: list[dict[str, Any]]) -> None:
+def _print_table(space: SearchSpace, origins: list[str], scores: Sequence[ArchitectureScore]) -> None:
     columns = ("architecture", "MACs", "params", "activations", "fitness", "ρ", "Q", "V", "feasible")
-    rows = [(origin, *_cells(report)) for origin, report in zip(origins, reports, strict=True)]
+    rows = [(origin, *_cells(found)) for origin, found in zip(origins, scores, strict=True)]
     print_table(f"{space.name}, {counted(space.classes, 'class')}", columns, rows)
 
 
-def _cells(report: Mapping[str, Any]) -> list[str]:
+def _cells(found: ArchitectureScore) -> list[str]:
     return [
-        f"{report['macs']:,}",
-        f"{report['params']:,}",
-        format_bytes(report["activation_bytes"]),
-        f"{report['fitness']:.3f}",
-        f"{report['rho']:.4f}",
-        f"{report['depth_regularity']:.3f}",
-        f"{report['width_violation']:.0f}",
-        "yes" if report["feasible"] else "no",
+        f"{found.macs:,}",
+        f"{found.params:,}",
+        format_bytes(found.activation_bytes),
+        f"{found.fitness:.3f}",
+        f"{found.rho:.4f}",
+        f"{found.depth_regularity:.3f}",
+        f"{found.width_violation:.0f}",
+        "yes" if found.feasible else "no",
     ]

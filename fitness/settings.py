@@ -7,6 +7,18 @@ from fedpareto.supernet.fitness_settings import FitnessSettings, check_fitness
 from fedpareto.supernet.space import SearchSpace
 
 
+def fitness_of(fitness: FitnessSettings | str | Path | None, space: SearchSpace) -> FitnessSettings:
+    """Weights that were given as such or as a YAML file; the own ones of ``space`` when nothing was given.
+
+    Raises:
+        UserError: a file cannot be read, or the weights do not fit the space.
+    """
+    if isinstance(fitness, FitnessSettings):
+        check_fitness(fitness, space)
+        return fitness
+    return load_settings(None if fitness is None else str(fitness), space)
+
+
 def load_settings(path: str | None, space: SearchSpace) -> FitnessSettings:
     """Return the weights in the file ``path``, or those of ``space`` when it is None.
 

@@ -111,7 +111,7 @@ def _of_run(
     outputs: Mapping[str, Path | None],
 ) -> dict[str, dict[str, Any]]:
     from fedpareto.search.extraction.delivery import Delivery, write_subnet  # noqa: PLC0415 - imports torch
-    from fedpareto.search.extraction.trained_run import Extraction, open_run  # noqa: PLC0415
+    from fedpareto.search.extraction.opened_run import Extraction, opened_run  # noqa: PLC0415
     from fedpareto.training.engines.flower.federation import opened_link  # noqa: PLC0415
     from fedpareto.training.runs.folder import read_run_config  # noqa: PLC0415
 
@@ -121,7 +121,7 @@ def _of_run(
     reports = {}
     with opened_link(config) as link:
         with progress_display("reading the run"):
-            run = open_run(folder, subject.space, options.checkpoint, link, test=options.test, root=options.data.root)
+            run = opened_run(folder, subject.space, options.checkpoint, link, test=options.test, root=options.data.root)
         # Reading the images had a bar of its own.
         with progress_display("extracting") as listener:
             for name, answered in found.items():
@@ -133,7 +133,7 @@ def _of_run(
 
 def _check_run(options: SearchOptions, subject: SearchTarget, run: Path, named: Mapping[str, Budgets]) -> None:
     """Refuse what a run's subnet cannot be given, before anything is searched."""
-    from fedpareto.search.extraction.trained_run import check_tunable  # noqa: PLC0415 - imports torch
+    from fedpareto.search.extraction.opened_run import check_tunable  # noqa: PLC0415 - imports torch
     from fedpareto.training.runs.folder import read_run_config  # noqa: PLC0415
 
     for budgets in named.values():

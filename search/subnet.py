@@ -93,6 +93,15 @@ def load_subnet(folder: str | Path) -> nn.Module:
 
     Raises:
         UserError: the folder holds no subnet, or its file is damaged.
+
+    >>> import torch
+    >>> import fedpareto as fp
+    >>> federation = {"clients_count": 4, "clients_per_round": 2, "client_epochs": 1}
+    >>> run = fp.open_run(fp.train(data="digits", rounds=1, **federation, output="runs/saved", progress=False).folder)
+    >>> folder = run.extract(run.find(macs="1M", progress=False), progress=False).save("subnet")
+    >>> side = run.find(macs="1M", progress=False).entry.architecture.resolution
+    >>> fp.load_subnet(folder)(torch.zeros(1, 3, side, side)).shape
+    torch.Size([1, 10])
     """
     info = read_subnet_info(folder)
     wanted = build_network(info.space, info.architecture, running_statistics=True, device="meta").state_dict()

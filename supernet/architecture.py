@@ -124,6 +124,20 @@ def architecture_from_text(text: str, source: str) -> Architecture:
         raise ArchitectureError(f"{source}: {error}") from error
 
 
+def architecture_of(given: "Architecture | Mapping[str, Any]", source: str) -> Architecture:
+    """Architecture that was given as such, as its JSON object, or as an object that holds one, such as an entry.
+
+    Raises:
+        ArchitectureError: naming ``source``, the field and what it allows.
+    """
+    if isinstance(given, Architecture):
+        return given
+    try:
+        return architecture_from_json(given.get("architecture", given))
+    except ArchitectureError as error:
+        raise ArchitectureError(f"{source}: {error}") from error
+
+
 def _plain(value: float) -> float:
     """Return an integral ratio as an integer, so that it reads ``4`` and not ``4.0``."""
     return int(value) if value == int(value) else value

@@ -128,7 +128,7 @@ def build_network(
     running_statistics: bool = False,
     device: torch.device | str | None = None,
 ) -> Network:
-    """Return the network of ``architecture`` with torch's default weights.
+    """Build the network of ``architecture`` as a torch module, with torch's default weights.
 
     Args:
         space: the search space.
@@ -139,6 +139,13 @@ def build_network(
 
     Raises:
         ArchitectureError: the architecture is not in the space.
+
+    >>> import torch
+    >>> import fedpareto as fp
+    >>> space = fp.load_space("mobilenet-tiny")
+    >>> network = fp.build_network(space, fp.find_subnet(space, macs="2M", progress=False).entry.architecture)
+    >>> network(torch.zeros(4, 3, 16, 16)).shape
+    torch.Size([4, 10])
     """
     with torch.device(device if device is not None else "cpu"):
         return Network(space, architecture, running_statistics=running_statistics)

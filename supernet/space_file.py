@@ -6,6 +6,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from fedpareto.supernet.common.errors import SpaceError, UserError, unknown_name
 from fedpareto.supernet.common.formats.typed_yaml import from_mapping, read_yaml_mapping
 from fedpareto.supernet.fitness_settings import settings_to_mapping
@@ -18,13 +20,28 @@ def preset_names() -> list[str]:
     return sorted(Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
-def load_space(name: str, classes: int | None = None) -> SearchSpace:
-    """Return a preset by name, or the space of a YAML file by path, with its own or another number of classes.
+def load_space(name: str | Path, classes: int | None = None) -> SearchSpace:
+    """Load a search space: a preset by name, or a YAML file by path, with its own or another number of classes.
+
+    Raises:
+        SpaceError: there is no such preset or file, or the file describes no space.
+
+    >>> import fedpareto as fp
+    >>> fp.load_space("mobilenet-tiny", classes=7).classes
+    7
+    """
+    space = _find_space(str(name))
+    return space if classes is None else space.adapted(classes=classes)
+
+
+def space_of(space: SearchSpace | str | Path, classes: int | None = None) -> SearchSpace:
+    """Search space that was given as such, by a preset's name or as a YAML file.
 
     Raises:
         SpaceError: there is no such preset or file, or the file describes no space.
     """
-    space = _find_space(name)
+    if not isinstance(space, SearchSpace):
+        return load_space(str(space), classes)
     return space if classes is None else space.adapted(classes=classes)
 
 
@@ -54,6 +71,11 @@ def space_to_mapping(space: SearchSpace) -> dict[str, Any]:
     """Return the fields of ``space`` as plain JSON/YAML values; the inverse of ``space_from_mapping``."""
     mapping: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(space)))
     return {**mapping, "fitness": settings_to_mapping(space.fitness)}
+
+
+def space_to_yaml(space: SearchSpace) -> str:
+    """Text of a YAML file of ``space``."""
+    return yaml.safe_dump(space_to_mapping(space), sort_keys=False)
 
 
 def _read_space(path: Path, source: str) -> SearchSpace:

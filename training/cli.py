@@ -44,9 +44,9 @@ def _run(arguments: Sequence[str]) -> int:
     config = _relocated(config, [Path(str(path)) for path in values.config or ()])
     # torch is imported from here on, so that --help and mistyped or meaningless options answer at once.
     with lasting_objects():
-        from fedpareto.training.session import run_session  # noqa: PLC0415
+        from fedpareto.training.session import run_session, tell_end  # noqa: PLC0415
 
-    return run_session(config, resumed)
+    return tell_end(run_session(config, resumed))
 
 
 def _with_options_of(resumed: Path, parser: CommandParser, arguments: Sequence[str]) -> Namespace:

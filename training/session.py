@@ -1,6 +1,7 @@
 """A run on the terminal: from its configuration to its last round, with what the user is told on the way."""
 
 import contextlib
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,37 @@ from fedpareto.training.trackers.terminal import TerminalProgress
 from fedpareto.training.trackers.wandb import WandbTracker, check_environment, require_login
 
 
-def run_session(config: RunConfig, resumed: Path | None) -> int:
-    """Start a new run, or go on with the one in the folder ``resumed``; return the exit code.
+@dataclasses.dataclass(frozen=True)
+class SessionEnd:
+    """How a session on a run has ended.
+
+    Attributes:
+        folder: of the run.
+        config: its configuration.
+        state: after its last round.
+        finished: whether nothing is left to do; a run that was interrupted goes on when it is resumed.
+        trained: whether it trained at all: a finished run that is resumed has nothing to do.
+        exit_code: of a command: 0, 130 after Ctrl-C, 143 after SIGTERM.
+    """
+
+    folder: Path
+    config: RunConfig
+    state: RunState
+    finished: bool
+    trained: bool = True
+    exit_code: int = 0
+
+
+def run_session(
+    config: RunConfig, resumed: Path | None, callbacks: Sequence[Tracker] = (), *, ends_process: bool = True
+) -> SessionEnd:
+    """Start a new run, or go on with the one in the folder ``resumed``, until it is finished or interrupted.
+
+    Args:
+        config: what is trained.
+        resumed: folder of a run to go on with.
+        callbacks: are told of everything beside the run's own trackers.
+        ends_process: whether the process ends with the session: whoever interrupts it then waits for nothing.
 
     Raises:
         UserError: whatever the user can mend.
@@ -42,10 +72,12 @@ def run_session(config: RunConfig, resumed: Path | None) -> int:
     # Before torch starts threads of its own.
     keep_freed_memory()
     with opened_link(config) as link:
-        return _run(config, resumed, link)
+        return _run(config, resumed, link, callbacks, ends_process)
 
 
-def _run(config: RunConfig, resumed: Path | None, link: Link | None) -> int:
+def _run(
+    config: RunConfig, resumed: Path | None, link: Link | None, callbacks: Sequence[Tracker], ends_process: bool
+) -> SessionEnd:
     check_environment(config.tracking.wandb)
     require_login(config.tracking.wandb)
     with contextlib.ExitStack() as held:
@@ -57,10 +89,10 @@ def _run(config: RunConfig, resumed: Path | None, link: Link | None) -> int:
             )
         if resumed is None:
             held.enter_context(locked(prepared.folder))
-        return _train(prepared, resumed)
+        return _train(prepared, resumed, callbacks, ends_process)
 
 
-def _train(prepared: Prepared, resumed: Path | None) -> int:
+def _train(prepared: Prepared, resumed: Path | None, callbacks: Sequence[Tracker], ends_process: bool) -> SessionEnd:
     folder, start = prepared.folder, prepared.checkpoint
     # What a process that was killed would have removed, or what is no longer to be kept.
     prune_checkpoints(folder, prepared.config.checkpoint.keep, start.state.best)
@@ -69,29 +101,37 @@ def _train(prepared: Prepared, resumed: Path | None) -> int:
         stderr.print(metrics.remark)
     if _finished(prepared.config, start.state):
         _remember_places(prepared)
-        done = counted(start.state.round, "round")
-        stderr.print(f"{folder} is finished after {done}; give it more with --rounds or --compute")
-        _print_end(prepared.config, folder)
-        return 0
+        return SessionEnd(folder, prepared.config, start.state, finished=True, trained=False)
     verb = "training" if resumed is None else f"resuming after round {start.state.round}"
     stderr.print(f"{verb}: {_description(prepared)}")
     # What was changed for another machine holds for the next resume too.
     write_config(folder / CONFIG, prepared.config)
     pace = Pace(start.state.round)
     stop = StopRequest(pace.words)
-    with stop_on_interrupt(folder, stop):
-        tracker = _trackers(prepared, [metrics, pace], stop)
+    with stop_on_interrupt(folder, stop, ends_process=ends_process):
+        tracker = _trackers(prepared, [metrics, pace, *callbacks], stop)
         try:
             run = assemble(prepared, tracker, stop, stop)
             state = train(run, start.state, start.tensors, start.velocity, start.branches)
         finally:
             tracker.close()
-    if not _finished(prepared.config, state):
+    finished = _finished(prepared.config, state)
+    if not finished:
         stderr.print(_stopped_words(prepared, state, stop))
-        next_step(command("train-supernet", resume=folder))
-        return stop.exit_code
-    _print_totals(prepared.config, state)
-    _print_end(prepared.config, folder)
+    return SessionEnd(folder, prepared.config, state, finished, exit_code=0 if finished else stop.exit_code)
+
+
+def tell_end(end: SessionEnd) -> int:
+    """Print what has come of a session, and the useful next command; return the exit code."""
+    if not end.finished:
+        next_step(command("train-supernet", resume=end.folder))
+        return end.exit_code
+    if end.trained:
+        _print_totals(end.config, end.state)
+    else:
+        done = counted(end.state.round, "round")
+        stderr.print(f"{end.folder} is finished after {done}; give it more with --rounds or --compute")
+    _print_end(end.config, end.folder)
     return 0
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedpareto.cache.build import build_cache
+from fedpareto.cache.build import compute_cache
 from fedpareto.cache.cache_file import Cache, check_cache, read_cache, remedy_of
 from fedpareto.cache.costs.limits import Limits
 from fedpareto.cache.entries import CACHE_ENTRIES
@@ -319,7 +319,7 @@ def cache_of(config: RunConfig, space: SearchSpace, listener: ProgressListener) 
         path = Path(config.cache)
         return read_cache(path, space, remedy_of(path, config.space, space.classes))
     fitness = load_settings(config.fitness, space)
-    return build_cache(space, fitness, Limits(), CACHE_ENTRIES, listener=listener)
+    return compute_cache(space, fitness, Limits(), CACHE_ENTRIES, listener=listener)
 
 
 def _zero_velocity(config: RunConfig, tensors: Tensors) -> Tensors | None:

@@ -12,13 +12,15 @@ from fedpareto.cache.entries import CacheEntry, make_entries
 from fedpareto.cache.exact.solver import EQUAL, MEMORY, rounding, solve_front
 from fedpareto.fitness.score import score
 from fedpareto.supernet.arrays import FloatArray, IntArray
+from fedpareto.supernet.common.formats.units import format_quantity
 from fedpareto.supernet.common.terminal.progress import SILENT, ProgressListener
+from fedpareto.supernet.common.terminal.words import counted
 from fedpareto.supernet.fitness_settings import FitnessSettings
 from fedpareto.supernet.genes import gene_layout
 from fedpareto.supernet.space import SearchSpace
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Frontier:
     """Networks that no other one dominates: none has at most their MACs and a higher fitness.
 
@@ -37,6 +39,19 @@ class Frontier:
     macs: IntArray
     values: FloatArray
     extra: str = ""
+
+    def __repr__(self) -> str:
+        if not len(self.macs):
+            return f"Frontier(no network of {self.space.name} has ρ ≤ {self.fitness.max_effectiveness:g})"
+        return (
+            f"Frontier({counted(len(self.macs), 'network')} of {self.space.name}, {format_quantity(self.macs[0])} to "
+            f"{format_quantity(self.macs[-1])} MACs, fitness {self.values[0]:.1f} to {self.values[-1]:.1f})"
+        )
+
+    def _repr_html_(self) -> str:
+        from fedpareto.cache.plot import Fronts, front_title, fronts_html  # noqa: PLC0415 - a notebook draws
+
+        return fronts_html(repr(self), front_title(self.space), Fronts(self))
 
     def entry(self, index: int) -> CacheEntry:
         """Return a point as an entry."""

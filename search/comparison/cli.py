@@ -1,22 +1,13 @@
 """``compare-methods``: several methods on the same images, clients and compute, with several seeds; one table."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
-from fedpareto.search.comparison.fields import check_budgets
-from fedpareto.search.comparison.going_on import check_jobs, told_to_go_on
-from fedpareto.search.comparison.outcome import read_outcome, write_outcome
-from fedpareto.search.comparison.reporting import PAGE, PLOT, PRICE, TABLE, is_measured, outcome_path, report
-from fedpareto.search.comparison.study import Study, Trial, read_study
+from fedpareto.search.comparison.compare import compare
+from fedpareto.search.comparison.going_on import told_to_go_on
 from fedpareto.supernet.common.command_line import options_parser
-from fedpareto.supernet.common.errors import UserError
-from fedpareto.supernet.common.formats.units import format_at_least, format_quantity
-from fedpareto.supernet.common.storage.files import check_output, check_writable
-from fedpareto.supernet.common.storage.path_checks import exists
-from fedpareto.supernet.common.terminal.console import next_step, run_command, stderr
-from fedpareto.supernet.common.terminal.progress import progress_display
-from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.supernet.common.formats.units import format_at_least
+from fedpareto.supernet.common.terminal.console import next_step, run_command
 
 PROG = "compare-methods"
 
@@ -49,88 +40,8 @@ def _run(arguments: Sequence[str]) -> None:
         PROG, "Compare training methods on the same images, clients and compute, over several seeds.", CompareOptions
     )
     options = parser.parse(arguments)
-    check_jobs(options.jobs)
-    study = read_study(Path(options.config), options.data_root)
-    folder = Path(options.output or f"runs/{study.name}")
-    check_writable(folder / "runs")
-    for name in (TABLE, PAGE, PLOT, PRICE):
-        check_output(folder / name, overwrite=True)
-    _describe(study, folder)
-    check_budgets(study.trials[0].config.space, study.budgets)
-    try:
-        with told_to_go_on(PROG, arguments):
-            _run_trials(study, folder, options.jobs)
-    finally:
-        left_out = report(study, folder)
-    if left_out:
-        raise UserError(
-            f"{left_out} of {counted(len(study.trials), 'run')} left out of the table, as said above; raise the "
-            "study's compute until a step of each client is a small share of it, give methods settings that differ, "
-            "and where a run is of an older program remove its result and its folder"
-        )
+    with told_to_go_on(PROG, arguments):
+        found = compare(options.config, output=options.output, data_root=options.data_root, jobs=options.jobs)
     from fedpareto.training.session import next_search  # noqa: PLC0415 - imports torch
 
-    run = folder / "runs" / study.trials[0].name
-    next_step(next_search(run, format_at_least(study.budgets[-1])))
-
-
-def _describe(study: Study, folder: Path) -> None:
-    first = study.trials[0].config
-    compute = f"{first.compute} client MACs"
-    if study.reference is not None:
-        compute = f"the client MACs of {counted(first.rounds, 'round')} of {study.reference}"
-    yardsticks = f"; yardsticks {', '.join(study.kinds)}" if study.kinds else ""
-    stderr.print(
-        f"{study.name}: {counted(len(study.labels), 'method')} with {counted(len(study.seeds), 'seed')}, {compute} "
-        f"each; budgets "
-        f"{', '.join(format_quantity(budget) for budget in study.budgets)} MACs{yardsticks}; in {folder}"
-    )
-
-
-def _run_trials(study: Study, folder: Path, jobs: int) -> None:
-    # All import torch.
-    from fedpareto.search.comparison.measure import measure  # noqa: PLC0415
-    from fedpareto.search.comparison.networks import with_networks  # noqa: PLC0415
-    from fedpareto.search.comparison.trials import Trials  # noqa: PLC0415
-
-    waiting = [trial for trial in study.trials if not is_measured(study, folder, trial)]
-    if waiting:
-        _check_test_images(study)
-    reference = [trial for trial in study.trials if trial.label == study.reference]
-    others = [trial for trial in study.trials if trial.label != study.reference]
-    with progress_display("searching") as listener:
-        # Before anything is trained: a budget without a network ends the study here.
-        found = with_networks([trial for trial in others if trial in waiting], listener)
-    with progress_display("training") as listener:
-        trials = Trials(folder / "runs", jobs, listener)
-        for everything, stage in ((reference, [trial for trial in reference if trial in waiting]), (others, found)):
-            # What the others were to compute is known when the reference is measured.
-            _check_finished(study, folder, everything)
-            for trial, run in trials.run([_with_compute(study, folder, trial) for trial in stage]):
-                write_outcome(outcome_path(folder, trial), measure(trial, run, study.budgets))
-
-
-def _check_finished(study: Study, folder: Path, trials: Iterable[Trial]) -> None:
-    """Refuse results of runs that were trained with other settings than the study has now."""
-    from fedpareto.search.comparison.trials import check_same, written  # noqa: PLC0415 - imports torch
-
-    for trial in trials:
-        # A result whose run was removed is all that there is.
-        if exists(outcome_path(folder, trial)) and exists(written(folder / "runs", trial)):
-            check_same(_with_compute(study, folder, trial), folder / "runs")
-
-
-def _check_test_images(study: Study) -> None:
-    """Refuse images without a test split, which would end in an error after hours of training."""
-    from fedpareto.training.data.sources import list_images  # noqa: PLC0415 - imports torch
-
-    data = study.trials[0].config.data
-    list_images(data.name, data.root, "test", download=data.download)
-
-
-def _with_compute(study: Study, folder: Path, trial: Trial) -> Trial:
-    """Return a trial that computes as much as the reference did with its seed; the reference itself as it is."""
-    if study.reference in (None, trial.label):
-        return trial
-    reference = dataclasses.replace(trial, label=str(study.reference))
-    return study.with_compute(trial, str(read_outcome(outcome_path(folder, reference)).compute))
+    next_step(next_search(found.folder / "runs" / found.study.trials[0].name, format_at_least(found.study.budgets[-1])))

@@ -9,7 +9,7 @@ from fedpareto.cache.entries import CacheEntry
 from fedpareto.search.comparison.linear import LinearResult, read_linear
 from fedpareto.search.comparison.outcome import MeasuredNetwork, TrialResult
 from fedpareto.search.comparison.study import Trial
-from fedpareto.search.extraction.trained_run import Extraction, TrainedRun, open_run
+from fedpareto.search.extraction.opened_run import Extraction, OpenedRun, opened_run
 from fedpareto.search.query.searcher import search
 from fedpareto.supernet.common.machine import machine
 from fedpareto.supernet.common.terminal.console import stderr
@@ -28,7 +28,7 @@ def measure(trial: Trial, folder: Path, budgets: Sequence[int]) -> TrialResult:
     if kind == "linear":
         return _linear(trial, read_linear(folder), budgets)
     space = read_space(folder)
-    run = open_run(folder, space, "newest", None, test=True)
+    run = opened_run(folder, space, "newest", None, test=True)
     state = run.checkpoint.state
     if trial.yardstick is not None and trial.yardstick.budget is not None:
         # Even where a smaller budget keeps its network.
@@ -67,7 +67,7 @@ def _seconds(folder: Path, rounds: int) -> float:
     return float(sum(known)) * rounds / len(known)
 
 
-def searched(run: TrainedRun, budgets: Sequence[int]) -> list[tuple[int, CacheEntry, float]]:
+def searched(run: OpenedRun, budgets: Sequence[int]) -> list[tuple[int, CacheEntry, float]]:
     """Return each budget with the fittest network within it and the seconds that it took to find that."""
     cache = read_run_cache(run.folder, run.space)
     found = []
@@ -78,7 +78,7 @@ def searched(run: TrainedRun, budgets: Sequence[int]) -> list[tuple[int, CacheEn
     return found
 
 
-def _single(run: TrainedRun, budgets: Sequence[int]) -> list[tuple[int, CacheEntry, float]]:
+def _single(run: OpenedRun, budgets: Sequence[int]) -> list[tuple[int, CacheEntry, float]]:
     """Return the method's own network at the least budget that it keeps, if it keeps one."""
     cache = read_run_cache(run.folder, run.space)
     (entry,) = method_of(run.config, run.space, cache).probes(run.checkpoint.state)
@@ -86,7 +86,7 @@ def _single(run: TrainedRun, budgets: Sequence[int]) -> list[tuple[int, CacheEnt
     return [(kept[0], entry, 0.0)] if kept else []
 
 
-def _measured(run: TrainedRun, budget: int, entry: CacheEntry, seconds: float) -> MeasuredNetwork:
+def _measured(run: OpenedRun, budget: int, entry: CacheEntry, seconds: float) -> MeasuredNetwork:
     report = run.extract(entry, Extraction(), {}).info.report
     return MeasuredNetwork(
         budget,

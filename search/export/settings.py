@@ -1,6 +1,7 @@
 """What to export, and what can be refused before any work is done. Does not import torch."""
 
 import dataclasses
+from pathlib import Path
 from typing import Literal
 
 from fedpareto.fitness.costs import FilePrecision
@@ -38,6 +39,19 @@ class ExportSettings:
 def file_name(form: Format, precision: FilePrecision) -> str:
     """Return the name of an exported file, such as ``subnet.onnx``, ``subnet-int8.onnx`` or ``subnet.pt2``."""
     return f"subnet{'' if precision == 'fp32' else f'-{precision}'}{_SUFFIXES[form]}"
+
+
+def format_of(path: Path) -> Format:
+    """Format of a file by its suffix.
+
+    Raises:
+        ExportError: the suffix is none of a format.
+    """
+    for form, suffix in _SUFFIXES.items():
+        if path.suffix == suffix:
+            return form
+    allowed = ", ".join(f"{suffix} ({form})" for form, suffix in _SUFFIXES.items())
+    raise ExportError(f"cannot export to {path}; allowed suffixes: {allowed}")
 
 
 def runtime_of(form: Format) -> str:

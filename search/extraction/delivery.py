@@ -7,7 +7,7 @@ from typing import Any
 
 from fedpareto.search.export.export import ExportImages, export_subnet, write_deploy
 from fedpareto.search.export.settings import ExportSettings, file_name
-from fedpareto.search.extraction.trained_run import Extraction, TrainedRun
+from fedpareto.search.extraction.opened_run import Extraction, OpenedRun
 from fedpareto.search.query.answering import SearchOutcome
 from fedpareto.search.subnet import save_subnet
 from fedpareto.supernet.common.terminal.progress import ProgressListener
@@ -30,7 +30,7 @@ class Delivery:
 
 
 def write_subnet(
-    run: TrainedRun, answered: SearchOutcome, delivery: Delivery, output: Path | None, listener: ProgressListener
+    run: OpenedRun, answered: SearchOutcome, delivery: Delivery, output: Path | None, listener: ProgressListener
 ) -> dict[str, Any]:
     """Extract an answer's subnet, write it to the folder ``output`` and export it; return the completed report.
 

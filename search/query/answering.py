@@ -9,7 +9,7 @@ from typing import Any
 
 from fedpareto.cache.costs.latency.table import table_summary
 from fedpareto.cache.costs.limits import Limits
-from fedpareto.cache.entries import make_entries
+from fedpareto.cache.entries import CacheEntry, make_entries
 from fedpareto.cache.exact.frontier_store import load_or_compute_frontier
 from fedpareto.cache.exact.solver import SpaceTooLargeError
 from fedpareto.search.query.budgets import Budgets, limits_of
@@ -19,26 +19,58 @@ from fedpareto.search.query.subject import SearchTarget
 from fedpareto.search.query.target_workers import answered_by, workers_for
 from fedpareto.supernet.architecture_file import read_architecture
 from fedpareto.supernet.common.errors import ArchitectureError, UserError
+from fedpareto.supernet.common.formats.units import format_quantity
 from fedpareto.supernet.common.machine import available_cores
 from fedpareto.supernet.common.terminal.progress import ProgressListener
 from fedpareto.supernet.genes import encode
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class SearchOutcome:
-    """What was found for some budgets.
+    """Architecture that was found for a device's budgets.
 
     Attributes:
+        target: what was searched.
         budgets: as they were given.
         limits: what they stand for.
         answer: the architecture.
         report: costs, fitness, slack and origin, as ``--json`` prints them.
     """
 
+    target: SearchTarget
     budgets: Budgets
     limits: Limits
     answer: Answer
     report: dict[str, Any]
+
+    @property
+    def entry(self) -> CacheEntry:
+        """The architecture with its costs and fitness."""
+        return self.answer.entry
+
+    @property
+    def certified(self) -> bool:
+        """Whether it is proven that no network within the limits has a higher fitness."""
+        return self.answer.certified
+
+    @property
+    def gap(self) -> float | None:
+        """How far the highest fitness within the limits may be above this one: 0 by proof, None where none is known."""
+        return 0.0 if self.certified else None
+
+    def __repr__(self) -> str:
+        entry = self.entry
+        proof = "certified" if self.certified else f"by {self.answer.solver}, not certified"
+        return (
+            f"SearchOutcome({format_quantity(entry.macs)} MACs, {format_quantity(entry.params)} parameters, "
+            f"fitness {entry.fitness:.1f}, {proof})"
+        )
+
+    def _repr_html_(self) -> str:
+        from fedpareto.cache.plot import front_title, fronts_html  # noqa: PLC0415 - a notebook draws
+        from fedpareto.search.reports.plot import fronts_of  # noqa: PLC0415
+
+        return fronts_html(repr(self), front_title(self.target.space), fronts_of(self.target, self))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +143,7 @@ def answer_budgets(subject: SearchTarget, budgets: Budgets, seed: int, listener:
     report["max_effectiveness"] = subject.fitness.max_effectiveness
     if budgets.latency_table is not None:
         report["latency_table"] = table_summary(Path(budgets.latency_table))
-    return SearchOutcome(budgets, limits, answer, report)
+    return SearchOutcome(subject, budgets, limits, answer, report)
 
 
 def answer_given(subject: SearchTarget, budgets: Budgets, path: str) -> SearchOutcome:
@@ -128,7 +160,7 @@ def answer_given(subject: SearchTarget, budgets: Budgets, path: str) -> SearchOu
     (entry,) = make_entries(subject.space, genes[None], subject.fitness)
     limits, answer = Limits(), Answer(entry, "given", None)
     report = search_report(subject.space, str(subject.run), limits, None, answer, 0.0)
-    return SearchOutcome(budgets, limits, answer, {**report, "given": path})
+    return SearchOutcome(subject, budgets, limits, answer, {**report, "given": path})
 
 
 def _search(subject: SearchTarget, budgets: Budgets, limits: Limits, seed: int, listener: ProgressListener) -> Answer:

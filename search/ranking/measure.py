@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import torch
 
-from fedpareto.search.extraction.trained_run import TrainedRun, open_run
+from fedpareto.search.extraction.opened_run import OpenedRun, opened_run
 from fedpareto.search.ranking.accuracies import AccuracyLog, Reading
 from fedpareto.search.ranking.bands import Subnet
 from fedpareto.supernet.architecture import Architecture
@@ -23,7 +23,7 @@ from fedpareto.training.runs.folder import read_run_config
 
 def open_simulated(
     folder: Path, space: SearchSpace, which: Literal["best", "newest"], root: str | None = None, *, test: bool = False
-) -> TrainedRun:
+) -> OpenedRun:
     """Return a run whose images are on this machine, in ``root`` if they have moved; test images are read if asked for.
 
     Raises:
@@ -31,10 +31,10 @@ def open_simulated(
     """
     if read_run_config(folder).engine == "flower":
         raise UserError(f"the images of {folder} are with its clients; subnets are measured where the images are")
-    return open_run(folder, space, which, None, test=test, root=root)
+    return opened_run(folder, space, which, None, test=test, root=root)
 
 
-def evaluator_of(run: TrainedRun, images: int | None) -> Evaluator:
+def evaluator_of(run: OpenedRun, images: int | None) -> Evaluator:
     """Return the run's evaluator on all its validation images, or on a fixed draw of that many.
 
     Raises:
@@ -55,7 +55,7 @@ def evaluator_of(run: TrainedRun, images: int | None) -> Evaluator:
 class Measurer:
     """A run whose subnets are measured, and the images they are measured on."""
 
-    run: TrainedRun
+    run: OpenedRun
     evaluator: Evaluator
 
     def readings(self, path: Path, drawn: Mapping[str, Any], subnets: Sequence[Subnet]) -> list[Reading]:
@@ -82,7 +82,7 @@ class Measurer:
         }
 
 
-def conditions(run: TrainedRun, evaluator: Evaluator) -> dict[str, Any]:
+def conditions(run: OpenedRun, evaluator: Evaluator) -> dict[str, Any]:
     """Return what subnets are measured with, as JSON values."""
     return {
         "checkpoint": run.checkpoint_path.name,
@@ -91,7 +91,7 @@ def conditions(run: TrainedRun, evaluator: Evaluator) -> dict[str, Any]:
     }
 
 
-def measure(run: TrainedRun, evaluator: Evaluator, journal: AccuracyLog, listener: ProgressListener) -> None:
+def measure(run: OpenedRun, evaluator: Evaluator, journal: AccuracyLog, listener: ProgressListener) -> None:
     """Measure the subnets a journal lacks.
 
     Raises:
@@ -116,7 +116,7 @@ def _halved(evaluator: Evaluator) -> tuple[Evaluator, Evaluator]:
     return dataclasses.replace(evaluator, held_out=even), dataclasses.replace(evaluator, held_out=odd)
 
 
-def _reading(run: TrainedRun, halves: tuple[Evaluator, Evaluator], architecture: Architecture) -> Reading:
+def _reading(run: OpenedRun, halves: tuple[Evaluator, Evaluator], architecture: Architecture) -> Reading:
     evaluator, images = halves[0], halves[0].held_out.images
     with out_of_memory(architecture, evaluator.batch_size, images.device):
         network = evaluator.subnet(run.checkpoint.tensors, architecture)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fedpareto.search.comparison.measure import searched
-from fedpareto.search.extraction.trained_run import Extraction, open_run
+from fedpareto.search.extraction.opened_run import Extraction, opened_run
 from fedpareto.search.recipes.ablation import Planned
 from fedpareto.search.recipes.result import Reached, Result, given_settings
 from fedpareto.supernet.common.machine import machine
@@ -22,7 +22,7 @@ def measure(run: Planned, folder: Path, budgets: Sequence[int]) -> Result:
     Raises:
         UserError: a file of the run is damaged, or its images are missing.
     """
-    trained = open_run(folder, read_space(folder), "newest", None, test=False, root=run.trial.config.data.root)
+    trained = opened_run(folder, read_space(folder), "newest", None, test=False, root=run.trial.config.data.root)
     networks = []
     for budget, entry, _ in searched(trained, budgets):
         report = trained.extract(entry, Extraction(), {}).info.report

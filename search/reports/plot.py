@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 
 from fedpareto.cache.entries import CACHE_ENTRIES, evenly_spaced, make_entries
-from fedpareto.cache.plot import Fronts, plot_fronts
+from fedpareto.cache.plot import Fronts, front_title, plot_fronts
 from fedpareto.search.query.answering import SearchOutcome
 from fedpareto.search.query.subject import SearchTarget
 from fedpareto.supernet.common.terminal.progress import ProgressListener
@@ -23,7 +23,7 @@ def plot_search(path: Path, subject: SearchTarget, answered: SearchOutcome, list
         from fedpareto.search.query.evolution import front_alone  # noqa: PLC0415 - a search without a plot does without pymoo
 
         fronts = dataclasses.replace(fronts, searched=front_alone(subject.space, subject.fitness, listener))
-    plot_fronts(path, subject.space, fronts)
+    plot_fronts(path, front_title(subject.space), fronts)
 
 
 def fronts_of(subject: SearchTarget, answered: SearchOutcome) -> Fronts:

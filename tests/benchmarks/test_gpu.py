@@ -229,7 +229,7 @@ def test_it_starts_where_only_torch_and_the_listed_wheels_are_installed(tmp_path
     program = (
         f"import {', '.join(names)}\n"
         "from gpu_rates import networks_of\n"
-        "from fedpareto.supernet.space import load_space\n"
+        "from fedpareto.supernet.space_file import load_space\n"
         "print([network.size for network in networks_of(load_space('mobilenet-tiny'))])\n"
         "print([trial.label for trial in gpu_study.read_contest(gpu.STUDY).trials])\n"
     )

@@ -7,7 +7,7 @@ from helpers.networks.spaces import SMALL, SMALL_RESNET, VAST, listed
 from helpers.networks.strategies import narrow_resnet, preset, tiny_space
 from helpers.runs.federation import micro_space
 
-from fedpareto.cache.build import Solver, SolverSettings, build_cache
+from fedpareto.cache.build import Solver, SolverSettings, compute_cache
 from fedpareto.cache.cache_file import Cache
 from fedpareto.cache.costs.limits import Limits
 from fedpareto.cache.exact.frontier_store import load_or_compute_frontier
@@ -26,7 +26,7 @@ SOLVERS: tuple[Solver, ...] = ("nsga2", "exact")
 def _build(
     space: SearchSpace, solver: Solver = "nsga2", limits: Limits | None = None, entries: int = 20, *, cold: bool = False
 ) -> Cache:
-    return build_cache(space, space.fitness, limits or Limits(), entries, SolverSettings(solver, cold, QUICK))
+    return compute_cache(space, space.fitness, limits or Limits(), entries, SolverSettings(solver, cold, QUICK))
 
 
 def _optima(space: SearchSpace, cache: Cache) -> list[float]:
@@ -93,7 +93,7 @@ def test_a_cold_search_comes_within_a_hundredth_of_the_optimum_everywhere(
     space: SearchSpace, population: int, generations: int
 ) -> None:
     method = SolverSettings(cold=True, nsga2=Nsga2Settings(population, generations))
-    cache = build_cache(space, space.fitness, Limits(), 60, method)
+    cache = compute_cache(space, space.fitness, Limits(), 60, method)
     frontier = load_or_compute_frontier(space, space.fitness.for_cache())
     best = np.array([frontier.values[frontier.macs <= entry.macs].max() for entry in cache.entries])
     found = np.array([entry.fitness for entry in cache.entries])
@@ -124,7 +124,7 @@ def test_a_search_that_stays_behind_alone_does_not_from_the_frontier() -> None:
     # Local search alone misses one point here.
     space, hardly = narrow_resnet(), Nsga2Settings(10, 1)
     cold, warm = (
-        build_cache(space, space.fitness, Limits(), 60, SolverSettings(cold=cold, nsga2=hardly)).gaps
+        compute_cache(space, space.fitness, Limits(), 60, SolverSettings(cold=cold, nsga2=hardly)).gaps
         for cold in (True, False)
     )
     assert cold is not None
@@ -196,7 +196,7 @@ def test_a_resnet_cache_keeps_to_the_bound_of_its_preset() -> None:
 
 def test_a_space_too_large_for_the_exact_solver_is_searched_cold_with_a_remark() -> None:
     remarks: list[str] = []
-    cache = build_cache(
+    cache = compute_cache(
         VAST, VAST.fitness, Limits(), 5, SolverSettings(nsga2=QUICK), ProgressListener(remark=remarks.append)
     )
     assert cache.gaps is None
@@ -229,7 +229,7 @@ def test_progress_is_reported_while_a_frontier_is_solved_and_a_search_runs(
     monkeypatch.setenv("FEDPARETO_CACHE_DIR", str(tmp_path_factory.mktemp("kept")))
     calls: list[tuple[str, int, int]] = []
     listener = ProgressListener(lambda *call: calls.append(call))
-    build_cache(SMALL, SMALL.fitness, Limits(), 5, SolverSettings(cold=True, nsga2=QUICK), listener)
+    compute_cache(SMALL, SMALL.fitness, Limits(), 5, SolverSettings(cold=True, nsga2=QUICK), listener)
     kinds = [what.split(",")[0].split(" of ")[0] for what, _, _ in calls]
     assert list(dict.fromkeys(kinds)) == ["solving", "front", "local search"]
     for _, steps in itertools.groupby(calls, key=lambda call: call[0].split(",")[0].split(" of ")[0]):

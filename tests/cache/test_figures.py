@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fedpareto.cache.exact.frontier_store import load_or_compute_frontier
 from fedpareto.cache.figures import drawn, save, words
-from fedpareto.cache.plot import Fronts, plot_fronts
+from fedpareto.cache.plot import Fronts, front_title, plot_fronts
 from fedpareto.search.comparison.plot import plot_rows
 from fedpareto.search.comparison.summary import MeanStd, ResultRow
 from fedpareto.search.ranking.plot import plot_ranking
@@ -40,7 +40,7 @@ def test_names_of_spaces_studies_and_methods_are_drawn_as_they_are(tmp_path: Pat
     path = tmp_path / "a.svg"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        plot_fronts(path, space, Fronts(load_or_compute_frontier(tiny_space(), tiny_space().fitness)))
+        plot_fronts(path, front_title(space), Fronts(load_or_compute_frontier(tiny_space(), tiny_space().fitness)))
     assert f"Fitness over MACs in {_in_comment(name)}" in _texts(path)
     row = ResultRow(name, 1, [MeanStd(0.5, 0.0, 1)], [1e6], 1, 1, 1, 1, 1, 0)
     plot_rows(path, name, [row])

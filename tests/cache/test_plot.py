@@ -9,7 +9,7 @@ from helpers.networks.strategies import tiny_space
 
 from fedpareto.cache.entries import make_entries
 from fedpareto.cache.exact.frontier_store import load_or_compute_frontier
-from fedpareto.cache.plot import SUFFIXES, Fronts, check_plot_path, fronts_svg, plot_fronts
+from fedpareto.cache.plot import SUFFIXES, Fronts, check_plot_path, front_title, fronts_svg, plot_fronts
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.units import format_quantity
 from fedpareto.supernet.genes import random_genes
@@ -22,7 +22,7 @@ _ENTRIES = make_entries(_SPACE, random_genes(_SPACE, 5, np.random.default_rng(0)
 
 def _drawn(path: Path, fronts: Fronts) -> list[str]:
     """Draw as SVG and return its texts: matplotlib notes those of its glyphs in comments."""
-    plot_fronts(path, _SPACE, fronts)
+    plot_fronts(path, front_title(_SPACE), fronts)
     return re.findall("<!-- (.*) -->", path.read_text())
 
 
@@ -30,7 +30,7 @@ def _drawn(path: Path, fronts: Fronts) -> list[str]:
 def test_fronts_are_drawn_in_the_format_of_the_suffix(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"front{suffix}"
     check_plot_path(path)
-    plot_fronts(path, _SPACE, Fronts(_FRONTIER, entries=_ENTRIES))
+    plot_fronts(path, front_title(_SPACE), Fronts(_FRONTIER, entries=_ENTRIES))
     assert path.read_bytes().startswith(_STARTS[suffix])
     assert path.stat().st_size > 5000
     assert os.listdir(tmp_path) == [path.name]
@@ -61,8 +61,8 @@ def test_only_what_is_known_is_in_the_legend(tmp_path: Path) -> None:
 
 def test_a_page_gets_the_same_picture_as_an_element_without_a_size_or_a_date(tmp_path: Path) -> None:
     fronts = Fronts(_FRONTIER, entries=_ENTRIES, chosen=_FRONTIER.entry(7))
-    svg = fronts_svg(_SPACE, fronts, 'the "front" of <it>')
-    assert svg == fronts_svg(_SPACE, fronts, 'the "front" of <it>')
+    svg = fronts_svg(front_title(_SPACE), fronts, 'the "front" of <it>')
+    assert svg == fronts_svg(front_title(_SPACE), fronts, 'the "front" of <it>')
     label = "the &quot;front&quot; of &lt;it&gt;"
     assert svg.startswith(f'<svg role="img" aria-label="{label}" ')
     assert ' viewBox="0 0 576 360" ' in svg
@@ -74,7 +74,7 @@ def test_a_page_gets_the_same_picture_as_an_element_without_a_size_or_a_date(tmp
 
 def test_dollars_in_the_name_of_a_space_are_no_formula(tmp_path: Path) -> None:
     space = dataclasses.replace(_SPACE, name=r"$\no{formula$")
-    plot_fronts(tmp_path / "front.svg", space, Fronts(_FRONTIER))
+    plot_fronts(tmp_path / "front.svg", front_title(space), Fronts(_FRONTIER))
     assert r"Fitness over MACs in $\no{formula$" in (tmp_path / "front.svg").read_text()
 
 
@@ -87,4 +87,4 @@ def test_another_suffix_names_the_allowed_ones(name: str) -> None:
 def test_a_plot_that_cannot_be_written_is_a_user_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write"):
-        plot_fronts(tmp_path / "file" / "front.svg", _SPACE, Fronts(_FRONTIER))
+        plot_fronts(tmp_path / "file" / "front.svg", front_title(_SPACE), Fronts(_FRONTIER))

@@ -173,7 +173,8 @@ def test_a_file_of_another_encoding_is_refused(capsys: pytest.CaptureFixture[str
 @pytest.mark.parametrize("command", MODULES)
 def test_no_option_of_a_command_may_be_abbreviated(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     module: Any = importlib.import_module(MODULES[command])
-    parser = module._parser() if command == "train-supernet" else options_parser(command, "", module.Options)
+    options: Any = next((value for name, value in vars(module).items() if name.endswith("Options")), None)
+    parser = module._parser() if command == "train-supernet" else options_parser(command, "", options)
     known = {option for action in parser._actions for option in action.option_strings if option.startswith("--")}
     for option in sorted(known):
         short = option[: max(3, len(option) - 2)]

@@ -229,7 +229,7 @@ def test_containers_share_a_network_that_outlives_each_of_them_and_see_their_own
 def test_the_image_holds_nothing_but_the_packages_and_two_scripts() -> None:
     lines = (HERE / "Dockerfile").read_text(encoding="utf-8").splitlines()
     copied = [word for line in lines if line.startswith("COPY ") for word in line.split()[1:-1]]
-    packages = ["supernet", "fitness", "cache", "training", "search"]
+    packages = ["fedpareto", "supernet", "fitness", "cache", "training", "search"]
     scripts = ["deploy/make-connection", "deploy/register-node"]
     assert copied == ["pyproject.toml", "README.md", "LICENSE", *packages, *scripts]
     assert all((HERE.parent / name).exists() for name in copied)

@@ -45,7 +45,7 @@ def test_packages_are_typed_and_imported_from_where_they_are_installed(package: 
 
 
 def test_help_does_not_wait_for_torch(tmp_path: Path) -> None:
-    modules = ("training.cli", "search.cli", "search.latency.cli", "cache.cli", "fitness.cli")
+    modules = ("training.cli", "search.cli", "search.profiling.cli", "cache.cli", "fitness.cli")
     commands = ", ".join(f"fedpareto.{module}" for module in modules)
     code = f"import sys, {commands}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)

@@ -137,7 +137,10 @@ def test_help_lists_what_is_installed_and_loads_no_torch_for_it(package: Path) -
             ("--clients.sampler", "unifrom"),
             "unknown client sampler 'unifrom'; valid: uniform (did you mean 'uniform'?)",
         ),
-        (("--data.name", "digit"), "unknown data set 'digit'; valid: cifar10, cifar100, digits, imagefolder (did you"),
+        (
+            ("--data.name", "digit"),
+            "unknown data set 'digit'; valid: arrays, cifar10, cifar100, digits, imagefolder (did you",
+        ),
         (("--server.aggregator", "averag"), "unknown aggregator 'averag'; valid: average (did you mean 'average'?)"),
         (("--tracking.also", "lines"), "unknown tracker 'lines'; valid: "),
         (("--method", "fedpreto"), "it must be one of 'fedpareto', 'deepfednas'"),

@@ -129,7 +129,7 @@ def test_a_finished_run_says_so_when_it_is_resumed(command: Command, run: Path) 
     ("arguments", "expected"),
     [
         (("--space", "mobilenet-cifra"), "unknown space 'mobilenet-cifra'; valid: mobilenet-cifar"),
-        (("--data.name", "cifar11"), "unknown data set 'cifar11'; valid: cifar10, cifar100, digits, imagefolder"),
+        (("--data.name", "cifar11"), "unknown data set 'cifar11'; valid: arrays, cifar10, cifar100, digits, imagefolder"),
         (("--clients.per-round", 7), "clients.per_round is 7, more than the 6 clients"),
         (("--clients.count", 0), "clients.count is 0"),
         (("--rounds", 0), "rounds is 0; it must be at least 1"),
@@ -169,7 +169,7 @@ def test_a_cache_of_another_space_is_refused(command: Command) -> None:
 
 
 def test_files_are_checked_before_the_images_are_read(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fedpareto.training.setup.simulated", None)
+    monkeypatch.setattr("fedpareto.training.setup.new_simulation", None)
     assert "cannot read no.jsonl" in command.error("--cache", "no.jsonl")
     space = dict(json.loads((command.folder / "micro.yaml").read_text()), kernels=[3])
     (command.folder / "my space.yaml").write_text(json.dumps(space))

@@ -5,7 +5,7 @@ from typing import Literal
 
 from fedpareto.supernet.common.errors import UserError
 
-Scheme = Literal["iid", "dirichlet", "pathological", "shard", "linear", "square", "exponential"]
+Scheme = Literal["iid", "dirichlet", "pathological", "shard", "linear", "square", "exponential", "given"]
 
 
 class PartitionError(UserError):
@@ -18,7 +18,8 @@ class PartitionConfig:
 
     Attributes:
         scheme: iid; dirichlet (label skew alpha); pathological (a number of classes a client); shard
-            (shards of sorted labels); linear, square, exponential (quantity skew, growing with the client).
+            (shards of sorted labels); linear, square, exponential (quantity skew, growing with the client); given (the
+            data say whose each image is).
         alpha: concentration of the Dirichlet draw; smaller is more skewed.
         classes_per_client: classes a client sees under pathological.
         shards_per_client: shards a client gets under shard.

@@ -19,7 +19,7 @@ DATA_SETS: Registry[Any] = Registry(
     "fedpareto.data",
     {
         name: f"fedpareto.training.data.sources:{name.upper()}"
-        for name in ("digits", "cifar10", "cifar100", "imagefolder")
+        for name in ("digits", "cifar10", "cifar100", "imagefolder", "arrays")
     },
 )
 
@@ -37,7 +37,9 @@ def check_names(config: RunConfig) -> None:
         UserError: there is no client sampler, data set, aggregator or tracker of a name.
     """
     SAMPLERS.check(config.clients.sampler)
-    DATA_SETS.check(config.data.name)
+    if ":" not in config.data.name:
+        # Else it is a function of the user.
+        DATA_SETS.check(config.data.name)
     AGGREGATORS.check(config.server.aggregator)
     for name in config.tracking.also:
         TRACKERS.check(name)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.training.config.methods.registry import METHODS
 from fedpareto.training.config.methods.spec import SOME_READ, MethodSpec, ReadWhen
+from fedpareto.training.config.registries import DATA_SETS
 from fedpareto.training.config.run import RunConfig, by_full_name, complete_mapping
 
 
@@ -31,6 +32,11 @@ def _by_scheme(scheme: str) -> Condition:
     return Condition(lambda config: config.partition.scheme == scheme, f"with partition.scheme {scheme}")
 
 
+def _has_data(config: RunConfig, *names: str) -> bool:
+    """Whether the data are one of these sets, or of somebody else, who may read what these do."""
+    return config.data.name in (*names, *DATA_SETS.others())
+
+
 _CONNECTED = Condition(lambda config: config.engine == "flower", "with engine flower")
 
 #: When settings are read, by name; a name that ends in a dot is that of a whole group. The first that fits counts. What
@@ -44,11 +50,11 @@ CONDITIONS: Mapping[str, Condition] = {
         "by data sets that are files; data.name is digits, which come with a package",
     ),
     "data.download": Condition(
-        lambda config: config.engine == "in-process" and config.data.name not in ("digits", "imagefolder"),
+        lambda config: config.engine == "in-process" and _has_data(config, "cifar10", "cifar100"),
         "by data.name cifar10 and cifar100 with engine in-process",
     ),
     "data.fit": Condition(
-        lambda config: config.engine == "flower" or config.data.name not in ("digits", "cifar10", "cifar100"),
+        lambda config: config.engine == "flower" or _has_data(config, "imagefolder"),
         "with data.name imagefolder",
     ),
     "data.magnitude": Condition(lambda config: config.data.randaugment > 0, "with data.randaugment"),

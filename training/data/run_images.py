@@ -16,6 +16,7 @@ from fedpareto.training.data.files.listing import Listing
 from fedpareto.training.data.files.preparation import Preparation
 from fedpareto.training.data.images import ImageSet, normalisation_of
 from fedpareto.training.data.partition.by_strength import matched, shares_of_images
+from fedpareto.training.data.partition.given import given_parts
 from fedpareto.training.data.partition.partition import partition
 from fedpareto.training.data.sources import SplitName, list_images, source
 from fedpareto.training.data.split import Split as RunSplit
@@ -96,7 +97,20 @@ def shares(config: RunConfig, listing: Listing, max_macs: Sequence[int | None] =
     else:
         stream = torch_stream(config.seed, "validation")
         training, validation = validation_split(listing, config.data.validation_share, stream)
-    parts = partition(
+    if config.partition.scheme == "given":
+        parts = given_parts(listing, training, config.clients.count, config.client.batch)
+    else:
+        parts = _partitioned(config, listing, training, max_macs)
+    spread = matched(parts, max_macs) if config.clients.data == "matched" else parts
+    if config.clients.data == "pooled":
+        spread = [sorted(index for part in parts for index in part)]
+    return Shares(validation.tolist(), [training[part].tolist() for part in spread])
+
+
+def _partitioned(
+    config: RunConfig, listing: Listing, training: Tensor, max_macs: Sequence[int | None]
+) -> list[list[int]]:
+    return partition(
         listing.labels[training].tolist(),
         config.clients.count,
         config.partition,
@@ -104,10 +118,6 @@ def shares(config: RunConfig, listing: Listing, max_macs: Sequence[int | None] =
         numpy_stream(config.seed, "partition"),
         shares_of_images(max_macs, config.clients.gamma) if config.clients.data == "proportional" else None,
     )
-    spread = matched(parts, max_macs) if config.clients.data == "matched" else parts
-    if config.clients.data == "pooled":
-        spread = [sorted(index for part in parts for index in part)]
-    return Shares(validation.tolist(), [training[part].tolist() for part in spread])
 
 
 def split_of(config: RunConfig, data: ImageSet, given: Shares) -> RunSplit:

@@ -12,12 +12,14 @@ from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.terminal.progress import SILENT, ProgressListener
 from fedpareto.training.config.data import DEFAULT_BATCH
 from fedpareto.training.config.registries import DATA_SETS
+from fedpareto.training.data.array_files import list_arrays, own_validation
 from fedpareto.training.data.augment import Augmentation
 from fedpareto.training.data.digits import read_digits
 from fedpareto.training.data.files.folders import ClassFiles, check_same_classes, class_files, holds_classes, is_there
 from fedpareto.training.data.files.listing import Listing
 from fedpareto.training.data.files.preparation import Preparation
 from fedpareto.training.data.files.reading import Arrays, Files
+from fedpareto.training.data.functions import COLON, has_validation, list_function
 from fedpareto.training.data.images import DataError, ImageSet
 
 #: Which images; with ``train+validation`` those of the data's own validation split come last.
@@ -86,6 +88,8 @@ def source(name: str) -> Source:
     Raises:
         DataError: there is none; the message lists the valid names.
     """
+    if COLON in name:
+        return _of_function(name)
     try:
         found: Source = DATA_SETS.get(name)
     except UserError as error:
@@ -186,6 +190,24 @@ def _cifar(name: str) -> Source:
     return Source(lambda *args: _list_cifar(name, *args), _natural)
 
 
+def _list_arrays(root: Path, split: SplitName, download: bool, listener: ProgressListener) -> Listing:
+    del download, listener
+    return list_arrays(root, split)
+
+
+def _of_function(name: str) -> Source:
+    """Source of a user's own function."""
+
+    def listing(root: Path, split: SplitName, download: bool, listener: ProgressListener) -> Listing:
+        del download, listener
+        return list_function(name, root, split)
+
+    def validation(root: Path) -> Path | None:
+        return Path(name) if has_validation(name, root) else None
+
+    return Source(listing, _natural, validation=validation)
+
+
 #: Mirrored digits are other digits, so they are moved by a pixel in eight only; there are 1,433 of them to train with,
 #: too few for large batches on many clients.
 DIGITS = Source(_list_digits, lambda side: Augmentation(crop=side // 8), batch_size=16)
@@ -193,3 +215,5 @@ DIGITS = Source(_list_digits, lambda side: Augmentation(crop=side // 8), batch_s
 CIFAR10, CIFAR100 = _cifar("CIFAR10"), _cifar("CIFAR100")
 
 IMAGEFOLDER = Source(_list_folder, _natural, validation=_own_validation)
+
+ARRAYS = Source(_list_arrays, _natural, validation=own_validation)

@@ -125,11 +125,19 @@ def _next(asked: int, number: int) -> int:
 
 
 @contextlib.contextmanager
-def stop_on_interrupt(folder: Path, request: StopRequest) -> Iterator[None]:
-    """Turn signals in the block into a request to stop the run in ``folder``; after one, later ones are unheard."""
+def stop_on_interrupt(folder: Path, request: StopRequest, *, ends_process: bool = True) -> Iterator[None]:
+    """Turn signals in the block into a request to stop the run in ``folder``.
+
+    Where the process ends with the block, signals after one are unheard, and it is ended if it takes too long. Where it
+    goes on, as a notebook does, signals are handled as before once the block is left.
+    """
     going_on = command("train-supernet", resume=folder)
     last_words = f"ended in mid-step; the last checkpoint is whole; next: {going_on}"
-    with handled(request.hear, request.tell, last_words):
+
+    def final(number: int) -> bool:
+        return request.tell(number) and ends_process
+
+    with handled(request.hear, final, last_words):
         yield
-    if request():
+    if request() and ends_process:
         leave_unheard()

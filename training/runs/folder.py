@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from fedpareto.cache.cache_file import Cache, read_cache, write_cache
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.json_fields import Fields, fields_of
@@ -24,7 +22,7 @@ from fedpareto.supernet.common.storage.path_checks import exists, is_file, is_fo
 from fedpareto.supernet.common.terminal.console import stderr
 from fedpareto.supernet.common.terminal.words import command
 from fedpareto.supernet.space import SearchSpace
-from fedpareto.supernet.space_file import space_from_mapping, space_to_mapping
+from fedpareto.supernet.space_file import space_from_mapping, space_to_yaml
 from fedpareto.training.config.changes import RESUME_MAY_ADAPT, RESUME_MAY_EXTEND, changed_fields
 from fedpareto.training.config.inputs import relocated
 from fedpareto.training.config.methods.config_type import config_type
@@ -68,7 +66,7 @@ def create_run(
     try:
         with replacing_folder(folder) as temporary:
             write_config(temporary / CONFIG, config)
-            write_text(temporary / SPACE, yaml.safe_dump(space_to_mapping(space), sort_keys=False))
+            write_text(temporary / SPACE, space_to_yaml(space))
             write_cache(temporary / CACHE, space, cache)
             write_text(temporary / SPLIT, json.dumps(dataclasses.asdict(split)))
             for name, text in inputs.items():

@@ -8,7 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from fedpareto.cache.plot import Fronts, fronts_svg
+from fedpareto.cache.plot import Fronts, front_title, fronts_svg
 from fedpareto.search.reports.page import sections
 from fedpareto.search.reports.page.figures import milliseconds
 from fedpareto.search.reports.page.layers import LayerLine
@@ -93,7 +93,7 @@ def render_page(page: Page) -> str:
         limited=sections.limited(report),
         lists=sections.lists(report),
         architecture=sections.architecture_text(report["architecture"]),
-        plot=fronts_svg(page.space, page.fronts, f"Fitness over MACs. {headline}."),
+        plot=fronts_svg(front_title(page.space), page.fronts, f"Fitness over MACs. {headline}."),
         parts=parts,
         largest=_largest(page.lines),
         latency=_latency(parts),

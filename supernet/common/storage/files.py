@@ -125,7 +125,12 @@ def remove_if_dead(path: Path) -> bool:
     """Remove a temporary file or folder that no process is writing any more; return whether it was.
 
     Whoever writes one holds a lock on it, which ends with the process.
+
+    Raises:
+        ValueError: the name is none that we give to what is temporary; the working folder is none, above all.
     """
+    if not path.name.startswith("."):
+        raise ValueError(f"{path} is no temporary file or folder of ours")
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:

@@ -4,7 +4,7 @@ import contextlib
 import errno
 import signal
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from rich.console import Console
@@ -130,10 +130,20 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
     console.print(table)
 
 
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """Print no remarks and no progress in the block."""
+    before, stderr.quiet = stderr.quiet, True
+    try:
+        yield
+    finally:
+        stderr.quiet = before
+
+
 def on_screen() -> bool:
-    """Return whether progress can be drawn: standard error is a terminal that moves its cursor."""
+    """Return whether progress can be drawn: in a notebook, or on a terminal that moves its cursor."""
     # FORCE_COLOR makes rich take a file for a terminal.
-    return stderr.file.isatty() and stderr.is_terminal and not stderr.is_dumb_terminal
+    return stderr.is_jupyter or (stderr.file.isatty() and stderr.is_terminal and not stderr.is_dumb_terminal)
 
 
 def progress_bar() -> Display:

@@ -41,6 +41,16 @@ def progress_display(what: str = "working") -> Iterator[ProgressListener]:
         progress.stop()
 
 
+@contextlib.contextmanager
+def progress_or_silence(what: str, shown: bool) -> Iterator[ProgressListener]:
+    """Yield a listener that shows work where it is to be ``shown``, and one that says nothing where it is not."""
+    if not shown:
+        yield SILENT
+        return
+    with progress_display(what) as listener:
+        yield listener
+
+
 def shown_on(progress: Display, what: str = "working") -> ProgressListener:
     """Return a listener that shows work as one bar of a display, started when there is any, and remarks above it."""
     task = progress.add_task(what, total=None)

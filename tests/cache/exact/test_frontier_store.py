@@ -260,13 +260,13 @@ _BUILD = """
 import sys, time
 from pathlib import Path
 from typing import Any
-from fedpareto.cache.exact.frontier_store import find_frontier, kept_path
-from fedpareto.supernet.space import load_space
+from fedpareto.cache.exact.frontier_store import load_or_compute_frontier, kept_path
+from fedpareto.supernet.space_file import load_space
 space = load_space("mobilenet-tiny")
 Path(sys.argv[1]).touch()
 while not Path(sys.argv[2]).exists():
     time.sleep(0.001)
-print(len(find_frontier(space, space.fitness).macs))
+print(len(load_or_compute_frontier(space, space.fitness).macs))
 """
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fedpareto.cache.build import SolverSettings, build_cache
+from fedpareto.cache.build import SolverSettings, compute_cache
 from fedpareto.cache.cache_file import Cache, write_cache
 from fedpareto.cache.costs.limits import Limits
 from fedpareto.cache.nsga2.solver import Nsga2Settings
@@ -65,7 +65,7 @@ def micro_recipe(space: SearchSpace = MICRO, **client: Any) -> LocalRecipe:
 
 def micro_cache(space: SearchSpace = MICRO, entries: int = 6) -> Cache:
     method = SolverSettings(nsga2=Nsga2Settings(population=20, generations=10))
-    return build_cache(space, space.fitness, Limits(), entries, method)
+    return compute_cache(space, space.fitness, Limits(), entries, method)
 
 
 def write_space(folder: Path, space: SearchSpace = MICRO) -> Path:

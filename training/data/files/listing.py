@@ -38,12 +38,14 @@ class Listing:
         classes: class names; a label is an index into them.
         pictures: the images, in the order of the labels.
         held_out: so many at the end are for validation, by the data set's own word.
+        clients: (N,) int64, the client of each image by the data set's own word; None where it says nothing.
     """
 
     labels: Tensor
     classes: tuple[str, ...]
     pictures: Pictures
     held_out: int = 0
+    clients: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -51,7 +53,8 @@ class Listing:
     def subset(self, positions: Tensor) -> "Listing":
         """Return the images at ascending ``positions``."""
         held_out = int((positions >= len(self) - self.held_out).sum())
-        return Listing(self.labels[positions], self.classes, self.pictures.subset(positions), held_out)
+        clients = None if self.clients is None else self.clients[positions]
+        return Listing(self.labels[positions], self.classes, self.pictures.subset(positions), held_out, clients)
 
     def read(self, preparation: Preparation, listener: ProgressListener = SILENT, *, keep: bool = True) -> ImageSet:
         """Return the images decoded; ``listener`` follows, and is told of what looks wrong.

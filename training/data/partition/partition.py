@@ -69,6 +69,8 @@ def _split(labels: IntArray, clients: int, config: PartitionConfig, batch_size: 
             return schemes.growing(labels, clients, np.square)
         case "exponential":
             return schemes.growing(labels, clients, np.exp)
+        case "given":
+            raise ValueError("images that belong to clients are not partitioned")
 
 
 def _split_by(

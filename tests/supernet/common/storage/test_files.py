@@ -170,7 +170,10 @@ def _writing(what: str, path: Path) -> "tuple[subprocess.Popen[str], Path]":
         text=True,
     )
     assert process.stdout is not None
-    return process, Path(process.stdout.readline().strip())
+    told = process.stdout.readline().strip()
+    # An empty line would name the working folder, which is then cleared away.
+    assert told
+    return process, Path(told)
 
 
 def _killed(process: "subprocess.Popen[str]") -> None:
@@ -203,6 +206,16 @@ def test_a_folder_that_a_killed_process_was_writing_is_cleared_away_and_that_of_
     with replacing_folder(tmp_path / "run") as own:
         (own / "whole").write_text("")
     assert [str(path.relative_to(tmp_path)) for path in sorted(tmp_path.rglob("*"))] == ["run", "run/whole"]
+
+
+@pytest.mark.parametrize("name", ["", ".", "notes.json", "runs/mine"])
+def test_what_is_not_temporary_is_never_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    (tmp_path / "runs/mine").mkdir(parents=True)
+    (tmp_path / "notes.json").write_text("kept")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="no temporary"):
+        remove_if_dead(Path(name))
+    assert sorted(os.listdir()) == ["notes.json", "runs"]
 
 
 def test_only_our_own_files_are_swept(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from helpers.processes import PATIENCE
 #: A command that tells when it works, and then works as the argument says.
 _COMMAND = """
 import signal, sys, threading, time
-from fedpareto.supernet import interruption
+from fedpareto.supernet.common.terminal import interruption
 from fedpareto.supernet.common.terminal.console import run_command
 
 def tell_of_the_call():

@@ -479,7 +479,7 @@ def test_a_job_that_hangs_is_answered_at_the_deadline(config: RunConfig, monkeyp
 def test_a_process_that_notices_no_deadline_is_ended(tmp_path: Path, hang: str) -> None:
     code = f"""
         import ctypes, signal, time
-        from training.flower import node
+        from fedpareto.training.engines.flower import node
         node._GRACE = 0.5
         mutex = ctypes.create_string_buffer(64)
         with node._deadline(0.5):

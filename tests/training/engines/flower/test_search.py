@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from helpers.runs.flower import LocalLink, flower_config, hurry, trained
 
-from fedpareto.search.extraction.trained_run import Extraction, TrainedRun, open_run
+from fedpareto.search.extraction.opened_run import Extraction, OpenedRun, opened_run
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.training.config.clients import ClientsConfig
 from fedpareto.training.runs.folder import read_census, read_run_cache, read_space
@@ -29,8 +29,8 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(str(config.output))
 
 
-def _open(run_folder: Path, link: LocalLink) -> TrainedRun:
-    return open_run(run_folder, read_space(run_folder), "newest", link, test=False)
+def _open(run_folder: Path, link: LocalLink) -> OpenedRun:
+    return opened_run(run_folder, read_space(run_folder), "newest", link, test=False)
 
 
 def test_clients_that_cannot_run_a_subnet_are_not_sent_it(run_folder: Path, tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ class Extraction:
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainedSubnet:
+class ExtractedSubnet:
     """A calibrated subnet of a run, what its file says, and what it reached."""
 
     network: nn.Module
@@ -70,7 +70,7 @@ class TrainedSubnet:
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainedRun:
+class OpenedRun:
     """A run's supernet and federation, opened once for any number of subnets. Everything here runs on the CPU.
 
     Attributes:
@@ -81,7 +81,7 @@ class TrainedRun:
         checkpoint: the supernet.
         checkpoint_path: its folder.
         evaluator: measures on the validation images.
-        test: the test images, None if they are not to be looked at.
+        test: the test images, None until they are looked at.
     """
 
     folder: Path
@@ -93,9 +93,23 @@ class TrainedRun:
     evaluator: Evaluator | FederatedEvaluator
     test: ImageSet | None
 
+    def test_images(self) -> ImageSet:
+        """Read the test images.
+
+        Raises:
+            UserError: there are none, or they are with the clients of a real federation.
+        """
+        if self.test is not None:
+            return self.test
+        if not isinstance(self.evaluator, Evaluator):
+            raise UserError("test images are not on this machine: those of this run are with its clients")
+        data = self.config.data
+        with progress_display() as listener:
+            return load_images(data.name, data.root, "test", preparation_of(self.config, self.space), listener=listener)
+
     def extract(
         self, entry: CacheEntry, extraction: Extraction, report: Mapping[str, Any], listener: ProgressListener = SILENT
-    ) -> TrainedSubnet:
+    ) -> ExtractedSubnet:
         """Return ``entry``'s subnet with a completed ``report``.
 
         Raises:
@@ -113,7 +127,7 @@ class TrainedRun:
         split = self.federation.split
         preparation = preparation_of(self.config, self.space)
         info = SubnetInfo(self.space, architecture, split.classes, preparation, split.normalisation, full)
-        return TrainedSubnet(network, info)
+        return ExtractedSubnet(network, info)
 
     def _accuracies(self, network: nn.Module, entry: CacheEntry) -> dict[str, float]:
         if isinstance(self.evaluator, FederatedEvaluator):
@@ -196,15 +210,15 @@ def check_tunable(folder: Path, config: RunConfig) -> None:
         )
 
 
-def open_run(
+def opened_run(
     folder: Path,
     space: SearchSpace,
     which: Literal["best", "newest"],
     link: Link | None,
     *,
-    test: bool,
+    test: bool = False,
     root: str | None = None,
-) -> TrainedRun:
+) -> OpenedRun:
     """Read a run's checkpoint and its images, with ``test`` also the test images; or find its clients over ``link``.
 
     The images are in ``root``, or where the run had them; their digest tells whether they are the same.
@@ -221,11 +235,9 @@ def open_run(
         with progress_display() as listener:
             connected = connect(link, config, space, listener, read_census(folder))
         measured_there = connected.evaluator(config, space)
-        return TrainedRun(folder, config, space, connected, checkpoint, path, measured_there, None)
-    data, test_images = config.data, None
+        return OpenedRun(folder, config, space, connected, checkpoint, path, measured_there, None)
     with progress_display() as listener:
-        if test:
-            test_images = load_images(data.name, data.root, "test", preparation_of(config, space), listener=listener)
         simulation = StoredFederation(folder, config, space, read_split(folder), listener)
         evaluator = simulation.evaluator(config, space)
-    return TrainedRun(folder, config, space, simulation, checkpoint, path, evaluator, test_images)
+    opened = OpenedRun(folder, config, space, simulation, checkpoint, path, evaluator, None)
+    return dataclasses.replace(opened, test=opened.test_images()) if test else opened

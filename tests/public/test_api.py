@@ -1,0 +1,286 @@
+"""The public face: names, arguments, data in memory, and runs that the command line goes on with."""
+
+import inspect
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers.commands import run_main
+from helpers.processes import ENVIRONMENT
+from helpers.repository import IMPORTED_FROM
+from numpy.typing import NDArray
+from torch.utils.data import TensorDataset
+
+import fedpareto as fp
+from fedpareto.cache.cli import CacheOptions
+from fedpareto.search.cli import main as search_subnet
+from fedpareto.search.comparison.cli import CompareOptions
+from fedpareto.search.profiling.cli import ProfileOptions
+from fedpareto.supernet.common.terminal.progress import SILENT
+from fedpareto.training.cli import main as train_supernet
+from fedpareto.training.data.digits import read_digits
+from fedpareto.training.trackers.records import RoundRecord
+
+_SMALL: Mapping[str, Any] = {
+    "clients_per_round": 2,
+    "client_epochs": 1,
+    "client_batch_size": 8,
+    "evaluation_probes": 2,
+    "tracking_wandb": "off",
+    "progress": False,
+}
+
+
+def _arrays(count: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    pictures, labels = read_digits()
+    return np.rint(pictures[:count] * (255 / 16)).astype(np.uint8), labels[:count]
+
+
+def _data(**others: Any) -> fp.ImageData:
+    count = 240
+    images, labels = _arrays(count + 40)
+    given = {"clients": np.arange(count) % 4, "test": (images[count:], labels[count:])}
+    return fp.ImageData(images[:count], labels[:count], **{**given, **others})
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> fp.TrainingResult:
+    """A run on arrays, with the client of each image."""
+    folder = tmp_path_factory.mktemp("runs")
+    return fp.train("mobilenet-tiny", data=_data(), rounds=2, output=folder / "mine", **_SMALL)
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    program = "import sys, fedpareto; print([n for n in ('numpy', 'torch', 'pymoo', 'matplotlib') if n in sys.modules])"
+    environment = {**ENVIRONMENT, "PYTHONPATH": str(IMPORTED_FROM)}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout == "[]\n"
+
+
+def test_every_public_name_is_there_and_documented() -> None:
+    assert sorted(fp.__all__) == fp.__all__ == dir(fp)
+    for name in fp.__all__:
+        value = getattr(fp, name)
+        assert value.__name__ == name
+        assert len((value.__doc__ or "").splitlines()[0]) > 10
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        fp.trian  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("function", "options", "others"),
+    [
+        (fp.build_cache, CacheOptions, {"progress"}),
+        (fp.compare, CompareOptions, set()),
+        # The images are not read: the command names them for the one that it suggests.
+        (fp.profile_device, ProfileOptions, {"progress"}),
+    ],
+)
+def test_arguments_are_what_the_command_calls_them(
+    function: Callable[..., object], options: type, others: set[str]
+) -> None:
+    wanted = {name: field.default for name, field in inspect.signature(options).parameters.items() if name != "data"}
+    given = {name: field.default for name, field in inspect.signature(function).parameters.items()}
+    assert given.keys() - others == wanted.keys()
+    optional = {name: value for name, value in wanted.items() if value is not inspect.Parameter.empty}
+    assert {name: given[name] for name in optional if name != "space"} == {
+        name: value for name, value in optional.items() if name != "space"
+    }
+
+
+def test_arrays_are_trained_on_by_the_clients_they_belong_to(result: fp.TrainingResult) -> None:
+    assert (result.finished, result.rounds, len(result.records)) == (True, 2, 2)
+    split = json.loads((result.folder / "partition.json").read_text())
+    images = 240
+    assert sorted([*split["validation"], *(each for part in split["clients"] for each in part)]) == list(range(images))
+    assert all(position % 4 == client for client, part in enumerate(split["clients"]) for position in part)
+    assert result.accuracies
+    assert all(0 <= share <= 1 for share in result.accuracies.values())
+
+
+def test_the_command_line_resumes_and_searches_a_run_on_arrays(
+    result: fp.TrainingResult, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert run_main(train_supernet, capsys, "--resume", result.folder, "--rounds", 3).code == 0
+    found = run_main(
+        search_subnet,
+        capsys,
+        "--run",
+        result.folder,
+        "--flops-budget",
+        "1M",
+        "--test",
+        "--json",
+        "--output",
+        tmp_path / "s",
+    )
+    assert found.code == 0
+    report = json.loads(found.out)
+    assert 0 <= report["test_accuracy"] <= 1
+    # And so does Python.
+    answer = fp.open_run(result.folder).find(macs="1M", progress=False)
+    assert answer.entry.macs == report["macs"]
+
+
+def test_a_subnet_of_a_run_is_measured_saved_exported_and_loaded(result: fp.TrainingResult, tmp_path: Path) -> None:
+    run = fp.open_run(result.folder)
+    answer = run.find(macs=2_000_000, progress=False)
+    assert (answer.certified, answer.gap) == (True, 0.0)
+    subnet = run.extract(answer, progress=False)
+    assert subnet.accuracy() == subnet.info.report["validation_accuracy"]
+    images = torch.rand(2, 3, answer.entry.architecture.resolution, answer.entry.architecture.resolution)
+    loaded = fp.load_subnet(subnet.save(tmp_path / "subnet"))
+    assert torch.allclose(loaded(images), subnet.network(images), atol=1e-5)
+    # The same architecture, given as such, is the same subnet.
+    again = run.extract(answer.entry.architecture, progress=False)
+    assert torch.allclose(again.network(images), loaded(images), atol=1e-5)
+    report = subnet.export(tmp_path / "subnet.pt", progress=False)
+    assert (report["format"], report["top1_agreement"]) == ("torchscript", 1.0)
+    with pytest.raises(fp.UserError, match=r"allowed suffixes: \.onnx"):
+        subnet.export(tmp_path / "subnet.tflite")
+
+
+@pytest.mark.parametrize("form", ["pair", "dataset", "tensor"])
+def test_images_in_any_form_make_the_same_run(form: str, tmp_path: Path) -> None:
+    images, labels = _arrays(120)
+    tensor = torch.from_numpy(images)[:, None]
+    forms: dict[str, object] = {
+        "pair": (images, labels),
+        "dataset": TensorDataset(tensor, torch.from_numpy(labels)),
+        "tensor": fp.ImageData(tensor, torch.from_numpy(labels)),
+    }
+    runs = {}
+    for name in {"pair", form}:
+        runs[name] = fp.train(data=forms[name], rounds=1, clients_count=3, output=tmp_path / name, **_SMALL)
+    one, other = (next(run.folder.glob("checkpoints/*/supernet.safetensors")) for run in (runs["pair"], runs[form]))
+    assert one.read_bytes() == other.read_bytes()
+
+
+def test_a_function_of_a_module_is_called_whenever_the_images_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_own_data.py").write_text(
+        "import numpy as np\n"
+        "import fedpareto as fp\n"
+        "from fedpareto.training.data.digits import read_digits\n"
+        "def load(root):\n"
+        "    pictures, labels = read_digits()\n"
+        "    images = (pictures[:160] / 16).astype('float32')\n"
+        "    return fp.ImageData(images, labels[:160], clients=np.arange(160) // 40, test=(images, labels[:160]))\n"
+    )
+    given: dict[str, Any] = {"partition_scheme": "given", "clients_count": 4}
+    fp.train(data="my_own_data:load", rounds=1, output="run", **given, **_SMALL)
+    assert not list(tmp_path.glob("run.images"))
+    assert run_main(train_supernet, capsys, "--resume", "run", "--rounds", 2).code == 0
+    subnet = fp.open_run("run").extract(fp.open_run("run").find(macs="1M", progress=False), progress=False)
+    assert 0 <= subnet.accuracy("test") <= 1
+
+
+def test_callbacks_are_told_of_every_round_and_memory_is_as_good_as_files(tmp_path: Path) -> None:
+    space = fp.load_space("mobilenet-tiny", classes=10)
+    cache = fp.build_cache(space, entries=4, solver="exact", output=tmp_path / "cache.jsonl", progress=False)
+    told: list[RoundRecord] = []
+    given: dict[str, Any] = {"data": "digits", "rounds": 1, "clients_count": 4, **_SMALL}
+    first = fp.train(space, cache=cache, output=tmp_path / "memory", callbacks=[told.append], **given)
+    fp.train("mobilenet-tiny", cache=tmp_path / "cache.jsonl", output=tmp_path / "files", **given)
+    assert [record.round for record in told] == [1]
+    one, other = (next((tmp_path / name).glob("checkpoints/*/supernet.safetensors")) for name in ("memory", "files"))
+    assert one.read_bytes() == other.read_bytes()
+    assert f"{first!r}".startswith(f"TrainingResult({tmp_path / 'memory'}: 1 round; validation accuracy ")
+
+
+def test_values_print_themselves_in_a_notebook(result: fp.TrainingResult) -> None:
+    answer = fp.open_run(result.folder).find(macs="1M", progress=False)
+    cache = fp.build_cache("mobilenet-tiny", entries=3, solver="exact", progress=False)
+    for value in (result, answer, cache, fp.frontier("mobilenet-tiny", progress=False)):
+        page = value._repr_html_()
+        assert page.count("<svg") == page.count("</svg>") == 1
+        assert len(repr(value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"roundz": 3}, r"there is no setting roundz; did you mean rounds"),
+        ({"clients": {"per_rond": 3}}, r"per_rond"),
+        ({"rounds": "many"}, r"rounds"),
+        ({"rounds": 0}, r"rounds is 0; it must be at least 1"),
+        ({"data": 7}, r"data is of type int; give"),
+        ({"data": "nowhere_to_be:found"}, r"cannot import nowhere_to_be"),
+        ({"data": "json:loadz"}, r"the module json has no function loadz"),
+        ({"data": "json:"}, r"a function is named module:function"),
+        ({"callbacks": [3]}, r"a callback is of type int"),
+        ({"resume": "nowhere", "data": "digits"}, r"resume names a run"),
+        ({"resume": "nowhere"}, r"nowhere holds no run"),
+        ({"data": "digits", "partition_scheme": "given"}, r"the data do not say whose each image is"),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_nothing(
+    arguments: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(fp.UserError, match=message) as caught:
+        fp.train(**{"rounds": 1, "output": None if "resume" in arguments else "run", **arguments}, progress=False)
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"clients": np.arange(12) % 2}, None),
+        ({"clients": [0, 1]}, r"clients have shape \(2,\)"),
+        ({"clients": np.full(12, -1)}, r"clients hold -1"),
+        ({"clients": np.zeros(12)}, r"clients are float64"),
+        ({"classes": ["a"]}, r"labels go up to 3"),
+        ({"labels": np.zeros((12, 2), dtype=int)}, r"labels have shape"),
+        ({"images": np.zeros((12, 3))}, r"images have shape \(12, 3\)"),
+        ({"images": np.full((12, 4, 4), np.nan)}, r"images: its values go from nan"),
+        ({"test": np.zeros(3)}, r"test must be a pair"),
+        ({"test": (np.zeros((1, 4, 4, 3), dtype=np.uint8), [0])}, r"\[1, 3\] channels"),
+    ],
+)
+def test_image_data_that_mean_nothing_are_refused(given: dict[str, Any], message: str | None) -> None:
+    values = {"images": np.zeros((12, 4, 4), dtype=np.uint8), "labels": np.arange(12) % 4, **given}
+    images, labels = values.pop("images"), values.pop("labels")
+    if message is None:
+        assert fp.ImageData(images, labels, **values).client_count == 2
+        return
+    with pytest.raises(fp.UserError, match=message):
+        fp.ImageData(images, labels, **values)
+
+
+def test_a_client_with_less_than_a_batch_is_refused_and_nothing_is_kept(tmp_path: Path) -> None:
+    clients = np.arange(240) % 2
+    clients[:4] = 2
+    with pytest.raises(fp.UserError, match=r"client 2 has \d training images?, under one batch of 8"):
+        fp.train(data=_data(clients=clients), rounds=1, output=tmp_path / "run", **_SMALL)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_limits_of_a_device_are_read_as_the_command_reads_them(capsys: pytest.CaptureFixture[str]) -> None:
+    limits = {"macs": "2M", "params": 150_000, "size": "500kB", "memory": "60kB"}
+    answer = fp.find_subnet("mobilenet-tiny", **limits, progress=False)  # type: ignore[arg-type]
+    options = ("--flops-budget", "2M", "--params-budget", "150000", "--size-budget", "500kB", "--memory-budget", "60kB")
+    found = run_main(search_subnet, capsys, "--space", "mobilenet-tiny", *options, "--json")
+    assert json.loads(found.out)["architecture"] == answer.entry.architecture.to_json()
+    for mistake, message in (
+        ({}, "give a limit"),
+        ({"latency": "5ms"}, "give a limit and a table"),
+        ({"macs": "many"}, "many"),
+    ):
+        with pytest.raises(fp.UserError, match=message):
+            fp.find_subnet("mobilenet-tiny", **mistake, progress=False)  # type: ignore[arg-type]
+
+
+def test_progress_is_silent_when_it_is_not_wanted(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    fp.train(data="digits", rounds=1, clients_count=4, output=tmp_path / "run", **_SMALL)
+    assert capfd.readouterr() == ("", "")
+    assert SILENT.report("nothing", 0, 1) is None  # type: ignore[func-returns-value]

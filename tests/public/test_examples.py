@@ -1,0 +1,35 @@
+"""The examples in docstrings run as they are printed."""
+
+import doctest
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import fedpareto as fp
+
+#: Modules whose docstrings hold examples: the package itself, and where its public names are defined.
+_MODULES = sorted({"fedpareto", *(f"fedpareto.{path}" for path in fp._MODULES.values())})
+
+
+def _examples(module: ModuleType) -> list[doctest.DocTest]:
+    return [found for found in doctest.DocTestFinder(exclude_empty=True).find(module) if found.examples]
+
+
+@pytest.mark.parametrize("name", _MODULES)
+def test_examples_run_as_they_are_printed(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    module = importlib.import_module(name)
+    for example in _examples(module):
+        runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+        printed: list[str] = []
+        runner.run(example, out=printed.append)
+        assert runner.failures == 0, "".join(printed)
+
+
+def test_every_public_function_and_class_of_data_has_an_example() -> None:
+    functions = [name for name in fp.__all__ if name[0].islower()]
+    lacking = [name for name in [*functions, "ImageData"] if ">>>" not in (getattr(fp, name).__doc__ or "")]
+    assert not lacking

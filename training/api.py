@@ -1,0 +1,216 @@
+"""Training from Python: what ``train-supernet`` does, on data sets by name or on images in memory."""
+
+import contextlib
+import dataclasses
+import difflib
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fedpareto.cache.cache_file import Cache, write_cache
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.formats.typed_yaml import from_mapping, read_yaml_mapping
+from fedpareto.supernet.common.storage.files import write_text
+from fedpareto.supernet.common.terminal.console import silence
+from fedpareto.supernet.space import SearchSpace
+from fedpareto.supernet.space_file import preset_names, space_of, space_to_yaml
+from fedpareto.training.config.inputs import relocated
+from fedpareto.training.config.methods.config_type import config_type
+from fedpareto.training.config.registries import check_names
+from fedpareto.training.config.run import RunConfig, by_full_name, check_unedited
+from fedpareto.training.config.unused_settings import refuse_unread, settings_of
+from fedpareto.training.data.array_files import write_arrays
+from fedpareto.training.data.image_data import ImageData, image_data_of
+from fedpareto.training.runs.folder import CONFIG, METRICS, check_holds_run, check_new_run
+from fedpareto.training.session import SessionEnd, run_session
+from fedpareto.training.setup import run_folder
+from fedpareto.training.trackers.callbacks import trackers_of
+from fedpareto.training.trackers.metrics_file import read_records
+from fedpareto.training.trackers.protocol import Tracker
+from fedpareto.training.trackers.records import RoundRecord
+from fedpareto.training.training_result import TrainingResult
+
+#: Called with the record of every round, or told of everything.
+Callback = Callable[[RoundRecord], object] | Tracker
+
+
+def train(
+    space: SearchSpace | str | Path | None = None,
+    *,
+    data: object = None,
+    cache: Cache | str | Path | None = None,
+    output: str | Path | None = None,
+    resume: str | Path | None = None,
+    config: str | Path | None = None,
+    callbacks: Sequence[Callback] = (),
+    progress: bool = True,
+    **settings: Any,
+) -> TrainingResult:
+    """Train a supernet federatedly, or go on with a run; Ctrl-C stops at the round's edge.
+
+    Every setting of ``train-supernet`` may be given, with underscores for its dots and dashes: ``--clients.per-round``
+    is ``clients_per_round``. A group may be given as a mapping instead: ``clients={"per_round": 5}``.
+
+    Args:
+        space: a search space, the name of a preset or a YAML file.
+        data: a data set's name such as "digits", "module:function" for a function that returns ``ImageData``, or images
+            in memory: ``ImageData``, a pair of images and labels, or a torch ``Dataset``. Images in memory are kept in
+            a folder beside the run, so that it can be resumed and searched.
+        cache: a Pareto cache, or a file of one; built when left out.
+        output: folder of the run; runs/SPACE-DATA-seedN when left out.
+        resume: folder of a run to go on with; it keeps its settings, but may be given more ``rounds`` or ``compute``.
+        config: YAML file of settings, which those given here override.
+        callbacks: functions that are called with the record of every round, or trackers, which are told of everything.
+        progress: show progress.
+        settings: all other settings of the command.
+
+    Raises:
+        UserError: a setting is unknown or not possible, a file cannot be read, or the output holds a run already.
+
+    >>> import fedpareto as fp
+    >>> federation = {"clients_count": 4, "clients_per_round": 2, "client_epochs": 1}
+    >>> result = fp.train(data="digits", rounds=2, **federation, output="runs/example", progress=False)
+    >>> result.finished, result.rounds
+    (True, 2)
+    >>> fp.train(resume=result.folder, rounds=3, progress=False).rounds
+    3
+    """
+    told = trackers_of(callbacks)
+    with contextlib.ExitStack() as held:
+        if not progress:
+            held.enter_context(silence())
+        if resume is not None:
+            if any(given is not None for given in (space, data, cache, config)):
+                raise UserError("resume names a run, which keeps its space, data and cache; leave those and config out")
+            return _result(
+                run_session(_resumed(Path(resume), settings, output), Path(resume), told, ends_process=False)
+            )
+        values = {} if config is None else by_full_name(read_yaml_mapping(Path(config)))
+        values |= _full_names(settings)
+        if output is not None:
+            values["output"] = str(output)
+        values |= held.enter_context(_as_files(space, cache, values))
+        images = _set_data(values, data)
+        run = _built(values)
+        refuse_unread(run)
+        if images is not None:
+            run = held.enter_context(_kept(images, run))
+        return _result(run_session(run, None, told, ends_process=False))
+
+
+def _result(end: SessionEnd) -> TrainingResult:
+    return TrainingResult(end.folder, end.state.round, end.finished, tuple(read_records(end.folder / METRICS)))
+
+
+def _full_names(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by their full names, such as ``clients.per_round``.
+
+    Raises:
+        UserError: there is no such setting.
+    """
+    known = {name.replace(".", "_"): name for name in settings_of(config_type()())}
+    groups = {name.partition(".")[0] for name in known.values() if "." in name}
+    values: dict[str, Any] = {}
+    for name, value in settings.items():
+        if name in groups and isinstance(value, Mapping):
+            values |= by_full_name({name: value})
+        elif name in known:
+            values[known[name]] = value
+        else:
+            raise UserError(_no_such_setting(name, [*known, *groups]))
+    return values
+
+
+def _no_such_setting(name: str, known: Sequence[str]) -> str:
+    nearest = difflib.get_close_matches(name, known, n=1)
+    meant = f"did you mean {nearest[0]}?" if nearest else "train-supernet --help lists them"
+    return f"there is no setting {name}; {meant}"
+
+
+def _built(values: Mapping[str, Any]) -> RunConfig:
+    """Configuration of settings by their full names, through the door that files come through."""
+    nested: dict[str, Any] = {}
+    for name, value in values.items():
+        *groups, last = name.split(".")
+        inner = nested
+        for group in groups:
+            inner = inner.setdefault(group, {})
+        # Paths are texts in files, and so are sequences of any kind lists.
+        inner[last] = str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
+    config = from_mapping(config_type(), nested, "train()")
+    check_names(config)
+    return config
+
+
+def _resumed(folder: Path, settings: Mapping[str, Any], output: str | Path | None) -> RunConfig:
+    """Configuration that a run was trained with, overridden by settings that are given now."""
+    if output is not None and Path(output).absolute() != folder.absolute():
+        raise UserError(f"output is {output}, but a resumed run goes on in its own folder {folder}; leave output out")
+    check_holds_run(folder)
+    check_unedited(folder / CONFIG)
+    before = by_full_name(read_yaml_mapping(folder / CONFIG))
+    config = _built({**before, **_full_names(settings)})
+    return relocated(config, before.get("output"), folder)
+
+
+@contextlib.contextmanager
+def _as_files(
+    space: SearchSpace | str | Path | None, cache: Cache | str | Path | None, values: Mapping[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """Yield the settings that name a space and a cache; what is in memory is in files within the block.
+
+    A run keeps copies of both.
+    """
+    named: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(prefix="fedpareto-") as temporary:
+        if isinstance(space, SearchSpace):
+            if space.name in preset_names() and space == space_of(space.name):
+                named["space"] = space.name
+            else:
+                named["space"] = str(Path(temporary) / "space.yaml")
+                write_text(Path(named["space"]), space_to_yaml(space))
+        elif space is not None:
+            named["space"] = str(space)
+        if isinstance(cache, Cache):
+            named["cache"] = str(Path(temporary) / "cache.jsonl")
+            searched = space_of(named.get("space", values.get("space", RunConfig().space)))
+            write_cache(Path(named["cache"]), searched, cache)
+        elif cache is not None:
+            named["cache"] = str(cache)
+        yield named
+
+
+def _set_data(values: dict[str, Any], data: object) -> ImageData | None:
+    """Set the settings of the data; return the images that are in memory, None where they are not."""
+    if data is None:
+        return None
+    if isinstance(data, str):
+        values["data.name"] = data
+        return None
+    images = image_data_of(data)
+    values["data.name"] = "arrays"
+    if images.clients is not None:
+        values.setdefault("partition.scheme", "given")
+        values.setdefault("clients.count", images.client_count)
+    return images
+
+
+@contextlib.contextmanager
+def _kept(images: ImageData, config: RunConfig) -> Iterator[RunConfig]:
+    """Keep images beside the run while it is made, and from then on if it was made."""
+    folder = run_folder(config)
+    check_new_run(folder)
+    beside = folder.with_name(f"{folder.name}.images")
+    if beside.exists():
+        raise UserError(
+            f"{beside} is there already, beside {folder}, which is not; remove it, or choose another output"
+        )
+    write_arrays(beside, images)
+    data = dataclasses.replace(config.data, root=str(beside))
+    try:
+        yield dataclasses.replace(config, data=data)
+    finally:
+        if not (folder / CONFIG).exists():
+            shutil.rmtree(beside, ignore_errors=True)

@@ -1,0 +1,30 @@
+"""The partition that data bring along: the client of each image is known."""
+
+import torch
+from torch import Tensor
+
+from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.training.config.partition import PartitionError
+from fedpareto.training.data.files.listing import Listing
+
+
+def given_parts(listing: Listing, training: Tensor, clients: int, batch_size: int) -> list[list[int]]:
+    """Positions of every client's images among the ``training`` ones, by the data's own word.
+
+    Raises:
+        PartitionError: the data say nothing of clients, name others than there are, or give one less than a batch.
+    """
+    if listing.clients is None:
+        raise PartitionError("partition.scheme is given, and the data do not say whose each image is; choose another")
+    members = listing.clients[training]
+    named = int(members.max()) + 1
+    if named != clients:
+        raise PartitionError(f"clients.count is {clients}, and the images belong to {counted(named, 'client')}; say so")
+    parts = [torch.nonzero(members == client).flatten().tolist() for client in range(clients)]
+    for client, part in enumerate(parts):
+        if len(part) < batch_size:
+            raise PartitionError(
+                f"client {client} has {counted(len(part), 'training image')}, under one batch of {batch_size}; lower "
+                "--client.batch-size, or leave clients out that have so few"
+            )
+    return parts
