@@ -111,7 +111,7 @@ def new_run(config: RunConfig, listener: ProgressListener, link: Link | None = N
     space, inputs = load_space(config.space), read_inputs(config)
     begun = None if config.init is None else beginning(config.init, space)
     _check_files(config, space)
-    config = with_method_defaults(with_data_defaults(config, space))
+    config = with_data_defaults(with_method_defaults(config), space)
     if link is None:
         config = dataclasses.replace(config, data=with_validation(config.data, listener))
     config = anchored(dataclasses.replace(config, output=str(folder), device=str(device)))
@@ -246,7 +246,7 @@ def _completed(config: RunConfig, trained: Mapping[str, Any], space: SearchSpace
     if "kernels" not in trained["execution"]:
         # Runs of before there was a choice.
         config = dataclasses.replace(config, execution=dataclasses.replace(config.execution, kernels="torch"))
-    return with_method_defaults(with_data_defaults(config, space))
+    return with_data_defaults(with_method_defaults(config), space)
 
 
 def _with_profile(

@@ -18,6 +18,7 @@ from helpers.repository import ROOT
 from helpers.runs.federation import arguments_of, micro_config, read_metrics
 from helpers.runs.studies import tiny_study, write_study
 
+import fedpareto
 from fedpareto.search.cli import main as search_subnet
 from fedpareto.search.comparison.cli import main as compare_methods
 from fedpareto.supernet.common.errors import UserError
@@ -97,7 +98,7 @@ TOY = MethodSpec(
     factory=Toy,
     settings=ToySettings,
     check=_check,
-    defaults={"client.logit_adjustment": 0.25},
+    defaults={"client.logit_adjustment": 0.25, "data.flip": True},
     also_reads=("server.weight_by_examples",),
     read_when={"late": ReadWhen(lambda config: config.rounds > 2, "with more than 2 rounds")},
     files={"first": ".txt"},
@@ -155,10 +156,19 @@ def test_it_trains_reports_and_is_read_back(
     assert Path(copy).read_text() == "1"
     config = read_run_config(run)
     assert _settings(config) == ToySettings(2, True, first=copy)
-    assert config.client.logit_adjustment == 0.25
+    assert (config.client.logit_adjustment, config.data.flip) == (0.25, True)
     macs = [[client["macs"] for client in record["clients"]] for record in read_metrics(run)]
     entries = sorted({macs[0][0], macs[1][0], macs[2][0]}, reverse=True)
     assert [set(each) for each in macs] == [{entry} for entry in entries]
+
+
+def test_python_trains_it_like_the_command(toy: MethodSpec, tmp_path: Path) -> None:
+    _, path = arguments_of(micro_config(tmp_path))
+    result = fedpareto.train(config=path, method=toy.name, toy_stride=2, progress=False)
+    assert result.finished
+    assert _settings(read_run_config(result.folder)) == ToySettings(2)
+    with pytest.raises(UserError, match="there is no setting toy_strid; did you mean toy_stride"):
+        fedpareto.train(config=path, method=toy.name, toy_strid=2, output=tmp_path / "other", progress=False)
 
 
 def test_a_run_that_is_resumed_ends_with_the_bytes_of_one_that_was_not_interrupted(

@@ -51,7 +51,8 @@ class MethodSpec:
         single_network: what it trains is one network, at its own MACs, and no supernet.
         searches_first: it searches for an unknown number of rounds before what is scheduled begins.
         check: raises ``UserError`` for configurations that the method cannot work with.
-        defaults: values of settings that a configuration leaves out (None) and to the method, by full name.
+        defaults: values of settings that a configuration leaves out (None), by full name; they come before those of
+            the data set.
         before: what runs of it did before a setting was there, by full name.
         also_reads: those of ``SOME_READ`` that it reads.
         read_when: for those of its settings that it does not always read.
