@@ -24,9 +24,9 @@ from fedpareto.training.clients.trainer import recipe_of
 from fedpareto.training.config.changes import RESUME_MAY_ADAPT, RESUME_MAY_EXTEND, changed_fields
 from fedpareto.training.config.coincidence import coincides
 from fedpareto.training.config.inputs import (
-    INPUTS,
     anchored,
     check_paths,
+    inputs,
     read_inputs,
     with_equal_inputs,
     with_own_inputs,
@@ -111,7 +111,7 @@ def new_run(config: RunConfig, listener: ProgressListener, link: Link | None = N
     space, inputs = load_space(config.space), read_inputs(config)
     begun = None if config.init is None else beginning(config.init, space)
     _check_files(config, space)
-    config = with_method_defaults(with_data_defaults(config, space))
+    config = with_data_defaults(with_method_defaults(config), space)
     if link is None:
         config = dataclasses.replace(config, data=with_validation(config.data, listener))
     config = anchored(dataclasses.replace(config, output=str(folder), device=str(device)))
@@ -159,7 +159,7 @@ def resumed_run(folder: Path, config: RunConfig, listener: ProgressListener, lin
     check_paths(config)
     config = anchored(_completed(dataclasses.replace(config, output=str(folder)), checkpoint.config, space))
     changes = changed_fields(checkpoint.config, config_to_mapping(config))
-    config = with_equal_inputs(config, [name for name, _, _ in changes if name in INPUTS], folder, space)
+    config = with_equal_inputs(config, [name for name, _, _ in changes if name in inputs()], folder, space)
     _refuse_changes(folder, config, changed_fields(checkpoint.config, config_to_mapping(config)))
     was = before_extension(folder, config, checkpoint.state, checkpoint.config)
     require_accountant(config.privacy)
@@ -246,7 +246,7 @@ def _completed(config: RunConfig, trained: Mapping[str, Any], space: SearchSpace
     if "kernels" not in trained["execution"]:
         # Runs of before there was a choice.
         config = dataclasses.replace(config, execution=dataclasses.replace(config.execution, kernels="torch"))
-    return with_method_defaults(with_data_defaults(config, space))
+    return with_data_defaults(with_method_defaults(config), space)
 
 
 def _with_profile(

@@ -10,6 +10,7 @@ from fedpareto.supernet.common.formats.typed_yaml import from_mapping, named
 from fedpareto.supernet.common.formats.units import parse_quantity
 from fedpareto.supernet.genes import smallest_genes
 from fedpareto.supernet.space_file import load_space
+from fedpareto.training.config.methods.config_type import config_type
 from fedpareto.training.config.run import RunConfig
 
 
@@ -40,7 +41,7 @@ def quiet_config(fields: Mapping[str, Any], where: str) -> RunConfig:
         UserError: a field is unknown, or of another type, or values do not go together; it says where.
     """
     tracking = {"wandb": "off", **mapping_of(fields.get("tracking", {}), f"{where}.tracking"), "progress": False}
-    return from_mapping(RunConfig, {**fields, "tracking": tracking}, where)
+    return from_mapping(config_type(), {**fields, "tracking": tracking}, where)
 
 
 def refuse_given_otherwise(settings: Mapping[str, Any], instead: Mapping[str, str], where: str) -> None:

@@ -22,6 +22,7 @@ from fedpareto.supernet.common.storage.sealed_file import read_sealed, write_sea
 from fedpareto.supernet.common.terminal.console import run_command
 from fedpareto.supernet.common.terminal.progress import SILENT, ProgressListener
 from fedpareto.supernet.space_file import load_space
+from fedpareto.training.config.methods.config_type import config_type
 from fedpareto.training.config.run import RunConfig
 from fedpareto.training.data.images import ImageSet
 from fedpareto.training.data.run_images import preparation_of, with_validation
@@ -175,7 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(arguments: Sequence[str]) -> None:
     options = options_parser(_PROG, "Fit a linear model to the images of a run.", _Options).parse(arguments)
-    config = from_mapping(RunConfig, read_yaml_mapping(Path(options.config)), options.config)
+    config = from_mapping(config_type(), read_yaml_mapping(Path(options.config)), options.config)
     folder = Path(options.output)
     check_writable(folder)
     result = linear_of(config)

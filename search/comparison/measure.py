@@ -13,7 +13,6 @@ from fedpareto.search.extraction.opened_run import Extraction, OpenedRun, opened
 from fedpareto.search.query.searcher import search
 from fedpareto.supernet.common.machine import machine
 from fedpareto.supernet.common.terminal.console import stderr
-from fedpareto.training.config.run import SINGLE_METHODS
 from fedpareto.training.methods.registry import method_of
 from fedpareto.training.runs.folder import METRICS, read_run_cache, read_space
 from fedpareto.training.trackers.metrics_file import read_records
@@ -34,7 +33,7 @@ def measure(trial: Trial, folder: Path, budgets: Sequence[int]) -> TrialResult:
     if trial.yardstick is not None and trial.yardstick.budget is not None:
         # Even where a smaller budget keeps its network.
         budgets = [trial.yardstick.budget]
-    found = _single(run, budgets) if trial.config.method in SINGLE_METHODS else searched(run, budgets)
+    found = _single(run, budgets) if trial.config.spec.single_network else searched(run, budgets)
     networks = [_measured(run, budget, entry, taken) for budget, entry, taken in found]
     # What is in one place is sent nowhere.
     up, down = (0, 0) if kind == "central" else (state.bytes_up, state.bytes_down)

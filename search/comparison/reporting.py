@@ -24,7 +24,6 @@ from fedpareto.supernet.common.storage.files import write_text
 from fedpareto.supernet.common.storage.path_checks import exists
 from fedpareto.supernet.common.terminal.console import print_table, stderr
 from fedpareto.supernet.common.terminal.words import counted
-from fedpareto.training.config.run import SINGLE_METHODS
 
 #: Files in the output folder, beside the runs and their results; the price of sharing only where a study tells it.
 TABLE, PAGE, PLOT, PRICE = "table.csv", "table.md", "accuracy.png", "price.csv"
@@ -157,7 +156,7 @@ def _rows_of(study: Study, shown: Sequence[tuple[Trial, TrialResult]]) -> list[T
 
 def _price(study: Study, outcomes: Sequence[TrialResult]) -> list[Difference]:
     """Return the price of sharing for every supernet method; methods of one network share nothing."""
-    single = {trial.label for trial in study.methods if trial.config.method in SINGLE_METHODS}
+    single = {trial.label for trial in study.methods if trial.config.spec.single_network}
     supernets = [label for label in study.labels if label not in single]
     alone = [row_label(kind) for kind in PRICED if kind in study.kinds]
     return price_of_sharing(supernets, alone, study.budgets, outcomes)

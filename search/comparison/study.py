@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from fedpareto.search.comparison.fields import (
     budgets_of,
@@ -16,6 +16,7 @@ from fedpareto.search.comparison.fields import (
 )
 from fedpareto.search.comparison.settings import check_distinct, check_read
 from fedpareto.search.comparison.yardsticks import (
+    ONE_NETWORK,
     Yardstick,
     YardstickKind,
     check_labels,
@@ -28,7 +29,8 @@ from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.typed_values import typed
 from fedpareto.supernet.common.formats.typed_yaml import named, read_yaml_mapping
-from fedpareto.training.config.methods import MethodName
+from fedpareto.training.config.methods.registry import METHODS
+from fedpareto.training.config.registries import check_names
 from fedpareto.training.config.run import RunConfig
 from fedpareto.training.config.unused_settings import read_only
 
@@ -127,7 +129,9 @@ def read_study(path: Path, data_root: str | None = None) -> Study:
             raise UserError(f"{path} lacks the field {name!r}; a study has: {', '.join(_FIELDS)}")
     methods, seeds = mapping["methods"], seeds_of(mapping["seeds"], f"{path}: seeds")
     if not isinstance(methods, dict) or not methods:
-        raise UserError(f"{path}: methods must be a mapping of names to their own settings, e.g. cotrain: {{}}")
+        raise UserError(
+            f"{path}: methods must be a mapping of names to their own settings, e.g. {RunConfig.method}: {{}}"
+        )
     base = dict(mapping_of(mapping["run"], f"{path}: run"))
     refuse_given_otherwise(base, _NOT_IN_RUN, f"{path}: run")
     reference = typed(mapping.get("reference"), str | None, f"{path}: reference")
@@ -151,6 +155,9 @@ def read_study(path: Path, data_root: str | None = None) -> Study:
         label: quiet_config({**merged(base, own), "seed": 0}, f"{path}: methods.{label}")
         for label, own in settings.items()
     }
+    for label, config in configs.items():
+        with named(f"{path}: methods.{label}"):
+            check_names(config)
     check_read(path, configs, settings)
     check_distinct(path, configs)
     yardsticks = yardsticks_of(kinds, budgets)
@@ -180,7 +187,7 @@ def _yardstick_trials(
     where = f"{path}: yardsticks"
     for seed in seeds:
         for yardstick in yardsticks:
-            config = quiet_config({**base, "method": "fedavg", "fedavg": {}, "seed": seed}, where)
+            config = quiet_config({**base, "method": ONE_NETWORK.name, ONE_NETWORK.name: {}, "seed": seed}, where)
             with named(f"{where}: {yardstick.kind}"):
                 yield Trial(yardstick.label, seed, yardstick_config(config, yardstick, shares), yardstick)
 
@@ -194,7 +201,7 @@ def _own(path: Path, label: str, own: object) -> dict[str, Any]:
     for name in settings:
         if name in SHARED:
             raise UserError(f"{where}.{name}: all methods of a study share {', '.join(SHARED)}; move it to run")
-    known = get_args(MethodName)
+    known = METHODS.names()
     if "method" not in settings and label not in known:
         nearest = difflib.get_close_matches(label, known, n=1)
         meant = f"did you mean {nearest[0]}? Else " if nearest else ""

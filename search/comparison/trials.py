@@ -17,6 +17,7 @@ from fedpareto.supernet.common.storage.files import read_text, write_text
 from fedpareto.supernet.common.storage.path_checks import exists, reaching
 from fedpareto.supernet.common.terminal.progress import ProgressListener
 from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.training.config.methods.config_type import config_type
 from fedpareto.training.config.run import RunConfig, config_to_mapping, write_config
 from fedpareto.training.config.unused_settings import read_only
 from fedpareto.training.runs.folder import CONFIG, METRICS
@@ -102,7 +103,7 @@ class Trials:
             return []
         path = _network_file(self._folder, trial)
         write_text(path, architecture_text(trial.network))
-        return ["--fedavg.architecture", str(path)]
+        return [f"--{trial.config.method}.architecture", str(path)]
 
     def _report(self, trials: Sequence[Trial], finished: Sequence[Trial]) -> None:
         shares = [1.0 if trial in finished else share_done(self._run_of(trial)) for trial in trials]
@@ -188,7 +189,7 @@ def _size(config: RunConfig) -> int:
 
 
 def _asked(config: Path) -> dict[str, Any]:
-    return _compared(read_only(from_mapping(RunConfig, read_yaml_mapping(config), str(config))))
+    return _compared(read_only(from_mapping(config_type(), read_yaml_mapping(config), str(config))))
 
 
 def _compared(config: RunConfig) -> dict[str, Any]:

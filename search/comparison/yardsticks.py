@@ -14,9 +14,13 @@ from fedpareto.supernet.common.formats.typed_values import typed
 from fedpareto.supernet.common.formats.units import format_quantity, parse_quantity
 from fedpareto.training.config.clients import ClientsConfig
 from fedpareto.training.config.method_defaults import adjustment_of, with_adjustment
+from fedpareto.training.config.methods.fedavg import FEDAVG
 from fedpareto.training.config.partition import PartitionConfig
 from fedpareto.training.config.run import RunConfig, ServerConfig
 from fedpareto.training.config.unused_settings import read_only
+
+#: What trains the one network of a yardstick, given as its setting ``architecture``.
+ONE_NETWORK = FEDAVG
 
 YardstickKind = Literal["alone", "share", "central", "linear"]
 
@@ -48,12 +52,12 @@ class Yardstick:
         """Label of its trials."""
         if self.budget is None:
             return row_label(self.kind)
-        return f"fedavg-{_budget_words(self.budget)}-{self.kind}"
+        return f"{ONE_NETWORK.name}-{_budget_words(self.budget)}-{self.kind}"
 
 
 def row_label(kind: YardstickKind) -> str:
     """Return the label of a kind's row in the table."""
-    return "linear" if kind == "linear" else f"fedavg-{kind}"
+    return "linear" if kind == "linear" else f"{ONE_NETWORK.name}-{kind}"
 
 
 def yardsticks_of(kinds: Sequence[YardstickKind], budgets: Sequence[int]) -> list[Yardstick]:
@@ -107,8 +111,8 @@ def yardstick_config(config: RunConfig, yardstick: Yardstick, shares: int) -> Ru
     if yardstick.kind == "central":
         config = _pooled(config)
     if yardstick.kind in PRICED and config.client.logit_adjustment is None:
-        # What a supernet is compared with has its loss: the price is that of sharing alone.
-        config = with_adjustment(config, adjustment_of("fedpareto"))
+        # What a supernet is compared with has the default method's loss: the price is that of sharing alone.
+        config = with_adjustment(config, adjustment_of(RunConfig.method))
     return read_only(with_compute(config, yardstick, shares, config.compute))
 
 

@@ -7,9 +7,11 @@ from typing import Any
 
 from fedpareto.search.recipes.ablation import BASE, TOGETHER, Ablation, Recipe, place
 from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.formats.typed_yaml import named
 from fedpareto.supernet.common.storage.path_checks import is_file
 from fedpareto.training.config.coincidence import normal_form
-from fedpareto.training.config.run import SINGLE_METHODS, RunConfig, by_full_name
+from fedpareto.training.config.registries import check_names
+from fedpareto.training.config.run import RunConfig, by_full_name
 from fedpareto.training.config.unused_settings import unread, unread_words
 
 #: Settings that all recipes share: images, clients, compute, execution and evaluation. A name that ends in a dot is
@@ -62,12 +64,14 @@ def _recipes(ablation: Ablation) -> list[Recipe]:
 def _check_recipe(ablation: Ablation, setting: str, recipe: Recipe, config: RunConfig, base: Mapping[str, Any]) -> None:
     """Refuse a recipe that trains no supernet here, or that sets what its runs do not read."""
     where = f"{ablation.path}: {place(recipe)} in setting {setting}"
-    if config.method in SINGLE_METHODS:
+    if config.spec.single_network:
         raise UserError(f"{where}: method {config.method} trains one network; recipes are compared of supernets")
     for name in ("cache", "fitness"):
         path = getattr(config, name)
         if path is not None and not is_file(Path(path)):
             raise UserError(f"{where}: {name} is {path}, which is no file; paths count from the working folder")
+    with named(where):
+        check_names(config)
     if config.engine != "in-process":
         raise UserError(f"{where}: engine is {config.engine}; recipes are compared in simulations, engine: in-process")
     given = [ablation.levers[lever] for lever in recipe.levers] or [base]

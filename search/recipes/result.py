@@ -74,7 +74,7 @@ class Result:
 
 def given_settings(config: RunConfig) -> dict[str, Any]:
     """Return the settings of a run that are not defaults, by full name, without paths of files and folders."""
-    defaults = settings_of(RunConfig())
+    defaults = settings_of(type(config)())
     return {
         name: value
         for name, value in settings_of(config).items()

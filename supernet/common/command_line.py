@@ -26,7 +26,7 @@ T = TypeVar("T")
 _NEGATIVE = re.compile(r"-\.?\d")
 
 #: A field's name, with which errors of values begin.
-_FIELD = re.compile(r"[a-z_]+(?:\.[a-z_]+)*")
+_FIELD = re.compile(r"[a-z0-9_]+(?:\.[a-z0-9_]+)*")
 
 #: Message of argparse about options that were left out.
 _LACKING = re.compile(r"the following arguments are required: (.*)")
@@ -90,6 +90,17 @@ class CommandParser(ArgumentParser):
             also: further options, of text, that the file may set.
         """
         self.add_argument(option, action=_ConfigFile, options=cls, also=also, help=description)
+
+    def description_of(self, field: str) -> str:
+        """Help text of the option of a field."""
+        return self._option_of(field).help or ""
+
+    def describe(self, field: str, description: str) -> None:
+        """Let help say something else of the option of a field."""
+        self._option_of(field).help = description
+
+    def _option_of(self, field: str) -> argparse.Action:
+        return next(action for action in self._actions if action.dest == field)
 
     def spell_with_dashes(self) -> None:
         """Make every option read ``--flops-budget`` in help; underscores are still understood."""

@@ -1,5 +1,6 @@
 """Errors for users: one line that says what is wrong and what to do."""
 
+import difflib
 from collections.abc import Iterable
 
 
@@ -23,5 +24,8 @@ class BudgetError(UserError):
 
 
 def unknown_name(what: str, name: str, valid: Iterable[str]) -> str:
-    """Return the sentence that reports an unknown name together with the valid ones."""
-    return f"unknown {what} {name!r}; valid: {', '.join(sorted(valid))}"
+    """Return the sentence that reports an unknown name together with the valid ones, and the nearest of them."""
+    known = sorted(valid)
+    nearest = difflib.get_close_matches(name, known, n=1)
+    meant = f" (did you mean {nearest[0]!r}?)" if nearest else ""
+    return f"unknown {what} {name!r}; valid: {', '.join(known)}{meant}"

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from fedpareto.cache.entries import CacheEntry
 from fedpareto.training.aggregation.fold import WeightedAverage
+from fedpareto.training.aggregation.protocol import Aggregator
 from fedpareto.training.messages import Failure, Update, check_update
 from fedpareto.training.privacy.mechanism import clip_scale, deltas, update_norm
 from fedpareto.training.work import LocalObjective, Logits
@@ -64,11 +65,11 @@ class RoundResults:
     def __init__(
         self,
         plan: RoundPlan,
-        fold: WeightedAverage,
+        fold: Aggregator,
         *,
         by_examples: bool,
         clip: float = 0.0,
-        branches: Mapping[str, WeightedAverage] | None = None,
+        branches: Mapping[str, Aggregator] | None = None,
     ) -> None:
         self.plan, self.fold, self.branches = plan, fold, branches or {}
         self._by_examples, self._clip = by_examples, clip
@@ -76,7 +77,7 @@ class RoundResults:
         if clip:
             # Whoever fails later counts as a change of zero: the divisor must not tell who failed.
             for client, entry in plan.assigned.items():
-                fold.reserve_weight(entry.architecture, plan.weights[client])
+                self.private_fold.reserve_weight(entry.architecture, plan.weights[client])
         self.accepted: dict[int, ClientResult] = {}
         #: Of the accepted clients that have some.
         self.logits: dict[int, Logits] = {}
@@ -115,9 +116,16 @@ class RoundResults:
         norm = update_norm(update)
         if not math.isfinite(norm):
             return Failure(update.task, "non-finite", f"its change has norm {norm}")
-        self.fold.add_steps(architecture, deltas(update), weight * clip_scale(norm, self._clip))
+        self.private_fold.add_steps(architecture, deltas(update), weight * clip_scale(norm, self._clip))
         self._clipped += norm > self._clip
         return None
+
+    @property
+    def private_fold(self) -> WeightedAverage:
+        """The fold of a private run, which is no other aggregator: the account of privacy is of this one."""
+        if not isinstance(self.fold, WeightedAverage):
+            raise TypeError(f"{type(self.fold).__name__} aggregates a private run")
+        return self.fold
 
     @property
     def clipped(self) -> float | None:

@@ -13,8 +13,9 @@ from fedpareto.supernet.space import SearchSpace
 from fedpareto.training.aggregation.answers import RoundPlan
 from fedpareto.training.config.methods import CoTrainConfig
 from fedpareto.training.methods.curriculum import runnable_entries
-from fedpareto.training.methods.plans import WholeSupernet, drawn_clients, equal_plan
+from fedpareto.training.methods.plans import WholeSupernet, equal_plan
 from fedpareto.training.methods.protocol import MethodContext
+from fedpareto.training.methods.sampling import drawn_clients
 from fedpareto.training.runs.state import RunState
 from fedpareto.training.work import CoTraining, LocalObjective, Standard
 

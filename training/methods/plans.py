@@ -5,13 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 from fedpareto.cache.entries import CacheEntry
 from fedpareto.supernet.common.terminal.words import counted
 from fedpareto.training.aggregation.answers import RoundPlan
-from fedpareto.training.config.clients import draw_clients
 from fedpareto.training.config.run import RunConfig
 from fedpareto.training.engines.protocol import EngineError
 from fedpareto.training.evaluation.evaluator import choose_probes
 from fedpareto.training.methods.protocol import MethodContext, SupernetMethod
 from fedpareto.training.methods.schedules import learning_rate
-from fedpareto.training.randomness import numpy_stream
 from fedpareto.training.runs.progress import extent
 from fedpareto.training.runs.state import RunState
 from fedpareto.training.work import LocalObjective
@@ -32,11 +30,6 @@ class WholeSupernet(SupernetMethod):
         """Return entries of the cache from its smallest to its largest."""
         del state
         return self._probes
-
-
-def drawn_clients(config: RunConfig, state: RunState, available: Sequence[int]) -> list[int]:
-    """Return the clients of the round after ``state``, in random order."""
-    return draw_clients(available, config.clients.per_round, numpy_stream(config.seed, "clients", state.round + 1))
 
 
 def able_among(ground: MethodContext, available: Sequence[int], entry_of: Callable[[int], CacheEntry]) -> list[int]:

@@ -18,7 +18,8 @@ from fedpareto.supernet.common.storage.path_checks import exists
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.weights import Tensors, views
 from fedpareto.training.aggregation.answers import RoundPlan, RoundResults
-from fedpareto.training.aggregation.fold import ServerStep, WeightedAverage
+from fedpareto.training.aggregation.fold import ServerStep
+from fedpareto.training.aggregation.protocol import Aggregator, new_aggregator
 from fedpareto.training.clients.step import RecordingError
 from fedpareto.training.config.run import RunConfig
 from fedpareto.training.engines.protocol import Engine, EngineError, Stopped, never
@@ -101,7 +102,7 @@ def train(
         UserError: too many clients of a round failed, or a file cannot be written; the last checkpoint is whole.
     """
     started = time.perf_counter()
-    fold, models = WeightedAverage(run.space, tensors), Models(tensors, velocity, dict(branches or {}))
+    fold, models = new_aggregator(run.config, run.space, tensors), Models(tensors, velocity, dict(branches or {}))
     _settle(run, state, models)
     stop = False
     with CheckpointWriter(run.folder, run.config_mapping, run.config.checkpoint.keep, run.tracker) as writer:
@@ -202,8 +203,9 @@ def _planned(run: Run, state: RunState) -> RoundPlan:
     return shortened(plan, run.config, run.space, extent(run.config, state), run.engine.examples)
 
 
-def _answers(run: Run, plan: RoundPlan, fold: WeightedAverage, models: Models) -> RoundResults:
-    folds = {name: WeightedAverage(run.space, models.tensors(name)) for name in set(plan.branches.values())}
+def _answers(run: Run, plan: RoundPlan, fold: Aggregator, models: Models) -> RoundResults:
+    names = set(plan.branches.values())
+    folds = {name: new_aggregator(run.config, run.space, models.tensors(name)) for name in names}
     clip = run.config.privacy.clip
     return RoundResults(plan, fold, by_examples=run.method.weight_by_examples, clip=clip, branches=folds)
 
@@ -281,7 +283,7 @@ def _merge(run: Run, answers: RoundResults, models: Models) -> None:
     # The most that one client can change the weighted sum by is the clip times the largest weight.
     deviation = privacy.noise * privacy.clip * max(plan.weights.values())
     noise = None if run.noise_key is None else Noise(run.noise_key, plan.number, deviation)
-    fold.apply_step(models.supernet, models.velocity, server, noise)
+    answers.private_fold.apply_step(models.supernet, models.velocity, server, noise)
 
 
 def _probes_due(run: Run, state: RunState) -> bool:

@@ -53,7 +53,7 @@ def typed(value: object, hint: Any, field: str) -> Any:
     for option in _alternatives(hint):
         with contextlib.suppress(_MisfitError):
             return _converted(value, option, field)
-    raise UserError(f"{field} is {_shown(value)}; it must be {_words(hint)}")
+    raise UserError(f"{field} is {_shown(value)}; it must be {_words(hint)}{_meant(value, hint)}")
 
 
 def typed_text(text: str, hint: Any, field: str) -> Any:
@@ -76,10 +76,14 @@ def typed_text(text: str, hint: Any, field: str) -> Any:
 def typed_fields(cls: type, mapping: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Convert the values in ``mapping`` to the types of the fields of dataclass ``cls``; groups stay mappings.
 
+    A class that has a ``check_mapping`` is asked before.
+
     Raises:
         UserError: a field is unknown, or its value is of another type; its name begins with ``prefix``.
     """
     hints = _hints(cls)
+    if not prefix and hasattr(cls, "check_mapping"):
+        cls.check_mapping(mapping)
     values = {}
     for name, value in mapping.items():
         if name not in hints:
@@ -237,6 +241,13 @@ def _shown(value: object) -> str:
 def _words(hint: Any) -> str:
     """Return a description of a type's allowed values for people."""
     return " or ".join(_word(option) for option in _alternatives(hint) if option is not types.NoneType)
+
+
+def _meant(value: object, hint: Any) -> str:
+    """Return a question for the word that comes nearest to the one that was given, where words are listed."""
+    words = [each for option in _alternatives(hint) for each in typing.get_args(option) if isinstance(each, str)]
+    nearest = difflib.get_close_matches(value, words, n=1) if isinstance(value, str) else []
+    return f" (did you mean {nearest[0]!r}?)" if nearest else ""
 
 
 def _word(hint: Any) -> str:

@@ -90,6 +90,7 @@ def test_updates_that_cannot_be_merged_have_taken_time_and_bytes_too() -> None:
     assert answers.accepted == {0: ClientResult(10, 1.0, 70, *sizes[:1] * 2)}
     # What was computed counts even where it cannot be merged.
     assert answers.compute == 140
+    assert isinstance(answers.fold, WeightedAverage)
     assert answers.fold.updates == 1
 
 

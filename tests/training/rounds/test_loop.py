@@ -29,12 +29,13 @@ from fedpareto.supernet.slices import tensor_shapes
 from fedpareto.supernet.weights import Tensors
 from fedpareto.training.clients.capabilities import Capability
 from fedpareto.training.config.clients import ClientsConfig
+from fedpareto.training.config.methods.registry import METHODS
 from fedpareto.training.config.run import CheckpointConfig, ServerConfig
 from fedpareto.training.engines.protocol import Engine
 from fedpareto.training.evaluation.evaluator import Evaluation, Probe
 from fedpareto.training.messages import Failure, Task, Update
 from fedpareto.training.methods.protocol import MethodContext
-from fedpareto.training.methods.registry import METHODS, make_method
+from fedpareto.training.methods.registry import make_method
 from fedpareto.training.methods.schedules import largest_weight, learning_rate
 from fedpareto.training.rounds.loop import train
 from fedpareto.training.runs.checkpoint import load_checkpoint, newest_checkpoint
@@ -86,7 +87,7 @@ def test_tasks_carry_the_rate_of_the_round_and_a_seed_of_their_own(tmp_path: Pat
     assert {task.learning_rate for task in tasks} == {record.lr for record in recorder(run).records}
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", METHODS.names())
 def test_two_runs_of_one_seed_give_the_same_bytes_and_another_seed_others(tmp_path: Path, method: Any) -> None:
     ended = []
     for seed in (0, 0, 1):

@@ -29,8 +29,9 @@ from fedpareto.training.aggregation.answers import RoundPlan, RoundResults
 from fedpareto.training.clients.paths import paths_through
 from fedpareto.training.methods.dfnas.decisions import Decisions, decisions_from_json, mean_of, undecided
 from fedpareto.training.methods.initial_network import largest_for_all, named_entry
-from fedpareto.training.methods.plans import able_among, drawn_clients, equal_plan
+from fedpareto.training.methods.plans import able_among, equal_plan
 from fedpareto.training.methods.protocol import MethodContext, SupernetMethod
+from fedpareto.training.methods.sampling import drawn_clients
 from fedpareto.training.runs.folder import ARCHITECTURES
 from fedpareto.training.runs.state import RunState
 from fedpareto.training.work import LocalObjective, PathSampling, Standard
