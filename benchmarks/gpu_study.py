@@ -3,7 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-from fedpareto.search.comparison.study import Study, Trial, read_study
+from fedpareto.search.comparison.studies.study import Study, Trial, read_study
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.training.config.method_defaults import with_method_defaults
 from fedpareto.training.config.methods.registry import METHODS

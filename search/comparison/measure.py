@@ -7,8 +7,8 @@ from pathlib import Path
 from fedpareto.cache.costs.limits import Limits
 from fedpareto.cache.entries import CacheEntry
 from fedpareto.search.comparison.linear import LinearResult, read_linear
-from fedpareto.search.comparison.outcome import MeasuredNetwork, TrialResult
-from fedpareto.search.comparison.study import Trial
+from fedpareto.search.comparison.results.outcome import MeasuredNetwork, TrialResult
+from fedpareto.search.comparison.studies.study import Trial
 from fedpareto.search.extraction.opened_run import Extraction, OpenedRun, opened_run
 from fedpareto.search.query.searcher import search
 from fedpareto.supernet.common.machine import machine

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from fedpareto.cache.costs.limits import Limits
 from fedpareto.cache.entries import CacheEntry
-from fedpareto.search.comparison.study import Trial
+from fedpareto.search.comparison.studies.study import Trial
 from fedpareto.search.query.searcher import search
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.units import format_quantity

@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from fedpareto.cache.entries import CacheEntry, make_entry
-from fedpareto.search.comparison.outcome import MeasuredNetwork, TrialResult
-from fedpareto.search.comparison.study import Study
-from fedpareto.search.comparison.summary import Served
-from fedpareto.search.comparison.yardsticks import row_label
+from fedpareto.search.comparison.results.outcome import MeasuredNetwork, TrialResult
+from fedpareto.search.comparison.results.summary import Served
+from fedpareto.search.comparison.studies.study import Study
+from fedpareto.search.comparison.studies.yardsticks import row_label
 from fedpareto.supernet.architecture import architecture_from_json
 from fedpareto.supernet.common.errors import ArchitectureError, UserError
 from fedpareto.supernet.space import SearchSpace

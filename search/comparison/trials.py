@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedpareto.search.comparison.study import Trial
+from fedpareto.search.comparison.studies.study import Trial
 from fedpareto.supernet.architecture_file import architecture_text, read_architecture
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.typed_yaml import from_mapping, read_yaml_mapping

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
-from fedpareto.search.ranking.bands import Band
+from fedpareto.search.ranking.measuring.bands import Band
 from fedpareto.search.ranking.options import RankingOptions
 from fedpareto.search.ranking.validate import FITNESS, PLOT, REPORT, validate
 from fedpareto.supernet.common.command_line import options_parser

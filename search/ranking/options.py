@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Literal
 
 from fedpareto.search.query.subject import RunImages
-from fedpareto.search.ranking.fit import FitOptions, Pairs
-from fedpareto.search.ranking.rounds import LEAST_SUBNETS
-from fedpareto.search.ranking.terms import FIELDS
+from fedpareto.search.ranking.fitting.terms import FIELDS
+from fedpareto.search.ranking.fitting.weights import FitOptions, Pairs
+from fedpareto.search.ranking.measuring.rounds import LEAST_SUBNETS
 from fedpareto.supernet.common.errors import UserError, unknown_name
 from fedpareto.supernet.common.formats.typed_yaml import named
 from fedpareto.supernet.common.formats.units import parse_quantity

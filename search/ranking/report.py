@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fedpareto.search.ranking.learning import Learned
-from fedpareto.search.ranking.measured_sample import Sample
+from fedpareto.search.ranking.fitting.learning import Learned
+from fedpareto.search.ranking.measuring.measured_sample import Sample
 from fedpareto.search.ranking.statistics import (
     CONFIDENCE,
     STATISTICS,

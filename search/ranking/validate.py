@@ -10,11 +10,11 @@ from typing import Any
 
 from fedpareto.fitness.settings import load_settings
 from fedpareto.search.query.subject import RunImages, find_space, find_subject
-from fedpareto.search.ranking.accuracies import read_accuracies
-from fedpareto.search.ranking.fit import check_fittable
-from fedpareto.search.ranking.fitting import FITTED, Fitted, FittingData, fit_fitness
-from fedpareto.search.ranking.measured_sample import Sample, sample_of
-from fedpareto.search.ranking.of_run import DESIGN, SUBNETS, measured_of_run
+from fedpareto.search.ranking.fitting.fitting import FITTED, Fitted, FittingData, fit_fitness
+from fedpareto.search.ranking.fitting.weights import check_fittable
+from fedpareto.search.ranking.measuring.accuracies import read_accuracies
+from fedpareto.search.ranking.measuring.measured_sample import Sample, sample_of
+from fedpareto.search.ranking.measuring.of_run import DESIGN, SUBNETS, measured_of_run
 from fedpareto.search.ranking.options import RankingOptions, check_options
 from fedpareto.search.ranking.plot import plot_ranking
 from fedpareto.search.ranking.report import print_ranking, rank, ranking_to_json

@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from fedpareto.search.comparison.fields import merged, quiet_config
-from fedpareto.search.comparison.study import Trial
+from fedpareto.search.comparison.studies.fields import merged, quiet_config
+from fedpareto.search.comparison.studies.study import Trial
 from fedpareto.supernet.common.formats.units import parse_quantity
 from fedpareto.training.config.run import RunConfig
 from fedpareto.training.config.unused_settings import read_only

@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from fedpareto.search.comparison.fields import check_budgets
 from fedpareto.search.comparison.going_on import check_jobs, told_to_go_on
+from fedpareto.search.comparison.studies.fields import check_budgets
 from fedpareto.search.recipes.ablation import STAGES, Ablation, StageName
 from fedpareto.search.recipes.outcome import PAGE, TABLE, report, training_command
 from fedpareto.search.recipes.reading import read_ablation

@@ -4,7 +4,7 @@ import dataclasses
 import statistics
 from collections.abc import Mapping, Sequence
 
-from fedpareto.search.comparison.summary import MeanStd
+from fedpareto.search.comparison.results.summary import MeanStd
 from fedpareto.search.recipes.ablation import BASE, Ablation, Recipe
 from fedpareto.search.recipes.result import Result
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fedpareto.search.comparison.fields import budgets_of, mapping_of, merged, refuse_given_otherwise, seeds_of
+from fedpareto.search.comparison.studies.fields import budgets_of, mapping_of, merged, refuse_given_otherwise, seeds_of
 from fedpareto.search.recipes.ablation import ALL, BASE, SURVIVORS, TOGETHER, Ablation
 from fedpareto.search.recipes.checks import FIXED, check_ablation, is_fixed
 from fedpareto.supernet.common.errors import UserError

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from fedpareto.search.comparison.fairness import unequal
+from fedpareto.search.comparison.results.fairness import unequal
 from fedpareto.search.recipes.ablation import BASE, Ablation, Planned, Recipe, StageName, planned
 from fedpareto.search.recipes.judging import Verdict, verdicts
 from fedpareto.search.recipes.result import Result, result_of, write_result

@@ -5,7 +5,7 @@ import dataclasses
 import io
 from collections.abc import Sequence
 
-from fedpareto.search.comparison.summary import MeanStd, markdown_table
+from fedpareto.search.comparison.results.summary import MeanStd, markdown_table
 from fedpareto.search.recipes.ablation import ALL, BASE, Ablation, StageName
 from fedpareto.search.recipes.judging import Figures, Verdict
 from fedpareto.supernet.common.formats.units import format_quantity

@@ -19,7 +19,7 @@ _OWN = ("training/methods/", "training/config/methods/")
 #: and one of them is the default; networks that studies train alone are trained by federated averaging.
 _MAY = {
     "training/config/run.py": _NAMES,
-    "search/comparison/yardsticks.py": ("fedavg",),
+    "search/comparison/studies/yardsticks.py": ("fedavg",),
 }
 
 #: One method has the name of the package: what is about the method is a setting of it, or a comparison.

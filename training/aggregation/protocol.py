@@ -40,10 +40,18 @@ A = TypeVar("A", bound=AggregatorFactory)
 
 
 def register_aggregator(name: str) -> Callable[[A], A]:
-    """Make a class, or another factory, what ``server.aggregator`` may name, while this process runs; decorates it.
+    """Register an aggregator: decorates a class, or another factory, that ``server.aggregator`` may name.
+
+    It is known for as long as this process runs.
 
     Raises:
         UserError: another one has the name.
+
+    >>> import fedpareto as fp
+    >>> from fedpareto.training.aggregation.fold import WeightedAverage
+    >>> @fp.register_aggregator("plain")
+    ... class Plain(WeightedAverage):
+    ...     pass
     """
 
     def registered(factory: A) -> A:

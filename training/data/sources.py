@@ -98,10 +98,15 @@ def source(name: str) -> Source:
 
 
 def register_data_source(name: str, data: Source) -> Source:
-    """Make ``data`` what ``data.name`` may name, for as long as this process runs; return it.
+    """Register a data set: ``data.name`` may name it for as long as this process runs. Returns it.
 
     Raises:
         UserError: another one has the name.
+
+    >>> import fedpareto as fp
+    >>> from fedpareto.training.data.sources import SOURCES, Source
+    >>> digits = SOURCES["digits"]
+    >>> _ = fp.register_data_source("small-batches", Source(digits.listing, digits.augmentation, batch_size=4))
     """
     DATA_SETS.register(name, data)
     return data

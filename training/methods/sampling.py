@@ -32,10 +32,15 @@ S = TypeVar("S", bound=ClientSampler)
 
 
 def register_sampler(name: str) -> Callable[[S], S]:
-    """Make a sampler one that ``clients.sampler`` may name, for as long as this process runs; decorates it.
+    """Register a client sampler: decorates a function that ``clients.sampler`` may name while this process runs.
 
     Raises:
         UserError: another one has the name.
+
+    >>> import fedpareto as fp
+    >>> @fp.register_sampler("lowest-numbers")
+    ... def lowest_numbers(available, per_round, generator, state):
+    ...     return list(available)[:per_round]
     """
 
     def registered(sampler: S) -> S:

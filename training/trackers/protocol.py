@@ -48,10 +48,16 @@ T = TypeVar("T", bound=Callable[[TrackerContext], Tracker])
 
 
 def register_tracker(name: str) -> Callable[[T], T]:
-    """Make a class, or another factory, what ``tracking.also`` may name, while this process runs; decorates it.
+    """Register a tracker: decorates a class, or another factory, that ``tracking.also`` may name in this process.
 
     Raises:
         UserError: another one has the name.
+
+    >>> import fedpareto as fp
+    >>> from fedpareto.training.trackers.callbacks import FunctionTracker
+    >>> @fp.register_tracker("losses")
+    ... def losses(context):
+    ...     return FunctionTracker(lambda record: print(record.round, record.train_loss))
     """
 
     def registered(factory: T) -> T:

@@ -22,12 +22,12 @@ from helpers.runs.studies import write_study as _write
 from matplotlib.image import imread
 
 from fedpareto.search.comparison.cli import main
-from fedpareto.search.comparison.differences import Difference, differences, differences_markdown
-from fedpareto.search.comparison.outcome import MeasuredNetwork, TrialResult, read_outcome, write_outcome
-from fedpareto.search.comparison.study import Study, Trial, read_study
-from fedpareto.search.comparison.summary import MeanStd, Served, rows, to_csv, to_markdown
+from fedpareto.search.comparison.results.differences import Difference, differences, differences_markdown
+from fedpareto.search.comparison.results.outcome import MeasuredNetwork, TrialResult, read_outcome, write_outcome
+from fedpareto.search.comparison.results.summary import MeanStd, Served, rows, to_csv, to_markdown
+from fedpareto.search.comparison.studies.study import Study, Trial, read_study
+from fedpareto.search.comparison.studies.yardsticks import Yardstick
 from fedpareto.search.comparison.trials import check_same, share_done, share_of_all
-from fedpareto.search.comparison.yardsticks import Yardstick
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.training.config.data import DataConfig
 from fedpareto.training.config.run import RunConfig, write_config

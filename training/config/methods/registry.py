@@ -76,6 +76,12 @@ def register_method(
 
     Raises:
         UserError: another method or a group of settings has the name, or the settings are no such dataclass.
+
+    >>> import fedpareto as fp
+    >>> from fedpareto.training.methods.superfednas import superfednas
+    >>> @fp.register_method("mine", summary="as superfednas, for now", also_reads=("server.largest_weight",))
+    ... def mine(context):
+    ...     return superfednas(context)
     """
     if isinstance(name, MethodSpec):
         check_free(name.name)
