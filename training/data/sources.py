@@ -104,9 +104,8 @@ def register_data_source(name: str, data: Source) -> Source:
         UserError: another one has the name.
 
     >>> import fedpareto as fp
-    >>> from fedpareto.training.data.sources import SOURCES, Source
-    >>> digits = SOURCES["digits"]
-    >>> _ = fp.register_data_source("small-batches", Source(digits.listing, digits.augmentation, batch_size=4))
+    >>> from fedpareto.training.data.sources import DIGITS, Source
+    >>> _ = fp.register_data_source("small-batches", Source(DIGITS.listing, DIGITS.augmentation, batch_size=4))
     """
     DATA_SETS.register(name, data)
     return data
