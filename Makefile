@@ -1,5 +1,6 @@
 # make demo: the main job on bundled images.  make federation-demo: the same over Flower, with real processes.
-# make test: every check but the slowest tests.  make test-slow: those: parts of a federation that are killed.
+# make test: every check but the slowest tests.  make test-slow: those, parts of a federation that are killed among them,
+# and all examples of every property.
 # make bench: speed of rounds and fitness.  make bench-search: how good and how fast the search is.
 # make bench-federation: what rounds over Flower, and privacy, cost.
 # make bench-gpu DATA=FOLDER: speed, and methods compared, on one GPU, with the python that has torch; see benchmarks/gpu.py.
@@ -31,7 +32,7 @@ test: $(VENV)/installed-dev
 
 # A real federation, one test after another: Flower takes a minute to notice that a process is gone.
 test-slow: $(VENV)/installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow
+	OMP_NUM_THREADS=1 FEDPARETO_EXAMPLES=all $(BIN)/pytest -m slow
 
 bench: $(VENV)/installed-fast
 	$(BIN)/python benchmarks/scoring.py

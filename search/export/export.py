@@ -11,7 +11,8 @@ from fedpareto.search.export import deploy
 from fedpareto.search.export.formats import write
 from fedpareto.search.export.metadata import metadata_of
 from fedpareto.search.export.settings import ExportSettings, check_calibrated, check_export
-from fedpareto.search.export.verify import HeldOut, arrays, verify
+from fedpareto.search.export.verify import EFFORT, HeldOut, arrays, verify
+from fedpareto.search.runtimes.stopwatch import Effort
 from fedpareto.search.subnet import SubnetInfo
 from fedpareto.supernet.bn_folding import folded
 from fedpareto.supernet.common.storage.files import check_output, read_text, replacing, write_text
@@ -44,6 +45,7 @@ def export_subnet(
     images: ExportImages,
     settings: ExportSettings,
     listener: ProgressListener,
+    effort: Effort = EFFORT,
 ) -> dict[str, Any]:
     """Write ``network`` to ``path``, verified in its runtime, and return the report of the export.
 
@@ -56,6 +58,7 @@ def export_subnet(
         images: for int8 ranges and for the verification.
         settings: format, precision, and how latency is measured.
         listener: told of the steps.
+        effort: effort that the latency is measured with.
 
     Raises:
         ExportError: the network is not calibrated, the settings cannot be met, or the file computes something else.
@@ -76,7 +79,7 @@ def export_subnet(
         listener.report(what, 0, 2)
         write(temporary, plain, example, metadata_of(info, settings.precision), settings, calibration)
         listener.report("verifying the file", 1, 2)
-        report = verify(temporary, network, held_out, settings)
+        report = verify(temporary, network, held_out, settings, effort)
         listener.report("verified", 2, 2)
     return {
         "format": settings.format,

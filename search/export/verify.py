@@ -21,6 +21,9 @@ from fedpareto.training.data.images import ImageSet, Normalisation
 #: Validation pictures that go through the deployed path from their files, at most.
 MOST_FILES = 200
 
+#: How well a file's latency is measured.
+EFFORT = Effort()
+
 #: Largest error of an fp32 logit, relative to the largest logit. Folding and other kernels round differently:
 #: a MobileNet trained on CIFAR-10 was 5e-7 off. A wrong layer is off by far more.
 TOLERANCE = 1e-4
@@ -71,7 +74,9 @@ class Comparison(NamedTuple):
     images: int
 
 
-def verify(path: Path, network: nn.Module, held_out: HeldOut, settings: ExportSettings) -> dict[str, Any]:
+def verify(
+    path: Path, network: nn.Module, held_out: HeldOut, settings: ExportSettings, effort: Effort = EFFORT
+) -> dict[str, Any]:
     """Run the file at ``path`` beside the network in fp32; return the report of the comparison.
 
     Raises:
@@ -85,7 +90,7 @@ def verify(path: Path, network: nn.Module, held_out: HeldOut, settings: ExportSe
         from_files = compare_files(file, network, chosen)
         resized = held_out.images.images.shape[-1] != held_out.resolution
         _refuse(from_files, settings, RESIZED_TOLERANCE if resized else TOLERANCE)
-        latency = _latency(file.run, held_out, settings) | {"runtime": file.runtime}
+        latency = _latency(file.run, held_out, settings, effort) | {"runtime": file.runtime}
     return {
         "max_abs_error": result.max_abs_error,
         "top1_agreement": result.agreement,
@@ -160,10 +165,10 @@ def _refuse(result: Comparison, settings: ExportSettings, tolerance: float) -> N
         )
 
 
-def _latency(run: RunModel, held_out: HeldOut, settings: ExportSettings) -> dict[str, Any]:
+def _latency(run: RunModel, held_out: HeldOut, settings: ExportSettings, effort: Effort) -> dict[str, Any]:
     channels = held_out.images.images.shape[1]
     shape = (settings.batch, channels, held_out.resolution, held_out.resolution)
     generator = np.random.default_rng(0)
     images = generator.standard_normal(shape, dtype=np.float32)
-    timing = measure([lambda: run(images)], Effort(), generator)[0]
+    timing = measure([lambda: run(images)], effort, generator)[0]
     return {**timing._asdict(), "threads": settings.threads, "batch": settings.batch, "machine": machine()}

@@ -209,7 +209,7 @@ def test_ways_to_train_are_measured_on_images_of_the_spaces_channels(channels: i
     recipe = dataclasses.replace(
         micro_recipe(space), normalisation=Normalisation((0.5,) * channels, (0.25,) * channels)
     )
-    bench = tuning._sized(recipe, micro_cache(space).entries[0], torch.device("cpu"))
+    bench = tuning._sized(recipe, micro_cache(space).entries[0], torch.device("cpu"), tuning.Stopwatch())
     engine = bench.engine(Profile())
     assert engine._data.images.shape[1] == channels
     assert bench.rate(engine, 1) > 0

@@ -253,7 +253,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
         ({"images": np.zeros((12, 3))}, r"images have shape \(12, 3\)"),
         ({"images": np.full((12, 4, 4), np.nan)}, r"images: its values go from nan"),
         ({"test": np.zeros(3)}, r"test must be a pair"),
-        ({"test": (np.zeros((1, 4, 4, 3), dtype=np.uint8), [0])}, r"channels, \[1, 3\]"),
+        ({"test": (np.zeros((1, 4, 4, 3), dtype=np.uint8), [0])}, r"channels of the splits are \[1, 3\]; their images"),
     ],
 )
 def test_image_data_that_mean_nothing_are_refused(given: dict[str, Any], message: str | None) -> None:

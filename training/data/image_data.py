@@ -81,7 +81,7 @@ class ImageData:
             )
         shapes = {split.pixels.shape[3] for split in splits}
         if len(shapes) > 1:
-            raise DataError(f"images of the splits differ in their channels, {sorted(shapes)}; they must be alike")
+            raise DataError(f"channels of the splits are {sorted(shapes)}; their images must have equally many")
 
     def __repr__(self) -> str:
         height, width = self.train.pixels.shape[1:3]

@@ -10,12 +10,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.commands import called, check_refused
 from helpers.images.pictures import write_pictures
 from helpers.runs.federation import micro_config
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from fedpareto.search.comparison.linear import PENALTIES, LinearResult, fit_linear, linear_of, read_linear, write_linear
+from fedpareto.search.comparison.linear import (
+    PENALTIES,
+    LinearResult,
+    fit_linear,
+    linear_of,
+    main,
+    read_linear,
+    write_linear,
+)
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.training.config.clients import ClientsConfig
 from fedpareto.training.config.data import DataConfig
@@ -126,10 +135,7 @@ def test_a_process_writes_its_result_and_what_it_cannot_do_is_one_line(tmp_path:
     )
     missing = dataclasses.replace(config, data=DataConfig("imagefolder", str(tmp_path / "nowhere")))
     write_config(tmp_path / "missing.yaml", missing)
-    done = _fit("--config", tmp_path / "missing.yaml", "--output", tmp_path / "other")
-    assert done.returncode == 2
-    assert done.stderr.startswith("linear-model: error: ")
-    assert done.stderr.count("\n") == 1
+    check_refused(called(main, "--config", tmp_path / "missing.yaml", "--output", tmp_path / "other"), "linear-model")
     assert not (tmp_path / "other").exists()
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from helpers.networks.strategies import architectures, runs
 from helpers.repository import ROOT
-from helpers.runs.exports import CALIBRATED, learned, with_random_norms
+from helpers.runs.exports import CALIBRATED, HASTY, learned, with_random_norms
 from helpers.runs.federation import micro_space
 from hypothesis import given
 
@@ -149,7 +149,7 @@ def _check_drawn(folder: Path, space: SearchSpace, architecture: Architecture) -
     with_random_norms(drawn.network)
     path = folder / file_name("onnx", "fp32")
     path.unlink(missing_ok=True)
-    report = export_subnet(path, *drawn, ExportSettings(), SILENT)
+    report = export_subnet(path, *drawn, ExportSettings(), SILENT, HASTY)
     assert report["max_abs_error"] < 1e-4
     assert report["top1_agreement"] == 1
 

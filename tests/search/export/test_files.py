@@ -10,7 +10,7 @@ import pytest
 import torch
 from helpers.images.drawn_pictures import FORMATS, Drawn
 from helpers.networks.strategies import runs
-from helpers.runs.exports import Learned, learned
+from helpers.runs.exports import HASTY, Learned, learned
 from helpers.runs.federation import micro_space
 from hypothesis import given
 from hypothesis import strategies as st
@@ -53,12 +53,6 @@ def _untrained(space: SearchSpace, images: ImageSet, preparation: Preparation) -
     return Learned(network, info, ExportImages(images, images, 16))
 
 
-@pytest.fixture(autouse=True)
-def _untimed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out the measurement of latency, which takes a second and is none of this file's business."""
-    monkeypatch.setattr("fedpareto.search.export.verify._latency", lambda *_: {})
-
-
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
     """One file of every mode and format, no square among them, in turned pictures too."""
@@ -79,7 +73,7 @@ def _of_files(files: tuple[Path, ...], preparation: Preparation, resolutions: tu
 
 
 def _exported(path: Path, subnet: Learned, form: Format = "torchscript") -> dict[str, Any]:
-    return export_subnet(path, *subnet, ExportSettings(form), SILENT)
+    return export_subnet(path, *subnet, ExportSettings(form), SILENT, HASTY)
 
 
 @pytest.mark.parametrize("form", _FORMATS)

@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,7 @@ from fedpareto.training.engines.simulation.tuning import TunedProfile, choose_pr
 from fedpareto.training.execution import profile as execution
 from fedpareto.training.execution.profile import Profile, check_possible
 from fedpareto.training.kernels import available
+from fedpareto.training.messages import Task
 
 _CPU = torch.device("cpu")
 _INSTALLED = importlib.util.find_spec("numba") is not None
@@ -38,10 +39,15 @@ def missing(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     available.unavailable.cache_clear()
 
 
-def _choose(config: ExecutionConfig | None = None) -> tuple[TunedProfile, list[str]]:
+def _choose(
+    stopwatch: tuning.Stopwatch | None = None,
+    config: ExecutionConfig | None = None,
+    precision: PrecisionChoice = "fp32",
+) -> tuple[TunedProfile, list[str]]:
     remarks: list[str] = []
-    listener = ProgressListener(remark=remarks.append)
-    return choose_profile("fp32", config or ExecutionConfig(), micro_recipe(), micro_entries(), _CPU, listener), remarks
+    given = (config or ExecutionConfig(), micro_recipe(), micro_entries(), _CPU)
+    choice = choose_profile(precision, *given, ProgressListener(remark=remarks.append), stopwatch)
+    return choice, remarks
 
 
 def test_without_numba_torch_trains_and_a_line_says_so(
@@ -125,58 +131,58 @@ def test_a_profile_computes_with_the_kernels_in_fp32_only() -> None:
 # Measured like any other setting.
 
 
-@pytest.fixture
-def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[float], list[Profile]]:
+class Told(tuning.Stopwatch):
     """Says how many times faster than torch the kernels are, and remembers what was measured."""
+
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+        self.seen: list[Profile] = []
+
+    def seconds(self, engine: InProcessEngine, tasks: Sequence[Task]) -> float:
+        profile = engine._profile
+        self.seen.append(profile)
+        return 0.01 / (self.factor if profile.kernels == "numba" else 2.0 if profile.precision == "bf16" else 1.0)
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[float], Told]:
+    """A stopwatch on a machine that has the kernels, and bf16, and keeps nothing yet."""
     monkeypatch.setenv("FEDPARETO_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(tuning, "unavailable", lambda: None)
     monkeypatch.setattr(tuning, "to_be_compiled", lambda: False)
     monkeypatch.setattr(tuning, "possible_precisions", lambda device: ["fp32", "bf16"])
-
-    def set_to(factor: float) -> list[Profile]:
-        seen: list[Profile] = []
-
-        def rate(bench: tuning._Bench, engine: InProcessEngine, workers: int) -> float:
-            profile = engine._profile
-            seen.append(profile)
-            return 100.0 * (factor if profile.kernels == "numba" else 2.0 if profile.precision == "bf16" else 1.0)
-
-        monkeypatch.setattr(tuning._Bench, "rate", rate)
-        return seen
-
-    return set_to
+    return Told
 
 
 @needs_numba
 @pytest.mark.parametrize(("factor", "expected"), [(3.0, ("fp32", "numba")), (1.5, ("bf16", "torch"))])
 def test_the_kernels_are_taken_if_they_beat_every_precision(
-    measured: Callable[[float], list[Profile]], factor: float, expected: tuple[str, str]
+    measured: Callable[[float], Told], factor: float, expected: tuple[str, str]
 ) -> None:
-    measured(factor)
-    choice = choose_profile("auto", ExecutionConfig(), micro_recipe(), micro_entries(), _CPU, ProgressListener())
+    choice, _ = _choose(measured(factor), precision="auto")
     assert (choice.profile.precision, choice.profile.kernels) == expected
 
 
 @needs_numba
 @pytest.mark.parametrize("config", [{"kernels": "torch"}, {"memory_format": "contiguous"}, {"compiled": True}])
 def test_the_kernels_are_not_measured_where_they_do_not_go(
-    measured: Callable[[float], list[Profile]], config: dict[str, object]
+    measured: Callable[[float], Told], config: dict[str, object]
 ) -> None:
-    seen = measured(3.0)
-    choose_profile("fp32", ExecutionConfig(**config), micro_recipe(), micro_entries(), _CPU, ProgressListener())  # type: ignore[arg-type]
-    assert seen
-    assert {profile.kernels for profile in seen} == {"torch"}
+    told = measured(3.0)
+    _choose(told, ExecutionConfig(**config), "fp32")  # type: ignore[arg-type]
+    assert told.seen
+    assert {profile.kernels for profile in told.seen} == {"torch"}
 
 
 @needs_numba
 def test_a_kept_choice_of_kernels_that_are_gone_is_measured_anew(
-    measured: Callable[[float], list[Profile]], monkeypatch: pytest.MonkeyPatch
+    measured: Callable[[float], Told], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measured(3.0)
-    assert _choose()[0].profile.kernels == "numba"
-    assert _choose()[0].reason.endswith(".json")
+    told = measured(3.0)
+    assert _choose(told)[0].profile.kernels == "numba"
+    assert _choose(told)[0].reason.endswith(".json")
     monkeypatch.setattr(tuning, "unavailable", lambda: "gone")
-    choice, remarks = _choose()
+    choice, remarks = _choose(told)
     assert choice.profile.kernels == "torch"
     assert remarks == ["clients train without numba's kernels: gone"]
 
@@ -197,17 +203,16 @@ print(json.dumps([reason, hits]))
 @pytest.mark.parametrize("kernels", [None, "numba"])
 @pytest.mark.parametrize(("why", "often"), [(None, "once on this machine"), ("read-only", "at every start: read-only")])
 def test_compiling_is_said_before_it_begins(
-    measured: Callable[[float], list[Profile]],
+    measured: Callable[[float], Told],
     monkeypatch: pytest.MonkeyPatch,
     kernels: Kernels | None,
     why: str | None,
     often: str,
 ) -> None:
-    measured(3.0)
     monkeypatch.setattr(tuning, "to_be_compiled", lambda: True)
     monkeypatch.setattr(tuning, "not_kept", lambda: why)
     monkeypatch.setattr(available, "unavailable", lambda: None)
-    _, remarks = _choose(ExecutionConfig(kernels=kernels))
+    _, remarks = _choose(measured(3.0), ExecutionConfig(kernels=kernels))
     assert remarks == [f"compiling numba's kernels, which takes about 20 seconds, {often}"]
 
 

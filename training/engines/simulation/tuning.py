@@ -61,6 +61,21 @@ _GPU_WORKERS = 8
 _VERSION = 2
 
 
+class Stopwatch:
+    """Times what an engine does."""
+
+    def now(self) -> float:
+        """Return seconds since some moment."""
+        return time.monotonic()
+
+    def seconds(self, engine: InProcessEngine, tasks: Sequence[Task]) -> float:
+        """Return how long an engine takes for tasks, in seconds."""
+        started = time.perf_counter()
+        for _ in engine.run(tasks):
+            pass
+        return time.perf_counter() - started
+
+
 @dataclasses.dataclass(frozen=True)
 class TunedProfile:
     """A profile and why it was chosen, in words."""
@@ -79,12 +94,13 @@ def choose_profile(
     entries: Sequence[CacheEntry],
     device: torch.device,
     listener: ProgressListener,
+    stopwatch: "Stopwatch | None" = None,
 ) -> TunedProfile:
     """Return the fastest profile within what the user has set, from measurements of this or an earlier run.
 
     Steps of one representative architecture are timed: the entry nearest to the geometric mean of the smallest and
     the largest MACs, with a batch small enough for a step to be short. In turn: precision, memory format, numba's
-    kernels, CUDA graphs, the fused optimizer, clients at once.
+    kernels, CUDA graphs, the fused optimizer, clients at once. ``stopwatch`` times them; by default the wall's.
 
     Raises:
         UserError: the device cannot do what was asked, or not even a small batch fits.
@@ -102,16 +118,17 @@ def choose_profile(
     if not any(any(stage(default, precision, config, device)) for stage in _STAGES):
         return TunedProfile(default, "there is nothing to choose from")
     entry = _representative(entries)
+    stopwatch = stopwatch or Stopwatch()
     identity = _identity(precision, config, recipe, entry, device)
     try:
         path = kept_file("profiles", recipe.space.name, _digest(identity), ".json")
     except NowhereKeptError as error:
         listener.remark(f"{error}; the profile is not kept")
-        return _measure(precision, config, _sized(recipe, entry, device), listener)
+        return _measure(precision, config, _sized(recipe, entry, device, stopwatch), listener)
     kept = _read(path, identity)
     if kept is not None and (kept.profile.kernels == "torch" or unavailable() is None):
         return kept
-    choice = _measure(precision, config, _sized(recipe, entry, device), listener)
+    choice = _measure(precision, config, _sized(recipe, entry, device, stopwatch), listener)
     try:
         body = {**identity, "profile": dataclasses.asdict(choice.profile), "why": choice.reason}
         write_text(path, json.dumps(sealed(body)))
@@ -128,15 +145,13 @@ class _Bench:
     entry: CacheEntry
     device: torch.device
     tensors: Tensors
+    stopwatch: Stopwatch
 
     def rate(self, engine: InProcessEngine, workers: int) -> float:
         """Return images a second of one step on each of ``workers`` clients."""
         sliced = views(self.recipe.space, self.tensors, self.entry.architecture)
         tasks = [Task(1, client, self.entry.architecture, sliced, 1, 0.01, client) for client in range(workers)]
-        started = time.perf_counter()
-        for _ in engine.run(tasks):
-            pass
-        return workers * self.recipe.config.batch / (time.perf_counter() - started)
+        return workers * self.recipe.config.batch / self.stopwatch.seconds(engine, tasks)
 
     def engine(self, profile: Profile) -> InProcessEngine:
         """Return an engine whose clients hold one batch each."""
@@ -149,14 +164,14 @@ class _Bench:
         return InProcessEngine(data, members, self.recipe, profile)
 
 
-def _sized(recipe: LocalRecipe, entry: CacheEntry, device: torch.device) -> _Bench:
+def _sized(recipe: LocalRecipe, entry: CacheEntry, device: torch.device, stopwatch: Stopwatch) -> _Bench:
     """Return a bench whose batch makes a step short."""
     drawn = initial_tensors(recipe.space, torch.Generator().manual_seed(0))
     tensors = {name: tensor.to(device) for name, tensor in drawn.items()}
 
     def bench(batch: int) -> _Bench:
         config = dataclasses.replace(recipe.config, batch_size=batch, epochs=1)
-        return _Bench(dataclasses.replace(recipe, config=config), entry, device, tensors)
+        return _Bench(dataclasses.replace(recipe, config=config), entry, device, tensors, stopwatch)
 
     least = bench(min(_LEAST_BATCH, recipe.config.batch))
     try:
@@ -177,7 +192,7 @@ def _measure(
     if kernels_fit(precision, config, bench.device):
         _remark_on_kernels(listener)
     rates: dict[Profile, float] = {}
-    deadline = time.monotonic() + _SECONDS
+    deadline = bench.stopwatch.now() + _SECONDS
     for done, stage in enumerate(_STAGES):
         listener.report("measuring how to train", done, len(_STAGES))
         others = list(stage(best, precision, config, bench.device))
@@ -214,7 +229,7 @@ def _rates(
     engines: dict[Profile, InProcessEngine] = {}
     rates = dict.fromkeys(candidates, 0.0)
     for repeat in range(_REPEATS + 1):
-        if repeat > 1 and time.monotonic() > deadline:
+        if repeat > 1 and bench.stopwatch.now() > deadline:
             break
         for profile in candidates:
             slack = _HOPELESS_FIRST if repeat == 1 else _HOPELESS

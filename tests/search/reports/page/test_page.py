@@ -257,7 +257,8 @@ def test_hostile_names_are_only_text(browser: Browser, tmp_path: Path) -> None:
         assert _HOSTILE in visit.page.locator("pre code").all_inner_texts()[-1]
 
 
-@pytest.mark.parametrize("name", [*ESCAPES, *SYNTAX])
+# A page takes an eighth of a second: several stand in one name, and what is hidden is named when it fails.
+@pytest.mark.parametrize("name", [" ".join([*ESCAPES, *SYNTAX][first::8]) for first in range(8)])
 def test_names_hide_nothing_in_a_page_and_are_no_markup(name: str) -> None:
     space = dataclasses.replace(_SPACE, name=name)
     report = {**_full(), "space": name, "run": name, "checkpoint": name}

@@ -19,7 +19,7 @@ from fedpareto.training.clients.trainer import LocalRecipe
 from fedpareto.training.config.execution import ExecutionConfig, Precision, PrecisionChoice
 from fedpareto.training.engines.simulation import tuning
 from fedpareto.training.engines.simulation.engine import InProcessEngine
-from fedpareto.training.engines.simulation.tuning import TunedProfile, choose_profile
+from fedpareto.training.engines.simulation.tuning import Stopwatch, TunedProfile, choose_profile
 from fedpareto.training.execution.out_of_memory import OutOfMemoryError
 from fedpareto.training.execution.profile import Profile, possible_precisions
 from fedpareto.training.messages import Failure, Task, Update
@@ -35,22 +35,31 @@ _CONTIGUOUS = dataclasses.replace(_PLAIN, memory_format="contiguous")
 Rate = Callable[[Profile, int], float]
 
 
-class Clock:
+class Clock(Stopwatch):
     """Tells given rates instead of measured ones, and remembers what was measured."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, rate: Rate) -> None:
+    def __init__(self, rate: Rate) -> None:
         self.rate = rate
         self.measured: list[Profile] = []
-        clock = self
+        self.time, self.step = 0.0, 0.0
 
-        def told(bench: Any, engine: InProcessEngine, workers: int) -> float:
-            profile = engine._profile
-            assert workers == profile.workers
-            clock.measured.append(profile)
-            # The first two measure the step itself, to size the batch.
-            return clock.rate(profile, clock.measured[2:].count(profile))
+    def now(self) -> float:
+        self.time += self.step
+        return self.time
 
-        monkeypatch.setattr(tuning._Bench, "rate", told)
+    def seconds(self, engine: InProcessEngine, tasks: Sequence[Task]) -> float:
+        profile = engine._profile
+        assert len(tasks) == profile.workers
+        self.measured.append(profile)
+        # The first two measure the step itself, to size the batch.
+        rate = self.rate(profile, self.measured[2:].count(profile))
+        return len(tasks) * engine._recipe.config.batch / rate
+
+    def choose(
+        self, config: ExecutionConfig | None = None, precision: PrecisionChoice = "auto", **given: Any
+    ) -> tuple[TunedProfile, list[str]]:
+        """Choose a profile by this clock; also return the remarks."""
+        return _choose(config, precision, stopwatch=self, **given)
 
     @property
     def compared(self) -> Counter[Profile]:
@@ -81,7 +90,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """All profiles are as fast as each other; torch has one thread and can do fp32 and bf16."""
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     monkeypatch.setattr(tuning, "possible_precisions", lambda device: ["fp32", "bf16"])
-    return Clock(monkeypatch, lambda profile, number: 100.0)
+    return Clock(lambda profile, number: 100.0)
 
 
 def _choose(
@@ -89,6 +98,7 @@ def _choose(
     precision: PrecisionChoice = "auto",
     recipe: LocalRecipe | None = None,
     entries: Sequence[CacheEntry] | None = None,
+    stopwatch: Stopwatch | None = None,
 ) -> tuple[TunedProfile, list[str]]:
     """Choose a profile; also return the remarks."""
     remarks: list[str] = []
@@ -99,6 +109,7 @@ def _choose(
         entries or micro_entries(),
         _CPU,
         ProgressListener(remark=remarks.append),
+        stopwatch,
     )
     return choice, remarks
 
@@ -118,7 +129,7 @@ def _body(path: Path) -> dict[str, Any]:
 
 def test_a_configuration_with_nothing_left_out_is_returned_unmeasured(folder: Path, clock: Clock) -> None:
     asked = Profile("fp32", "contiguous", fused=False, workers=3, threads=2)
-    choice, remarks = _choose(asked.chosen(), "fp32")
+    choice, remarks = clock.choose(asked.chosen(), "fp32")
     assert (choice, remarks) == (TunedProfile(asked, "as configured"), [])
     assert clock.measured == []
     assert not folder.exists()
@@ -188,7 +199,7 @@ def test_what_is_set_stays_and_all_else_is_tried_but_compiling(
     threads(2)
     # The later of two choices is the faster one, or the slower.
     clock.rate = lambda profile, number: 100.0 * (1 + preferred * list(dict.fromkeys(clock.measured)).index(profile))
-    profile = _choose(config, precision)[0].profile
+    profile = clock.choose(config, precision)[0].profile
     order = list(dict.fromkeys(clock.measured[2:]))
     names = [field.name for field in dataclasses.fields(Profile)]
     varied = {name for name in names if len({getattr(other, name) for other in clock.compared}) > 1}
@@ -202,9 +213,9 @@ def test_what_is_set_stays_and_all_else_is_tried_but_compiling(
 
 def test_what_the_device_lacks_is_refused_before_anything_is_measured(clock: Clock) -> None:
     with pytest.raises(UserError, match="precision tf32 is not possible on cpu"):
-        _choose(precision="tf32")
+        clock.choose(precision="tf32")
     with pytest.raises(UserError, match=r"execution\.graphs needs a GPU"):
-        _choose(ExecutionConfig(graphs=True))
+        clock.choose(ExecutionConfig(graphs=True))
     assert clock.measured == []
 
 
@@ -230,7 +241,7 @@ def test_the_fastest_of_every_setting_is_chosen_and_each_is_measured_from_the_be
         return product
 
     clock.rate = rate
-    choice, _ = _choose()
+    choice, _ = clock.choose()
     start = Profile(threads=4)
     low = dataclasses.replace(start, precision="bf16")
     contiguous = dataclasses.replace(low, memory_format="contiguous")
@@ -242,7 +253,7 @@ def test_the_fastest_of_every_setting_is_chosen_and_each_is_measured_from_the_be
 
 
 def test_without_a_faster_one_the_plain_profile_stays(clock: Clock) -> None:
-    assert _choose()[0].profile == _PLAIN
+    assert clock.choose()[0].profile == _PLAIN
     assert set(clock.compared) == {
         _PLAIN,
         _CONTIGUOUS,
@@ -253,17 +264,17 @@ def test_without_a_faster_one_the_plain_profile_stays(clock: Clock) -> None:
 
 @pytest.mark.parametrize(
     ("rate", "expected"),
-    [(99.0, _PLAIN), (102.9, _PLAIN), (103.0, _PLAIN), (103.1, _CONTIGUOUS), (200.0, _CONTIGUOUS)],
+    [(99.0, _PLAIN), (102.9, _PLAIN), (102.99, _PLAIN), (103.1, _CONTIGUOUS), (200.0, _CONTIGUOUS)],
 )
 def test_a_setting_has_to_be_three_per_cent_faster(clock: Clock, rate: float, expected: Profile) -> None:
     clock.rate = lambda profile, number: rate if profile == _CONTIGUOUS else 100.0
-    assert _choose(_FORMAT_ONLY, "fp32")[0].profile == expected
+    assert clock.choose(_FORMAT_ONLY, "fp32")[0].profile == expected
 
 
 def test_the_fastest_of_several_measurements_counts(clock: Clock) -> None:
     rates = {_PLAIN: [100.0, 60.0, 120.0, 90.0], _CONTIGUOUS: [30.0, 110.0, 130.0, 125.0]}
     clock.rate = lambda profile, number: rates[profile][max(number - 1, 0)]
-    choice, _ = _choose(_FORMAT_ONLY, "fp32")
+    choice, _ = clock.choose(_FORMAT_ONLY, "fp32")
     assert choice.profile == _CONTIGUOUS
     assert choice.reason.startswith("130 images/s of ")
     assert choice.reason.endswith(f" ({_PLAIN}: 120)")
@@ -281,7 +292,7 @@ def test_the_fastest_of_several_measurements_counts(clock: Clock) -> None:
 )
 def test_what_is_far_slower_is_not_measured_again(clock: Clock, rates: list[float], measured: int) -> None:
     clock.rate = lambda profile, number: rates[max(number - 1, 0)] if profile == _CONTIGUOUS else 100.0
-    choice, _ = _choose(_FORMAT_ONLY, "fp32")
+    choice, _ = clock.choose(_FORMAT_ONLY, "fp32")
     assert choice.profile == _PLAIN
     assert clock.compared == {_PLAIN: 4, _CONTIGUOUS: measured}
 
@@ -299,7 +310,7 @@ def test_fp16_is_tried_only_where_there_is_no_bf16(
     clock: Clock, monkeypatch: pytest.MonkeyPatch, possible: list[Precision], tried: list[Precision]
 ) -> None:
     monkeypatch.setattr(tuning, "possible_precisions", lambda device: possible)
-    _choose()
+    clock.choose()
     assert list(dict.fromkeys(profile.precision for profile in clock.measured)) == tried
 
 
@@ -311,14 +322,14 @@ def test_clients_at_once_share_the_threads(
     clock: Clock, threads: Callable[[int], None], count: int, workers: list[tuple[int, int]]
 ) -> None:
     threads(count)
-    _choose(dataclasses.replace(_PLAIN.chosen(), workers=None, threads=None), "fp32")
+    clock.choose(dataclasses.replace(_PLAIN.chosen(), workers=None, threads=None), "fp32")
     tried = list(dict.fromkeys((profile.workers, profile.threads) for profile in clock.measured))
     assert tried == [(1, count), *workers]
 
 
 def test_clients_at_once_have_the_threads_that_were_set(clock: Clock, threads: Callable[[int], None]) -> None:
     threads(4)
-    _choose(dataclasses.replace(_PLAIN.chosen(), workers=None, threads=3), "fp32")
+    clock.choose(dataclasses.replace(_PLAIN.chosen(), workers=None, threads=3), "fp32")
     assert {(profile.workers, profile.threads) for profile in clock.compared} == {(1, 3), (2, 3), (4, 3)}
 
 
@@ -354,7 +365,7 @@ def test_what_fails_is_remarked_and_never_chosen_even_if_it_was_the_fastest_befo
         return 500.0 if profile == _CONTIGUOUS else 100.0
 
     clock.rate = rate
-    choice, remarks = _choose(_FORMAT_ONLY, "fp32")
+    choice, remarks = clock.choose(_FORMAT_ONLY, "fp32")
     assert choice.profile == _PLAIN
     assert remarks == [f"{_CONTIGUOUS}: not possible here (no such kernel)"]
     assert choice.reason.endswith(f" ({_CONTIGUOUS}: fails)")
@@ -386,7 +397,7 @@ def test_where_the_plain_profile_fails_another_is_chosen(clock: Clock) -> None:
         return 1.0
 
     clock.rate = rate
-    choice, remarks = _choose(_FORMAT_ONLY, "fp32")
+    choice, remarks = clock.choose(_FORMAT_ONLY, "fp32")
     assert choice.profile == _CONTIGUOUS
     assert remarks == [f"{_PLAIN}: not possible here (broken)"]
 
@@ -399,7 +410,7 @@ def test_where_everything_fails_the_error_names_the_device_and_nothing_is_kept(f
 
     clock.rate = rate
     with pytest.raises(UserError, match=r"^nothing trains on cpu: channels-last fp32.* fails; try another --device"):
-        _choose()
+        clock.choose()
     assert not folder.exists()
 
 
@@ -410,7 +421,7 @@ def test_a_profile_that_needs_more_memory_than_there_is_is_left_out(clock: Clock
         return 100.0
 
     clock.rate = rate
-    choice, remarks = _choose(_FORMAT_ONLY, "fp32")
+    choice, remarks = clock.choose(_FORMAT_ONLY, "fp32")
     assert choice.profile == _PLAIN
     assert remarks == [f"{_CONTIGUOUS}: not possible here (out of memory on cpu at batch 8)"]
 
@@ -421,7 +432,7 @@ def test_where_not_even_a_small_batch_fits_the_error_says_what_to_do(folder: Pat
 
     clock.rate = rate
     with pytest.raises(UserError) as caught:
-        _choose()
+        clock.choose()
     message = str(caught.value)
     assert message.startswith("out of memory on cpu: even a batch of 8 of the network of ")
     assert message.endswith(" MACs does not fit; use a smaller space, or another --device")
@@ -439,7 +450,7 @@ def test_the_measured_batch_makes_a_step_of_a_quarter_second_but_is_not_below_ei
     clock: Clock, batch_size: int, rate: float, expected: int
 ) -> None:
     clock.rate = lambda profile, number: rate
-    choice, _ = _choose(recipe=micro_recipe(batch_size=batch_size))
+    choice, _ = clock.choose(recipe=micro_recipe(batch_size=batch_size))
     assert f"{rate:.0f} images/s of a network of " in choice.reason
     assert f" MACs, measured at batch {expected} (" in choice.reason
 
@@ -463,7 +474,7 @@ def _with_macs(*macs: int) -> list[CacheEntry]:
 def test_the_measured_network_is_nearest_to_the_geometric_mean(
     folder: Path, clock: Clock, macs: tuple[int, ...], expected: int
 ) -> None:
-    choice, _ = _choose(entries=_with_macs(*macs))
+    choice, _ = clock.choose(entries=_with_macs(*macs))
     assert _body(_only_file(folder))["macs"] == expected
     assert f"a network of {format_quantity(expected)} MACs" in choice.reason
 
@@ -471,7 +482,7 @@ def test_the_measured_network_is_nearest_to_the_geometric_mean(
 def test_the_reason_names_all_rates_the_fastest_first(clock: Clock) -> None:
     rates = {_PLAIN: 100.0, dataclasses.replace(_PLAIN, precision="bf16"): 90.4, _CONTIGUOUS: 95.6}
     clock.rate = lambda profile, number: rates[profile]
-    choice, _ = _choose(dataclasses.replace(_FORMAT_ONLY, fused=True))
+    choice, _ = clock.choose(dataclasses.replace(_FORMAT_ONLY, fused=True))
     assert choice.reason.endswith(
         " MACs, measured at batch 8 (contiguous fp32, 1 client at a time on 1 thread: 96; "
         "channels-last bf16, 1 client at a time on 1 thread: 90)"
@@ -481,7 +492,7 @@ def test_the_reason_names_all_rates_the_fastest_first(clock: Clock) -> None:
 
 def test_with_nothing_to_choose_from_the_reason_says_so(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tuning, "possible_precisions", lambda device: ["fp32"])
-    choice, remarks = _choose(_PLAIN.chosen(), "auto")
+    choice, remarks = clock.choose(_PLAIN.chosen(), "auto")
     assert choice == TunedProfile(_PLAIN, "there is nothing to choose from")
     assert remarks == []
 
@@ -496,20 +507,21 @@ def test_what_has_one_candidate_is_neither_measured_nor_announced_nor_kept(
         config = ExecutionConfig(**{**dataclasses.asdict(config), left_out: None})
     reports: list[object] = []
     listener = ProgressListener(report=lambda *report: reports.append(report))
-    choice = choose_profile("fp32", config, micro_recipe(), micro_entries(), _CPU, listener)
+    choice = choose_profile("fp32", config, micro_recipe(), micro_entries(), _CPU, listener, clock)
     measured = left_out in ("memory_format", "fused")
     assert bool(clock.measured) == bool(reports) == folder.exists() == measured
     assert choice.profile == _PLAIN
 
 
 def test_a_slow_machine_measures_every_candidate_once_when_time_is_up(
-    clock: Clock, monkeypatch: pytest.MonkeyPatch
+    clock: Clock,
 ) -> None:
-    _choose(_FORMAT_ONLY, "fp32")
+    clock.choose(_FORMAT_ONLY, "fp32")
     at_ease = len(clock.measured)
-    monkeypatch.setattr(tuning, "_SECONDS", -1.0)
+    # An hour passes between two looks at it.
+    clock.step = 3600.0
     clock.measured.clear()
-    _choose(dataclasses.replace(_FORMAT_ONLY, threads=1), "fp32", entries=_with_macs(7000))
+    clock.choose(dataclasses.replace(_FORMAT_ONLY, threads=1), "fp32", entries=_with_macs(7000))
     assert set(clock.measured) == {_PLAIN, _CONTIGUOUS}
     assert len(clock.measured) < at_ease
 
@@ -517,7 +529,7 @@ def test_a_slow_machine_measures_every_candidate_once_when_time_is_up(
 def test_measuring_reports_its_stages(clock: Clock) -> None:
     reports: list[tuple[str, int, int]] = []
     listener = ProgressListener(report=lambda what, done, total: reports.append((what, done, total)))
-    choose_profile("auto", ExecutionConfig(), micro_recipe(), micro_entries(), _CPU, listener)
+    choose_profile("auto", ExecutionConfig(), micro_recipe(), micro_entries(), _CPU, listener, clock)
     assert reports == [("measuring how to train", done, 6) for done in range(7)]
 
 
@@ -527,19 +539,19 @@ def test_measuring_reports_its_stages(clock: Clock) -> None:
 _EDITED = Profile("bf16", "contiguous", fused=False, workers=3, threads=5)
 
 
-def _kept(folder: Path) -> Path:
+def _kept(folder: Path, clock: Clock) -> Path:
     """Measure once and return the file."""
-    _choose()
+    clock.choose()
     return _only_file(folder)
 
 
 def test_a_kept_profile_is_returned_without_being_measured(folder: Path, clock: Clock) -> None:
-    path = _kept(folder)
+    path = _kept(folder, clock)
     body = unsealed(_body(path), str(path))
     path.write_text(json.dumps(sealed({**body, "profile": dataclasses.asdict(_EDITED), "why": "it was edited"})))
     content = path.read_bytes()
     clock.measured.clear()
-    choice, remarks = _choose()
+    choice, remarks = clock.choose()
     assert choice == TunedProfile(_EDITED, f"it was edited; measured before, kept in {path}")
     assert (clock.measured, remarks) == ([], [])
     assert path.read_bytes() == content
@@ -588,11 +600,11 @@ def _without(*names: str) -> Callable[[dict[str, Any]], str]:
 def test_a_damaged_or_foreign_file_is_measured_anew_and_replaced(
     folder: Path, clock: Clock, damage: Callable[[dict[str, Any]], str]
 ) -> None:
-    path = _kept(folder)
+    path = _kept(folder, clock)
     whole = path.read_bytes()
     path.write_bytes(damage(_body(path)).encode(errors="surrogateescape"))
     clock.measured.clear()
-    choice, remarks = _choose()
+    choice, remarks = clock.choose()
     assert choice.profile == _PLAIN
     assert "measured before" not in choice.reason
     assert len(clock.compared) == 4
@@ -604,18 +616,18 @@ def test_a_damaged_or_foreign_file_is_measured_anew_and_replaced(
 def test_what_makes_a_difference_has_a_file_of_its_own(
     folder: Path, clock: Clock, threads: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _choose()
-    _choose(precision="fp32")
-    _choose(ExecutionConfig(fused=False))
-    _choose(ExecutionConfig(workers=1))
-    _choose(recipe=micro_recipe(batch_size=16))
-    _choose(recipe=micro_recipe(dataclasses.replace(MICRO, classes=7)))
-    _choose(recipe=micro_recipe(micro_space(name="other")))
-    _choose(entries=micro_entries()[:1])
+    clock.choose()
+    clock.choose(precision="fp32")
+    clock.choose(ExecutionConfig(fused=False))
+    clock.choose(ExecutionConfig(workers=1))
+    clock.choose(recipe=micro_recipe(batch_size=16))
+    clock.choose(recipe=micro_recipe(dataclasses.replace(MICRO, classes=7)))
+    clock.choose(recipe=micro_recipe(micro_space(name="other")))
+    clock.choose(entries=micro_entries()[:1])
     threads(2)
-    _choose()
+    clock.choose()
     monkeypatch.setattr(torch, "__version__", "99.0")
-    _choose()
+    clock.choose()
     names = [path.name for path in folder.iterdir()]
     assert len(names) == 10
     assert sum(name.startswith("other-") for name in names) == 1
@@ -628,7 +640,7 @@ def test_where_nothing_can_be_written_the_profile_is_chosen_with_a_remark(
     blocked = tmp_path / "blocked"
     blocked.write_text("")
     monkeypatch.setenv("FEDPARETO_CACHE_DIR", str(blocked))
-    choice, remarks = _choose()
+    choice, remarks = clock.choose()
     assert choice.profile == _PLAIN
     (remark,) = remarks
     assert remark.startswith(f"cannot write {blocked}/profiles/micro-")
@@ -637,10 +649,10 @@ def test_where_nothing_can_be_written_the_profile_is_chosen_with_a_remark(
 
 
 def test_a_folder_in_place_of_the_file_is_a_remark(folder: Path, clock: Clock) -> None:
-    path = _kept(folder)
+    path = _kept(folder, clock)
     path.unlink()
     path.mkdir()
-    choice, remarks = _choose()
+    choice, remarks = clock.choose()
     assert choice.profile == _PLAIN
     (remark,) = remarks
     assert remark.startswith(f"cannot write {path}: ")
