@@ -11,7 +11,7 @@ from torch import Tensor
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.common.terminal.words import counted
 from fedpareto.supernet.tensor_files import first_not_finite
-from fedpareto.training.work import LocalObjective, Logits, PathSampling, Standard
+from fedpareto.training.local_objective import LocalObjective, Logits, Standard
 
 FailureKind = Literal[
     # What a client sent cannot be merged.
@@ -45,7 +45,7 @@ class Task:
         epochs: passes over the client's data.
         learning_rate: of this round.
         seed: of all the client's draws in this round.
-        work: what it does with the subnet besides training it.
+        objective: what it trains the subnet towards.
         steps: most local steps, of all epochs together; None for all there are.
     """
 
@@ -56,7 +56,7 @@ class Task:
     epochs: int
     learning_rate: float
     seed: int
-    work: LocalObjective = dataclasses.field(default_factory=Standard)
+    objective: LocalObjective = dataclasses.field(default_factory=Standard)
     steps: int | None = None
 
 
@@ -75,7 +75,7 @@ class Update:
         bytes_down: bytes of the message that carried the task.
         bytes_up: bytes of the message that carried the answer.
         compute: multiply–accumulates of the forward passes of its local epochs.
-        logits: those of path sampling after its local epochs; None for other work.
+        logits: those that the task's objective trains, after its local epochs; None where it has none.
     """
 
     task: Task
@@ -219,7 +219,7 @@ def _problem(update: Update) -> tuple[FailureKind, str] | None:
 
 
 def _problem_of_logits(update: Update) -> tuple[FailureKind, str] | None:
-    sent = update.task.work.logits if isinstance(update.task.work, PathSampling) else None
+    sent = update.task.objective.logits
     if _lengths(update.logits) != _lengths(sent):
         return "shape", f"its logits have the lengths {_lengths(update.logits)} instead of {_lengths(sent)}"
     if not all(math.isfinite(logit) for slot in update.logits or () for logit in slot or ()):

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 
 from fedpareto.cache.entries import CacheEntry
 from fedpareto.training.aggregation.fold import WeightedAverage
+from fedpareto.training.local_objective import LocalObjective, Logits, Standard
 from fedpareto.training.messages import Failure, Update, check_update
 from fedpareto.training.privacy.mechanism import clip_scale, deltas, update_norm
-from fedpareto.training.work import LocalObjective, Logits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +22,7 @@ class RoundPlan:
         beta: weight β_t of the largest network; None where all weigh the same.
         assigned: the drawn clients in order, and what each trains.
         weights: of the clients' updates.
-        work: what clients do besides training it.
+        objectives: what clients train it towards; the standard objective of those that are not named.
         branches: clients that train a network with weights of its own, and its name; all others train the supernet's.
         steps: most local steps of every client; empty where all take those of their epochs.
         power: p of draws in proportion to MACs^−p; None where they are others.
@@ -33,10 +33,14 @@ class RoundPlan:
     beta: float | None
     assigned: Mapping[int, CacheEntry]
     weights: Mapping[int, float]
-    work: Mapping[int, LocalObjective] = dataclasses.field(default_factory=dict)
+    objectives: Mapping[int, LocalObjective] = dataclasses.field(default_factory=dict)
     branches: Mapping[int, str] = dataclasses.field(default_factory=dict)
     steps: Mapping[int, int] = dataclasses.field(default_factory=dict)
     power: float | None = None
+
+    def objective(self, client: int) -> LocalObjective:
+        """What a client of the round trains its network towards."""
+        return self.objectives.get(client, Standard())
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,7 +19,7 @@ from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.weights import Tensors, views
 from fedpareto.training.aggregation.answers import RoundPlan, RoundResults
 from fedpareto.training.aggregation.fold import ServerStep, WeightedAverage
-from fedpareto.training.clients.step import RecordingError
+from fedpareto.training.clients.cuda_graphs import RecordingError
 from fedpareto.training.config.run import RunConfig
 from fedpareto.training.engines.protocol import Engine, EngineError, Stopped, never
 from fedpareto.training.evaluation.evaluator import Evaluation, Probe, ProbeEvaluator, mean_accuracy
@@ -38,7 +38,6 @@ from fedpareto.training.runs.progress import extent
 from fedpareto.training.runs.state import Best, RunState
 from fedpareto.training.trackers.protocol import Tracker
 from fedpareto.training.trackers.records import RoundRecord, evaluated, lost_round, make_record, record_from_json
-from fedpareto.training.work import Standard
 
 
 @dataclasses.dataclass(frozen=True)
@@ -260,7 +259,7 @@ def _tasks(run: Run, plan: RoundPlan, models: Models, clients: Sequence[tuple[in
             epochs=run.config.client.epochs,
             learning_rate=plan.learning_rate,
             seed=task_seed(run.config, plan.number, client),
-            work=plan.work.get(client, Standard()),
+            objective=plan.objective(client),
             steps=plan.steps.get(client),
         )
 

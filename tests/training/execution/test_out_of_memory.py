@@ -25,7 +25,7 @@ from helpers.runs.simulation import (
 
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.units import format_quantity
-from fedpareto.training.clients.step import RecordingError
+from fedpareto.training.clients.cuda_graphs import RecordingError
 from fedpareto.training.clients.trainer import LocalTrainer
 from fedpareto.training.config.run import CheckpointConfig, EvaluationConfig, RunConfig, ServerConfig
 from fedpareto.training.engines.protocol import Engine

@@ -26,6 +26,7 @@ from fedpareto.training.engines.flower.roster import Roster
 from fedpareto.training.engines.flower.wire import MessageKind, Request, WireError
 from fedpareto.training.engines.protocol import EngineError, Stopped, never
 from fedpareto.training.evaluation.moments import impossible, moments_of
+from fedpareto.training.local_objective import Logits, logits_from_json
 from fedpareto.training.messages import (
     CalibrationTask,
     Correct,
@@ -36,7 +37,6 @@ from fedpareto.training.messages import (
     Task,
     Update,
 )
-from fedpareto.training.work import Logits, logits_from_json, work_to_json
 
 #: Seconds between two looks for clients that are missing.
 _PAUSE = 0.5
@@ -314,7 +314,7 @@ def _shares(answer: AnyAnswer, tasks: int) -> list[AnyAnswer]:
 
 def _training_job(task: Task) -> Mapping[str, Any]:
     fields = {"round": task.round, "epochs": task.epochs, "learning_rate": task.learning_rate, "seed": task.seed}
-    return {**fields, "work": work_to_json(task.work), "steps": task.steps}
+    return {**fields, "work": task.objective.to_json(), "steps": task.steps}
 
 
 def _calibration_job(task: CalibrationTask) -> Mapping[str, Any]:
