@@ -83,7 +83,7 @@ def _train(prepared: Prepared, resumed: Path | None) -> int:
         tracker = _trackers(prepared, [metrics, pace], stop)
         try:
             run = assemble(prepared, tracker, stop, stop)
-            state = train(run, start.state, start.tensors, start.velocity, start.branches)
+            state = train(run, start.state, start.models)
         finally:
             tracker.close()
     if not _finished(prepared.config, state):

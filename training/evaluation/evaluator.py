@@ -36,6 +36,7 @@ class Evaluation:
         bytes_down: bytes of the messages to clients.
         bytes_up: bytes of their answers.
         tested: accuracy of networks that the method itself wanted measured, by name.
+        seconds: that all of it took; 0 as long as nobody has taken the time.
     """
 
     probes: Sequence[Probe] = ()
@@ -43,6 +44,7 @@ class Evaluation:
     bytes_down: int = 0
     bytes_up: int = 0
     tested: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    seconds: float = 0.0
 
 
 class ProbeEvaluator(Protocol):

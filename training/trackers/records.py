@@ -175,11 +175,11 @@ def make_record(
     )
 
 
-def evaluated(record: RoundRecord, evaluation: Evaluation, seconds: float, *, done: float) -> RoundRecord:
-    """Return a round's record with its evaluation, which took ``seconds``, and the share that is done after it."""
+def evaluated(record: RoundRecord, evaluation: Evaluation, *, done: float) -> RoundRecord:
+    """Return a round's record with its evaluation, and the share that is done after it."""
     return dataclasses.replace(
         record,
-        evaluation_seconds=seconds,
+        evaluation_seconds=evaluation.seconds,
         probes=tuple(evaluation.probes),
         evaluation_failures=tuple(
             {"client": failure.task.client, "failure": failure.kind, "reason": failure.reason}

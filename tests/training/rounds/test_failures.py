@@ -106,15 +106,15 @@ def test_failed_clients_do_not_count_as_trained(tmp_path: Path) -> None:
 def test_failed_updates_have_no_part_in_the_merge(tmp_path: Path) -> None:
     run, engine = spoiled_run(tmp_path, _spoil_three, _busy_config(rounds=1))
     start = fresh_start(run)
-    before = {name: tensor.clone() for name, tensor in start.tensors.items()}
+    before = {name: tensor.clone() for name, tensor in start.models.supernet.items()}
     train(run, *start)
     merged = [update for update in engine.updates if update.task.client > 2]
     # The weights of those who failed are missing; the mean is over the others' weights.
     low = torch.stack([update.tensors[_BIAS] for update in merged]).amin(dim=0)
     high = torch.stack([update.tensors[_BIAS] for update in merged]).amax(dim=0)
-    assert ((low - 1e-6 <= start.tensors[_BIAS]) & (start.tensors[_BIAS] <= high + 1e-6)).all()
+    assert ((low - 1e-6 <= start.models.supernet[_BIAS]) & (start.models.supernet[_BIAS] <= high + 1e-6)).all()
     untouched = [name for name in before if not any(name in update.tensors for update in merged)]
-    assert all(torch.equal(start.tensors[name], before[name]) for name in untouched)
+    assert all(torch.equal(start.models.supernet[name], before[name]) for name in untouched)
 
 
 def test_when_the_smallest_network_always_fails_nobody_has_had_it(tmp_path: Path) -> None:
@@ -146,8 +146,8 @@ def test_when_every_client_fails_the_run_ends_with_the_last_good_round_kept(
     assert str(folder) in message
     found = load_checkpoint(folder, MICRO)
     assert found.state.round == failing - 1
-    assert same_bytes(found.tensors, start.tensors)
-    assert all(tensor.isfinite().all() for tensor in found.tensors.values())
+    assert same_bytes(found.models.supernet, start.models.supernet)
+    assert all(tensor.isfinite().all() for tensor in found.models.supernet.values())
     assert [record.round for record in recorder(run).records] == list(range(1, failing))
     # What was asked in vain is told all the same.
     (lost,) = recorder(run).lost

@@ -119,8 +119,8 @@ def test_rates_are_those_of_a_longer_run_until_the_last_round_and_resuming_chang
         kept = load_checkpoint(newest_checkpoint(halted.folder), MICRO)
         assert not extent(config, kept.state).finished
         again = dataclasses.replace(halted, should_stop=lambda: False)
-        train(again, kept.state, kept.tensors, kept.velocity)
-        assert same_bytes(kept.tensors, tensors)
+        train(again, kept.state, kept.models)
+        assert same_bytes(kept.models.supernet, tensors)
 
 
 def _reached(counter: Iterator[int], stop: int) -> bool:

@@ -140,8 +140,8 @@ def test_a_resumed_run_ends_with_the_bytes_of_one_never_interrupted(
     checkpoint = load_checkpoint(newest_checkpoint(tmp_path / "parts"), MICRO)
     assert checkpoint.state.round == stop_after
     second = simulated_run(tmp_path / "parts", config)
-    resumed = train(second, checkpoint.state, checkpoint.tensors, checkpoint.velocity)
-    assert same_bytes(checkpoint.tensors, tensors)
+    resumed = train(second, checkpoint.state, checkpoint.models)
+    assert same_bytes(checkpoint.models.supernet, tensors)
     assert resumed == state
     # An evaluation that was owed is recorded anew.
     told = {record.round: record for record in [*recorder(first).records, *recorder(second).records]}
@@ -156,7 +156,7 @@ def test_a_run_asked_to_stop_ends_at_the_edge_of_the_round_with_a_checkpoint(tmp
     assert [record.round for record in recorder(run).records] == [1]
     found = load_checkpoint(newest_checkpoint(tmp_path), MICRO)
     assert found.state == state
-    assert same_bytes(found.tensors, tensors)
+    assert same_bytes(found.models.supernet, tensors)
     assert found.config == run.config_mapping
 
 
@@ -164,7 +164,7 @@ def test_a_finished_run_trains_no_further(tmp_path: Path) -> None:
     run = simulated_run(tmp_path)
     start = fresh_start(run)
     done = dataclasses.replace(start.state, round=3)
-    assert train(run, done, start.tensors, None) == done
+    assert train(run, done, start.models) == done
     assert recorder(run).records == []
 
 
@@ -325,7 +325,7 @@ def test_checkpoints_are_written_as_often_as_asked_for_and_after_the_last_round(
     assert recorder(run).checkpoints == [("round-000005", ["best", "final"])]
     found = load_checkpoint(newest_checkpoint(tmp_path), MICRO)
     assert found.state == state
-    assert same_bytes(found.tensors, tensors)
+    assert same_bytes(found.models.supernet, tensors)
 
 
 def test_a_record_is_told_before_its_checkpoint_is_written(tmp_path: Path) -> None:

@@ -152,7 +152,7 @@ def test_a_path_that_is_too_long_to_write_is_refused_before_any_work(tmp_path: P
 _WRITE = """
 import sys
 from pathlib import Path
-from fedpareto.supernet import files
+from fedpareto.supernet.common.storage import files
 
 with getattr(files, sys.argv[1])(Path(sys.argv[2])) as temporary:
     (temporary / "half" if temporary.is_dir() else temporary).write_text("half")

@@ -66,8 +66,10 @@ from fedpareto.training.messages import (
     Update,
     check_update,
 )
-from fedpareto.training.rounds.loop import Run, train
+from fedpareto.training.rounds.loop import train
+from fedpareto.training.rounds.run import Run
 from fedpareto.training.runs.checkpoint import load_checkpoint, newest_checkpoint
+from fedpareto.training.runs.models import Models
 from fedpareto.training.runs.state import RunState
 from fedpareto.training.setup import assemble, new_run
 from fedpareto.training.trackers.records import RoundRecord
@@ -105,7 +107,7 @@ class _Rounds:
 
     def __init__(self, config: RunConfig, folder: Path) -> None:
         self.link = LocalLink(folder / "link", 4)
-        self._run, self._state, self._tensors, _ = prepared_run(config, self.link)
+        self._run, self._state, self._models = prepared_run(config, self.link)
 
     def train(self, folder: Path, spoil: Spoil, client: int = _ODD) -> tuple[Run, RunState, Tensors]:
         # Whom the last round has lost speaks first.
@@ -113,8 +115,8 @@ class _Rounds:
             continue
         self.link.spoil = only(client, "train", spoil)
         run = dataclasses.replace(self._run, folder=folder, tracker=Recorder(), evaluator=_Blind())
-        tensors = {name: tensor.clone() for name, tensor in self._tensors.items()}
-        return run, train(run, self._state, tensors, None), tensors
+        tensors = {name: tensor.clone() for name, tensor in self._models.supernet.items()}
+        return run, train(run, self._state, Models(tensors)), tensors
 
 
 class _Blind:
@@ -254,7 +256,7 @@ def test_bf16_halves_the_bytes_and_stays_close(config: RunConfig, link: LocalLin
     assert 2 * values < record.bytes_up < 2.5 * values
     for name, tensor in tensors.items():
         # bf16 has 8 binary digits: what is trained on is that close, and so is what comes back of the change.
-        assert (tensor - whole[name]).norm() <= 0.25 * (whole[name] - start[name]).norm() + 1e-6
+        assert (tensor - whole[name]).norm() <= 0.25 * (whole[name] - start.supernet[name]).norm() + 1e-6
 
 
 def test_bf16_does_not_lose_changes_that_are_smaller_than_its_steps(config: RunConfig, tmp_path: Path) -> None:
@@ -268,10 +270,10 @@ def test_bf16_does_not_lose_changes_that_are_smaller_than_its_steps(config: RunC
             evaluation=_rarely(config),
             flower=_flower(wire_dtype=dtype),
         )
-        run, state, tensors, velocity = prepared_run(slow, LocalLink(tmp_path / f"{dtype}-link", 8))
-        start = {name: tensor.clone() for name, tensor in tensors.items()}
-        train(run, state, tensors, velocity)
-        return start, tensors
+        run, state, models = prepared_run(slow, LocalLink(tmp_path / f"{dtype}-link", 8))
+        start = {name: tensor.clone() for name, tensor in models.supernet.items()}
+        train(run, state, models)
+        return start, models.supernet
 
     (start, whole), (_, narrow) = run("fp32"), run("bf16")
     # Norms start at 1, where the next smaller number of bf16 is 1/256 away: none of four rounds moves them so far.
@@ -300,20 +302,20 @@ def test_a_change_that_makes_a_weight_infinite_is_refused(
         tensors[_BIAS] = torch.full((10,), value).bfloat16()
 
     narrow = dataclasses.replace(config, flower=_flower(wire_dtype="bf16"))
-    run, state, tensors, velocity = prepared_run(narrow, link)
-    tensors[_BIAS.removeprefix("0/")] += 3.3e38
+    run, state, models = prepared_run(narrow, link)
+    models.supernet[_BIAS.removeprefix("0/")] += 3.3e38
     link.spoil = only(_ODD, "train", edited(tensors=spoil))
     # Weights as large as that are no good to train with either: all that matters is how the answer is counted.
     engine = engine_of(run)
     architecture = smallest(run.space)
     task = dataclasses.replace(_a_task(engine), architecture=architecture, client=_ODD)
-    task = dataclasses.replace(task, tensors=views(run.space, tensors, architecture))
+    task = dataclasses.replace(task, tensors=views(run.space, models.supernet, architecture))
     (answer,) = engine.run([task])
     failure = check_update(answer) if isinstance(answer, Update) else answer
     assert failure is not None
     assert failure.kind == kind
     assert state.round == 0
-    assert velocity is None
+    assert models.velocity is None
 
 
 def _a_task(engine: FlowerEngine) -> Task:
@@ -738,13 +740,15 @@ def test_clients_that_leave_before_an_evaluation_cost_no_round(config: RunConfig
         return reaction
 
     link.spoil = spoil
-    run, state, tensors, velocity = prepared_run(config, link)
+    run, state, models = prepared_run(config, link)
     evaluator = run.evaluator
     assert isinstance(evaluator, FederatedEvaluator)
     evaluator.engine._config = dataclasses.replace(evaluator.engine._config, patience=0.05)
-    state = train(run, state, tensors, velocity)
+    state = train(run, state, models)
     assert (state.round, recorder(run).records[0].probes) == (1, ())
-    assert same_bytes(load_checkpoint(newest_checkpoint(Path(str(config.output))), MICRO).tensors, tensors)
+    assert same_bytes(
+        load_checkpoint(newest_checkpoint(Path(str(config.output))), MICRO).models.supernet, models.supernet
+    )
 
 
 # Faults.
@@ -767,7 +771,7 @@ def test_a_client_that_is_not_there_is_drawn_no_more(config: RunConfig, link: Lo
 
 
 def test_a_client_that_leaves_after_it_was_drawn_is_offline(config: RunConfig, link: LocalLink) -> None:
-    run, state, tensors, velocity = prepared_run(config, link)
+    run, state, models = prepared_run(config, link)
     looks = itertools.count()
 
     def before(what: str) -> None:
@@ -776,7 +780,7 @@ def test_a_client_that_leaves_after_it_was_drawn_is_offline(config: RunConfig, l
             del link.online[f"node-{_ODD}"]
 
     link.before = before
-    state = train(run, state, tensors, velocity)
+    state = train(run, state, models)
     assert state.failures == {"offline": 1}
     record = recorder(run).records[0]
     assert _told(record)[_ODD]["failure"] == "offline"
@@ -788,13 +792,13 @@ def test_a_client_that_never_answers_is_timed_out_and_has_to_speak_before_it_tra
 ) -> None:
     silent = {"train"}
     link.spoil = lambda message, answer: None if message.client == _ODD and message.asked in silent else answer()
-    run, state, tensors, velocity = prepared_run(config, link)
+    run, state, models = prepared_run(config, link)
     engine = engine_of(run)
     engine._config = dataclasses.replace(engine._config, deadline=0.02)
     silent.add("describe")
-    state = train(run, state, tensors, velocity)
+    state = train(run, state, models)
     assert state.failures == {"timeout": 1}
-    assert same_bytes(tensors, without)
+    assert same_bytes(models.supernet, without)
     assert [engine.available() for _ in range(3)] == [[0, 1, 3]] * 3
     silent.clear()
     assert [engine.available(), engine.available()][-1] == [0, 1, 2, 3]
@@ -848,10 +852,10 @@ def test_a_round_without_a_quorum_is_tried_again_and_then_ends_the_run(
         Error(RAISED, "ImportError") if message.asked == "train" and message.client < fails else answer()
     )
     config = dataclasses.replace(config, flower=_flower(quorum=quorum, retries=2))
-    run, state, tensors, velocity = prepared_run(config, link)
-    start = {name: tensor.clone() for name, tensor in tensors.items()}
+    run, state, models = prepared_run(config, link)
+    start = {name: tensor.clone() for name, tensor in models.supernet.items()}
     with pytest.raises(UserError) as caught:
-        train(run, state, tensors, velocity)
+        train(run, state, models)
     message = str(caught.value)
     who = "all 4 clients" if fails == 4 else f"{fails} of 4 clients"
     assert f"{who} of round 1 failed, asked 3 times (client " in message
@@ -859,7 +863,7 @@ def test_a_round_without_a_quorum_is_tried_again_and_then_ends_the_run(
     assert f"round 0 is kept in {newest_checkpoint(Path(str(config.output)))}" in message
     assert message.endswith(f"go on with: train-supernet --resume {config.output}")
     assert "\n" not in message
-    assert same_bytes(tensors, start)
+    assert same_bytes(models.supernet, start)
     (lost,) = recorder(run).lost
     assert lost.failures == {"error": 3 * fails}
     outcome = {client["client"]: client.get("failure") for client in lost.clients}
@@ -882,13 +886,13 @@ def test_whoever_asks_to_stop_does_not_wait_for_clients_nor_for_another_try(conf
         return Error(RAISED, "ImportError")
 
     link.spoil = fail
-    state = train(run, start.state, start.tensors, start.velocity)
+    state = train(run, start.state, start.models)
     assert (state.round, len(link.asked("train"))) == (0, 4)
     (lost,) = recorder(run).lost
     assert lost.failures == {"error": 4}
     # Too few are there, for an hour if need be.
     link.online.clear()
-    assert train(run, state, start.tensors, start.velocity).round == 0
+    assert train(run, state, start.models).round == 0
     assert len(recorder(run).lost) == 1
     assert load_checkpoint(newest_checkpoint(Path(str(config.output))), MICRO).state == state
 
@@ -916,7 +920,7 @@ def test_a_client_that_answers_when_it_is_asked_again_is_merged(
 
 
 def test_a_line_lost_in_mid_round_costs_the_answers_that_are_missing(config: RunConfig, link: LocalLink) -> None:
-    run, state, tensors, velocity = prepared_run(config, link)
+    run, state, models = prepared_run(config, link)
     link.pick = lambda waiting: waiting[:1]
     collected = itertools.count()
 
@@ -925,17 +929,17 @@ def test_a_line_lost_in_mid_round_costs_the_answers_that_are_missing(config: Run
             raise LineLost("killed")
 
     link.before = before
-    state = train(run, state, tensors, velocity)
+    state = train(run, state, models)
     assert (state.round, state.failures) == (1, {"lost": 2})
     assert recorder(run).records[0].bytes_down == sum(message.size for message in link.asked("train"))
 
 
 def test_a_line_lost_for_good_ends_the_run_with_its_last_round_kept(config: RunConfig, link: LocalLink) -> None:
-    run, state, tensors, velocity = prepared_run(config, link)
+    run, state, models = prepared_run(config, link)
     _impatient(run)
     link.before = lost("nodes")
     with pytest.raises(UserError) as caught:
-        train(run, state, tensors, velocity)
+        train(run, state, models)
     message = str(caught.value)
     assert "127.0.0.1:8000 could not be reached for 0.05 s: the SuperLink was killed; round 0 is kept in " in message
     assert message.endswith(f"go on with: train-supernet --resume {config.output}")
@@ -944,9 +948,7 @@ def test_a_line_lost_for_good_ends_the_run_with_its_last_round_kept(config: RunC
 def test_a_line_lost_before_the_tasks_are_sent_costs_a_try_and_no_more(
     config: RunConfig, link: LocalLink, everyone: Tensors
 ) -> None:
-    run, state, tensors, velocity = prepared_run(
-        dataclasses.replace(config, flower=_flower(quorum=1.0, retries=1)), link
-    )
+    run, state, models = prepared_run(dataclasses.replace(config, flower=_flower(quorum=1.0, retries=1)), link)
     looks = itertools.count()
 
     def before(what: str) -> None:
@@ -955,9 +957,9 @@ def test_a_line_lost_before_the_tasks_are_sent_costs_a_try_and_no_more(
             raise LineLost("killed")
 
     link.before = before
-    state = train(run, state, tensors, velocity)
+    state = train(run, state, models)
     assert state.failures == {"offline": 4}
-    assert same_bytes(tensors, everyone)
+    assert same_bytes(models.supernet, everyone)
 
 
 def test_too_few_clients_are_waited_for_and_then_named(config: RunConfig, link: LocalLink) -> None:

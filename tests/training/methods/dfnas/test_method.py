@@ -187,7 +187,7 @@ def test_a_search_settles_shrinks_and_ends_with_one_network(tmp_path: Path) -> N
     assert probe.architecture == _PATHS.network(search.best(_PATHS))
     # What has left the search keeps the weights it had.
     last = engine.updates[-1].task.architecture
-    before = load_checkpoint(tmp_path / "checkpoints" / "round-000007", MICRO).tensors
+    before = load_checkpoint(tmp_path / "checkpoints" / "round-000007", MICRO).models.supernet
     assert not same_bytes(views(MICRO, tensors, last), views(MICRO, before, last))
     for some in (tensors, before):
         for view in views(MICRO, some, last).values():
@@ -305,8 +305,8 @@ def test_a_resumed_search_ends_with_the_bytes_and_the_state_of_one_never_interru
     checkpoint = load_checkpoint(newest_checkpoint(tmp_path / "parts"), MICRO)
     assert checkpoint.state.round == stop_after
     assert checkpoint.state.method["decisions"]
-    resumed = train(simulated_run(tmp_path / "parts", config), checkpoint.state, checkpoint.tensors, None)
-    assert same_bytes(checkpoint.tensors, tensors)
+    resumed = train(simulated_run(tmp_path / "parts", config), checkpoint.state, checkpoint.models)
+    assert same_bytes(checkpoint.models.supernet, tensors)
     assert resumed == state
     assert any(choice is not None for value in state.method["decisions"].values() for choice in value["settled"])
     for name in ("architecture.json", *(["architectures.jsonl"] if personal else [])):
