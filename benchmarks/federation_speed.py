@@ -211,7 +211,7 @@ def add_registered(table: Results, dtype: WireDtype) -> None:
         train_rounds(run, state, Models(tensors))
     last = tracker.records[1:]
     seconds = statistics.median(record.seconds for record in last)
-    down, whole = (sum(getattr(record, name) for record in last) for name in ("bytes_down", "bytes_whole"))
+    down, whole = sum(record.traffic.down for record in last), sum(record.bytes_whole for record in last)
     table.add(
         f"server's work in a round, {DRAWN} of {REGISTERED} registered clients, mobilenet-cifar, {dtype}",
         f"{seconds:.1f} s; {down / len(last) / 1e6:.0f} MB down, {down / whole:.0%} of whole supernets in fp32",

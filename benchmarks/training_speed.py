@@ -34,7 +34,7 @@ from fedpareto.supernet.slices import tensor_shapes
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.space_file import load_space
 from fedpareto.supernet.weights import initial_tensors, views
-from fedpareto.training.aggregation.fold import WeightedAverage
+from fedpareto.training.aggregation.weighted_average import WeightedAverage
 from fedpareto.training.clients.trainer import LocalRecipe
 from fedpareto.training.config.execution import ExecutionConfig
 from fedpareto.training.config.run import ClientConfig

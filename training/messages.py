@@ -12,6 +12,7 @@ from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.common.terminal.words import counted
 from fedpareto.supernet.tensor_files import first_not_finite
 from fedpareto.training.local_objective import LocalObjective, Logits, Standard
+from fedpareto.training.traffic import NO_TRAFFIC, Traffic
 
 FailureKind = Literal[
     # What a client sent cannot be merged.
@@ -72,8 +73,7 @@ class Update:
         loss: mean training loss of its last epoch.
         started: when its local epochs began, in seconds of the server's monotonic clock.
         sgd_seconds: time spent in them.
-        bytes_down: bytes of the message that carried the task.
-        bytes_up: bytes of the message that carried the answer.
+        traffic: the messages that carried the task and the answer.
         compute: multiply–accumulates of the forward passes of its local epochs.
         logits: those that the task's objective trains, after its local epochs; None where it has none.
     """
@@ -84,8 +84,7 @@ class Update:
     loss: float
     started: float
     sgd_seconds: float
-    bytes_down: int = 0
-    bytes_up: int = 0
+    traffic: Traffic = NO_TRAFFIC
     compute: int = 0
     logits: Logits | None = None
 
@@ -120,15 +119,13 @@ class Statistics:
             ``moments.py`` gives them; shapes (channels,).
         batches: how many.
         images: in all of them.
-        bytes_down: bytes of the message that carried the task; those of one with several tasks count once.
-        bytes_up: bytes of the message that carried the answer, likewise.
+        traffic: the messages that carried the task and the answer; one with several tasks counts once.
     """
 
     sums: Mapping[str, Tensor]
     batches: int
     images: int
-    bytes_down: int = 0
-    bytes_up: int = 0
+    traffic: Traffic = NO_TRAFFIC
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,15 +153,13 @@ class Correct:
         task: what it was asked.
         correct: images classified rightly.
         images: held out.
-        bytes_down: bytes of the message that carried the task; those of one with several tasks count once.
-        bytes_up: bytes of the message that carried the answer, likewise.
+        traffic: the messages that carried the task and the answer; one with several tasks counts once.
     """
 
     task: EvaluationTask
     correct: int
     images: int
-    bytes_down: int = 0
-    bytes_up: int = 0
+    traffic: Traffic = NO_TRAFFIC
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,21 +170,19 @@ class Failure:
         task: what it was asked.
         kind: what is counted.
         reason: in words.
-        bytes_down: bytes of the message that carried the task.
-        bytes_up: bytes of what came back.
+        traffic: the message that carried the task, and what came back.
     """
 
     task: Task | CalibrationTask | EvaluationTask
     kind: FailureKind
     reason: str
-    bytes_down: int = 0
-    bytes_up: int = 0
+    traffic: Traffic = NO_TRAFFIC
 
 
 def check_update(update: Update) -> Failure | None:
     """Return why an update cannot be merged, or None if it can."""
     problem = _problem(update)
-    return None if problem is None else Failure(update.task, *problem, update.bytes_down, update.bytes_up)
+    return None if problem is None else Failure(update.task, *problem, update.traffic)
 
 
 def _problem(update: Update) -> tuple[FailureKind, str] | None:

@@ -30,6 +30,7 @@ from fedpareto.training.execution.out_of_memory import out_of_memory
 from fedpareto.training.execution.profile import Profile
 from fedpareto.training.local_objective import LocalObjective
 from fedpareto.training.messages import Task, Update, tensor_bytes
+from fedpareto.training.traffic import Traffic
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,9 +116,9 @@ class LocalTrainer:
             loss = torch.stack(losses).mean().item()
         # Many networks stay built; none may keep the memory of its gradients.
         built.optimizer.zero_grad(set_to_none=True)
-        seconds, size = time.monotonic() - started, tensor_bytes(built.weights)
+        seconds, traffic = time.monotonic() - started, Traffic(*[tensor_bytes(built.weights)] * 2)
         compute = built.step.macs * self._recipe.config.batch
-        return Update(task, built.weights, len(data), loss, started, seconds, size, size, compute, built.step.logits)
+        return Update(task, built.weights, len(data), loss, started, seconds, traffic, compute, built.step.logits)
 
     def _on_stream(self) -> AbstractContextManager[object]:
         if self._stream is None:

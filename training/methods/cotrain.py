@@ -10,7 +10,7 @@ from fedpareto.cache.entries import CacheEntry
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.genes import intersection
 from fedpareto.supernet.space import SearchSpace
-from fedpareto.training.aggregation.answers import RoundPlan
+from fedpareto.training.aggregation.round_results import RoundPlan
 from fedpareto.training.config.methods import CoTrainConfig
 from fedpareto.training.local_objective import CoTraining, LocalObjective, Standard
 from fedpareto.training.methods.curriculum import runnable_entries

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from fedpareto.cache.entries import CacheEntry
 from fedpareto.supernet.common.terminal.words import counted
-from fedpareto.training.aggregation.answers import RoundPlan
+from fedpareto.training.aggregation.round_results import RoundPlan
 from fedpareto.training.config.clients import draw_clients
 from fedpareto.training.config.run import RunConfig
 from fedpareto.training.engines.protocol import EngineError

@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterator, Sequence
 
 from fedpareto.cache.entries import CacheEntry
 from fedpareto.supernet.weights import views
-from fedpareto.training.aggregation.answers import RoundPlan, RoundResults
+from fedpareto.training.aggregation.round_results import RoundPlan, RoundResults
 from fedpareto.training.engines.protocol import Stopped
 from fedpareto.training.messages import Failure, Task, Update
 from fedpareto.training.rounds.last_round import task_seed

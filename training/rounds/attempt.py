@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator
 
 from fedpareto.supernet.common.errors import UserError
-from fedpareto.training.aggregation.answers import RoundResults
+from fedpareto.training.aggregation.round_results import RoundResults
 from fedpareto.training.clients.cuda_graphs import RecordingError
 from fedpareto.training.engines.protocol import EngineError, Stopped
 from fedpareto.training.execution.out_of_memory import OutOfMemoryError

@@ -46,8 +46,7 @@ def after_evaluation(state: RunState, evaluation: Evaluation) -> RunState:
         state,
         failures=dict(Counter(state.failures) + Counter(failure.kind for failure in evaluation.failures)),
         best=_better(state.best, state.round, evaluation.probes),
-        bytes_up=state.bytes_up + evaluation.bytes_up,
-        bytes_down=state.bytes_down + evaluation.bytes_down,
+        traffic=state.traffic + evaluation.traffic,
         owed=None,
     )
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from fedpareto.fitness.score import macs_of
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.space import SearchSpace
-from fedpareto.training.aggregation.answers import RoundPlan
+from fedpareto.training.aggregation.round_results import RoundPlan
 from fedpareto.training.config.run import RunConfig
 from fedpareto.training.local_objective import LocalObjective
 from fedpareto.training.randomness import derive_seed

@@ -6,8 +6,8 @@ import json
 import time
 from collections.abc import Generator, Sequence
 
-from fedpareto.training.aggregation.answers import RoundPlan, RoundResults
-from fedpareto.training.aggregation.fold import WeightedAverage
+from fedpareto.training.aggregation.round_results import RoundPlan, RoundResults
+from fedpareto.training.aggregation.weighted_average import WeightedAverage
 from fedpareto.training.engines.protocol import Stopped
 from fedpareto.training.evaluation.evaluator import Evaluation
 from fedpareto.training.messages import Failure, Update, tensor_bytes

@@ -3,8 +3,8 @@
 import dataclasses
 from collections import Counter
 
-from fedpareto.training.aggregation.answers import RoundResults
-from fedpareto.training.aggregation.fold import ServerStep
+from fedpareto.training.aggregation.round_results import RoundResults
+from fedpareto.training.aggregation.weighted_average import ServerStep
 from fedpareto.training.privacy.accountant import exposure_after
 from fedpareto.training.privacy.mechanism import Noise
 from fedpareto.training.rounds.run import Run
@@ -38,8 +38,7 @@ def after_merge(run: Run, state: RunState, results: RoundResults) -> RunState:
             count + times[entry.architecture] for count, entry in zip(state.trained, run.entries, strict=True)
         ),
         failures=dict(Counter(state.failures) + results.failed_by_kind),
-        bytes_up=state.bytes_up + results.bytes_up,
-        bytes_down=state.bytes_down + results.bytes_down,
+        traffic=state.traffic + results.traffic,
         exposure=exposure_after(state.exposure, plan.weights, run.config.clients.count) if clip else (),
         compute=state.compute + results.compute,
     )

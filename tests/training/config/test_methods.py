@@ -180,7 +180,7 @@ def test_clients_receive_the_slices_of_what_they_can_run_and_nothing_more(tmp_pa
     for update in engine.updates:
         task = update.task
         assert macs_of(MICRO, task.architecture) <= int(limits[task.client])
-        assert update.bytes_down == tensor_bytes(extract(MICRO, random_tensors(), task.architecture))
+        assert update.traffic.down == tensor_bytes(extract(MICRO, random_tensors(), task.architecture))
         if method == "cotrain":
             assert task.architecture == entries[(0, 2, 5, 3, 1)[task.client]].architecture
 

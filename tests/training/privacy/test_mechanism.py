@@ -35,8 +35,8 @@ from torch import Tensor
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.weights import Tensors, extract, views
-from fedpareto.training.aggregation.answers import RoundPlan, RoundResults
-from fedpareto.training.aggregation.fold import AVERAGING, ServerStep, WeightedAverage
+from fedpareto.training.aggregation.round_results import RoundPlan, RoundResults
+from fedpareto.training.aggregation.weighted_average import AVERAGING, ServerStep, WeightedAverage
 from fedpareto.training.config.clients import ClientsConfig
 from fedpareto.training.config.privacy import PrivacyConfig
 from fedpareto.training.config.run import CheckpointConfig, EvaluationConfig, RunConfig, ServerConfig

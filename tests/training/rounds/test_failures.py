@@ -29,6 +29,7 @@ from fedpareto.training.config.run import CheckpointConfig, RunConfig
 from fedpareto.training.messages import Failure, Update, tensor_bytes
 from fedpareto.training.rounds.loop import train
 from fedpareto.training.runs.checkpoint import load_checkpoint, newest_checkpoint
+from fedpareto.training.traffic import Traffic
 
 _BIAS = "head.classifier.linear.bias"
 
@@ -44,7 +45,7 @@ def _misshapen(update: Update) -> Update:
 
 
 def _failed(update: Update) -> Failure:
-    return Failure(update.task, "error", "its battery is empty", bytes_down=update.bytes_down)
+    return Failure(update.task, "error", "its battery is empty", traffic=Traffic(down=update.traffic.down))
 
 
 def _busy_config(**changes: Any) -> RunConfig:
@@ -69,8 +70,8 @@ def test_all_clients_are_sent_bytes_and_those_without_an_answer_send_none(tmp_pa
             for update in engine.updates
             if update.task.round == record.round
         }
-        assert record.bytes_down == sum(sizes.values())
-        assert record.bytes_up == sizes[3] + sizes[4]
+        assert record.traffic.down == sum(sizes.values())
+        assert record.traffic.up == sizes[3] + sizes[4]
 
 
 def test_failures_are_counted_by_kind_and_the_run_goes_on(tmp_path: Path) -> None:
@@ -153,4 +154,4 @@ def test_when_every_client_fails_the_run_ends_with_the_last_good_round_kept(
     (lost,) = recorder(run).lost
     assert (lost.round, lost.failures, lost.merged) == (failing, {"non-finite": 3}, False)
     assert [client["failure"] for client in lost.clients] == ["non-finite"] * 3
-    assert lost.bytes_down == sum(tensor_bytes(u.task.tensors) for u in engine.updates if u.task.round == failing)
+    assert lost.traffic.down == sum(tensor_bytes(u.task.tensors) for u in engine.updates if u.task.round == failing)

@@ -31,7 +31,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedpareto.fitness.score import macs_of
-from fedpareto.training.aggregation.answers import RoundPlan
+from fedpareto.training.aggregation.round_results import RoundPlan
 from fedpareto.training.clients.trainer import LocalTrainer
 from fedpareto.training.config.clients import ClientsConfig
 from fedpareto.training.config.methods import CoTrainConfig, DecNasConfig, DfnasConfig

@@ -57,8 +57,8 @@ def test_every_round_is_recorded_and_the_state_adds_them_up(tmp_path: Path) -> N
     assert [record.round for record in told.records] == [1, 2, 3]
     assert told.clients == [(number, done, 3) for number in (1, 2, 3) for done in (1, 2, 3)]
     assert state.round == 3
-    assert state.bytes_down == sum(record.bytes_down for record in told.records)
-    assert state.bytes_up == sum(record.bytes_up for record in told.records)
+    assert state.traffic.down == sum(record.traffic.down for record in told.records)
+    assert state.traffic.up == sum(record.traffic.up for record in told.records)
     assert state.failures == {}
     times = Counter(client["macs"] for record in told.records for client in record.clients)
     assert state.trained == tuple(times[entry.macs] for entry in micro_entries())
@@ -177,9 +177,9 @@ def test_bytes_are_those_of_the_slices_sent_and_answered(tmp_path: Path) -> None
             sum(4 * int(np.prod(shape)) for shape in tensor_shapes(MICRO, update.task.architecture).values())
             for update in updates
         ]
-        assert record.bytes_down == sum(sizes)
-        assert record.bytes_up == sum(sizes)
-        assert record.bytes_down == sum(t.nbytes for update in updates for t in update.task.tensors.values())
+        assert record.traffic.down == sum(sizes)
+        assert record.traffic.up == sum(sizes)
+        assert record.traffic.down == sum(t.nbytes for update in updates for t in update.task.tensors.values())
 
 
 def test_overhead_is_the_share_of_the_round_that_is_not_local_training(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from fedpareto.training.runs.checkpoint import (
 )
 from fedpareto.training.runs.models import Branch, Models
 from fedpareto.training.runs.state import Best, Counts, Origin, RunState
+from fedpareto.training.traffic import Traffic
 
 _BEST = Best(5, 0.625)
 _CONFIG = {"seed": 3, "client": {"lr": 0.1}, "clients": {"max_macs": ["1M"]}}
@@ -44,8 +45,7 @@ def _state(number: int = 7, best: Best | None = _BEST) -> RunState:
         trained=(4, 0, 9),
         failures={"shape": 2, "non-finite": 1},
         best=best,
-        bytes_up=10**12,
-        bytes_down=123,
+        traffic=Traffic(10**12, 123),
         wandb_id="abc",
         exposure=(0.5, 0.1 + 0.2, 3.0),
     )
@@ -388,7 +388,8 @@ def test_a_checkpoint_from_before_there_were_searches_is_read(tmp_path: Path) ->
 
 def test_a_state_names_every_field(tmp_path: Path) -> None:
     body = json.loads((_save(tmp_path) / STATE).read_text())
-    assert body["state"].keys() == {field.name for field in dataclasses.fields(RunState)}
+    fields = {field.name for field in dataclasses.fields(RunState)}
+    assert body["state"].keys() == fields - {"traffic"} | {"bytes_up", "bytes_down"}
     assert body["state"]["counts"] == {"smallest": [1, 2, 0], "largest": [0, 1, 2]}
 
 

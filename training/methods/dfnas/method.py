@@ -25,7 +25,7 @@ from fedpareto.supernet.architecture_file import ARCHITECTURE, architecture_text
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.units import parse_quantity
 from fedpareto.supernet.slices import supernet_architecture
-from fedpareto.training.aggregation.answers import RoundPlan, RoundResults
+from fedpareto.training.aggregation.round_results import RoundPlan, RoundResults
 from fedpareto.training.clients.paths import paths_through
 from fedpareto.training.local_objective import LocalObjective, PathSampling, Standard
 from fedpareto.training.methods.dfnas.decisions import Decisions, decisions_from_json, mean_of, undecided

@@ -219,14 +219,14 @@ def test_bytes_in_the_records_are_those_of_the_messages(config: RunConfig, link:
     run, state, _ = trained(config, link)
     (record,) = recorder(run).records
     messages = link.asked("train")
-    assert record.bytes_down == sum(message.size for message in messages)
-    assert record.bytes_up == sum(link.bytes_up[message.name] for message in messages)
+    assert record.traffic.down == sum(message.size for message in messages)
+    assert record.traffic.up == sum(link.bytes_up[message.name] for message in messages)
     others = [*link.asked("calibrate"), *link.asked("evaluate")]
     assert len(others) == 2 * config.clients.count
-    assert record.evaluation_bytes_down == sum(message.size for message in others)
-    assert record.evaluation_bytes_up == sum(link.bytes_up[message.name] for message in others)
-    assert state.bytes_down == record.bytes_down + record.evaluation_bytes_down
-    assert state.bytes_up == record.bytes_up + record.evaluation_bytes_up
+    assert record.evaluation_traffic.down == sum(message.size for message in others)
+    assert record.evaluation_traffic.up == sum(link.bytes_up[message.name] for message in others)
+    assert state.traffic.down == record.traffic.down + record.evaluation_traffic.down
+    assert state.traffic.up == record.traffic.up + record.evaluation_traffic.up
     for message in messages:
         told = _told(record)[message.client]
         assert (told["bytes_down"], told["bytes_up"]) == (message.size, link.bytes_up[message.name])
@@ -253,7 +253,7 @@ def test_bf16_halves_the_bytes_and_stays_close(config: RunConfig, link: LocalLin
         sent = wire.parse_blob(message.blob)
         assert {tensor.dtype for tensor in sent.values()} == {torch.bfloat16}
     values = sum(tensor.numel() for m in link.asked("train") for tensor in wire.parse_blob(m.blob).values())
-    assert 2 * values < record.bytes_up < 2.5 * values
+    assert 2 * values < record.traffic.up < 2.5 * values
     for name, tensor in tensors.items():
         # bf16 has 8 binary digits: what is trained on is that close, and so is what comes back of the change.
         assert (tensor - whole[name]).norm() <= 0.25 * (whole[name] - start.supernet[name]).norm() + 1e-6
@@ -713,7 +713,7 @@ def test_a_client_that_fails_in_an_evaluation_has_no_part_in_it(config: RunConfi
         ]
         assert state.failures == dict.fromkeys(kinds, 1)
         others = [*link.asked("calibrate"), *link.asked("evaluate")]
-        assert record.evaluation_bytes_down == sum(message.size for message in others)
+        assert record.evaluation_traffic.down == sum(message.size for message in others)
         return [probe.accuracy for probe in record.probes]
 
     error: Spoil = lambda message, answer: Error(RAISED)  # noqa: E731
@@ -784,7 +784,7 @@ def test_a_client_that_leaves_after_it_was_drawn_is_offline(config: RunConfig, l
     assert state.failures == {"offline": 1}
     record = recorder(run).records[0]
     assert _told(record)[_ODD]["failure"] == "offline"
-    assert record.bytes_down == sum(message.size for message in link.asked("train"))
+    assert record.traffic.down == sum(message.size for message in link.asked("train"))
 
 
 def test_a_client_that_never_answers_is_timed_out_and_has_to_speak_before_it_trains_again(
@@ -827,7 +827,7 @@ def test_failures_of_several_kinds_are_counted_each_and_kept_with_the_run(config
     assert load_checkpoint(newest_checkpoint(Path(str(config.output))), MICRO).state.failures == state.failures
     for record in recorder(run).records:
         assert record.failures == {"malformed": 1, "non-finite": 1, "examples": 1}
-        assert record.bytes_up == sum(
+        assert record.traffic.up == sum(
             link.bytes_up[m.name] for m in link.asked("train") if m.fields["jobs"][0]["round"] == record.round
         )
 
@@ -912,7 +912,7 @@ def test_a_client_that_answers_when_it_is_asked_again_is_merged(
     told = _told(record)[_ODD]
     assert told["failed_before"] == ["error"]
     assert "failure" not in told
-    assert record.bytes_down == sum(message.size for message in link.asked("train"))
+    assert record.traffic.down == sum(message.size for message in link.asked("train"))
     assert recorder(run).clients == [(1, 1, 4), (1, 2, 4), (1, 3, 4), (1, 4, 4), (1, 4, 4)]
     for name, tensor in everyone.items():
         # It is added up last; that is all.
@@ -931,7 +931,7 @@ def test_a_line_lost_in_mid_round_costs_the_answers_that_are_missing(config: Run
     link.before = before
     state = train(run, state, models)
     assert (state.round, state.failures) == (1, {"lost": 2})
-    assert recorder(run).records[0].bytes_down == sum(message.size for message in link.asked("train"))
+    assert recorder(run).records[0].traffic.down == sum(message.size for message in link.asked("train"))
 
 
 def test_a_line_lost_for_good_ends_the_run_with_its_last_round_kept(config: RunConfig, link: LocalLink) -> None:

@@ -247,8 +247,8 @@ def test_the_account_is_that_of_the_messages_and_the_straightforward_one_what_it
     ):
         updates = [update for update in engine.updates if update.task.round in rounds]
         assert account[name] == {
-            "bytes_up": sum(update.bytes_up for update in updates),
-            "bytes_down": sum(update.bytes_down for update in updates),
+            "bytes_up": sum(update.traffic.up for update in updates),
+            "bytes_down": sum(update.traffic.down for update in updates),
             "compute": sum(update.compute for update in updates),
         }
     # Train every candidate of every iteration on every client once; the most rounds are as many again.
@@ -266,8 +266,8 @@ def test_the_account_is_that_of_the_messages_and_the_straightforward_one_what_it
     once = [one for one in simulated_run(tmp_path, config).engine.run(tasks) if isinstance(one, Update)]
     assert len(once) == len(tasks)
     assert account["straightforward_search"] == {
-        "bytes_up": 3 * sum(answer.bytes_up for answer in once),
-        "bytes_down": 3 * sum(answer.bytes_down for answer in once),
+        "bytes_up": 3 * sum(answer.traffic.up for answer in once),
+        "bytes_down": 3 * sum(answer.traffic.down for answer in once),
         "compute": 3 * sum(answer.compute for answer in once),
     }
     for name, share in account["saved"].items():
@@ -290,7 +290,7 @@ def test_one_candidate_on_all_clients_for_the_most_rounds_saves_nothing(tmp_path
     assert _searched(state).current.architecture == smallest()
     account = _account(tmp_path)
     assert account["search"] == account["straightforward_search"]
-    assert account["search"]["bytes_up"] == sum(one.bytes_up for one in engine.updates if one.task.round <= 3)
+    assert account["search"]["bytes_up"] == sum(one.traffic.up for one in engine.updates if one.task.round <= 3)
     assert set(account["saved"].values()) == {0.0}
 
 

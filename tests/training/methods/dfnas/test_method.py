@@ -178,7 +178,7 @@ def test_updates_that_are_refused_move_no_logits(tmp_path: Path) -> None:
 def test_a_search_settles_shrinks_and_ends_with_one_network(tmp_path: Path) -> None:
     run, engine = spoiled_run(tmp_path, unspoiled, _config(rounds=8))
     state, tensors = train_run(run)
-    sizes = [record.bytes_down for record in recorder(run).records]
+    sizes = [record.traffic.down for record in recorder(run).records]
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[-1] < sizes[0]
     search = _decisions(state)

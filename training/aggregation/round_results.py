@@ -4,12 +4,14 @@ import dataclasses
 import math
 from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
 from fedpareto.cache.entries import CacheEntry
-from fedpareto.training.aggregation.fold import WeightedAverage
+from fedpareto.training.aggregation.weighted_average import WeightedAverage
 from fedpareto.training.local_objective import LocalObjective, Logits, Standard
 from fedpareto.training.messages import Failure, Update, check_update
 from fedpareto.training.privacy.mechanism import clip_scale, deltas, update_norm
+from fedpareto.training.traffic import Traffic
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,8 +52,13 @@ class ClientResult:
     examples: int
     loss: float
     compute: int
-    bytes_down: int
-    bytes_up: int
+    traffic: Traffic
+
+    def to_json(self) -> dict[str, Any]:
+        """The result as plain JSON values, in the order that records have had."""
+        values = dataclasses.asdict(self)
+        traffic = values.pop("traffic")
+        return {**values, "bytes_down": traffic["down"], "bytes_up": traffic["up"]}
 
 
 class RoundResults:
@@ -86,14 +93,12 @@ class RoundResults:
         self.logits: dict[int, Logits] = {}
         self.failures: list[Failure] = []
         self._sgd: list[tuple[float, float]] = []
-        self.bytes_up = 0
-        self.bytes_down = 0
+        self.traffic = Traffic()
         self.compute = 0
 
     def take(self, answer: Update | Failure) -> None:
         """Check an answer and fold it in, or count why it cannot be."""
-        self.bytes_down += answer.bytes_down
-        self.bytes_up += answer.bytes_up
+        self.traffic += answer.traffic
         if isinstance(answer, Failure):
             self.failures.append(answer)
             return
@@ -103,7 +108,7 @@ class RoundResults:
         if failure is not None:
             self.failures.append(failure)
             return
-        accepted = ClientResult(answer.examples, answer.loss, answer.compute, answer.bytes_down, answer.bytes_up)
+        accepted = ClientResult(answer.examples, answer.loss, answer.compute, answer.traffic)
         self.accepted[answer.task.client] = accepted
         if answer.logits is not None:
             self.logits[answer.task.client] = answer.logits
