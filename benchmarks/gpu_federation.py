@@ -17,7 +17,7 @@ from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.space_file import load_space
 from fedpareto.supernet.weights import Tensors, initial_tensors
 from fedpareto.training.clients.capabilities import capabilities
-from fedpareto.training.clients.step import Recorder
+from fedpareto.training.clients.cuda_graphs import Recorder
 from fedpareto.training.clients.trainer import recipe_of
 from fedpareto.training.config.run import RunConfig
 from fedpareto.training.data.images import ImageSet, Normalisation, normalisation_of

@@ -112,7 +112,7 @@ def _train(prepared: Prepared, resumed: Path | None, callbacks: Sequence[Tracker
         tracker = _trackers(prepared, [metrics, pace, *callbacks], stop)
         try:
             run = assemble(prepared, tracker, stop, stop)
-            state = train(run, start.state, start.tensors, start.velocity, start.branches)
+            state = train(run, start.state, start.models)
         finally:
             tracker.close()
     finished = _finished(prepared.config, state)
@@ -151,7 +151,7 @@ def _stopped_words(prepared: Prepared, state: RunState, stop: StopRequest) -> st
 
 
 def _print_totals(config: RunConfig, state: RunState) -> None:
-    sent = f"{format_bytes(state.bytes_up)} up, {format_bytes(state.bytes_down)} down"
+    sent = f"{format_bytes(state.traffic.up)} up, {format_bytes(state.traffic.down)} down"
     stderr.print(
         f"trained {counted(state.round, 'round')}: {sent}, {format_quantity(state.compute)} MACs of forward passes on "
         f"clients, failures {dict(state.failures) or 'none'}"

@@ -48,7 +48,7 @@ from fedpareto.training.privacy.accountant import require_accountant
 from fedpareto.training.randomness import torch_stream
 from fedpareto.training.rounds.extension import before_extension, extension_words
 from fedpareto.training.rounds.interrupt import UNINTERRUPTED, Interruptible
-from fedpareto.training.rounds.loop import Run
+from fedpareto.training.rounds.run import Run
 from fedpareto.training.runs.checkpoint import Checkpoint, load_checkpoint, newest_checkpoint, save_checkpoint
 from fedpareto.training.runs.folder import (
     check_new_run,
@@ -61,7 +61,7 @@ from fedpareto.training.runs.folder import (
     read_split,
 )
 from fedpareto.training.runs.initial import Beginning, beginning
-from fedpareto.training.runs.models import Branch
+from fedpareto.training.runs.models import Models
 from fedpareto.training.runs.state import Counts, RunState
 from fedpareto.training.trackers.protocol import Tracker
 
@@ -135,15 +135,15 @@ def new_run(config: RunConfig, listener: ProgressListener, link: Link | None = N
         tensors = method.start(drawn)
     else:
         config, tensors = _begin(config, begun, federation, drawn, listener)
-    velocity = _zero_velocity(config, tensors)
+    models = Models(tensors, _zero_velocity(config, tensors))
     config = with_own_inputs(config, folder)
     mapping = config_to_mapping(config)
 
     def first_checkpoint(into: Path) -> object:
-        return save_checkpoint(into, state, mapping, tensors, velocity)
+        return save_checkpoint(into, state, mapping, models)
 
     create_run(folder, config, space, cache, federation.split, first_checkpoint, inputs)
-    checkpoint = Checkpoint(state, mapping, tensors, velocity)
+    checkpoint = Checkpoint(state, mapping, models)
     return _on_device(Prepared(folder, config, space, cache, federation, checkpoint, profile), device)
 
 
@@ -342,12 +342,5 @@ def _on_device(prepared: Prepared, device: torch.device) -> Prepared:
     return dataclasses.replace(
         prepared,
         federation=prepared.federation.on_device(device),
-        checkpoint=dataclasses.replace(
-            checkpoint,
-            tensors=move(checkpoint.tensors),
-            velocity=checkpoint.velocity and move(checkpoint.velocity),
-            branches={
-                name: Branch(branch.architecture, move(branch.tensors)) for name, branch in checkpoint.branches.items()
-            },
-        ),
+        checkpoint=dataclasses.replace(checkpoint, models=checkpoint.models.moved(move)),
     )

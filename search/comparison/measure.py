@@ -36,7 +36,7 @@ def measure(trial: Trial, folder: Path, budgets: Sequence[int]) -> TrialResult:
     found = _single(run, budgets) if trial.config.spec.single_network else searched(run, budgets)
     networks = [_measured(run, budget, entry, taken) for budget, entry, taken in found]
     # What is in one place is sent nowhere.
-    up, down = (0, 0) if kind == "central" else (state.bytes_up, state.bytes_down)
+    up, down = (0, 0) if kind == "central" else (state.traffic.up, state.traffic.down)
     return TrialResult(
         trial.label,
         trial.seed,

@@ -71,7 +71,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def _weights(run: Path) -> Tensors:
-    return dict(load_checkpoint(newest_checkpoint(run), read_space(run)).tensors)
+    return dict(load_checkpoint(newest_checkpoint(run), read_space(run)).models.supernet)
 
 
 @pytest.mark.parametrize("channels", _CHANNELS)

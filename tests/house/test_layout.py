@@ -13,7 +13,7 @@ _CROWDED = {"supernet": 17}
 #: The rooms of a package, lowest first: a room imports those of lines above its own, and no neighbour.
 _ORDERS: dict[str, tuple[tuple[str, ...], ...]] = {
     "training": (
-        ("randomness", "work", "local_objective"),
+        ("randomness", "local_objective", "traffic"),
         ("config",),
         ("kernels",),
         ("execution", "messages"),

@@ -135,6 +135,6 @@ def test_fedpareto_begins_nested(tmp_path: Path, changes: dict[str, Any], nested
     prepared = new_run(micro_config(tmp_path, **changes), SILENT)
     drawn = initial_tensors(prepared.space, torch_stream(prepared.config.seed, "initialisation"))
     expected = nested_start(prepared.space, drawn) if nested else drawn
-    tensors = prepared.checkpoint.tensors
+    tensors = prepared.checkpoint.models.supernet
     assert all(torch.equal(tensors[name], expected[name]) for name in drawn)
     assert any(not torch.equal(nested_start(prepared.space, drawn)[name], drawn[name]) for name in drawn)

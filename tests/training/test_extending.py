@@ -19,8 +19,8 @@ from helpers.runs.federation import arguments_of, micro_config, read_metrics
 from helpers.runs.simulation import Recorder
 
 from fedpareto.supernet.common.errors import UserError
-from fedpareto.training.aggregation.fold import WeightedAverage
 from fedpareto.training.aggregation.protocol import register_aggregator
+from fedpareto.training.aggregation.weighted_average import WeightedAverage
 from fedpareto.training.cli import main
 from fedpareto.training.config.clients import ClientsConfig
 from fedpareto.training.config.privacy import PrivacyConfig

@@ -8,7 +8,7 @@ from torch import Tensor
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.weights import Tensors
-from fedpareto.training.aggregation.fold import AVERAGING, ServerStep
+from fedpareto.training.aggregation.weighted_average import AVERAGING, ServerStep
 from fedpareto.training.config.registries import AGGREGATORS
 from fedpareto.training.config.run import RunConfig
 
@@ -48,7 +48,7 @@ def register_aggregator(name: str) -> Callable[[A], A]:
         UserError: another one has the name.
 
     >>> import fedpareto as fp
-    >>> from fedpareto.training.aggregation.fold import WeightedAverage
+    >>> from fedpareto.training.aggregation.weighted_average import WeightedAverage
     >>> @fp.register_aggregator("plain")
     ... class Plain(WeightedAverage):
     ...     pass

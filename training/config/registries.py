@@ -26,7 +26,9 @@ DATA_SETS: Registry[Any] = Registry(
 TRACKERS: Registry[Any] = Registry("tracker", "fedpareto.trackers")
 
 AGGREGATORS: Registry[Any] = Registry(
-    "aggregator", "fedpareto.aggregators", {"average": "fedpareto.training.aggregation.fold:WeightedAverage"}
+    "aggregator",
+    "fedpareto.aggregators",
+    {"average": "fedpareto.training.aggregation.weighted_average:WeightedAverage"},
 )
 
 

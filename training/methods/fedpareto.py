@@ -16,7 +16,7 @@ from fedpareto.cache.entries import CacheEntry
 from fedpareto.supernet.arrays import FloatArray
 from fedpareto.supernet.nesting import nested_start
 from fedpareto.supernet.weights import Tensors
-from fedpareto.training.aggregation.answers import RoundPlan
+from fedpareto.training.aggregation.round_results import RoundPlan
 from fedpareto.training.config.methods import FedParetoConfig
 from fedpareto.training.methods.curriculum import runnable_entries
 from fedpareto.training.methods.plans import WholeSupernet, equal_plan

@@ -4,15 +4,15 @@ from collections.abc import Callable, Mapping, Sequence
 
 from fedpareto.cache.entries import CacheEntry
 from fedpareto.supernet.common.terminal.words import counted
-from fedpareto.training.aggregation.answers import RoundPlan
+from fedpareto.training.aggregation.round_results import RoundPlan
 from fedpareto.training.config.run import RunConfig
 from fedpareto.training.engines.protocol import EngineError
 from fedpareto.training.evaluation.evaluator import choose_probes
+from fedpareto.training.local_objective import LocalObjective
 from fedpareto.training.methods.protocol import MethodContext, SupernetMethod
 from fedpareto.training.methods.schedules import learning_rate
 from fedpareto.training.runs.progress import extent
 from fedpareto.training.runs.state import RunState
-from fedpareto.training.work import LocalObjective
 
 
 class WholeSupernet(SupernetMethod):
@@ -55,8 +55,8 @@ def equal_plan(
     config: RunConfig,
     state: RunState,
     assigned: Mapping[int, CacheEntry],
-    work: Mapping[int, LocalObjective] | None = None,
+    objectives: Mapping[int, LocalObjective] | None = None,
 ) -> RoundPlan:
     """Return a plan in which all clients weigh the same, but for their images."""
     weights = dict.fromkeys(assigned, 1.0)
-    return RoundPlan(state.round + 1, rate_of(config, state), None, assigned, weights, work or {})
+    return RoundPlan(state.round + 1, rate_of(config, state), None, assigned, weights, objectives or {})

@@ -8,7 +8,7 @@ from fedpareto.cache.entries import CacheEntry
 from fedpareto.supernet.arrays import IntArray
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.weights import Tensors
-from fedpareto.training.aggregation.answers import RoundPlan, RoundResults
+from fedpareto.training.aggregation.round_results import RoundPlan, RoundResults
 from fedpareto.training.clients.capabilities import Capability
 from fedpareto.training.config.run import RunConfig
 from fedpareto.training.runs.state import RunState

@@ -40,9 +40,9 @@ class Beginning:
         read = load_checkpoint(self.checkpoint, self.space)
         words = f"training begins with the supernet of {self.checkpoint}"
         if tuple(classes) == self.classes:
-            return read.tensors, words
+            return read.models.supernet, words
         own = {name: tensor for name, tensor in fresh.items() if name.startswith(f"{CLASSIFIER}.")}
-        mixed = {name: own.get(name, read.tensors[name]) for name in fresh}
+        mixed = {name: own.get(name, read.models.supernet[name]) for name in fresh}
         return mixed, f"{words}; its classifier is drawn anew, as the classes are others"
 
 

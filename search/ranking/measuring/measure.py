@@ -73,7 +73,7 @@ class Measurer:
 
     def accuracies(self, architecture: Architecture) -> dict[str, float]:
         """Return the accuracy of one subnet on the validation images, and on the test images if they were opened."""
-        network = self.evaluator.subnet(self.run.checkpoint.tensors, architecture)
+        network = self.evaluator.subnet(self.run.checkpoint.models.supernet, architecture)
         images = {"validation": self.evaluator.held_out, "test": self.run.test}
         return {
             name: dataclasses.replace(self.evaluator, held_out=each).accuracy(network, architecture.resolution)
@@ -119,7 +119,7 @@ def _halved(evaluator: Evaluator) -> tuple[Evaluator, Evaluator]:
 def _reading(run: OpenedRun, halves: tuple[Evaluator, Evaluator], architecture: Architecture) -> Reading:
     evaluator, images = halves[0], halves[0].held_out.images
     with out_of_memory(architecture, evaluator.batch_size, images.device):
-        network = evaluator.subnet(run.checkpoint.tensors, architecture)
+        network = evaluator.subnet(run.checkpoint.models.supernet, architecture)
         found = [half.accuracy(network, architecture.resolution) if len(half.held_out) else 0.0 for half in halves]
     sizes = [len(half.held_out) for half in halves]
     right = sum(round(share * size) for share, size in zip(found, sizes, strict=True))

@@ -178,8 +178,8 @@ def _trained(prepared: Prepared, rounds: int | None = None) -> Tensors:
     merged = itertools.count(1)
     run = assemble(prepared, recorder, lambda: rounds is not None and next(merged) >= rounds)
     start = prepared.checkpoint
-    train(run, start.state, start.tensors, start.velocity, start.branches)
-    return dict(load_checkpoint(newest_checkpoint(prepared.folder), prepared.space).tensors)
+    train(run, start.state, start.models)
+    return dict(load_checkpoint(newest_checkpoint(prepared.folder), prepared.space).models.supernet)
 
 
 def _spoil(paths: set[Path]) -> None:

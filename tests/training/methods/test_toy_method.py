@@ -22,7 +22,7 @@ import fedpareto
 from fedpareto.search.cli import main as search_subnet
 from fedpareto.search.comparison.cli import main as compare_methods
 from fedpareto.supernet.common.errors import UserError
-from fedpareto.training.aggregation.answers import RoundPlan, RoundResults
+from fedpareto.training.aggregation.round_results import RoundPlan, RoundResults
 from fedpareto.training.cli import main as train_supernet
 from fedpareto.training.config.changes import changed_fields
 from fedpareto.training.config.methods import METHODS, MethodSpec, ReadWhen, register_method

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedpareto.supernet.weights import Tensors, extract
-from fedpareto.training.aggregation.answers import ClientResult, RoundPlan, RoundResults
-from fedpareto.training.aggregation.fold import WeightedAverage
+from fedpareto.training.aggregation.round_results import ClientResult, RoundPlan, RoundResults
+from fedpareto.training.aggregation.weighted_average import WeightedAverage
 from fedpareto.training.messages import Failure, Update, tensor_bytes
+from fedpareto.training.traffic import Traffic
 
 _CLIENTS = 5
 
@@ -36,7 +37,7 @@ def _update(client: int = 0, started: float = 0.0, seconds: float = 1.0, example
     tensors = extract(MICRO, random_tensors(client + 1), architecture)
     size = tensor_bytes(tensors)
     task = micro_task(architecture, client=client)
-    return Update(task, tensors, examples, 1.0 + client, started, seconds, size, size, compute=70)
+    return Update(task, tensors, examples, 1.0 + client, started, seconds, Traffic(size, size), compute=70)
 
 
 def _sgd_seconds(intervals: list[tuple[float, float]]) -> float:
@@ -84,10 +85,10 @@ def test_updates_that_cannot_be_merged_have_taken_time_and_bytes_too() -> None:
     answers.take(Failure(_update(2).task, "error", "its battery is empty"))
     assert answers.sgd_seconds == 5
     sizes = [sum(tensor.nbytes for tensor in _update(client).tensors.values()) for client in (0, 1)]
-    assert answers.bytes_up == sum(sizes)
+    assert answers.traffic.up == sum(sizes)
     assert [failure.task.client for failure in answers.failures] == [1, 2]
     assert answers.failed_by_kind == {"examples": 1, "error": 1}
-    assert answers.accepted == {0: ClientResult(10, 1.0, 70, *sizes[:1] * 2)}
+    assert answers.accepted == {0: ClientResult(10, 1.0, 70, Traffic(sizes[0], sizes[0]))}
     # What was computed counts even where it cannot be merged.
     assert answers.compute == 140
     assert isinstance(answers.fold, WeightedAverage)

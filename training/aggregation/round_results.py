@@ -4,13 +4,15 @@ import dataclasses
 import math
 from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
 from fedpareto.cache.entries import CacheEntry
-from fedpareto.training.aggregation.fold import WeightedAverage
 from fedpareto.training.aggregation.protocol import Aggregator
+from fedpareto.training.aggregation.weighted_average import WeightedAverage
+from fedpareto.training.local_objective import LocalObjective, Logits, Standard
 from fedpareto.training.messages import Failure, Update, check_update
 from fedpareto.training.privacy.mechanism import clip_scale, deltas, update_norm
-from fedpareto.training.work import LocalObjective, Logits
+from fedpareto.training.traffic import Traffic
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +25,7 @@ class RoundPlan:
         beta: weight β_t of the largest network; None where all weigh the same.
         assigned: the drawn clients in order, and what each trains.
         weights: of the clients' updates.
-        work: what clients do besides training it.
+        objectives: what clients train it towards; the standard objective of those that are not named.
         branches: clients that train a network with weights of its own, and its name; all others train the supernet's.
         steps: most local steps of every client; empty where all take those of their epochs.
         power: p of draws in proportion to MACs^−p; None where they are others.
@@ -34,10 +36,14 @@ class RoundPlan:
     beta: float | None
     assigned: Mapping[int, CacheEntry]
     weights: Mapping[int, float]
-    work: Mapping[int, LocalObjective] = dataclasses.field(default_factory=dict)
+    objectives: Mapping[int, LocalObjective] = dataclasses.field(default_factory=dict)
     branches: Mapping[int, str] = dataclasses.field(default_factory=dict)
     steps: Mapping[int, int] = dataclasses.field(default_factory=dict)
     power: float | None = None
+
+    def objective(self, client: int) -> LocalObjective:
+        """What a client of the round trains its network towards."""
+        return self.objectives.get(client, Standard())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +53,13 @@ class ClientResult:
     examples: int
     loss: float
     compute: int
-    bytes_down: int
-    bytes_up: int
+    traffic: Traffic
+
+    def to_json(self) -> dict[str, Any]:
+        """The result as plain JSON values, in the order that records have had."""
+        values = dataclasses.asdict(self)
+        traffic = values.pop("traffic")
+        return {**values, "bytes_down": traffic["down"], "bytes_up": traffic["up"]}
 
 
 class RoundResults:
@@ -83,14 +94,12 @@ class RoundResults:
         self.logits: dict[int, Logits] = {}
         self.failures: list[Failure] = []
         self._sgd: list[tuple[float, float]] = []
-        self.bytes_up = 0
-        self.bytes_down = 0
+        self.traffic = Traffic()
         self.compute = 0
 
     def take(self, answer: Update | Failure) -> None:
         """Check an answer and fold it in, or count why it cannot be."""
-        self.bytes_down += answer.bytes_down
-        self.bytes_up += answer.bytes_up
+        self.traffic += answer.traffic
         if isinstance(answer, Failure):
             self.failures.append(answer)
             return
@@ -100,7 +109,7 @@ class RoundResults:
         if failure is not None:
             self.failures.append(failure)
             return
-        accepted = ClientResult(answer.examples, answer.loss, answer.compute, answer.bytes_down, answer.bytes_up)
+        accepted = ClientResult(answer.examples, answer.loss, answer.compute, answer.traffic)
         self.accepted[answer.task.client] = accepted
         if answer.logits is not None:
             self.logits[answer.task.client] = answer.logits

@@ -14,7 +14,7 @@ from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.genes import intersection
 from fedpareto.supernet.space import SearchSpace, StageSpec, StemSpec
 from fedpareto.supernet.weights import Tensors, extract
-from fedpareto.training.aggregation.fold import ServerStep, WeightedAverage, _parts, maxnet_weights
+from fedpareto.training.aggregation.weighted_average import ServerStep, WeightedAverage, _parts, maxnet_weights
 
 Contribution = tuple[Architecture, Mapping[str, Tensor], float]
 
