@@ -25,9 +25,9 @@ from fedpareto.cache.costs.limits import Limits
 from fedpareto.cache.entries import CACHE_ENTRIES, make_entries
 from fedpareto.supernet.common.terminal.progress import SILENT
 from fedpareto.supernet.genes import largest_genes
+from fedpareto.supernet.networks.weights import initial_tensors
 from fedpareto.supernet.space import HeadSpec, SearchSpace, StageSpec, StemSpec
 from fedpareto.supernet.space_file import load_space, space_to_mapping
-from fedpareto.supernet.weights import initial_tensors
 from fedpareto.training.config.clients import ClientsConfig
 from fedpareto.training.config.flower import WireDtype
 from fedpareto.training.config.run import CheckpointConfig, EvaluationConfig, RunConfig, config_to_mapping

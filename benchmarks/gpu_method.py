@@ -10,7 +10,7 @@ from pathlib import Path
 from gpu_federation import Federated
 from time_share import Until, cut_after
 
-from fedpareto.supernet.weights import Tensors
+from fedpareto.supernet.networks.weights import Tensors
 from fedpareto.training.config.run import CheckpointConfig, RunConfig, config_to_mapping
 from fedpareto.training.engines.protocol import Stopped, never
 from fedpareto.training.engines.simulation.engine import InProcessEngine

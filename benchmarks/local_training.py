@@ -9,7 +9,7 @@ from memory import peak_memory, reset_peak
 from plain_loop import PlainLoop
 
 from fedpareto.cache.entries import CacheEntry
-from fedpareto.supernet.weights import Tensors, views
+from fedpareto.supernet.networks.weights import Tensors, views
 from fedpareto.training.aggregation.round_results import RoundPlan, RoundResults
 from fedpareto.training.aggregation.weighted_average import WeightedAverage
 from fedpareto.training.clients.cuda_graphs import Recorder

@@ -30,10 +30,10 @@ from fedpareto.cache.entries import CACHE_ENTRIES, CacheEntry
 from fedpareto.supernet.common.formats.units import format_quantity
 from fedpareto.supernet.common.terminal.progress import SILENT
 from fedpareto.supernet.genes import decode, largest_genes
+from fedpareto.supernet.networks.weights import initial_tensors, views
 from fedpareto.supernet.slices import tensor_shapes
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.space_file import load_space
-from fedpareto.supernet.weights import initial_tensors, views
 from fedpareto.training.aggregation.weighted_average import WeightedAverage
 from fedpareto.training.clients.trainer import LocalRecipe
 from fedpareto.training.config.execution import ExecutionConfig

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from fedpareto.supernet.architecture import Architecture
     from fedpareto.supernet.common.errors import UserError
     from fedpareto.supernet.fitness_settings import FitnessSettings
-    from fedpareto.supernet.network import build_network
+    from fedpareto.supernet.networks.network import build_network
     from fedpareto.supernet.space import SearchSpace
     from fedpareto.supernet.space_file import load_space
     from fedpareto.training.aggregation.protocol import register_aggregator
@@ -61,7 +61,7 @@ _MODULES = {
     "TrainingResult": "training.training_result",
     "UserError": "supernet.common.errors",
     "build_cache": "cache.api",
-    "build_network": "supernet.network",
+    "build_network": "supernet.networks.network",
     "compare": "search.comparison.compare",
     "find_subnet": "search.api",
     "frontier": "cache.api",

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.common.terminal.words import counted
-from fedpareto.supernet.tensor_files import first_not_finite
+from fedpareto.supernet.networks.tensor_files import first_not_finite
 from fedpareto.training.local_objective import LocalObjective, Logits, Standard
 from fedpareto.training.traffic import NO_TRAFFIC, Traffic
 

@@ -17,9 +17,9 @@ from fedpareto.fitness.settings import load_settings
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.terminal.progress import ProgressListener
 from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.supernet.networks.weights import Tensors, initial_tensors
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.space_file import load_space
-from fedpareto.supernet.weights import Tensors, initial_tensors
 from fedpareto.training.clients.trainer import recipe_of
 from fedpareto.training.config.changes import RESUME_MAY_ADAPT, RESUME_MAY_EXTEND, changed_fields
 from fedpareto.training.config.coincidence import coincides

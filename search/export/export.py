@@ -14,9 +14,9 @@ from fedpareto.search.export.settings import ExportSettings, check_calibrated, c
 from fedpareto.search.export.verify import EFFORT, HeldOut, arrays, verify
 from fedpareto.search.runtimes.stopwatch import Effort
 from fedpareto.search.subnet import SubnetInfo
-from fedpareto.supernet.bn_folding import folded
 from fedpareto.supernet.common.storage.files import check_output, read_text, replacing, write_text
 from fedpareto.supernet.common.terminal.progress import ProgressListener
+from fedpareto.supernet.networks.bn_folding import folded
 from fedpareto.training.data.images import ImageSet
 
 #: Images int8 ranges are set on, and how many of them are run at once: all feature maps are kept.

@@ -13,8 +13,8 @@ from fedpareto.search.reports.terminal import NOT_NEEDED
 from fedpareto.search.subnet import SubnetInfo
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.terminal.progress import SILENT, ProgressListener, progress_display
+from fedpareto.supernet.networks.weights import Tensors, views
 from fedpareto.supernet.space import SearchSpace
-from fedpareto.supernet.weights import Tensors, views
 from fedpareto.training.clients.capabilities import able_clients, capabilities
 from fedpareto.training.config.inputs import replaced
 from fedpareto.training.config.run import RunConfig

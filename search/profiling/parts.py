@@ -10,9 +10,9 @@ from torch import nn
 from fedpareto.cache.costs.latency.block_names import Names, block_names
 from fedpareto.fitness.part_tables import NetworkPart, Parts, choice_layers, space_parts
 from fedpareto.search.runtimes.runtime import Measurable
-from fedpareto.supernet.bn_folding import folded
 from fedpareto.supernet.layer_table import LayerTable, active_rows
-from fedpareto.supernet.network import build_blocks
+from fedpareto.supernet.networks.bn_folding import folded
+from fedpareto.supernet.networks.network import build_blocks
 from fedpareto.supernet.space import SearchSpace
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fedpareto.supernet.weights import Tensors, extract
+from fedpareto.supernet.networks.weights import Tensors, extract
 from fedpareto.training.local_objective import Logits, PathSampling
 from fedpareto.training.messages import FailureKind, Update, check_update, tensor_bytes
 

@@ -6,8 +6,8 @@ from typing import Protocol, TypeVar
 from torch import Tensor
 
 from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.networks.weights import Tensors
 from fedpareto.supernet.space import SearchSpace
-from fedpareto.supernet.weights import Tensors
 from fedpareto.training.aggregation.weighted_average import AVERAGING, ServerStep
 from fedpareto.training.config.registries import AGGREGATORS
 from fedpareto.training.config.run import RunConfig

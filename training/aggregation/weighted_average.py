@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.networks.weights import Tensors
 from fedpareto.supernet.slices import Slices, slices_within, tensor_shapes
 from fedpareto.supernet.space import SearchSpace
-from fedpareto.supernet.weights import Tensors
 from fedpareto.training.execution.device import sent
 
 _Bounds = tuple[tuple[int, int], ...]

@@ -12,9 +12,9 @@ from torch.nn import functional as F  # noqa: N812 - the library's own conventio
 
 from fedpareto.fitness.score import macs_of
 from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.networks.weights import network_with
 from fedpareto.supernet.slices import tensor_shapes
 from fedpareto.supernet.space import SearchSpace
-from fedpareto.supernet.weights import network_with
 from fedpareto.training.clients.loss import ClientLoss
 from fedpareto.training.clients.nested import NestedWeights
 from fedpareto.training.clients.step import OptimizerStep, objective_of, runnable

@@ -8,7 +8,7 @@ import torch
 
 from fedpareto.fitness.score import macs_of
 from fedpareto.supernet.architecture import Architecture
-from fedpareto.supernet.network import Network
+from fedpareto.supernet.networks.network import Network
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.training.clients.cotraining import CoTrainingStep, InnerNetwork
 from fedpareto.training.clients.loss import ClientLoss

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.common.errors import UserError
-from fedpareto.supernet.network import Network
+from fedpareto.supernet.networks.network import Network
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.training.clients.loss import ClientLoss
 from fedpareto.training.clients.path_network import PathNetwork

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.networks.weights import Tensors, network_with
 from fedpareto.supernet.slices import tensor_shapes
 from fedpareto.supernet.space import SearchSpace
-from fedpareto.supernet.weights import Tensors, network_with
 from fedpareto.training.clients.buffers import Buffers
 from fedpareto.training.clients.cuda_graphs import CudaGraphStep, CudaRecorder, Recorder
 from fedpareto.training.clients.local_steps import KEPT_NETWORKS, LocalModel, make_step

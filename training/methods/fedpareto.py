@@ -14,8 +14,8 @@ import numpy as np
 
 from fedpareto.cache.entries import CacheEntry
 from fedpareto.supernet.arrays import FloatArray
-from fedpareto.supernet.nesting import nested_start
-from fedpareto.supernet.weights import Tensors
+from fedpareto.supernet.networks.nesting import nested_start
+from fedpareto.supernet.networks.weights import Tensors
 from fedpareto.training.aggregation.round_results import RoundPlan
 from fedpareto.training.config.methods import FedParetoConfig
 from fedpareto.training.methods.curriculum import runnable_entries

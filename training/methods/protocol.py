@@ -6,8 +6,8 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from fedpareto.cache.entries import CacheEntry
 from fedpareto.supernet.arrays import IntArray
+from fedpareto.supernet.networks.weights import Tensors
 from fedpareto.supernet.space import SearchSpace
-from fedpareto.supernet.weights import Tensors
 from fedpareto.training.aggregation.round_results import RoundPlan, RoundResults
 from fedpareto.training.clients.capabilities import Capability
 from fedpareto.training.config.run import RunConfig

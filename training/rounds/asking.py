@@ -5,7 +5,7 @@ import math
 from collections.abc import Generator, Iterator, Sequence
 
 from fedpareto.cache.entries import CacheEntry
-from fedpareto.supernet.weights import views
+from fedpareto.supernet.networks.weights import views
 from fedpareto.training.aggregation.round_results import RoundPlan, RoundResults
 from fedpareto.training.engines.protocol import Stopped
 from fedpareto.training.messages import Failure, Task, Update

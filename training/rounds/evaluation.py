@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from fedpareto.cache.entries import CacheEntry
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.json_text import parse_json
-from fedpareto.supernet.weights import Tensors
+from fedpareto.supernet.networks.weights import Tensors
 from fedpareto.training.evaluation.evaluator import Evaluation, Probe, mean_accuracy
 from fedpareto.training.execution.out_of_memory import OutOfMemoryError
 from fedpareto.training.rounds.failures import memory_in_evaluation

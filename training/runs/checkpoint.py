@@ -17,10 +17,10 @@ from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.storage.digests import DIGESTS, DamagedError, check_folder, has_digests, read_digests
 from fedpareto.supernet.common.storage.files import record, remove_if_dead, replacing_folder, restore_folder
+from fedpareto.supernet.networks.tensor_files import read_tensors
+from fedpareto.supernet.networks.weights import Tensors
 from fedpareto.supernet.slices import supernet_architecture, tensor_shapes
 from fedpareto.supernet.space import SearchSpace
-from fedpareto.supernet.tensor_files import read_tensors
-from fedpareto.supernet.weights import Tensors
 from fedpareto.training.runs.models import Branch, Models
 from fedpareto.training.runs.state import VERSION, WITHOUT_DIGESTS, Best, Body, RunState, body_to_json, read_body
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from fedpareto.supernet.blocks import CLASSIFIER
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.storage.path_checks import is_file, is_folder
+from fedpareto.supernet.networks.weights import Tensors
 from fedpareto.supernet.space import SearchSpace
-from fedpareto.supernet.weights import Tensors
 from fedpareto.training.runs.checkpoint import STATE, best_checkpoint, load_checkpoint
 from fedpareto.training.runs.folder import SPACE, RunError, check_run, read_classes, read_space
 

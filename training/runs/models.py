@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Callable, Mapping
 
 from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.networks.weights import Tensors, extract, views
 from fedpareto.supernet.space import SearchSpace
-from fedpareto.supernet.weights import Tensors, extract, views
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ import pytest
 
 from fedpareto.supernet.common.formats.typed_yaml import from_mapping
 from fedpareto.supernet.common.terminal.progress import SILENT
-from fedpareto.supernet.weights import Tensors
+from fedpareto.supernet.networks.weights import Tensors
 from fedpareto.training.config.clients import ClientsConfig
 from fedpareto.training.config.data import DataConfig
 from fedpareto.training.config.flower import FlowerConfig

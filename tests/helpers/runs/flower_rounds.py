@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fedpareto.supernet.weights import Tensors
+from fedpareto.supernet.networks.weights import Tensors
 from fedpareto.training.config.flower import FlowerConfig
 from fedpareto.training.config.run import EvaluationConfig, RunConfig
 from fedpareto.training.engines.flower.engine import FlowerEngine

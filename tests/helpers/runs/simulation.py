@@ -12,9 +12,9 @@ import torch
 from fedpareto.cache.entries import CacheEntry
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.genes import decode, random_genes, smallest_genes
+from fedpareto.supernet.networks.weights import Tensors, extract, initial_tensors
 from fedpareto.supernet.slices import supernet_architecture
 from fedpareto.supernet.space import SearchSpace
-from fedpareto.supernet.weights import Tensors, extract, initial_tensors
 from fedpareto.training.clients.capabilities import capabilities
 from fedpareto.training.clients.trainer import LocalRecipe, LocalTrainer
 from fedpareto.training.config.clients import ClientsConfig

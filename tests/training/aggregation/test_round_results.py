@@ -10,7 +10,7 @@ from helpers.runs.simulation import entry_of, micro_entries, micro_task, random_
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedpareto.supernet.weights import Tensors, extract
+from fedpareto.supernet.networks.weights import Tensors, extract
 from fedpareto.training.aggregation.round_results import ClientResult, RoundPlan, RoundResults
 from fedpareto.training.aggregation.weighted_average import WeightedAverage
 from fedpareto.training.messages import Failure, Update, tensor_bytes

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.genes import intersection
+from fedpareto.supernet.networks.weights import Tensors, extract
 from fedpareto.supernet.space import SearchSpace, StageSpec, StemSpec
-from fedpareto.supernet.weights import Tensors, extract
 from fedpareto.training.aggregation.weighted_average import ServerStep, WeightedAverage, _parts, maxnet_weights
 
 Contribution = tuple[Architecture, Mapping[str, Tensor], float]

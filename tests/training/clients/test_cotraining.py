@@ -21,9 +21,9 @@ from torch.nn import functional as F  # noqa: N812
 from fedpareto.fitness.score import macs_of
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.genes import intersection
+from fedpareto.supernet.networks.weights import Tensors, extract, network_with, views
 from fedpareto.supernet.slices import slices, supernet_architecture
 from fedpareto.supernet.space import SearchSpace
-from fedpareto.supernet.weights import Tensors, extract, network_with, views
 from fedpareto.training.clients.cotraining import CoTrainingStep, InnerNetwork, distillation_loss
 from fedpareto.training.clients.loss import ClientLoss
 from fedpareto.training.clients.trainer import make_optimizer

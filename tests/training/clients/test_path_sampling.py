@@ -16,9 +16,9 @@ from torch.nn import functional as F  # noqa: N812
 
 from fedpareto.fitness.score import macs_of
 from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.networks.weights import Tensors, network_with, views
 from fedpareto.supernet.slices import supernet_architecture, tensor_shapes
 from fedpareto.supernet.space import SearchSpace
-from fedpareto.supernet.weights import Tensors, network_with, views
 from fedpareto.training.clients.path_network import PathNetwork
 from fedpareto.training.clients.path_sampling import PathLogits, expected_macs
 from fedpareto.training.clients.paths import Path, Paths, paths_through

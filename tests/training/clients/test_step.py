@@ -22,8 +22,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from fedpareto.fitness.score import macs_of
+from fedpareto.supernet.networks.weights import network_with
 from fedpareto.supernet.space import SearchSpace
-from fedpareto.supernet.weights import network_with
 from fedpareto.training.clients.cuda_graphs import CudaGraphStep, RecordingError
 from fedpareto.training.clients.local_steps import LocalModel, make_step
 from fedpareto.training.clients.loss import ClientLoss

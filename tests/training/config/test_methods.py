@@ -23,8 +23,8 @@ from helpers.runs.simulation import (
 from fedpareto.fitness.score import macs_of
 from fedpareto.supernet.common.errors import ArchitectureError, UserError
 from fedpareto.supernet.genes import intersection
+from fedpareto.supernet.networks.weights import extract
 from fedpareto.supernet.slices import slices
-from fedpareto.supernet.weights import extract
 from fedpareto.training.clients.capabilities import Capability, capabilities
 from fedpareto.training.clients.compute import training_macs
 from fedpareto.training.config.clients import ClientsConfig

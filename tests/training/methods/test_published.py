@@ -10,9 +10,9 @@ from helpers.runs.federation import MICRO, NORMALISATION, micro_config, random_i
 from helpers.runs.simulation import Recorder, same_bytes
 
 from fedpareto.supernet.common.terminal.progress import SILENT
+from fedpareto.supernet.networks.weights import Tensors, initial_tensors, network_with
 from fedpareto.supernet.slices import supernet_architecture
 from fedpareto.supernet.space import SearchSpace, StageSpec, StemSpec
-from fedpareto.supernet.weights import Tensors, initial_tensors, network_with
 from fedpareto.training.clients.trainer import make_optimizer
 from fedpareto.training.config.clients import ClientsConfig
 from fedpareto.training.config.data import DataConfig

@@ -34,7 +34,7 @@ from torch import Tensor
 
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.common.errors import UserError
-from fedpareto.supernet.weights import Tensors, extract, views
+from fedpareto.supernet.networks.weights import Tensors, extract, views
 from fedpareto.training.aggregation.round_results import RoundPlan, RoundResults
 from fedpareto.training.aggregation.weighted_average import AVERAGING, ServerStep, WeightedAverage
 from fedpareto.training.config.clients import ClientsConfig

@@ -25,8 +25,8 @@ from helpers.runs.simulation import (
     unspoiled,
 )
 
+from fedpareto.supernet.networks.weights import Tensors
 from fedpareto.supernet.slices import tensor_shapes
-from fedpareto.supernet.weights import Tensors
 from fedpareto.training.clients.capabilities import Capability
 from fedpareto.training.config.clients import ClientsConfig
 from fedpareto.training.config.methods.registry import METHODS

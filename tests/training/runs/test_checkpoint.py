@@ -15,7 +15,7 @@ from helpers.runs.simulation import largest, random_tensors, same_bytes, smalles
 
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.storage.digests import DIGESTS
-from fedpareto.supernet.weights import extract
+from fedpareto.supernet.networks.weights import extract
 from fedpareto.training.runs.checkpoint import (
     SERVER,
     STATE,

@@ -11,7 +11,7 @@ from helpers.processes import PATIENCE
 from helpers.runs.federation import MICRO
 from helpers.runs.simulation import Recorder, checkpoint_names, largest, random_tensors, same_bytes
 
-from fedpareto.supernet.weights import Tensors
+from fedpareto.supernet.networks.weights import Tensors
 from fedpareto.training.runs.checkpoint import CheckpointError, checkpoint_folder, load_checkpoint, newest_checkpoint
 from fedpareto.training.runs.checkpoint_writer import CheckpointWriter
 from fedpareto.training.runs.models import Branch, Models

@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from fedpareto.cache.cache_file import write_cache
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.terminal.progress import ProgressListener
-from fedpareto.supernet.weights import Tensors, initial_tensors
+from fedpareto.supernet.networks.weights import Tensors, initial_tensors
 from fedpareto.training.cli import main
 from fedpareto.training.config.clients import ClientsConfig
 from fedpareto.training.config.data import DataConfig

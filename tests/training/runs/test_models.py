@@ -3,8 +3,8 @@
 from helpers.runs.federation import MICRO
 from helpers.runs.simulation import largest, random_tensors, same_bytes, smallest
 
+from fedpareto.supernet.networks.weights import Tensors, extract, views
 from fedpareto.supernet.slices import tensor_shapes
-from fedpareto.supernet.weights import Tensors, extract, views
 from fedpareto.training.runs.models import Branch, Models
 
 

@@ -14,9 +14,9 @@ from fedpareto.fitness.score import macs_of
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.common.formats.json_text import shown
 from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.supernet.networks.weights import Tensors
 from fedpareto.supernet.slices import tensor_shapes
 from fedpareto.supernet.space import SearchSpace
-from fedpareto.supernet.weights import Tensors
 from fedpareto.training.config.flower import FlowerConfig, WireDtype
 from fedpareto.training.engines.flower import wire
 from fedpareto.training.engines.flower.exchange import ClientReply, ClientRequest, Exchange, ReplyFailure

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from fedpareto.cache.entries import CacheEntry
 from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.networks.weights import views
 from fedpareto.supernet.space import SearchSpace
-from fedpareto.supernet.weights import views
 from fedpareto.training.clients.capabilities import Capability, able_clients, capabilities
 from fedpareto.training.config.run import RunConfig
 from fedpareto.training.engines.flower.engine import FlowerEngine

@@ -19,8 +19,8 @@ from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.typed_yaml import from_mapping
 from fedpareto.supernet.common.terminal.console import stderr
 from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.supernet.networks.weights import Tensors, network_with
 from fedpareto.supernet.space_file import space_from_mapping
-from fedpareto.supernet.weights import Tensors, network_with
 from fedpareto.training.clients.trainer import LocalTrainer, recipe_of
 from fedpareto.training.config.run import RunConfig
 from fedpareto.training.data.images import ImageSet, Normalisation

@@ -24,8 +24,8 @@ from fedpareto.cache.entries import CacheEntry, make_entry
 from fedpareto.supernet.architecture_file import ARCHITECTURE, architecture_text
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.units import format_quantity, parse_quantity
+from fedpareto.supernet.networks.weights import Tensors
 from fedpareto.supernet.slices import supernet_architecture
-from fedpareto.supernet.weights import Tensors
 from fedpareto.training.aggregation.round_results import RoundPlan, RoundResults
 from fedpareto.training.methods.decnas.accounting import ACCOUNTING, NOTHING, Account, Costs, naive_cost
 from fedpareto.training.methods.decnas.candidates import Candidate, least_macs, nearest_candidates

@@ -21,8 +21,8 @@ from PIL import Image
 from fedpareto.fitness.score import macs_of
 from fedpareto.supernet.common.storage.cache_folder import kept_folder
 from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.supernet.networks.weights import Tensors, views
 from fedpareto.supernet.space_file import space_to_mapping
-from fedpareto.supernet.weights import Tensors, views
 from fedpareto.training.clients.trainer import LocalTrainer, recipe_of
 from fedpareto.training.config.clients import ClientsConfig
 from fedpareto.training.config.data import DataConfig

@@ -30,7 +30,7 @@ from fedpareto.cache.entries import make_entry
 from fedpareto.supernet.architecture import architecture_from_json
 from fedpareto.supernet.architecture_file import ARCHITECTURE
 from fedpareto.supernet.common.errors import UserError
-from fedpareto.supernet.weights import extract
+from fedpareto.supernet.networks.weights import extract
 from fedpareto.training.clients.capabilities import Capability, capabilities
 from fedpareto.training.config.clients import ClientsConfig
 from fedpareto.training.config.methods import DecNasConfig

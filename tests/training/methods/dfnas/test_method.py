@@ -26,8 +26,8 @@ from helpers.runs.simulation import (
 from fedpareto.search.cli import main as search_main
 from fedpareto.supernet.architecture import architecture_from_json, architecture_from_text
 from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.networks.weights import views
 from fedpareto.supernet.slices import tensor_shapes
-from fedpareto.supernet.weights import views
 from fedpareto.training.clients.capabilities import Capability
 from fedpareto.training.clients.paths import paths_through
 from fedpareto.training.config.clients import ClientsConfig

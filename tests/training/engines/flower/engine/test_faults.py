@@ -29,7 +29,7 @@ from helpers.runs.simulation import Recorder, recorder, same_bytes
 
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.terminal.progress import SILENT
-from fedpareto.supernet.weights import Tensors
+from fedpareto.supernet.networks.weights import Tensors
 from fedpareto.training.clients.trainer import LocalTrainer
 from fedpareto.training.config.run import RunConfig
 from fedpareto.training.engines.flower.relay_socket import LineLost

@@ -12,7 +12,7 @@ from helpers.runs.flower import (
 from helpers.runs.flower_rounds import by_client, rarely
 from helpers.runs.simulation import recorder, same_bytes
 
-from fedpareto.supernet.weights import Tensors
+from fedpareto.supernet.networks.weights import Tensors
 from fedpareto.training.config.clients import ClientsConfig
 from fedpareto.training.config.data import DataConfig
 from fedpareto.training.config.partition import PartitionConfig

@@ -28,8 +28,8 @@ from helpers.runs.flower_spoils import ODD, of_first_job, one_more
 from helpers.runs.simulation import largest, random_tensors, recorder, same_bytes, smallest
 from torch import Tensor
 
+from fedpareto.supernet.networks.weights import Tensors, views
 from fedpareto.supernet.slices import tensor_shapes
-from fedpareto.supernet.weights import Tensors, views
 from fedpareto.training.config.run import RunConfig
 from fedpareto.training.data.run_images import shares, used_images
 from fedpareto.training.engines.flower.engine import FlowerEngine, statistics_shapes

@@ -18,7 +18,7 @@ from helpers.runs.flower_spoils import BIAS, ODD
 from helpers.runs.simulation import recorder, smallest
 from torch import Tensor
 
-from fedpareto.supernet.weights import Tensors, views
+from fedpareto.supernet.networks.weights import Tensors, views
 from fedpareto.training.config.clients import ClientsConfig
 from fedpareto.training.config.run import ClientConfig, RunConfig
 from fedpareto.training.engines.flower import wire

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from fedpareto.supernet.common.errors import UserError
-from fedpareto.supernet.weights import Tensors
+from fedpareto.supernet.networks.weights import Tensors
 
 
 def load_tensors(path: Path) -> Tensors:

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.genes import decode, intersection, random_genes, smallest_genes
-from fedpareto.supernet.network import build_network
+from fedpareto.supernet.networks.network import build_network
+from fedpareto.supernet.networks.weights import Tensors, extract, forward, initial_tensors, network_with, views
 from fedpareto.supernet.slices import slices, supernet_architecture, tensor_shapes
 from fedpareto.supernet.space import Norm, SearchSpace
-from fedpareto.supernet.weights import Tensors, extract, forward, initial_tensors, network_with, views
 
 
 def _random_tensors(space: SearchSpace, seed: int = 0) -> Tensors:

@@ -7,9 +7,9 @@ from hypothesis import given
 from torch import nn
 
 from fedpareto.supernet.architecture import Architecture
-from fedpareto.supernet.bn_folding import folded
 from fedpareto.supernet.genes import decode, largest_genes
-from fedpareto.supernet.network import build_network
+from fedpareto.supernet.networks.bn_folding import folded
+from fedpareto.supernet.networks.network import build_network
 from fedpareto.supernet.space import SearchSpace
 
 

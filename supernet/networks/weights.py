@@ -9,7 +9,7 @@ from torch.func import functional_call
 
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.layer_table import LayerRow, architecture_rows
-from fedpareto.supernet.network import Network, build_network
+from fedpareto.supernet.networks.network import Network, build_network
 from fedpareto.supernet.slices import row_shapes, slices_within, supernet_architecture, tensor_shapes
 from fedpareto.supernet.space import SearchSpace
 

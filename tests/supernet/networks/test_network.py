@@ -13,7 +13,7 @@ from fedpareto.fitness.score import score
 from fedpareto.supernet.architecture import Architecture, Block, Stage
 from fedpareto.supernet.common.errors import ArchitectureError
 from fedpareto.supernet.genes import decode, encode, random_genes
-from fedpareto.supernet.network import Network, build_network
+from fedpareto.supernet.networks.network import Network, build_network
 from fedpareto.supernet.space import SearchSpace
 
 #: MobileNetV3-Large of torchvision as an architecture: (width, [(kernel, expand), …]).

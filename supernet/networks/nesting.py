@@ -12,9 +12,9 @@ import torch
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.genes import decode, smallest_genes
 from fedpareto.supernet.layer_table import architecture_rows
+from fedpareto.supernet.networks.weights import Tensors
 from fedpareto.supernet.slices import slices, supernet_architecture
 from fedpareto.supernet.space import SearchSpace
-from fedpareto.supernet.weights import Tensors
 
 
 def nested_start(space: SearchSpace, tensors: Tensors) -> Tensors:

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from fedpareto.supernet.common.errors import UserError
-from fedpareto.supernet.tensor_files import first_not_finite, is_finite, load_tensors, read_tensors
+from fedpareto.supernet.networks.tensor_files import first_not_finite, is_finite, load_tensors, read_tensors
 
 _SHAPES = {"b": (2, 3), "a": (4,)}
 

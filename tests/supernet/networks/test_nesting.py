@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from fedpareto.supernet.architecture import Architecture, Stage
 from fedpareto.supernet.common.terminal.progress import SILENT
 from fedpareto.supernet.genes import decode, smallest_genes
-from fedpareto.supernet.nesting import nested_start
+from fedpareto.supernet.networks.nesting import nested_start
+from fedpareto.supernet.networks.weights import Tensors, extract, forward, initial_tensors
 from fedpareto.supernet.slices import supernet_architecture
 from fedpareto.supernet.space import Norm, SearchSpace
-from fedpareto.supernet.weights import Tensors, extract, forward, initial_tensors
 from fedpareto.training.config.methods import FedParetoConfig
 from fedpareto.training.randomness import torch_stream
 from fedpareto.training.setup import new_run

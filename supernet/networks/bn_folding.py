@@ -5,7 +5,7 @@ import copy
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from fedpareto.supernet.network import ConvLayer
+from fedpareto.supernet.networks.network import ConvLayer
 
 
 def folded(module: nn.Module) -> nn.Module:
