@@ -1,4 +1,4 @@
-"""What a client does with the slices it was sent: a local objective, which says for itself what it needs and costs."""
+"""Local objectives: the training that a client is asked for on the slices it was sent, with its needs and costs."""
 
 import dataclasses
 import itertools
@@ -17,7 +17,7 @@ Logits = tuple[tuple[float, ...] | None, ...]
 
 
 class LocalObjective(Protocol):
-    """What a client trains its task's architecture towards; a value that crosses the wire.
+    """The aim of a client's local training of its task's architecture: a value that crosses the wire.
 
     Attributes:
         kind: its name in JSON.

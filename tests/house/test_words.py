@@ -16,7 +16,7 @@ PENDING = (
         for name in (
             *("aggregation", "clients", "config", "data", "engines", "evaluation", "execution", "kernels", "methods"),
             *("privacy", "rounds", "runs", "trackers"),
-            *("cli.py", "messages.py", "session.py", "setup.py", "work.py"),
+            *("cli.py", "messages.py", "session.py", "setup.py"),
         )
     ),
     "search/extraction",
