@@ -1,1 +1,1 @@
-"""Federated training of a supernet: data, partition, curriculum, client, aggregation, engines, trackers."""
+"""Federated training of a supernet: clients train subnets on their own images, and a server averages their updates."""

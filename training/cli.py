@@ -50,7 +50,7 @@ def _run(arguments: Sequence[str]) -> int:
 
 
 def _with_options_of(resumed: Path, parser: CommandParser, arguments: Sequence[str]) -> Namespace:
-    """Return what a run was trained with, overridden by all options that are given now.
+    """Return the options that a run was trained with, overridden by all options that are given now.
 
     Raises:
         UserError: the folder holds no run, or its configuration was altered or says something else.
@@ -109,7 +109,7 @@ class _Once(argparse.Action):
 
 
 def _resumed(values: Namespace) -> Path | None:
-    """Return the folder of the run to go on with; None only where none was asked for.
+    """Return the folder of the run to resume; None only where none was asked for.
 
     Raises:
         UserError: the option was given nothing.
@@ -122,7 +122,7 @@ def _resumed(values: Namespace) -> Path | None:
 
 
 def _check_output(output: str | None, resumed: Path) -> None:
-    """Refuse another output than the folder of the run that is resumed, or the one that the run was in before.
+    """Refuse an output other than the folder of the resumed run, or the folder that this run was in before.
 
     Raises:
         UserError: naming both.
@@ -145,7 +145,7 @@ def _output_in(path: Path) -> str | None:
 
 
 def _relocated(config: RunConfig, files: Sequence[Path]) -> RunConfig:
-    """Return ``config`` with the copies that runs keep where the runs are now, of all runs that it was read from."""
+    """Return ``config`` with new paths of the file copies in run folders that were moved, for all runs it was read from."""
     if not files:
         return config
     from fedpareto.training.config.inputs import relocated  # noqa: PLC0415

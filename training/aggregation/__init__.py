@@ -1,1 +1,1 @@
-"""Aggregation: the slices that clients send, averaged over overlapping positions of the supernet."""
+"""Aggregation: the server's average of the clients' updates, whose slices of the supernet overlap."""

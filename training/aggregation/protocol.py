@@ -1,4 +1,4 @@
-"""What makes the supernet of clients' updates: the weighted average, unless another aggregator is chosen."""
+"""Aggregators: they merge the clients' updates into the supernet; the weighted average unless another one is chosen."""
 
 from collections.abc import Callable, Mapping
 from typing import Protocol, TypeVar
@@ -14,22 +14,22 @@ from fedpareto.training.config.run import RunConfig
 
 
 class Aggregator(Protocol):
-    """Takes the updates of a round one at a time, then moves the tensors; it is used again in the next round.
+    """Aggregator: takes the updates of a round one at a time, then moves the tensors. The next round uses it again.
 
-    An update's tensors are overwritten by those of later clients: what is needed of them is copied or added up.
+    Later clients overwrite an update's tensors: an aggregator copies what it needs of them, or adds it up.
     """
 
     def add(self, architecture: Architecture, tensors: Mapping[str, Tensor], weight: float) -> None:
         """Add one client's trained ``tensors``, which belong to ``architecture``, with ``weight`` > 0."""
 
     def write_mean(self, tensors: Tensors, velocity: Tensors | None = None, server: ServerStep = AVERAGING) -> None:
-        """Move ``tensors`` in place to what the updates come to, and forget these.
+        """Move ``tensors`` in place to the aggregate of the updates, and forget the updates.
 
         Args:
-            tensors: what the clients' were slices of (``fedpareto.supernet.slices``); entries that no client has had
-                keep their bytes.
-            velocity: of the server's momentum, moved in place; None without momentum.
-            server: how far the server goes; ``AVERAGING`` goes all the way.
+            tensors: the supernet's tensors, or a branch's, whose slices the clients trained
+                (``fedpareto.supernet.slices``); entries that no client has had keep their bytes.
+            velocity: velocity of the server's momentum, moved in place; None without momentum.
+            server: the server's learning rate and momentum; ``AVERAGING`` moves the tensors all the way.
         """
 
 
@@ -62,7 +62,7 @@ def register_aggregator(name: str) -> Callable[[A], A]:
 
 
 def new_aggregator(config: RunConfig, space: SearchSpace, tensors: Mapping[str, Tensor]) -> Aggregator:
-    """The aggregator that a run names, empty.
+    """Aggregator that a run names, without any updates.
 
     Raises:
         UserError: there is none of the name, or it cannot be loaded.

@@ -1,4 +1,4 @@
-"""One round in the making: what was planned, and what came back, added up as it arrives."""
+"""Results of a round: its plan, and the clients' answers, which are added up as they arrive."""
 
 import dataclasses
 import math
@@ -17,18 +17,19 @@ from fedpareto.training.traffic import Traffic
 
 @dataclasses.dataclass(frozen=True)
 class RoundPlan:
-    """What the server asks of one round.
+    """Plan of one round: which client trains which network, and how.
 
     Attributes:
-        number: of the round, from 1.
-        learning_rate: of the clients.
+        number: number of the round, from 1.
+        learning_rate: learning rate of the clients.
         beta: weight β_t of the largest network; None where all weigh the same.
-        assigned: the drawn clients in order, and what each trains.
-        weights: of the clients' updates.
-        objectives: what clients train it towards; the standard objective of those that are not named.
-        branches: clients that train a network with weights of its own, and its name; all others train the supernet's.
+        assigned: the drawn clients in order, and the network that each trains.
+        weights: weights of the clients' updates in the average.
+        objectives: local objectives of clients; a client that is not named has the standard objective.
+        branches: clients that train a network with weights of its own, and its name; all others train the supernet's
+            weights.
         steps: most local steps of every client; empty where all take those of their epochs.
-        power: p of draws in proportion to MACs^−p; None where they are others.
+        power: p of draws in proportion to MACs^−p; None where networks are drawn in other ways.
     """
 
     number: int
@@ -42,13 +43,13 @@ class RoundPlan:
     power: float | None = None
 
     def objective(self, client: int) -> LocalObjective:
-        """What a client of the round trains its network towards."""
+        """Local objective of a client of the round."""
         return self.objectives.get(client, Standard())
 
 
 @dataclasses.dataclass(frozen=True)
 class ClientResult:
-    """What is kept of a merged update: how many images it stands for, its training loss, what it cost."""
+    """Record of a merged update: its number of images, its training loss, its traffic and its compute."""
 
     examples: int
     loss: float
@@ -63,14 +64,14 @@ class ClientResult:
 
 
 class RoundResults:
-    """Folds good updates in and counts all others; holds no tensors but the folds'.
+    """Results of a round so far: adds up good updates and counts all others. It holds no tensors but the sums.
 
     Args:
         plan: the round.
-        fold: receives the updates of the supernet.
-        branches: receive those of networks with weights of their own, by name.
+        fold: aggregator of the updates of the supernet.
+        branches: aggregators of the networks with weights of their own, by name.
         by_examples: multiply every client's weight by its number of images.
-        clip: largest norm of what a client changed, in a private run; 0 in others, which fold whole tensors.
+        clip: largest norm of a client's change in a private run; 0 in others, which average whole tensors.
     """
 
     def __init__(
@@ -98,7 +99,7 @@ class RoundResults:
         self.compute = 0
 
     def take(self, answer: Update | Failure) -> None:
-        """Check an answer and fold it in, or count why it cannot be."""
+        """Check an answer, then add it to the sums, or count it as a failure."""
         self.traffic += answer.traffic
         if isinstance(answer, Failure):
             self.failures.append(answer)
@@ -115,7 +116,7 @@ class RoundResults:
             self.logits[answer.task.client] = answer.logits
 
     def _fold(self, update: Update) -> Failure | None:
-        """Add an update to the sums, or return why that cannot be."""
+        """Add an update to the sums, or return the failure that it is counted as."""
         architecture, weight = update.task.architecture, self.plan.weights[update.task.client]
         if not self._clip:
             branch = self.plan.branches.get(update.task.client)
@@ -131,7 +132,7 @@ class RoundResults:
 
     @property
     def private_fold(self) -> WeightedAverage:
-        """The fold of a private run, which is no other aggregator: the account of privacy is of this one."""
+        """Aggregator of a private run: always the weighted average, which the account of privacy is about."""
         if not isinstance(self.fold, WeightedAverage):
             raise TypeError(f"{type(self.fold).__name__} aggregates a private run")
         return self.fold
@@ -152,7 +153,7 @@ class RoundResults:
 
     @property
     def failed_by_kind(self) -> Counter[str]:
-        """How many answers of each kind of failure there were."""
+        """Number of failures of each kind."""
         return Counter(failure.kind for failure in self.failures)
 
     @property

@@ -1,4 +1,4 @@
-"""Aggregation: a weighted mean over the clients whose slice covers an entry, as a streaming fold."""
+"""Weighted average of clients' updates: each entry is averaged over the clients whose slice covers it."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,7 +21,7 @@ Disturb = Callable[[str, Tensor], None]
 
 
 def maxnet_weights(macs: Sequence[int], beta: float) -> list[float]:
-    """Return the clients' weights: ``beta`` for the largest network, the others share 1 − ``beta``.
+    """Return the clients' weights: ``beta`` for the largest network, and equal shares of 1 − ``beta`` for the others.
 
     Of several largest networks the first counts. A single client weighs 1 (MaxNet, SuperFedNAS 2024).
     """
@@ -35,7 +35,7 @@ def maxnet_weights(macs: Sequence[int], beta: float) -> list[float]:
 
 @dataclasses.dataclass(frozen=True)
 class ServerStep:
-    """How the server moves the supernet by the clients' mean step Δ: v ← μ·v + Δ, x ← x + η·v.
+    """Step of the server, which moves the supernet by the clients' mean step Δ: v ← μ·v + Δ, x ← x + η·v.
 
     FedAvgM (Hsu et al., 2019) with the server rate η of FedOpt (Reddi et al., 2021). Entries that no client of a round
     covers keep their bytes; their velocity fades as all others do, so that none comes back stale.
@@ -54,10 +54,10 @@ AVERAGING = ServerStep()
 
 
 class WeightedAverage:
-    """Weighted sums of updates; one update is added at a time and can be forgotten.
+    """Weighted average of updates: they are added one at a time, and only their sums are kept.
 
-    Holds one copy of the merged tensors, whatever the number of clients, and keeps it for the next round. They are
-    the supernet's, or those of any network around all that is added.
+    It holds one copy of the merged tensors, whatever the number of clients, and keeps it for the next round. They are
+    the supernet's tensors, or those of any network that contains all networks that are added.
     Weights are summed by distinct slice and laid over each other only while a tensor is merged.
 
     Trained tensors are added by ``add`` and merged by ``write_mean``. Where the divisor must not depend on who
@@ -81,7 +81,7 @@ class WeightedAverage:
         self.add_steps(architecture, ((name, tensors[name]) for name in self._slices(architecture)), weight)
 
     def reserve_weight(self, architecture: Architecture, weight: float) -> None:
-        """Count ``weight`` > 0 in the divisor of every entry that ``architecture`` owns."""
+        """Add ``weight`` > 0 to the divisor of every entry that ``architecture`` owns."""
         for name, index in self._slices(architecture).items():
             bounds = tuple((part.start, part.stop) for part in index)
             self._weights[name][bounds] = self._weights[name].get(bounds, 0.0) + weight
@@ -163,7 +163,7 @@ def _move(entries: Tensor, step: Tensor, velocity: Tensor | None, server: Server
 
 
 def _parts(weights: Mapping[_Bounds, float], device: torch.device) -> Iterator[tuple[Slices, Tensor]]:
-    """Cut what overlapping slices cover into parts; yield each with the sums of weights that lie on it.
+    """Cut the area that overlapping slices cover into parts; yield each part with the sums of the weights on it.
 
     Parts are bands of the first axis, as wide as the cover is the same along it: long runs of memory. A band whose
     cover has holes (a wide slice with a small kernel, a narrow one with a large) is cut into cells.

@@ -1,1 +1,1 @@
-"""What a client does in a round: local steps on its images, with the network it can run."""
+"""Clients: the local training of a round, on a client's own images, with a network that the client can run."""

@@ -1,4 +1,4 @@
-"""The memory clients train in, one after another: one block a tensor, viewed in each architecture's shape."""
+"""Memory that clients train in, one after another: one block a tensor, viewed in each architecture's shape."""
 
 import math
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ class Buffers:
     Args:
         space: the search space.
         device: where the memory is.
-        memory_format: of convolution weights.
+        memory_format: memory format of convolution weights.
     """
 
     def __init__(self, space: SearchSpace, device: torch.device, memory_format: torch.memory_format) -> None:
@@ -31,7 +31,7 @@ class Buffers:
         self._memory_format = memory_format
 
     def views(self, shapes: Mapping[str, Shape]) -> Tensors:
-        """Return a dense view of every named tensor's block in the given shape; its values are left-overs."""
+        """Return a dense view of every named tensor's block in the given shape; its values are whatever the last use left there."""
         return {name: self._view(name, shape) for name, shape in shapes.items()}
 
     def _view(self, name: str, shape: Shape) -> Tensor:

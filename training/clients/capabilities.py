@@ -1,4 +1,4 @@
-"""What each client of a federation can run, from limits in the configuration or a file."""
+"""Capabilities of clients: limits on compute, memory and latency, from the configuration or a file."""
 
 import dataclasses
 import functools
@@ -28,12 +28,12 @@ _LIMITS = ("macs", "memory", "latency")
 
 @dataclasses.dataclass(frozen=True)
 class LatencyLimit:
-    """The longest time of one image, by a latency table.
+    """Limit on the time of one image, by a latency table.
 
     Attributes:
-        milliseconds: the limit.
-        cost: the table, for a space's networks.
-        space: the space.
+        milliseconds: most time of one image.
+        cost: the latency table, for a space's networks.
+        space: the search space.
     """
 
     milliseconds: float
@@ -41,13 +41,13 @@ class LatencyLimit:
     space: SearchSpace
 
     def within(self, architecture: Architecture) -> bool:
-        """Return whether a network is fast enough."""
+        """Return True if a network is fast enough."""
         return _latency(self.cost, self.space, architecture) <= self.milliseconds
 
 
 @dataclasses.dataclass(frozen=True)
 class Capability:
-    """What one client can run; None where it has no limit.
+    """Limits of one client on the networks that it can run; None where it has no limit.
 
     Attributes:
         macs: most multiply–accumulates of one image.
@@ -60,7 +60,7 @@ class Capability:
     latency: LatencyLimit | None = None
 
     def runs(self, entry: CacheEntry, batch_size: int) -> bool:
-        """Return whether the client can train a network at a batch size."""
+        """Return True if the client can train a network at a batch size."""
         return (
             (self.macs is None or entry.macs <= self.macs)
             and (self.memory is None or training_memory(entry, batch_size) <= self.memory)
@@ -105,7 +105,7 @@ def capabilities(config: ClientsConfig, space: SearchSpace, seed: int) -> list[C
 def able_clients(
     clients: Sequence[Capability], entry: CacheEntry, available: Sequence[int], batch_size: int
 ) -> list[int]:
-    """Return those of the ``available`` clients that can train ``entry``."""
+    """Return the clients among the ``available`` ones that can train ``entry``."""
     return [client for client in available if clients[client].runs(entry, batch_size)]
 
 
@@ -141,10 +141,11 @@ def _zipf(share: float, low: float, high: float, exponent: float) -> float:
 
 
 def _zipf_ranks(shares: FloatArray, beside: FloatArray, low: int, high: int, exponent: float) -> list[int]:
-    """Return as many limits as ``shares``, by levels of Zipf's probabilities.
+    """Return limits on compute, one for each of the ``shares``, drawn by Zipf's probabilities of their levels.
 
     There are as many levels as limits, evenly spaced from ``low`` to ``high``; the rth has probability r^-s / Σ j^-s.
-    ``shares`` and ``beside`` in [0, 1) draw the level and the place up to half a step beside it. FEAST's own code.
+    ``shares`` in [0, 1) choose the level, and ``beside`` in [0, 1) moves the limit by up to half a step from it. This
+    is how FEAST's own code draws them.
     """
     probabilities = np.arange(1, len(shares) + 1, dtype=np.float64) ** -exponent
     ends = np.cumsum(probabilities) / probabilities.sum()

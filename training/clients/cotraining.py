@@ -1,7 +1,7 @@
 """Co-training's local step: a network and networks inside it on one batch, their gradients summed, one update.
 
-The sandwich rule with in-place distillation (Yu and Huang, "Universally slimmable networks", 2019), inside what a
-client can run (FEAST, 2026).
+It is the sandwich rule with in-place distillation (Yu and Huang, "Universally slimmable networks", 2019), within the
+network that a client can run (FEAST, 2026).
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ from fedpareto.training.messages import Task
 
 
 class InnerNetwork:
-    """A network inside another one: its parameters are views of the other's, its gradients are added to those.
+    """Network inside another one: its parameters are views of the other's, and its gradients are added to the other's.
 
     Args:
         space: the search space.
@@ -57,13 +57,13 @@ class CoTrainingStep:
 
     Args:
         outer: the task's network, its parameters those of the optimizer.
-        inner: returns the network of an architecture inside it.
+        inner: function that returns the network of an architecture inside the outer one.
         macs: multiply–accumulates of the task's network.
         optimizer: updates the parameters.
-        loss: of logits and labels.
-        config: clipping.
+        loss: loss of logits and labels.
+        config: the local training, for the clipping of gradients.
         profile: precision, and whether networks are compiled.
-        device: where all of it is.
+        device: device of the networks and batches.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class CoTrainingStep:
         self._descent = OptimizerStep(optimizer, config.clip, profile, device)
 
     def begin(self, task: Task) -> None:
-        """Forget everything of the client before; the task's seed is of the draws of networks.
+        """Forget everything of the client before; networks are drawn with the task's seed.
 
         Raises:
             TypeError: the task is not one of co-training.
@@ -94,7 +94,7 @@ class CoTrainingStep:
         self.macs = 0
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Take one step; return the mean loss of the outer network."""
+        """Take one step and return the mean loss of the outer network."""
         self._optimizer.zero_grad(set_to_none=True)
         with self._descent.autocast():
             logits = self._run(images)

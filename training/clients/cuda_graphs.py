@@ -1,4 +1,4 @@
-"""A local step recorded once as a CUDA graph, and replayed."""
+"""Local steps as CUDA graphs: a step is recorded once and replayed for every batch, which saves launching its kernels."""
 
 import threading
 from collections.abc import Callable
@@ -21,18 +21,18 @@ _CAPTURE = threading.Lock()
 
 
 class RecordingError(UserError):
-    """A step that cannot be recorded; eagerly it may well run."""
+    """Error of a step that cannot be recorded; without a graph it may well run."""
 
 
 class Recorder(Protocol):
-    """Records work on a device once, to be replayed at once."""
+    """Recorder: records work on a device once, so that it can be replayed as a whole."""
 
     def record(self, work: Callable[[], Tensor]) -> tuple[Tensor, Callable[[], object]]:
-        """Run and record ``work``; return its result, which every call of the second value computes anew."""
+        """Run and record ``work``; return its result and a function that replays it, which computes the result anew."""
 
 
 class CudaRecorder:
-    """Records CUDA graphs on one stream; all of them share their scratch memory, since one runs at a time."""
+    """Recorder of CUDA graphs on one stream; they share their scratch memory, since one runs at a time."""
 
     def __init__(self, stream: torch.cuda.Stream) -> None:
         self._stream = stream
@@ -53,18 +53,18 @@ class CudaRecorder:
 
 
 class CudaGraphStep:
-    """A step recorded once for batches of one shape; a batch is copied in, then the record is replayed.
+    """Step that is recorded once for batches of one shape; a batch is copied in, then the record is replayed.
 
     Recording trains on the given tensors: whoever made the step fills weights and momentum afterwards.
 
     Args:
-        step: what is recorded.
+        step: the step that is recorded.
         images: memory of a batch of images.
         labels: memory of a batch of labels.
-        recorder: records.
+        recorder: recorder of the step.
 
     Raises:
-        RecordingError: the device, or its driver, cannot.
+        RecordingError: the device, or its driver, cannot record the step.
     """
 
     def __init__(self, step: Step, images: Tensor, labels: Tensor, recorder: Recorder) -> None:
@@ -87,7 +87,7 @@ class CudaGraphStep:
         self.macs = 0
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Take one step; return the mean loss."""
+        """Take one step and return the mean loss."""
         self._images.copy_(images)
         self._labels.copy_(labels)
         self._replay()
@@ -96,7 +96,7 @@ class CudaGraphStep:
 
     @property
     def logits(self) -> Logits | None:
-        """Those of the recorded step."""
+        """Logits of the recorded step."""
         return self._step.logits
 
     def _run(self) -> Tensor:

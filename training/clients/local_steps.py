@@ -1,4 +1,4 @@
-"""Which step a local objective is trained by."""
+"""Local steps by local objective: each objective of a client's training has a step of its own."""
 
 import dataclasses
 import functools
@@ -24,17 +24,17 @@ KEPT_NETWORKS = 64
 
 @dataclasses.dataclass(frozen=True)
 class LocalModel:
-    """A network that clients train one after another, and what its steps are taken with.
+    """Network that clients train one after another, with its optimizer, loss and settings.
 
     Attributes:
         space: the search space.
         architecture: the network.
         network: its module.
         optimizer: updates the module's parameters.
-        loss: of logits and labels.
-        config: clipping.
+        loss: loss of logits and labels.
+        config: the local training, for the clipping of gradients.
         profile: precision, and whether networks are compiled.
-        device: where all of it is.
+        device: device of the network and the batches.
     """
 
     space: SearchSpace
@@ -48,7 +48,7 @@ class LocalModel:
 
 
 def make_step(objective: type[LocalObjective], model: LocalModel) -> Step:
-    """The step of tasks with one kind of local objective, on the module of ``model``."""
+    """Local step of tasks with one kind of local objective, on the module of ``model``."""
     return _STEPS[objective](model)
 
 

@@ -1,4 +1,4 @@
-"""The loss of local training: cross-entropy on logits that are adjusted by how often the client has each class."""
+"""Loss of local training: cross-entropy on logits that are adjusted by the frequency of each class at the client."""
 
 import torch
 from torch import Tensor
@@ -15,13 +15,13 @@ class ClientLoss:
 
     With an adjustment τ the logit of class y is raised by τ·ln π_y while a client trains, π_y the class's share of the
     client's images (Menon et al., "Long-tail learning via logit adjustment", 2021, eq. 10; by client: Zhang et al.,
-    FedLC, 2022; τ = 1 is the balanced softmax of Ren et al., 2020). Networks so learn to tell classes apart as if all
-    were equally frequent, and the updates of clients with other classes agree.
+    FedLC, 2022; τ = 1 is the balanced softmax of Ren et al., 2020). So networks learn to tell classes apart as if all
+    were equally frequent, and the updates of clients with different classes agree better.
 
     Args:
         config: label smoothing and the adjustment τ.
         classes: number of classes.
-        device: where logits are.
+        device: device of the logits.
     """
 
     def __init__(self, config: ClientConfig, classes: int, device: torch.device) -> None:
@@ -30,7 +30,7 @@ class ClientLoss:
         self._shift = torch.zeros(classes, device=device) if self._adjustment else None
 
     def begin(self, labels: Tensor) -> None:
-        """Turn to the client whose images have these labels, int64 (images,)."""
+        """Adjust the loss to the client whose images have these labels, int64 (images,)."""
         if self._shift is not None:
             self._shift.copy_(logit_shift(labels, len(self._shift), self._adjustment))
 

@@ -1,4 +1,4 @@
-"""The weights of a network inside another one: views of the other's, whose gradients are handed to it."""
+"""Weights of a network inside another one: views of the other's weights, to which their gradients are handed."""
 
 from collections.abc import Iterable, Mapping
 
@@ -13,8 +13,8 @@ class NestedWeights:
     """Slices of a network's parameters.
 
     Args:
-        shapes: of the inner tensors, by the names they have in the outer network.
-        outer: its parameters.
+        shapes: shapes of the inner tensors, by their names in the outer network.
+        outer: parameters of the outer network.
     """
 
     def __init__(self, shapes: Mapping[str, Shape], outer: Mapping[str, nn.Parameter]) -> None:
@@ -22,7 +22,7 @@ class NestedWeights:
         self._slices = slices_within(shapes, {name: tuple(tensor.shape) for name, tensor in self._outer.items()})
 
     def views(self) -> Tensors:
-        """Return the slices, as views of the outer network's memory and apart from its gradients."""
+        """Return the slices, as views of the outer network's memory that are detached from its gradients."""
         return {name: tensor.detach()[self._slices[name]] for name, tensor in self._outer.items()}
 
     def push_gradients(self, own: Iterable[tuple[str, nn.Parameter]]) -> None:

@@ -1,4 +1,4 @@
-"""Every path through a network as modules on the network's own weights; a step runs one of them."""
+"""Paths through a network, as modules on the network's own weights; a step of path sampling runs one of them."""
 
 from collections.abc import Callable, Mapping
 
@@ -17,7 +17,7 @@ from fedpareto.training.execution.profile import Profile
 
 
 class PathNetwork:
-    """The paths through a network; a block is built when a path first takes it, and kept.
+    """Paths through a network; the module of a block is built when a path first takes it, and kept.
 
     Args:
         space: the search space.
@@ -41,8 +41,8 @@ class PathNetwork:
     def __call__(self, images: Tensor, path: Path, gates: Mapping[int, Tensor]) -> Tensor:
         """Map images (N, channels, side, side) to logits (N, classes) along one path.
 
-        What a block adds to its shortcut, all that it puts out where it has none, is multiplied by its slot's gate if
-        there is one. A slot that is skipped adds nothing, whatever its gate.
+        The output of a block, without its shortcut, is multiplied by the gate of its slot if there is one. A slot that
+        is skipped adds nothing, whatever its gate.
         """
         x, self._taken = images, []
         for part in self._parts:
@@ -59,7 +59,7 @@ class PathNetwork:
         return x
 
     def push_gradients(self) -> None:
-        """Hand the gradients of the last path to the network; what that path has no part in has none."""
+        """Hand the gradients of the last path to the network; parameters outside the path have none."""
         for block in self._taken:
             block.push_gradients()
         self._taken = []
@@ -85,7 +85,8 @@ class PathNetwork:
 
 
 class _InnerBlock:
-    """One choice of one slot, on slices of the network's weights; a gate multiplies what its ``last`` layer gives."""
+    """Block of one choice of one slot, on slices of the network's weights; a gate multiplies the output of its ``last``
+    layer."""
 
     def __init__(self, name: str, module: nn.Module, last: str, weights: NestedWeights, profile: Profile) -> None:
         self._prefix, self._module, self._weights = f"{name}.", module, weights
@@ -107,7 +108,7 @@ class _InnerBlock:
         return output if self._gate is None else output * self._gate
 
     def push_gradients(self) -> None:
-        """Add the gradients to the network's."""
+        """Add the gradients to those of the network."""
         self._weights.push_gradients((self._prefix + name, own) for name, own in self._module.named_parameters())
 
 

@@ -1,4 +1,4 @@
-"""The local step of direct federated search: one path a step, drawn from logits that learn by the same backward pass.
+"""Local step of direct federated search: one path a step, drawn from logits that learn by the same backward pass.
 
 Garg et al., "Direct Federated Neural Architecture Search" (2021), with the gradient of DSNAS (Hu et al., 2020): what
 the block of slot l adds to its shortcut is multiplied by a gate g_l = 1, so that R_l = ∂L/∂g_l comes with the gradients
@@ -6,9 +6,9 @@ of the weights, and ∇α_l = R_l·(onehot_l − softmax(α_l)), which is the gr
 g_l = p_l/stop_gradient(p_l), p_l the probability of what was drawn. A skipped slot adds nothing: its R is 0, and blocks
 are weighed against that.
 
-A gate on the sum of block and shortcut would tell nothing wherever a norm follows the next convolution: that takes any
-factor out again, and R would be rounding. So it is for a block without shortcut, in MobileNet spaces the first of a
-stage, while the next slot is skipped; Adam's ε keeps such an R from moving anything.
+A gate on the sum of block and shortcut would tell nothing wherever a norm follows the next convolution: the norm takes
+any factor out again, and R would be rounding. A block without shortcut has this problem while the next slot is skipped;
+in MobileNet spaces it is the first block of a stage. Adam's ε keeps such an R from moving anything.
 """
 
 import math
@@ -39,17 +39,17 @@ _EPSILON = 1e-5
 
 
 class PathLogits:
-    """The logits α of a client's open slots while it trains: drawn from, and moved by Adam, whose moments begin at 0.
+    """Logits α of a client's open slots while it trains: paths are drawn from them, and Adam moves them from moments of 0.
 
-    They are float64 and on the CPU, whatever trains the weights.
+    They are float64 and on the CPU, whatever device trains the weights.
 
     Args:
-        paths: through the task's architecture.
-        objective: what they start from, and how they are trained.
-        seed: of the draws.
+        paths: paths through the task's architecture.
+        objective: the local objective, with the first values of the logits and their learning rate.
+        seed: seed of the draws.
 
     Raises:
-        UserError: they are not those of the paths.
+        UserError: the objective's logits are not those of the paths.
     """
 
     def __init__(self, paths: Paths, objective: PathSampling, seed: int) -> None:
@@ -64,7 +64,7 @@ class PathLogits:
         self._adam = torch.optim.Adam(self._open.values(), rate, _BETAS, _EPSILON) if self._open else None
 
     def draw(self) -> Path:
-        """Return a path; slots that are not open hold their largest block."""
+        """Draw a path; slots that are not open hold their largest block."""
         chosen = [slot.largest for slot in self._paths.slots]
         with torch.no_grad():
             for number, logits in self._open.items():
@@ -72,14 +72,14 @@ class PathLogits:
         return self._paths.path(chosen)
 
     def gated(self, path: Path) -> list[int]:
-        """Return the open slots that have a part in a path."""
+        """Return the open slots that take part in a path."""
         return [number for number in self._open if path[number] is not None]
 
     def step(self, path: Path, gate_gradients: Mapping[int, float]) -> None:
         """Move the logits of the slots in a path by the gradients R of their gates, and all by the penalty.
 
-        Slots that have no part in the path have no gradient of the loss. Gradients that are not finite, as where fp16
-        overflows, move nothing.
+        Slots outside the path have no gradient of the loss. Gradients that are not finite, as after an overflow of
+        fp16, move nothing.
         """
         if self._adam is None or not all(map(math.isfinite, gate_gradients.values())):
             return
@@ -120,9 +120,10 @@ def _check_lengths(paths: Paths, logits: Logits) -> None:
 
 
 def expected_macs(paths: Paths, probabilities: Sequence[Tensor | None]) -> Tensor:
-    """Return the multiply–accumulates that paths take on average, by the probabilities of every slot's choices.
+    """Return the expected multiply–accumulates of a path, by the probabilities of every slot's choices.
 
-    A slot without probabilities holds its largest block. One counts as often as no slot before it ends its stage.
+    A slot without probabilities holds its largest block. A slot counts with the probability that no slot before it ends
+    the stage.
     """
     total = torch.tensor(float(paths.macs_around), dtype=torch.float64)
     for slot, own in zip(paths.slots, probabilities, strict=True):
@@ -142,13 +143,13 @@ class PathSamplingStep:
 
     Args:
         space: the search space.
-        architecture: the task's, around all paths.
+        architecture: the task's architecture, which contains all paths.
         network: its module, whose parameters are those of the optimizer.
-        optimizer: updates them; tensors that have no part in a step's path are left alone.
-        loss: of logits and labels.
-        config: clipping, of the weights' gradients.
+        optimizer: updates them; tensors outside a step's path are left alone.
+        loss: loss of logits and labels.
+        config: the local training, for the clipping of the weights' gradients.
         profile: precision, and whether modules are compiled.
-        device: where all of it is.
+        device: device of the networks and batches.
     """
 
     def __init__(
@@ -168,7 +169,7 @@ class PathSamplingStep:
         self._descent = OptimizerStep(optimizer, config.clip, profile, device)
 
     def begin(self, task: Task) -> None:
-        """Forget everything of the client before; the task's seed is of the draws of paths.
+        """Forget everything of the client before; paths are drawn with the task's seed.
 
         Raises:
             TypeError: the task is not one of path sampling.
@@ -179,7 +180,7 @@ class PathSamplingStep:
         self.macs = 0
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Take one step; return the mean loss of its path."""
+        """Take one step and return the mean loss of its path."""
         self._optimizer.zero_grad(set_to_none=True)
         path = self._logits.draw()
         gated = self._logits.gated(path)
@@ -198,5 +199,5 @@ class PathSamplingStep:
 
     @property
     def logits(self) -> Logits:
-        """The logits as they are now."""
+        """Logits as they are now."""
         return self._logits.values()

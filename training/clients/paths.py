@@ -1,8 +1,8 @@
-"""Paths through a network: what each of its block slots may hold, and the networks that follow.
+"""Paths through a network: a choice for each of its block slots, and the network that the choices make up.
 
-A slot of a network holds any block that lies inside the network's own, its kernel and its hidden width at most as
-large, or none at all where its stage may end before it: stages keep their first blocks, so behind a slot that is
-skipped its stage has no more. Widths, stem and resolution are the network's. No torch.
+A slot holds any block that lies inside the network's own block there: one whose kernel and hidden width are at most as
+large. It may also be skipped where its stage may end before it. Stages keep their first blocks, so a stage ends at the
+first slot that is skipped. Widths, stem and resolution are those of the network. Nothing here imports torch.
 """
 
 import dataclasses
@@ -28,9 +28,9 @@ class Slot:
 
     Attributes:
         stage: its stage, from 0.
-        index: its place there, from 0.
-        choices: what it may hold, ascending in kernel, then in expand ratio; last None where it may be skipped.
-        macs: multiply–accumulates of one image in every choice.
+        index: its place in the stage, from 0.
+        choices: the blocks it may hold, ascending in kernel, then in expand ratio; the last is None if it may be skipped.
+        macs: multiply–accumulates of one image, for every choice.
     """
 
     stage: int
@@ -40,7 +40,7 @@ class Slot:
 
     @property
     def largest(self) -> int:
-        """Number of the largest block, which has all others inside."""
+        """Number of the largest block, which contains all others."""
         return len(self.choices) - (2 if self.choices[-1] is None else 1)
 
 
@@ -51,7 +51,7 @@ class Paths:
     Attributes:
         architecture: the network.
         slots: its block slots in the order they run.
-        macs_around: multiply–accumulates of what is in every path: the stem and the head.
+        macs_around: multiply–accumulates of the parts that all paths share: the stem and the head.
     """
 
     architecture: Architecture
@@ -81,7 +81,7 @@ class Paths:
         )
 
     def macs(self, path: Path) -> int:
-        """Return the multiply–accumulates of one image in a path."""
+        """Return the multiply–accumulates of one image on a path."""
         chosen = zip(self.slots, path, strict=True)
         return self.macs_around + sum(slot.macs[choice] for slot, choice in chosen if choice is not None)
 

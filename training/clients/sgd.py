@@ -1,4 +1,4 @@
-"""SGD of torch that does not import torch.compile."""
+"""SGD as torch has it, without the import of torch.compile that slows down the start of a run."""
 
 import inspect
 from typing import Any
@@ -7,7 +7,7 @@ import torch
 
 
 class Sgd(torch.optim.SGD):
-    """torch's SGD, its methods called as they were written.
+    """SGD of torch, its methods called without torch's wrappers.
 
     torch wraps them for torch.compile, and the wrappers import that at their first call: 1.6 seconds and 150 MB, longer
     than a short run trains. The numbers are the same.

@@ -1,4 +1,4 @@
-"""One local step: what all kinds have in common, and plain SGD: forward, backward, clip, update."""
+"""Local steps: the parts that all kinds share, and the plain step of SGD: forward, backward, clip, update."""
 
 from collections.abc import Callable, Iterable
 from typing import Protocol, TypeVar
@@ -18,33 +18,33 @@ Objective = TypeVar("Objective", bound=LocalObjective)
 
 
 class Step(Protocol):
-    """A local step: trains a task's network on one batch, whatever the task's local objective."""
+    """Local step: trains a task's network on one batch, whatever the task's local objective."""
 
     def begin(self, task: Task) -> None:
-        """Forget everything of the client before, and take from a task what its local objective asks for.
+        """Forget everything of the client before, and take the local objective of a task.
 
         Raises:
-            TypeError: the step is one of another local objective.
+            TypeError: the step is made for another local objective.
             UserError: the objective is not one for the task's architecture.
         """
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Take one step on images (N, 3, side, side) and labels (N,) or (N, classes); return the mean loss."""
+        """Take one step on images (N, 3, side, side) and labels (N,) or (N, classes), and return the mean loss."""
 
     @property
     def macs(self) -> int:
-        """Forward multiply–accumulates of one image in every step since the task began, summed over the steps."""
+        """Forward multiply–accumulates of one image, summed over all steps since the task began."""
 
     @property
     def logits(self) -> Logits | None:
-        """The logits that the objective trains beside the weights, as they are now; None where it has none."""
+        """Logits that the objective trains beside the weights, as they are now; None where it has none."""
 
 
 def objective_of(task: Task, kind: type[Objective]) -> Objective:
-    """The local objective of a task, which is of one kind.
+    """Local objective of a task, checked to be of one kind.
 
     Raises:
-        TypeError: it is of another.
+        TypeError: it is of another kind.
     """
     if not isinstance(task.objective, kind):
         raise TypeError(f"a step for {kind.kind}, and a task of {task.objective.kind}")
@@ -52,13 +52,13 @@ def objective_of(task: Task, kind: type[Objective]) -> Objective:
 
 
 class OptimizerStep:
-    """What steps of every kind share: precision, scaled gradients, clipping, the optimizer's update.
+    """Optimizer step, as all kinds of local steps share it: precision, scaled gradients, clipping, the update.
 
     Args:
         optimizer: updates the parameters.
         clip: largest norm of all gradients; 0 for none.
         profile: precision.
-        device: where all of it is.
+        device: device of the parameters and batches.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, clip: float, profile: Profile, device: torch.device) -> None:
@@ -73,7 +73,7 @@ class OptimizerStep:
 
     @property
     def scale(self) -> float:
-        """What losses, and with them gradients, are multiplied by until the update; 1 but in fp16."""
+        """Factor of losses, and so of gradients, until the update; 1 except in fp16."""
         return self._scaler.get_scale()
 
     def autocast(self) -> torch.autocast:
@@ -94,16 +94,16 @@ class OptimizerStep:
 
 
 class EagerStep:
-    """A step whose operations run one after another.
+    """Plain local step, whose operations run one after another.
 
     Args:
         network: the network, its parameters those of the optimizer.
         macs: its multiply–accumulates for one image.
         optimizer: updates them.
-        loss: of logits and labels.
-        config: clipping.
+        loss: loss of logits and labels.
+        config: the local training, for the clipping of gradients.
         profile: precision, and whether the network is compiled.
-        device: where all of it is.
+        device: device of the network and the batches.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class EagerStep:
         self.macs = 0
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Take one step; return the mean loss."""
+        """Take one step and return the mean loss."""
         self._optimizer.zero_grad(set_to_none=True)
         with self._descent.autocast():
             loss = self._criterion(self._run(images), labels)
@@ -146,7 +146,8 @@ class EagerStep:
 
 
 def runnable(network: nn.Module, profile: Profile) -> Callable[[Tensor], Tensor]:
-    """Return what runs the network's forward pass: itself, on the profile's kernels, or compiled if it says so."""
+    """Return the function of the network's forward pass: the network itself, on numba's kernels or compiled if the profile
+    says so."""
     if profile.kernels == "numba":
         from fedpareto.training.kernels.layers import use_kernels  # noqa: PLC0415 - numba is an extra
 

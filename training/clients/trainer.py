@@ -1,4 +1,4 @@
-"""A client's local training: SGD on its own images, from the server's slices to its update."""
+"""Local training of clients: SGD on a client's own images, from the slices of a task to the update of an answer."""
 
 import dataclasses
 import itertools
@@ -35,7 +35,7 @@ from fedpareto.training.traffic import Traffic
 
 @dataclasses.dataclass(frozen=True)
 class LocalRecipe:
-    """What all clients share: the space, the local training and how images are prepared."""
+    """Recipe of local training that all clients share: the space, the settings and the preparation of images."""
 
     space: SearchSpace
     config: ClientConfig
@@ -45,7 +45,7 @@ class LocalRecipe:
 
 @dataclasses.dataclass(frozen=True)
 class _Built:
-    """One architecture's network on a trainer's memory, and how it takes a step for one kind of local objective."""
+    """Network of one architecture on a trainer's memory, with its step for one kind of local objective."""
 
     weights: Tensors
     momentum: Tensors
@@ -54,13 +54,13 @@ class _Built:
 
 
 class LocalTrainer:
-    """Trains clients one after another, in memory that the next one reuses.
+    """Trainer of clients, one after another, in memory that the next client reuses.
 
     Args:
         recipe: the local training.
-        profile: how it is computed.
-        device: where.
-        recorder: records steps that are replayed; CUDA graphs when left out.
+        profile: execution profile: precision, memory format, kernels.
+        device: device that trains.
+        recorder: recorder of steps that are replayed; CUDA graphs when left out.
     """
 
     def __init__(
@@ -86,13 +86,13 @@ class LocalTrainer:
 
         Raises:
             OutOfMemoryError: the network and its batch do not fit.
-            CancelledError: it was cancelled.
+            CancelledError: ``cancelled`` returned True.
         """
         with out_of_memory(task.architecture, self._recipe.config.batch, self._device), self._on_stream():
             return self._train(task, data, cancelled)
 
     def holds(self, architecture: Architecture, objective: type[LocalObjective]) -> bool:
-        """Return whether the network of an architecture is built, and its step recorded."""
+        """Return True if the network of an architecture is built, and its step recorded."""
         return (architecture, objective) in self._built
 
     def _train(self, task: Task, data: ImageSet, cancelled: Callable[[], bool]) -> Update:
@@ -177,7 +177,7 @@ def make_optimizer(network: nn.Module, config: ClientConfig, lr: float | Tensor,
 
 
 def _fill(built: _Built, task: Task) -> None:
-    """Overwrite all that the client before has left."""
+    """Overwrite all state that the client before has left."""
     # One call for all: a copy by itself takes a GPU less time than Python takes to ask for it.
     torch._foreach_copy_([built.weights[name] for name in task.tensors], list(task.tensors.values()))
     if built.momentum:
@@ -191,7 +191,7 @@ def _fill(built: _Built, task: Task) -> None:
 
 
 def recipe_of(config: RunConfig, space: SearchSpace, normalisation: Normalisation) -> LocalRecipe:
-    """Return the local training of a run."""
+    """Return the recipe of a run's local training."""
     return LocalRecipe(space, config.client, _augmentation(config.data), normalisation)
 
 

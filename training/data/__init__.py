@@ -1,1 +1,1 @@
-"""Image sets as uint8 tensors: sources, batches, augmentation, splits."""
+"""Data of a run: where images come from, how they are split and partitioned over the clients, and batches of them."""

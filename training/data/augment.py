@@ -1,4 +1,4 @@
-"""Batched augmentation on uint8 tensors: no per-image Python, every draw from the caller's generator."""
+"""Data augmentation of whole batches of uint8 images, with every random draw from the caller's generator."""
 
 import dataclasses
 
@@ -22,7 +22,7 @@ class Augmentation:
         flip: mirror half of the images.
         cutout: side in pixels of a square set to zero at a random place; 0 for none.
         randaugment: operations of RandAugment on each image; 0 for none.
-        magnitude: of RandAugment's operations, 0 to 30.
+        magnitude: magnitude of RandAugment's operations, 0 to 30.
         mixup: α of Mixup; 0 for none.
         cutmix: α of CutMix; 0 for none.
     """
@@ -37,14 +37,14 @@ class Augmentation:
 
     @property
     def mixes(self) -> bool:
-        """Whether labels become shares of classes."""
+        """True if labels become shares of classes, as Mixup and CutMix make them."""
         return bool(self.mixup or self.cutmix)
 
 
 def augment(images: Tensor, settings: Augmentation, generator: torch.Generator, batch: int | None = None) -> Tensor:
     """Return images after crop, flip, RandAugment and cutout; (N, C, H, W) uint8 in and out.
 
-    With ``batch`` the draws are those of one call for every so many images, one after the other, but for RandAugment.
+    With ``batch`` the draws are those of separate calls for every ``batch`` images in turn, except for RandAugment.
     """
     if settings.randaugment:
         if settings.crop:
@@ -68,7 +68,7 @@ def augment(images: Tensor, settings: Augmentation, generator: torch.Generator, 
 
 
 def _draws(settings: Augmentation, count: int, images: Tensor, generator: torch.Generator) -> Tensor:
-    """Return what crop, flip and cutout draw for ``count`` images: a row each, in the order they are used."""
+    """Return the draws of crop, flip and cutout for ``count`` images: a row for each, in the order they are used."""
     height, width = images.shape[-2:]
     limits = [2 * settings.crop + 1] * 2 if settings.crop else []
     limits += [2] if settings.flip else []
@@ -109,7 +109,7 @@ def _mirrored(images: Tensor, mirrored: Tensor) -> Tensor:
 def rand_augment(images: Tensor, operations: int, magnitude: int, generator: torch.Generator) -> Tensor:
     """Apply random operations of one magnitude (RandAugment, Cubuk et al., 2020) through torchvision.
 
-    Torchvision draws once a call; images that follow each other in the batch share a draw in groups of 8.
+    Torchvision draws once a call, so groups of 8 neighbouring images of the batch share a draw.
     """
     from torchvision.transforms import v2  # noqa: PLC0415 - slow to import
 

@@ -1,4 +1,4 @@
-"""Batches ready for a network: augmented, normalised, at the architecture's resolution."""
+"""Batches of images for a network: augmented, normalised and resized to the architecture's resolution."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -18,14 +18,14 @@ _BYTES_AT_ONCE = 32 * 2**20
 
 @dataclasses.dataclass(frozen=True)
 class Batches:
-    """How training batches are made.
+    """Recipe for training batches: their size, augmentation, normalisation and memory format.
 
     Attributes:
-        size: images a batch.
+        size: number of images of a batch.
         augmentation: random changes of the images.
-        normalisation: of the pixels.
-        classes: of the labels.
-        memory_format: of the batches.
+        normalisation: mean and deviation that pixels are normalised with.
+        classes: number of classes of the labels.
+        memory_format: memory format of the batches.
     """
 
     size: int
@@ -38,7 +38,7 @@ class Batches:
         """Yield one epoch of (images, labels) in random order; the images that fill no batch are left out.
 
         Images are float32 (size, channels, resolution, resolution), labels int64 (size,), or with mixup or cutmix the
-        float32 shares of the classes (size, classes). All is computed where the data are.
+        float32 shares of the classes (size, classes). All is computed on the device of the data.
         """
         order = sent(torch.randperm(len(data), generator=generator), data.images.device)
         many = self.size * self._at_once(data, resolution)
@@ -53,7 +53,7 @@ class Batches:
             yield from zip(torch.split(prepared, self.size), torch.split(labels, self.size), strict=True)
 
     def _at_once(self, data: ImageSet, resolution: int) -> int:
-        """Return how many batches are made together: on a GPU many, whose small kernels would be most of a step.
+        """Return the number of batches that are made together: many on a GPU, where small kernels would be most of a step.
 
         A CPU keeps one batch in its caches. Whole batches share the draws of RandAugment and of mixing.
         """
@@ -63,7 +63,7 @@ class Batches:
         return max(1, _BYTES_AT_ONCE // (4 * self.size * channels * side**2))
 
     def empty(self, resolution: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Return memory of one batch, all zero: images and labels as ``epoch`` yields them."""
+        """Return zeros with the shapes of one batch: images and labels as ``epoch`` yields them."""
         images = torch.zeros(self.size, len(self.normalisation.mean), resolution, resolution, device=device)
         shape = (self.size, self.classes) if self.augmentation.mixes else (self.size,)
         dtype = torch.float32 if self.augmentation.mixes else torch.int64

@@ -1,4 +1,4 @@
-"""The digits of scikit-learn, without importing scikit-learn."""
+"""Digits data set of scikit-learn, read without importing scikit-learn."""
 
 from importlib.util import find_spec
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Image sets: everything decoded once into uint8 tensors."""
+"""Image sets: images and labels in memory, decoded once into uint8 tensors, and the normalisation of their pixels."""
 
 import dataclasses
 import functools
@@ -13,7 +13,7 @@ from fedpareto.training.execution.device import sent
 
 
 class DataError(UserError):
-    """Images that are missing, unreadable or do not fit together."""
+    """Error of images that are missing, unreadable or do not fit together."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +24,7 @@ class ImageSet:
         images: (N, channels, side, side) uint8.
         labels: (N,) int64.
         classes: class names; a label is an index into them.
-        paths: the file that every image was read from; None where they are no files of their own.
+        paths: the file of every image; None where the images have no files of their own.
     """
 
     images: Tensor
@@ -46,7 +46,7 @@ class ImageSet:
         return ImageSet(self.images.to(device), self.labels.to(device), self.classes, self.paths)
 
     def pixel_counts(self) -> Tensor:
-        """Return for each channel how many pixels have each value: (channels, 256) int64."""
+        """Return the histogram of pixel values of each channel, (channels, 256) int64."""
         channels = range(self.images.shape[1])
         return torch.stack([torch.bincount(self.images[:, channel].flatten(), minlength=256) for channel in channels])
 
@@ -60,7 +60,7 @@ class ImageSet:
 
 @dataclasses.dataclass(frozen=True)
 class Normalisation:
-    """Mean and standard deviation of every channel, of pixels scaled to 0…1."""
+    """Normalisation of pixels: mean and standard deviation of every channel, for pixels scaled to 0…1."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -75,7 +75,7 @@ class Normalisation:
 def _on_device(normalisation: Normalisation, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return mean and deviation of every channel for pixels of 0 to 255, (1, C, 1, 1).
 
-    They are kept: a copy to a GPU waits for all that it was asked to do before.
+    They are cached, because a copy to a GPU waits for all work that the GPU has been given before.
     """
     # Whoever asks first may be evaluating; those who train are given the same.
     with torch.inference_mode(mode=False):
@@ -87,12 +87,12 @@ def _on_device(normalisation: Normalisation, device: torch.device) -> tuple[Tens
 
 
 def normalisation_of(images: ImageSet) -> Normalisation:
-    """Return the statistics of every channel over all pixels of the set."""
+    """Return the mean and deviation of every channel over all pixels of the set."""
     return normalisation_of_counts(images.pixel_counts())
 
 
 def normalisation_of_counts(counts: Tensor) -> Normalisation:
-    """Return the statistics of pixels of which ``counts`` (channels, 256) have each value."""
+    """Return the mean and deviation of every channel by its histogram, ``counts`` (channels, 256)."""
     values = torch.arange(256, dtype=torch.float64) / 255
     shares = counts.double() / counts.sum(dim=1, keepdim=True)
     mean = (shares * values).sum(dim=1)

@@ -1,4 +1,4 @@
-"""Mixup and CutMix through torchvision."""
+"""Mixup and CutMix: augmentation that mixes pairs of images and their labels, through torchvision."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""The images of a run: what they become, which are used, which are held out and which client has which."""
+"""Images of a run: their preparation, the ones that are used, the validation split and the partition over the clients."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -25,15 +25,15 @@ from fedpareto.training.randomness import numpy_stream, torch_stream
 
 
 def preparation_of(config: RunConfig, space: SearchSpace) -> Preparation:
-    """Return what all images of a run become."""
+    """Return the preparation of a run's images."""
     return Preparation(space.resolutions[-1], space.in_channels, config.data.fit)
 
 
 def with_validation(data: DataConfig, listener: ProgressListener = SILENT) -> DataConfig:
-    """Return ``data`` with the share that is held out, or without one where the data have a validation split.
+    """Return ``data`` with the share that is held out for validation; without one if the data have a validation split.
 
     Raises:
-        UserError: a share is given and there is such a split.
+        UserError: a share is given although there is such a split.
     """
     own = source(data.name).validation(Path(data.root))
     if own is None:
@@ -82,11 +82,11 @@ class Shares:
 
 
 def shares(config: RunConfig, listing: Listing, max_macs: Sequence[int | None] = ()) -> Shares:
-    """Hold out validation images, and spread the others over the clients.
+    """Hold out validation images, and spread the other images over the clients.
 
-    Where clients.data says so they are spread by ``max_macs``, what every client can run (None: any number). Pooled
-    images are those that the clients would have had: a scheme may leave some to nobody. The labels decide: nothing is
-    decoded for it.
+    Where clients.data says so they are spread by ``max_macs``, the MACs that every client can run (None: any number).
+    Pooled images are those that the clients would have had: a scheme may leave some to nobody. Only labels are read,
+    and nothing is decoded.
 
     Raises:
         UserError: a class has too few images, or a client would have less than a batch.
@@ -121,7 +121,7 @@ def _partitioned(
 
 
 def split_of(config: RunConfig, data: ImageSet, given: Shares) -> RunSplit:
-    """Return what a run keeps of its decoded images and of who has which."""
+    """Return the record of a run's decoded images and of their split, which the run keeps."""
     training = torch.tensor(sorted(index for members in given.clients for index in members))
     normalisation = normalisation_of(data.subset(training))
     split = RunSplit(data.digest(), data.classes, given.validation, given.clients, normalisation)
@@ -129,7 +129,7 @@ def split_of(config: RunConfig, data: ImageSet, given: Shares) -> RunSplit:
 
 
 def calibration_positions(config: RunConfig, split: RunSplit) -> Tensor:
-    """Return the positions of a fixed draw of the clients' images, with which BatchNorm is calibrated."""
+    """Return the positions of a fixed draw of the clients' images, for the calibration of BatchNorm."""
     pool = torch.tensor([index for members in split.clients for index in members])
     order = torch.randperm(len(pool), generator=torch_stream(config.seed, "calibration"))
     chosen: Tensor = pool[order[: config.evaluation.calibration_images]]
@@ -137,5 +137,5 @@ def calibration_positions(config: RunConfig, split: RunSplit) -> Tensor:
 
 
 def measured_positions(config: RunConfig, split: RunSplit) -> Tensor:
-    """Return the positions, ascending, of all images that validate or calibrate."""
+    """Return the ascending positions of all images for validation or calibration."""
     return torch.cat([torch.tensor(split.validation), calibration_positions(config, split)]).sort().values

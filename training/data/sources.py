@@ -1,4 +1,4 @@
-"""Where images come from: scikit-learn's digits, CIFAR through torchvision, image folders."""
+"""Data sources by name: scikit-learn's digits, CIFAR through torchvision, image folders, and registered ones."""
 
 import dataclasses
 from collections.abc import Callable
@@ -42,10 +42,11 @@ def _none(root: Path) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """One kind of data: how a split is listed, and the augmentation and batch size that suit it.
+    """Data source: lists the images of a split, and has the augmentation and batch size that suit them.
 
-    ``listing(root, split, download, listener)`` returns a split's images, none of them decoded, and tells what it
-    skips. ``validation(root)`` returns the folder of the data's own validation split, None if there is none.
+    ``listing(root, split, download, listener)`` returns a split's images, none of them decoded, and tells the listener
+    of files that it skips. ``validation(root)`` returns the folder of the data's own validation split, None if there is
+    none.
     """
 
     listing: Callable[[Path, SplitName, bool, ProgressListener], Listing]
@@ -86,7 +87,7 @@ def source(name: str) -> Source:
     """Return the source called ``name``.
 
     Raises:
-        DataError: there is none; the message lists the valid names.
+        DataError: there is no such source; the message lists the valid names.
     """
     if COLON in name:
         return _of_function(name)
@@ -162,7 +163,7 @@ def _list_folder(root: Path, split: SplitName, download: bool, listener: Progres
 
 
 def list_class_folders(folder: Path, listener: ProgressListener = SILENT) -> Listing:
-    """Return all images of ``folder/CLASS/``, none of them decoded; ``listener`` is told what is skipped.
+    """Return all images of ``folder/CLASS/``, none of them decoded; ``listener`` is told of files that are skipped.
 
     Raises:
         DataError: there are none, or something cannot be read.
@@ -200,7 +201,7 @@ def _list_arrays(root: Path, split: SplitName, download: bool, listener: Progres
 
 
 def _of_function(name: str) -> Source:
-    """Source of a user's own function."""
+    """Data source of a user's own function."""
 
     def listing(root: Path, split: SplitName, download: bool, listener: ProgressListener) -> Listing:
         del download, listener

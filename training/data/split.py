@@ -1,4 +1,4 @@
-"""Which training images are used, and which of them are held out before the clients' data are partitioned."""
+"""Split of the training images: a draw of those that are used, and the validation images among them."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ _LEAST_OF_A_CLASS = 2
 def drawn(listing: Listing, count: int, generator: torch.Generator) -> Listing:
     """Return ``count`` of the training images, drawn at random; classes keep their shares, two images at least.
 
-    What the data set itself holds out for validation stays as it is.
+    The images that the data set itself holds out for validation stay as they are.
 
     Raises:
-        DataError: there are fewer, or so few are asked for that a class would be left out.
+        DataError: there are fewer images, or ``count`` is so low that a class would be left out.
     """
     there, least = len(listing) - listing.held_out, _LEAST_OF_A_CLASS * len(listing.classes)
     if not least <= count <= there:
@@ -65,15 +65,15 @@ def validation_split(data: ImageSet | Listing, share: float, generator: torch.Ge
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """Which training image went where, and the statistics all images are normalised with.
+    """Split of a run's images: the validation images, every client's images, and the normalisation of all.
 
     Attributes:
-        digest: of the images that are used; a run goes on only with the same ones.
+        digest: digest of the images that are used; a run is resumed only with the same ones.
         classes: class names.
         validation: positions of the held-out images among those that are used.
         clients: positions of every client's images among them.
         normalisation: mean and standard deviation of the clients' pixels.
-        measured: digest of the images that validate and calibrate; None of runs of older programs, whose images are
+        measured: digest of the images for validation and calibration; None in runs of older programs, whose images are
             drawn otherwise.
     """
 
@@ -86,13 +86,13 @@ class Split:
 
     @property
     def sizes(self) -> Sequence[int]:
-        """Training images of every client."""
+        """Number of training images of every client."""
         return [len(members) for members in self.clients]
 
 
 @dataclasses.dataclass(frozen=True)
 class Census:
-    """What connected clients said of their images when the run started; the images stay with them.
+    """Description of connected clients' images, as the clients gave it when the run started; the images stay with them.
 
     Attributes:
         classes: class names.
@@ -108,5 +108,5 @@ class Census:
 
     @property
     def sizes(self) -> Sequence[int]:
-        """Training images of every client."""
+        """Number of training images of every client."""
         return self.examples

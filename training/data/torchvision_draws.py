@@ -1,4 +1,4 @@
-"""Torchvision's transforms draw from torch's global generator; here they draw from the caller's."""
+"""Random draws of torchvision's transforms from the caller's generator, in place of torch's global one."""
 
 import contextlib
 import threading
@@ -12,7 +12,7 @@ _GLOBAL_GENERATOR = threading.Lock()
 
 @contextlib.contextmanager
 def drawing_from(generator: torch.Generator) -> Iterator[None]:
-    """Seed the global CPU generator from ``generator`` inside, and leave it as it was."""
+    """Seed the global CPU generator from ``generator`` within the block, and restore it afterwards."""
     seed = int(torch.randint(2**62, (), generator=generator))
     with _GLOBAL_GENERATOR, torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)

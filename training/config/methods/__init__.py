@@ -1,4 +1,4 @@
-"""The methods: what a user can set of each, and what the package knows of it; a file each."""
+"""Training methods by name: the settings of each and its description for the package, a file for each method."""
 
 from fedpareto.training.config.methods.cotrain import CoTrainConfig, CoTrainedNetworks
 from fedpareto.training.config.methods.decnas import DecNasConfig

@@ -1,4 +1,4 @@
-"""The type of a run's configuration, with the settings of all methods that are registered."""
+"""Type of a run's configuration, with the settings of all methods that are registered."""
 
 import dataclasses
 import functools
@@ -10,9 +10,9 @@ from fedpareto.training.config.run import RunConfig
 
 
 def config_type() -> type[RunConfig]:
-    """The dataclass that configurations are read as.
+    """Dataclass that configurations are read as.
 
-    Where others have registered methods it is a subclass of ``RunConfig`` with one more field for each that has
+    Where users have registered methods it is a subclass of ``RunConfig`` with one more field for each that has
     settings, of the method's name, and with their names among those that ``method`` may have.
     """
     return _with_methods(tuple(spec for spec in METHODS.everything() if spec not in BUILT_IN))

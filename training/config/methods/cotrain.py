@@ -1,4 +1,4 @@
-"""What a user can set of the method ``cotrain``, and what the package knows of it."""
+"""Settings and description of the method ``cotrain``."""
 
 import dataclasses
 from typing import TYPE_CHECKING, Literal
@@ -20,7 +20,7 @@ class CoTrainConfig:
     Attributes:
         networks: all (smallest, one drawn from the cache, largest), extremes (none drawn), largest or smallest alone.
         distillation: share of the smaller networks' loss that is distilled from the largest; 0 for none.
-        temperature: of the distillation.
+        temperature: softmax temperature of the distillation.
     """
 
     networks: CoTrainedNetworks = "all"

@@ -1,4 +1,4 @@
-"""What a user can set of the method ``decnas``, and what the package knows of it."""
+"""Settings and description of the method ``decnas``."""
 
 import dataclasses
 from typing import TYPE_CHECKING
@@ -13,18 +13,18 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class DecNasConfig:
-    """Shrinking of one network by candidates that groups of clients train.
+    """Search that shrinks one network by candidates that groups of clients train.
 
     Attributes:
         budget: MACs it is shrunk to, e.g. 60M; must be named.
         architecture: JSON file of the network to start from; the largest of the space when left out.
         step: share of its MACs that the first iteration takes off.
-        decay: of the step, from iteration to iteration.
+        decay: factor of the step from one iteration to the next.
         drop_after: rounds of an iteration after which candidates below the median accuracy are dropped.
         least_rounds: rounds of a candidate before its gain may stop it.
         most_rounds: rounds of a candidate at the most.
         gain: accuracy that two rounds must gain a candidate for it to go on.
-        lr: learning rate of the search; that of the first round of fine-tuning when left out.
+        lr: learning rate of the search; the learning rate of the first round of fine-tuning when left out.
     """
 
     budget: str | None = None

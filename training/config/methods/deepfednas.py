@@ -1,4 +1,4 @@
-"""What a user can set of the method ``deepfednas``, and what the package knows of it."""
+"""Settings and description of the method ``deepfednas``."""
 
 import dataclasses
 from typing import TYPE_CHECKING, Literal
@@ -27,7 +27,7 @@ class DeepFedNasConfig:
 
 
 def nothing_drawn(config: "RunConfig") -> str | None:
-    """Why ``deepfednas`` and ``superfednas`` compute the same; None if they do not."""
+    """Reason why ``deepfednas`` and ``superfednas`` compute the same; None if they do not."""
     if config.clients.per_round != NOTHING_DRAWN:
         return None
     return (

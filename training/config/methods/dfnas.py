@@ -1,4 +1,4 @@
-"""What a user can set of the method ``dfnas``, and what the package knows of it."""
+"""Settings and description of the method ``dfnas``."""
 
 import dataclasses
 import math
@@ -14,12 +14,12 @@ class DfnasConfig:
 
     Attributes:
         architecture: JSON file of the network it begins with, whose widths it keeps and whose blocks it makes smaller
-            or leaves out; the supernet when left out, or the largest cache entry that every client can run.
+            or drops; when left out, the supernet, or the largest cache entry if some client cannot run the supernet.
         lr: learning rate of the logits that blocks are drawn with.
         gap: a block is settled once its two best choices are so far apart in probability; 1 for never.
         macs_penalty: added to the loss for every share of the first network's MACs by which the expected MACs of a draw
             exceed macs_target; 0 for none.
-        macs_target: MACs that cost nothing, e.g. 60M; all of them do when left out.
+        macs_target: expected MACs without a penalty, e.g. 60M; 0 when left out.
         personal: every client keeps logits of its own; only weights are shared.
     """
 

@@ -1,4 +1,4 @@
-"""What a user can set of the method ``fedavg``, and what the package knows of it."""
+"""Settings and description of the method ``fedavg``."""
 
 import dataclasses
 
@@ -10,7 +10,7 @@ class FedAvgConfig:
     """Federated averaging of one network.
 
     Attributes:
-        architecture: JSON file of it; the largest cache entry that every client can run when left out.
+        architecture: JSON file of the network; the largest cache entry that every client can run when left out.
     """
 
     architecture: str | None = None

@@ -1,4 +1,4 @@
-"""What a user can set of the method ``fedpareto``, and what the package knows of it."""
+"""Settings and description of the method ``fedpareto``."""
 
 import dataclasses
 from typing import TYPE_CHECKING
@@ -20,10 +20,10 @@ class FedParetoConfig:
 
     Attributes:
         power_first: p of the first round, whose clients draw entries in proportion to MACs^−p.
-        power_last: p that the last rounds come up to; between them it is a line. 1 gives all entries the
-            same compute, 0 draws all alike, and below 0 the large ones are drawn most.
-        nested_start: begin with a supernet in which what only larger networks have adds nothing yet, so that all
-            compute what the smallest does.
+        power_last: p at the end of the run, which p reaches on a line from power_first. 1 gives all entries the
+            same compute, 0 draws all entries alike, and below 0 large entries are drawn most.
+        nested_start: begin with a supernet whose weights outside the smallest network add nothing yet, so that all
+            networks compute the same as the smallest.
     """
 
     power_first: float = 4.0

@@ -1,4 +1,4 @@
-"""The methods by name: the built-in ones, and those that others register."""
+"""Registry of training methods by name: the built-in ones, and those that users register."""
 
 import dataclasses
 from collections.abc import Callable
@@ -29,10 +29,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _checked(name: str, thing: Any) -> MethodSpec:
-    """The method that an entry point refers to: as a value, or by what registers it when it is called.
+    """Method that an entry point refers to: a ``MethodSpec``, or a function that registers one when it is called.
 
     Raises:
-        UserError: it is neither, or of another name.
+        UserError: it is neither, or has another name.
     """
     if callable(thing):
         thing()
@@ -63,16 +63,16 @@ def register_method(
 ) -> Any:
     """Add a training method, for as long as this process runs.
 
-    Either takes a whole ``MethodSpec``, or decorates the factory of one::
+    It takes a whole ``MethodSpec``, or decorates the factory of a method::
 
         @register_method("toy", ToySettings, summary="every client has the smallest network")
         def toy(context: MethodContext) -> Method: ...
 
     Args:
-        name: of the method, or all of it.
+        name: name of the method, or its whole ``MethodSpec``.
         settings: frozen dataclass of its settings, the group ``--NAME.setting``; every field has a default.
-        summary: what ``--help`` says of it; the first line of the factory's docstring when left out.
-        attributes: any others of ``MethodSpec``.
+        summary: its description in ``--help``; the first line of the factory's docstring when left out.
+        attributes: any other attributes of ``MethodSpec``.
 
     Raises:
         UserError: another method or a group of settings has the name, or the settings are no such dataclass.
@@ -97,10 +97,10 @@ def register_method(
 
 
 def check_free(name: str) -> None:
-    """Refuse the name of a method that the configuration has for something else.
+    """Refuse a method's name that the configuration uses for something else.
 
     Raises:
-        UserError: naming it.
+        UserError: the name is taken; the message names it.
     """
     from fedpareto.training.config.run import RunConfig  # noqa: PLC0415 - which has the built-in methods' settings
 

@@ -1,7 +1,7 @@
-"""What the package knows of a training method besides its code: one value, made without torch.
+"""Description of a training method for the rest of the package: one value, made without torch.
 
-All that commands, configurations and studies have to know of a method before it trains is said here, so that they name
-none themselves.
+Commands, configurations and studies read everything they need to know of a method here, before it trains. So none of
+them names a method itself.
 """
 
 import dataclasses
@@ -25,11 +25,11 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 @dataclasses.dataclass(frozen=True)
 class ReadWhen:
-    """When a run of a method reads one of the method's settings.
+    """Condition under which a run of a method reads one of the method's settings.
 
     Attributes:
-        holds: whether a run of the method reads it.
-        words: the same, to go on after "is read only by method NAME".
+        holds: whether a run with a given configuration reads the setting.
+        words: the condition in words, which follow "is read only by method NAME".
     """
 
     holds: "Callable[[RunConfig], bool]"
@@ -38,35 +38,36 @@ class ReadWhen:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class MethodSpec:
-    """A training method as all but its own code knows it.
+    """Description of a training method: its name, settings, factory and rules for its configurations.
 
     Attributes:
-        name: what ``--method`` chooses it by, and the group of its settings: ``--NAME.setting``.
-        summary: what help says of it, in some words.
+        name: its name for ``--method``, and the group of its settings: ``--NAME.setting``.
+        summary: its description in the help, in a few words.
         factory: takes a ``MethodContext`` and returns the ``Method``; text ``module:name`` is imported when a run
             begins, so that what needs torch is not loaded by ``--help``.
-        settings: frozen dataclass of its settings, each with a default; None of a method without any.
-        private: the account of privacy describes its rounds: of all that the server sees of clients' images, it uses
-            the clipped updates alone.
-        single_network: what it trains is one network, at its own MACs, and no supernet.
-        searches_first: it searches for an unknown number of rounds before what is scheduled begins.
-        check: raises ``UserError`` for configurations that the method cannot work with.
+        settings: frozen dataclass of its settings, each with a default; None for a method without settings.
+        private: whether the account of privacy holds for its rounds: nothing that depends on clients' images reaches
+            the server's decisions except the clipped updates.
+        single_network: whether it trains one network, at its own MACs, and no supernet.
+        searches_first: whether it searches for an unknown number of rounds before the scheduled training begins.
+        check: function that raises ``UserError`` for configurations that the method cannot work with.
         defaults: values of settings that a configuration leaves out (None), by full name; they come before those of
             the data set.
-        before: what runs of it did before a setting was there, by full name.
-        also_reads: those of ``SOME_READ`` that it reads.
-        read_when: for those of its settings that it does not always read.
-        files: those of its settings that name a file which decides what is trained, with the file's suffix: a run
-            keeps a copy.
-        length: makes the words for how long a run is (``30 rounds``) into those of this method.
-        report: is called with the folder of a finished run and prints what the method has to say of it; may be text
+        before: values of settings in runs that are older than the setting, by full name.
+        also_reads: settings among ``SOME_READ`` that it reads.
+        read_when: conditions of those of its settings that it does not always read.
+        files: settings that name a file which decides the networks that are trained, with the file's suffix; a run
+            keeps a copy of the file.
+        length: function that turns the words for a run's length (``30 rounds``) into those of this method.
+        report: function that prints the method's report on a finished run, given the run's folder; may be text
             ``module:name``.
-        coincides: why a configuration of it computes what one of another method does, None if it does not.
-        normal: an equal configuration for all configurations of it that end with the same supernet, given how many
-            entries the cache has (None where that is not known).
+        coincides: function that gives the reason why a configuration computes the same as one of another method; None
+            if it does not.
+        normal: function that maps all configurations which end with the same supernet to one of them, given the
+            number of entries of the cache (None where that is not known).
 
     Raises:
-        UserError: the name or the settings are not such as a configuration can have.
+        UserError: the name or the settings do not fit into a configuration.
     """
 
     name: str
@@ -103,11 +104,11 @@ class MethodSpec:
 
     @property
     def setting_names(self) -> tuple[str, ...]:
-        """Names of its own settings, without its group."""
+        """Names of the method's own settings, without its group."""
         return () if self.settings is None else tuple(field.name for field in dataclasses.fields(self.settings))
 
     def make(self, context: Any) -> Any:
-        """The ``Method`` for a ``MethodContext``.
+        """Make the ``Method`` for a ``MethodContext``.
 
         Raises:
             UserError: it cannot be loaded, or cannot work with the run's clients or cache.
@@ -115,10 +116,10 @@ class MethodSpec:
         return self._own(self.factory)(context)
 
     def print_report(self, folder: Path) -> None:
-        """Print what the method has to say of the finished run in ``folder``, if it has.
+        """Print the method's report on the finished run in ``folder``, if the method has one.
 
         Raises:
-            UserError: what prints it cannot be loaded, or a file of the run is damaged.
+            UserError: the function that prints it cannot be loaded, or a file of the run is damaged.
         """
         if self.report is not None:
             self._own(self.report)(folder)

@@ -1,4 +1,4 @@
-"""What the package knows of the method ``superfednas``, which has no settings of its own."""
+"""Description of the method ``superfednas``, which has no settings of its own."""
 
 import dataclasses
 from typing import TYPE_CHECKING

@@ -1,1 +1,1 @@
-"""Pictures in files: found in folders, decoded once, and kept as pixels."""
+"""Pictures in files: they are found in folders, decoded once, and stored as pixels for the next command."""

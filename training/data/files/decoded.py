@@ -1,4 +1,4 @@
-"""Decoded pictures: their pixels, and what the user is told of them."""
+"""Decoded pictures: their pixels, and the warnings about them for the user."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -21,8 +21,8 @@ class Decoded:
 
     Attributes:
         pixels: (N, channels, side, side) uint8.
-        oblong: (N,) bool, whether the picture was no square before it was prepared.
-        warnings: what Pillow warned of, by the picture's position.
+        oblong: (N,) bool, true if the picture was no square before it was prepared.
+        warnings: Pillow's warnings, by the picture's position.
     """
 
     pixels: Tensor
@@ -30,12 +30,12 @@ class Decoded:
     warnings: Mapping[int, str]
 
     def subset(self, positions: Tensor) -> "Decoded":
-        """Return those at ``positions``."""
+        """Return the pictures at ``positions``."""
         warnings = {new: self.warnings[old] for new, old in enumerate(positions.tolist()) if old in self.warnings}
         return Decoded(self.pixels[positions], self.oblong[positions], warnings)
 
     def replaced(self, positions: Sequence[int], fresh: "Decoded") -> "Decoded":
-        """Return them with those at ``positions`` decoded afresh; the pixels change in place."""
+        """Return the pictures with ``fresh`` ones at ``positions``; the pixels change in place."""
         chosen = torch.tensor(positions)
         self.pixels[chosen] = fresh.pixels
         self.oblong[chosen] = fresh.oblong
@@ -45,7 +45,7 @@ class Decoded:
         )
 
     def tell(self, paths: Sequence[Path], preparation: Preparation, listener: ProgressListener) -> None:
-        """Tell of pictures that are no squares, and of what Pillow warned of, in one line each."""
+        """Tell the listener of pictures that are no squares, and of Pillow's warnings, in one line each."""
         if self.warnings:
             first = self.warnings[min(self.warnings)]
             listener.remark(f"Pillow warns of {counted(len(self.warnings), 'picture')}, first: {first}")

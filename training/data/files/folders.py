@@ -1,8 +1,8 @@
-"""Folders of classes: which of their files are images, and what of them is skipped.
+"""Folders of classes: the image files of each class, and the files that are skipped.
 
-``ROOT/train/CLASS/…`` holds the images of a class at any depth. What is hidden or left by a tool is skipped, and
-counted. Links are followed, and each real folder and file is read once: a link never adds a class or an image to
-another one, nor a loop.
+``ROOT/train/CLASS/…`` holds the images of a class at any depth. Hidden files and those left by tools are skipped and
+counted. Links are followed, and each real folder and file is read once: a link never adds a class or an image a second
+time, and never makes a loop.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ _LAYOUT = "images belong in ROOT/train/CLASS and ROOT/test/CLASS"
 
 @dataclasses.dataclass
 class Skipped:
-    """What was left out of a folder, by kind."""
+    """Files of a folder that were skipped, by kind."""
 
     leftovers: list[Path] = dataclasses.field(default_factory=list)
     others: list[Path] = dataclasses.field(default_factory=list)
@@ -40,7 +40,7 @@ class Skipped:
     repeated: list[Path] = dataclasses.field(default_factory=list)
 
     def words(self, folder: Path) -> str | None:
-        """Return one line that tells how many of each kind with an example; None if nothing was skipped."""
+        """Return one line with the number and an example of each kind; None if nothing was skipped."""
         kinds = (
             (self.leftovers, "hidden or left by a tool"),
             (self.others, "no image"),
@@ -62,8 +62,8 @@ class ClassFiles:
     Attributes:
         classes: class names in Unicode's composed form (NFC), sorted.
         paths: files, class by class, sorted within.
-        labels: of every file, an index into ``classes``.
-        skipped: what is no image.
+        labels: label of every file, an index into ``classes``.
+        skipped: files that are no images.
     """
 
     classes: tuple[str, ...]
@@ -99,7 +99,7 @@ def class_names(folder: Path) -> tuple[str, ...]:
 
 
 def holds_classes(folder: Path) -> bool:
-    """Return whether there is a folder, and any class in it.
+    """Return True if there is a folder with any class in it.
 
     Raises:
         DataError: it cannot be read.
@@ -108,7 +108,7 @@ def holds_classes(folder: Path) -> bool:
 
 
 def check_same_classes(folder: Path, other: Path) -> None:
-    """Refuse two folders of different classes.
+    """Refuse two folders that have different classes.
 
     Raises:
         DataError: one lacks a class of the other, or cannot be read.
@@ -131,10 +131,10 @@ def all_files(folder: Path) -> Iterator[Path]:
 
 
 def is_there(path: Path) -> bool:
-    """Return whether there is something of a path; probing fails as reading does.
+    """Return True if anything exists at a path; probing fails as reading does.
 
     Raises:
-        DataError: it is a broken link, may not be looked at, or can be no path.
+        DataError: it is a broken link, may not be looked at, or is no valid path.
     """
     try:
         path.stat()
@@ -164,7 +164,7 @@ def image_suffixes() -> frozenset[str]:
 
 
 def is_leftover(name: str) -> bool:
-    """Return whether a file or folder of this name is hidden, or a system's or tool's own."""
+    """Return True if a file or folder of this name is hidden, or belongs to a system or a tool."""
     return name.startswith((".", "~$")) or name.lower() in _LEFTOVERS
 
 
@@ -209,7 +209,7 @@ def _files_of(folder: Path, roots: dict[str, Path], skipped: Skipped) -> list[li
 
 
 def _in_parts(text: str) -> str:
-    """Return a text that sorts as the parts of a path do: what separates them comes before what is in them."""
+    """Return a text that sorts like the parts of a path: their separator comes before all characters in them."""
     return text.replace(os.sep, "\0")
 
 
@@ -252,7 +252,7 @@ def _enter(root: Path, seen: set[tuple[int, int]]) -> None:
 
 
 def _is_new(folder: Path, seen: set[tuple[int, int]]) -> bool:
-    """Return whether a real folder or file is met for the first time."""
+    """Return True if a real folder or file is met for the first time."""
     identity = _identity(folder)
     fresh = identity not in seen
     seen.add(identity)
@@ -265,9 +265,9 @@ def _identity(path: Path) -> tuple[int, int]:
 
 
 def _entries(folder: Path, skipped: Skipped) -> list[os.DirEntry[str]]:
-    """Return what a folder holds, sorted, without leftovers.
+    """Return the entries of a folder, sorted, without leftovers.
 
-    What an entry is the folder's own list says: of 50,000 files none is looked at for it.
+    The folder's own list tells files from folders, so none of 50,000 files is opened for that.
 
     Raises:
         DataError: it is no folder, may not be read, or holds a broken link.
@@ -294,7 +294,7 @@ def _entries(folder: Path, skipped: Skipped) -> list[os.DirEntry[str]]:
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Return whether something that is listed is a folder or a link to one.
+    """Return True if an entry is a folder or a link to one.
 
     Raises:
         DataError: it is a broken link, or may not be looked at.
@@ -318,6 +318,6 @@ def _composed(entry: os.DirEntry[str]) -> str:
 
 
 def _left_in(root: Path, skipped: Skipped) -> str:
-    """Return what was skipped below a class folder, for an error."""
+    """Return the words about skipped files below a class folder, for an error."""
     inside = [path for field in dataclasses.astuple(skipped) for path in field if root in path.parents]
     return f"; {len(inside)} of its files or folders were skipped, e.g. {inside[0].relative_to(root)}" if inside else ""

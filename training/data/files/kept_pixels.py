@@ -1,9 +1,9 @@
-"""Decoded pictures kept in the user's cache folder, so that every command but the first maps them into memory.
+"""Disk cache of decoded pictures in the user's cache folder: every command but the first maps them into memory.
 
-An entry stands for one list of files and one preparation. Its name is a digest of all that the pixels depend on: the
-files' absolute paths and stamps, the preparation and the program that does it, the versions of Pillow and of the
-decoders behind it. So another state of the files, or another way to decode them, is another entry, and an old one is
-never taken for it; what nobody uses any more makes way when room is needed (``supernet/common/storage/disk_room.py``).
+An entry holds the pixels of one list of files with one preparation. Its name is a digest of all that the pixels depend
+on: the files' absolute paths and stamps, the preparation and the program that does it, the versions of Pillow and of
+the decoders behind it. So another state of the files, or another way to decode them, is another entry, and an old one is
+never taken for it. Unused entries are removed when room is needed (``supernet/common/storage/disk_room.py``).
 """
 
 import contextlib
@@ -44,7 +44,7 @@ Decoder = Callable[[Sequence[Path]], Decoded]
 
 
 class Place(NamedTuple):
-    """Where the pictures of some files are kept, and the key that the file there must bear."""
+    """Cache file of the pictures of some files, and the key that it must hold."""
 
     path: Path
     key: str
@@ -58,11 +58,11 @@ def kept_or_decoded(
     *,
     keep: bool,
 ) -> Decoded:
-    """Return the pictures of the first of ``lists``: as they are kept, or decoded now and kept for the next time.
+    """Return the pictures of the first of ``lists``, from the cache, or decoded now and cached for the next time.
 
-    Each further list is one that the list before was chosen from: where only that is kept, the pictures are taken
-    out of it, and a small part is kept by itself, so that the next command need not look through the whole. Without
-    ``keep`` nothing new is kept. Where nothing can be kept ``listener`` is told and all is well.
+    Each further list contains the list before it. Where only a larger list is cached the pictures are taken out of it;
+    a small part is then cached by itself, so that the next command need not look through the whole. Without ``keep``
+    nothing new is cached. Where nothing can be cached ``listener`` is told, and that is no error.
 
     Raises:
         DataError: a picture cannot be decoded, or files keep changing while they are.
@@ -81,7 +81,7 @@ def kept_or_decoded(
 
 
 def _may_keep(listener: ProgressListener) -> bool:
-    """Return whether anything may be kept; where nothing may, what was kept before is removed.
+    """Return True if anything may be cached; where nothing may, all that was cached before is removed.
 
     Raises:
         UserError: the environment says in no readable way how much may be kept.
@@ -100,7 +100,7 @@ def _may_keep(listener: ProgressListener) -> bool:
 def _found(
     lists: Sequence[Sequence[Path]], preparation: Preparation, listener: ProgressListener, *, keep: bool
 ) -> Decoded | None:
-    """Return the pictures of the first of ``lists`` out of what is kept; None if they are not in it."""
+    """Return the pictures of the first of ``lists`` from the cache; None if they are not in it."""
     wanted = lists[0]
     for paths in lists:
         stamped = stamps(paths)
@@ -119,7 +119,7 @@ def _found(
 
 
 def _kept(place: Place, listener: ProgressListener) -> Decoded | None:
-    """Return what is kept at a place; None if there is nothing of use."""
+    """Return the pictures in a cache file; None if there is no usable file."""
     try:
         kept = map_pixels(place.path, place.key)
     except (FileNotFoundError, NotADirectoryError):
@@ -133,9 +133,9 @@ def _kept(place: Place, listener: ProgressListener) -> Decoded | None:
 
 
 def _decoded(paths: Sequence[Path], decode: Decoder) -> tuple[Decoded, list[Stamp | None]]:
-    """Return pictures decoded, and the stamps of the files as they were decoded.
+    """Decode pictures; return them with the stamps of the files at that time.
 
-    What changes meanwhile is decoded again, so that all pictures are of one moment.
+    Files that change meanwhile are decoded again, so that all pictures are of one moment.
 
     Raises:
         DataError: a picture cannot be decoded, or files keep changing.
@@ -166,7 +166,7 @@ def _keep(decoded: Decoded, place: Place, listener: ProgressListener) -> None:
 
 
 def _place(paths: Sequence[Path], stamped: Sequence[Stamp | None], preparation: Preparation) -> Place:
-    """Return where the pictures of files with these stamps are kept."""
+    """Return the cache file for the pictures of files with these stamps."""
     digest = hashlib.sha256(json.dumps([VERSION, preparation.to_json(), *_program()]).encode())
     for path, each in zip(paths, stamped, strict=True):
         text = os.fspath(path)
@@ -178,7 +178,7 @@ def _place(paths: Sequence[Path], stamped: Sequence[Stamp | None], preparation: 
 
 @functools.cache
 def _program() -> tuple[str | None, ...]:
-    """Return what decodes pictures here: this program's own part, and the versions of the libraries."""
+    """Return the identity of the decoder: a digest of this program's own part, and the versions of the libraries."""
     from PIL import __version__, features  # noqa: PLC0415 - needed where something is kept
 
     source = b""

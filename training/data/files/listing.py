@@ -1,4 +1,4 @@
-"""Listings: which images a split has and of which class, before any of them is decoded."""
+"""Listings: the images of a split with their labels, before any image is decoded."""
 
 import dataclasses
 from pathlib import Path
@@ -20,25 +20,25 @@ class Pictures(Protocol):
 
     @property
     def paths(self) -> tuple[Path, ...] | None:
-        """The files they are in, one each; None where they are no files of their own."""
+        """Files that hold the pictures, one each; None where the pictures have no files of their own."""
 
     def subset(self, positions: Tensor) -> "Pictures":
-        """Return those at ``positions``."""
+        """Return the pictures at ``positions``."""
 
     def read(self, preparation: Preparation, listener: ProgressListener, *, keep: bool = True) -> Tensor:
-        """Return their pixels, (N, channels, side, side) uint8; with ``keep`` the next command finds them decoded."""
+        """Return the pixels, (N, channels, side, side) uint8; with ``keep`` the next command finds them decoded."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Listing:
-    """The images of a split, none of them decoded.
+    """Images of a split with their labels, none of them decoded.
 
     Attributes:
         labels: (N,) int64.
         classes: class names; a label is an index into them.
         pictures: the images, in the order of the labels.
-        held_out: so many at the end are for validation, by the data set's own word.
-        clients: (N,) int64, the client of each image by the data set's own word; None where it says nothing.
+        held_out: number of images at the end that the data set itself holds out for validation.
+        clients: (N,) int64, the client of each image if the data set itself names them, else None.
     """
 
     labels: Tensor
@@ -57,7 +57,7 @@ class Listing:
         return Listing(self.labels[positions], self.classes, self.pictures.subset(positions), held_out, clients)
 
     def read(self, preparation: Preparation, listener: ProgressListener = SILENT, *, keep: bool = True) -> ImageSet:
-        """Return the images decoded; ``listener`` follows, and is told of what looks wrong.
+        """Return the images decoded; ``listener`` follows the progress, and is told of images that look wrong.
 
         With ``keep`` they are kept decoded for the next command that reads them.
 
@@ -73,7 +73,7 @@ class Listing:
 
 
 def constant_words(data: ImageSet) -> str | None:
-    """Return one line about pictures that show nothing, if a whole class or half of all are such; else None."""
+    """Return one line about pictures of a single value, if a whole class or half of all are such; else None."""
     spread = data.images.amax(dim=(2, 3)) - data.images.amin(dim=(2, 3))
     flat = (spread <= _NEARLY).all(dim=1)
     count, bare = int(flat.sum()), []

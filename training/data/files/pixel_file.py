@@ -1,14 +1,14 @@
-"""A file of decoded pictures: a sealed header, then bytes that are mapped into memory as they lie.
+"""File format of decoded pictures: a sealed header, then pixels that are mapped into memory as they are.
 
 ::
 
     one line of JSON, filled up with spaces to a multiple of 4096 bytes
-    N bytes: whether each picture was no square
+    N bytes: 1 for each picture that was no square, else 0
     N × channels × side × side bytes: pixels
 
-The mapping is private: whoever writes into the tensor changes its own copy, and processes that only read share the
-system's pages. Every file is looked through once when it is opened, because wrong pixels would go unnoticed: at about
-1 GB a second and core that is little beside decoding. Bytes that change on the disk *after* that are not noticed.
+The mapping is private: a process that writes into the tensor changes its own copy, and processes that only read share
+the system's pages. Every file is verified once when it is opened, because wrong pixels would go unnoticed. At about 1 GB
+a second and core that is little beside decoding. Bytes that change on the disk *after* that are not noticed.
 """
 
 import hashlib
@@ -44,16 +44,16 @@ Bytes = NDArray[np.uint8]
 
 
 class DamagedPixelsError(UserError):
-    """A file of decoded pictures that is not what was written."""
+    """Error of a file of decoded pictures that differs from the one that was written."""
 
 
 def file_size(count: int, channels: int, side: int) -> int:
-    """Return about how many bytes so many pictures take in a file."""
+    """Return the approximate size in bytes of a file with ``count`` pictures."""
     return _PAGE + count * (1 + channels * side * side)
 
 
 def write_pixels(path: Path, key: str, decoded: Decoded) -> None:
-    """Write decoded pictures, whole or not at all; ``key`` says of what they were decoded, and how.
+    """Write decoded pictures, whole or not at all; ``key`` identifies their files and how they were decoded.
 
     Raises:
         UserError: the file cannot be written, or the disk is full.
@@ -122,7 +122,7 @@ def _shape(header: Fields) -> tuple[int, int, int]:
 
 
 def _digest(content: Bytes) -> str:
-    """Return a digest of many bytes, computed on all cores: that of the digests of their parts."""
+    """Return a digest of many bytes, computed on all cores: the digest of the digests of their parts."""
     parts = [content[start : start + _PART] for start in range(0, len(content), _PART)]
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         digests = pool.map(lambda part: hashlib.sha256(part.data).digest(), parts)

@@ -1,10 +1,10 @@
-"""Preparation: how a picture or an array of any size, depth and colour becomes pixels of one shape.
+"""Preparation of images: a picture or an array of any size, depth and colour becomes pixels of one shape.
 
-The one description that training, evaluation, export and the deployed example follow. In this order:
+Training, evaluation, export and the deployed example all follow this one description. Its steps, in this order:
 
 1. *Orientation*: the picture is turned as its EXIF says.
 2. *Depth*: values of more than 8 bits, and floats, are scaled so that white is 255 (``white_of``).
-3. *Background*: what is transparent shows white.
+3. *Background*: transparent parts show white.
 4. *Channels*: one is the grey of Pillow's ``L``, three are RGB; any other number comes from arrays that have it.
 5. *Fit*: a picture that is no square is cropped to its centre, padded with white, or stretched.
 6. *Resize*: Pillow's bicubic filter, band by band, with 8 bits.
@@ -47,17 +47,17 @@ ARRAY_SUFFIX = ".npy"
 
 
 class PictureError(ValueError):
-    """A picture or array that cannot be prepared; the message says why."""
+    """Error of a picture or array that cannot be prepared; the message says why."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Preparation:
-    """What all pictures of a run become.
+    """Form of all pictures of a run: their side, their channels and how they are made square.
 
     Attributes:
         side: height and width in pixels.
-        channels: 1 for grey, 3 for RGB, or those of the arrays.
-        fit: what is done about pictures that are no squares.
+        channels: 1 for grey, 3 for RGB, or the number of the arrays' channels.
+        fit: treatment of pictures that are no squares.
     """
 
     side: int
@@ -74,7 +74,8 @@ class Preparation:
     def to_json(self) -> dict[str, Any]:
         """Return the whole description as JSON values, for files that are used elsewhere.
 
-        ``resolution_filter`` is what ``batches.py`` brings normalised pixels to an architecture's resolution with.
+        ``resolution_filter`` is the filter of ``batches.py``, which resizes normalised pixels to an architecture's
+        resolution.
         """
         return {
             **dataclasses.asdict(self),
@@ -92,7 +93,7 @@ class Preparation:
         """Return the preparation that ``to_json`` described.
 
         Raises:
-            PictureError: it is no description of a preparation as it is done here.
+            PictureError: it does not describe a preparation that this version does.
         """
         if not isinstance(description, Mapping):
             raise PictureError("it is no description of how pictures are prepared")
@@ -107,16 +108,16 @@ def read_picture(path: Path, preparation: Preparation) -> Pixels:
     """Return the pixels of a picture or ``.npy`` file, shape (side, side, channels).
 
     Raises:
-        PictureError: it cannot be read, or holds what cannot be prepared.
+        PictureError: it cannot be read, or its content cannot be prepared.
     """
     return read_sized(path, preparation)[0]
 
 
 def read_sized(path: Path, preparation: Preparation) -> tuple[Pixels, tuple[int, int]]:
-    """Return the pixels of a file as ``read_picture`` does, and the (width, height) it has itself.
+    """Return the pixels of a file as ``read_picture`` does, and its own (width, height).
 
     Raises:
-        PictureError: it cannot be read, or holds what cannot be prepared.
+        PictureError: it cannot be read, or its content cannot be prepared.
     """
     try:
         if path.suffix.lower() == ARRAY_SUFFIX:
@@ -157,7 +158,7 @@ def prepare_picture(picture: Image.Image, preparation: Preparation) -> Pixels:
 def prepare_array(array: NDArray[Any], preparation: Preparation) -> Pixels:
     """Return the pixels of an array (height, width) or (height, width, channels), shape (side, side, channels).
 
-    An array of one channel is grey, of three it is RGB; where a network wants the other they are converted.
+    An array of one channel is grey, one of three is RGB; they are converted where the network needs the other.
 
     Raises:
         PictureError: it has another shape, type or number of channels, or its values have no known range.
@@ -178,9 +179,9 @@ def prepare_array(array: NDArray[Any], preparation: Preparation) -> Pixels:
 def white_of(array: NDArray[Any]) -> float:
     """Return the value that is white: the least of 255, 4095 and 65535 that holds all values, else the largest value.
 
-    A depth holds what is beyond it by no more than ``OVERSHOOT``. Of bytes white is 255, of truth values and of floats
-    up to 1 it is 1, and floats from there to ``FLOATS`` have their largest value. Files declare the bits of their
-    containers, while what is in them often has 12.
+    A depth also holds values beyond it by no more than ``OVERSHOOT``. White is 255 for bytes, 1 for truth values and
+    for floats up to 1, and the largest value for floats from there to ``FLOATS``. The bits that a file declares do not
+    decide, because the values in 16 bits are often of 12.
 
     Raises:
         PictureError: a value is negative or not finite, or the values are no numbers.
@@ -198,7 +199,7 @@ def white_of(array: NDArray[Any]) -> float:
 
 
 def to_8_bits(array: NDArray[Any]) -> Pixels:
-    """Return values scaled so that ``white_of`` them is 255, rounded; what is beyond white is white.
+    """Return values scaled so that ``white_of`` them is 255, rounded; values beyond white are white.
 
     Raises:
         PictureError: their range is not known.
@@ -210,7 +211,7 @@ def to_8_bits(array: NDArray[Any]) -> Pixels:
 
 
 def _refuse_lost_depth(picture: Image.Image) -> None:
-    """Refuse a picture of 16 bits a band that uses 12 or fewer of them: Pillow gives of colours the upper 8 alone."""
+    """Refuse a picture of 16 bits a band that uses 12 or fewer of them: Pillow reads only the upper 8 bits of colours."""
     # Asked before the picture is loaded, which forgets how it was coded.
     if picture.mode not in ("LA", "RGB", "RGBA") or not any(
         ";16" in str(tile[3]) for tile in getattr(picture, "tile", ())
@@ -222,7 +223,7 @@ def _refuse_lost_depth(picture: Image.Image) -> None:
 
 
 def _of_8_bits(picture: Image.Image) -> Image.Image:
-    """Return a picture whose bands have 8 bits; Pillow's own conversions clip deeper ones."""
+    """Return a picture with bands of 8 bits; Pillow's own conversions clip deeper bands."""
     if picture.mode.split(";")[0] not in ("I", "F"):
         return picture
     values, transparent = np.asarray(picture), picture.info.get("transparency")
@@ -250,7 +251,7 @@ def _converted(picture: Image.Image, mode: str) -> Image.Image:
 
 
 def _fitted(picture: Image.Image, preparation: Preparation) -> Pixels:
-    """Return a picture of mode L or RGB in the channels, fit and size that are asked for."""
+    """Return the pixels of a picture of mode L or RGB, with the channels, fit and size of ``preparation``."""
     picture = picture.convert("L" if preparation.channels == 1 else "RGB")
     width, height = picture.size
     side, box = (preparation.side,) * 2, (0, 0, width, height)

@@ -1,4 +1,4 @@
-"""Reading: files and arrays decoded into one tensor of pixels, many at once."""
+"""Reading of images: files and arrays are decoded into one tensor of pixels, several at once."""
 
 import contextlib
 import dataclasses
@@ -38,21 +38,21 @@ class Files:
 
     Attributes:
         paths: the files.
-        whole: the files that these were chosen from, None if these are all.
+        whole: the larger set of files that these were chosen from; None if these are all.
     """
 
     paths: tuple[Path, ...]
     whole: "Files | None" = dataclasses.field(default=None, compare=False, repr=False)
 
     def subset(self, positions: Tensor) -> "Files":
-        """Return those at ``positions``."""
+        """Return the pictures at ``positions``."""
         return Files(tuple(self.paths[position] for position in positions.tolist()), self)
 
     def read(self, preparation: Preparation, listener: ProgressListener, *, keep: bool = True) -> Tensor:
-        """Return their pixels, (N, channels, side, side) uint8; ``listener`` is told of those that are no squares.
+        """Return the pixels, (N, channels, side, side) uint8; ``listener`` is told of pictures that are no squares.
 
         Raises:
-            DataError: one cannot be decoded, or all together do not fit into memory.
+            DataError: one cannot be decoded, or they do not fit into memory together.
             UserError: see ``kept_or_decoded``.
         """
         self._check_channels(preparation)
@@ -66,7 +66,7 @@ class Files:
         return decoded.pixels
 
     def _lists(self) -> list[tuple[Path, ...]]:
-        """Return the files, those they were chosen from, and so on."""
+        """Return the files, then the larger set they were chosen from, and so on."""
         return [self.paths] if self.whole is None else [self.paths, *self.whole._lists()]
 
     def _check_channels(self, preparation: Preparation) -> None:
@@ -84,7 +84,7 @@ class Arrays:
     """Pictures in one array.
 
     Attributes:
-        name: of the data set.
+        name: name of the data set.
         pixels: (N, height, width, channels).
     """
 
@@ -93,14 +93,14 @@ class Arrays:
     paths: None = None
 
     def subset(self, positions: Tensor) -> "Arrays":
-        """Return those at ``positions``."""
+        """Return the pictures at ``positions``."""
         return Arrays(self.name, self.pixels[positions.numpy()])
 
     def read(self, preparation: Preparation, listener: ProgressListener, *, keep: bool = True) -> Tensor:
-        """Return their pixels, (N, channels, side, side) uint8. They lie in a file of their own: none is kept.
+        """Return the pixels, (N, channels, side, side) uint8; none are cached, as the array has a file of its own.
 
         Raises:
-            DataError: they have other channels, or all together do not fit into memory.
+            DataError: they have other channels, or do not fit into memory together.
         """
         del keep
         side, channels = preparation.side, preparation.channels
@@ -119,7 +119,7 @@ class Arrays:
 
 
 def decoded_files(paths: Sequence[Path], preparation: Preparation, listener: ProgressListener) -> Decoded:
-    """Return the pictures of files decoded, on all cores; ``listener`` follows.
+    """Decode the pictures of files, on all cores; ``listener`` follows the progress.
 
     Raises:
         DataError: one cannot be decoded; the message names the first that cannot.
@@ -141,10 +141,10 @@ def decoded_files(paths: Sequence[Path], preparation: Preparation, listener: Pro
 
 
 def check_memory(count: int, preparation: Preparation) -> None:
-    """Refuse more images than this machine can hold.
+    """Refuse more images than fit into this machine's memory.
 
     Raises:
-        DataError: the message tells what they need and what there is.
+        DataError: they do not fit; the message says how much memory they need and how much there is.
     """
     side, channels = preparation.side, preparation.channels
     needed = count * channels * side * side
@@ -161,7 +161,7 @@ def check_memory(count: int, preparation: Preparation) -> None:
 def _filled(
     count: int, preparation: Preparation, decode: Callable[[int], Pixels], listener: ProgressListener
 ) -> Tensor:
-    """Return what ``decode`` gives for every position, (count, channels, side, side)."""
+    """Return the results of ``decode`` for all positions, (count, channels, side, side)."""
     side, channels = preparation.side, preparation.channels
     pixels = np.empty((count, channels, side, side), dtype=np.uint8)
 
@@ -180,7 +180,7 @@ def _filled(
 
 
 class _Noted(threading.local):
-    """What Pillow warns of by picture; each thread has the position of the picture that it is at."""
+    """Pillow's warnings by picture; each thread has the position of the picture that it decodes."""
 
     position: int | None = None
 
@@ -190,7 +190,7 @@ class _Noted(threading.local):
 
 @contextlib.contextmanager
 def _warnings_noted() -> Iterator[_Noted]:
-    """Note what Pillow warns of instead of printing it; the first of each picture."""
+    """Collect Pillow's warnings instead of printing them: the first of each picture."""
     noted = _Noted({})
     with warnings.catch_warnings():
         warnings.simplefilter("always")

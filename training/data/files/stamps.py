@@ -1,4 +1,4 @@
-"""Stamps: what the file system says of a file, which changes whenever the file does."""
+"""Stamps of files: values of the file system about a file, which change whenever the file does."""
 
 import os
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ Stamp = NewType("Stamp", str)
 
 
 def stamp(path: Path) -> Stamp | None:
-    """Return the stamp of a file; None if there is none that may be looked at."""
+    """Return the stamp of a file; None if there is no such file, or it may not be looked at."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):
@@ -29,7 +29,7 @@ def stamps(paths: Sequence[Path]) -> list[Stamp | None]:
 
 
 def settled(stamped: Sequence[Stamp | None], now_ns: int) -> bool:
-    """Return whether files that were stamped at ``now_ns`` get another stamp when they change from then on.
+    """Return True if files stamped at ``now_ns`` are sure to get another stamp when they change later.
 
     A file that was written a moment ago may be written again within the same step of its clock.
     """

@@ -1,1 +1,1 @@
-"""The partition: which of the training images each client has."""
+"""Partition of the training images over the clients."""

@@ -1,4 +1,4 @@
-"""Images by strength: clients that can run more get more of them."""
+"""Partition by compute: clients that can run larger networks get more images."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from fedpareto.supernet.common.errors import UserError
 
 
 def matched(parts: Sequence[list[int]], max_macs: Sequence[int | None]) -> list[list[int]]:
-    """Parts of the images by client: the more MACs it can run (None: any number), the more images."""
+    """Parts of the images, matched to clients: the more MACs a client can run (None: any number), the larger its part."""
     strongest = sorted(range(len(max_macs)), key=lambda client: -(max_macs[client] or float("inf")))
     result: list[list[int]] = [[] for _ in max_macs]
     for client, part in zip(strongest, sorted(parts, key=len, reverse=True), strict=True):
@@ -18,9 +18,9 @@ def matched(parts: Sequence[list[int]], max_macs: Sequence[int | None]) -> list[
 
 
 def shares_of_images(max_macs: Sequence[int | None], gamma: float) -> FloatArray:
-    """Share of the images of every client, ``b_i^γ / Σ b_j^γ`` of the MACs b it can run, (clients,).
+    """Share of the images for every client, ``b_i^γ / Σ b_j^γ`` with b the MACs it can run, (clients,).
 
-    FEAST (2026), "γ-allocation". They add up to 1.
+    The shares add up to 1. FEAST (2026), "γ-allocation".
 
     Raises:
         UserError: a client has no limit on MACs.

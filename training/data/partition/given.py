@@ -1,4 +1,4 @@
-"""The partition that data bring along: the client of each image is known."""
+"""Partition that a data set brings along, by the client of each image."""
 
 import torch
 from torch import Tensor
@@ -9,10 +9,10 @@ from fedpareto.training.data.files.listing import Listing
 
 
 def given_parts(listing: Listing, training: Tensor, clients: int, batch_size: int) -> list[list[int]]:
-    """Positions of every client's images among the ``training`` ones, by the data's own word.
+    """Positions of every client's images among the ``training`` ones, by the clients that the data set names.
 
     Raises:
-        PartitionError: the data say nothing of clients, name others than there are, or give one less than a batch.
+        PartitionError: the data set names no clients, or others than the run has, or gives one less than a batch.
     """
     if listing.clients is None:
         raise PartitionError("partition.scheme is given, and the data do not say whose each image is; choose another")

@@ -1,4 +1,4 @@
-"""How the training images are spread over the clients, as configured: a partition of their labels."""
+"""Partition of the training images over the clients, by the scheme and settings of the configuration."""
 
 from collections.abc import Sequence
 
@@ -19,9 +19,9 @@ def partition(
     generator: np.random.Generator,
     shares: FloatArray | None = None,
 ) -> list[list[int]]:
-    """Return, for every client, the positions of its images in ``labels``.
+    """Return the positions of every client's images in ``labels``.
 
-    With ``shares``, (clients,), these are what the schemes iid and dirichlet give every client of all images.
+    With ``shares``, (clients,), the schemes iid and dirichlet give every client its share of all images.
 
     Raises:
         PartitionError: a client would get less than one batch; the message says what to change.

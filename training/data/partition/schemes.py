@@ -1,9 +1,10 @@
-"""The partition schemes: which positions of an array of labels every client gets.
+"""Partition schemes: each divides the positions of an array of labels among the clients.
 
-The draws are those of flwr-datasets' partitioners of these names. That library itself is not used: to import it, with
-pandas and pyarrow, takes longer than all else that starts a run, and to divide the images of 10,000 clients takes it
-seconds. ``shared``, ``balanced`` and ``allotted`` are not among those. Every scheme returns one array of positions for
-each client, and no position twice; it raises ``ImpossibleError`` where the images are too few for it.
+The draws equal those of flwr-datasets' partitioners of these names, except for ``shared``, ``balanced`` and
+``allotted``, which that library does not have. The library itself is not used: its import, with pandas and pyarrow,
+takes longer than all else that starts a run, and it takes seconds to divide the images of 10,000 clients. Every scheme
+returns one array of positions for each client, and no position twice. It raises ``ImpossibleError`` where the images
+are too few for it.
 """
 
 from collections.abc import Callable
@@ -20,18 +21,18 @@ _LEAST_CONCENTRATION = 1e-6
 
 
 class ImpossibleError(Exception):
-    """There are too few images for what a scheme promises every client."""
+    """Error of too few images for the number that a scheme promises every client."""
 
 
 def even(labels: IntArray, clients: int) -> list[IntArray]:
-    """Return consecutive runs of lengths that differ by at most one."""
+    """Return consecutive runs of positions, whose lengths differ by at most one."""
     return np.array_split(np.arange(len(labels)), clients)
 
 
 def growing(labels: IntArray, clients: int, size: Callable[[FloatArray], FloatArray]) -> list[IntArray]:
-    """Return consecutive runs whose lengths are in proportion to ``size`` of the client's number, from 1.
+    """Return consecutive runs of positions, whose lengths are in proportion to ``size`` of the client's number, from 1.
 
-    What rounding down leaves over goes to the last client.
+    Lengths are rounded down, and the last client gets the rest.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         parts = size(np.linspace(1, clients, clients))
@@ -46,7 +47,7 @@ def growing(labels: IntArray, clients: int, size: Callable[[FloatArray], FloatAr
 def dirichlet(
     labels: IntArray, clients: int, alpha: float, least: int, generator: np.random.Generator
 ) -> list[IntArray]:
-    """Return shares of every class as Dirichlet(alpha, …, alpha) has it, drawn again until every client has ``least``.
+    """Return parts by shares of every class from Dirichlet(alpha, …, alpha), drawn again until every client has ``least``.
 
     Yurochkin et al., "Bayesian nonparametric federated learning of neural networks" (2019).
     """
@@ -66,16 +67,16 @@ def dirichlet(
 
 
 def shared(labels: IntArray, shares: FloatArray) -> list[IntArray]:
-    """Return consecutive runs of the given shares of all images."""
+    """Return consecutive runs of positions, with the given shares of all images."""
     return np.split(np.arange(len(labels)), _cuts(shares, len(labels)))
 
 
 def balanced(
     labels: IntArray, clients: int, alpha: float, least: int, generator: np.random.Generator
 ) -> list[IntArray]:
-    """Return ``dirichlet``, but that whoever has an equal share already gets nothing of the classes to come.
+    """Return parts as ``dirichlet`` does, but a client that has an equal share already gets nothing of later classes.
 
-    As FedMA's code does, and after it that of SuperFedNAS and DeepFedNAS.
+    FedMA's code does the same, and after it the code of SuperFedNAS and DeepFedNAS.
     """
     equal = np.full(clients, 1 / clients)
     for _ in range(_DRAWS):
@@ -90,10 +91,10 @@ def allotted(
 ) -> list[IntArray]:
     """Return parts of about the given ``shares`` of all images, with skewed labels.
 
-    Of the n images of a class the clients get shares as Dirichlet(α·n·q_1, …) has it, with q_i the shares of all
-    images; whoever has its share already gets nothing of the classes to come (FEAST, 2026, "asymmetric Dirichlet").
-    There, clients of few images train smaller batches; here, who has less than ``least`` gets the rest from whoever is
-    furthest above its share.
+    The n images of a class are divided by shares from Dirichlet(α·n·q_1, …), with q_i the clients' shares of all
+    images. A client that has its share already gets nothing of later classes (FEAST, 2026, "asymmetric Dirichlet").
+    There, clients of few images train smaller batches; here, a client with less than ``least`` gets the rest from the
+    client that is furthest above its share.
     """
     if least * len(shares) > len(labels):
         raise ImpossibleError
@@ -115,7 +116,7 @@ def allotted(
 def pathological(
     labels: IntArray, clients: int, classes_per_client: int, generator: np.random.Generator
 ) -> list[IntArray]:
-    """Return even parts of so many classes a client, of which the first is its turn and the others are drawn."""
+    """Return even parts with ``classes_per_client`` classes each: the first class in turn, the others drawn at random."""
     classes = np.unique(labels)
     if clients > len(labels) or classes_per_client > len(classes):
         raise ImpossibleError
@@ -133,9 +134,9 @@ def pathological(
 
 
 def shards(labels: IntArray, clients: int, shards_per_client: int, generator: np.random.Generator) -> list[IntArray]:
-    """Return so many shards a client, drawn at random: runs of equal length of the images sorted by label.
+    """Return ``shards_per_client`` random shards a client: runs of equal length of the images sorted by label.
 
-    What no client has drawn, and what is left after the last whole shard, nobody gets.
+    Shards that no client has drawn, and images after the last whole shard, are not used.
 
     McMahan et al., "Communication-efficient learning of deep networks from decentralized data" (2017).
     """
@@ -154,7 +155,7 @@ def _capped(
     concentration: Callable[[int], FloatArray],
     generator: np.random.Generator,
 ) -> tuple[IntArray, IntArray]:
-    """Return the owner of every image and how many each has: class by class, nothing for who has its share already."""
+    """Return the owner of every image, and every owner's number of images; one that has its share gets no later class."""
     owners, sizes = np.empty(len(labels), dtype=np.int64), np.zeros(len(shares), dtype=np.int64)
     wanted = shares * len(labels)
     for label in np.unique(labels):
@@ -170,7 +171,7 @@ def _capped(
 
 
 def _cuts(shares: FloatArray, count: int) -> IntArray:
-    """Return where to cut ``count`` things into the given shares."""
+    """Return the positions that cut ``count`` things into the given shares."""
     cuts: IntArray = (np.cumsum(shares) * count).astype(np.int64)[:-1]
     return cuts
 
@@ -183,5 +184,5 @@ def _drawn_classes(client: int, classes: int, count: int, generator: np.random.G
 
 
 def _owned(owners: IntArray, sizes: IntArray) -> list[IntArray]:
-    """Return the ascending positions of every owner."""
+    """Return the ascending positions of every owner's images."""
     return np.split(np.argsort(owners, kind="stable"), np.cumsum(sizes)[:-1])
