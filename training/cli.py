@@ -145,7 +145,7 @@ def _output_in(path: Path) -> str | None:
 
 
 def _relocated(config: RunConfig, files: Sequence[Path]) -> RunConfig:
-    """Return ``config`` with new paths of the file copies in run folders that were moved, for all runs it was read from."""
+    """Return ``config`` with the paths of copies in run folders as they are now, for all runs that it was read from."""
     if not files:
         return config
     from fedpareto.training.config.inputs import relocated  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""Local objectives: the training that a client is asked for on the slices it was sent, with its needs and costs."""
+"""Local objectives: the kind of training that a client does on the slices it was sent, and its compute."""
 
 import dataclasses
 import itertools
@@ -17,7 +17,7 @@ Logits = tuple[tuple[float, ...] | None, ...]
 
 
 class LocalObjective(Protocol):
-    """The aim of a client's local training of its task's architecture: a value that crosses the wire.
+    """Local objective: the aim of a client's training of its task's architecture, a value that travels in messages.
 
     Attributes:
         kind: its name in JSON.
@@ -32,17 +32,17 @@ class LocalObjective(Protocol):
         """Logits that are trained beside the weights and come back with them; None where there are none."""
 
     def networks_of_steps(self, seed: int) -> Iterator[Sequence[Architecture]]:
-        """Yield, step by step without end, the networks inside the task's that are trained beside it.
+        """Yield the networks inside the task's that are trained beside it, step by step without end.
 
         ``seed`` is the task's.
         """
 
     def to_json(self) -> dict[str, Any]:
-        """The objective as plain JSON values, its kind among them."""
+        """Objective as plain JSON values, its kind among them."""
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
-        """The objective that JSON values of its kind describe.
+        """Objective that JSON values of its kind describe.
 
         Raises:
             UserError, KeyError, TypeError, ValueError, OverflowError: they describe none.
@@ -51,7 +51,7 @@ class LocalObjective(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Standard:
-    """Train the task's architecture, and nothing else."""
+    """Standard objective: train the task's architecture, and nothing else."""
 
     kind: ClassVar[str] = "plain"
     same_every_step: ClassVar[bool] = True
@@ -67,25 +67,25 @@ class Standard:
         return itertools.repeat(())
 
     def to_json(self) -> dict[str, Any]:
-        """The kind, which is all there is to say."""
+        """Kind of the objective, which has no other values."""
         return {"kind": self.kind}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
-        """The objective, whatever else is said."""
+        """Standard objective, whatever the JSON values."""
         del value
         return cls()
 
 
 @dataclasses.dataclass(frozen=True)
 class CoTraining:
-    """Train the task's architecture and networks inside it in every local step, their gradients summed.
+    """Co-training: train the task's architecture and networks inside it in every local step, their gradients summed.
 
     Attributes:
         always: networks inside the task's architecture that are trained in every step.
         drawn: networks inside it of which one, drawn at random, is trained in every step; none when empty.
         distillation: share of the smaller networks' loss that is distilled from the task's architecture.
-        temperature: of the distillation.
+        temperature: softmax temperature of the distillation.
 
     Raises:
         UserError: the share is not from 0 to 1, or the temperature not positive.
@@ -110,7 +110,7 @@ class CoTraining:
         return None
 
     def networks_of_steps(self, seed: int) -> Iterator[Sequence[Architecture]]:
-        """Yield, step by step without end, the networks that are always trained and the one that is drawn."""
+        """Yield the networks that are always trained and the one that is drawn, step by step without end."""
         draws = torch_stream(seed, "networks")
         while True:
             if self.drawn:
@@ -119,7 +119,7 @@ class CoTraining:
                 yield self.always
 
     def to_json(self) -> dict[str, Any]:
-        """The objective as plain JSON values, its kind among them."""
+        """Objective as plain JSON values, its kind among them."""
         return {
             "kind": self.kind,
             "always": [architecture.to_json() for architecture in self.always],
@@ -130,7 +130,7 @@ class CoTraining:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
-        """The objective that JSON values of its kind describe; the inverse of ``to_json``.
+        """Objective that JSON values of its kind describe; the inverse of ``to_json``.
 
         Raises:
             UserError, KeyError, TypeError, ValueError, OverflowError: they describe none.
@@ -141,13 +141,13 @@ class CoTraining:
 
 @dataclasses.dataclass(frozen=True)
 class PathSampling:
-    """Train one path through the task's architecture a step, drawn from logits that are trained with it.
+    """Path sampling: train one path through the task's architecture a step, drawn from logits that are trained with it.
 
     Attributes:
-        logits: α, of the slots that are open.
-        learning_rate: of Adam on them.
-        macs_penalty: added to the loss for every multiply–accumulate that paths are expected to take beyond the target.
-        macs_target: multiply–accumulates of one image.
+        logits: logits α of the slots that are open.
+        learning_rate: learning rate of Adam on the logits.
+        macs_penalty: added to the loss for every expected multiply–accumulate of a path beyond the target.
+        macs_target: multiply–accumulates of one image that have no penalty.
     """
 
     logits: Logits
@@ -158,17 +158,17 @@ class PathSampling:
     same_every_step: ClassVar[bool] = False
 
     def networks_of_steps(self, seed: int) -> Iterator[Sequence[Architecture]]:
-        """Yield no network in any step: a path takes at most what the task's architecture does."""
+        """Yield no network in any step, as a path takes at most the compute of the task's architecture."""
         del seed
         return itertools.repeat(())
 
     def to_json(self) -> dict[str, Any]:
-        """The objective as plain JSON values, its kind among them."""
+        """Objective as plain JSON values, its kind among them."""
         return {"kind": self.kind, **dataclasses.asdict(self)}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
-        """The objective that JSON values of its kind describe; the inverse of ``to_json``.
+        """Objective that JSON values of its kind describe; the inverse of ``to_json``.
 
         Raises:
             KeyError, TypeError, ValueError, OverflowError: they describe none.
@@ -191,10 +191,10 @@ _KINDS: Mapping[str, type[LocalObjective]] = {one.kind: one for one in (Standard
 
 
 def objective_from_json(value: object) -> LocalObjective:
-    """The local objective that JSON values describe, whatever its kind.
+    """Local objective that JSON values describe, whatever its kind.
 
     Raises:
-        UserError: they describe none.
+        UserError: they describe no objective.
     """
     try:
         if not isinstance(value, Mapping):
@@ -207,7 +207,7 @@ def objective_from_json(value: object) -> LocalObjective:
 
 
 def logits_from_json(value: object) -> Logits:
-    """Return logits as they come out of JSON, whatever their number and size; NaN and infinity may be among them.
+    """Return logits from JSON values, whatever their number and size; NaN and infinity may be among them.
 
     Raises:
         TypeError: they are not lists of numbers, or null.

@@ -1,4 +1,4 @@
-"""What server and clients exchange: tasks out, updates or failures back."""
+"""Messages between server and clients: the server sends tasks, and clients answer with updates or failures."""
 
 import dataclasses
 import math
@@ -36,18 +36,18 @@ FailureKind = Literal[
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """The work of one client in one round.
+    """Task of one client in one round.
 
     Attributes:
         round: number of the round, from 1.
         client: index of the client.
         architecture: the subnet it trains.
-        tensors: that subnet's slices of the supernet, as views of it: to be copied, never written.
+        tensors: the subnet's slices of the supernet, as views of it: to be copied, never written.
         epochs: passes over the client's data.
-        learning_rate: of this round.
-        seed: of all the client's draws in this round.
-        objective: what it trains the subnet towards.
-        steps: most local steps, of all epochs together; None for all there are.
+        learning_rate: learning rate of this round.
+        seed: seed of all the client's draws in this round.
+        objective: local objective of the training.
+        steps: most local steps of all epochs together; None for no limit.
     """
 
     round: int
@@ -63,17 +63,17 @@ class Task:
 
 @dataclasses.dataclass(frozen=True)
 class Update:
-    """A client's answer.
+    """Update of a client: its answer to a task.
 
     Attributes:
-        task: what it was asked.
+        task: the task that it was given.
         tensors: the trained slices, with the task's names and shapes; the engine may reuse their memory once
             it is asked for the next answer.
-        examples: images it holds.
+        examples: number of its training images.
         loss: mean training loss of its last epoch.
-        started: when its local epochs began, in seconds of the server's monotonic clock.
-        sgd_seconds: time spent in them.
-        traffic: the messages that carried the task and the answer.
+        started: time when its local epochs began, in seconds of the server's monotonic clock.
+        sgd_seconds: seconds spent in them.
+        traffic: bytes of the messages that carried the task and the answer.
         compute: multiply–accumulates of the forward passes of its local epochs.
         logits: those that the task's objective trains, after its local epochs; None where it has none.
     """
@@ -91,15 +91,15 @@ class Update:
 
 @dataclasses.dataclass(frozen=True)
 class CalibrationTask:
-    """The work of one client when a subnet is calibrated.
+    """Task of one client in the calibration of a subnet.
 
     Attributes:
         client: index of the client.
         architecture: the subnet.
         tensors: its slices of the supernet, never written.
-        batches: of its images it is to run, as far as it has so many.
-        batch_size: images a batch.
-        seed: of the draw of the images.
+        batches: number of batches to run, or as many as the client's images make up.
+        batch_size: number of images of a batch.
+        seed: seed of the draw of the images.
     """
 
     client: int
@@ -112,14 +112,14 @@ class CalibrationTask:
 
 @dataclasses.dataclass(frozen=True)
 class Statistics:
-    """Sums of BatchNorm's statistics over some batches; all that a client reports.
+    """Sums of BatchNorm's statistics over some batches; a client reports nothing else in a calibration.
 
     Attributes:
         sums: the float64 sums of every norm's moments over the batches, each times its images, by the names that
             ``moments.py`` gives them; shapes (channels,).
-        batches: how many.
-        images: in all of them.
-        traffic: the messages that carried the task and the answer; one with several tasks counts once.
+        batches: number of batches.
+        images: number of images in all batches.
+        traffic: bytes of the messages that carried the task and the answer; one with several tasks counts once.
     """
 
     sums: Mapping[str, Tensor]
@@ -130,13 +130,13 @@ class Statistics:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationTask:
-    """The work of one client when a subnet is evaluated on the images that clients hold out.
+    """Task of one client in the evaluation of a subnet on the images that clients hold out.
 
     Attributes:
         client: index of the client.
         architecture: the subnet.
         tensors: its parameters and BatchNorm's statistics, never written.
-        batch_size: images a batch.
+        batch_size: number of images of a batch.
     """
 
     client: int
@@ -147,13 +147,13 @@ class EvaluationTask:
 
 @dataclasses.dataclass(frozen=True)
 class Correct:
-    """A client's answer to an evaluation: how many of its held-out images a subnet classified rightly.
+    """Answer of a client to an evaluation: its number of held-out images that a subnet classified correctly.
 
     Attributes:
-        task: what it was asked.
-        correct: images classified rightly.
-        images: held out.
-        traffic: the messages that carried the task and the answer; one with several tasks counts once.
+        task: the task that it was given.
+        correct: number of images classified correctly.
+        images: number of images held out.
+        traffic: bytes of the messages that carried the task and the answer; one with several tasks counts once.
     """
 
     task: EvaluationTask
@@ -164,13 +164,13 @@ class Correct:
 
 @dataclasses.dataclass(frozen=True)
 class Failure:
-    """A client that gave no usable answer, and why.
+    """Failure of a client to give a usable answer, with the reason.
 
     Attributes:
-        task: what it was asked.
-        kind: what is counted.
-        reason: in words.
-        traffic: the message that carried the task, and what came back.
+        task: the task that it was given.
+        kind: kind of failure, by which failures are counted.
+        reason: reason in words.
+        traffic: bytes of the message that carried the task, and of the reply.
     """
 
     task: Task | CalibrationTask | EvaluationTask
@@ -180,7 +180,7 @@ class Failure:
 
 
 def check_update(update: Update) -> Failure | None:
-    """Return why an update cannot be merged, or None if it can."""
+    """Return the failure that an update counts as because it cannot be merged, or None if it can be merged."""
     problem = _problem(update)
     return None if problem is None else Failure(update.task, *problem, update.traffic)
 
@@ -221,7 +221,7 @@ def _problem_of_logits(update: Update) -> tuple[FailureKind, str] | None:
 
 
 def _lengths(logits: Logits | None) -> list[int | None] | None:
-    """Return how many logits there are of every slot."""
+    """Return the number of logits of every slot."""
     return None if logits is None else [None if slot is None else len(slot) for slot in logits]
 
 

@@ -1,4 +1,4 @@
-"""Random streams derived from (run seed, purpose, round, client …): no global generator is ever touched."""
+"""Random generators of a run, each derived from (run seed, purpose, round, client …); no global generator is ever used."""
 
 import hashlib
 
@@ -7,16 +7,16 @@ import torch
 
 
 def derive_seed(seed: int, *path: str | int) -> int:
-    """Return a 63-bit seed that depends on the run's seed and on what the draw is for."""
+    """Return a 63-bit seed that depends on the run's seed and on the purpose of the draw."""
     text = "/".join(map(str, (seed, *path)))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) >> 1
 
 
 def numpy_stream(seed: int, *path: str | int) -> np.random.Generator:
-    """Return numpy's generator of one purpose."""
+    """Return a generator of numpy for one purpose."""
     return np.random.default_rng(derive_seed(seed, *path))
 
 
 def torch_stream(seed: int, *path: str | int) -> torch.Generator:
-    """Return torch's (CPU) generator of one purpose."""
+    """Return a generator of torch (on the CPU) for one purpose."""
     return torch.Generator().manual_seed(derive_seed(seed, *path))

@@ -1,4 +1,4 @@
-"""Bytes of the messages between server and clients, both ways."""
+"""Traffic: the bytes of the messages between server and clients, both ways."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Traffic:
-    """Bytes that clients sent, and bytes that they were sent; adds with ``+``.
+    """Traffic of messages: bytes that clients sent, and bytes that they were sent; adds with ``+``.
 
     Attributes:
         up: bytes from clients to the server.
@@ -32,9 +32,9 @@ NO_TRAFFIC = Traffic()
 
 
 def spread(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a dataclass as plain JSON values, each traffic among them as two keys in its place.
+    """Fields of a dataclass as plain JSON values, each traffic among them as two keys in its place.
 
-    ``traffic`` is ``bytes_up`` and ``bytes_down``, ``evaluation_traffic`` the same after ``evaluation_``.
+    ``traffic`` becomes ``bytes_up`` and ``bytes_down``; the keys of ``evaluation_traffic`` begin with ``evaluation_``.
     """
     found: dict[str, Any] = {}
     for name, value in values.items():

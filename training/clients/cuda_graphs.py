@@ -1,4 +1,4 @@
-"""Local steps as CUDA graphs: a step is recorded once and replayed for every batch, which saves launching its kernels."""
+"""Local steps as CUDA graphs: a step is recorded once and replayed for every batch, which saves launches of kernels."""
 
 import threading
 from collections.abc import Callable

@@ -39,7 +39,9 @@ _EPSILON = 1e-5
 
 
 class PathLogits:
-    """Logits α of a client's open slots while it trains: paths are drawn from them, and Adam moves them from moments of 0.
+    """Logits α of a client's open slots while it trains: paths are drawn from them, and Adam moves them.
+
+    Adam's moments begin at 0.
 
     They are float64 and on the CPU, whatever device trains the weights.
 

@@ -29,7 +29,7 @@ class Slot:
     Attributes:
         stage: its stage, from 0.
         index: its place in the stage, from 0.
-        choices: the blocks it may hold, ascending in kernel, then in expand ratio; the last is None if it may be skipped.
+        choices: blocks it may hold, ascending in kernel, then in expand ratio; the last is None if it may be skipped.
         macs: multiply–accumulates of one image, for every choice.
     """
 

@@ -1,4 +1,4 @@
-"""Images of a run: their preparation, the ones that are used, the validation split and the partition over the clients."""
+"""Images of a run: their preparation, the ones that are used, the validation split and the partition over clients."""
 
 import dataclasses
 from collections.abc import Sequence

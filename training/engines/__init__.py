@@ -1,1 +1,1 @@
-"""Engines turn tasks into updates: the in-process one, and others behind the same protocol."""
+"""Engines: they have clients carry out the server's tasks, in this process or over a network."""

@@ -1,4 +1,4 @@
-"""What an engine does: turn tasks into updates or failures, and calibration tasks into statistics."""
+"""Protocols of engines and federations: a federation holds the clients, and its engine has them train tasks."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
@@ -16,64 +16,64 @@ from fedpareto.training.messages import CalibrationTask, Failure, Statistics, Ta
 
 
 class EngineError(UserError):
-    """A federation that cannot go on; the run keeps its last round."""
+    """Error of a federation that cannot go on; the run keeps its last round."""
 
 
 def never() -> bool:
-    """Return that nobody has asked to stop."""
+    """Return False, for a run that nobody can ask to stop."""
     return False
 
 
 class Stopped(KeyboardInterrupt):
-    """The user has asked to stop while clients were waited for, trained or evaluated."""
+    """Interruption by the user while clients were waited for, trained or evaluated."""
 
 
 class Engine(Protocol):
-    """Runs tasks on clients, wherever those are.
+    """Engine: runs tasks on clients, wherever those are.
 
     Tasks are taken from the iterable only as they can be started, and answers are yielded as they come, so
     that memory does not grow with the number of clients.
     """
 
     def available(self) -> Sequence[int]:
-        """Return the clients a round can draw from, in ascending order; may wait for them.
+        """Return the clients that a round can draw from, in ascending order; may wait for them.
 
         Raises:
-            EngineError: there are too few.
+            EngineError: there are too few clients.
             Stopped: the user does not want to wait any more.
         """
 
     def examples(self, client: int) -> int:
-        """Return how many training images a client has that is available."""
+        """Return the number of training images of an available client."""
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Update | Failure]:
         """Yield one answer for every task, in any order; its tensors hold until the next one is asked for."""
 
 
 class CalibratingEngine(Engine, Protocol):
-    """An engine whose clients also calibrate subnets."""
+    """Engine whose clients also calibrate subnets."""
 
     def calibrate(self, tasks: Iterable[CalibrationTask]) -> Iterator[Statistics | Failure]:
         """Yield one answer for every task, in any order."""
 
 
 class Federation(Protocol):
-    """The clients of a run with their images, simulated or connected."""
+    """Federation: the clients of a run with their images, simulated or connected."""
 
     @property
     def split(self) -> Split | Census:
-        """What is written of them into the run's folder."""
+        """Record of the clients' images for the run's folder."""
 
     def labels(self) -> IntArray | None:
-        """Return how many images of each class every client has, (clients, classes); None if only they know."""
+        """Return every client's number of images of each class, (clients, classes); None if only the clients know."""
 
     def engine(
         self, config: RunConfig, space: SearchSpace, profile: Profile, should_stop: Callable[[], bool] = never
     ) -> CalibratingEngine:
-        """Return what trains them; where it waits for clients it asks whether it ``should_stop``."""
+        """Return the engine that trains the clients; while it waits for clients it asks ``should_stop``."""
 
     def evaluator(self, config: RunConfig, space: SearchSpace) -> ProbeEvaluator:
-        """Return what measures probes on validation images."""
+        """Return the evaluator that measures probes on validation images."""
 
     def on_device(self, device: torch.device) -> "Federation":
-        """Return the same with what this process holds of its images on ``device``."""
+        """Return the federation with its images on ``device``, as far as this process holds them."""

@@ -1,1 +1,1 @@
-"""Evaluation: BatchNorm calibrated for a subnet, and its accuracy on validation images."""
+"""Evaluation of subnets: their BatchNorm is calibrated, then their accuracy is measured on validation images."""

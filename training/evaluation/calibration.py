@@ -1,9 +1,9 @@
-"""Calibration: the statistics of BatchNorm, measured over batches wherever those are, and combined exactly.
+"""Calibration of BatchNorm: statistics for one subnet, measured over batches by any clients and combined exactly.
 
-A BatchNorm's statistics are the mean and the total variance over all images (``moments.py``). So sums over batches, in
-which every batch weighs as much as it has images, and their number are all a client has to report: what the server adds
-up is what one pass over all batches gives, and no image leaves a client. What a later layer is given is normalised
-batch by batch, as in training, and so still depends on which images share one.
+A BatchNorm's statistics are the mean and the total variance over all images (``moments.py``). So a client only has to
+report sums over its batches, each weighed by its number of images, and that number. The sums that the server adds up
+equal those of one pass over all batches, and no image leaves a client. The input of a later layer is normalised batch
+by batch, as in training, and so still depends on which images share a batch.
 """
 
 import dataclasses
@@ -33,9 +33,9 @@ def calibrate(network: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
 
 
 def statistics_of(network: nn.Module, batches: Iterable[Tensor]) -> Statistics:
-    """Return the statistics of ``network``'s BatchNorms over ``batches``; its own are the last batch's afterwards.
+    """Return the statistics of ``network``'s BatchNorms over ``batches``; the network keeps those of the last batch.
 
-    Summed in float64: the order of batches is lost in the rounding to float32.
+    They are summed in float64, so that the order of batches is lost in the rounding to float32.
     """
     norms = _norms(network)
     sums: dict[str, Tensor] = {}
@@ -55,14 +55,14 @@ def statistics_of(network: nn.Module, batches: Iterable[Tensor]) -> Statistics:
 
 
 def _moments(norm: nn.BatchNorm2d, values: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return mean, biased variance and squared mean of a norm's last batch, of ``values`` a channel, in float64."""
+    """Return mean, biased variance and squared mean of a norm's last batch, with ``values`` a channel, in float64."""
     mean, unbiased = norm.get_buffer("running_mean").double(), norm.get_buffer("running_var").double()
     return mean, unbiased * (values - 1) / values, mean.square()
 
 
 @contextmanager
 def _counted(norms: Mapping[str, nn.BatchNorm2d]) -> Iterator[Mapping[str, int]]:
-    """Count the values a channel that every norm is given, images times pixels; those of the last batch."""
+    """Count every norm's input values a channel in the last batch: images times pixels."""
     values: dict[str, int] = {}
 
     def count(name: str, inputs: tuple[Tensor, ...]) -> None:
@@ -90,9 +90,9 @@ def combined(parts: Iterable[Statistics]) -> Statistics:
 
 
 def with_statistics(network: nn.Module, statistics: Statistics) -> nn.Module:
-    """Give ``network``'s BatchNorms these statistics; return it in evaluation mode.
+    """Set the statistics of ``network``'s BatchNorms; return it in evaluation mode.
 
-    Without any batch they are mean 0 and variance 1.
+    If they are of no batch at all, mean 0 and variance 1 are set.
 
     Raises:
         ValueError: the statistics are those of another network.
@@ -123,13 +123,13 @@ def blank_network(space: SearchSpace, tensors: Mapping[str, Tensor], architectur
 
 @dataclasses.dataclass(frozen=True)
 class CalibrationPlan:
-    """How many batches of which clients calibrate a subnet.
+    """Plan of a calibration: the clients that calibrate a subnet, and the batches of each.
 
     Attributes:
-        clients: those asked.
-        batches: of each.
-        batch_size: images a batch; a client with fewer makes one batch of what it has.
-        seed: of the run.
+        clients: clients that are asked.
+        batches: number of batches of each client.
+        batch_size: number of images of a batch; a client with fewer images makes one batch of them.
+        seed: seed of the run.
     """
 
     clients: Sequence[int]
@@ -145,7 +145,7 @@ class CalibrationPlan:
 
 
 def plan_calibration(clients: Sequence[int], images: int, batch_size: int, seed: int) -> CalibrationPlan:
-    """Spread about ``images`` evenly over ``clients``; of more clients than batches a fixed draw is asked."""
+    """Spread about ``images`` evenly over ``clients``; if there are more clients than batches a fixed draw is asked."""
     wanted = max(1, images // batch_size)
     if len(clients) <= wanted:
         return CalibrationPlan(clients, -(-wanted // len(clients)), batch_size, seed)
@@ -156,7 +156,7 @@ def plan_calibration(clients: Sequence[int], images: int, batch_size: int, seed:
 def client_statistics(
     space: SearchSpace, task: CalibrationTask, data: ImageSet, normalisation: Normalisation
 ) -> Statistics:
-    """Return a client's contribution: the statistics over batches of its own images, not augmented."""
+    """Return a client's statistics over batches of its own images, which are not augmented."""
     generator = torch.Generator().manual_seed(task.seed)
     size = min(task.batch_size, len(data))
     count = min(task.batches, len(data) // size)
@@ -170,7 +170,7 @@ def gather(answers: Iterable[Statistics | Failure]) -> Statistics:
     """Return the statistics of all clients that answered.
 
     Raises:
-        UserError: none did.
+        UserError: no client answered.
     """
     good: list[Statistics] = []
     failures: list[Failure] = []

@@ -1,4 +1,4 @@
-"""Evaluation of subnets: calibration of BatchNorm, then accuracy."""
+"""Evaluators of subnets: they calibrate BatchNorm, then measure accuracy."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +20,7 @@ from fedpareto.training.traffic import NO_TRAFFIC, Traffic
 
 @dataclasses.dataclass(frozen=True)
 class Probe:
-    """A network that is evaluated in the course of a run, and its last accuracy on validation images."""
+    """Probe: a network that is evaluated in the course of a run, with its last accuracy on validation images."""
 
     macs: int
     params: int
@@ -29,14 +29,14 @@ class Probe:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation found and, where clients were asked, what that took.
+    """Result of an evaluation and, where clients were asked, their failures and traffic.
 
     Attributes:
-        probes: every entry's accuracy; without those that nobody could measure.
+        probes: accuracy of every entry that could be measured.
         failures: clients that gave no usable answer.
-        traffic: the messages to clients and their answers.
+        traffic: bytes of the messages to clients and of their answers.
         tested: accuracy of networks that the method itself wanted measured, by name.
-        seconds: that all of it took; 0 as long as nobody has taken the time.
+        seconds: duration of the evaluation; 0 until it has been timed.
     """
 
     probes: Sequence[Probe] = ()
@@ -47,7 +47,7 @@ class Evaluation:
 
 
 class ProbeEvaluator(Protocol):
-    """Measures subnets of a supernet on validation images, wherever those are."""
+    """Evaluator of a supernet's subnets on validation images, wherever those are."""
 
     def probe(self, tensors: Mapping[str, Tensor], entries: Sequence[CacheEntry]) -> Evaluation:
         """Measure every entry's subnet."""
@@ -60,14 +60,14 @@ def mean_accuracy(probes: Sequence[Probe]) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluator:
-    """Evaluates subnets on fixed images.
+    """Evaluator of subnets on fixed images.
 
     Attributes:
         space: the search space.
-        calibration: training images that set BatchNorm's statistics.
-        held_out: images accuracy is measured on.
-        normalisation: of the training images.
-        batch_size: images a batch.
+        calibration: training images that calibrate BatchNorm.
+        held_out: images that accuracy is measured on.
+        normalisation: mean and deviation of the training images.
+        batch_size: number of images of a batch.
     """
 
     space: SearchSpace
@@ -82,14 +82,14 @@ class Evaluator:
         return calibrate(network, self.calibration_batches(architecture.resolution))
 
     def calibration_batches(self, resolution: int) -> Iterator[Tensor]:
-        """Yield all images that calibrate, normalised, in batches whose sizes differ by one at the most."""
+        """Yield all calibration images, normalised, in batches whose sizes differ by at most one."""
         # Layers normalise by the batch: a short last one would be out of the ordinary.
         number = -(-len(self.calibration) // self.batch_size)
         for chosen in torch.arange(len(self.calibration)).tensor_split(number):
             yield prepare(self.calibration.images[chosen], resolution, self.normalisation)
 
     def accuracy(self, network: nn.Module, resolution: int) -> float:
-        """Return the share of held-out images that ``network`` classifies rightly."""
+        """Return the share of held-out images that ``network`` classifies correctly."""
         held_out = self.held_out
         return count_correct(network, held_out, self.batch_size, resolution, self.normalisation) / len(held_out)
 
@@ -112,7 +112,7 @@ class Evaluator:
 def count_correct(
     network: nn.Module, data: ImageSet, batch_size: int, resolution: int, normalisation: Normalisation
 ) -> int:
-    """Return how many images of ``data`` the network classifies rightly."""
+    """Return the number of images of ``data`` that the network classifies correctly."""
     correct = torch.zeros((), dtype=torch.int64, device=data.labels.device)
     with torch.inference_mode():
         for images, labels in plain_batches(data, batch_size, resolution, normalisation):

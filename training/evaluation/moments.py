@@ -1,12 +1,12 @@
-"""The moments of a BatchNorm: what is summed over batches, and the mean and total variance that follow from the sums.
+"""Moments of a BatchNorm: sums over batches, and the mean and total variance that follow from the sums.
 
-Over images that lie in batches the variance is that within the batches and that between their means (the law of total
-variance): with n_b images, mean m_b and biased variance v_b of a batch, N = Σ n_b and m = Σ n_b·m_b / N,
+The variance over images in batches is the variance within the batches plus the variance of their means (the law of
+total variance). With n_b images, mean m_b and biased variance v_b of a batch, N = Σ n_b and m = Σ n_b·m_b / N,
 
     variance = Σ n_b·v_b / N + (Σ n_b·m_b² / N − m²).
 
-The second part is large where every batch holds few classes, as those of a client may. All images of a norm have
-feature maps of one size, so that weighing by images is weighing by pixels.
+The second part is large where every batch holds few classes, as a client's batches may. All images of a norm have
+feature maps of one size, so weighing by images is the same as weighing by pixels.
 """
 
 from torch import Tensor
@@ -41,7 +41,7 @@ def mean_and_variance(statistics: Statistics, norm: str) -> tuple[Tensor, Tensor
 
 
 def impossible(statistics: Statistics) -> str | None:
-    """Return in words why no images can have these statistics, or None if some can."""
+    """Return the reason, in words, that no images can have these statistics; None if some can."""
     for norm in norms_of(statistics):
         mean, within, squared = (statistics.sums[name] / statistics.images for name in moments_of(norm))
         # What they become is float32.

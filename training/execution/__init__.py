@@ -1,1 +1,1 @@
-"""Execution: on which device, in which precision and memory clients' steps run."""
+"""Execution of local training: its device, its precision and its memory."""

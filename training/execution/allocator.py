@@ -1,4 +1,4 @@
-"""Memory that is freed stays with the process, for the next step to use."""
+"""Setting of the memory allocator: freed memory stays with the process, for the next step to use."""
 
 import ctypes
 import sys

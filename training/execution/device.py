@@ -1,4 +1,4 @@
-"""Where networks run, and how numbers get there."""
+"""Devices that networks run on, and copies of tensors to them."""
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ def resolve_device(name: str) -> torch.device:
     """Return the device ``name`` stands for: ``auto`` is the first GPU if there is one, else the CPU.
 
     Raises:
-        UserError: the name means nothing, or the machine lacks the device; the message lists what it has.
+        UserError: the name means nothing, or the machine lacks the device; the message lists the devices it has.
     """
     have = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
     if name == "auto":
@@ -22,9 +22,9 @@ def resolve_device(name: str) -> torch.device:
 
 
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """Return a tensor on ``device``, from the CPU's memory without waiting for what that device is doing.
+    """Return a tensor on ``device``; a copy from the CPU's memory does not wait for the device's other work.
 
-    A copy out of ordinary memory would first wait for all that a GPU's stream has been asked to do.
+    A copy out of ordinary memory would first wait for all work in a GPU's stream.
     """
     if device.type != "cuda" or tensor.is_cuda:
         return tensor.to(device)

@@ -1,4 +1,4 @@
-"""Out of memory, told apart from other errors: which network at which batch did not fit."""
+"""Errors of a full memory, told apart from others: they name the network and the batch that did not fit."""
 
 import contextlib
 from collections.abc import Iterator
@@ -15,12 +15,12 @@ _PHRASES = (
 
 
 class OutOfMemoryError(Exception):
-    """A network and its batch do not fit on a device.
+    """Error of a network and a batch that do not fit on a device.
 
     Attributes:
         architecture: the network.
-        batch_size: images of a batch.
-        device: where they did not fit.
+        batch_size: number of images of a batch.
+        device: device that they did not fit on.
     """
 
     def __init__(self, architecture: Architecture, batch_size: int, device: torch.device) -> None:
@@ -28,7 +28,7 @@ class OutOfMemoryError(Exception):
         self.architecture, self.batch_size, self.device = architecture, batch_size, device
 
     def advice(self, option: str) -> str:
-        """Return the option that asks for the next smaller batch, or what else helps where there is none."""
+        """Return the option that asks for the next smaller batch, or other advice where there is no smaller batch."""
         if self.batch_size < 4:
             return " on a device with more memory (--device)"
         return f" --{option} {self.batch_size // 2}"
@@ -52,9 +52,9 @@ def out_of_memory(architecture: Architecture, batch_size: int, device: torch.dev
 
 
 def tells_of_memory(error: BaseException) -> bool:
-    """Return whether an error, or one that it came of, is a full memory.
+    """Return True if an error, or an error that caused it, is one of a full memory.
 
-    Where memory runs out while a CUDA graph is captured, ending the capture fails too, with words of its own.
+    Causes count, because ending the capture of a CUDA graph fails with another error after memory has run out in it.
     """
     before = error.__cause__ or error.__context__
     if isinstance(error, torch.OutOfMemoryError) or any(phrase in str(error) for phrase in _PHRASES):

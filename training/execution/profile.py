@@ -1,6 +1,7 @@
-"""How local training runs on a device: precision, memory format, optimizer, clients at once.
+"""Execution profiles of local training: precision, memory format, kernels, optimizer, clients at once.
 
-Nothing here changes what a round is, only how fast its arithmetic goes and, for most settings, its last bits.
+A profile does not change the training that a round does. It changes only the speed of its arithmetic and, for most
+settings, the last bits of its results.
 """
 
 import dataclasses
@@ -19,10 +20,10 @@ _KERNELS_NEED_FP32 = "execution.kernels numba computes in fp32; say --precision 
 
 @dataclasses.dataclass(frozen=True)
 class Profile:
-    """A complete choice of how local training runs; the fields are those of ``ExecutionConfig``.
+    """Execution profile: a complete choice of the settings of ``ExecutionConfig``.
 
-    For one device the same profile gives the same bytes. ``workers`` alone changes none; every other field may
-    change last bits.
+    For one device the same profile gives the same bytes. ``workers`` never changes them; every other field may change
+    last bits.
     """
 
     precision: Precision = "fp32"
@@ -50,19 +51,19 @@ class Profile:
 
     @property
     def torch_format(self) -> "torch.memory_format":
-        """The memory format as torch's value."""
+        """Memory format as torch's value."""
         import torch  # noqa: PLC0415
 
         return torch.channels_last if self.memory_format == "channels_last" else torch.contiguous_format
 
     def chosen(self) -> ExecutionConfig:
-        """Return the same as a configuration with nothing left out."""
+        """Return the profile as a configuration with nothing left out."""
         names = [field.name for field in dataclasses.fields(ExecutionConfig)]
         return ExecutionConfig(**{name: getattr(self, name) for name in names})
 
 
 def possible_precisions(device: "torch.device") -> list[Precision]:
-    """Return what a device can compute in, fp32 first."""
+    """Return the precisions that a device can compute in, fp32 first."""
     import torch  # noqa: PLC0415 - this module is read before torch is needed
 
     possible = {"fp32": True}
@@ -77,10 +78,10 @@ def possible_precisions(device: "torch.device") -> list[Precision]:
 
 
 def check_possible(device: "torch.device", precision: PrecisionChoice, config: ExecutionConfig) -> None:
-    """Refuse what a device cannot do.
+    """Refuse settings that a device cannot do.
 
     Raises:
-        UserError: the precision, CUDA graphs or the kernels are not possible; the message says what is.
+        UserError: the precision, CUDA graphs or the kernels are not possible; the message says what is possible.
     """
     possible = possible_precisions(device)
     if precision not in ("auto", *possible):
@@ -98,7 +99,7 @@ def check_possible(device: "torch.device", precision: PrecisionChoice, config: E
 
 
 def kernels_fit(precision: PrecisionChoice, config: ExecutionConfig, device: "torch.device") -> bool:
-    """Return whether numba's kernels are left to be chosen and go with what is set."""
+    """Return True if the kernels are left to be chosen and numba's go with the other settings."""
     free = config.kernels is None and not config.compiled and config.memory_format != "contiguous"
     return free and precision in ("auto", "fp32") and device.type == "cpu"
 
@@ -119,7 +120,7 @@ def _check_kernels(device: "torch.device", precision: PrecisionChoice) -> None:
 
 
 def complete_profile(precision: PrecisionChoice, config: ExecutionConfig) -> Profile | None:
-    """Return the profile of a configuration that leaves nothing out, else None."""
+    """Return the profile of a configuration that leaves nothing out; None if anything is left out."""
     values = dataclasses.asdict(config)
     if precision == "auto" or None in values.values():
         return None
@@ -127,7 +128,7 @@ def complete_profile(precision: PrecisionChoice, config: ExecutionConfig) -> Pro
 
 
 def default_profile(precision: PrecisionChoice, config: ExecutionConfig) -> Profile:
-    """Return what a configuration says, and for what it leaves out what is right nearly everywhere: no measurement."""
+    """Return the profile of a configuration without measurements; settings left out get values that suit most machines."""
     import torch  # noqa: PLC0415
 
     return Profile(
@@ -143,7 +144,7 @@ def default_profile(precision: PrecisionChoice, config: ExecutionConfig) -> Prof
 
 
 def apply_to_torch(profile: Profile) -> None:
-    """Set what torch keeps for the whole process: tf32 or full precision, and the same kernels in every run."""
+    """Apply a profile to torch's global settings: tf32 or full precision, and the same kernels in every run."""
     import torch  # noqa: PLC0415
 
     torch.backends.cuda.matmul.allow_tf32 = profile.precision == "tf32"

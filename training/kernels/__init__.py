@@ -1,1 +1,1 @@
-"""Kernels for CPUs: convolutions by channel, norm and activation, compiled by numba."""
+"""Kernels for training on CPUs: convolutions with their norm and activation, compiled by numba."""

@@ -1,4 +1,4 @@
-"""Activations and their slopes on vectors, by number."""
+"""Activation functions and their derivatives on vectors, by number."""
 
 from typing import Literal
 
@@ -21,7 +21,7 @@ def activated(builder: Builder, number: int, z: Value) -> Value:
 
 
 def sloped(builder: Builder, number: int, z: Value, gradient: Value) -> Value:
-    """Return the gradient with respect to ``z``, given that with respect to its activation."""
+    """Return the gradient with respect to ``z``, given the gradient with respect to its activation."""
     if number == RELU:
         return at_most_zero(builder, z, constant(z.type.count, 0.0), gradient)
     if number == HSWISH:

@@ -1,4 +1,4 @@
-"""Whether the kernels can be used on this machine: numba is there, compiles them, and they compute what torch does."""
+"""Check of the kernels on this machine: numba must be installed and compile them, and their results must equal torch's."""
 
 import functools
 import importlib.util
@@ -18,9 +18,9 @@ _EPSILON = 1e-5
 
 @functools.cache
 def unavailable() -> str | None:
-    """Return why the kernels cannot be used, or None.
+    """Return the reason why the kernels cannot be used; None if they can.
 
-    Compiles all of them, so that no step has to: at most half a minute, once a machine.
+    It compiles all of them, so that no step has to: at most half a minute, once a machine.
     """
     try:
         importlib.import_module("numba")
@@ -35,7 +35,7 @@ def unavailable() -> str | None:
 
 
 def to_be_compiled() -> bool:
-    """Return whether ``unavailable`` is going to compile: numba is there, and nothing is kept for it."""
+    """Return True if ``unavailable`` is going to compile: numba is there, and no compiled kernels are kept."""
     if unavailable.cache_info().currsize or importlib.util.find_spec("numba") is None:
         return False
     try:
@@ -46,7 +46,7 @@ def to_be_compiled() -> bool:
 
 
 def not_kept() -> str | None:
-    """Return why compiled kernels are not kept for the next start, or None; only where numba can be imported."""
+    """Return the reason why compiled kernels are not kept for the next start, or None; numba must be importable."""
     from fedpareto.training.kernels.compiled import NOT_KEPT  # noqa: PLC0415 - numba is there
 
     return NOT_KEPT
@@ -73,7 +73,7 @@ def _try() -> str | None:
 
 
 def _difference() -> str | None:
-    """Return what the kernels compute otherwise than torch, for every kernel and stride, or None."""
+    """Return the first difference of the kernels' results from torch's, over all kernels and strides, or None."""
     from fedpareto.training.kernels.chain import Chain, ChainLayer  # noqa: PLC0415
     from fedpareto.training.kernels.depthwise import KERNELS, STRIDES  # noqa: PLC0415
 
@@ -93,7 +93,7 @@ def _difference() -> str | None:
 
 
 def _drawn(kernel: int) -> list[Tensor]:
-    """Return x, and weight, γ and β of the three convolutions; 24 channels are not whole vectors."""
+    """Return random x, and weight, γ and β of three convolutions; their 24 channels are not whole vectors."""
     generator = torch.Generator().manual_seed(kernel)
     weights = [(8, 3, 3, 3), (24, 8, 1, 1), (24, 1, kernel, kernel)]
     shapes = [shape for weight in weights for shape in (weight, weight[:1], weight[:1])]
@@ -101,7 +101,7 @@ def _drawn(kernel: int) -> list[Tensor]:
 
 
 def _results(run: Callable[..., Tensor], tensors: list[Tensor]) -> list[Tensor]:
-    """Return what a function of tensors yields, and its gradients."""
+    """Return the result of a function of tensors, and its gradients."""
     leaves = [tensor.clone().requires_grad_() for tensor in tensors]
     out = run(*leaves)
     # A plain sum is what a norm takes away.

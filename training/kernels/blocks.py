@@ -1,4 +1,4 @@
-"""Norm and activation on one image's block of neighbouring channels, which lies in the caches; see ``formulas.py``."""
+"""Norm and activation on one image's block of neighbouring channels, small enough for the caches; see ``formulas.py``."""
 
 from collections.abc import Callable
 from typing import Any
@@ -100,7 +100,7 @@ def _add_sums(
     totals: Value,
     step: Value,
 ) -> None:
-    """Add Σ a and Σ a·b over pixels to doubles (2, channels), where ``values`` has a and b of a pixel."""
+    """Add Σ a and Σ a·b over pixels to doubles (2, channels), where ``values`` returns a and b of a pixel."""
     zero = constant(lanes, 0.0)
     pairs = [(register(builder, zero), register(builder, zero)) for _ in range(_AT_ONCE)]
 

@@ -1,8 +1,8 @@
-"""Layers in a row as one function of autograd: convolutions, each with its batch norm and activation.
+"""Chains of layers as one function of autograd: convolutions, each with its batch norm and activation.
 
-A layer's convolution is written once, and what follows from its norm and activation is computed where it is read:
-while the next convolution takes its input, and while gradients are taken back. Of a chain's inner tensors only the
-results of convolutions are kept.
+A layer's convolution is written to memory once. Its norm and activation are computed where they are read: while the
+next convolution reads its input, and again in the backward pass. Of a chain's inner tensors only the results of
+convolutions are kept.
 """
 
 import dataclasses
@@ -29,14 +29,14 @@ LinkKind = Literal["pointwise", "depthwise", "dense"]
 
 @dataclasses.dataclass(frozen=True)
 class ChainLayer:
-    """What a layer computes.
+    """Layer of a chain: a convolution, with its batch norm and activation.
 
     Attributes:
-        kind: a convolution of 1×1, one of every channel by itself, or any other, which torch computes.
+        kind: kind of the convolution: 1×1, depthwise, or any other, which torch computes.
         kernel: side of the kernel.
-        stride: of the convolution.
+        stride: stride of the convolution.
         epsilon: of the batch norm, or None for a convolution by itself.
-        activation: what follows the norm.
+        activation: activation after the norm.
     """
 
     kind: LinkKind
@@ -47,13 +47,13 @@ class ChainLayer:
 
     @property
     def number(self) -> int:
-        """The activation as kernels know it."""
+        """Number of the activation for the kernels."""
         return PLAIN if self.epsilon is None else NUMBERS[self.activation]
 
 
 @dataclasses.dataclass
 class _Signal:
-    """A tensor (N, C, H, W) before norm and activation, and what these are; PLAIN for a tensor as it is."""
+    """Tensor (N, C, H, W) before norm and activation, with its coefficients and its activation; PLAIN for none of them."""
 
     values: Tensor
     coefficients: Tensor | None
@@ -61,12 +61,12 @@ class _Signal:
 
     @property
     def addresses(self) -> tuple[int, int]:
-        """Where values and coefficients are."""
+        """Addresses of the values and the coefficients."""
         return self.values.data_ptr(), 0 if self.coefficients is None else self.coefficients.data_ptr()
 
 
 class _Sums:
-    """What threads sum of C channels: for each (2, C) doubles, and then a shift (C) and sums (2, C) of floats."""
+    """Memory for the sums of C channels by each thread: (2, C) doubles, then floats: a shift (C) and sums (2, C)."""
 
     def __init__(self, channels: int, threads: int) -> None:
         self._channels, self._bytes = channels, 4 * channels * _DOUBLE_BYTES
@@ -87,9 +87,10 @@ class _Sums:
 
 
 class Chain(torch.autograd.Function):
-    """``Chain.apply(x, layers, *parameters)`` with weight, γ and β of every layer; (N, C, H, W) to (N, C', H', W').
+    """Function of a chain: ``Chain.apply(x, layers, *parameters)`` maps (N, C, H, W) to (N, C', H', W').
 
-    All are float32 on the CPU, channels in multiples of eight. Deterministic for a number of threads.
+    ``parameters`` are weight, γ and β of every layer. All tensors are float32 on the CPU, with channels in multiples of
+    eight. The result is deterministic for a number of threads.
     """
 
     @staticmethod
@@ -136,7 +137,7 @@ class Chain(torch.autograd.Function):
 def _convolved(
     layer: ChainLayer, source: _Signal, weight: Tensor, scale: Tensor | None, bias: Tensor | None
 ) -> _Signal:
-    """Return a layer's convolution of what is before it, with the coefficients of its norm."""
+    """Return a layer's convolution of the signal before it, with the coefficients of the layer's norm."""
     n, _, height, width = source.values.shape
     channels, stride = weight.shape[0], layer.stride
     if layer.kind == "dense":
@@ -250,7 +251,7 @@ def _finish_gradients(signal: _Signal, sums: _Sums) -> tuple[Tensor, Tensor]:
 def _differentiated(
     layer: ChainLayer, source: _Signal, result: _Signal, weight: Tensor, gradient: Tensor, needed: bool
 ) -> tuple[Tensor | None, Tensor, _Sums | None]:
-    """Return the gradients of a convolution's input and weights, and what the input's norm asks for."""
+    """Return the gradients of a convolution's input and weights, and the sums for the norm of the input."""
     match layer.kind:
         case "depthwise":
             return _depthwise_back(layer, source, result, weight, gradient, needed)
@@ -340,12 +341,12 @@ def _dense_back(
 
 
 def _total(parts: Tensor) -> Tensor:
-    """Return the sum of what threads found, in their order."""
+    """Return the sum of the threads' parts, added in the order of the threads."""
     return parts[0] if len(parts) == 1 else parts.sum(0)
 
 
 def _spread(count: int, call: Callable[[int, int, int], None]) -> None:
-    """Call with (thread, first, last) for equal shares of ``count``, on as many threads as torch has here."""
+    """Call ``call(thread, first, last)`` for equal shares of ``count``, on as many threads as torch has here."""
     threads = torch.get_num_threads()
     if threads == 1:
         call(0, 0, count)

@@ -1,4 +1,4 @@
-"""Functions compiled by numba and kept on disk for the next start."""
+"""Compilation by numba: functions are compiled once and kept on disk for the next start."""
 
 import hashlib
 import tempfile
@@ -14,10 +14,10 @@ from fedpareto.supernet.common.storage.cache_folder import kept_folder
 
 
 def _folder() -> tuple[Path | None, str | None]:
-    """Return where compiled functions are kept, or why nowhere.
+    """Return the folder of compiled functions, or the reason why there is none.
 
-    Numba looks at the file a function is in, not at those whose instructions it takes in: other sources have another
-    folder.
+    Numba checks only the file that a function is in, and not the files that it takes instructions from. So every state
+    of the sources has a folder of its own.
     """
     sources = hashlib.sha256()
     for source in sorted(Path(__file__).parent.glob("*.py")):
@@ -38,13 +38,13 @@ _FUNCTIONS: list[Any] = []
 
 
 def keep_nothing() -> None:
-    """Compile what is not compiled yet without keeping it: where it cannot write, numba raises instead."""
+    """Turn off the keeping of functions that are compiled from now on, as numba raises an error where it cannot write."""
     for function in _FUNCTIONS:
         function._cache = NullCache()
 
 
 def compiled(function: Callable[..., Any]) -> Any:
-    """Return a function that numba compiles at its first call, or takes from disk; it runs without Python's lock."""
+    """Return a function that numba compiles at its first call, or reads from disk; it runs without Python's lock."""
     if FOLDER is None:
         return numba.njit(nogil=True)(function)
     # Numba decides here where it keeps a function; what else uses numba in this process is to find its own setting.

@@ -1,8 +1,8 @@
-"""Convolutions of every channel by itself: forward, and both gradients in one pass.
+"""Depthwise convolutions: the forward pass, and both gradients in one backward pass.
 
-One image's block of neighbouring channels is copied into scratch memory with a border of zeros, where it lies dense
-and in the first caches. All sums are then made there, in registers, without a test for the border. A channel's sums
-run over images, rows and pixels in this order whatever the width of a vector is.
+One image's block of neighbouring channels is copied into scratch memory with a border of zeros, where it is dense and
+in the first caches. All sums are then made there, in registers, without a test for the border. A channel's sums run
+over images, rows and pixels in this order, whatever the width of a vector is.
 """
 
 import itertools
@@ -45,7 +45,7 @@ _EIGHT, _TWO, _ONE = size(8), size(2), size(1)
 
 
 class Extent(NamedTuple):
-    """Which images, the kernel and its stride, and the shape of images before and after the convolution."""
+    """Extent of a convolution: its images, its kernel and stride, and the shapes of images before and after it."""
 
     first: int
     last: int
@@ -59,9 +59,10 @@ class Extent(NamedTuple):
 
 
 class Forward(NamedTuple):
-    """Addresses of x with what activates it, weights (kernel², channels), y, scratch, and of sums of y.
+    """Addresses of a forward pass: x with its coefficients, weights (kernel², channels), y, scratch, and sums of y.
 
-    ``activation`` is that of x, PLAIN for none. With ``totals`` 0 nothing is summed; see ``normalisation.Moments``.
+    ``activation`` is the activation of x, PLAIN for none. With ``totals`` 0 nothing is summed; see
+    ``normalisation.Moments``.
     """
 
     activation: int
@@ -75,9 +76,9 @@ class Forward(NamedTuple):
 
 
 class Backward(NamedTuple):
-    """Addresses of a gradient with y, x with what activates it, weights (kernel², channels), and what is written.
+    """Addresses of a backward pass: a gradient with y, x with its coefficients, weights (kernel², channels), and results.
 
-    ``dx`` may be 0; ``dweight`` is added to. ``totals`` are those of x's own norm, unless its activation is PLAIN.
+    ``dx`` may be 0; ``dweight`` is added to. ``totals`` are sums for x's own norm, unless its activation is PLAIN.
     """
 
     activation: int
@@ -96,7 +97,7 @@ class Backward(NamedTuple):
 
 
 def scratch_floats(lanes: int, height: int, width: int, kernel: int) -> int:
-    """Return how many floats a scratch memory has: a bordered block, and one of eight channels that may be left."""
+    """Return the number of floats of scratch memory: a bordered block, and a block for eight channels that may be left."""
     return (lanes + 8) * (height + kernel - 1) * (width + kernel - 1)
 
 
@@ -119,7 +120,7 @@ def _convolve(
 
 
 class _Form(NamedTuple):
-    """What a convolution's instructions are written for."""
+    """Form of a convolution, which its instructions are written for."""
 
     lanes: int
     kernel: int
@@ -131,7 +132,7 @@ def _convolve_as(
     builder: Builder, form: _Form,
     source: Value, row: Value, weight: Value, target: Value, height: Value, width: Value, channels: Value,
 ) -> None:  # fmt: skip
-    """Write all rows in the widest tiles that fit; the last tile of a row may lie over the one before it."""
+    """Write all rows in the widest tiles that fit; the last tile of a row may overlap the one before it."""
     pixel = builder.mul(channels, integer(FLOAT_BYTES))
     step = integer(form.stride * form.lanes * FLOAT_BYTES)
     with repeated(builder, height) as line:
@@ -182,7 +183,7 @@ def _add_kernel_gradient(
     context: Any, lanes: Any, registers: Any, kernel: Any, stride: Any,
     x: Any, gradient: Any, row: Any, height: Any, width: Any, target: Any, channels: Any,
 ) -> Any:  # fmt: skip
-    """Add what one image's block contributes to a kernel's gradient; both blocks have rows of equal length.
+    """Add the contribution of one image's block to a kernel's gradient; both blocks have rows of equal length.
 
     As many rows of the kernel are summed at once as half the ``registers`` can hold.
     """
@@ -307,7 +308,7 @@ def _backward_block(lanes, registers, of, extent, image, channel, scratch, scrat
 
 @compiled
 def backward(lanes, registers, of, extent):
-    """Write dx of some images, add to dweight, and sum what the norm of x asks for."""
+    """Write dx of some images, add to dweight, and add the sums for the norm of x."""
     bordered = (extent.height + extent.kernel - 1) * (extent.width + extent.kernel - 1) * len(lanes) * FLOAT_BYTES
     for image in range(extent.first, extent.last):
         channel = 0

@@ -1,7 +1,7 @@
-"""Which layers of a network the kernels compute: those of a block that follow each other, as one chain.
+"""Use of the kernels in a network: layers of a block that follow each other are computed as one chain.
 
-A network keeps its plain modules and parameters. The first module of a chain runs all of it, the others pass on what
-they are given. So a hook of a chain's last module still sees what that yields.
+A network keeps its plain modules and parameters. The first module of a chain runs all of it, and the others return
+their input unchanged. So a hook of a chain's last module still sees that module's output.
 """
 
 import functools
@@ -23,7 +23,7 @@ _ACTIVATIONS: dict[type[nn.Module], ActivationCode] = {nn.Identity: "none", nn.R
 
 
 def use_kernels(network: nn.Module) -> None:
-    """Let the kernels compute what they can of a network's training, in float32 on the CPU; torch does the rest."""
+    """Let the kernels compute all layers that they can in a network's training, in float32 on the CPU; torch does the rest."""
     for block in network.modules():
         if isinstance(block, BlockModule):
             for chain in _chains(block):
@@ -51,7 +51,7 @@ def _chains(block: BlockModule) -> Iterator[list[tuple[ConvLayer, ChainLayer]]]:
 
 
 def layer_of(module: ConvLayer) -> ChainLayer | None:
-    """Return what a module computes in the kernels' terms, or None where they cannot."""
+    """Return a module as a layer of the kernels, or None if they cannot compute it."""
     conv, norm, activation = module.conv, module.norm, _ACTIVATIONS.get(type(module.activation))
     kind = _kind(conv)
     if kind is None or conv.bias is not None or conv.out_channels % _BLOCK:
@@ -85,7 +85,7 @@ def _passed(x: Tensor) -> Tensor:
 
 
 def _run(modules: Sequence[ConvLayer], layers: Sequence[ChainLayer], x: Tensor) -> Tensor:
-    """Map (N, c_in, H, W) to what the last of a chain's modules yields."""
+    """Map (N, c_in, H, W) to the output of the last of a chain's modules."""
     # Of one image a norm may have nothing to normalise by, which torch says; of none there is nothing to compute.
     if x.dtype != torch.float32 or x.device.type != "cpu" or torch.is_autocast_enabled("cpu") or len(x) < 2:
         for module in modules:

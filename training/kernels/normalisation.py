@@ -1,7 +1,7 @@
-"""Batch normalisation of whole tensors: the moments of a batch, what follows from them, and both passes back.
+"""Batch normalisation of whole tensors: the moments of a batch, the coefficients, the forward and backward passes.
 
-Formulas and names are those of ``formulas.py``. Sums are made in float32 over some rows and then in float64, of values
-less a mean of the first ones, so that a large mean costs no digits.
+Formulas and names are those of ``formulas.py``. Sums are made in float32 over some rows and then in float64. A mean of
+the first values is subtracted from all values before, so that a large mean costs no digits.
 """
 
 import math
@@ -25,7 +25,7 @@ PANEL = 64
 
 
 class Rows(NamedTuple):
-    """Which pixels, of how many channels."""
+    """Range of pixels, and their number of channels."""
 
     first: int
     last: int
@@ -33,7 +33,7 @@ class Rows(NamedTuple):
 
 
 class Moments(NamedTuple):
-    """Addresses of values, of their shift, (channels), of float sums, (2, channels), and of doubles, (2, channels)."""
+    """Addresses of moments: values, their shift (channels), float sums (2, channels), and doubles (2, channels)."""
 
     y: int
     shift: int
@@ -42,9 +42,9 @@ class Moments(NamedTuple):
 
 
 class Finish(NamedTuple):
-    """Addresses of what several threads have summed, of γ and β, of the coefficients, and of the gradients of γ and β.
+    """Addresses of the threads' sums, of γ and β, of the coefficients, and of the gradients of γ and β.
 
-    Of every thread there are (4, channels) doubles: (2, channels) totals, then a shift and two sums as floats.
+    Every thread has (4, channels) doubles: (2, channels) totals, then a shift and two sums as floats.
     """
 
     sums: int
@@ -56,7 +56,7 @@ class Finish(NamedTuple):
 
 
 class Forward(NamedTuple):
-    """Addresses of what is normalised, of the coefficients, and of the result."""
+    """Addresses of a forward pass: the values to normalise, the coefficients, and the result."""
 
     y: int
     coefficients: int
@@ -64,7 +64,7 @@ class Forward(NamedTuple):
 
 
 class Backward(NamedTuple):
-    """Addresses of the gradient of the result, of y and the coefficients, of sums as in ``Moments``, and of dy."""
+    """Addresses of a backward pass: the gradient of the result, y and the coefficients, sums as in ``Moments``, and dy."""
 
     gradient: int
     y: int
@@ -92,7 +92,7 @@ def moments(lanes, of, rows):
 
 @compiled
 def finish_moments(of, rows, threads, unit, epsilon):
-    """Write s, t, μ and 1/√(σ²+ε) of all pixels, of which every thread has summed some (Chan, Golub, LeVeque 1983).
+    """Write s, t, μ and 1/√(σ²+ε) of all pixels from the sums of the threads (Chan, Golub, LeVeque 1983).
 
     Thread i has summed the pixels from ``unit``·⌊images·i/threads⌋ on; of n images, each ``unit`` pixels.
     """
@@ -158,7 +158,7 @@ def sum_gradients(lanes, activation, of, rows):
 
 @compiled
 def differentiate(lanes, activation, of, rows):
-    """Write dy; it may lie where y does."""
+    """Write dy, which may have the address of y."""
     at = rows.first * rows.channels * FLOAT_BYTES
     differentiate_panel(
         lanes, activation, of.gradient + at, of.y + at, of.coefficients, of.dy + at,

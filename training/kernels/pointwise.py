@@ -1,7 +1,7 @@
-"""Convolutions of 1×1: products of matrices whose rows are pixels.
+"""Pointwise (1×1) convolutions: products of matrices whose rows are pixels.
 
-A panel of some rows is worked on while it is in the first caches: what comes in is normalised and activated there, the
-product is made, and what it yields is summed for the norm that follows.
+A panel of some rows is worked on while it is in the first caches: the input is normalised and activated there, the
+product is made, and the results are summed for the norm that follows.
 """
 
 from typing import Any, NamedTuple
@@ -41,9 +41,10 @@ _EIGHT, _THREE, _TWO, _ONE = size(8), size(3), size(2), size(1)
 
 
 class Forward(NamedTuple):
-    """Addresses of x with what activates it, weights (c_in, c_out), y, scratch (PANEL, c_in), and of sums of y.
+    """Addresses of a forward pass: x with its coefficients, weights (c_in, c_out), y, scratch (PANEL, c_in), sums of y.
 
-    ``activation`` is that of x, PLAIN for none. With ``totals`` 0 nothing is summed; see ``normalisation.Moments``.
+    ``activation`` is the activation of x, PLAIN for none. With ``totals`` 0 nothing is summed; see
+    ``normalisation.Moments``.
     """
 
     activation: int
@@ -58,10 +59,10 @@ class Forward(NamedTuple):
 
 
 class Backward(NamedTuple):
-    """Addresses of a gradient with y, of x with what activates it, of weights (c_out, c_in), and of what is written.
+    """Addresses of a backward pass: a gradient with y, x with its coefficients, weights (c_out, c_in), and results.
 
-    ``dx`` may be 0. ``dweight`` is added to: of weights, or of their transpose, the form whose rows are longer.
-    ``scratch`` is (PANEL, c_in + c_out). Sums are those of x's own norm, unless its activation is PLAIN.
+    ``dx`` may be 0. ``dweight`` is added to; it has the form of the weights or of their transpose, the one with longer
+    rows. ``scratch`` is (PANEL, c_in + c_out). Sums are those for x's own norm, unless its activation is PLAIN.
     """
 
     activation: int
@@ -222,7 +223,7 @@ def forward(lanes, tile, of, rows, inner):
 
 @compiled
 def backward(lanes, tile, of, rows, inner):
-    """Write dx of some rows, add to dweight, and sum what the norm of x asks for."""
+    """Write dx of some rows, add to dweight, and add the sums for the norm of x."""
     step_in, step, channels = inner * FLOAT_BYTES, rows.channels * FLOAT_BYTES, rows.channels
     for row in range(rows.first, rows.last, PANEL):
         count = min(PANEL, rows.last - row)

@@ -1,4 +1,4 @@
-"""Norm and activation on a few rows of pixels of all channels, which lie in the caches; see ``formulas.py``."""
+"""Norm and activation on a few rows of pixels of all channels, few enough for the caches; see ``formulas.py``."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,11 +1,11 @@
-"""Vectors of neighbouring channels, in LLVM's terms: what the kernels of this package are written with.
+"""Vector instructions for the kernels: vectors of neighbouring channels, built in LLVM's terms.
 
 A kernel is a function that numba compiles. Its innermost part is an *intrinsic* that builds LLVM instructions on
-vectors: numba has none of its own, and what it makes of loops over scalars keeps the sums in memory. Tensors are dense
+vectors. Numba has no vectors of its own, and its code for loops over scalars keeps the sums in memory. Tensors are dense
 float32 with the channels last, and given as addresses (64-bit integers).
 
-Numba keeps compiled functions on disk by the types of their arguments, and not by what a closure holds. A size that a
-function is compiled for therefore travels as the *length* of a tuple: ``size(3)`` has three elements.
+Numba keeps compiled functions on disk by the types of their arguments, and not by the values in a closure. So a size
+that a function is compiled for is passed as the *length* of a tuple: ``size(3)`` has three elements.
 """
 
 import functools
@@ -38,11 +38,11 @@ def size(count: int) -> tuple[int, ...]:
 
 
 def intrinsic_of(build: Callable[..., None], *arguments: Any) -> Any:
-    """Return what numba asks of an intrinsic: its signature, and what generates its instructions.
+    """Return an intrinsic in numba's form: its signature, and the function that generates its instructions.
 
     Args:
-        build: is called with a builder and the values of the arguments.
-        arguments: their types.
+        build: function that is called with a builder and the values of the arguments.
+        arguments: types of the arguments.
     """
 
     def generate(context: Any, builder: Builder, signature: Any, values: Sequence[Value]) -> Value:
@@ -54,12 +54,12 @@ def intrinsic_of(build: Callable[..., None], *arguments: Any) -> Any:
 
 
 def constant(lanes: int, value: float) -> Value:
-    """Return a vector of one value."""
+    """Return a vector whose elements are all one value."""
     return ir.Constant(ir.VectorType(_FLOAT, lanes), [value] * lanes)
 
 
 def integer(value: int) -> Value:
-    """Return an integer."""
+    """Return an integer constant."""
     return ir.Constant(_INTEGER, value)
 
 
@@ -94,7 +94,7 @@ def add_to_doubles(builder: Builder, value: Value, address: Value) -> None:
 
 
 def broadcast(builder: Builder, address: Value, lanes: int) -> Value:
-    """Return a vector of the float at an address."""
+    """Return a vector whose elements are all the float at an address."""
     return _spread(builder, builder.load(builder.inttoptr(address, _FLOAT.as_pointer())), lanes)
 
 
@@ -121,23 +121,23 @@ def moved(builder: Builder, address: Value, steps: Value, step: Value) -> Value:
 
 
 def repeated(builder: Builder, count: Value) -> Any:
-    """Return the context of a loop's body, run ``count`` times; its value has the ``index``."""
+    """Return the context of a loop's body, which runs ``count`` times; the context's value has the ``index``."""
     return cgutils.for_range(builder, count, intp=_INTEGER)
 
 
 def cases(builder: Builder, *choices: tuple[Value, int]) -> Any:
-    """Return the context of instructions for when every value is the number beside it."""
+    """Return the context of instructions that run only if every value equals the number beside it."""
     tests = [builder.icmp_signed("==", value, integer(number)) for value, number in choices]
     return builder.if_then(functools.reduce(builder.and_, tests))
 
 
 def register(builder: Builder, value: Value) -> Value:
-    """Return a variable with a first value, which LLVM keeps in a register."""
+    """Return a variable that LLVM keeps in a register, with ``value`` as its first value."""
     return cgutils.alloca_once_value(builder, value)
 
 
 def over_channels(builder: Builder, lanes: int, channels: Value, body: Callable[[int, Value], None]) -> None:
-    """Run ``body(lanes, bytes)`` for every block of channels, and for eight that may be left, with where it begins."""
+    """Run ``body(lanes, bytes)`` for every block of channels, and for eight that may be left; ``bytes`` is its offset."""
     whole = builder.sdiv(channels, integer(lanes))
     with repeated(builder, whole) as loop:
         body(lanes, builder.mul(loop.index, integer(lanes * FLOAT_BYTES)))
@@ -149,7 +149,7 @@ def over_channels(builder: Builder, lanes: int, channels: Value, body: Callable[
 def over_rows(
     builder: Builder, lanes: int, rows: Value, channels: Value, body: Callable[[int, int, Value, Value], None]
 ) -> None:
-    """Run ``body(lanes, rows, bytes, bytes in a row)`` for blocks of channels, in some rows at once, then by row."""
+    """Run ``body(lanes, rows, bytes, bytes in a row)`` for blocks of channels, several rows at once, then single rows."""
     step = builder.mul(channels, integer(FLOAT_BYTES))
     groups = builder.sdiv(rows, integer(_ROWS_AT_ONCE))
     done = builder.mul(groups, integer(_ROWS_AT_ONCE))

@@ -1,4 +1,4 @@
-"""How wide this machine's vectors are, and what its registers hold."""
+"""Vector width of this machine's processor, and its number of vector registers."""
 
 import dataclasses
 
@@ -12,8 +12,8 @@ class Widths:
     """Sizes that kernels are compiled for.
 
     Attributes:
-        lanes: floats of a vector, 8 or 16.
-        registers: vectors that the processor holds.
+        lanes: number of floats of a vector, 8 or 16.
+        registers: number of vector registers of the processor.
     """
 
     lanes: int
@@ -26,7 +26,7 @@ class Widths:
 
     @property
     def tile(self) -> tuple[int, ...]:
-        """Rows of a tile of a product of three vectors a row, as an argument: its sums fill most registers."""
+        """Number of rows of a product's tile with three vectors a row, as an argument: the sums fill most registers."""
         return size(self.registers // 4)
 
     @property

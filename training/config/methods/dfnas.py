@@ -14,7 +14,7 @@ class DfnasConfig:
 
     Attributes:
         architecture: JSON file of the network it begins with, whose widths it keeps and whose blocks it makes smaller
-            or drops; when left out, the supernet, or the largest cache entry if some client cannot run the supernet.
+            or drops; when left out, the supernet if every client can run it, else the largest cache entry that all can.
         lr: learning rate of the logits that blocks are drawn with.
         gap: a block is settled once its two best choices are so far apart in probability; 1 for never.
         macs_penalty: added to the loss for every share of the first network's MACs by which the expected MACs of a draw

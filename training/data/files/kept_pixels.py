@@ -2,8 +2,8 @@
 
 An entry holds the pixels of one list of files with one preparation. Its name is a digest of all that the pixels depend
 on: the files' absolute paths and stamps, the preparation and the program that does it, the versions of Pillow and of
-the decoders behind it. So another state of the files, or another way to decode them, is another entry, and an old one is
-never taken for it. Unused entries are removed when room is needed (``supernet/common/storage/disk_room.py``).
+the decoders behind it. So another state of the files, or another way to decode them, is another entry, and an old one
+is never taken for it. Unused entries are removed when room is needed (``supernet/common/storage/disk_room.py``).
 """
 
 import contextlib
@@ -178,7 +178,7 @@ def _place(paths: Sequence[Path], stamped: Sequence[Stamp | None], preparation: 
 
 @functools.cache
 def _program() -> tuple[str | None, ...]:
-    """Return the identity of the decoder: a digest of this program's own part, and the versions of the libraries."""
+    """Return the identity of the decoder: this program's own part of it, and the versions of the libraries."""
     from PIL import __version__, features  # noqa: PLC0415 - needed where something is kept
 
     source = b""

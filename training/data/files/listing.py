@@ -73,7 +73,7 @@ class Listing:
 
 
 def constant_words(data: ImageSet) -> str | None:
-    """Return one line about pictures of a single value, if a whole class or half of all are such; else None."""
+    """Return one line about pictures of nearly one colour, if a whole class or half of all are such; else None."""
     spread = data.images.amax(dim=(2, 3)) - data.images.amin(dim=(2, 3))
     flat = (spread <= _NEARLY).all(dim=1)
     count, bare = int(flat.sum()), []

@@ -7,8 +7,8 @@
     N × channels × side × side bytes: pixels
 
 The mapping is private: a process that writes into the tensor changes its own copy, and processes that only read share
-the system's pages. Every file is verified once when it is opened, because wrong pixels would go unnoticed. At about 1 GB
-a second and core that is little beside decoding. Bytes that change on the disk *after* that are not noticed.
+the system's pages. Every file is verified once when it is opened, because wrong pixels would go unnoticed. At about
+1 GB a second and core that is little beside decoding. Bytes that change on the disk *after* that are not noticed.
 """
 
 import hashlib

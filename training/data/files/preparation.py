@@ -211,7 +211,7 @@ def to_8_bits(array: NDArray[Any]) -> Pixels:
 
 
 def _refuse_lost_depth(picture: Image.Image) -> None:
-    """Refuse a picture of 16 bits a band that uses 12 or fewer of them: Pillow reads only the upper 8 bits of colours."""
+    """Refuse a picture of 16 bits a band that uses 12 or fewer: of colours Pillow reads only the upper 8 bits."""
     # Asked before the picture is loaded, which forgets how it was coded.
     if picture.mode not in ("LA", "RGB", "RGBA") or not any(
         ";16" in str(tile[3]) for tile in getattr(picture, "tile", ())

@@ -9,7 +9,7 @@ from fedpareto.supernet.common.errors import UserError
 
 
 def matched(parts: Sequence[list[int]], max_macs: Sequence[int | None]) -> list[list[int]]:
-    """Parts of the images, matched to clients: the more MACs a client can run (None: any number), the larger its part."""
+    """Match parts of the images to clients: the more MACs a client can run (None: any number), the larger its part."""
     strongest = sorted(range(len(max_macs)), key=lambda client: -(max_macs[client] or float("inf")))
     result: list[list[int]] = [[] for _ in max_macs]
     for client, part in zip(strongest, sorted(parts, key=len, reverse=True), strict=True):

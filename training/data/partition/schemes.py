@@ -47,7 +47,7 @@ def growing(labels: IntArray, clients: int, size: Callable[[FloatArray], FloatAr
 def dirichlet(
     labels: IntArray, clients: int, alpha: float, least: int, generator: np.random.Generator
 ) -> list[IntArray]:
-    """Return parts by shares of every class from Dirichlet(alpha, …, alpha), drawn again until every client has ``least``.
+    """Return parts by shares of every class from Dirichlet(alpha, …, alpha), drawn until every client has ``least``.
 
     Yurochkin et al., "Bayesian nonparametric federated learning of neural networks" (2019).
     """
@@ -116,7 +116,7 @@ def allotted(
 def pathological(
     labels: IntArray, clients: int, classes_per_client: int, generator: np.random.Generator
 ) -> list[IntArray]:
-    """Return even parts with ``classes_per_client`` classes each: the first class in turn, the others drawn at random."""
+    """Return even parts of ``classes_per_client`` classes each: the first class in turn, the others drawn at random."""
     classes = np.unique(labels)
     if clients > len(labels) or classes_per_client > len(classes):
         raise ImpossibleError
@@ -155,7 +155,7 @@ def _capped(
     concentration: Callable[[int], FloatArray],
     generator: np.random.Generator,
 ) -> tuple[IntArray, IntArray]:
-    """Return the owner of every image, and every owner's number of images; one that has its share gets no later class."""
+    """Return every image's owner and every owner's number of images; who has its share gets nothing of later classes."""
     owners, sizes = np.empty(len(labels), dtype=np.int64), np.zeros(len(shares), dtype=np.int64)
     wanted = shares * len(labels)
     for label in np.unique(labels):

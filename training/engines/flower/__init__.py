@@ -1,1 +1,1 @@
-"""A federation of real clients: what crosses the network, the server's line to Flower, what a node does."""
+"""Federation of real clients over Flower: the messages on the network, the server's link, and the work on a node."""

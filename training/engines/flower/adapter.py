@@ -1,8 +1,8 @@
-"""Flower, and nothing but Flower: the only module that imports flwr.
+"""Adapter to Flower, with the ServerApp and the ClientApp; the only module that imports flwr.
 
-The ServerApp is a relay. It has no opinion on what a round is: it does what the command at the other end of the line
-asks, sends messages, collects replies. The ClientApp hands each message to ``node.py``. Both use Flower's message API;
-its strategies need equal shapes from all clients and are not used.
+The ServerApp is a relay and knows nothing of rounds: it sends messages and collects replies for the command at the
+other end of its line. The ClientApp hands each message to ``node.py``. Both use Flower's message API. Flower's
+strategies are not used, because they need equal shapes from all clients.
 """
 
 import contextlib
@@ -67,14 +67,14 @@ def _answered(message: Message, context: Context) -> Message:
 
 
 class _ToldToEnd(BaseException):
-    """No ``Exception``, as those are swallowed here and there while torch is imported."""
+    """Signal that the process is told to end; no ``Exception``, as some of those are swallowed while torch is imported."""
 
 
 @contextlib.contextmanager
 def _failing_when_told_to_end() -> Iterator[None]:
-    """Let SIGTERM be an error of the client, which Flower reports.
+    """Turn SIGTERM into an error of the client, which Flower reports.
 
-    Where Flower's own handler ends the process there is no reply, and the SuperNode waits for one for ever.
+    Flower's own handler ends the process without a reply, and the SuperNode would wait for one for ever.
     """
 
     def fail(number: int, frame: FrameType | None) -> NoReturn:
@@ -106,7 +106,7 @@ def _relay(grid: Grid, context: Context) -> None:
 
 
 class _Relay:
-    """Does what is asked over the line."""
+    """Relay: carries out the requests that come over the line."""
 
     def __init__(self, grid: Grid, folder: Path) -> None:
         self._grid, self._folder = grid, folder
@@ -151,14 +151,14 @@ class _Relay:
 
 @dataclasses.dataclass(frozen=True)
 class Unreadable:
-    """A reply that cannot be had, and why: one of the codes of ``line.py``."""
+    """Reply that cannot be pulled, with the reason: one of the codes of ``relay_socket.py``."""
 
     code: int
     reason: str
 
 
 class _Partial:
-    """A reply of which some objects are still to be pulled."""
+    """Reply of which some objects are still to be pulled."""
 
     def __init__(self, tree: ObjectTree) -> None:
         self.name = tree.object_id
@@ -166,20 +166,20 @@ class _Partial:
         self.contents: dict[str, bytes] = {}
 
     def forget(self) -> None:
-        """Hold nothing of it any more: it can be pulled again."""
+        """Drop all of the reply, so that it can be pulled again."""
         self.missing += self.contents
         self.contents.clear()
 
 
 class Incoming:
-    """Pulls replies, each object by object as they are uploaded, so that none waits for another's.
+    """Incoming replies: each is pulled object by object as it is uploaded, so that none waits for another.
 
     Flower's own ``pull_messages`` returns when all objects of all replies are there: one node that has announced a
     reply and uploads slowly, or never, would hold up the answers of all.
 
     Args:
         client: Flower's runtime client.
-        node: the SuperLink's own.
+        node: the SuperLink's own node.
         run: id of the run.
     """
 
@@ -188,7 +188,7 @@ class Incoming:
         self._partial: dict[str, _Partial] = {}
 
     def arrived(self, messages: Mapping[str, int]) -> Iterator[tuple[str, Message | Unreadable]]:
-        """Yield every reply that is all there; a message is named with the most bytes of its reply."""
+        """Yield every reply that is complete; ``messages`` has the most bytes of the reply to each message."""
         self._announce(messages)
         end = time.monotonic() + _LOOK
         for name, partial in list(self._partial.items()):
@@ -216,7 +216,7 @@ class Incoming:
                 self._partial[reply.metadata.reply_to_message_id] = _Partial(tree)
 
     def _pulled(self, partial: _Partial, most: int, end: float) -> Message | Unreadable | None:
-        """Pull what is there; return the reply if that is all of it, None if more is to come."""
+        """Pull the objects that are there; return the reply if it is complete, None if more is to come."""
         if len(partial.missing) > _FEW_OBJECTS + most // (1 << 20):
             return Unreadable(TOO_LARGE, "of more pieces than any answer to this message")
         while partial.missing:
@@ -240,7 +240,7 @@ class Incoming:
 
 
 class RepeatableClient:
-    """Flower's runtime client, for which an object that has been stored already is stored.
+    """Flower's runtime client, with an upload that succeeds if the object has been stored already.
 
     When the answer to a ``PushObject`` is lost, as with a SuperLink that is killed, Flower's client asks again, is told
     that nothing is to be stored, and gives the run up.
@@ -262,13 +262,13 @@ class RepeatableClient:
 
 
 def _packed(header: bytes, blob: bytes) -> RecordDict:
-    """Return a header and one array of bytes: hundreds of arrays would cost seconds a message."""
+    """Return a message's content: a header and one array of bytes; hundreds of arrays would cost seconds a message."""
     array = Array(dtype="uint8", shape=(len(blob),), stype=_STYPE, data=blob)
     return RecordDict({_HEADER: ConfigRecord({_JSON: header.decode()}), _BLOB: ArrayRecord({_BLOB: array})})
 
 
 def _unpacked(content: RecordDict) -> tuple[bytes, bytes]:
-    """Return the header and the blob of a message; what is missing or of another type is empty."""
+    """Return the header and the blob of a message; a part that is missing or of another type is empty."""
     headers, blobs = content.config_records.get(_HEADER), content.array_records.get(_BLOB)
     header = None if headers is None else headers.get(_JSON)
     blob = None if blobs is None else blobs.get(_BLOB)

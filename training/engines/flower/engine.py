@@ -1,4 +1,4 @@
-"""The Flower engine: clients are processes on other machines, each with its own images, behind a SuperLink."""
+"""Flower engine: trains clients that are processes on other machines, each with its own images, behind a SuperLink."""
 
 import dataclasses
 import itertools
@@ -50,7 +50,7 @@ AnyAnswer = TypeVar("AnyAnswer", ClientReply, ReplyFailure)
 
 
 class Unusable(Exception):  # noqa: N818 - an answer that is counted, not an error of the program
-    """An answer that cannot be used; ``kind`` is what it is counted as."""
+    """Error of an answer that cannot be used; ``kind`` is the kind of failure that it is counted as."""
 
     def __init__(self, kind: FailureKind, reason: str) -> None:
         super().__init__(reason)
@@ -58,16 +58,16 @@ class Unusable(Exception):  # noqa: N818 - an answer that is counted, not an err
 
 
 class FlowerEngine:
-    """Asks clients over Flower; answers are yielded in the order of the tasks, whatever order they come in.
+    """Engine over Flower; yields answers in the order of the tasks, whatever order they come in.
 
     Args:
         space: the search space.
         config: deadlines, and the type of tensors on the wire.
         exchange: carries questions and answers.
-        roster: knows who is there.
-        request: the header of every message, but for its kind and jobs.
+        roster: the clients that are connected.
+        request: the header of every message, without its kind and jobs.
         enough: clients a round needs to begin at all.
-        should_stop: whether the user does not want to wait any more.
+        should_stop: function that returns True if the user does not want to wait any more.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class FlowerEngine:
         self._should_stop = should_stop
 
     def available(self) -> Sequence[int]:
-        """Return the clients that are there, in order; waits while there are too few.
+        """Return the clients that are connected, in order; waits while there are too few.
 
         Raises:
             EngineError: there are still too few after ``patience`` seconds.
@@ -94,7 +94,7 @@ class FlowerEngine:
         return sorted(wait_for(self._roster, self._enough, self._config, should_stop=self._should_stop))
 
     def examples(self, client: int) -> int:
-        """Return how many training images a client has, as it said when it was first seen."""
+        """Return the number of a client's training images, as it said when it was first seen."""
         return self._roster.described[client].examples
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Update | Failure]:
@@ -116,7 +116,7 @@ class FlowerEngine:
         job_of: Callable[[AnyTask], Mapping[str, Any]],
         read: Callable[[AnyTask, Mapping[str, Any], Tensors, ClientReply], Any],
     ) -> Iterator[Any]:
-        """Send each group of tasks as one message; yield what ``read`` makes of every task's result, or a failure."""
+        """Send each group of tasks as one message; yield ``read``'s reading of every task's result, or a failure."""
         present = self._present()
         asked: list[Sequence[AnyTask]] = []
 
@@ -235,7 +235,7 @@ def wait_for(
     report: Callable[[int], None] = lambda there: None,
     should_stop: Callable[[], bool] = never,
 ) -> Mapping[int, str]:
-    """Return the nodes of the clients that are there once there are ``enough``; ``report`` is told how many are.
+    """Wait for ``enough`` clients and return the nodes of all that are connected; ``report`` is told their number.
 
     Raises:
         EngineError: there are too few after ``patience`` seconds, or no SuperLink.
@@ -265,7 +265,7 @@ def wait_for(
 
 
 def restored(sent: Mapping[str, Tensor], received: Tensors, dtype: WireDtype) -> Tensors:
-    """Return the trained tensors: as received, or in bf16 what was sent plus what changed.
+    """Return the trained tensors: as received, or in bf16 the tensors that were sent plus their change.
 
     Tensors that cannot be added are left as they are, for ``check_update`` to refuse.
     """
@@ -281,7 +281,7 @@ def restored(sent: Mapping[str, Tensor], received: Tensors, dtype: WireDtype) ->
 
 
 def statistics_shapes(space: SearchSpace, architecture: Architecture) -> dict[str, tuple[int, ...]]:
-    """Return the names and shapes of the sums of a subnet's moments; none without BatchNorm."""
+    """Return the shapes of the sums of a subnet's moments, by name; empty without BatchNorm."""
     if space.norm != "batch":
         return {}
     norms = {name: shape for name, shape in tensor_shapes(space, architecture).items() if name.endswith("norm.weight")}
@@ -292,7 +292,7 @@ def _logits(job: Mapping[str, Any]) -> Logits | None:
     """Return the logits of a result as they are, for ``check_update`` to judge.
 
     Raises:
-        WireError: they are none.
+        WireError: the values are no logits.
     """
     value = job.get("logits")
     try:
@@ -307,7 +307,7 @@ def _by_client(tasks: Iterable[AnyTask]) -> Iterator[Sequence[AnyTask]]:
 
 
 def _shares(answer: AnyAnswer, tasks: int) -> list[AnyAnswer]:
-    """Return the answer to a message for each of its ``tasks``; its bytes count once."""
+    """Return one answer for each of a message's ``tasks``; the bytes of the message count once."""
     counted = dataclasses.replace(answer, traffic=NO_TRAFFIC)
     return [counted if index else answer for index in range(tasks)]
 

@@ -1,4 +1,4 @@
-"""Evaluation where the images are: clients calibrate and measure subnets on what they hold out."""
+"""Federated evaluation: clients calibrate subnets and measure their accuracy on the images they hold out."""
 
 import dataclasses
 import functools
@@ -25,13 +25,13 @@ AnyAnswer = TypeVar("AnyAnswer", Statistics | Failure, Correct | Failure)
 
 @dataclasses.dataclass(frozen=True)
 class FederatedEvaluator:
-    """Evaluates subnets on the clients' held-out images, in two exchanges: statistics first, then accuracy.
+    """Evaluator of subnets on the clients' held-out images, in two exchanges: statistics first, then accuracy.
 
     A client is only ever sent networks it can run.
 
     Attributes:
-        engine: asks the clients.
-        config: of the run.
+        engine: engine that asks the clients.
+        config: configuration of the run.
         space: the search space.
     """
 
@@ -68,7 +68,7 @@ class FederatedEvaluator:
 
     @functools.cached_property
     def _clients(self) -> Sequence[Capability]:
-        """What every client can run; limits may be files, which are read once."""
+        """Capability of every client; limits may be files, which are read once."""
         return capabilities(self.config.clients, self.space, self.config.seed)
 
     def _able(self, entry: CacheEntry, available: Sequence[int]) -> list[int]:
@@ -128,7 +128,7 @@ class FederatedEvaluator:
 
 
 class _Tally:
-    """Counts what answers took and which clients gave none, as they pass."""
+    """Tally of answers as they pass: their traffic, and the clients that gave none."""
 
     def __init__(self) -> None:
         # Of a message with several tasks that fails as a whole, one.

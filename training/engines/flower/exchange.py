@@ -1,4 +1,4 @@
-"""Questions to clients and their answers: sent at once, answered by a deadline, taken in the order they were asked."""
+"""Exchange of messages with clients: all requests are sent at once, and answers are taken in order until a deadline."""
 
 import dataclasses
 import time
@@ -33,14 +33,14 @@ _KINDS: Mapping[int, FailureKind] = {
 
 @dataclasses.dataclass(frozen=True)
 class ClientReply:
-    """A client's answer, its header read, its blob not yet.
+    """Answer of a client, with its header read and its blob still in a file.
 
     Attributes:
-        fields: of the header.
+        fields: fields of the header.
         blob: file of its tensors, removed once the next answer is asked for.
-        arrived: moment of the server's monotonic clock.
-        seconds: from the question to the answer.
-        traffic: the question and the answer.
+        arrived: time of its arrival, in seconds of the server's monotonic clock.
+        seconds: seconds from the question to the answer.
+        traffic: bytes of the question and the answer.
     """
 
     fields: Mapping[str, Any]
@@ -54,7 +54,7 @@ class ClientReply:
         """Fields of every job's result.
 
         Raises:
-            WireError: there are none.
+            WireError: there are no such fields.
         """
         jobs = self.fields.get("jobs")
         if not isinstance(jobs, list) or not all(isinstance(job, dict) for job in jobs):
@@ -64,7 +64,7 @@ class ClientReply:
 
 @dataclasses.dataclass(frozen=True)
 class ReplyFailure:
-    """Why there is no answer."""
+    """Failure to get an answer, with the reason."""
 
     kind: FailureKind
     reason: str
@@ -73,13 +73,13 @@ class ReplyFailure:
 
 @dataclasses.dataclass(frozen=True)
 class ClientRequest:
-    """What one client is asked.
+    """Request to one client.
 
     Attributes:
         node: the client's node; None if it is not connected.
         request: the header.
-        tensors: of the blob.
-        most: bytes of the largest answer there can be.
+        tensors: tensors of the blob.
+        most: bytes of the largest possible answer.
     """
 
     node: str | None
@@ -97,10 +97,10 @@ class _Sent:
 
 
 class Exchange:
-    """Asks clients through a link.
+    """Exchange of requests and answers with clients through a link.
 
     Args:
-        link: carries the messages.
+        link: link that carries the messages.
     """
 
     def __init__(self, link: Link) -> None:
@@ -109,8 +109,8 @@ class Exchange:
     def answers(self, questions: Iterable[ClientRequest], deadline: float) -> Iterator[ClientReply | ReplyFailure]:
         """Send every question, then yield one answer each, in the order of the questions.
 
-        An answer is yielded once it and all before it have come or failed; ``deadline`` seconds after the last
-        question was sent all that are missing have failed. Answers that came early wait as files.
+        An answer is yielded once it and all before it have come or failed. All answers that are missing ``deadline``
+        seconds after the last question was sent have failed. Answers that came early wait as files.
         """
         sent = self._sent_all(questions)
         open_ = {one.name: one for one in sent if isinstance(one, _Sent)}
@@ -136,7 +136,7 @@ class Exchange:
                 _remove(answer)
 
     def send(self, question: ClientRequest) -> tuple[str | None, int]:
-        """Send a question; return its name, None if the node is gone, and its bytes.
+        """Send a question; return its name, which is None if the node is gone, and its bytes.
 
         Raises:
             LineLost: the SuperLink does not answer.
@@ -156,7 +156,7 @@ class Exchange:
         return name, len(header) + size
 
     def _sent_all(self, questions: Iterable[ClientRequest]) -> list[_Sent | ReplyFailure]:
-        """Send every question; if the line is lost on the way all are lost: another line is another run of Flower's."""
+        """Send every question; if the line is lost on the way all are lost, as a new line is a new run of Flower's."""
         sent: list[_Sent | ReplyFailure] = []
         lost = ""
         for question in questions:
@@ -200,7 +200,7 @@ def _remove(answer: ClientReply | ReplyFailure) -> None:
 
 
 def read_reply(reply: Reply, question: Traffic = NO_TRAFFIC, started: float = 0.0) -> ClientReply | ReplyFailure:
-    """Return what a reply says, its header checked; the ``question`` was sent at the moment ``started``."""
+    """Return a reply with its header read and checked; the ``question`` was sent at the moment ``started``."""
     if reply.error is not None or reply.blob is None:
         kind = _KINDS.get(reply.error or 0, "error")
         return ReplyFailure(kind, wire.one_line(reply.reason) or "an empty reply", question)

@@ -1,4 +1,4 @@
-"""A federation that is connected over Flower, from its first sight to its engine."""
+"""Federation that is connected over Flower: waits for its clients, learns their images' classes, makes its engine."""
 
 import contextlib
 import dataclasses
@@ -30,13 +30,13 @@ _TOLD = ("rounds", "seed", "precision", "data", "partition", "clients", "client"
 
 @dataclasses.dataclass(frozen=True)
 class ConnectedFederation:
-    """Clients behind a SuperLink.
+    """Federation of clients behind a SuperLink.
 
     Attributes:
-        exchange: asks them.
-        roster: knows who is there.
-        request: the header of every message, but for its kind and jobs.
-        split: what they said of their images when the run started.
+        exchange: exchange of messages with them.
+        roster: the clients that are connected.
+        request: the header of every message, without its kind and jobs.
+        split: their description of their images when the run started.
     """
 
     exchange: Exchange
@@ -45,7 +45,7 @@ class ConnectedFederation:
     split: Census
 
     def labels(self) -> None:
-        """Return None: what images clients have of which class is theirs to know."""
+        """Return None, as only the clients know the numbers of their images of each class."""
 
     def engine(
         self,
@@ -54,7 +54,7 @@ class ConnectedFederation:
         profile: Profile | None = None,
         should_stop: Callable[[], bool] = never,
     ) -> FlowerEngine:
-        """Return the Flower engine; every client computes as suits its own machine."""
+        """Return the Flower engine; every client chooses the profile that suits its own machine."""
         del profile
         request = dataclasses.replace(
             self.request,
@@ -70,14 +70,14 @@ class ConnectedFederation:
         return FederatedEvaluator(self.engine(config, space), config, space)
 
     def on_device(self, device: torch.device) -> "ConnectedFederation":
-        """Return the same: no image is here."""
+        """Return the federation itself, as no image is here."""
         del device
         return self
 
 
 @contextlib.contextmanager
 def opened_link(config: RunConfig) -> Iterator[FlowerLink | None]:
-    """Yield the link a run needs, None for a simulated one; nothing is connected yet.
+    """Yield the link that a run needs, None for a simulated run; nothing is connected yet.
 
     Raises:
         UserError: Flower is not installed, or its certificates are not named.
@@ -95,7 +95,7 @@ def opened_link(config: RunConfig) -> Iterator[FlowerLink | None]:
 def connect(
     link: Link, config: RunConfig, space: SearchSpace, listener: ProgressListener, census: Census | None = None
 ) -> ConnectedFederation:
-    """Wait for the clients of a run, a new one or that of a ``census``; return their federation.
+    """Wait for the clients of a new run, or of the run with a ``census``; return their federation.
 
     Raises:
         UserError: too few clients are there in time.
@@ -121,7 +121,7 @@ def connect(
 
 
 def _census(described: Mapping[int, ClientDescription], clients: int) -> Census:
-    """Return what the run keeps of the clients that are there."""
+    """Return the census that the run keeps of the connected clients."""
     counts = torch.tensor([description.pixels for description in described.values()], dtype=torch.int64)
     return Census(
         classes=_classes([description.classes for description in described.values()]),
@@ -132,7 +132,7 @@ def _census(described: Mapping[int, ClientDescription], clients: int) -> Census:
 
 
 def _classes(lists: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
-    """Return the classes of the run: those of all clients, sorted unless all have the same ones."""
+    """Return the classes of the run: the classes of all clients together, sorted unless all have the same ones."""
     if len(set(lists)) == 1:
         return lists[0]
     return tuple(sorted({name for names in lists for name in names}))

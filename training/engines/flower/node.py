@@ -1,7 +1,7 @@
-"""What a node does with a message: describe its images, train, calibrate, evaluate. Knows nothing of Flower.
+"""Work of a client's node on a message: it describes its images, trains, calibrates or evaluates. No Flower here.
 
-A node reads its own images only and answers for them. Whatever it refuses it refuses in words, as a header with
-``refused``; the server counts that as the client's failure.
+A node reads only its own images. A job that it refuses is answered in words, by a header with ``refused``; the server
+counts that as the client's failure.
 """
 
 import faulthandler
@@ -44,7 +44,7 @@ _GRACE = 15.0
 
 
 class Refusal(Exception):  # noqa: N818 - an answer
-    """A job the node does not do; ``kind`` is what the server counts it as."""
+    """Refusal of a job by the node; ``kind`` is the kind of failure that the server counts."""
 
     def __init__(self, kind: str, reason: str) -> None:
         super().__init__(reason)
@@ -83,7 +83,7 @@ def _request(fields: dict[str, Any]) -> Request:
 
 
 class _Node:
-    """One message's work on the node's images."""
+    """Work of one message on the node's images."""
 
     def __init__(self, request: Request, node_config: Mapping[str, Any]) -> None:
         self._request = request
@@ -93,7 +93,7 @@ class _Node:
         self._device = resolve_device(self._node.device)
 
     def done(self, blob: bytes) -> tuple[dict[str, Any], Tensors]:
-        """Return the answer's fields and tensors."""
+        """Do the work and return the answer's fields and tensors."""
         images = own_images(self._node, self._config, preparation_of(self._config, self._space))
         if self._request.kind == "describe":
             return self._described(images), {}
@@ -159,7 +159,7 @@ class _Node:
             yield done, self._to_send(update.tensors, sent)
 
     def _to_send(self, trained: Mapping[str, Tensor], sent: Tensors) -> Tensors:
-        """Return what goes back: the weights, or in bf16 what changed, which the weights' few digits would lose."""
+        """Return the tensors of the answer: the weights, or in bf16 their change, which would be lost in rounded weights."""
         dtype = wire.TORCH_DTYPES[self._request.wire_dtype]
         if dtype == torch.float32:
             # The next job overwrites the trainer's memory.
@@ -218,7 +218,7 @@ def _as_fp32(tensors: Mapping[str, Tensor]) -> Tensors:
 
 
 def _finite(loss: float) -> float | None:
-    """Return a loss as JSON has it; one that is not finite is none."""
+    """Return a loss as a JSON value: None if it is not finite."""
     return loss if abs(loss) < float("inf") else None
 
 

@@ -1,6 +1,6 @@
-"""A client's own images: its partition of a data set, or a folder that is all its own; decoded once, then mapped.
+"""Images of a connected client: its partition of a data set, or a folder of its own; decoded once, then memory-mapped.
 
-Flower starts a new process for every message, so what was decoded is kept on the node as a memory-mapped file, in the
+Flower starts a new process for every message. So decoded images are kept on the node as a memory-mapped file, in the
 folder that ``supernet/common/storage/cache_folder.py`` names.
 """
 
@@ -38,13 +38,13 @@ _PARTS = ("training", "validation")
 
 @dataclasses.dataclass(frozen=True)
 class NodeConfig:
-    """What a node was started with; the server has no say in it.
+    """Settings that a node was started with; the server has no say in them.
 
     Attributes:
         client: number of the client.
         root: folder of the data set of which the client has a partition.
-        folder: folder of CLASS/*.jpg that are all the client's own; instead of a partition.
-        device: where the client trains.
+        folder: folder of CLASS/*.jpg whose images are all the client's own, instead of a partition.
+        device: device that the client trains on.
     """
 
     client: int
@@ -55,7 +55,7 @@ class NodeConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OwnImages:
-    """What a client trains with, and what it holds out; both with the class names of its own data."""
+    """Training images and held-out images of a client, both with the class names of its own data."""
 
     training: ImageSet
     validation: ImageSet
@@ -136,9 +136,9 @@ def _kept(path: Path) -> OwnImages:
     """Return the images kept in a file.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: there is no such file.
         SafetensorError: it is damaged.
-        UserError: likewise.
+        UserError: it is damaged.
     """
     with safetensors.safe_open(path, framework="pt") as file:
         metadata = fields_of(file.metadata() or {}, str(path))
@@ -160,7 +160,7 @@ def _digest(tensors: Tensors, classes: Sequence[str]) -> str:
 
 
 def _identity(node: NodeConfig, config: RunConfig, preparation: Preparation) -> str:
-    """Return a digest of all that decides which images are the client's, the files on disk included."""
+    """Return a digest of everything that determines the client's images, the files on disk included."""
     settings = config_to_mapping(config)
     chosen = {name: settings[name] for name in ("seed", "partition")}
     data = (config.data.name, config.data.validation, config.data.images, config.client.batch, config.clients.count)
@@ -173,6 +173,6 @@ def _identity(node: NodeConfig, config: RunConfig, preparation: Preparation) -> 
 
 
 def _files(node: NodeConfig) -> list[Path]:
-    """Return all files that a client's images may be in, links followed."""
+    """Return all files that may hold a client's images, links followed."""
     root = Path(node.root) if node.folder is None else node.folder
     return sorted(all_files(root))

@@ -1,8 +1,8 @@
-"""What several subnets of one supernet share travels once: their slices overlap, and are cut apart where they arrive.
+"""Packing of several subnets into one message: values that their slices of the supernet share travel only once.
 
-A message with one job holds its tensors as ``0/NAME``. With several, a tensor of the supernet travels as
-``shared/NAME``, in the smallest box that holds all jobs' slices of it, zero where none of them lies; what is a job's
-own, BatchNorm's statistics, is named as before.
+A message with one job holds its tensors as ``0/NAME``. With several jobs a tensor of the supernet travels as
+``shared/NAME``, in the smallest box that holds all jobs' slices of it, with zeros outside the slices. The receiver cuts
+the slices out again. A job's own tensors, BatchNorm's statistics, have names as in a message with one job.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ _SHARED = "shared"
 
 
 def pack(space: SearchSpace, jobs: Sequence[tuple[Architecture, Mapping[str, Tensor]]]) -> Tensors:
-    """Return the tensors of jobs on subnets of one supernet, each with its architecture, as they travel."""
+    """Return the packed tensors of jobs on subnets of one supernet; each job has an architecture and its tensors."""
     if len(jobs) == 1:
         return wire.joined([tensors for _, tensors in jobs])
     corners = _corners(space, [architecture for architecture, _ in jobs])
@@ -40,7 +40,7 @@ def pack(space: SearchSpace, jobs: Sequence[tuple[Architecture, Mapping[str, Ten
 
 
 def unpack(space: SearchSpace, architectures: Sequence[Architecture], packed: Mapping[str, Tensor]) -> list[Tensors]:
-    """Return every job's tensors, those of the supernet as views of what is shared.
+    """Return every job's tensors; those of the supernet are views of the shared ones.
 
     Raises:
         WireError: a tensor belongs to no job.
@@ -58,7 +58,7 @@ def unpack(space: SearchSpace, architectures: Sequence[Architecture], packed: Ma
 
 
 def _corners(space: SearchSpace, architectures: Sequence[Architecture]) -> dict[str, tuple[int, ...]]:
-    """Return where the box of every tensor begins in the supernet's."""
+    """Return the first corner of every tensor's box in the supernet's tensor."""
     corners: dict[str, tuple[int, ...]] = {}
     for architecture in architectures:
         for name, index in slices(space, architecture).items():

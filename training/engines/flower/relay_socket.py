@@ -1,7 +1,7 @@
-"""The line between a command and the ServerApp that Flower started for it: JSON lines over a Unix socket.
+"""Line between a command and the ServerApp that Flower started for it: JSON lines over a Unix socket.
 
-Blobs do not travel over the line: they lie as files in the command's own folder, which both processes can read. The
-folder is private to the user, so whoever can open the socket could as well send the command a signal.
+Blobs do not travel over the line: they are files in the command's own folder, which both processes can read. The
+folder is private to the user. So anybody who can open the socket could also send the command a signal.
 """
 
 import dataclasses
@@ -38,18 +38,18 @@ def remove_abandoned(folder: Path) -> None:
 
 
 class LineLost(Exception):  # noqa: N818 - an event of every long run rather than an error
-    """The other end is gone, or says nothing any more."""
+    """Error of a line whose other end is gone, or answers no more."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Reply:
-    """What came back for one message.
+    """Reply to one message: the client's answer, or an error.
 
     Attributes:
-        header: of the client's answer; empty where there is none.
+        header: header of the client's answer; empty if there is no answer.
         blob: file of its tensors.
         error: Flower's own error code, or one of those above, if there is no answer.
-        reason: what Flower says of it.
+        reason: Flower's words about the error.
     """
 
     header: bytes
@@ -59,7 +59,7 @@ class Reply:
 
 
 class Line:
-    """One end of a connected line: a request or an answer is one JSON object on a line of its own."""
+    """End of a connected line: a request or an answer is one JSON object on a line of its own."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
@@ -69,7 +69,7 @@ class Line:
         """Send one object.
 
         Raises:
-            LineLost: nobody listens any more.
+            LineLost: the other end is closed.
         """
         try:
             self._file.write(json.dumps(fields).encode() + b"\n")
@@ -78,10 +78,10 @@ class Line:
             raise LineLost(str(error)) from error
 
     def read(self) -> dict[str, Any] | None:
-        """Return the next object, or None when the other end has hung up.
+        """Return the next object, or None when the other end has closed the line.
 
         Raises:
-            LineLost: nothing came within the socket's timeout, or what came is not JSON.
+            LineLost: nothing came within the socket's timeout, or the text is not JSON.
         """
         try:
             text = self._file.readline()
@@ -93,7 +93,7 @@ class Line:
         return fields
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the line."""
         # The file holds the descriptor too; a line that is already lost may refuse the last bytes.
         for part in (self._file, self._connection):
             try:

@@ -1,4 +1,4 @@
-"""Who is there: nodes that have said which client they are, and what images they hold."""
+"""Roster of a federation: the connected nodes, each with the client that it is and its description of its images."""
 
 import dataclasses
 import time
@@ -31,14 +31,14 @@ _RENEWAL = 90.0
 
 @dataclasses.dataclass(frozen=True)
 class ClientDescription:
-    """What a client says of its images; the only thing that ever leaves it beside tensors and counts.
+    """Description of a client's images by itself; nothing else ever leaves the client except tensors and counts.
 
     Attributes:
-        client: its number.
-        examples: images it trains with.
-        validation: images it holds out.
+        client: number of the client.
+        examples: number of its training images.
+        validation: number of images it holds out.
         classes: class names.
-        pixels: for each channel, how many pixels of its training images have each of the 256 values.
+        pixels: histogram of each channel of its training images, over the 256 pixel values.
     """
 
     client: int
@@ -49,15 +49,15 @@ class ClientDescription:
 
 
 class Roster:
-    """Keeps track of nodes; a node that missed an answer is asked to speak again before it is given work.
+    """Roster of nodes; a node that missed an answer is asked for its description again before it is given work.
 
     Args:
-        link: lists the nodes.
-        exchange: asks them.
-        question: makes the request for a description.
-        clients: clients of the run.
-        say: is told of nodes that cannot take part, once each.
-        clock: tells the seconds by which a node that goes on to fail is left alone ever longer.
+        link: link that lists the nodes.
+        exchange: exchange of messages with them.
+        question: request for a description.
+        clients: number of clients of the run.
+        say: function that is told of nodes that cannot take part, once each.
+        clock: function that returns seconds; by them a node that keeps failing is left alone for ever longer times.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Roster:
         self.described: dict[int, ClientDescription] = {}
 
     def refresh(self) -> Mapping[int, str]:
-        """Return the node of every client that is there now; new nodes and silent ones are asked to speak.
+        """Return the node of every client that is connected now; new nodes and silent ones are asked for a description.
 
         Raises:
             LineLost: the SuperLink does not answer.
@@ -108,12 +108,12 @@ class Roster:
         return {client: node for client, node in self._node_of.items() if node not in self._silent}
 
     def suspect(self, client: int) -> None:
-        """Give a client no work until it has spoken again."""
+        """Give a client no work until it has described its images again."""
         if client in self._node_of:
             self._silent.add(self._node_of[client])
 
     def forget_questions(self) -> None:
-        """Ask again: the questions were lost with the SuperLink's run."""
+        """Forget all open questions, which were lost with the SuperLink's run, so that they are asked again."""
         self._asked.clear()
 
     def _listen(self, online: Set[str]) -> None:
@@ -153,11 +153,11 @@ class Roster:
             notes.pop(node, None)
 
     def _known(self) -> Set[str]:
-        """Return the nodes that have spoken and not fallen silent since."""
+        """Return the nodes that have described their images and have not fallen silent since."""
         return {node for node in self._node_of.values() if node not in self._silent}
 
     def _leave_alone(self, node: str, first: float) -> None:
-        """Ask a node that fails again after ``first`` seconds, then after a while that doubles."""
+        """Leave a failing node alone for ``first`` seconds before it is asked again; every further failure doubles that."""
         self._pauses[node] = min(_LONGEST_PAUSE, 2 * self._pauses.get(node, first / 2))
         self._rest[node] = self._clock() + self._pauses[node]
 
@@ -169,7 +169,7 @@ class Roster:
 
 
 def read_description(answer: ClientReply, clients: int, side: int, channels: int) -> ClientDescription:
-    """Return what a client says of its images, squares of ``side`` pixels in ``channels``.
+    """Return a client's description of its images, squares of ``side`` pixels in ``channels``.
 
     Raises:
         WireError: a field is missing or absurd.
@@ -194,7 +194,7 @@ def _class_names(fields: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _histograms(fields: Mapping[str, Any], channels: int, values: int) -> tuple[tuple[int, ...], ...]:
-    """Return for each channel how many of its ``values`` have each of the 256 values."""
+    """Return the histogram of each channel, over the 256 pixel values; each sums up to ``values``."""
     pixels = fields.get("pixels")
     if not isinstance(pixels, list) or len(pixels) != channels:
         raise WireError(f"pixels must hold the histograms of {counted(channels, 'channel')}")

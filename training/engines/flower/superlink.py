@@ -1,4 +1,4 @@
-"""The server's link to a running SuperLink: submits the app, then sends messages and collects replies through it."""
+"""Link of the server to a running SuperLink: submits the app, then sends messages and collects replies through it."""
 
 import json
 import os
@@ -44,11 +44,11 @@ MessageType = Literal["train", "query"]
 
 
 class Link(Protocol):
-    """Carries messages to nodes and replies back, by whatever transport."""
+    """Link to nodes: carries messages to them and replies back, by any transport."""
 
     @property
     def folder(self) -> Path:
-        """Where the blobs of messages lie."""
+        """Folder of the messages' blobs."""
 
     def nodes(self) -> Sequence[str]:
         """Return the names of the nodes that are connected."""
@@ -57,15 +57,15 @@ class Link(Protocol):
         """Send a message; return its name, or None if the node is gone. ``blob`` is a file in the folder."""
 
     def collect(self, messages: Mapping[str, int]) -> Mapping[str, Reply]:
-        """Return the replies that have come; a message is named with the most bytes of its reply."""
+        """Return the replies that have come; ``messages`` has the most bytes of the reply to each message."""
 
 
 class FlowerLink:
-    """A link over Flower; connects when it is first used, and anew after it was lost.
+    """Link over Flower; connects when it is first used, and again after it was lost.
 
     Args:
-        config: of the SuperLink.
-        name: of the run, for Flower's logs.
+        config: configuration of the SuperLink.
+        name: name of the run, for Flower's logs.
     """
 
     def __init__(self, config: FlowerConfig, name: str) -> None:
@@ -117,7 +117,7 @@ class FlowerLink:
         return {name: reply for name, reply in gone.items() if name not in wanted} | found
 
     def close(self) -> None:
-        """End the run on the SuperLink and remove what lies in the folder."""
+        """End the run on the SuperLink and remove the folder with the blobs."""
         self._hang_up()
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -147,7 +147,7 @@ class FlowerLink:
         self._open.clear()
 
     def _connected(self) -> Line:
-        """Submit the app and wait for its ServerApp to call."""
+        """Submit the app and wait for its ServerApp to connect."""
         path = self.folder / SOCKET
         path.unlink(missing_ok=True)
         with socket.socket(socket.AF_UNIX) as listening:
@@ -182,10 +182,10 @@ class FlowerLink:
 
 
 def check_reachable(config: FlowerConfig) -> None:
-    """Find out what Flower's command does not say: whether anybody listens, and whether the certificate is right.
+    """Check that a SuperLink listens and that its certificate is right, as Flower's command does not report that.
 
     Raises:
-        LineLost: saying which.
+        LineLost: nobody listens, or the certificate is wrong; the message says which.
     """
     bracketed, _, port = config.address.rpartition(":")
     host = bracketed.strip("[]")
@@ -237,7 +237,7 @@ def _check_security(config: FlowerConfig) -> None:
 
 
 def _write_connection(home: Path, config: FlowerConfig) -> None:
-    """Write the SuperLink's address as Flower's command wants it."""
+    """Write the SuperLink's address in the form that Flower's command reads."""
     home.mkdir()
     security = "insecure = true"
     if config.root_certificates is not None:
@@ -250,7 +250,7 @@ def _write_connection(home: Path, config: FlowerConfig) -> None:
 
 
 def _complaint(out: str, err: str) -> str | None:
-    """Return what Flower's command says is wrong, None if it started the run; its exit code does not always tell."""
+    """Return the error that Flower's command reports, None if it started the run; its exit code is not always right."""
     try:
         answer = parse_json(out, "Flower's answer")
         if answer["success"]:

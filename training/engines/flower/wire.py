@@ -1,4 +1,4 @@
-"""What crosses the network: a JSON header and one safetensors blob each way, with bounds on everything received."""
+"""Wire format of messages: a JSON header and one safetensors blob each way, with bounds on everything received."""
 
 import dataclasses
 import json
@@ -35,7 +35,7 @@ MessageKind = Literal["describe", "train", "calibrate", "evaluate"]
 
 
 class WireError(Exception):
-    """A message that is not what it has to be; the text says which part, as one line."""
+    """Error of a malformed message; the text says which part is wrong, as one line."""
 
     def __init__(self, text: str) -> None:
         super().__init__(one_line(text))
@@ -43,17 +43,17 @@ class WireError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What the server asks of one client.
+    """Request of the server to one client.
 
     Attributes:
-        kind: of all the jobs.
-        deadline: seconds the client has.
-        wire_dtype: of the tensors on the wire.
+        kind: kind of all the jobs.
+        deadline: seconds that the client has.
+        wire_dtype: type of the tensors on the wire.
         config: the run's configuration, without paths.
         space: the search space as plain values, with the data's classes once they are known.
         classes: class names; empty while they are being asked for.
         normalisation: mean and std of the pixels; empty while they are being asked for.
-        jobs: fields of each job; ``envelope.py`` says what the blob holds of each.
+        jobs: fields of each job; ``packing.py`` describes the tensors of each in the blob.
     """
 
     kind: MessageKind
@@ -160,7 +160,7 @@ def write_blob(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype | N
 
 
 def make_blob(tensors: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> bytes:
-    """Return what ``write_blob`` writes."""
+    """Return tensors as the bytes that ``write_blob`` writes."""
     blob: bytes = safetensors.torch.save(_contiguous(tensors, dtype))
     return blob
 
@@ -197,7 +197,7 @@ def parse_blob(blob: bytes) -> Tensors:
 
 
 def most_answer_bytes(kind: MessageKind, dtype: WireDtype, values: int) -> int:
-    """Return the most bytes of an answer to a question whose jobs' tensors held so many ``values``."""
+    """Return the most bytes of an answer to a request whose jobs' tensors held ``values`` numbers in all."""
     # Statistics are float64, and fewer values than there are parameters.
     width = {"describe": 0, "train": TORCH_DTYPES[dtype].itemsize, "calibrate": 8, "evaluate": 0}[kind]
     return width * values + MOST_HEADER_BYTES + _BLOB_EXTRA

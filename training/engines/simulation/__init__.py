@@ -1,1 +1,1 @@
-"""The simulation: all clients in this process, with their images on this machine."""
+"""Simulation of a federation: all clients run in this process, with their images on this machine."""

@@ -1,4 +1,4 @@
-"""The in-process engine: clients run in this process, several at once where that is faster."""
+"""In-process engine: clients run in this process, several at once where that is faster."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,17 +17,17 @@ from fedpareto.training.messages import CalibrationTask, Failure, Statistics, Ta
 
 
 class InProcessEngine:
-    """Simulates a federation on one machine; answers come in the order of the tasks.
+    """Engine that simulates a federation on one machine; answers come in the order of the tasks.
 
-    Clients at once are threads, not processes: torch computes outside Python's lock, and threads share the images
-    and the supernet. On a GPU each has a stream of its own.
+    Clients that train at once are threads, not processes: torch computes outside Python's lock, and threads share the
+    images and the supernet. On a GPU each has a stream of its own.
 
     Args:
         data: all training images, on the device that trains.
         partition: for every client, the indices of its images.
-        recipe: the local training.
-        profile: how it is computed, and how many clients at once.
-        recorder: makes what records the steps of one of them; CUDA graphs when left out.
+        recipe: recipe of the local training.
+        profile: execution profile, with the number of clients that train at once.
+        recorder: function that makes a recorder of steps for each of them; CUDA graphs when left out.
     """
 
     def __init__(
@@ -46,11 +46,11 @@ class InProcessEngine:
         ]
 
     def available(self) -> Sequence[int]:
-        """Return all clients: nobody is ever absent."""
+        """Return all clients, as none is ever absent."""
         return range(len(self._partition))
 
     def examples(self, client: int) -> int:
-        """Return how many training images a client has."""
+        """Return the number of a client's training images."""
         return len(self._partition[client])
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Update | Failure]:
@@ -100,6 +100,6 @@ class InProcessEngine:
 
 
 def _taken(idle: list[LocalTrainer], task: Task) -> LocalTrainer:
-    """Take a trainer out of the idle ones: one that has built the task's network, if any has."""
+    """Take a trainer out of the idle ones; one that has built the task's network is preferred."""
     able = (index for index, trainer in enumerate(idle) if trainer.holds(task.architecture, type(task.objective)))
     return idle.pop(next(able, -1))

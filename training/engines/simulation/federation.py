@@ -1,4 +1,4 @@
-"""The federation a run's files describe: its images, its clients and what they train, how it is evaluated."""
+"""Simulated federation of a run: its images, their partition over the clients, its engine and its evaluator."""
 
 import dataclasses
 import functools
@@ -36,25 +36,25 @@ from fedpareto.training.execution.profile import Profile
 
 @dataclasses.dataclass(frozen=True)
 class SimulatedFederation:
-    """All clients in this process.
+    """Federation whose clients all run in this process.
 
     Attributes:
         data: the images that are used, validation included.
-        split: which image went where.
+        split: the split of the images: validation, and every client's.
     """
 
     data: ImageSet
     split: Split
 
     def labels(self) -> IntArray:
-        """Return how many images of each class every client has, shape (clients, classes)."""
+        """Return every client's number of images of each class, shape (clients, classes)."""
         labels, classes = self.data.labels.cpu().numpy(), len(self.split.classes)
         return np.stack([np.bincount(labels[np.array(part)], minlength=classes) for part in self.split.clients])
 
     def engine(
         self, config: RunConfig, space: SearchSpace, profile: Profile, should_stop: Callable[[], bool] = never
     ) -> InProcessEngine:
-        """Return the in-process engine, which waits for nobody."""
+        """Return the in-process engine, which never waits for clients."""
         del should_stop
         members = [torch.tensor(indices) for indices in self.split.clients]
         return InProcessEngine(self.data, members, recipe_of(config, space, self.split.normalisation), profile)
@@ -64,7 +64,7 @@ class SimulatedFederation:
         return _evaluator(config, space, self.split, self.data, torch.arange(len(self.data)))
 
     def on_device(self, device: torch.device) -> "SimulatedFederation":
-        """Return the same with the images on ``device``."""
+        """Return the federation with its images on ``device``."""
         return SimulatedFederation(self.data.on(device), self.split)
 
 
@@ -72,7 +72,7 @@ def new_simulation(config: RunConfig, space: SearchSpace, listener: ProgressList
     """Return the federation of a new run on this machine; ``listener`` follows the reading of its images.
 
     Raises:
-        UserError: the images are missing, or cannot be spread as asked for.
+        UserError: the images are missing, or the partition that is asked for is impossible.
     """
     listing = used_images(config, listener)
     by_strength = config.clients.data != "independent"
@@ -98,14 +98,14 @@ def reopen_simulation(
 
 @dataclasses.dataclass(frozen=True)
 class StoredFederation:
-    """The federation of a run that is not trained further: of its images only those that are asked for are read.
+    """Federation of a run that is not trained further; it reads only the images that are asked for.
 
     Attributes:
-        folder: of the run.
+        folder: folder of the run.
         config: its configuration.
         space: its search space.
-        split: which image went where.
-        listener: follows the reading.
+        split: the split of the images: validation, and every client's.
+        listener: follows the reading of images.
     """
 
     folder: Path
@@ -115,7 +115,7 @@ class StoredFederation:
     listener: ProgressListener = SILENT
 
     def labels(self) -> IntArray:
-        """Return how many images of each class every client has, shape (clients, classes)."""
+        """Return every client's number of images of each class, shape (clients, classes)."""
         return self._whole.labels()
 
     def engine(
@@ -125,7 +125,7 @@ class StoredFederation:
         return self._whole.engine(config, space, profile, should_stop)
 
     def evaluator(self, config: RunConfig, space: SearchSpace) -> Evaluator:
-        """Return the evaluator of the run; the images that validate and calibrate are read.
+        """Return the evaluator of the run; the images for validation and calibration are read.
 
         Raises:
             UserError: they are missing, or are not those the run was started with.
@@ -139,7 +139,7 @@ class StoredFederation:
         return _evaluator(config, space, self.split, data, positions)
 
     def on_device(self, device: torch.device) -> "StoredFederation":
-        """Return the same: nothing is kept on a device."""
+        """Return the federation itself, as nothing is kept on a device."""
         del device
         return self
 
@@ -149,7 +149,7 @@ class StoredFederation:
 
 
 def _listed_again(folder: Path, config: RunConfig, split: Split) -> Listing:
-    """Return the images of a run as they are there now.
+    """Return the listing of a run's images as they are on the disk now.
 
     Raises:
         UserError: they are missing, or fewer than they were.
@@ -179,7 +179,7 @@ def _others(folder: Path, config: RunConfig) -> UserError:
 
 
 def _progress_of(listener: ProgressListener) -> ProgressListener:
-    """Return what follows the reading alone: what is odd about the images was told when the run was started."""
+    """Return a listener for progress alone, as remarks about the images were made when the run was started."""
     return ProgressListener(report=listener.report)
 
 

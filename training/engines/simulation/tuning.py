@@ -1,4 +1,4 @@
-"""The execution profile of a run: measured on this machine, kept for the next run of the same space."""
+"""Choice of a run's execution profile: candidates are timed on this machine, and the choice is kept for later runs."""
 
 import dataclasses
 import hashlib
@@ -62,14 +62,14 @@ _VERSION = 2
 
 
 class Stopwatch:
-    """Times what an engine does."""
+    """Stopwatch that times the work of an engine."""
 
     def now(self) -> float:
-        """Return seconds since some moment."""
+        """Return the seconds since some fixed moment."""
         return time.monotonic()
 
     def seconds(self, engine: InProcessEngine, tasks: Sequence[Task]) -> float:
-        """Return how long an engine takes for tasks, in seconds."""
+        """Return the time that an engine takes for tasks, in seconds."""
         started = time.perf_counter()
         for _ in engine.run(tasks):
             pass
@@ -78,7 +78,7 @@ class Stopwatch:
 
 @dataclasses.dataclass(frozen=True)
 class TunedProfile:
-    """A profile and why it was chosen, in words."""
+    """Profile that was chosen, with the reason in words."""
 
     profile: Profile
     reason: str
@@ -99,8 +99,9 @@ def choose_profile(
     """Return the fastest profile within what the user has set, from measurements of this or an earlier run.
 
     Steps of one representative architecture are timed: the entry nearest to the geometric mean of the smallest and
-    the largest MACs, with a batch small enough for a step to be short. In turn: precision, memory format, numba's
-    kernels, CUDA graphs, the fused optimizer, clients at once. ``stopwatch`` times them; by default the wall's.
+    the largest MACs, with a batch small enough for a step to be short. These are chosen in turn: precision, memory
+    format, numba's kernels, CUDA graphs, the fused optimizer, clients at once. ``stopwatch`` times the steps; by
+    default in wall time.
 
     Raises:
         UserError: the device cannot do what was asked, or not even a small batch fits.
@@ -139,7 +140,7 @@ def choose_profile(
 
 @dataclasses.dataclass(frozen=True)
 class _Bench:
-    """Times steps of one architecture; images are noise."""
+    """Bench that times steps of one architecture, on images of noise."""
 
     recipe: LocalRecipe
     entry: CacheEntry
@@ -215,7 +216,7 @@ def _remark_on_kernels(listener: ProgressListener) -> None:
 
 
 def _announce_kernels(listener: ProgressListener) -> None:
-    """Say what takes long before it begins."""
+    """Tell the user about the compilation of kernels, which takes long, before it begins."""
     if to_be_compiled():
         where = not_kept()
         often = f"at every start: {where}" if where else "once on this machine"
@@ -225,7 +226,7 @@ def _announce_kernels(listener: ProgressListener) -> None:
 def _rates(
     candidates: Sequence[Profile], bench: _Bench, listener: ProgressListener, deadline: float
 ) -> dict[Profile, float]:
-    """Return images a second of every profile, measured in turns; 0 for what fails."""
+    """Return the images a second of every profile, measured in turns; 0 for a profile that fails."""
     engines: dict[Profile, InProcessEngine] = {}
     rates = dict.fromkeys(candidates, 0.0)
     for repeat in range(_REPEATS + 1):
@@ -354,7 +355,7 @@ def _digest(identity: Mapping[str, Any]) -> str:
 
 
 def _read(path: Path, identity: Mapping[str, Any]) -> TunedProfile | None:
-    """Return the choice kept in a file; None if there is none, or it is damaged: measuring again takes seconds."""
+    """Return the choice kept in a file; None if there is none or it is damaged, as measuring again takes seconds."""
     try:
         body = unsealed(parse_json(read_text(path), str(path)), str(path))
         complete = body["profile"].keys() == {field.name for field in dataclasses.fields(Profile)}

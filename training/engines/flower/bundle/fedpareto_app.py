@@ -1,4 +1,4 @@
-"""What Flower loads by name; all of it is the installed package's."""
+"""Apps that Flower loads by name, taken from the installed package."""
 
 from fedpareto.training.engines.flower.adapter import client, server
 
