@@ -1,4 +1,4 @@
-"""Random generators of a run, each derived from (run seed, purpose, round, client …); no global generator is ever used."""
+"""Random generators of a run, each derived from (run seed, purpose, round, client …), in place of global generators."""
 
 import hashlib
 

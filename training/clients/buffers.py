@@ -31,7 +31,7 @@ class Buffers:
         self._memory_format = memory_format
 
     def views(self, shapes: Mapping[str, Shape]) -> Tensors:
-        """Return a dense view of every named tensor's block in the given shape; the values of the last use are still in it."""
+        """Return a dense view of every named tensor's block in the given shape; it holds the values of its last use."""
         return {name: self._view(name, shape) for name, shape in shapes.items()}
 
     def _view(self, name: str, shape: Shape) -> Tensor:

@@ -53,7 +53,7 @@ class Batches:
             yield from zip(torch.split(prepared, self.size), torch.split(labels, self.size), strict=True)
 
     def _at_once(self, data: ImageSet, resolution: int) -> int:
-        """Return the number of batches that are made together: many on a GPU, where small kernels would dominate a step.
+        """Return the number of batches that are made together: many on a GPU, where small kernels would slow a step.
 
         A CPU keeps one batch in its caches. Whole batches share the draws of RandAugment and of mixing.
         """

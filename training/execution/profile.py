@@ -128,7 +128,7 @@ def complete_profile(precision: PrecisionChoice, config: ExecutionConfig) -> Pro
 
 
 def default_profile(precision: PrecisionChoice, config: ExecutionConfig) -> Profile:
-    """Return the profile of a configuration without measurements; settings left out get values that suit most machines."""
+    """Return the profile of a configuration without measurements; settings left out get widely suitable values."""
     import torch  # noqa: PLC0415
 
     return Profile(

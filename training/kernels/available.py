@@ -1,4 +1,4 @@
-"""Check of the kernels on this machine: numba must be installed and compile them, and their results must equal torch's."""
+"""Check of the kernels on this machine: numba must be there and compile them, and their results must equal torch's."""
 
 import functools
 import importlib.util

@@ -53,7 +53,7 @@ class ChainLayer:
 
 @dataclasses.dataclass
 class _Signal:
-    """Tensor (N, C, H, W) before norm and activation, with its coefficients and its activation; PLAIN for none of them."""
+    """Tensor (N, C, H, W) before norm and activation, with its coefficients and its activation; PLAIN for none."""
 
     values: Tensor
     coefficients: Tensor | None

@@ -38,7 +38,7 @@ _FUNCTIONS: list[Any] = []
 
 
 def keep_nothing() -> None:
-    """Turn off the keeping of functions that are compiled from now on, as numba raises an error where it cannot write."""
+    """Stop keeping functions that are compiled from now on, as numba raises an error where it cannot write."""
     for function in _FUNCTIONS:
         function._cache = NullCache()
 

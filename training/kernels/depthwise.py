@@ -76,7 +76,7 @@ class Forward(NamedTuple):
 
 
 class Backward(NamedTuple):
-    """Addresses of a backward pass: a gradient with y, x with its coefficients, weights (kernel², channels), and results.
+    """Addresses of a backward pass: a gradient with y, x with its coefficients, weights (kernel², channels), results.
 
     ``dx`` may be 0; ``dweight`` is added to. ``totals`` are sums for x's own norm, unless its activation is PLAIN.
     """
@@ -97,7 +97,7 @@ class Backward(NamedTuple):
 
 
 def scratch_floats(lanes: int, height: int, width: int, kernel: int) -> int:
-    """Return the number of floats of scratch memory: a bordered block, and a block for eight channels that may be left."""
+    """Return the number of floats of scratch memory: a bordered block, and one for eight channels that may be left."""
     return (lanes + 8) * (height + kernel - 1) * (width + kernel - 1)
 
 

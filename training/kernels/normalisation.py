@@ -64,7 +64,7 @@ class Forward(NamedTuple):
 
 
 class Backward(NamedTuple):
-    """Addresses of a backward pass: the gradient of the result, y and the coefficients, sums as in ``Moments``, and dy."""
+    """Addresses of a backward pass: the result's gradient, y and the coefficients, sums as in ``Moments``, and dy."""
 
     gradient: int
     y: int

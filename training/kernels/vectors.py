@@ -1,8 +1,8 @@
 """Vector instructions for the kernels: vectors of neighbouring channels, built in LLVM's terms.
 
 A kernel is a function that numba compiles. Its innermost part is an *intrinsic* that builds LLVM instructions on
-vectors. Numba has no vectors of its own, and its code for loops over scalars keeps the sums in memory. Tensors are dense
-float32 with the channels last, and given as addresses (64-bit integers).
+vectors. Numba has no vectors of its own, and its code for loops over scalars keeps the sums in memory. Tensors are
+dense float32 with the channels last, and given as addresses (64-bit integers).
 
 Numba keeps compiled functions on disk by the types of their arguments, and not by the values in a closure. So a size
 that a function is compiled for is passed as the *length* of a tuple: ``size(3)`` has three elements.
@@ -137,7 +137,7 @@ def register(builder: Builder, value: Value) -> Value:
 
 
 def over_channels(builder: Builder, lanes: int, channels: Value, body: Callable[[int, Value], None]) -> None:
-    """Run ``body(lanes, bytes)`` for every block of channels, and for eight that may be left; ``bytes`` is its offset."""
+    """Run ``body(lanes, offset in bytes)`` for every block of channels, and for eight channels that may be left."""
     whole = builder.sdiv(channels, integer(lanes))
     with repeated(builder, whole) as loop:
         body(lanes, builder.mul(loop.index, integer(lanes * FLOAT_BYTES)))
@@ -149,7 +149,7 @@ def over_channels(builder: Builder, lanes: int, channels: Value, body: Callable[
 def over_rows(
     builder: Builder, lanes: int, rows: Value, channels: Value, body: Callable[[int, int, Value, Value], None]
 ) -> None:
-    """Run ``body(lanes, rows, bytes, bytes in a row)`` for blocks of channels, several rows at once, then single rows."""
+    """Run ``body(lanes, rows, bytes, bytes in a row)`` for blocks of channels: several rows at once, then by row."""
     step = builder.mul(channels, integer(FLOAT_BYTES))
     groups = builder.sdiv(rows, integer(_ROWS_AT_ONCE))
     done = builder.mul(groups, integer(_ROWS_AT_ONCE))

@@ -1,1 +1,1 @@
-"""Methods of federated architecture search, behind one interface: whom a round asks for what, and when it is done."""
+"""Training methods behind one interface: each decides which clients train which networks in a round."""

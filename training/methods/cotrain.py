@@ -1,7 +1,7 @@
 """Co-training (FEAST, 2026): in each step a client trains the smallest, a drawn and the largest network it can run.
 
-A client receives its envelope, the slices of the largest cache entry that it can run, and sends it back once. What it
-trains besides lies inside: entries of the cache, cut to the envelope choice by choice where they reach beyond it.
+A client receives its envelope, the slices of the largest cache entry that it can run, and sends it back once. The other
+networks that it trains lie inside: entries of the cache, cut to the envelope choice by choice where they are larger.
 """
 
 from collections.abc import Sequence
@@ -21,12 +21,12 @@ from fedpareto.training.runs.state import RunState
 
 
 class CoTrain(WholeSupernet):
-    """Trains the whole supernet, several networks a client.
+    """Method that trains the whole supernet, several networks a client.
 
     Args:
-        ground: what to decide with.
+        ground: context of the run.
         envelopes: the largest entry of every client.
-        objectives: what every client trains it towards.
+        objectives: local objective of every client.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class CoTrain(WholeSupernet):
 
     @property
     def weight_by_examples(self) -> bool:
-        """Updates weigh as many as the client's images."""
+        """True: an update weighs as much as the client has images."""
         return True
 
     def assign(self, state: RunState, available: Sequence[int]) -> RoundPlan:
@@ -49,7 +49,7 @@ class CoTrain(WholeSupernet):
 
 
 def cotrain(ground: MethodContext) -> CoTrain:
-    """Return the method.
+    """Make the method.
 
     Raises:
         UserError: a client cannot run the smallest network of the cache.

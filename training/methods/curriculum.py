@@ -1,10 +1,10 @@
-"""The curriculum: which architecture each client of a round trains.
+"""Curriculum of MaxNet methods: the architecture that each client of a round trains.
 
-Every round hands out the largest network first, then the smallest, then all others, as the published code does. The
-largest goes to the client that has had it least often, or where clients are unequal to the ablest of the round, which
-trains the largest that it can run. The smallest goes to the one of the others that has had it least often. ``pareto``
-(DeepFedNAS) draws what is left from the cache, ``sandwich`` (SuperFedNAS) at random from the space in the cache's range
-of MACs.
+Every round assigns the largest network first, then the smallest, then all others, as the published code does. The
+largest goes to the client that has had it least often. Where clients are unequal it goes to the most capable client of
+the round, which trains the largest network that it can run. The smallest goes to the one of the others that has had it
+least often. The rest is drawn from the cache by ``pareto`` (DeepFedNAS), or at random from the space in the cache's
+range of MACs by ``sandwich`` (SuperFedNAS).
 """
 
 from collections.abc import Callable, Sequence
@@ -29,15 +29,15 @@ Draw = Callable[[int, np.random.Generator], CacheEntry]
 
 
 class Assigner:
-    """Gives every client of a round an architecture it can run.
+    """Assigner that gives every client of a round an architecture it can run.
 
     Args:
         name: ``pareto`` or ``sandwich``.
         space: the search space.
         entries: the cache's entries by ascending MACs.
-        clients: what every client can run.
-        batch_size: images of a local step, for the memory a network needs.
-        cache_draw: how ``pareto`` draws from the entries.
+        clients: capability of every client.
+        batch_size: number of images of a local step, for the memory a network needs.
+        cache_draw: distribution of the draws from the cache by ``pareto``.
 
     Raises:
         UserError: a client cannot run even the smallest entry.
@@ -76,11 +76,11 @@ class Assigner:
         return [assigned.get(client) or self._draw(client, generator) for client in drawn]
 
     def is_smallest(self, entry: CacheEntry) -> bool:
-        """Return whether ``entry`` is the cache's smallest."""
+        """Return True if ``entry`` is the cache's smallest."""
         return entry.architecture == self._entries[0].architecture
 
     def is_largest(self, client: int, entry: CacheEntry) -> bool:
-        """Return whether ``entry`` is the largest of the cache that a client can run."""
+        """Return True if ``entry`` is the largest of the cache that a client can run."""
         return entry.architecture == self._largest(client).architecture
 
     def _largest(self, client: int) -> CacheEntry:
@@ -94,7 +94,7 @@ class Assigner:
         return runnable[int(generator.choice(len(runnable), p=shares / shares.sum()))]
 
     def _draw_from_space(self, client: int, generator: np.random.Generator) -> CacheEntry:
-        """Draw within the MACs of the client's entries; the smallest entry if no draw is one it can run."""
+        """Draw within the MACs of the client's entries; return the smallest entry if it can run no draw."""
         limits = Limits(macs=self._largest(client).macs, min_macs=self._entries[0].macs)
         for _ in range(_MOST_DRAWS):
             try:

@@ -1,4 +1,4 @@
-"""DeepFedNAS (2026): networks are drawn from the Pareto cache."""
+"""DeepFedNAS (2026): a MaxNet method whose networks are drawn from the Pareto cache."""
 
 from fedpareto.training.methods.curriculum import Assigner
 from fedpareto.training.methods.maxnet import MaxNet
@@ -6,7 +6,7 @@ from fedpareto.training.methods.protocol import MethodContext
 
 
 def deepfednas(ground: MethodContext) -> MaxNet:
-    """Return the method.
+    """Make the method.
 
     Raises:
         UserError: a client cannot run the smallest network of the cache.

@@ -1,4 +1,4 @@
-"""FedAvg (McMahan et al., 2017): one fixed network, clients weighing as many as their images."""
+"""FedAvg (McMahan et al., 2017): one fixed network, and an average in which clients weigh as much as they have images."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,10 +13,10 @@ from fedpareto.training.runs.state import RunState
 
 
 class FedAvg(SupernetMethod):
-    """Trains the slices of one network.
+    """Method that trains the slices of one network.
 
     Args:
-        ground: what to decide with.
+        ground: context of the run.
         entry: the network.
     """
 
@@ -25,14 +25,14 @@ class FedAvg(SupernetMethod):
 
     @property
     def weight_by_examples(self) -> bool:
-        """Weights are numbers of images, but in a private run, where they must not tell of them."""
+        """True, except in a private run, where weights must not reveal the clients' numbers of images."""
         return not self._ground.config.privacy.clip
 
     def assign(self, state: RunState, available: Sequence[int]) -> RoundPlan:
         """Return the plan of the round after ``state``, among the clients that can run the network.
 
         Raises:
-            EngineError: none of them is there.
+            EngineError: no such client is available.
         """
         config = self._ground.config
         drawn = drawn_clients(config, state, able_among(self._ground, available, lambda client: self._entry))
@@ -50,7 +50,7 @@ class FedAvg(SupernetMethod):
 
 
 def fedavg(ground: MethodContext) -> FedAvg:
-    """Return the method.
+    """Make the method.
 
     Raises:
         UserError: the architecture cannot be read, is not in the space, or no client can run it.

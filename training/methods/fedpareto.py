@@ -1,10 +1,10 @@
-"""FedPareto: networks drawn from the Pareto cache, small ones first, large ones more and more; all clients weigh alike.
+"""FedPareto: networks drawn from the Pareto cache, small ones first and large ones later; all clients weigh alike.
 
-A round of small networks costs little, and what they learn lies inside the large ones: their slices are prefixes. So
-most draws of a run's beginning are small, and at its end most are large. The clients of a round draw from different
-parts of the distribution (stratified sampling), so that nearly every round has small and large ones. The
-supernet begins as its smallest network: what only larger ones have adds nothing until it has learned to.
-Which of this gained how much is in ``docs/recipe.md``.
+A round of small networks costs little, and their weights lie inside those of large networks, as their slices are
+prefixes. So most draws at the beginning of a run are small, and at its end most are large. The clients of a round draw
+from different parts of the distribution (stratified sampling), so that nearly every round has small and large ones. The
+supernet begins as its smallest network: weights of larger networks alone add nothing until they are trained. The gain
+of each of these parts is in ``docs/recipe.md``.
 """
 
 import dataclasses
@@ -28,10 +28,10 @@ from fedpareto.training.runs.state import RunState
 
 
 class FedPareto(WholeSupernet):
-    """Trains the whole supernet, one network a client.
+    """Method that trains the whole supernet, one network a client.
 
     Args:
-        ground: what to decide with.
+        ground: context of the run.
 
     Raises:
         UserError: a client cannot run the smallest network of the cache.
@@ -43,11 +43,11 @@ class FedPareto(WholeSupernet):
 
     @property
     def weight_by_examples(self) -> bool:
-        """Whether a client's update weighs as many times as it has images."""
+        """True if an update weighs as much as the client has images, as the configuration says."""
         return self._ground.config.server.weight_by_examples
 
     def start(self, drawn: Tensors) -> Tensors:
-        """Return the tensors, with zeros where only larger networks than the smallest read them."""
+        """Return the tensors, with zeros in their parts outside the smallest network as far as these must add nothing."""
         return nested_start(self._ground.space, drawn) if self._ground.config.fedpareto.nested_start else drawn
 
     def assign(self, state: RunState, available: Sequence[int]) -> RoundPlan:
@@ -62,7 +62,7 @@ class FedPareto(WholeSupernet):
 
 
 def power_at(settings: FedParetoConfig, share: float) -> float:
-    """Return p of draws in proportion to MACs^−p, once a ``share`` of the run is done: a line from first to last."""
+    """Return p of draws in proportion to MACs^−p after a ``share`` of the run, on a line from the first p to the last."""
     return settings.power_first + (settings.power_last - settings.power_first) * share
 
 
@@ -75,8 +75,8 @@ def stratified_draws(
 
     Args:
         runnable: the entries that each client can run, by ascending MACs.
-        power: p.
-        generator: of the draws.
+        power: p of the distribution.
+        generator: generator of the draws.
     """
     many = len(runnable)
     places = (generator.permutation(many) + generator.random(many)) / many

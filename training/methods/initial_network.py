@@ -1,4 +1,4 @@
-"""The network that a method of one network begins with: from a file, or one that every client can run."""
+"""First network of a method that trains one network: from a file, or one that every client can run."""
 
 from collections.abc import Sequence
 
@@ -23,7 +23,7 @@ def read_entry(ground: MethodContext, field: str, path: str) -> CacheEntry:
 
 
 def named_entry(ground: MethodContext, field: str, path: str) -> CacheEntry:
-    """Return what ``read_entry`` does, if any client can run it.
+    """Return the network of the JSON file ``path``, as ``read_entry`` does, if any client can run it.
 
     Raises:
         UserError: it cannot be read, is not in the space, or no client can run it.
@@ -39,10 +39,10 @@ def named_entry(ground: MethodContext, field: str, path: str) -> CacheEntry:
 
 
 def largest_for_all(ground: MethodContext, field: str, entries: Sequence[CacheEntry]) -> CacheEntry:
-    """Return the last of ``entries`` that every client can run; the ``field`` may name another.
+    """Return the last of ``entries`` that every client can run; the error names ``field``, which may name another.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no such entry.
     """
     kinds, batch = set(ground.clients), ground.config.client.batch
     everywhere = [entry for entry in entries if all(kind.runs(entry, batch) for kind in kinds)]

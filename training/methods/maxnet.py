@@ -1,6 +1,7 @@
-"""One network a client, the largest and the smallest in every round, the largest weighing most (SuperFedNAS, 2024).
+"""MaxNet (SuperFedNAS, 2024): the largest and the smallest network are in every round, and the largest weighs most.
 
-What distinguishes ``deepfednas`` and ``superfednas`` is where all other networks are drawn from: see ``curriculum.py``.
+Each client trains one network. The methods ``deepfednas`` and ``superfednas`` differ in the draw of all other networks:
+see ``curriculum.py``.
 """
 
 import dataclasses
@@ -19,11 +20,11 @@ from fedpareto.training.runs.state import RunState
 
 
 class MaxNet(WholeSupernet):
-    """Trains the whole supernet, one network a client.
+    """Method that trains the whole supernet, one network a client.
 
     Args:
-        ground: what to decide with.
-        assigner: says which network each client gets.
+        ground: context of the run.
+        assigner: assigner of networks to clients.
     """
 
     def __init__(self, ground: MethodContext, assigner: Assigner) -> None:
@@ -32,7 +33,7 @@ class MaxNet(WholeSupernet):
 
     @property
     def weight_by_examples(self) -> bool:
-        """Whether a client's update weighs as many times as it has images."""
+        """True if an update weighs as much as the client has images, as the configuration says."""
         return self._ground.config.server.weight_by_examples
 
     def assign(self, state: RunState, available: Sequence[int]) -> RoundPlan:
@@ -52,9 +53,9 @@ class MaxNet(WholeSupernet):
         )
 
     def after_round(self, state: RunState, answers: RoundResults) -> RunState:
-        """Return ``state`` with who had the smallest network and the largest it can run; clients that failed had none.
+        """Return ``state`` with the counts of the smallest network and the largest; clients that failed do not count.
 
-        The curriculum of a private run counts them as if they had: whom it gives what must not tell of images.
+        In a private run clients that failed count, too, as the later assignments must not reveal anything of images.
         """
         plan = answers.plan
         private = self._ground.config.privacy.clip

@@ -1,4 +1,4 @@
-"""What the plans of all methods share: the draw of clients, the learning rate, and equal weights."""
+"""Parts of round plans that methods share: the draw of clients, the learning rate, and equal weights."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -16,10 +16,10 @@ from fedpareto.training.runs.state import RunState
 
 
 class WholeSupernet(SupernetMethod):
-    """What methods share that train all of the supernet: they are probed by entries of the cache.
+    """Base of methods that train all of the supernet, whose probes are entries of the cache.
 
     Args:
-        ground: what to decide with.
+        ground: context of the run.
     """
 
     def __init__(self, ground: MethodContext) -> None:
@@ -33,10 +33,10 @@ class WholeSupernet(SupernetMethod):
 
 
 def able_among(ground: MethodContext, available: Sequence[int], entry_of: Callable[[int], CacheEntry]) -> list[int]:
-    """Return those of the ``available`` clients that can train the network ``entry_of`` says for them.
+    """Return the ``available`` clients that can train their own network, which ``entry_of`` returns.
 
     Raises:
-        EngineError: none of them can; others may come.
+        EngineError: none of them can; other clients may come.
     """
     batch = ground.config.client.batch
     able = [client for client in available if ground.clients[client].runs(entry_of(client), batch)]
@@ -57,6 +57,6 @@ def equal_plan(
     assigned: Mapping[int, CacheEntry],
     objectives: Mapping[int, LocalObjective] | None = None,
 ) -> RoundPlan:
-    """Return a plan in which all clients weigh the same, but for their images."""
+    """Return a plan in which all clients weigh the same, before any weight by images."""
     weights = dict.fromkeys(assigned, 1.0)
     return RoundPlan(state.round + 1, rate_of(config, state), None, assigned, weights, objectives or {})

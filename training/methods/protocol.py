@@ -1,4 +1,4 @@
-"""What a training method decides: whom a round asks for what, what it keeps of the answers, what is measured."""
+"""Protocol of training methods: a method assigns networks to clients, keeps a state, and names networks to evaluate."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -18,14 +18,14 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True)
 class MethodContext:
-    """What methods decide with; none of it changes from round to round.
+    """Context of a method's decisions, which does not change from round to round.
 
     Attributes:
-        config: of the run.
+        config: configuration of the run.
         space: the search space.
         entries: the cache's entries by ascending MACs.
-        clients: what every client can run.
-        labels: how many images of each class every client has, shape (clients, classes); None where only the clients
+        clients: capability of every client.
+        labels: every client's number of images of each class, shape (clients, classes); None where only the clients
             know.
     """
 
@@ -36,10 +36,10 @@ class MethodContext:
     labels: IntArray | None = None
 
     def settings(self, kind: type[T]) -> T:
-        """The settings of the run's method, which are of the dataclass ``kind``.
+        """Settings of the run's method, which are of the dataclass ``kind``.
 
         Raises:
-            TypeError: they are of another one.
+            TypeError: they are of another dataclass.
         """
         found = getattr(self.config, self.config.method)
         if not isinstance(found, kind):
@@ -48,10 +48,10 @@ class MethodContext:
 
 
 class Decision(NamedTuple):
-    """What a method makes of the networks it had measured.
+    """Decision of a method after the evaluation of networks that it asked for.
 
     Attributes:
-        state: of the run from here on.
+        state: state of the run from here on.
         adopted: branch whose weights the supernet takes over in its slices, if any.
     """
 
@@ -64,52 +64,52 @@ class Method(Protocol):
 
     @property
     def weight_by_examples(self) -> bool:
-        """Whether a client's update weighs as many times as it has images."""
+        """True if an update weighs as much as the client has images."""
 
     def start(self, drawn: Tensors) -> Tensors:
         """Return the supernet that a new run begins with, of freshly ``drawn`` tensors."""
 
     def assign(self, state: RunState, available: Sequence[int]) -> RoundPlan:
-        """Return the plan of the round after ``state``: which of the ``available`` clients train what."""
+        """Return the plan of the round after ``state``: which of the ``available`` clients train which network."""
 
     def after_round(self, state: RunState, answers: RoundResults) -> RunState:
-        """Return ``state`` with what the method itself keeps of a merged round."""
+        """Return ``state`` with the method's own part of it after a merged round."""
 
     def probes(self, state: RunState) -> Sequence[CacheEntry]:
-        """Return the networks whose accuracy tells how far training is, by ascending MACs."""
+        """Return the networks whose accuracy tells how well training goes, by ascending MACs."""
 
     def files(self, state: RunState) -> Mapping[str, str]:
-        """Return what the method has found, as texts of files in the run's folder by their names."""
+        """Return the results of the method, as texts of files in the run's folder by their names."""
 
     def branches(self, state: RunState) -> Mapping[str, CacheEntry]:
         """Return the networks that have weights of their own after ``state``, by name; new ones inherit slices."""
 
     def networks_to_evaluate(self, state: RunState) -> Mapping[str, CacheEntry]:
-        """Return the networks to measure after this very round: branches by name, any others in the supernet."""
+        """Return the networks to measure after this very round: branches by name, and others as subnets of the supernet."""
 
     def after_evaluation(self, state: RunState, accuracies: Mapping[str, float]) -> Decision:
-        """Return what the accuracies of the ``networks_to_evaluate`` networks on validation images lead to."""
+        """Return the decision after the ``networks_to_evaluate`` networks' accuracies on validation images."""
 
 
 class SupernetMethod:
-    """What methods share that train nothing beside the supernet and search nothing while they do."""
+    """Base of methods that train nothing beside the supernet and search nothing while they do."""
 
     def start(self, drawn: Tensors) -> Tensors:
         """Return the tensors as they were drawn."""
         return drawn
 
     def after_round(self, state: RunState, answers: RoundResults) -> RunState:
-        """Return ``state``: nothing else is kept."""
+        """Return ``state`` as it is, as nothing else is kept."""
         del answers
         return state
 
     def branches(self, state: RunState) -> Mapping[str, CacheEntry]:
-        """Return none."""
+        """Return an empty mapping."""
         del state
         return {}
 
     def networks_to_evaluate(self, state: RunState) -> Mapping[str, CacheEntry]:
-        """Return none."""
+        """Return an empty mapping."""
         del state
         return {}
 
@@ -119,6 +119,6 @@ class SupernetMethod:
         return Decision(state)
 
     def files(self, state: RunState) -> Mapping[str, str]:
-        """Return none."""
+        """Return an empty mapping."""
         del state
         return {}

@@ -1,4 +1,4 @@
-"""The method of a run, made of what its configuration names."""
+"""Construction of a run's method from the name in its configuration."""
 
 from fedpareto.cache.cache_file import Cache
 from fedpareto.supernet.arrays import IntArray
@@ -9,7 +9,7 @@ from fedpareto.training.methods.protocol import Method, MethodContext
 
 
 def make_method(ground: MethodContext) -> Method:
-    """Return the method a run's configuration names.
+    """Make the method that a run's configuration names.
 
     Raises:
         UserError: it cannot work with the run's clients or cache.
@@ -19,7 +19,7 @@ def make_method(ground: MethodContext) -> Method:
 
 
 def method_of(config: RunConfig, space: SearchSpace, cache: Cache, labels: IntArray | None = None) -> Method:
-    """Return the method of a run; ``labels`` are its federation's, where they are known.
+    """Make the method of a run; ``labels`` are its federation's counts of classes, where they are known.
 
     Raises:
         UserError: it cannot work with the run's clients or cache.

@@ -1,4 +1,4 @@
-"""Who takes part in a round: samplers draw clients of those that are there, uniformly unless another one is chosen."""
+"""Client samplers: they draw the clients of a round from the available ones, uniformly unless another one is chosen."""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
@@ -13,18 +13,18 @@ from fedpareto.training.runs.state import RunState
 
 
 class ClientSampler(Protocol):
-    """Draws the clients of a round; draws alike for the same generator and state, so that a run can be resumed."""
+    """Sampler of a round's clients; its draws depend on generator and state alone, so that a run can be resumed."""
 
     def __call__(
         self, available: Sequence[int], per_round: int, generator: np.random.Generator, state: RunState
     ) -> Sequence[int]:
-        """Distinct clients of the round after ``state``.
+        """Draw distinct clients of the round after ``state``.
 
         Args:
             available: clients that can take part, by number; at least one.
-            per_round: so many are wanted; fewer where there are fewer.
-            generator: of every random choice.
-            state: of the run, with what it has done so far.
+            per_round: number of clients to draw; fewer if fewer are available.
+            generator: generator of every random choice.
+            state: state of the run so far.
         """
 
 
@@ -57,13 +57,13 @@ def draw_clients(available: Sequence[int], per_round: int, generator: np.random.
 
 
 def uniform(available: Sequence[int], per_round: int, generator: np.random.Generator, state: RunState) -> Sequence[int]:
-    """``draw_clients``, whatever the state: all sets of clients are drawn alike."""
+    """Uniform sampler: ``draw_clients`` whatever the state, so that all sets of clients are equally probable."""
     del state
     return draw_clients(available, per_round, generator)
 
 
 def drawn_clients(config: RunConfig, state: RunState, available: Sequence[int]) -> list[int]:
-    """Return the clients of the round after ``state``, in random order.
+    """Draw the clients of the round after ``state``, in random order.
 
     Raises:
         UserError: the run's sampler drew none, one twice, or one that is not there.

@@ -9,7 +9,7 @@ _STEPS = (0.5, 0.75)
 
 
 def learning_rate(schedule: LearningRateSchedule, base: float, round_index: int, rounds: int) -> float:
-    """Return the learning rate of round ``round_index`` (from 0) of ``rounds``; after them it stays the last one."""
+    """Return the learning rate of round ``round_index`` (from 0) of ``rounds``; later rounds have the last one."""
     done = min(1.0, round_index / rounds)
     if schedule == "cosine":
         return base * (1 + math.cos(math.pi * done)) / 2
@@ -19,9 +19,10 @@ def learning_rate(schedule: LearningRateSchedule, base: float, round_index: int,
 
 
 def largest_weight(round_index: int, rounds: int, clients: int, start: float = 0.9, share: float = 0.8) -> float:
-    """Return β_t: cosine from ``start`` to 1/clients over the first ``share`` of the rounds (MaxNet).
+    """Return the largest network's weight β_t: a cosine from ``start`` to 1/clients over the first ``share`` of the rounds.
 
-    ``start`` is raised to 1/clients where that is more: the largest network never weighs less than others.
+    It is the schedule of MaxNet. ``start`` is raised to 1/clients if that is more, so that the largest network never
+    weighs less than others.
     """
     end = 1 / clients
     start = max(start, end)

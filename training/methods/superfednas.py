@@ -1,8 +1,8 @@
-"""SuperFedNAS (2024): networks are drawn at random from the space, in the cache's range of MACs.
+"""SuperFedNAS (2024): a MaxNet method whose networks are drawn at random from the space, in the cache's range of MACs.
 
-That is its training, as the authors of DeepFedNAS compare with it. Its search is not here: it predicts accuracies
-with a network trained on measured ones, while ``search-subnet`` takes the fittest network of any supernet, also of this
-one.
+This is its training, in the form that the authors of DeepFedNAS compare with. Its search, which predicts accuracies with
+a network trained on measured ones, is not here: ``search-subnet`` takes the fittest network of any supernet, also of
+this one.
 """
 
 from fedpareto.training.methods.curriculum import Assigner
@@ -11,7 +11,7 @@ from fedpareto.training.methods.protocol import MethodContext
 
 
 def superfednas(ground: MethodContext) -> MaxNet:
-    """Return the method.
+    """Make the method.
 
     Raises:
         UserError: a client cannot run the smallest network of the cache.

@@ -155,7 +155,7 @@ def _capped(
     concentration: Callable[[int], FloatArray],
     generator: np.random.Generator,
 ) -> tuple[IntArray, IntArray]:
-    """Return every image's owner and every owner's number of images; who has its share gets nothing of later classes."""
+    """Return every image's owner and every owner's number of images; one that has its share gets no later class."""
     owners, sizes = np.empty(len(labels), dtype=np.int64), np.zeros(len(shares), dtype=np.int64)
     wanted = shares * len(labels)
     for label in np.unique(labels):

@@ -67,7 +67,7 @@ def _answered(message: Message, context: Context) -> Message:
 
 
 class _ToldToEnd(BaseException):
-    """Signal that the process is told to end; no ``Exception``, as some of those are swallowed while torch is imported."""
+    """Signal that the process is told to end; no ``Exception``, as some are swallowed while torch is imported."""
 
 
 @contextlib.contextmanager

@@ -159,7 +159,7 @@ class _Node:
             yield done, self._to_send(update.tensors, sent)
 
     def _to_send(self, trained: Mapping[str, Tensor], sent: Tensors) -> Tensors:
-        """Return the tensors of the answer: the weights, or in bf16 their change, which would be lost in rounded weights."""
+        """Return the tensors of the answer: the weights, or in bf16 their change, which rounded weights would lose."""
         dtype = wire.TORCH_DTYPES[self._request.wire_dtype]
         if dtype == torch.float32:
             # The next job overwrites the trainer's memory.

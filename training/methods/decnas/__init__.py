@@ -1,1 +1,1 @@
-"""DecNAS: federated architecture search by training candidates, each on a group of clients."""
+"""DecNAS: a federated architecture search that trains candidates, each on a group of clients."""

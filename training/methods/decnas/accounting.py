@@ -1,9 +1,9 @@
-"""What a search costs its clients, and what the straightforward version of it would have.
+"""Costs of a search for its clients, beside the costs of a straightforward version of the same search.
 
 The straightforward version trains every candidate on all clients that can run it, for the most rounds, in every
-iteration: no groups, no early dropping, no dynamic rounds. Its messages have the size of a network's tensors, as those
-of the in-process engine have, its compute that of ``training/clients/compute.py``. Both count whole iterations, the
-same ones.
+iteration: no groups, no early dropping, no dynamic rounds. Its messages have the size of a network's tensors, as with
+the in-process engine, and its compute is counted as in ``training/clients/compute.py``. Both versions count the same
+whole iterations.
 """
 
 import dataclasses
@@ -36,7 +36,7 @@ _VALUE = 4
 
 @dataclasses.dataclass(frozen=True)
 class Costs:
-    """Bytes the clients sent, bytes they were sent, and MACs of the forward passes they trained with."""
+    """Costs of training: bytes the clients sent, bytes they were sent, and MACs of their forward passes."""
 
     bytes_up: int = 0
     bytes_down: int = 0
@@ -52,15 +52,15 @@ NOTHING = Costs()
 
 @dataclasses.dataclass(frozen=True)
 class Account:
-    """What is said of a run at a checkpoint; an iteration counts once it is over.
+    """Account of a run at a checkpoint; an iteration counts once it is over.
 
     Attributes:
-        macs: of the current network.
-        budget: MACs it was to be shrunk to.
-        search: what the search cost.
-        straightforward_search: what its straightforward version would have.
-        fine_tuning: what the fine-tuning cost.
-        iterations: what happened in every iteration, as JSON values.
+        macs: MACs of the current network.
+        budget: MACs that it is to be shrunk to.
+        search: costs of the search.
+        straightforward_search: costs of its straightforward version.
+        fine_tuning: costs of the fine-tuning.
+        iterations: history of every iteration, as JSON values.
     """
 
     macs: int
@@ -71,7 +71,7 @@ class Account:
     iterations: Sequence[Mapping[str, Any]]
 
     def text(self) -> str:
-        """Return what ``accounting.json`` holds."""
+        """Return the account as the text of ``accounting.json``."""
         body = {**dataclasses.asdict(self), "saved": _saved(self.search, self.straightforward_search)}
         return json.dumps(body, indent=2) + "\n"
 
@@ -83,14 +83,14 @@ def naive_cost(
     client: ClientConfig,
     rounds: int,
 ) -> Costs:
-    """Return what it costs to train every architecture on all its clients for a number of ``rounds``.
+    """Return the costs of training every architecture on all its clients for a number of ``rounds``.
 
     Args:
         space: the search space.
-        architectures: the clients of each.
-        images: of every client of the federation.
+        architectures: architectures, with the clients of each.
+        images: number of images of every client of the federation.
         client: the local training.
-        rounds: of each architecture.
+        rounds: number of rounds of each architecture.
     """
     total = NOTHING
     for architecture, clients in architectures.items():

@@ -1,9 +1,9 @@
-"""Candidates: the networks that reach a target of MACs by giving up one dimension of one stage (NetAdapt).
+"""Candidates of a search: networks that reach a target of MACs by lowering one dimension of one stage (NetAdapt).
 
-A dimension is lowered choice by choice until the network is within the target, so that it is met to within one step of
-the space's choices. Of expand ratios and kernels, which each block has its own of, the largest in the stage is lowered,
-of equal ones that of the last block: stages stay even, and give way from their end. Stem and resolution stay. What is
-lowered is a slice of what there was, so a candidate inherits its weights.
+A dimension is lowered choice by choice until the network is within the target, so the target is met to within one step
+of the space's choices. Each block has its own expand ratio and kernel. There the largest in the stage is lowered, and
+among equal ones that of the last block, so that stages stay even and shrink from their end. Stem and resolution stay.
+A candidate is a slice of the current network, so it inherits that network's weights.
 
 NetAdapt: Yang et al., "NetAdapt: Platform-Aware Neural Network Adaptation for Mobile Applications" (2018).
 """
@@ -24,11 +24,11 @@ Dimension = Literal["width", "depth", "expand", "kernel"]
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """A network that differs from the current one in one dimension of one stage.
+    """Candidate: a network that differs from the current one in one dimension of one stage.
 
     Attributes:
         stage: the stage, from 0.
-        dimension: what of it was lowered.
+        dimension: dimension of the stage that was lowered.
         entry: the network with its costs.
     """
 
@@ -38,14 +38,14 @@ class Candidate:
 
     @property
     def name(self) -> str:
-        """What files and reports call it, among the candidates for one target."""
+        """Name of the candidate in files and reports, unique among the candidates for one target."""
         return f"stage{self.stage}-{self.dimension}"
 
 
 def candidates(space: SearchSpace, current: Architecture, target: int) -> list[Candidate]:
     """Return every candidate of at most ``target`` MACs, by stage and dimension.
 
-    A dimension that does not reach the target by itself has none.
+    A dimension that does not reach the target by itself has no candidate.
 
     Raises:
         ArchitectureError: the current network is not in the space.
@@ -64,10 +64,10 @@ def candidates(space: SearchSpace, current: Architecture, target: int) -> list[C
 def nearest_candidates(
     space: SearchSpace, current: CacheEntry, target: int, allowed: Callable[[Candidate], bool]
 ) -> tuple[int, list[Candidate]]:
-    """Return the target and its ``allowed`` candidates; where there is none, those of the next target that has some.
+    """Return the target and its ``allowed`` candidates; if it has none, the next target that has some, with them.
 
-    The next target asks for half the reduction, down to a single MAC, which is any choice that can be lowered. The
-    list is empty only if no choice can be, or none that is allowed.
+    Each next target asks for half the reduction, down to a single MAC, which any lowered choice meets. The list is
+    empty only if no choice can be lowered, or no candidate is allowed.
     """
     while target < current.macs:
         found = [candidate for candidate in candidates(space, current.architecture, target) if allowed(candidate)]
@@ -78,7 +78,7 @@ def nearest_candidates(
 
 
 def least_macs(space: SearchSpace, start: Architecture) -> int:
-    """Return the MACs below which no lowering of ``start`` gets: those of all its stages at their least."""
+    """Return the least MACs that lowering ``start`` can reach: those with all its stages at their least."""
     layout, genes = gene_layout(space), encode(space, start)
     least = genes * 0
     for kept in (layout.resolution, layout.stem):
@@ -87,7 +87,7 @@ def least_macs(space: SearchSpace, start: Architecture) -> int:
 
 
 def lowerings(space: SearchSpace, genes: IntArray, stage: int, dimension: Dimension) -> Iterator[IntArray]:
-    """Yield the canonical genes of networks of ever less of a stage's ``dimension``, one choice a step."""
+    """Yield the canonical genes of networks whose ``dimension`` of a stage is lowered further and further, choice by choice."""
     while True:
         positions = _positions(space, genes, stage, dimension)
         largest = max(positions, key=lambda position: (genes[position], position))
@@ -100,7 +100,7 @@ def lowerings(space: SearchSpace, genes: IntArray, stage: int, dimension: Dimens
 
 
 def _positions(space: SearchSpace, genes: IntArray, stage: int, dimension: Dimension) -> list[int]:
-    """Return where the genes of a stage's dimension are, those of its blocks in their order."""
+    """Return the positions of the genes of a stage's dimension; those of its blocks are in their order."""
     layout = gene_layout(space)
     if dimension in ("width", "depth"):
         return [int(getattr(layout, dimension)[stage])]

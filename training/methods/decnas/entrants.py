@@ -1,4 +1,4 @@
-"""Who races: candidates with the clients that train them, at the start of an iteration and after some are dropped."""
+"""Assignment of clients to candidates: at the start of an iteration, and again after some candidates are dropped."""
 
 import dataclasses
 import functools
@@ -17,12 +17,12 @@ from fedpareto.training.methods.decnas.race import Racer
 
 @dataclasses.dataclass(frozen=True)
 class Clients:
-    """The federation as the groups see it.
+    """Clients of the federation, as far as their grouping depends on them.
 
     Attributes:
-        capabilities: what every client can run.
-        labels: how many images of each class every client has, shape (clients, classes).
-        batch_size: images of a local step.
+        capabilities: capability of every client.
+        labels: every client's number of images of each class, shape (clients, classes).
+        batch_size: number of images of a local step.
     """
 
     capabilities: Sequence[Capability]
@@ -31,7 +31,7 @@ class Clients:
 
     @functools.cached_property
     def images(self) -> list[int]:
-        """Training images of every client."""
+        """Number of training images of every client."""
         return [int(images) for images in self.labels.sum(axis=1)]
 
     def able(self, entry: CacheEntry) -> list[int]:
@@ -42,8 +42,8 @@ class Clients:
     def assign(self, found: Sequence[Candidate]) -> list[Racer]:
         """Return the candidates with their groups.
 
-        Every group has a client: with fewer clients than candidates, those nearest to the target stay, the ones that
-        have given up least. A candidate whose only clients are the last of other groups is left out, too.
+        Every group has a client. With fewer clients than candidates, only the candidates nearest to the target stay:
+        those that were lowered least. A candidate is also left out if its only clients are the last ones of other groups.
         """
         runs = self._runs(found)
         clients = [client for client in range(len(runs)) if runs[client].any()]
@@ -53,7 +53,7 @@ class Clients:
         return [Racer(one, tuple(sorted(group))) for one, group in zip(kept, groups, strict=True) if group]
 
     def regrouped(self, racers: Sequence[Racer]) -> list[Racer]:
-        """Return the racers with the clients of those that are dropped in the groups of those that still train."""
+        """Return the racers, with the clients of dropped ones moved to the groups of those that still train."""
         free = [client for racer in racers if racer.status == "dropped" for client in racer.clients]
         training = [racer for racer in racers if racer.status == "training"]
         if not free or not training:
@@ -69,7 +69,7 @@ class Clients:
         ]
 
     def _runs(self, found: Sequence[Candidate]) -> NDArray[np.bool_]:
-        """Return whether a client can train a candidate, shape (clients, candidates)."""
+        """Return a matrix (clients, candidates), true where the client can train the candidate."""
         runs = np.zeros((len(self.capabilities), len(found)), dtype=np.bool_)
         for index, candidate in enumerate(found):
             runs[self.able(candidate.entry), index] = True

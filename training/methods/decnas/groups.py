@@ -1,10 +1,10 @@
-"""Groups of clients, one a candidate, alike in size and in the labels of their images.
+"""Groups of clients, one for each candidate, alike in size and in the labels of their images.
 
-The rule is ours. Clients are placed one after another: first those that can run the fewest candidates, of equal ones
-those with the most images. Each joins a group with the fewest clients among those it may join, of these the one that
-holds the fewest images of the client's own labels (Σ_class client·group), of equals the one with the fewest images.
-That is the placement which adds least to Σ_group |group − equal share|², the squared distance of the groups' label
-histograms from equal shares of the global one.
+The rule is this project's own. Clients are placed one after another: first those that can run the fewest candidates,
+and among equal ones those with the most images. Each joins a group with the fewest clients among those it may join.
+Among these it joins the group with the fewest images of the client's own labels (Σ_class client·group), and among equal
+ones the group with the fewest images. That placement adds least to Σ_group |group − equal share|², the squared distance
+of the groups' label histograms from equal shares of the global one.
 """
 
 from collections.abc import Sequence
@@ -23,8 +23,8 @@ def placed(groups: Sequence[Sequence[int]], free: Sequence[int], labels: IntArra
     Args:
         groups: the clients of every group so far.
         free: clients to place.
-        labels: how many images of each class every client has, shape (clients, classes).
-        runs: whether a client can run a group's candidate, shape (clients, groups).
+        labels: every client's number of images of each class, shape (clients, classes).
+        runs: true where a client can run a group's candidate, shape (clients, groups).
     """
     result = [list(group) for group in groups]
     held = np.array([labels[group].sum(axis=0) for group in result])

@@ -1,19 +1,19 @@
 """DecNAS: a network shrunk towards a budget by candidates that train on groups of clients, then fine-tuned.
 
-Xu et al., "Federated Neural Architecture Search" (DecNAS, also FedNAS; 2020), after NetAdapt. An iteration asks for
-0.025·0.96^(i−1) of the starting network's MACs less than the current network has, but never for less than the budget.
-Every stage and dimension that can give that by itself makes a candidate (``candidates.py``), which inherits its slices
-of the current network and trains on a group of clients of its own (``groups.py``) in every round of the loop, by FedAvg
-within the group, until the race is over (``race.py``). The winner is the next current network. Within the budget it is
-fine-tuned for ``rounds`` rounds of FedAvg, in which ``clients.per_round`` clients are drawn; in the search all clients
-take part that can run a candidate, as that is what the groups divide.
+Xu et al., "Federated Neural Architecture Search" (DecNAS, also FedNAS; 2020), after NetAdapt. The target of an
+iteration is the current network's MACs less 0.025·0.96^(i−1) of the starting network's, but never below the budget.
+Every stage and dimension that can reach the target by itself makes a candidate (``candidates.py``). A candidate inherits
+its slices of the current network and trains on a group of clients of its own (``groups.py``) in every round of the
+loop, by FedAvg within the group, until the race is over (``race.py``). The winner is the next current network. A network
+within the budget is fine-tuned for ``rounds`` rounds of FedAvg, in which ``clients.per_round`` clients are drawn. In the
+search all clients take part that can run a candidate, and the groups divide them.
 
-The learning rate of the search is ``decnas.lr`` throughout, or ``client.lr`` where that is left out; the schedule of
-``client.lr_schedule`` runs over the fine-tuning alone. The server's momentum, too, is that of the fine-tuning.
+The learning rate of the search is ``decnas.lr`` throughout, or ``client.lr`` where that is left out. The schedule of
+``client.lr_schedule`` runs over the fine-tuning alone, and only the fine-tuning uses the server's momentum.
 
-The current network's weights are the supernet's slices, those of candidates are branches: the server holds as many
-networks as there are candidates, in a round twice as many, as each is averaged in a fold of its own; so does the disk a
-checkpoint.
+The current network's weights are the supernet's slices, and candidates are branches. The server holds as many networks
+as there are candidates, and twice as many in a round, as each has an average of its own. A checkpoint holds as many
+networks as there are candidates.
 """
 
 import dataclasses
@@ -42,13 +42,13 @@ _CURRENT = "current"
 
 
 class DecNas:
-    """Shrinks one network, then trains it.
+    """Method that shrinks one network, then trains it.
 
     Args:
-        ground: what to decide with.
+        ground: context of the run.
         start: the network that is shrunk.
         budget: MACs it is shrunk to.
-        clients: those that train.
+        clients: clients that train.
     """
 
     def __init__(self, ground: MethodContext, start: CacheEntry, budget: int, clients: Clients) -> None:
@@ -58,12 +58,12 @@ class DecNas:
 
     @property
     def searches(self) -> bool:
-        """Whether there is anything to search."""
+        """True if there is anything to search."""
         return self._first.iteration is not None
 
     @property
     def weight_by_examples(self) -> bool:
-        """Updates weigh as many as the client's images."""
+        """True: an update weighs as much as the client has images."""
         return True
 
     def start(self, drawn: Tensors) -> Tensors:
@@ -71,7 +71,7 @@ class DecNas:
         return drawn
 
     def assign(self, state: RunState, available: Sequence[int]) -> RoundPlan:
-        """Return the plan of the round after ``state``: every group its candidate, or a draw of clients the result."""
+        """Return the plan of the round after ``state``: every group trains its candidate, or drawn clients the result."""
         search = self._search(state)
         if search.iteration is None:
             return self._tuning(search.current).assign(state, available)
@@ -88,7 +88,7 @@ class DecNas:
         )
 
     def after_round(self, state: RunState, answers: RoundResults) -> RunState:
-        """Return ``state`` with what the round has cost."""
+        """Return ``state`` with the costs of the round added."""
         search = self._search(state)
         costs = Costs(answers.traffic.up, answers.traffic.down, answers.compute)
         if search.iteration is None:
@@ -110,7 +110,7 @@ class DecNas:
         return current | {racer.name: racer.candidate.entry for racer in _training(search)}
 
     def after_evaluation(self, state: RunState, accuracies: Mapping[str, float]) -> Decision:
-        """Return the race after a round; where it is over, the winner and the next iteration or the fine-tuning."""
+        """Return the state of the race after a round; once it is over, that of the next iteration or the fine-tuning."""
         search = self._search(state)
         if search.iteration is None:
             return Decision(state)
@@ -131,7 +131,7 @@ class DecNas:
         return [self._search(state).current]
 
     def files(self, state: RunState) -> Mapping[str, str]:
-        """Return the current network, and what was spent until it was."""
+        """Return the current network, and the account of the costs up to it."""
         search, budget = self._search(state), self._budget
         macs = search.current.macs
         account = Account(macs, budget, search.spent, search.straightforward, search.tuning, search.history)
@@ -141,7 +141,7 @@ class DecNas:
         return search_from_json(self._ground.space, state.method) if state.method else self._first
 
     def _begun(self, search: Search) -> Search:
-        """Return the search with the next iteration begun, or with none where the budget is met."""
+        """Return the search with the next iteration begun, or with no iteration if the budget is met."""
         number, space, settings = len(search.history) + 1, self._ground.space, self._settings
         if search.current.macs <= self._budget:
             return dataclasses.replace(search, iteration=None)
@@ -164,11 +164,11 @@ class DecNas:
 
 
 def decnas(ground: MethodContext) -> DecNas:
-    """Return the method.
+    """Make the method.
 
     Raises:
-        UserError: the architecture cannot be read or is not in the space, the budget is none it can be shrunk to, or no
-            client can run any first candidate.
+        UserError: the architecture cannot be read or is not in the space, it cannot be shrunk to the budget, or no client
+            can run any first candidate.
     """
     if ground.labels is None:
         raise UserError("method decnas groups clients by their labels, and those of connected clients are not known")

@@ -1,4 +1,4 @@
-"""The race of an iteration's candidates: who goes on training, who is dropped, who wins.
+"""Race of an iteration's candidates: it decides which ones train on, which are dropped and which wins.
 
 After every round each candidate that trained in it has one more accuracy on validation images. Candidates are compared
 with each other after the same number of rounds, always: more training is worth more than most differences between
@@ -6,9 +6,9 @@ networks. A round in which no client of a candidate has answered counts as one o
 
 - **Early dropping**: from round ``drop_after`` on, of those that trained in the round the ones below their median are
   dropped. Candidates that have stopped take no part in that: what more rounds would have made of them is not known.
-- **Dynamic rounds**: a candidate stops once two rounds have gained it less than ``gain``, but not before
-  ``least_rounds`` (nor before it has three accuracies, which two rounds lie between), and at the latest after
-  ``most_rounds``. This compares it with itself.
+- **Dynamic rounds**: a candidate stops once two rounds have improved it by less than ``gain``, but not before
+  ``least_rounds`` (nor before it has three accuracies, with two rounds between the first and the last), and at the
+  latest after ``most_rounds``. This compares it with itself.
 - **The winner** is judged by accuracies after as many rounds as the candidate with the fewest has, of those that are
   not dropped, against the current network's as it is. One that gained beats any that did not. Of those that gained, the
   one that gained most wins; of the others, the one that lost least for every MAC it saves.
@@ -31,8 +31,8 @@ class Racer:
 
     Attributes:
         candidate: the network.
-        clients: its group.
-        accuracies: on validation images, after each of its rounds.
+        clients: its group of clients.
+        accuracies: accuracies on validation images, after each of its rounds.
         status: whether it goes on training, has stopped, or was dropped.
     """
 
@@ -66,7 +66,7 @@ def after_round(racers: Sequence[Racer], accuracies: Mapping[str, float], settin
 
 
 def compared_rounds(racers: Sequence[Racer]) -> int:
-    """Return the number of rounds after which one or more racers can be compared: that of the one with the fewest."""
+    """Return the number of rounds after which one or more racers can be compared: the fewest rounds of any of them."""
     return min(len(racer.accuracies) for racer in racers)
 
 
@@ -96,8 +96,8 @@ def winner(racers: Sequence[Racer], accuracy: float, macs: int) -> Racer:
 
     Args:
         racers: all of the iteration, at least one of them not dropped.
-        accuracy: of the current network, which gains and losses count against.
-        macs: of the current network, which savings count against.
+        accuracy: accuracy of the current network, from which gains and losses count.
+        macs: MACs of the current network, from which savings count.
     """
     left = in_the_race(racers)
     after = dict(zip((racer.name for racer in left), accuracies_after(compared_rounds(left), left), strict=True))

@@ -1,4 +1,4 @@
-"""What a search keeps from round to round, and its JSON form in the run's state."""
+"""State of a search between rounds, and its JSON form in the run's state."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -15,14 +15,14 @@ from fedpareto.training.methods.decnas.race import Racer, Status
 
 @dataclasses.dataclass(frozen=True)
 class Iteration:
-    """One step of the search: candidates for one target.
+    """Iteration of the search: candidates for one target.
 
     Attributes:
-        number: of the iteration, from 1.
+        number: number of the iteration, from 1.
         target: most MACs of its candidates.
         racers: the candidates, their groups and their accuracies.
-        spent: what its clients have spent so far.
-        straightforward: what all candidates on all clients for the most rounds would.
+        spent: costs of its clients so far.
+        straightforward: costs of all candidates on all clients for the most rounds.
     """
 
     number: int
@@ -34,16 +34,16 @@ class Iteration:
 
 @dataclasses.dataclass(frozen=True)
 class Search:
-    """A search between two rounds.
+    """State of a search between two rounds.
 
     Attributes:
         current: the network that candidates come from; its weights are the supernet's slices.
-        accuracy: of it on validation images; None before it was measured.
-        iteration: the one under way; None once the search is over.
-        spent: what clients have spent in whole iterations.
-        straightforward: what the straightforward version of those would have spent.
-        tuning: what the fine-tuning has spent.
-        history: of every whole iteration its number, target, candidates, the rounds after which they were compared, the
+        accuracy: its accuracy on validation images; None before it was measured.
+        iteration: the iteration under way; None once the search is over.
+        spent: costs of the clients in whole iterations.
+        straightforward: costs of the straightforward version of those iterations.
+        tuning: costs of the fine-tuning.
+        history: for every whole iteration its number, target, candidates, the rounds after which they were compared, the
             winner, its MACs and accuracy.
     """
 

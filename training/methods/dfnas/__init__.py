@@ -1,1 +1,1 @@
-"""DFNAS: weights and path probabilities of an over-parameterised network, trained together by all clients."""
+"""DFNAS: a search in which clients train the weights and the path probabilities of one large network together."""

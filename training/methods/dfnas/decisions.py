@@ -1,4 +1,4 @@
-"""What a search by path sampling knows of every block slot: the logits of its choices, and what is settled."""
+"""Decisions of a search by path sampling: for every block slot the logits of its choices, and the settled choice."""
 
 import dataclasses
 import math
@@ -14,11 +14,11 @@ from fedpareto.training.local_objective import Logits
 
 @dataclasses.dataclass(frozen=True)
 class Decisions:
-    """The state of one search through the paths of a network.
+    """State of one search through the paths of a network.
 
     Attributes:
-        logits: α of every slot's choices.
-        settled: the number of the choice that a slot keeps; None while it is open.
+        logits: logits α of every slot's choices.
+        settled: number of the choice that a slot keeps; None while the slot is open.
     """
 
     logits: tuple[tuple[float, ...], ...]
@@ -29,7 +29,7 @@ class Decisions:
         return paths.network(self._outermost(paths))
 
     def asked(self, paths: Paths) -> Logits:
-        """Return the logits of the hull's slots, None where one is settled."""
+        """Return the logits of the hull's slots; None for a settled slot."""
         outermost = zip(paths.slots, self._outermost(paths), self.logits, self.settled, strict=True)
         return tuple(
             logits if settled is None else None
@@ -38,7 +38,7 @@ class Decisions:
         )
 
     def answered(self, paths: Paths, answers: Sequence[tuple[float, Logits]], gap: float) -> "Decisions":
-        """Return what is known once clients have moved the logits of the hull's slots.
+        """Return the decisions after clients have moved the logits of the hull's slots.
 
         New logits are the mean over the answers, each with its weight. A slot is settled on its most probable choice
         once that is more probable than any other by ``gap``.
@@ -55,12 +55,12 @@ class Decisions:
         return dataclasses.replace(self, logits=tuple(logits))._settle(gap)
 
     def best(self, paths: Paths) -> Path:
-        """Return the path of the choices that are settled or else most probable."""
+        """Return the path of every slot's settled choice, or of its most probable one while it is open."""
         pairs = zip(self.settled, self.logits, strict=True)
         return paths.path([_most(logits) if settled is None else settled for settled, logits in pairs])
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values."""
+        """Return the decisions as plain JSON values."""
         return {"logits": [list(slot) for slot in self.logits], "settled": list(self.settled)}
 
     def _outermost(self, paths: Paths) -> Path:
@@ -74,13 +74,13 @@ class Decisions:
 
 
 def undecided(paths: Paths) -> Decisions:
-    """Return a search that has not begun: all choices alike, settled only where there is one."""
+    """Return the decisions before the search: all choices are equally probable, and a slot with one choice is settled."""
     logits = tuple((0.0,) * len(slot.choices) for slot in paths.slots)
     return Decisions(logits, tuple(0 if len(slot) == 1 else None for slot in logits))
 
 
 def decisions_from_json(value: object) -> Decisions:
-    """Return what JSON values describe; the inverse of ``to_json``.
+    """Return the decisions that JSON values describe; the inverse of ``to_json``.
 
     Raises:
         UserError: a field is missing or of another type.
@@ -93,7 +93,7 @@ def decisions_from_json(value: object) -> Decisions:
 
 
 def mean_of(several: Sequence[Decisions]) -> Decisions:
-    """Return the mean logits of one or more searches, nothing of them settled."""
+    """Return decisions with the mean logits of one or more searches, none of them settled."""
     slots = zip(*(one.logits for one in several), strict=True)
     logits = tuple(_mean([1.0] * len(several), slot) for slot in slots)
     return Decisions(logits, (None,) * len(logits))
@@ -116,11 +116,11 @@ def _mean(weights: Sequence[float], rows: Sequence[Sequence[float]]) -> tuple[fl
 
 
 def _most(logits: Sequence[float]) -> int:
-    """Return the number of the most probable choice, of equal ones the first."""
+    """Return the number of the most probable choice, the first of equal ones."""
     return max(range(len(logits)), key=lambda number: logits[number])
 
 
 def _lead(logits: Sequence[float]) -> float:
-    """Return by how much the most probable choice is more probable than the next; 1 if there is no other."""
+    """Return the lead of the most probable choice over the next, in probability; 1 if there is no other."""
     first, second = sorted([*probabilities(logits), 0.0], reverse=True)[:2]
     return first - second

@@ -1,18 +1,19 @@
 """Direct federated architecture search (Garg et al., 2021): blocks are chosen while their weights are trained.
 
-Every block slot of a first network has a logit for each block that lies inside its own, and one for none where its
-stage may end before it. A client trains the slices around all that is still open: one path a step, drawn from the
-logits, which learn with the weights (``training/clients/path_sampling.py``). The server takes the mean of both over the
-clients, by their numbers of images, and settles a block once its best choice is far enough ahead; slices shrink to what
-is open. What is best in the end is ready to be deployed with the weights it has been trained with.
+Every block slot of a first network has a logit for each block that lies inside its own block, and a logit for no block
+where its stage may end before it. A client trains the slices around all choices that are still open: one path a step,
+drawn from the logits, which learn with the weights (``training/clients/path_sampling.py``). The server takes the mean of
+weights and logits over the clients, by their numbers of images, and settles a block once its best choice is far enough
+ahead. Slices then shrink to the open choices. The best network in the end can be deployed with the weights that it has
+been trained with.
 
-Widths, stem and resolution are the first network's: the supernet's where every client can run it, else those of the
-largest cache entry that every client can run. A network that is named by the user may be too much for some clients;
-those are drawn only once what is open has shrunk to what they can run. Adam's moments begin anew with every round, as
-a client may never be asked again.
+Widths, stem and resolution are those of the first network. That is the supernet if every client can run it, else the
+largest cache entry that every client can run. A network that the user names may be too large for some clients; those
+are drawn only once the open choices have shrunk to a network that they can run. Adam's moments begin at 0 in every
+round, as a client may never be asked again.
 
-With ``dfnas.personal`` every client has logits, and so blocks, of its own; only weights are shared. What is then
-evaluated, and written as the run's architecture, is the best by the mean of all clients' logits.
+With ``dfnas.personal`` every client has logits, and so blocks, of its own, and only weights are shared. Then the best
+network by the mean of all clients' logits is evaluated, and written as the run's architecture.
 """
 
 import dataclasses
@@ -41,10 +42,10 @@ _EVERYONE = "everyone"
 
 
 class Dfnas(SupernetMethod):
-    """Trains paths through a network, and narrows them down to one.
+    """Method that trains paths through a network, and narrows them down to one.
 
     Args:
-        ground: what to decide with.
+        ground: context of the run.
         start: the first network.
     """
 
@@ -55,14 +56,14 @@ class Dfnas(SupernetMethod):
 
     @property
     def weight_by_examples(self) -> bool:
-        """Updates weigh as many as the client's images."""
+        """True: an update weighs as much as the client has images."""
         return True
 
     def assign(self, state: RunState, available: Sequence[int]) -> RoundPlan:
-        """Return the plan of the round after ``state``, among the clients that can run what is open of their search.
+        """Return the plan of the round after ``state``, among the clients that can run the open choices of their search.
 
         Raises:
-            EngineError: none of them is there.
+            EngineError: no such client is available.
             UserError: the first network is not the one that the run began with.
         """
         config = self._ground.config
@@ -75,7 +76,7 @@ class Dfnas(SupernetMethod):
         return equal_plan(config, state, {client: hulls[client] for client in drawn}, objectives)
 
     def after_round(self, state: RunState, answers: RoundResults) -> RunState:
-        """Return ``state`` with what the clients' logits have come to."""
+        """Return ``state`` with the decisions that follow from the clients' logits."""
         found, by_owner = self._decisions(state), dict[str, list[int]]()
         # In the order of their numbers: sums must not depend on who was asked twice.
         for client in sorted(answers.logits):
@@ -95,7 +96,7 @@ class Dfnas(SupernetMethod):
         return [self._entry(self._paths.network(best.best(self._paths)))]
 
     def files(self, state: RunState) -> Mapping[str, str]:
-        """Return the best network so far and, of personal searches, that of every client that has trained."""
+        """Return the best network so far and, in personal searches, the best one of every client that has trained."""
         files = {ARCHITECTURE: architecture_text(self.probes(state)[0].architecture)}
         if self._settings.personal:
             files[ARCHITECTURES] = "".join(
@@ -128,7 +129,7 @@ class Dfnas(SupernetMethod):
 
 
 def dfnas(ground: MethodContext) -> Dfnas:
-    """Return the method.
+    """Make the method.
 
     Raises:
         UserError: the first network cannot be read or is not in the space, or there is none that clients can run.
