@@ -1,4 +1,4 @@
-"""A run on the terminal: from its configuration to its last round, with what the user is told on the way."""
+"""Session of a run: from its configuration to its last round, with the messages to the user on the way."""
 
 import contextlib
 import dataclasses
@@ -36,15 +36,15 @@ from fedpareto.training.trackers.wandb import WandbTracker, check_environment, r
 
 @dataclasses.dataclass(frozen=True)
 class SessionEnd:
-    """How a session on a run has ended.
+    """End of a session on a run.
 
     Attributes:
-        folder: of the run.
-        config: its configuration.
-        state: after its last round.
+        folder: folder of the run.
+        config: configuration of the run.
+        state: state after its last round.
         finished: whether nothing is left to do; a run that was interrupted goes on when it is resumed.
         trained: whether it trained at all: a finished run that is resumed has nothing to do.
-        exit_code: of a command: 0, 130 after Ctrl-C, 143 after SIGTERM.
+        exit_code: exit code of a command: 0, 130 after Ctrl-C, 143 after SIGTERM.
     """
 
     folder: Path
@@ -61,13 +61,13 @@ def run_session(
     """Start a new run, or go on with the one in the folder ``resumed``, until it is finished or interrupted.
 
     Args:
-        config: what is trained.
+        config: configuration of the run.
         resumed: folder of a run to go on with.
-        callbacks: are told of everything beside the run's own trackers.
-        ends_process: whether the process ends with the session: whoever interrupts it then waits for nothing.
+        callbacks: trackers that are told of every event beside the run's own trackers.
+        ends_process: whether the process ends with the session, so that an interrupted one need not wait for anything.
 
     Raises:
-        UserError: whatever the user can mend.
+        UserError: any mistake that the user can mend.
     """
     # Before torch starts threads of its own.
     keep_freed_memory()
@@ -122,7 +122,7 @@ def _train(prepared: Prepared, resumed: Path | None, callbacks: Sequence[Tracker
 
 
 def tell_end(end: SessionEnd) -> int:
-    """Print what has come of a session, and the useful next command; return the exit code."""
+    """Print the outcome of a session, and the useful next command; return the exit code."""
     if not end.finished:
         next_step(command("train-supernet", resume=end.folder))
         return end.exit_code
@@ -169,7 +169,7 @@ def _tell_of_compute(asked: str, spent: int) -> None:
 
 
 def _remember_places(prepared: Prepared) -> None:
-    """Write where the data of a finished run are now, if they have moved; what it was trained with stays as it is."""
+    """Write the new place of a finished run's data, if they have moved; the other settings stay as they are."""
     written = read_run_config(prepared.folder)
     now = {name: path for name in PLACES if (path := named(prepared.config, name)) is not None}
     before = anchored(written)
@@ -232,15 +232,15 @@ def _print_end(config: RunConfig, folder: Path) -> None:
 
 
 def best_probe(probes: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Return the probe of the highest accuracy; of equal ones that of fewest MACs.
+    """Return the probe of the highest accuracy; among equal ones that of fewest MACs.
 
-    What a run suggests to search for is a size that it has been seen to train well.
+    Its size is one that the run has been seen to train well, so it is suggested for the search.
     """
     return max(probes, key=lambda probe: (probe["accuracy"], -probe["macs"]))
 
 
 def next_search(folder: Path, budget: str) -> str:
-    """Return how to take a subnet out of the run: what it has found itself, with the weights it was found with."""
+    """Return the command for a subnet of the run: the one that the run has found itself, with its weights."""
     found = folder / ARCHITECTURE
     if is_file(found):
         return command("search-subnet", run=folder, architecture=found, checkpoint="newest", output="subnet")

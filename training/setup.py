@@ -1,4 +1,4 @@
-"""From a configuration to a run that can start: data, split, cache, folder; and back from its folder."""
+"""Setup of a run: a configuration becomes a new run's folder, or an old folder a run to resume, then a run's parts."""
 
 import dataclasses
 import uuid
@@ -68,16 +68,16 @@ from fedpareto.training.trackers.protocol import Tracker
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """A run whose folder is complete; what is left is to train.
+    """Prepared run: its folder is complete, and it is ready to train.
 
     Attributes:
-        folder: of the run.
+        folder: folder of the run.
         config: complete configuration.
         space: the search space, with the data's classes.
         cache: the curriculum's cache.
         federation: the clients and their images, simulated or connected.
-        checkpoint: where training starts.
-        profile: how local training is computed.
+        checkpoint: checkpoint that training starts from.
+        profile: execution profile of the local training.
     """
 
     folder: Path
@@ -100,7 +100,7 @@ def new_run(config: RunConfig, listener: ProgressListener, link: Link | None = N
     The clients are those behind ``link``, or simulated.
 
     Raises:
-        UserError: whatever the user can mend; nothing has been written then.
+        UserError: any mistake that the user can mend; nothing has been written then.
     """
     refuse_unread(config)
     check_paths(config)
@@ -148,7 +148,7 @@ def new_run(config: RunConfig, listener: ProgressListener, link: Link | None = N
 
 
 def resumed_run(folder: Path, config: RunConfig, listener: ProgressListener, link: Link | None = None) -> Prepared:
-    """Read a run's folder and its newest checkpoint; ``listener`` is told of what the bytes now differ by.
+    """Read a run's folder and its newest checkpoint; ``listener`` is told of changes that affect the resulting bytes.
 
     Raises:
         UserError: the folder holds no run, a file is damaged, the configuration or the images changed.
@@ -184,7 +184,7 @@ def resumed_run(folder: Path, config: RunConfig, listener: ProgressListener, lin
 def assemble(
     prepared: Prepared, tracker: Tracker, should_stop: Callable[[], bool], interruptible: Interruptible = UNINTERRUPTED
 ) -> Run:
-    """Return the run a prepared folder stands for.
+    """Put the parts of a prepared run together.
 
     Raises:
         UserError: a client cannot run the smallest network of the cache; a private run has lost its key.
@@ -239,7 +239,7 @@ def with_data_defaults(config: RunConfig, space: SearchSpace) -> RunConfig:
 
 
 def _completed(config: RunConfig, trained: Mapping[str, Any], space: SearchSpace) -> RunConfig:
-    """Return what a run is resumed with, with what a file leaves out and a new run is given where it is started."""
+    """Return the configuration to resume with, completed by the settings that a new run gets where it is started."""
     if config.data.validation is None and trained["data"]["validation"] is not None:
         data = dataclasses.replace(config.data, validation=config.data.validation_share)
         config = dataclasses.replace(config, data=data)
@@ -257,7 +257,7 @@ def _with_profile(
     device: torch.device,
     listener: ProgressListener,
 ) -> tuple[RunConfig, Profile]:
-    """Return the configuration with nothing left out of how local training is computed here, and that as a profile."""
+    """Return the configuration with all execution settings filled in for this machine, and the profile that they make."""
     if config.engine == "flower":
         # Every client decides by its own machine what the configuration leaves out.
         return config, default_profile(config.precision, config.execution)
@@ -269,7 +269,7 @@ def _with_profile(
 
 
 def _refuse_changes(folder: Path, config: RunConfig, changes: Sequence[tuple[str, Any, Any]]) -> None:
-    """Refuse what a resumed run may not change."""
+    """Refuse changes of settings that a resumed run may not change."""
     for name, old, new in changes:
         if name == "init":
             raise UserError(
@@ -291,7 +291,7 @@ def _refuse_changes(folder: Path, config: RunConfig, changes: Sequence[tuple[str
 def _begin(
     config: RunConfig, begun: Beginning, federation: Federation, fresh: Tensors, listener: ProgressListener
 ) -> tuple[RunConfig, Tensors]:
-    """Return the configuration with the checkpoint that is begun with, and the supernet to begin with."""
+    """Return the configuration with the checkpoint to begin with, and that checkpoint's supernet."""
     tensors, words = begun.tensors(federation.split.classes, fresh)
     listener.remark(words)
     if config.privacy.clip:
@@ -302,7 +302,7 @@ def _begin(
 
 
 def _check_files(config: RunConfig, space: SearchSpace) -> None:
-    """Refuse files that are missing, damaged or of another space before the images are read, which may take minutes."""
+    """Refuse files that are missing, damaged or of another space, before the reading of images, which may take minutes."""
     if config.cache is None:
         load_settings(config.fitness, space)
     else:

@@ -1,1 +1,1 @@
-"""Extraction: the subnet that was found is taken out of a trained run, calibrated and delivered."""
+"""Extraction: the subnet that was found is cut out of a trained supernet, calibrated and delivered."""

@@ -1,4 +1,4 @@
-"""From an answer to what a device gets: the trained subnet, its files, and the export with its checks."""
+"""Delivery of a subnet to a device: the trained subnet, its files, and the export with its checks."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -16,11 +16,11 @@ from fedpareto.training.evaluation.evaluator import Evaluator
 
 @dataclasses.dataclass(frozen=True)
 class Delivery:
-    """What is asked for beside the architecture.
+    """Delivery that is asked for: the treatment of the subnet, its export and its checks.
 
     Attributes:
-        extraction: what is done to the subnet.
-        export: how it is exported, None if it is not.
+        extraction: fine-tuning and calibration of the subnet.
+        export: settings of its export, None if it is not exported.
         check_latency: whether its latency is compared with the table's.
     """
 
@@ -58,7 +58,7 @@ def write_subnet(
 
 
 def _prediction(answered: SearchOutcome, report: Mapping[str, Any]) -> dict[str, float]:
-    """Return the table's latency of the subnet, and how far it is from the measured one, relative to that."""
+    """Return the table's latency of the subnet, and its error relative to the measured latency."""
     if "latency" not in answered.report:
         return {}
     predicted, measured = answered.report["latency"], report["export"]["latency"]["ms"]

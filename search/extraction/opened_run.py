@@ -47,13 +47,13 @@ _FINETUNE_RATE = 0.1
 
 @dataclasses.dataclass(frozen=True)
 class Extraction:
-    """What is done to a subnet.
+    """Treatment of a subnet after it is cut out: its fine-tuning and calibration.
 
     Attributes:
         calibration: ``pooled`` over a draw of the clients' images, ``federated`` by the clients, ``none``, or
             ``auto``: pooled in a simulation, federated where the images are with the clients.
         finetune_epochs: local epochs of every client on the subnet, one a round.
-        finetune_lr: learning rate of the first; a tenth of the run's when None.
+        finetune_lr: learning rate of the first round; a tenth of the run's when None.
     """
 
     calibration: Calibration = "auto"
@@ -63,7 +63,7 @@ class Extraction:
 
 @dataclasses.dataclass(frozen=True)
 class ExtractedSubnet:
-    """A calibrated subnet of a run, what its file says, and what it reached."""
+    """Calibrated subnet of a run, with the report for its file and its accuracy."""
 
     network: nn.Module
     info: SubnetInfo
@@ -71,17 +71,17 @@ class ExtractedSubnet:
 
 @dataclasses.dataclass(frozen=True)
 class OpenedRun:
-    """A run's supernet and federation, opened once for any number of subnets. Everything here runs on the CPU.
+    """Opened run: its supernet and federation, read once for any number of subnets. Everything here runs on the CPU.
 
     Attributes:
-        folder: of the run.
-        config: its configuration.
-        space: its search space.
+        folder: folder of the run.
+        config: configuration of the run.
+        space: search space of the run.
         federation: its clients, simulated or connected.
-        checkpoint: the supernet.
-        checkpoint_path: its folder.
-        evaluator: measures on the validation images.
-        test: the test images, None until they are looked at.
+        checkpoint: checkpoint with the supernet.
+        checkpoint_path: folder of the checkpoint.
+        evaluator: evaluator on the validation images.
+        test: test images, None until they are read.
     """
 
     folder: Path
@@ -143,7 +143,7 @@ class OpenedRun:
         }
 
     def _calibrated(self, tensors: Tensors, entry: CacheEntry, method: Calibration) -> tuple[nn.Module, dict[str, Any]]:
-        """Return the calibrated network, and how it was calibrated."""
+        """Return the calibrated network, and the report's fields about its calibration."""
         architecture = entry.architecture
         network = blank_network(self.space, tensors, architecture)
         if self.space.norm != "batch":
@@ -166,7 +166,7 @@ class OpenedRun:
     def _fine_tuned(
         self, entry: CacheEntry, extraction: Extraction, listener: ProgressListener
     ) -> tuple[Tensors, dict[str, Any]]:
-        """Return the supernet with ``entry``'s slices fine-tuned, and what the subnet reached before."""
+        """Return the supernet with ``entry``'s slices fine-tuned, and the report's fields about the fine-tuning."""
         check_tunable(self.folder, self.config)
         before, _ = self._calibrated(self.checkpoint.models.supernet, entry, extraction.calibration)
         lr, engine = extraction.finetune_lr, self._engine()
@@ -186,7 +186,7 @@ class OpenedRun:
         }
 
     def _able(self, engine: CalibratingEngine, entry: CacheEntry) -> list[int]:
-        """Return the clients that are there and can run a subnet."""
+        """Return the available clients that can run a subnet."""
         clients = capabilities(self.config.clients, self.space, self.config.seed)
         able = able_clients(clients, entry, engine.available(), self.config.client.batch)
         if not able:
@@ -198,7 +198,7 @@ class OpenedRun:
 
 
 def check_tunable(folder: Path, config: RunConfig) -> None:
-    """Refuse to fine-tune what a private run has trained.
+    """Refuse to fine-tune a subnet of a private run.
 
     Raises:
         UserError: the run's updates were clipped.
@@ -221,7 +221,7 @@ def opened_run(
 ) -> OpenedRun:
     """Read a run's checkpoint and its images, with ``test`` also the test images; or find its clients over ``link``.
 
-    The images are in ``root``, or where the run had them; their digest tells whether they are the same.
+    The images are in ``root``, or in the run's own place; their digest tells if they are the same.
 
     Raises:
         UserError: the run has no whole checkpoint, its images are missing or changed, or too few clients are there.

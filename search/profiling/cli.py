@@ -1,4 +1,4 @@
-"""``profile-device``: this machine's latency table of a search space."""
+"""Command ``profile-device``: measures this machine's latency table of a search space."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ _TYPICAL = 1000
 
 @dataclasses.dataclass
 class ProfileOptions:
-    """What to measure, and how.
+    """Options of ``profile-device``.
 
     Attributes:
         output: JSON file for the table; what is measured is kept beside it, and an interrupted command goes on.

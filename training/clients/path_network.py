@@ -85,7 +85,7 @@ class PathNetwork:
 
 
 class _InnerBlock:
-    """Block of one choice of a slot, on slices of the network's weights; a gate multiplies the ``last`` layer's output."""
+    """Block of one choice of a slot, on slices of the network's weights; a gate multiplies the result of ``last``."""
 
     def __init__(self, name: str, module: nn.Module, last: str, weights: NestedWeights, profile: Profile) -> None:
         self._prefix, self._module, self._weights = f"{name}.", module, weights

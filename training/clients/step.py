@@ -146,7 +146,7 @@ class EagerStep:
 
 
 def runnable(network: nn.Module, profile: Profile) -> Callable[[Tensor], Tensor]:
-    """Return the function of a network's forward pass: the network, on numba's kernels or compiled as the profile says."""
+    """Return the function of a network's forward pass: the network, on numba's kernels or compiled if so chosen."""
     if profile.kernels == "numba":
         from fedpareto.training.kernels.layers import use_kernels  # noqa: PLC0415 - numba is an extra
 

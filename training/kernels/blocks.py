@@ -1,4 +1,4 @@
-"""Norm and activation on one image's block of neighbouring channels, which fits into the caches; see ``formulas.py``."""
+"""Norm and activation on one image's block of neighbouring channels, which fits the caches; see ``formulas.py``."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""FedAvg (McMahan et al., 2017): one fixed network, and an average in which clients weigh as much as they have images."""
+"""FedAvg (McMahan et al., 2017): one fixed network, averaged over clients that weigh as much as they have images."""
 
 from collections.abc import Mapping, Sequence
 

@@ -47,7 +47,7 @@ class FedPareto(WholeSupernet):
         return self._ground.config.server.weight_by_examples
 
     def start(self, drawn: Tensors) -> Tensors:
-        """Return the tensors, with zeros in their parts outside the smallest network as far as these must add nothing."""
+        """Return the tensors; with ``nested_start`` zeros let their parts outside the smallest network add nothing."""
         return nested_start(self._ground.space, drawn) if self._ground.config.fedpareto.nested_start else drawn
 
     def assign(self, state: RunState, available: Sequence[int]) -> RoundPlan:
@@ -62,7 +62,7 @@ class FedPareto(WholeSupernet):
 
 
 def power_at(settings: FedParetoConfig, share: float) -> float:
-    """Return p of draws in proportion to MACs^−p after a ``share`` of the run, on a line from the first p to the last."""
+    """Return p of draws in proportion to MACs^−p after a ``share`` of the run, on a line from first to last."""
     return settings.power_first + (settings.power_last - settings.power_first) * share
 
 

@@ -39,7 +39,7 @@ def named_entry(ground: MethodContext, field: str, path: str) -> CacheEntry:
 
 
 def largest_for_all(ground: MethodContext, field: str, entries: Sequence[CacheEntry]) -> CacheEntry:
-    """Return the last of ``entries`` that every client can run; the error names ``field``, which may name another.
+    """Return the last of ``entries`` that every client can run; the error names the setting ``field`` as a way out.
 
     Raises:
         UserError: there is no such entry.

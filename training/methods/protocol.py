@@ -85,7 +85,7 @@ class Method(Protocol):
         """Return the networks that have weights of their own after ``state``, by name; new ones inherit slices."""
 
     def networks_to_evaluate(self, state: RunState) -> Mapping[str, CacheEntry]:
-        """Return the networks to measure after this very round: branches by name, and others as subnets of the supernet."""
+        """Return the networks to measure after this very round: branches by name, others as subnets of the supernet."""
 
     def after_evaluation(self, state: RunState, accuracies: Mapping[str, float]) -> Decision:
         """Return the decision after the ``networks_to_evaluate`` networks' accuracies on validation images."""

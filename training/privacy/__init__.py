@@ -1,1 +1,1 @@
-"""Differential privacy: clipped updates, noise, and the account of what is spent."""
+"""Differential privacy of the clients: clipped updates, noise on their sum, and the account of the guarantee (ε, δ)."""

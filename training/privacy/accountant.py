@@ -1,7 +1,7 @@
-"""What the rounds of a private run have cost each client: (ε, δ) from dp-accounting.
+"""Privacy accountant: the guarantee (ε, δ) of each client after the rounds of a private run, from dp-accounting.
 
-In a round a client changes the weighted sum by at most w·C, under noise of z·C·w_max (``privacy.py``): a Gaussian
-mechanism of multiplier z·w_max/w. Gaussian mechanisms compose to one, also when later rounds see earlier ones: over the
+In a round a client changes the weighted sum by at most w·C, under noise of z·C·w_max (``mechanism.py``): a Gaussian
+mechanism of multiplier z·w_max/w. Gaussian mechanisms compose to one, also when later rounds see earlier ones. Over the
 rounds in which it was drawn, a client has multiplier z/√e with its exposure e = Σ (w/w_max)² (Dong, Roth and Su 2022,
 corollary 2), whose ε is known exactly (Balle and Wang 2018). The ε of a run is that of its most exposed client.
 """
@@ -18,16 +18,16 @@ def require_accountant(privacy: PrivacyConfig) -> None:
     """Refuse noise without the package that accounts for it.
 
     Raises:
-        UserError: it is missing; it names the line that installs it.
+        UserError: the package is missing; the message names the command that installs it.
     """
     if privacy.noise:
         require_extra("privacy", ("dp_accounting",))
 
 
 def exposure_after(exposure: Sequence[float], weights: Mapping[int, float], clients: int) -> tuple[float, ...]:
-    """Return the exposure of ``clients`` after a round planned with these ``weights`` of the drawn ones.
+    """Return the exposure of ``clients`` after a round that was planned with these ``weights`` of the drawn ones.
 
-    An empty ``exposure`` is that before the first round. Clients that fail count: they had the weight.
+    An empty ``exposure`` is the one before the first round. Clients that fail count, too, as they had the weight.
     """
     most = max(weights.values())
     before = exposure or (0.0,) * clients
@@ -36,7 +36,7 @@ def exposure_after(exposure: Sequence[float], weights: Mapping[int, float], clie
 
 @dataclasses.dataclass(frozen=True)
 class Guarantee:
-    """What every client of a private run is guaranteed, for the relation of ``privacy.py``."""
+    """Guarantee for every client of a private run, for the neighbouring relation of ``mechanism.py``."""
 
     epsilon: float
     delta: float
@@ -46,7 +46,7 @@ class Guarantee:
 
 
 def guarantee(privacy: PrivacyConfig, exposure: Sequence[float]) -> Guarantee | None:
-    """Return what clients of this ``exposure`` are guaranteed, or None without noise, as there is no finite ε."""
+    """Return the guarantee for clients of this ``exposure``; None without noise, as there is no finite ε."""
     if not privacy.noise:
         return None
     delta = privacy.delta_among(max(1, len(exposure)))

@@ -1,4 +1,4 @@
-"""Central differential privacy of the clients: their updates clipped, the sum of them noised (DP-FedAvg).
+"""Mechanism of central differential privacy for clients (DP-FedAvg): updates are clipped, and their sum gets noise.
 
 **The mechanism** (McMahan et al. 2018, for slices that overlap). Client i of a round trains a slice of the supernet
 and answers with Δ_i = trained − sent. The server computes, entry by entry,
@@ -11,20 +11,21 @@ covers the entry. Every entry that a planned client covers has noise, whether or
 bytes.
 
 **Sensitivity.** Neighbours are two federations that differ in one client: its updates are there, or are zero throughout
-(dp-accounting's REPLACE_SPECIAL); a client that failed is one of zero. Padding keeps the norm, so that, however slices
-overlap, one client changes the sum by at most w_i·C ≤ w_max·C in L2, and can reach that. Who is drawn, which
-architecture and which weight it has, and so W and where noise is added, follow from the configuration alone: images
-have no say in it, nor have failures (the curriculum of a private run counts them as trained, or it would tell of them).
-Dividing by W, the server's momentum and all training that follows are post-processing. Exchanging a client's images
-for any others changes the sum by twice as much: for that relation take the ε of half the noise.
+(dp-accounting's REPLACE_SPECIAL); a client that failed has an update of zero. Padding keeps the norm. So one client
+changes the sum by at most w_i·C ≤ w_max·C in L2, however slices overlap, and can reach that. The drawn clients, their
+architectures and their weights, and so W and the entries with noise, follow from the configuration alone. They do not
+depend on images, and not on failures either: the curriculum of a private run counts clients that failed as trained, or
+it would reveal the failures. Dividing by W, the server's momentum and all training that follows are post-processing.
+Exchanging a client's images for any others changes the sum by twice as much: for that relation take the ε of half the
+noise.
 
-**The account** (``accountant.py``) takes the draws as known. It does not count on it being secret who was drawn
-("amplification by subsampling"): metrics.jsonl names the clients of every round, clients know it of themselves, and
+**The account** (``accountant.py``) takes the draws of clients as known. It does not rely on their secrecy
+("amplification by subsampling"): metrics.jsonl names the clients of every round, clients know when they were drawn, and
 the curriculum decides by client, which the theorems on sampling rule out.
 
 **The noise** is as secret as its key, so it does not come from the run's seed, which every copy of the configuration
 holds. Its generator is seeded by the key, the round, the tensor and a digest of the very sums it hides. A round that
-is repeated after a crash with the same answers gives the same bytes; with other answers it has other noise, since two
+is repeated after a crash with the same answers gives the same bytes. With other answers it has other noise, since two
 sums under the same noise show their difference. Clients that were sent both have seen a release that is not in the
 account. The generator is not a cryptographic one, and sums are rounded to float32.
 
@@ -46,7 +47,7 @@ from fedpareto.training.randomness import torch_stream
 
 
 def deltas(update: Update) -> Iterator[tuple[str, Tensor]]:
-    """Yield what a client changed, Δ = trained − sent, one tensor at a time."""
+    """Yield a client's change Δ = trained − sent, one tensor at a time."""
     for name, sent in update.task.tensors.items():
         yield name, update.tensors[name].to(sent.device) - sent
 
@@ -64,7 +65,7 @@ def clip_scale(norm: float, clip: float) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Noise:
-    """Adds a round's Gaussian noise to sums.
+    """Gaussian noise of a round, which is added to sums.
 
     Attributes:
         key: the run's secret.

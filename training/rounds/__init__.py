@@ -1,1 +1,1 @@
-"""Rounds: the loop that a run is, how it is stopped, lengthened and ended."""
+"""Rounds of a run: the training loop, and the ways to stop it, lengthen it and end it."""

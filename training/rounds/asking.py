@@ -1,4 +1,4 @@
-"""Clients asked for their updates: their tasks, their answers as they come, and again while too few have answered."""
+"""Collection of a round's updates: clients get their tasks, and those that fail are asked again if too few answer."""
 
 import contextlib
 import math
@@ -15,7 +15,7 @@ from fedpareto.training.runs.models import Models
 
 
 def quorum(run: Run, plan: RoundPlan) -> int:
-    """The answers that make the round of a plan; fewer and it is not merged."""
+    """Number of answers that a round needs to be merged."""
     return max(1, math.ceil(run.quorum * len(plan.assigned)))
 
 
@@ -25,9 +25,9 @@ def answers_of(run: Run, models: Models, results: RoundResults) -> Generator[Upd
     The tracker is told of an answer once the next one is asked for.
 
     Args:
-        run: what trains them.
-        models: whose slices they are sent.
-        results: of the round, its plan in it; whoever is given an answer takes it in there.
+        run: parts of the run, with the engine that trains the clients.
+        models: weights whose slices the clients are sent.
+        results: results of the round, with its plan; the caller adds each answer to them.
 
     Raises:
         EngineError: the federation cannot go on.
@@ -54,7 +54,7 @@ def answers_of(run: Run, models: Models, results: RoundResults) -> Generator[Upd
 
 @contextlib.contextmanager
 def _closed(answers: Iterator[Update | Failure]) -> Iterator[Iterator[Update | Failure]]:
-    """End an engine's work with the block, not when its frames happen to be collected."""
+    """End an engine's work at the end of the block, and not when its frames happen to be collected."""
     try:
         yield answers
     finally:

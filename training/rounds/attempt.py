@@ -1,4 +1,4 @@
-"""A round until it can be merged: what ends a run in it, and what is kept and told then."""
+"""Attempt at a round: an error in it ends the run with a checkpoint of the last whole round and a message to the user."""
 
 import contextlib
 from collections.abc import Iterator
@@ -18,10 +18,10 @@ from fedpareto.training.trackers.records import lost_round
 
 
 class Attempt:
-    """A round that is being trained.
+    """Attempt at a round: one that is being trained.
 
     Attributes:
-        results: what has come back; None while nobody is asked.
+        results: results of the round so far; None while no client is asked.
         stopped: whether the user has ended it.
     """
 
@@ -32,9 +32,9 @@ class Attempt:
 
 @contextlib.contextmanager
 def attempted(run: Run, checkpoints: RoundCheckpoints, state: RunState, models: Models) -> Iterator[Attempt]:
-    """Guard a block that trains the round after ``state``; the models stay as they are in it.
+    """Guard a block that trains the round after ``state`` and does not change the models.
 
-    Whatever ends the round, its clients' failures are told of, and the last whole round has a checkpoint then. After
+    Whatever ends the round, its clients' failures are reported, and the last whole round has a checkpoint then. After
     the block no checkpoint reads the models any more.
 
     Raises:
@@ -66,6 +66,6 @@ def attempted(run: Run, checkpoints: RoundCheckpoints, state: RunState, models: 
 
 
 def _tell(run: Run, attempt: Attempt) -> None:
-    """Tell of a round that is not merged, as far as any client was asked."""
+    """Tell the tracker of a round that is not merged, if any client was asked."""
     if attempt.results is not None and attempt.results.failures:
         run.tracker.round_lost(lost_round(attempt.results))

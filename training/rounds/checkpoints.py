@@ -1,4 +1,4 @@
-"""When a run's rounds are checkpointed, and what is written with them."""
+"""Checkpoints of a run's rounds: when they are due, and the files that are written with them."""
 
 from typing import Self
 
@@ -16,7 +16,7 @@ class RoundCheckpoints:
     """Checkpoints of a run's rounds, written while the next one trains; leaving the context waits for the last one.
 
     Args:
-        run: whose rounds they are of.
+        run: parts of the run.
     """
 
     def __init__(self, run: Run) -> None:
@@ -51,7 +51,7 @@ class RoundCheckpoints:
         self._writer.finish()
 
     def keep(self, state: RunState, models: Models) -> str:
-        """Make sure that the round of ``state`` has a checkpoint; return the words that say where.
+        """Make sure that the round of ``state`` has a checkpoint; return words that name its folder.
 
         Raises:
             CheckpointError: it cannot be written.
@@ -63,6 +63,6 @@ class RoundCheckpoints:
         return f"round {state.round} is kept in {folder}"
 
     def _write_files(self, state: RunState) -> None:
-        """Write what the method has to say of a checkpoint, before it: whoever finds a finished run finds that too."""
+        """Write the method's own files before the checkpoint, so that a finished run always has them."""
         for name, text in self._run.method.files(state).items():
             write_recorded(self._run.folder / name, text)

@@ -1,4 +1,4 @@
-"""The evaluation after a merged round: when it is due, what it finds, and what of that the state keeps."""
+"""Evaluation after a merged round: when it is due, its accuracies, and the state after it."""
 
 import dataclasses
 import time
@@ -21,12 +21,12 @@ from fedpareto.training.trackers.records import RoundRecord, record_from_json
 
 
 def evaluation_due(run: Run, state: RunState) -> bool:
-    """Whether any network is to be measured after the round of ``state``."""
+    """True if any network is to be measured after the round of ``state``."""
     return _probes_due(run, state) or bool(run.method.networks_to_evaluate(state))
 
 
 def evaluate(run: Run, state: RunState, models: Models) -> Evaluation:
-    """The probes' accuracies when they are due, those the method has wanted, and the seconds of both.
+    """Measure the probes if they are due, and the networks that the method asks for; the result has the seconds of both.
 
     Raises:
         UserError: a network does not fit the memory.
@@ -41,7 +41,7 @@ def evaluate(run: Run, state: RunState, models: Models) -> Evaluation:
 
 
 def after_evaluation(state: RunState, evaluation: Evaluation) -> RunState:
-    """The state after an evaluation, which is then owed no longer."""
+    """State after an evaluation, which is then owed no longer."""
     return dataclasses.replace(
         state,
         failures=dict(Counter(state.failures) + Counter(failure.kind for failure in evaluation.failures)),
@@ -52,10 +52,10 @@ def after_evaluation(state: RunState, evaluation: Evaluation) -> RunState:
 
 
 def owed_record(run: Run, state: RunState) -> RoundRecord:
-    """The record of a round that was merged by a run that was stopped before its evaluation.
+    """Record of a round that was merged by a run that was stopped before its evaluation.
 
     Raises:
-        UserError: the state holds none.
+        UserError: the state holds no valid record.
     """
     try:
         return record_from_json(parse_json(state.owed or "", "its unfinished record", ValueError))

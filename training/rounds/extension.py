@@ -1,4 +1,4 @@
-"""A run that is given more rounds, or more compute, than it was started with: when, and what that does to schedules."""
+"""Extension of a run to more rounds, or more compute, than it was started with, and its effect on the schedules."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ def before_extension(folder: Path, config: RunConfig, state: RunState, trained: 
     """Return ``config`` with the length that the run was ``trained`` for so far; None if it keeps that length.
 
     Raises:
-        UserError: the length asked for leaves nothing to train, or is given in what does not end the run.
+        UserError: the new length leaves nothing to train, or is given as a setting that does not end the run.
     """
     before = dataclasses.replace(config, rounds=trained["rounds"], compute=trained.get("compute"))
     if config.compute is not None and config.rounds != before.rounds:
@@ -35,14 +35,14 @@ def before_extension(folder: Path, config: RunConfig, state: RunState, trained: 
 
 
 def extension_words(before: Method, now: Method, config: RunConfig, was: RunConfig, state: RunState) -> str:
-    """Return the sentence that says what another length does to the schedules of the run after ``state``.
+    """Return the sentence about the effect of another length on the schedules of the run after ``state``.
 
     Args:
         before: the method with the length that the run had.
         now: the method with the length that it has.
-        config: what the run goes on with.
-        was: the same with the length that it had.
-        state: of the run.
+        config: configuration of the run from here on.
+        was: the same configuration with the length that it had.
+        state: state of the run.
     """
     longer = f"training ends after {_length(config)}, not {_length(was)}"
     if state.origin is None:

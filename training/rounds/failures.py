@@ -1,4 +1,4 @@
-"""What the user is told of a round that failed: what happened, which round is kept, and how to go on."""
+"""Messages to the user about a round that failed: the cause, the round that is kept, and the command to go on."""
 
 from pathlib import Path
 
@@ -11,19 +11,19 @@ from fedpareto.training.execution.out_of_memory import OutOfMemoryError
 
 
 def go_on(folder: Path) -> str:
-    """Return how to go on with the run in ``folder``."""
+    """Return the command that goes on with the run in ``folder``, in words."""
     return f"go on with: {_resume(folder)}"
 
 
 def too_few_answers(folder: Path, answers: RoundResults, retries: int, learning_rate: float, kept: str) -> str:
-    """Return the words of a round of which too many clients failed.
+    """Return the message about a round in which too many clients failed.
 
     Args:
-        folder: of the run.
-        answers: of the round.
-        retries: times that clients were asked again.
-        learning_rate: of the run's first round.
-        kept: says which round is kept.
+        folder: folder of the run.
+        answers: results of the round.
+        retries: number of times that clients were asked again.
+        learning_rate: learning rate of the run's first round.
+        kept: words that name the round that is kept.
     """
     first, clients, accepted = answers.failures[0], len(answers.plan.assigned), len(answers.accepted)
     everyone = "the only client" if clients == 1 else f"all {counted(clients, 'client')}"
@@ -39,14 +39,14 @@ def too_few_answers(folder: Path, answers: RoundResults, retries: int, learning_
 
 
 def memory_in_training(space: SearchSpace, folder: Path, error: OutOfMemoryError, workers: int, kept: str) -> str:
-    """Return the words of a client's training that took more memory than there is.
+    """Return the message about a client's training that took more memory than there is.
 
     Args:
         space: the search space.
-        folder: of the run.
-        error: which network, where.
-        workers: clients that train at once.
-        kept: says which round is kept.
+        folder: folder of the run.
+        error: the error, with the network and the device.
+        workers: number of clients that train at once.
+        kept: words that name the round that is kept.
     """
     at_once = f" with {counted(workers, 'client')} at once" if workers > 1 else ""
     fewer = ", or with --execution.workers 1" if workers > 1 else ""
@@ -57,7 +57,7 @@ def memory_in_training(space: SearchSpace, folder: Path, error: OutOfMemoryError
 
 
 def memory_in_evaluation(space: SearchSpace, folder: Path, error: OutOfMemoryError) -> str:
-    """Return the words of an evaluation that took more memory than there is."""
+    """Return the message about an evaluation that took more memory than there is."""
     return (
         f"out of memory on {error.device}: evaluating {_described(space, error)}; go on from the last "
         f"checkpoint: {_resume(folder)}{error.advice('evaluation.batch-size')}"

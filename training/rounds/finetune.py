@@ -17,13 +17,13 @@ from fedpareto.training.randomness import derive_seed
 
 @dataclasses.dataclass(frozen=True)
 class FineTuning:
-    """How a subnet is fine-tuned.
+    """Settings of the fine-tuning of a subnet.
 
     Attributes:
-        epochs: rounds in which every client trains one local epoch.
-        lr: learning rate of the first; it falls on a cosine.
-        clients: those that train.
-        seed: of the run.
+        epochs: number of rounds, in each of which every client trains one local epoch.
+        lr: learning rate of the first round; it falls on a cosine.
+        clients: clients that train.
+        seed: seed of the run.
     """
 
     epochs: int
@@ -42,7 +42,7 @@ def fine_tune(
 ) -> None:
     """Train the slices of ``tensors`` that ``architecture`` owns, in place; the rest keeps its bytes.
 
-    Clients weigh as many as their images (FedAvg, McMahan et al. 2017); one that fails is left out of its round.
+    Clients weigh as much as they have images (FedAvg, McMahan et al. 2017); one that fails is left out of its round.
 
     Raises:
         UserError: all clients of a round failed.

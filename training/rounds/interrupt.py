@@ -1,4 +1,4 @@
-"""Ctrl-C ends a run at the round's edge; a second one, or SIGTERM, abandons the round at the next step."""
+"""Interruption of a run: Ctrl-C stops it at the end of the round; a second one, or SIGTERM, abandons the round."""
 
 import contextlib
 import signal
@@ -18,24 +18,24 @@ _GO_ON, _FINISH, _ABANDON = range(3)
 
 
 class Interruptible(Protocol):
-    """Says which parts of a round may be abandoned; all others are done to their end."""
+    """Parts of a round that may be abandoned when the user asks to stop; all others are done to their end."""
 
     def training(self) -> AbstractContextManager[object]:
-        """Return a block that is left by ``Stopped`` when asked to stop at once; not entered when asked to stop."""
+        """Return the context of training: ``Stopped`` leaves it on a request to stop at once; any request bars entering it."""
 
     def evaluating(self) -> AbstractContextManager[object]:
-        """Return a block that is left by ``Stopped`` when asked to stop in any way, or not entered."""
+        """Return the context of an evaluation: ``Stopped`` leaves it on any request to stop, or bars entering it."""
 
 
 class Uninterrupted:
-    """The parts of a round where nobody can ask to stop."""
+    """Parts of a round in a run that nobody can ask to stop."""
 
     def training(self) -> AbstractContextManager[object]:
-        """Return a block like any other."""
+        """Return a context that nothing interrupts."""
         return nullcontext()
 
     def evaluating(self) -> AbstractContextManager[object]:
-        """Return a block like any other."""
+        """Return a context that nothing interrupts."""
         return nullcontext()
 
 
@@ -43,13 +43,13 @@ UNINTERRUPTED = Uninterrupted()
 
 
 class StopRequest:
-    """Whether and how the user has asked the run to stop.
+    """Request of the user to stop the run: none, at the end of the round, or at once.
 
-    Signals are counted twice: in the main thread, where they leave a block that may be left, and by whoever keeps
-    the time, which also tells the user what will happen.
+    Signals are counted twice: in the main thread, where they leave a block that may be left, and by the thread that
+    keeps the time, which also tells the user what will happen.
 
     Args:
-        remaining: returns in words how long the round will take yet.
+        remaining: function that returns the remaining time of the round in words.
     """
 
     def __init__(self, remaining: Callable[[], str]) -> None:
@@ -62,27 +62,27 @@ class StopRequest:
         self.exit_code = EXIT_INTERRUPTED
 
     def __call__(self) -> bool:
-        """Return whether the run should stop at the next round's edge."""
+        """Return True if the run should stop at the end of the round."""
         return self._asked > _GO_ON
 
     def training(self) -> AbstractContextManager[None]:
-        """Return a block that is left by ``Stopped`` when asked to stop at once; not entered when asked to stop."""
+        """Return the context of training: ``Stopped`` leaves it on a request to stop at once; any request bars entering it."""
         return self._left_when_more_is_asked(_FINISH)
 
     def evaluating(self) -> AbstractContextManager[None]:
-        """Return a block that is left by ``Stopped`` when asked to stop in any way, or not entered."""
+        """Return the context of an evaluation: ``Stopped`` leaves it on any request to stop, or bars entering it."""
         return self._left_when_more_is_asked(_GO_ON)
 
     @property
     def at_once(self) -> bool:
-        """Whether the process has to end as soon as it can."""
+        """True if the process has to end as soon as it can."""
         return self._asked == _ABANDON
 
     def hear(self, number: int, frame: FrameType | None) -> None:
         """Take note of a signal in the main thread.
 
         Raises:
-            Stopped: the present block is to be left.
+            Stopped: the present block has to be left.
         """
         del frame
         before, self._asked = self._asked, _next(self._asked, number)
@@ -95,7 +95,7 @@ class StopRequest:
             raise Stopped
 
     def tell(self, number: int) -> bool:
-        """Tell the user what a signal leads to; return whether the process has to end now."""
+        """Tell the user about the effect of a signal; return True if the process has to end now."""
         before, self._told = self._told, _next(self._told, number)
         if self._told == before:
             return False
@@ -120,7 +120,7 @@ class StopRequest:
 
 
 def _next(asked: int, number: int) -> int:
-    """Return what has been asked for after a further signal."""
+    """Return the request after a further signal."""
     return _ABANDON if number == signal.SIGTERM else min(asked + 1, _ABANDON)
 
 
@@ -128,8 +128,8 @@ def _next(asked: int, number: int) -> int:
 def stop_on_interrupt(folder: Path, request: StopRequest, *, ends_process: bool = True) -> Iterator[None]:
     """Turn signals in the block into a request to stop the run in ``folder``.
 
-    Where the process ends with the block, signals after one are unheard, and it is ended if it takes too long. Where it
-    goes on, as a notebook does, signals are handled as before once the block is left.
+    If the process ends with the block, signals after the block are ignored, and the process is ended if that takes too
+    long. If it goes on, as a notebook does, signals are handled as before once the block is left.
     """
     going_on = command("train-supernet", resume=folder)
     last_words = f"ended in mid-step; the last checkpoint is whole; next: {going_on}"

@@ -1,4 +1,4 @@
-"""The last round of a run that its compute ends: so many local steps as are left, instead of one round too much."""
+"""Last round of a run with limited compute: its clients take only as many local steps as the limit leaves."""
 
 import bisect
 import dataclasses
@@ -35,16 +35,16 @@ def shortened(
 ) -> RoundPlan:
     """Return ``plan`` with limits on its clients' steps if its compute is more than is left or nearly that; else as is.
 
-    Clients keep their shares of the round's steps, and each takes one at the least. What a client computes follows from
-    its task, so that a round begun again is shortened alike. Of path sampling only the most is known; what such a round
-    leaves is for another one.
+    Clients keep their shares of the round's steps, and each takes at least one. A client's compute follows from its task,
+    so a round begun again is shortened in the same way. For path sampling only the largest possible compute is known;
+    the compute that such a round leaves is for another round.
 
     Args:
-        plan: of the round.
-        config: of the run.
+        plan: plan of the round.
+        config: configuration of the run.
         space: the search space.
-        extent: how much of the run's compute is left; some.
-        examples: says how many training images a client has.
+        extent: progress of the run in compute, of which some is left.
+        examples: function that returns a client's number of training images.
     """
     costs = {
         client: _costs_after_steps(
@@ -64,18 +64,20 @@ def shortened(
 
 
 def step_macs(space: SearchSpace, architecture: Architecture, objective: LocalObjective, seed: int) -> Iterator[int]:
-    """Yield, step by step without end, the forward multiply–accumulates of one image; of path sampling the most."""
+    """Yield the forward multiply–accumulates of one image, step by step without end; for path sampling the most."""
     own = macs_of(space, architecture)
     return (own + sum(macs_of(space, inner) for inner in inside) for inside in objective.networks_of_steps(seed))
 
 
 def steps_for(costs: Mapping[int, Sequence[int]], wanted: int, missing: int = 0) -> dict[int, int]:
-    """Return a number of steps for every client whose costs add up to about ``wanted``, the nearest that was found.
+    """Return a number of steps for every client, such that their costs add up to about ``wanted``.
+
+    It is the nearest sum that was found.
 
     Args:
-        costs: of every client, after one step, after two and so on; more than ``wanted`` in all.
-        wanted: what is to be reached.
-        missing: how much less it may be.
+        costs: costs of every client after one step, after two and so on; more than ``wanted`` in all.
+        wanted: the sum to reach.
+        missing: the most that the sum may be below it.
     """
 
     def steps_at(share: float, own: Sequence[int]) -> int:
@@ -97,7 +99,7 @@ def steps_for(costs: Mapping[int, Sequence[int]], wanted: int, missing: int = 0)
 
 
 class _Way(NamedTuple):
-    """Steps of the first clients, what they cost, and how far they are from these clients' shares."""
+    """Steps of the first clients, with their costs and their distance from these clients' shares."""
 
     total: int
     uneven: int
@@ -109,7 +111,7 @@ class _Way(NamedTuple):
 
 
 def _distinct(ways: Iterable[_Way], wanted: int) -> list[_Way]:
-    """Return one way to every sum that can be told apart: the most even one."""
+    """Return one way for every sum that can be told apart: the most even one."""
     found: dict[int, _Way] = {}
     for way in ways:
         part = way.total * _PARTS // wanted
@@ -119,5 +121,5 @@ def _distinct(ways: Iterable[_Way], wanted: int) -> list[_Way]:
 
 
 def _costs_after_steps(macs: Iterator[int], steps: int, batch_size: int) -> Sequence[int]:
-    """Return what a client's first step, its first two and so on up to all of them take."""
+    """Return the costs of a client's first step, of its first two, and so on up to all steps."""
     return list(itertools.accumulate(batch_size * one for one in itertools.islice(macs, max(1, steps))))

@@ -1,4 +1,4 @@
-"""The federated training loop: rounds of draw, assign, train, fold, merge, evaluate, record, checkpoint."""
+"""Federated training loop: rounds of draw, assign, train, fold, merge, evaluate, record, checkpoint."""
 
 import contextlib
 import dataclasses
@@ -35,12 +35,12 @@ def train(run: Run, state: RunState, models: Models) -> RunState:
 
 
 class RoundLoop:
-    """The rounds of one run, from a state on.
+    """Loop over the rounds of one run, from a state on.
 
     Args:
-        run: its parts.
-        state: what it carries from one round to the next.
-        models: its weights, which are trained in place.
+        run: parts of the run.
+        state: state of the run, which it carries from one round to the next.
+        models: weights of the run, which are trained in place.
     """
 
     def __init__(self, run: Run, state: RunState, models: Models) -> None:
@@ -86,11 +86,11 @@ class RoundLoop:
         return self._stopping or extent(self._run.config, self._state).finished
 
     def _draw(self) -> Sequence[int]:
-        """The clients that the method draws the round's from; waits for them."""
+        """Available clients, which the method draws the round's clients from; waits for them."""
         return self._run.engine.available()
 
     def _assign(self, available: Sequence[int]) -> RoundPlan:
-        """The plan of the round: who trains what. It takes no more compute than the run has left."""
+        """Plan of the round: which client trains which network. It takes no more compute than the run has left."""
         run, config = self._run, self._run.config
         plan = run.method.assign(self._state, available)
         if config.compute is None:
@@ -98,22 +98,22 @@ class RoundLoop:
         return shortened(plan, config, run.space, extent(config, self._state), run.engine.examples)
 
     def _results(self, plan: RoundPlan) -> RoundResults:
-        """The round's results, with nothing in them yet."""
+        """Results of the round, without any answer yet."""
         run, names = self._run, set(plan.branches.values())
         branches = {name: new_aggregator(run.config, run.space, self._models.tensors(name)) for name in names}
         by_examples, clip = run.method.weight_by_examples, run.config.privacy.clip
         return RoundResults(plan, self._aggregator, by_examples=by_examples, clip=clip, branches=branches)
 
     def _train(self, results: RoundResults) -> Generator[Update | Failure, None, None]:
-        """The answers of the round's clients, as they come."""
+        """Yield the answers of the round's clients, as they come."""
         return answers_of(self._run, self._models, results)
 
     def _fold(self, results: RoundResults, answer: Update | Failure) -> None:
-        """Add an answer up, or count why it cannot be; its tensors are not needed any more then."""
+        """Add an answer to the results, or count it as a failure; its tensors are not needed any more then."""
         results.take(answer)
 
     def _merge(self, results: RoundResults) -> RoundRecord:
-        """Move the models and the state by the round; return its record, which knows of no evaluation yet."""
+        """Move the models and the state by the round; return its record, which has no evaluation yet."""
         merge(self._run, results, self._models)
         seconds = time.perf_counter() - self._started
         self._state = after_merge(self._run, self._state, results)
@@ -126,9 +126,9 @@ class RoundLoop:
         )
 
     def _evaluate(self) -> Evaluation | None:
-        """What is measured after the round, if anything is due; None where it is due and owed.
+        """Evaluate the models after the round as far as that is due; return None if it is due and owed.
 
-        Whoever wants to stop waits for no evaluation: it is made up for when the run is resumed.
+        A user who wants to stop waits for no evaluation: it is made up for when the run is resumed.
         """
         self._stopping = self._run.should_stop()
         if not evaluation_due(self._run, self._state):
@@ -143,7 +143,7 @@ class RoundLoop:
             return None
 
     def _record(self, record: RoundRecord, evaluation: Evaluation | None) -> None:
-        """Tell the tracker of the merged round; the state, and the models, are then what the method wants after it."""
+        """Tell the tracker of the merged round, and take over the method's state and models after it."""
         run = self._run
         if evaluation is None:
             run.tracker.round_done(dataclasses.replace(record, owed=True))
@@ -160,6 +160,6 @@ class RoundLoop:
         self._checkpoints.start(self._state, self._models, wanted=wanted)
 
     def _sync_branches(self, adopted: str | None = None) -> None:
-        """Keep the networks beside the supernet that the method wants, once one of them is ``adopted`` by it."""
+        """Copy the branch ``adopted`` into the supernet, if any, then keep the branches that the method wants."""
         wanted = {name: entry.architecture for name, entry in self._run.method.branches(self._state).items()}
         self._models.sync_branches(self._run.space, adopted, wanted)

@@ -1,4 +1,4 @@
-"""A round's updates merged into the models, and the state after it."""
+"""Merging of a round: its updates are aggregated into the models, and the state moves on."""
 
 import dataclasses
 from collections import Counter
@@ -13,7 +13,7 @@ from fedpareto.training.runs.state import RunState
 
 
 def merge(run: Run, results: RoundResults, models: Models) -> None:
-    """Move the models, in place, by what a round's clients have sent; in a private run with noise."""
+    """Move the models, in place, by the aggregate of a round's updates; in a private run with noise."""
     privacy, plan, fold = run.config.privacy, results.plan, results.fold
     server = ServerStep(run.config.server.momentum, run.config.server.lr)
     for name, branch in results.branches.items():
@@ -28,7 +28,7 @@ def merge(run: Run, results: RoundResults, models: Models) -> None:
 
 
 def after_merge(run: Run, state: RunState, results: RoundResults) -> RunState:
-    """The state after a merged round; clients that failed count as not having trained."""
+    """State after a merged round; clients that failed count as not having trained."""
     plan, clip = results.plan, run.config.privacy.clip
     times = Counter(plan.assigned[client].architecture for client in results.accepted)
     after = dataclasses.replace(

@@ -1,4 +1,4 @@
-"""A run's parts, set up and ready to train."""
+"""Parts of a run, set up and ready to train."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -17,23 +17,23 @@ from fedpareto.training.trackers.protocol import Tracker
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What a run works with; none of it changes from round to round.
+    """Parts that a run works with, none of which change from round to round.
 
     Attributes:
-        folder: where it is written.
+        folder: folder that it is written to.
         config: the configuration.
-        config_mapping: the same as plain values, for checkpoints.
+        config_mapping: the configuration as plain values, for checkpoints.
         space: the search space.
         entries: the cache's entries by ascending MACs.
-        method: decides whom a round asks for what.
-        engine: trains the clients.
-        evaluator: evaluates the probes.
-        tracker: is told of everything.
-        should_stop: asked once a round is merged, and before clients are waited for or asked again.
-        interruptible: which parts of a round may be left when the user asks to stop.
-        quorum: share of a round's clients whose answers make a round; one answer always does when 0.
-        retries: times those that failed are asked again when there are fewer.
-        noise_key: secret that the noise of a private run is drawn with.
+        method: training method, which plans the rounds.
+        engine: engine that trains the clients.
+        evaluator: evaluator of the probes.
+        tracker: tracker that is told of every event.
+        should_stop: function that is asked once a round is merged, and before clients are waited for or asked again.
+        interruptible: parts of a round that may be left when the user asks to stop.
+        quorum: share of a round's clients whose answers are enough for a round; if 0 one answer is enough.
+        retries: number of times that failed clients are asked again when there are fewer answers.
+        noise_key: secret key of the noise of a private run.
 
     Raises:
         ValueError: a run with noise has no key.

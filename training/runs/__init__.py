@@ -1,1 +1,1 @@
-"""A run on disk: its folder, checkpoints and the state that goes on from round to round."""
+"""Runs on disk: the folder of a run, its checkpoints, and the state that it carries from round to round."""

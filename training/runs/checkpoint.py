@@ -1,4 +1,4 @@
-"""Checkpoints: the supernet and the state of a run, written whole or not at all, the best one kept."""
+"""Checkpoints of a run: its weights and its state after a round, written whole or not at all; the best one is kept."""
 
 import contextlib
 import dataclasses
@@ -35,17 +35,17 @@ _LEFT = re.compile(rf"\.(?P<name>{_NAME.pattern})\.(?P<kind>tmp|old)")
 
 
 class CheckpointError(UserError):
-    """A checkpoint that cannot be written or read."""
+    """Error of a checkpoint that cannot be written or read."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that was read.
+    """Checkpoint that was read.
 
     Attributes:
         state: the run's state.
         config: the run's configuration as plain values.
-        models: all weights.
+        models: all weights of the run.
     """
 
     state: RunState
@@ -99,7 +99,7 @@ def prune_checkpoints(run: Path, keep: int, best: Best | None) -> None:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a checkpoint; of a killed process no half of one is left under its name."""
+    """Remove a checkpoint; if the process is killed no half of it stays under its name."""
     dying = folder.with_name(f".{folder.name}.tmp")
     with contextlib.suppress(OSError):
         folder.rename(dying)
@@ -107,7 +107,7 @@ def _remove(folder: Path) -> None:
 
 
 def tidy_checkpoints(run: Path) -> None:
-    """Remove what killed processes have left of checkpoints, and give one they were replacing its name back.
+    """Remove partial checkpoints that killed processes have left, and rename one that was being replaced back.
 
     The caller holds the run's lock.
     """
@@ -180,7 +180,7 @@ def _read_branch(folder: Path, name: str, space: SearchSpace, architecture: Arch
 
 
 def _check_digests(folder: Path, body: Body) -> None:
-    """Refuse a checkpoint of which a file was altered; one of an earlier version has nothing to tell that by."""
+    """Refuse a checkpoint of which a file was altered; one of an earlier version has no digests to tell that by."""
     if body.version == WITHOUT_DIGESTS and not has_digests(folder):
         return
     try:
@@ -203,7 +203,7 @@ def _contiguous(tensors: Mapping[str, Tensor]) -> Tensors:
 
 
 def _folders(run: Path) -> list[Path]:
-    """Return the folders of a run's checkpoints, the newest last; whatever else lies there is none of them."""
+    """Return the folders of a run's checkpoints, the newest last; other folders there are left out."""
     parent = run / CHECKPOINTS
     found = [path for path in parent.glob("round-*") if _NAME.fullmatch(path.name) and path.is_dir()]
     return sorted(found, key=lambda path: int(path.name.removeprefix("round-")))

@@ -1,4 +1,4 @@
-"""Writes checkpoints while the next round trains."""
+"""Checkpoint writer: writes checkpoints in the background, while the next round trains."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -18,15 +18,15 @@ class _Started(NamedTuple):
 
 
 class CheckpointWriter:
-    """Writes one checkpoint at a time on a thread of its own; leaving its context waits for the last one.
+    """Writer of one checkpoint at a time, on a thread of its own; leaving its context waits for the last one.
 
     Tensors are read while they are written: they may change only after ``finish``.
 
     Args:
         run: folder of the run.
         config: the run's configuration as plain values.
-        keep: newest checkpoints kept; the best is kept too.
-        tracker: is told of the best and the final checkpoint.
+        keep: number of newest checkpoints that are kept; the best is kept too.
+        tracker: tracker that is told of the best and the final checkpoint.
     """
 
     def __init__(self, run: Path, config: Mapping[str, Any], keep: int, tracker: Tracker) -> None:
@@ -43,7 +43,7 @@ class CheckpointWriter:
             self.finish()
 
     def start(self, state: RunState, models: Models, aliases: Sequence[str]) -> None:
-        """Begin to write the checkpoint of ``state.round``, which is known by ``aliases`` besides."""
+        """Begin to write the checkpoint of ``state.round``, which the tracker knows by its ``aliases``, too."""
         # Branches come and go in the dictionary itself.
         now = dataclasses.replace(models, branches=dict(models.branches))
         written = self._pool.submit(self._write, state, now)

@@ -1,4 +1,4 @@
-"""The folder of a run: what is in it, that it is created whole, and that one process writes it."""
+"""Folder of a run: its files, which are created together or not at all, and the lock for the one process that writes it."""
 
 import contextlib
 import dataclasses
@@ -44,7 +44,7 @@ ARCHITECTURES = "architectures.jsonl"
 
 
 class RunError(UserError):
-    """A run folder that is taken, incomplete, or of another program."""
+    """Error of a run folder that is taken, incomplete, or of another program."""
 
 
 def create_run(
@@ -118,7 +118,7 @@ def check_holds_run(folder: Path) -> None:
     """Refuse a folder that lacks a file of a run; the files themselves are not looked at.
 
     Raises:
-        RunError: naming the file, and the run that ``folder`` is a part of, if it is.
+        RunError: a file is missing; the message names it, and the run that ``folder`` is a part of, if any.
     """
     reason = _lacking(folder)
     if reason is not None:
@@ -126,12 +126,12 @@ def check_holds_run(folder: Path) -> None:
 
 
 def holds_run(folder: Path) -> bool:
-    """Return whether a folder holds all files of a run."""
+    """Return True if a folder holds all files of a run."""
     return _missing(folder) is None
 
 
 def _lacking(folder: Path) -> str | None:
-    """Return why a folder holds no run, None if it holds one."""
+    """Return the reason why a folder holds no run; None if it holds one."""
     missing = _missing(folder)
     if missing is None:
         return None
@@ -165,7 +165,7 @@ def read_run_cache(folder: Path, space: SearchSpace) -> Cache:
 
 
 def read_run_config(folder: Path) -> RunConfig:
-    """Return the configuration of a run, with its copies of files where the folder is now.
+    """Return the configuration of a run, with the paths of its file copies as they are now.
 
     Raises:
         UserError: the file is damaged, or is not the one the run was trained with.
@@ -204,7 +204,7 @@ def read_split(folder: Path) -> Split:
 
 
 def read_census(folder: Path) -> Census:
-    """Return what the connected clients of a run said of their images.
+    """Return the census of a run: its connected clients' description of their images.
 
     Raises:
         UserError: the file is damaged.
@@ -219,7 +219,7 @@ def read_census(folder: Path) -> Census:
 
 
 def _check_trained_with(path: Path, config: RunConfig, trained: Mapping[str, Any]) -> None:
-    """Refuse a configuration that is not a checkpoint's, but for what a resumed run may change."""
+    """Refuse a configuration that differs from a checkpoint's in settings that a resumed run may not change."""
     for name, old, new in changed_fields(trained, config_to_mapping(config)):
         if not name.startswith((*RESUME_MAY_ADAPT, *RESUME_MAY_EXTEND)):
             raise RunError(f"{path}: {name} is {new}, but the run was trained with {old}; restore it")
@@ -235,7 +235,7 @@ def _normalisation(statistics: Fields) -> Normalisation:
 
 
 def _parts(folder: Path) -> list[Path]:
-    """Return a run's folder and those in it that hold files of its own: not its checkpoints, and not wandb's."""
+    """Return a run's folder and its folders with files of its own: not its checkpoints, and not wandb's."""
     inner = (path for path in folder.rglob("*") if path.is_dir() and has_digests(path))
     return [folder, *(path for path in sorted(inner) if path.relative_to(folder).parts[0] != CHECKPOINTS)]
 
@@ -244,7 +244,7 @@ def read_noise_key(folder: Path) -> int:
     """Return the secret that the noise of a private run is drawn with.
 
     Raises:
-        RunError: it is missing or damaged; with another one, rounds that are repeated would leak.
+        RunError: it is missing or damaged; with another key, rounds that are repeated would leak.
     """
     path = folder / NOISE_KEY
     try:
@@ -285,7 +285,7 @@ def _open_lock(path: Path) -> int:
     """Open the file that is locked, or make an empty one; nothing is ever written to it, and no link followed.
 
     Raises:
-        RunError: it is something else than a file, or may not be opened.
+        RunError: it is no file, or may not be opened.
     """
     try:
         # Without O_NONBLOCK a pipe of that name would be waited for.

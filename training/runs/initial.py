@@ -1,4 +1,4 @@
-"""A run that begins with another run's supernet: which checkpoint that is, whether it fits, and what it starts with."""
+"""Initialisation from another run: finds that run's checkpoint, checks that it fits, and takes its supernet over."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from fedpareto.training.runs.folder import SPACE, RunError, check_run, read_clas
 
 @dataclasses.dataclass(frozen=True)
 class Beginning:
-    """A checkpoint of another run to begin with.
+    """Checkpoint of another run to begin with.
 
     Attributes:
         checkpoint: its folder, an absolute path without links.
@@ -28,10 +28,10 @@ class Beginning:
     classes: tuple[str, ...]
 
     def tensors(self, classes: Sequence[str], fresh: Tensors) -> tuple[Tensors, str]:
-        """Return the supernet to begin with, and the sentence that says what of it is new.
+        """Return the supernet to begin with, and a sentence about the parts of it that are new.
 
         Args:
-            classes: class names of the new run; for others than the checkpoint's, the classifier is a new one.
+            classes: class names of the new run; if they differ from the checkpoint's, the classifier is a new one.
             fresh: a newly drawn supernet.
 
         Raises:
@@ -47,10 +47,10 @@ class Beginning:
 
 
 def beginning(path: str, space: SearchSpace) -> Beginning:
-    """Return what the option ``--init`` names: a run, of which the best checkpoint is meant, or a checkpoint of one.
+    """Return the checkpoint that the option ``--init`` names: itself, or the best one of the run that it names.
 
     Raises:
-        UserError: it is neither, or its space builds other networks than ``space`` but for the classes.
+        UserError: it names neither, or its space builds other networks than ``space`` apart from the classes.
     """
     place = Path(path).resolve()
     is_checkpoint = is_folder(place) and is_file(place / STATE)

@@ -1,4 +1,4 @@
-"""A run's folder as its writer finds it: what killed processes have left in it is cleared away first."""
+"""Opening of a run's folder to write it: temporary files that killed processes have left are removed first."""
 
 import contextlib
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from fedpareto.training.runs.folder import check_run, locked
 
 @contextlib.contextmanager
 def opened_to_write(folder: Path) -> Iterator[None]:
-    """Hold the lock of a run that there is; its folder is then free of temporary files.
+    """Hold the lock of an existing run, whose folder is then free of temporary files.
 
     Raises:
         RunError: there is no run, or another process is training it.

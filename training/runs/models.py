@@ -1,4 +1,4 @@
-"""The weights a run trains: the supernet's, and those of networks that train beside it for a while."""
+"""Weights that a run trains: the supernet's, and those of networks that train beside it for a while."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -10,7 +10,7 @@ from fedpareto.supernet.space import SearchSpace
 
 @dataclasses.dataclass(frozen=True)
 class Branch:
-    """A network with weights of its own.
+    """Branch: a network with weights of its own.
 
     Attributes:
         architecture: the network.
@@ -23,7 +23,7 @@ class Branch:
 
 @dataclasses.dataclass
 class Models:
-    """All weights of a run; tensors are updated in place, branches come and go.
+    """Models of a run: all its weights. Tensors are updated in place, and branches come and go.
 
     Attributes:
         supernet: the supernet's tensors.
@@ -36,7 +36,7 @@ class Models:
     branches: dict[str, Branch] = dataclasses.field(default_factory=dict)
 
     def moved(self, move: Callable[[Tensors], Tensors]) -> "Models":
-        """The same weights with the tensors of every network passed through ``move``."""
+        """Models with the tensors of every network passed through ``move``."""
         return Models(
             move(self.supernet),
             None if self.velocity is None else move(self.velocity),
@@ -50,8 +50,8 @@ class Models:
     def sync_branches(self, space: SearchSpace, adopted: str | None, wanted: Mapping[str, Architecture]) -> None:
         """Copy the branch ``adopted`` into the supernet's slices, then keep the ``wanted`` branches and no other.
 
-        A branch that there is not yet inherits its slices of the supernet. A branch whose name is wanted for another
-        architecture is a new one, as is every branch once one has been adopted.
+        A new branch inherits its slices of the supernet. A branch whose name is wanted for another architecture becomes a
+        new one, and so does every branch once one has been adopted.
         """
         if adopted is not None:
             branch = self.branches[adopted]

@@ -1,8 +1,8 @@
-"""How far a run is: in rounds, or in what its clients have computed where that is limited.
+"""Progress of a run: in rounds, or in the compute of its clients where that is limited.
 
-A search that precedes the scheduled training counts no rounds: how many it takes is not known. Where compute is
-limited the limit is that of the whole run, so that a run may end in its search; what it leaves is for the training.
-Compute comes in whole steps of whole clients: a run that has all but half a per cent of it is finished.
+A search before the scheduled training counts no rounds, as their number is not known. A limit on compute is for the
+whole run, so a run may end in its search; the compute that the search leaves is for the training. Compute comes in
+whole steps of whole clients: a run that has used all but half a per cent of it is finished.
 """
 
 from typing import NamedTuple
@@ -16,12 +16,12 @@ _NEGLIGIBLE = 0.005
 
 
 class Progress(NamedTuple):
-    """How much of a run is done, and how much there is to do.
+    """Progress of a run: the amount that is done, and the amount in all.
 
     Attributes:
-        done: rounds, or multiply–accumulates.
-        total: of the same.
-        negligible: so much may be left of a finished run.
+        done: rounds done, or multiply–accumulates.
+        total: rounds or multiply–accumulates in all.
+        negligible: amount that may be left of a finished run.
     """
 
     done: int
@@ -30,22 +30,22 @@ class Progress(NamedTuple):
 
     @property
     def share(self) -> float:
-        """Share that is done; 1 of a finished run."""
+        """Share that is done; 1 for a finished run."""
         return 1.0 if self.finished else self.done / self.total
 
     @property
     def left(self) -> int:
-        """What there is still to do."""
+        """Amount that is left to do."""
         return max(0, self.total - self.done)
 
     @property
     def finished(self) -> bool:
-        """Whether nothing is left to do."""
+        """True if nothing is left to do."""
         return self.left <= self.negligible
 
 
 def extent(config: RunConfig, state: RunState) -> Progress:
-    """Return how far ``state`` is since its origin: rounds of all rounds, or MACs if ``compute`` ends the run."""
+    """Return the progress of ``state`` since its origin: in rounds, or in MACs if ``compute`` ends the run."""
     if config.compute is None:
         return Progress(0 if state.origin is None else state.round - state.origin.round, config.rounds)
     before = 0 if state.origin is None else state.origin.compute
@@ -54,5 +54,5 @@ def extent(config: RunConfig, state: RunState) -> Progress:
 
 
 def known_rounds(config: RunConfig) -> int | None:
-    """Return how many rounds a run takes, or None if that shows only as it goes."""
+    """Return the number of rounds of a run; None if it is not known beforehand."""
     return config.rounds if config.compute is None and not config.spec.searches_first else None

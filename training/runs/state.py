@@ -1,4 +1,4 @@
-"""The state of a run as a checkpoint's ``state.json``: its values, their JSON form, and the guarded way back."""
+"""State of a run, as a checkpoint's ``state.json`` holds it: its values, their JSON form, and their checked reading."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ VERSION, WITHOUT_DIGESTS = 2, 1
 
 @dataclasses.dataclass(frozen=True)
 class Counts:
-    """How often every client has trained the smallest network and the largest it can run (without failing)."""
+    """Counts by client: how often it has trained the smallest network and the largest it can run, without failing."""
 
     smallest: tuple[int, ...]
     largest: tuple[int, ...]
@@ -38,7 +38,7 @@ class Counts:
 
 @dataclasses.dataclass(frozen=True)
 class Best:
-    """The evaluated round with the highest mean accuracy of the probes on validation images."""
+    """Best round: the evaluated one with the highest mean accuracy of the probes on validation images."""
 
     round: int
     accuracy: float
@@ -46,7 +46,7 @@ class Best:
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """Where a run was when what its configuration schedules began: rounds and compute count from here."""
+    """Origin of the scheduled training: the round and the compute of the run when it began, from which both count."""
 
     round: int = 0
     compute: int = 0
@@ -54,21 +54,21 @@ class Origin:
 
 @dataclasses.dataclass(frozen=True)
 class RunState:
-    """Everything that a run carries from one round to the next, tensors aside.
+    """State of a run: everything that it carries from one round to the next, except tensors.
 
     Attributes:
-        round: rounds done.
+        round: number of rounds done.
         counts: how often every client had the smallest and the largest network.
         trained: how often every cache entry was trained.
         failures: failed updates by kind.
         best: the best evaluated round so far.
-        traffic: all messages so far, those of evaluations too.
-        wandb_id: the wandb run that mirrors this one.
-        exposure: of every client in a private run, see ``accountant.py``; empty in others and before the first round.
+        traffic: bytes of all messages so far, those of evaluations included.
+        wandb_id: id of the wandb run that mirrors this one.
+        exposure: exposure of every client in a private run, see ``accountant.py``; empty in others and before round 1.
         compute: multiply–accumulates of all forward passes that clients have trained with so far.
-        method: what the method keeps, as JSON values.
-        origin: where the scheduled training began; None while a search precedes it.
-        owed: record of the last round as a line of JSON, when its evaluation was due and has not been made: the run was
+        method: state of the method, as JSON values.
+        origin: origin of the scheduled training; None while a search precedes it.
+        owed: record of the last round as a line of JSON, if its evaluation was due and has not been made: the run was
             stopped before it, and makes up for it when it is resumed.
     """
 
@@ -88,10 +88,10 @@ class RunState:
 
 @dataclasses.dataclass(frozen=True)
 class Body:
-    """What ``state.json`` holds.
+    """Content of ``state.json``.
 
     Attributes:
-        version: of the checkpoint.
+        version: version of the checkpoint's format.
         state: the run's state.
         config: the run's configuration as plain values.
         branches: architectures of the networks that train beside the supernet, by name.
@@ -104,7 +104,7 @@ class Body:
 
 
 def body_to_json(body: Body) -> dict[str, Any]:
-    """Return what ``state.json`` holds as JSON values."""
+    """Return the content of ``state.json`` as JSON values."""
     return {
         "version": body.version,
         "state": spread(dataclasses.asdict(body.state)),

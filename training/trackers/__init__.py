@@ -1,1 +1,1 @@
-"""Trackers record a run behind one small protocol: ``metrics.jsonl``, the terminal, wandb."""
+"""Trackers: they record or show a run's events behind one small protocol: ``metrics.jsonl``, the terminal, wandb."""

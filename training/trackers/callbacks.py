@@ -1,4 +1,4 @@
-"""Callbacks: functions of the user that are called with the record of every round."""
+"""Callbacks: a user's functions that are called with the record of every round."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,10 +10,10 @@ from fedpareto.training.trackers.records import LostRound, RoundRecord
 
 
 class FunctionTracker:
-    """A tracker that calls a function with the record of every round.
+    """Tracker that calls a function with the record of every round.
 
     Args:
-        function: called with the record.
+        function: function that is called with the record.
     """
 
     def __init__(self, function: Callable[[RoundRecord], object]) -> None:
@@ -37,7 +37,7 @@ class FunctionTracker:
 
 
 def trackers_of(callbacks: Sequence[object]) -> list[Tracker]:
-    """Trackers of callbacks: functions, or trackers already.
+    """Make trackers of callbacks, which are functions, or trackers already.
 
     Raises:
         UserError: one is neither.

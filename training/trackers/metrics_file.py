@@ -1,7 +1,7 @@
-"""``metrics.jsonl``: one line a round, always, flushed at once; one also for a round that was not merged.
+"""Metrics file ``metrics.jsonl``: one line for every round, flushed at once; also for a round that was not merged.
 
-The file is for people and their plots, and no round depends on it. So damage does not end a run: what is whole of the
-file stays, and a round whose line is lost has a line that says so, ``{"round": 3, "lost": true}``.
+The file is for people and their plots, and no round depends on it. So damage does not end a run: all whole lines stay,
+and a round whose line is lost has a line that says so, ``{"round": 3, "lost": true}``.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ _TAIL = 1 << 18
 
 @dataclasses.dataclass(frozen=True)
 class _Line:
-    """A line of the file that could be read: its text, its fields, its round, and which kind of line it is."""
+    """Line of the file that could be read: its text, its fields, its round, and its kind."""
 
     text: str
     fields: Mapping[str, Any]
@@ -37,7 +37,7 @@ class _Line:
 
 
 class MetricsFile:
-    """Appends every round to ``path``; lines after round ``done`` (of a killed process) are dropped first.
+    """Tracker that appends every round to ``path``; lines after round ``done`` (of a killed process) are dropped first.
 
     Raises:
         UserError: the file cannot be read or written.
@@ -48,10 +48,10 @@ class MetricsFile:
         self.remark = mend(path, done)
 
     def client_done(self, round_number: int, done: int, clients: int) -> None:
-        """Nothing: lines are whole rounds."""
+        """Do nothing, as lines are whole rounds."""
 
     def round_done(self, record: RoundRecord) -> None:
-        """Append the record; it replaces the one that the round has from when the run stopped before its evaluation."""
+        """Append the record; it replaces a record of the round from a run that stopped before its evaluation."""
         if record.round == self._done:
             others = [line for line in _read(self._path).lines if line.kind == "unmerged" or line.round != record.round]
             write_text(self._path, "".join(f"{line.text}\n" for line in others))
@@ -62,10 +62,10 @@ class MetricsFile:
         self._append(record)
 
     def checkpoint(self, folder: Path, aliases: Sequence[str]) -> None:
-        """Nothing: checkpoints are folders of their own."""
+        """Do nothing, as checkpoints are folders of their own."""
 
     def close(self) -> None:
-        """Nothing: every line was flushed."""
+        """Do nothing, as every line was flushed."""
 
     def _append(self, record: RoundRecord | LostRound) -> None:
         try:
@@ -88,7 +88,7 @@ def read_records(path: Path) -> list[dict[str, Any]]:
 
 
 def last_share(path: Path) -> float:
-    """Return the share of a run's training that is done, as the end of its metrics says; 0 where it says nothing."""
+    """Return the share of a run's training that is done, by the last record of its metrics; 0 if that has none."""
     with contextlib.suppress(OSError), path.open("rb") as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
         for text in reversed(file.read().split(b"\n")[:-1]):
@@ -99,9 +99,9 @@ def last_share(path: Path) -> float:
 
 
 def mend(path: Path, done: int) -> str | None:
-    """Give a metrics file exactly one line for each of ``done`` merged rounds; return what had to be mended, in words.
+    """Give a metrics file exactly one line for each of ``done`` merged rounds; return the damage in words.
 
-    What a killed process leaves is no damage: rounds after the checkpoint, and half a line. A damaged file is kept
+    Rounds after the checkpoint, and half a line, are no damage, as a killed process leaves them. A damaged file is kept
     beside the mended one.
 
     Raises:
@@ -122,7 +122,7 @@ def mend(path: Path, done: int) -> str | None:
 
 @dataclasses.dataclass(frozen=True)
 class _Found:
-    """What is in a file: lines that could be read, how many could not, and all its bytes."""
+    """Content of a file: the lines that could be read, the number of others, and all its bytes."""
 
     lines: Sequence[_Line]
     damaged: int
@@ -156,7 +156,7 @@ def _lines(texts: Iterable[bytes]) -> Iterator[_Line]:
 
 
 def _kind(fields: Any) -> tuple[int, Literal["merged", "unmerged", "lost"]]:
-    """Return the round that a line tells of, and what it tells.
+    """Return the round of a line, and the kind of the line.
 
     Raises:
         ValueError: it is no line of metrics.
@@ -174,8 +174,8 @@ def _kind(fields: Any) -> tuple[int, Literal["merged", "unmerged", "lost"]]:
 def _one_a_round(lines: Sequence[_Line], done: int) -> tuple[list[_Line], list[int]]:
     """Return the lines to keep in their order, and the rounds whose record is lost now.
 
-    Rounds that were not merged stay all: each was a try. Of a round that is told of twice neither line can be trusted,
-    unless they agree.
+    All rounds that were not merged stay, as each was a try. If a round has two lines neither can be trusted, unless they
+    agree.
     """
     told: dict[int, set[str]] = {}
     for line in lines:
@@ -196,7 +196,7 @@ def _lost_line(number: int) -> _Line:
 
 
 def _put_aside(path: Path) -> Path:
-    """Give a damaged file another name; return that.
+    """Give a damaged file another name and return its new path.
 
     Raises:
         UserError: it cannot be renamed.

@@ -1,4 +1,4 @@
-"""How long the present round will take yet, from what was measured of it and of the round before."""
+"""Pace of the present round: an estimate of its remaining time, measured on it and on the round before."""
 
 import math
 import time
@@ -9,11 +9,11 @@ from fedpareto.training.trackers.records import LostRound, RoundRecord
 
 
 class Pace:
-    """Estimates the end of the round that trains.
+    """Tracker that estimates the end of the round that trains.
 
     Args:
-        done: rounds that are done.
-        clock: seconds that only grow.
+        done: number of rounds that are done.
+        clock: function that returns seconds of a monotonic clock.
     """
 
     def __init__(self, done: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -23,23 +23,23 @@ class Pace:
         self._clients = (0, 0)
 
     def client_done(self, round_number: int, done: int, clients: int) -> None:
-        """Take note of how many have answered."""
+        """Take note of the number of clients that have answered."""
         del round_number
         self._clients = (done, clients)
 
     def round_done(self, record: RoundRecord) -> None:
-        """Take note of a round's time, and that the next one begins."""
+        """Take note of a round's time and of the start of the next one."""
         self._done, self._previous = record.round, record.seconds
         self._started, self._clients = self._clock(), (0, 0)
 
     def round_lost(self, record: LostRound) -> None:
-        """Nothing: the run ends."""
+        """Do nothing, as the run ends."""
 
     def checkpoint(self, folder: Path, aliases: Sequence[str]) -> None:
-        """Nothing: the next round trains meanwhile."""
+        """Do nothing, as the next round trains meanwhile."""
 
     def close(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     @property
     def seconds_left(self) -> float | None:
@@ -50,7 +50,7 @@ class Pace:
         return passed * (clients - done) / done if done else None
 
     def words(self) -> str:
-        """Return what stopping at the round's edge means now."""
+        """Return the words about the time until the run would stop at the end of the round."""
         left = self.seconds_left
         how_long = "how long that takes is not known, as no client has answered yet"
         if left is not None:

@@ -1,4 +1,4 @@
-"""The protocol all trackers share; the round loop names no tracker."""
+"""Protocol of trackers, so that the round loop need not know any of them, and their registration by name."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -11,32 +11,32 @@ from fedpareto.training.trackers.records import LostRound, RoundRecord
 
 
 class Tracker(Protocol):
-    """Is told of a run's events in order."""
+    """Tracker: is told of a run's events in order."""
 
     def client_done(self, round_number: int, done: int, clients: int) -> None:
-        """Another client of a round has answered: ``done`` of ``clients``."""
+        """Take note that another client of a round has answered: ``done`` of ``clients`` so far."""
 
     def round_done(self, record: RoundRecord) -> None:
-        """A round was merged, and evaluated if it was due."""
+        """Take note of a round that was merged, and evaluated if that was due."""
 
     def round_lost(self, record: LostRound) -> None:
-        """A round was not merged, as too few clients had answered; the run ends."""
+        """Take note of a round that was not merged, as too few clients had answered; the run ends."""
 
     def checkpoint(self, folder: Path, aliases: Sequence[str]) -> None:
-        """A checkpoint worth keeping was written: ``best`` and/or ``final``."""
+        """Take note of a checkpoint worth keeping, known as ``best`` and/or ``final``."""
 
     def close(self) -> None:
-        """The run ended, or was interrupted."""
+        """Release everything: the run ended, or was interrupted."""
 
 
 @dataclasses.dataclass(frozen=True)
 class TrackerContext:
-    """What a tracker of somebody else is made with.
+    """Context that a registered tracker is made with.
 
     Attributes:
-        folder: of the run; what is written there is not touched by a resumed run.
-        config: of the run.
-        round: rounds that are done: a run that is resumed goes on after that one, and repeats later ones.
+        folder: folder of the run; a resumed run does not touch a tracker's files in it.
+        config: configuration of the run.
+        round: number of rounds that are done; a resumed run goes on after that one, and repeats later ones.
     """
 
     folder: Path
@@ -68,7 +68,7 @@ def register_tracker(name: str) -> Callable[[T], T]:
 
 
 class Trackers:
-    """Several trackers as one."""
+    """Tracker that passes every event on to several trackers."""
 
     def __init__(self, trackers: Sequence[Tracker]) -> None:
         self._trackers = trackers

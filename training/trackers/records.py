@@ -1,4 +1,4 @@
-"""What is recorded of a round."""
+"""Records of rounds: the lines of ``metrics.jsonl`` and their reading."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -13,18 +13,18 @@ from fedpareto.training.traffic import NO_TRAFFIC, Traffic, gathered, spread
 
 @dataclasses.dataclass(frozen=True)
 class RoundRecord:
-    """One line of ``metrics.jsonl``.
+    """Record of a merged round: one line of ``metrics.jsonl``.
 
     Attributes:
         round: number of the round, from 1.
         train_loss: mean training loss of the clients' last epochs, weighted by examples.
         lr: learning rate of the clients.
         beta: weight β_t of the largest network; None where all weigh the same.
-        clients: what every drawn client trained: client, macs of its network, and examples, loss,
-            compute and bytes or the kind of failure; of a network with weights of its own also its name;
-            of one that was asked again the kinds it failed with before.
-        failures: failed answers of this round by kind.
-        traffic: the messages of the clients' training.
+        clients: for every drawn client: client, macs of its network, and examples, loss,
+            compute and bytes or the kind of failure; for a network with weights of its own also its name;
+            for a client that was asked again the kinds it failed with before.
+        failures: number of failed answers of this round by kind.
+        traffic: bytes of the messages of the clients' training.
         bytes_whole: bytes that the supernet itself would have taken in place of every slice, one way.
         seconds: wall time of the round with its checkpoint, without evaluation.
         sgd_seconds: time in which at least one client was in its local epochs.
@@ -32,16 +32,16 @@ class RoundRecord:
         evaluation_seconds: time of this round's evaluation; 0 if there was none.
         probes: validation accuracy of the probes; empty if there was no evaluation.
         trained: how often every cache entry has been trained so far.
-        epsilon: what the run has cost its most exposed client, at ``delta``; None without noise.
-        delta: of the guarantee; None without noise.
+        epsilon: ε of the run's most exposed client so far, at ``delta``; None without noise.
+        delta: δ of the guarantee; None without noise.
         clipped: share of the accepted updates that were clipped; None in a run that is not private.
         evaluation_failures: clients that gave no usable answer in the evaluation: client, failure and reason.
-        evaluation_traffic: the messages of the evaluation; 0 bytes where no client has a part in it.
-        merged: tells it from a round that was lost.
+        evaluation_traffic: bytes of the messages of the evaluation; 0 where no client takes part in it.
+        merged: always true, unlike in the record of a round that was not merged.
         compute: multiply–accumulates of the clients' forward passes in this round.
         done: share of the scheduled training that is done.
         tested: validation accuracy of networks that the method itself had measured, by name.
-        owed: the evaluation was due, and is made up for when the run is resumed; the round is then recorded anew.
+        owed: whether the evaluation was due and is made up for when the run is resumed, with a new record of the round.
     """
 
     round: int
@@ -81,14 +81,14 @@ class RoundRecord:
 
 @dataclasses.dataclass(frozen=True)
 class LostRound:
-    """A line of ``metrics.jsonl`` about a round that was not merged, as too few clients had answered.
+    """Record of a round that was not merged, as too few clients had answered: a line of ``metrics.jsonl``.
 
     Attributes:
-        round: its number; the run ended with it, and a resumed run begins with another try at it.
-        clients: as in ``RoundRecord``.
-        failures: failed answers by kind, those of all tries.
-        traffic: the messages of all tries.
-        merged: tells it from a round that was merged.
+        round: number of the round; the run ended with it, and a resumed run begins with another try at it.
+        clients: drawn clients, as in ``RoundRecord``.
+        failures: number of failed answers of all tries by kind.
+        traffic: bytes of the messages of all tries.
+        merged: always false, unlike in the record of a merged round.
     """
 
     round: int
@@ -170,7 +170,7 @@ def make_record(
 
 
 def evaluated(record: RoundRecord, evaluation: Evaluation, *, done: float) -> RoundRecord:
-    """Return a round's record with its evaluation, and the share that is done after it."""
+    """Return a round's record with its evaluation, and the share of the training that is done after it."""
     return dataclasses.replace(
         record,
         evaluation_seconds=evaluation.seconds,
@@ -186,7 +186,7 @@ def evaluated(record: RoundRecord, evaluation: Evaluation, *, done: float) -> Ro
 
 
 def _outcomes(answers: RoundResults) -> tuple[Mapping[str, Any], ...]:
-    """Return for every drawn client what it was given, and what came back or why nothing did."""
+    """Return the outcome of every drawn client: its network, and its result or its failure."""
     outcome: dict[int, dict[str, Any]] = {client: update.to_json() for client, update in answers.accepted.items()}
     for failure in answers.failures:
         client = failure.task.client

@@ -11,9 +11,9 @@ from fedpareto.training.trackers.records import LostRound, RoundRecord
 
 
 class TerminalProgress:
-    """Shows a bar over all clients of all rounds, and prints evaluated rounds on standard error.
+    """Tracker that shows a bar over all clients of all rounds, and prints evaluated rounds on standard error.
 
-    Without a number of ``rounds`` it is estimated from the share of the training that is done, once some of it is.
+    Without a number of ``rounds`` the number is estimated from the share of the training that is done.
     """
 
     def __init__(self, rounds: int | None, clients_per_round: int, done: int) -> None:
@@ -56,11 +56,11 @@ class TerminalProgress:
             )
 
     def round_lost(self, record: LostRound) -> None:
-        """Print every failure; what became of the run is the command's to say."""
+        """Print every failure; the command itself tells the user how the run ended."""
         self._print_failures(record)
 
     def checkpoint(self, folder: Path, aliases: Sequence[str]) -> None:
-        """Nothing: the commands name the checkpoint that matters."""
+        """Do nothing, as the commands name the checkpoint that matters."""
 
     def close(self) -> None:
         """Leave the terminal as it was."""

@@ -1,7 +1,7 @@
-"""Mirror of a run on Weights & Biases: online with a login, offline without.
+"""Tracker that mirrors a run on Weights & Biases: online with a login, offline without.
 
-All of wandb runs in a process of its own (``wandb_mirror.py``), which is told of events and never waited for but at the
-end, and then not for long.
+All of wandb runs in a process of its own (``wandb_mirror.py``). That process is told of events, and the run waits for it
+only at the end, and then not for long.
 """
 
 import json
@@ -47,7 +47,7 @@ def check_environment(mode: str) -> None:
     """Refuse a ``WANDB_MODE`` that wandb does not know, before anything is written.
 
     Raises:
-        UserError: naming it and what is allowed.
+        UserError: it is unknown; the message names it and the allowed values.
     """
     given = os.environ.get("WANDB_MODE")
     if mode != "off" and given is not None and given not in _MODES:
@@ -60,7 +60,7 @@ def require_login(mode: str) -> None:
     """Refuse ``online`` without a login, before anything is written.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no login.
     """
     if mode != "online":
         return
@@ -85,17 +85,17 @@ def require_login(mode: str) -> None:
 
 
 class WandbTracker:
-    """Logs curves, histograms, the Pareto plot and checkpoints of a run.
+    """Tracker that logs curves, histograms, the Pareto plot and checkpoints of a run.
 
     Args:
         folder: the run's folder; wandb keeps its files in ``wandb/`` there.
-        name: what the dashboard calls the run.
+        name: name of the run on the dashboard.
         project: wandb project.
         mode: ``auto`` is online with a login and offline without.
         config: the run's configuration.
         run_id: id of the wandb run, so that a resumed run goes on in it.
-        hurried: whether the run has to end at once.
-        patience: seconds that ``close`` waits at most for what is not sent yet.
+        hurried: function that returns True if the run has to end at once.
+        patience: most seconds that ``close`` waits for data that are not sent yet.
     """
 
     def __init__(
@@ -132,12 +132,12 @@ class WandbTracker:
 
     @property
     def mode(self) -> str | None:
-        """Whether the run is mirrored online or offline, once that is known; None if it is not mirrored."""
+        """Mode of the mirror, online or offline, once that is known; None if the run is not mirrored."""
         self._mode_known.wait()
         return self._mode
 
     def client_done(self, round_number: int, done: int, clients: int) -> None:
-        """Nothing: the dashboard shows rounds."""
+        """Do nothing, as the dashboard shows rounds."""
 
     def round_done(self, record: RoundRecord) -> None:
         """Log the round's curves, and the Pareto plot when it was evaluated; not before an evaluation that is owed."""
@@ -148,14 +148,14 @@ class WandbTracker:
         self._events.put({**event, "probes": probes})
 
     def round_lost(self, record: LostRound) -> None:
-        """Nothing: a step of the dashboard is a merged round."""
+        """Do nothing, as a step of the dashboard is a merged round."""
 
     def checkpoint(self, folder: Path, aliases: Sequence[str]) -> None:
         """Log the checkpoint as an artifact."""
         self._events.put({"do": "checkpoint", "folder": str(folder), "aliases": list(aliases)})
 
     def close(self) -> None:
-        """Finish the wandb run, within bounds, and say how to upload what was not sent."""
+        """Finish the wandb run, within a time limit, and tell the user how to upload data that were not sent."""
         self._closing = True
         self._events.put({"do": "finish"})
         self._events.put(None)
@@ -184,7 +184,7 @@ class WandbTracker:
             self._process.wait()
 
     def _send(self, pipe: IO[bytes]) -> None:
-        """Pass events on; a mirror that does not read keeps nobody but this thread waiting."""
+        """Pass events on; a mirror that does not read keeps only this thread waiting."""
         try:
             while (event := self._events.get()) is not None:
                 pipe.write(json.dumps(event).encode() + b"\n")
@@ -195,7 +195,7 @@ class WandbTracker:
             return
 
     def _listen(self, pipe: IO[bytes]) -> None:
-        """Take note of what the mirror says, until it ends."""
+        """Take note of the mirror's messages, until it ends."""
         for line in pipe:
             words = json.loads(line)
             if "mode" in words:

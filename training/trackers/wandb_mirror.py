@@ -1,7 +1,8 @@
-"""The process that talks to Weights & Biases for a run: events come as JSON lines on standard input.
+"""Process that talks to Weights & Biases for a run: events come as JSON lines on standard input.
 
 It is a process of its own so that nothing that wandb does can end or delay a run: an exception, a hang, a service that
-lives on, hooks that run at the interpreter's end. On standard output go JSON lines: how wandb runs, and remarks.
+lives on, hooks that run at the interpreter's end. It writes JSON lines on standard output: the mode of wandb, and
+remarks.
 """
 
 import json
@@ -34,11 +35,11 @@ T = TypeVar("T")
 
 
 class Unreachable(Exception):  # noqa: N818 - what it says of a server
-    """A server that does not answer in time, or not as one of wandb's does."""
+    """Error of a server that does not answer in time, or not as one of wandb's does."""
 
 
 def main() -> None:
-    """Mirror the run whose events come on standard input; or say by the exit code whether there is a login."""
+    """Mirror the run whose events come on standard input; or report by the exit code if there is a login."""
     # What wandb prints is for nobody; a login that it prints it asks the server about.
     told, sys.stdout = sys.stdout, sys.stderr
     os.environ["WANDB_SILENT"] = "true"
@@ -67,11 +68,11 @@ def main() -> None:
 
 
 class _Mirror:
-    """A run of wandb.
+    """Mirror of one run on wandb.
 
     Args:
-        start: what the run is called and where it is mirrored.
-        tell: sends words to the command.
+        start: name, project, mode and other settings of the wandb run.
+        tell: function that sends words to the command.
     """
 
     def __init__(self, start: Mapping[str, Any], tell: Callable[..., None]) -> None:
@@ -103,7 +104,7 @@ class _Mirror:
         return _in_time(begin, end + 2.0) if mode == "online" else begin()
 
     def on_log(self, step: int, values: Mapping[str, Any], trained: list[int], probes: list[list[float]]) -> None:
-        """Log a round's curves, the histogram of entries and, where it was evaluated, the Pareto plot."""
+        """Log a round's curves, the histogram of entries and, if the round was evaluated, the Pareto plot."""
         logged = dict(values) | {"curriculum/entries_trained": self._histogram(trained)}
         if probes:
             logged |= self._pareto_plot(step, probes)
@@ -138,7 +139,7 @@ class _Mirror:
 
 
 def _mode(asked: str) -> tuple[str, str]:
-    """Return whether a run is to be online or offline, and a remark on it."""
+    """Return the mode of a run, online or offline, and a remark on it."""
     if asked != "auto":
         return asked, ""
     try:
@@ -155,10 +156,10 @@ def _logged_in() -> bool:
 
 
 def _check_answering(address: str) -> None:
-    """Ask a server for anything at all: wandb itself would try again and again.
+    """Check that a server answers any request at all, as wandb itself would try again and again.
 
     Raises:
-        Unreachable: it does not answer, or says that it cannot.
+        Unreachable: it does not answer, or reports that it cannot.
     """
     import requests  # noqa: PLC0415 - comes with wandb
 
@@ -172,10 +173,10 @@ def _check_answering(address: str) -> None:
 
 
 def _in_time(work: Callable[[], T], end: float) -> T:
-    """Return the result of ``work``, if that comes before the moment ``end`` of the monotonic clock.
+    """Return the result of ``work``, if it comes before the moment ``end`` of the monotonic clock.
 
     Raises:
-        Unreachable: it does not; it is left to itself.
+        Unreachable: it does not come in time; the work is left to itself.
     """
     results: list[T] = []
     errors: list[Exception] = []

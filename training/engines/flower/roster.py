@@ -157,7 +157,7 @@ class Roster:
         return {node for node in self._node_of.values() if node not in self._silent}
 
     def _leave_alone(self, node: str, first: float) -> None:
-        """Leave a failing node alone for ``first`` seconds before it is asked again; each further failure doubles it."""
+        """Leave a failing node alone for ``first`` seconds before it is asked again; each later failure doubles it."""
         self._pauses[node] = min(_LONGEST_PAUSE, 2 * self._pauses.get(node, first / 2))
         self._rest[node] = self._clock() + self._pauses[node]
 

@@ -43,7 +43,8 @@ class Clients:
         """Return the candidates with their groups.
 
         Every group has a client. With fewer clients than candidates, only the candidates nearest to the target stay:
-        those that were lowered least. A candidate is also left out if its only clients are the last ones of other groups.
+        those that were lowered least. A candidate is also left out if its only clients are the last ones of other
+        groups.
         """
         runs = self._runs(found)
         clients = [client for client in range(len(runs)) if runs[client].any()]

@@ -2,11 +2,11 @@
 
 Xu et al., "Federated Neural Architecture Search" (DecNAS, also FedNAS; 2020), after NetAdapt. The target of an
 iteration is the current network's MACs less 0.025·0.96^(i−1) of the starting network's, but never below the budget.
-Every stage and dimension that can reach the target by itself makes a candidate (``candidates.py``). A candidate inherits
-its slices of the current network and trains on a group of clients of its own (``groups.py``) in every round of the
-loop, by FedAvg within the group, until the race is over (``race.py``). The winner is the next current network. A network
-within the budget is fine-tuned for ``rounds`` rounds of FedAvg, in which ``clients.per_round`` clients are drawn. In the
-search all clients take part that can run a candidate, and the groups divide them.
+Every stage and dimension that can reach the target by itself makes a candidate (``candidates.py``). A candidate
+inherits its slices of the current network and trains on a group of clients of its own (``groups.py``) in every round of
+the loop, by FedAvg within the group, until the race is over (``race.py``). The winner is the next current network. A
+network within the budget is fine-tuned for ``rounds`` rounds of FedAvg, in which ``clients.per_round`` clients are
+drawn. In the search all clients take part that can run a candidate, and the groups divide them.
 
 The learning rate of the search is ``decnas.lr`` throughout, or ``client.lr`` where that is left out. The schedule of
 ``client.lr_schedule`` runs over the fine-tuning alone, and only the fine-tuning uses the server's momentum.
@@ -71,7 +71,7 @@ class DecNas:
         return drawn
 
     def assign(self, state: RunState, available: Sequence[int]) -> RoundPlan:
-        """Return the plan of the round after ``state``: every group trains its candidate, or drawn clients the result."""
+        """Return the plan of the round after ``state``: groups train their candidates, or drawn clients the result."""
         search = self._search(state)
         if search.iteration is None:
             return self._tuning(search.current).assign(state, available)
@@ -110,7 +110,7 @@ class DecNas:
         return current | {racer.name: racer.candidate.entry for racer in _training(search)}
 
     def after_evaluation(self, state: RunState, accuracies: Mapping[str, float]) -> Decision:
-        """Return the state of the race after a round; once it is over, that of the next iteration or the fine-tuning."""
+        """Return the state of the race after a round; after its end, that of the next iteration or the fine-tuning."""
         search = self._search(state)
         if search.iteration is None:
             return Decision(state)
@@ -167,8 +167,8 @@ def decnas(ground: MethodContext) -> DecNas:
     """Make the method.
 
     Raises:
-        UserError: the architecture cannot be read or is not in the space, it cannot be shrunk to the budget, or no client
-            can run any first candidate.
+        UserError: the architecture cannot be read or is not in the space, it cannot be shrunk to the budget, or no
+            client can run any first candidate.
     """
     if ground.labels is None:
         raise UserError("method decnas groups clients by their labels, and those of connected clients are not known")

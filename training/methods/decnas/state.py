@@ -43,8 +43,8 @@ class Search:
         spent: costs of the clients in whole iterations.
         straightforward: costs of the straightforward version of those iterations.
         tuning: costs of the fine-tuning.
-        history: for every whole iteration its number, target, candidates, the rounds after which they were compared, the
-            winner, its MACs and accuracy.
+        history: for every whole iteration its number, target, candidates, the rounds after which they were compared,
+            the winner, its MACs and accuracy.
     """
 
     current: CacheEntry

@@ -74,7 +74,7 @@ class Decisions:
 
 
 def undecided(paths: Paths) -> Decisions:
-    """Return the decisions before the search: all choices are equally probable, and a slot with one choice is settled."""
+    """Return the decisions before the search: all choices are equally probable, and only single ones are settled."""
     logits = tuple((0.0,) * len(slot.choices) for slot in paths.slots)
     return Decisions(logits, tuple(0 if len(slot) == 1 else None for slot in logits))
 

@@ -2,10 +2,10 @@
 
 Every block slot of a first network has a logit for each block that lies inside its own block, and a logit for no block
 where its stage may end before it. A client trains the slices around all choices that are still open: one path a step,
-drawn from the logits, which learn with the weights (``training/clients/path_sampling.py``). The server takes the mean of
-weights and logits over the clients, by their numbers of images, and settles a block once its best choice is far enough
-ahead. Slices then shrink to the open choices. The best network in the end can be deployed with the weights that it has
-been trained with.
+drawn from the logits, which learn with the weights (``training/clients/path_sampling.py``). The server takes the mean
+of weights and logits over the clients, by their numbers of images, and settles a block once its best choice is far
+enough ahead. Slices then shrink to the open choices. The best network in the end can be deployed with the weights that
+it has been trained with.
 
 Widths, stem and resolution are those of the first network. That is the supernet if every client can run it, else the
 largest cache entry that every client can run. A network that the user names may be too large for some clients; those
@@ -60,7 +60,7 @@ class Dfnas(SupernetMethod):
         return True
 
     def assign(self, state: RunState, available: Sequence[int]) -> RoundPlan:
-        """Return the plan of the round after ``state``, among the clients that can run the open choices of their search.
+        """Return the plan of the round after ``state``, among the clients that can run their search's open choices.
 
         Raises:
             EngineError: no such client is available.
