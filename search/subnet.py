@@ -1,4 +1,4 @@
-"""A found subnet as files: weights with everything needed to rebuild the network, and its architecture."""
+"""Files of a found subnet: its weights, with everything needed to rebuild the network, and its architecture."""
 
 import dataclasses
 import json
@@ -35,14 +35,14 @@ VERSION = 2
 
 @dataclasses.dataclass(frozen=True)
 class SubnetInfo:
-    """What a subnet file says about itself.
+    """Metadata of a subnet file.
 
     Attributes:
         space: the search space it belongs to.
         architecture: its architecture.
         classes: class names in the order of the logits.
-        preparation: how pictures become pixels.
-        normalisation: what pixels must be normalised with.
+        preparation: preparation that turns pictures into pixels.
+        normalisation: mean and deviation that pixels must be normalised with.
         report: costs, fitness, accuracies and origin, as printed by ``search-subnet --json``.
     """
 
@@ -58,9 +58,9 @@ def save_subnet(folder: Path, network: nn.Module, info: SubnetInfo, files: Seque
     """Write ``subnet.safetensors`` (weights, calibrated statistics, metadata), ``architecture.json``, and digests.
 
     Args:
-        folder: where to.
+        folder: folder to write to.
         network: the calibrated network.
-        info: what the subnet is.
+        info: metadata of the subnet.
         files: names of other files in the folder that belong to the subnet and get a digest too.
 
     Raises:
@@ -88,8 +88,8 @@ def save_subnet(folder: Path, network: nn.Module, info: SubnetInfo, files: Seque
 def load_subnet(folder: str | Path) -> nn.Module:
     """Return the network saved in ``folder``, calibrated and in evaluation mode: a plain ``nn.Module``.
 
-    It maps normalised images (N, channels, side, side) to logits (N, classes); ``read_subnet_info`` gives
-    how pictures are prepared, the normalisation and the class names.
+    It maps normalised images (N, channels, side, side) to logits (N, classes); ``read_subnet_info`` returns
+    the preparation of pictures, the normalisation and the class names.
 
     Raises:
         UserError: the folder holds no subnet, or its file is damaged.
@@ -112,7 +112,7 @@ def load_subnet(folder: str | Path) -> nn.Module:
 
 
 def read_subnet_info(folder: str | Path) -> SubnetInfo:
-    """Return what the subnet saved in ``folder`` says about itself.
+    """Return the metadata of the subnet saved in ``folder``.
 
     Raises:
         UserError: the folder holds no subnet, or its file is damaged.

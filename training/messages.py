@@ -75,7 +75,7 @@ class Update:
         sgd_seconds: seconds spent in them.
         traffic: bytes of the messages that carried the task and the answer.
         compute: multiply–accumulates of the forward passes of its local epochs.
-        logits: those that the task's objective trains, after its local epochs; None where it has none.
+        logits: logits that the task's objective trains, after its local epochs; None where it has none.
     """
 
     task: Task

@@ -257,7 +257,7 @@ def _with_profile(
     device: torch.device,
     listener: ProgressListener,
 ) -> tuple[RunConfig, Profile]:
-    """Return the configuration with all execution settings filled in for this machine, and the profile that they make."""
+    """Return the configuration with all execution settings filled in for this machine, and the profile they make."""
     if config.engine == "flower":
         # Every client decides by its own machine what the configuration leaves out.
         return config, default_profile(config.precision, config.execution)
@@ -302,7 +302,7 @@ def _begin(
 
 
 def _check_files(config: RunConfig, space: SearchSpace) -> None:
-    """Refuse files that are missing, damaged or of another space, before the reading of images, which may take minutes."""
+    """Refuse files that are missing, damaged or of another space, before images are read, which may take minutes."""
     if config.cache is None:
         load_settings(config.fitness, space)
     else:

@@ -39,15 +39,15 @@ _SECONDS = 20.0
 
 @dataclasses.dataclass(frozen=True)
 class Bench:
-    """Where and how the blocks and networks of a space are measured.
+    """Conditions of the measurement of a space's blocks and networks.
 
     Attributes:
         space: the search space.
-        runtime: what runs them.
-        batch: images a run.
-        interval: half the width aimed at of a median's confidence interval, relative to it.
-        seed: of weights, inputs and orders.
-        clock: what time is read from.
+        runtime: runtime that runs them.
+        batch: number of images of a run.
+        interval: target for half the width of a median's confidence interval, relative to the median.
+        seed: seed of weights, inputs and orders.
+        clock: clock that time is read from.
         group: most blocks measured in turns, about as many as a network has.
     """
 
@@ -61,7 +61,7 @@ class Bench:
 
     @property
     def effort(self) -> Effort:
-        """How well each group's medians have to be known."""
+        """Effort for each group: the precision of its medians, and bounds on runs and time."""
         return Effort(interval=self.interval, most=300, seconds=_SECONDS)
 
     def network(self, architecture: Architecture) -> Measurable:
@@ -79,8 +79,8 @@ class Bench:
 def clock_of(device: torch.device, threads: int) -> tuple[str, Clock]:
     """Return the clock for a device, and its name.
 
-    One thread of the CPU that computes alone is timed by the processor time it has had, so that other processes on
-    its core are not counted; elsewhere that time has too few digits, or is not that of the work.
+    A single thread on the CPU is timed by its processor time, so that other processes on its core are not counted.
+    Elsewhere that time has too few digits, or is not the time of the work.
     """
     if device.type == "cpu" and threads == 1 and sys.platform == "linux":
         return "processor", time.thread_time_ns
@@ -88,15 +88,15 @@ def clock_of(device: torch.device, threads: int) -> tuple[str, Clock]:
 
 
 def partial_path(output: Path) -> Path:
-    """Return where the blocks measured so far are kept until a table is complete."""
+    """Return the path of the blocks measured so far, which are kept until a table is complete."""
     return output.with_name(f"{output.name}.partial")
 
 
 def started_table(output: Path, conditions: Conditions) -> LatencyTable:
-    """Return what an interrupted measurement of the same kind has left, or a table without blocks.
+    """Return the partial table of an interrupted measurement of the same kind, or a table without blocks.
 
     Raises:
-        LatencyTableError: what it has left was measured under other conditions; the message names the field.
+        LatencyTableError: the partial table was measured under other conditions; the message names the field.
     """
     partial = partial_path(output)
     if not exists(partial):
@@ -143,7 +143,7 @@ def profile(bench: Bench, output: Path, started: LatencyTable, listener: Progres
 
 
 def _next_group(bench: Bench, choices: Mapping[str, Choice], names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the first few names and the rest: a group and what is left."""
+    """Return the next group of names, and the remaining names."""
     weights = np.cumsum([choices[name].layers(bench.space).weights.sum() for name in names[: bench.group]])
     count = max(1, int(np.searchsorted(weights, _MOST_WEIGHTS, side="right")))
     return list(names[:count]), list(names[count:])

@@ -1,4 +1,4 @@
-"""From budgets to an answer and its report. No torch."""
+"""Answers to queries: a device's budgets are answered with an architecture and a report, without torch."""
 
 import contextlib
 import dataclasses
@@ -30,10 +30,10 @@ class SearchOutcome:
     """Architecture that was found for a device's budgets.
 
     Attributes:
-        target: what was searched.
-        budgets: as they were given.
-        limits: what they stand for.
-        answer: the architecture.
+        target: target of the search: a search space, and the run if there is one.
+        budgets: budgets as they were given.
+        limits: limits on costs that the budgets stand for.
+        answer: the architecture, with its proof or solver.
         report: costs, fitness, slack and origin, as ``--json`` prints them.
     """
 
@@ -45,17 +45,17 @@ class SearchOutcome:
 
     @property
     def entry(self) -> CacheEntry:
-        """The architecture with its costs and fitness."""
+        """Architecture with its costs and fitness."""
         return self.answer.entry
 
     @property
     def certified(self) -> bool:
-        """Whether it is proven that no network within the limits has a higher fitness."""
+        """True if it is proven that no network within the limits has a higher fitness."""
         return self.answer.certified
 
     @property
     def gap(self) -> float | None:
-        """How far the highest fitness within the limits may be above this one: 0 by proof, None where none is known."""
+        """Optimality gap: a bound on the highest fitness within the limits less this one; 0 if proven, else None."""
         return 0.0 if self.certified else None
 
     def __repr__(self) -> str:
@@ -75,7 +75,7 @@ class SearchOutcome:
 
 @dataclasses.dataclass(frozen=True)
 class Refused:
-    """Budgets that no network meets, or whose files are of no use."""
+    """Refusal of budgets that no network meets, or whose files are of no use, with the reason."""
 
     budgets: Budgets
     reason: str
@@ -83,7 +83,7 @@ class Refused:
 
 @dataclasses.dataclass(frozen=True)
 class _Answering:
-    """Answers budgets in whatever process it is called, with the remarks there were."""
+    """Function that answers budgets in any process; it returns the outcome and the remarks on the way."""
 
     subject: SearchTarget
     seed: int
@@ -103,7 +103,7 @@ def answer_targets(
     listener: ProgressListener,
     cores: int | None = None,
 ) -> dict[str, SearchOutcome | Refused]:
-    """Return the answer for every named target; one that has none does not stop the others.
+    """Return the answer for every named target; a target without an answer does not stop the others.
 
     Several processes answer them where that is faster, at most one for each of ``cores``, by default all there are;
     the answers are the same.
@@ -132,7 +132,7 @@ def answer_budgets(subject: SearchTarget, budgets: Budgets, seed: int, listener:
     """Return the fittest architecture within budgets, or the smallest that is as fit as they ask.
 
     Raises:
-        UserError: no network meets them, or a table does not fit.
+        UserError: no network meets the budgets, or a latency table does not fit.
     """
     limits = limits_of(budgets, subject.space)
     started = time.perf_counter()
@@ -150,7 +150,7 @@ def answer_given(subject: SearchTarget, budgets: Budgets, path: str) -> SearchOu
     """Return the architecture of a JSON file as the answer; ``budgets`` say how it is delivered.
 
     Raises:
-        ArchitectureError: the file holds none, or one of another space.
+        ArchitectureError: the file holds no architecture, or one of another space.
     """
     architecture = read_architecture(path)
     try:

@@ -21,7 +21,7 @@ class Buffers:
 
     Args:
         space: the search space.
-        device: where the memory is.
+        device: device of the memory.
         memory_format: memory format of convolution weights.
     """
 

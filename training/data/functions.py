@@ -40,7 +40,7 @@ def list_function(name: str, root: Path, split: str) -> Listing:
 
 
 def has_validation(name: str, root: Path) -> bool:
-    """Whether the function ``name`` returns images for validation.
+    """Return True if the function ``name`` returns images for validation.
 
     Raises:
         UserError: it cannot be imported, fails or returns something else.

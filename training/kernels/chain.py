@@ -35,7 +35,7 @@ class ChainLayer:
         kind: kind of the convolution: 1×1, depthwise, or any other, which torch computes.
         kernel: side of the kernel.
         stride: stride of the convolution.
-        epsilon: of the batch norm, or None for a convolution by itself.
+        epsilon: ε of the batch norm, or None for a convolution by itself.
         activation: activation after the norm.
     """
 

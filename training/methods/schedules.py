@@ -21,8 +21,8 @@ def learning_rate(schedule: LearningRateSchedule, base: float, round_index: int,
 def largest_weight(round_index: int, rounds: int, clients: int, start: float = 0.9, share: float = 0.8) -> float:
     """Return the weight β_t of the largest network, by MaxNet's schedule.
 
-    It is a cosine from ``start`` to 1/clients over the first ``share`` of the rounds. ``start`` is raised to 1/clients if that is more, so that the largest network never
-    weighs less than others.
+    It is a cosine from ``start`` to 1/clients over the first ``share`` of the rounds. ``start`` is raised to 1/clients
+    if that is more, so that the largest network never weighs less than others.
     """
     end = 1 / clients
     start = max(start, end)

@@ -1,4 +1,4 @@
-"""Attempt at a round: an error in it ends the run with a checkpoint of the last whole round and a message to the user."""
+"""Attempt at a round: if it fails, the last whole round gets a checkpoint and the user a message."""
 
 import contextlib
 from collections.abc import Iterator

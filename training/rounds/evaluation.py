@@ -26,7 +26,7 @@ def evaluation_due(run: Run, state: RunState) -> bool:
 
 
 def evaluate(run: Run, state: RunState, models: Models) -> Evaluation:
-    """Measure the probes if they are due, and the networks that the method asks for; the result has the seconds of both.
+    """Measure the probes if they are due, and the networks that the method asks for; the seconds are those of both.
 
     Raises:
         UserError: a network does not fit the memory.

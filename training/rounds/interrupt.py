@@ -21,21 +21,21 @@ class Interruptible(Protocol):
     """Parts of a round that may be abandoned when the user asks to stop; all others are done to their end."""
 
     def training(self) -> AbstractContextManager[object]:
-        """Return the context of training: ``Stopped`` leaves it on a request to stop at once; any request bars entering it."""
+        """Return a block that is left by ``Stopped`` on a request to stop at once, and not entered after a request."""
 
     def evaluating(self) -> AbstractContextManager[object]:
-        """Return the context of an evaluation: ``Stopped`` leaves it on any request to stop, or bars entering it."""
+        """Return a block that is left by ``Stopped`` on any request to stop, and not entered after one."""
 
 
 class Uninterrupted:
     """Parts of a round in a run that nobody can ask to stop."""
 
     def training(self) -> AbstractContextManager[object]:
-        """Return a context that nothing interrupts."""
+        """Return a block that nothing interrupts."""
         return nullcontext()
 
     def evaluating(self) -> AbstractContextManager[object]:
-        """Return a context that nothing interrupts."""
+        """Return a block that nothing interrupts."""
         return nullcontext()
 
 
@@ -66,11 +66,11 @@ class StopRequest:
         return self._asked > _GO_ON
 
     def training(self) -> AbstractContextManager[None]:
-        """Return the context of training: ``Stopped`` leaves it on a request to stop at once; any request bars entering it."""
+        """Return a block that is left by ``Stopped`` on a request to stop at once, and not entered after a request."""
         return self._left_when_more_is_asked(_FINISH)
 
     def evaluating(self) -> AbstractContextManager[None]:
-        """Return the context of an evaluation: ``Stopped`` leaves it on any request to stop, or bars entering it."""
+        """Return a block that is left by ``Stopped`` on any request to stop, and not entered after one."""
         return self._left_when_more_is_asked(_GO_ON)
 
     @property

@@ -35,9 +35,9 @@ def shortened(
 ) -> RoundPlan:
     """Return ``plan`` with limits on its clients' steps if its compute is more than is left or nearly that; else as is.
 
-    Clients keep their shares of the round's steps, and each takes at least one. A client's compute follows from its task,
-    so a round begun again is shortened in the same way. For path sampling only the largest possible compute is known;
-    the compute that such a round leaves is for another round.
+    Clients keep their shares of the round's steps, and each takes at least one. A client's compute follows from its
+    task, so a round begun again is shortened in the same way. For path sampling only the largest possible compute is
+    known; the compute that such a round leaves is for another round.
 
     Args:
         plan: plan of the round.

@@ -1,4 +1,4 @@
-"""Folder of a run: its files, which are created together or not at all, and the lock for the one process that writes it."""
+"""Folder of a run: its files, which are created together or not at all, and the lock of the process that writes it."""
 
 import contextlib
 import dataclasses

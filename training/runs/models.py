@@ -50,8 +50,8 @@ class Models:
     def sync_branches(self, space: SearchSpace, adopted: str | None, wanted: Mapping[str, Architecture]) -> None:
         """Copy the branch ``adopted`` into the supernet's slices, then keep the ``wanted`` branches and no other.
 
-        A new branch inherits its slices of the supernet. A branch whose name is wanted for another architecture becomes a
-        new one, and so does every branch once one has been adopted.
+        A new branch inherits its slices of the supernet. A branch whose name is wanted for another architecture becomes
+        a new one, and so does every branch once one has been adopted.
         """
         if adopted is not None:
             branch = self.branches[adopted]

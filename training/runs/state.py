@@ -58,8 +58,8 @@ class RunState:
 
     Attributes:
         round: number of rounds done.
-        counts: how often every client had the smallest and the largest network.
-        trained: how often every cache entry was trained.
+        counts: every client's counts of the smallest and the largest network.
+        trained: number of times that every cache entry was trained.
         failures: failed updates by kind.
         best: the best evaluated round so far.
         traffic: bytes of all messages so far, those of evaluations included.

@@ -174,8 +174,8 @@ def _kind(fields: Any) -> tuple[int, Literal["merged", "unmerged", "lost"]]:
 def _one_a_round(lines: Sequence[_Line], done: int) -> tuple[list[_Line], list[int]]:
     """Return the lines to keep in their order, and the rounds whose record is lost now.
 
-    All rounds that were not merged stay, as each was a try. If a round has two lines neither can be trusted, unless they
-    agree.
+    All rounds that were not merged stay, as each was a try. If a round has two lines neither can be trusted, unless
+    they agree.
     """
     told: dict[int, set[str]] = {}
     for line in lines:

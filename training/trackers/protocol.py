@@ -11,7 +11,7 @@ from fedpareto.training.trackers.records import LostRound, RoundRecord
 
 
 class Tracker(Protocol):
-    """Tracker: is told of a run's events in order."""
+    """Tracker, which is told of a run's events in order."""
 
     def client_done(self, round_number: int, done: int, clients: int) -> None:
         """Take note that another client of a round has answered: ``done`` of ``clients`` so far."""

@@ -31,7 +31,7 @@ class RoundRecord:
         overhead_share: share of ``seconds`` in which no client trained.
         evaluation_seconds: time of this round's evaluation; 0 if there was none.
         probes: validation accuracy of the probes; empty if there was no evaluation.
-        trained: how often every cache entry has been trained so far.
+        trained: number of times that every cache entry has been trained so far.
         epsilon: ε of the run's most exposed client so far, at ``delta``; None without noise.
         delta: δ of the guarantee; None without noise.
         clipped: share of the accepted updates that were clipped; None in a run that is not private.

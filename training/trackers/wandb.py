@@ -1,7 +1,7 @@
 """Tracker that mirrors a run on Weights & Biases: online with a login, offline without.
 
-All of wandb runs in a process of its own (``wandb_mirror.py``). That process is told of events, and the run waits for it
-only at the end, and then not for long.
+All of wandb runs in a process of its own (``wandb_mirror.py``). That process is told of events, and the run waits for
+it only at the end, and then not for long.
 """
 
 import json

@@ -43,8 +43,8 @@ class MethodSpec:
     Attributes:
         name: its name for ``--method``, and the group of its settings: ``--NAME.setting``.
         summary: its description in the help, in a few words.
-        factory: takes a ``MethodContext`` and returns the ``Method``; text ``module:name`` is imported when a run
-            begins, so that what needs torch is not loaded by ``--help``.
+        factory: function that takes a ``MethodContext`` and returns the ``Method``; text ``module:name`` is imported
+            when a run begins, so that ``--help`` does not load torch.
         settings: frozen dataclass of its settings, each with a default; None for a method without settings.
         private: whether the account of privacy holds for its rounds: nothing that depends on clients' images reaches
             the server's decisions except the clipped updates.

@@ -105,7 +105,7 @@ class StoredFederation:
         config: its configuration.
         space: its search space.
         split: the split of the images: validation, and every client's.
-        listener: follows the reading of images.
+        listener: listener that follows the reading of images.
     """
 
     folder: Path

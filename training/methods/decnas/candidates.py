@@ -87,7 +87,7 @@ def least_macs(space: SearchSpace, start: Architecture) -> int:
 
 
 def lowerings(space: SearchSpace, genes: IntArray, stage: int, dimension: Dimension) -> Iterator[IntArray]:
-    """Yield the canonical genes of networks whose ``dimension`` of a stage is lowered by ever more choices, one a step."""
+    """Yield the canonical genes of networks whose ``dimension`` of a stage is lowered further, one choice a step."""
     while True:
         positions = _positions(space, genes, stage, dimension)
         largest = max(positions, key=lambda position: (genes[position], position))
