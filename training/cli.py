@@ -93,7 +93,7 @@ def _parser() -> CommandParser:
 
 
 class _Once(argparse.Action):
-    """An option that names one thing, however often it is given."""
+    """Option that names one thing, however often it is given."""
 
     def __call__(
         self,

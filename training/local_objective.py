@@ -58,7 +58,7 @@ class Standard:
 
     @property
     def logits(self) -> None:
-        """None: only weights are trained."""
+        """No logits, as only weights are trained."""
         return None
 
     def networks_of_steps(self, seed: int) -> Iterator[Sequence[Architecture]]:
@@ -106,7 +106,7 @@ class CoTraining:
 
     @property
     def logits(self) -> None:
-        """None: only weights are trained."""
+        """No logits, as only weights are trained."""
         return None
 
     def networks_of_steps(self, seed: int) -> Iterator[Sequence[Architecture]]:

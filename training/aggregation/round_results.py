@@ -57,7 +57,7 @@ class ClientResult:
     traffic: Traffic
 
     def to_json(self) -> dict[str, Any]:
-        """The result as plain JSON values, in the order that records have had."""
+        """Result as plain JSON values, in the order of the keys of records."""
         values = dataclasses.asdict(self)
         traffic = values.pop("traffic")
         return {**values, "bytes_down": traffic["down"], "bytes_up": traffic["up"]}

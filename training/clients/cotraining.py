@@ -113,7 +113,7 @@ class CoTrainingStep:
 
     @property
     def logits(self) -> None:
-        """None: only weights are trained."""
+        """No logits, as only weights are trained."""
         return None
 
     def _loss(self, logits: Tensor, targets: Tensor, labels: Tensor) -> Tensor:

@@ -141,7 +141,7 @@ class EagerStep:
 
     @property
     def logits(self) -> None:
-        """None: only weights are trained."""
+        """No logits, as only weights are trained."""
         return None
 
 

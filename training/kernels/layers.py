@@ -25,7 +25,8 @@ _ACTIVATIONS: dict[type[nn.Module], ActivationCode] = {nn.Identity: "none", nn.R
 def use_kernels(network: nn.Module) -> None:
     """Let the kernels compute the layers that they can in a network's training, in float32 on the CPU.
 
-    Torch computes all other layers."""
+    Torch computes all other layers.
+    """
     for block in network.modules():
         if isinstance(block, BlockModule):
             for chain in _chains(block):

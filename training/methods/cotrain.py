@@ -37,7 +37,7 @@ class CoTrain(WholeSupernet):
 
     @property
     def weight_by_examples(self) -> bool:
-        """True: an update weighs as much as the client has images."""
+        """True, as an update weighs as much as the client has images."""
         return True
 
     def assign(self, state: RunState, available: Sequence[int]) -> RoundPlan:

@@ -60,7 +60,7 @@ class Decision(NamedTuple):
 
 
 class Method(Protocol):
-    """A method of federated training. All that changes from round to round is in the run's state."""
+    """Method of federated training. All that changes from round to round is in the run's state."""
 
     @property
     def weight_by_examples(self) -> bool:

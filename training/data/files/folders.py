@@ -57,7 +57,7 @@ class Skipped:
 
 @dataclasses.dataclass(frozen=True)
 class ClassFiles:
-    """The image files of a folder of classes.
+    """Image files of a folder of classes.
 
     Attributes:
         classes: class names in Unicode's composed form (NFC), sorted.

@@ -63,7 +63,7 @@ class DecNas:
 
     @property
     def weight_by_examples(self) -> bool:
-        """True: an update weighs as much as the client has images."""
+        """True, as an update weighs as much as the client has images."""
         return True
 
     def start(self, drawn: Tensors) -> Tensors:

@@ -27,7 +27,7 @@ Status = Literal["training", "stopped", "dropped"]
 
 @dataclasses.dataclass(frozen=True)
 class Racer:
-    """A candidate in its race.
+    """Racer: a candidate in its race.
 
     Attributes:
         candidate: the network.

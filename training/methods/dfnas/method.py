@@ -56,7 +56,7 @@ class Dfnas(SupernetMethod):
 
     @property
     def weight_by_examples(self) -> bool:
-        """True: an update weighs as much as the client has images."""
+        """True, as an update weighs as much as the client has images."""
         return True
 
     def assign(self, state: RunState, available: Sequence[int]) -> RoundPlan:
