@@ -253,7 +253,7 @@ def options(command: str) -> list[str]:
 
 
 def test_nothing_is_reported_and_nothing_is_installed() -> None:
-    assert read_environment(HERE / "helpers.runs.flower.env") == {
+    assert read_environment(HERE / "flower.env") == {
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",

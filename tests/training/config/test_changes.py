@@ -67,10 +67,10 @@ def test_a_changed_field_is_named_with_its_old_and_new_value(name: str, old: obj
         ("tracking.project", "another"),
         ("tracking.progress", True),
         ("execution.workers", 1),
-        ("helpers.runs.flower.address", "elsewhere:1"),
-        ("helpers.runs.flower.root_certificates", None),
-        ("helpers.runs.flower.deadline", 1.0),
-        ("helpers.runs.flower.quorum", 0.1),
+        ("flower.address", "elsewhere:1"),
+        ("flower.root_certificates", None),
+        ("flower.deadline", 1.0),
+        ("flower.quorum", 0.1),
     ],
 )
 def test_where_things_are_and_what_is_reported_may_change(name: str, value: object) -> None:
@@ -91,7 +91,7 @@ def test_what_a_resumed_run_may_adapt_is_where_and_how_it_is_computed() -> None:
         "execution.graphs",
         "execution.threads",
         "execution.kernels",
-        "helpers.runs.flower.wire_dtype",
+        "flower.wire_dtype",
     ]
     assert not [name for name in adapted if name.startswith(RESUME_MAY_CHANGE)]
 

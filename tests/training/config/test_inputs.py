@@ -47,7 +47,7 @@ _NO_PATHS = {
     "dfnas.macs_target",
     "decnas.budget",
     "tracking.project",
-    "helpers.runs.flower.address",
+    "flower.address",
 }
 
 _PATHS = (*INPUTS, *PLACES, *ORIGINS)

@@ -100,9 +100,9 @@ _UNREAD: list[tuple[dict[str, Any], str]] = [
     ({"data": DataConfig(download=True)}, "data.download"),
     ({"data": DataConfig("cifar10", fit="pad")}, "data.fit"),
     ({"privacy": PrivacyConfig(clip=1.0, delta=1e-6)}, "privacy.delta"),
-    ({"flower": FlowerConfig(address="10.0.0.1:9")}, "helpers.runs.flower.address"),
-    ({"flower": FlowerConfig(wire_dtype="bf16")}, "helpers.runs.flower.wire_dtype"),
-    ({"flower": FlowerConfig(retries=0)}, "helpers.runs.flower.retries"),
+    ({"flower": FlowerConfig(address="10.0.0.1:9")}, "flower.address"),
+    ({"flower": FlowerConfig(wire_dtype="bf16")}, "flower.wire_dtype"),
+    ({"flower": FlowerConfig(retries=0)}, "flower.retries"),
 ]
 
 

@@ -328,7 +328,7 @@ def test_the_least_and_the_most_are_allowed() -> None:
 def test_a_resumed_run_may_change_its_superlink_but_not_its_engine() -> None:
     before = config_to_mapping(RunConfig(engine="flower"))
     after = config_to_mapping(RunConfig(engine="flower", flower=_OTHER))
-    assert [name for name, _, _ in changed_fields(before, after)] == ["helpers.runs.flower.wire_dtype"]
+    assert [name for name, _, _ in changed_fields(before, after)] == ["flower.wire_dtype"]
     assert [name for name, _, _ in changed_fields(config_to_mapping(RunConfig()), before)] == ["engine"]
     assert all(name.count(".") <= 1 for name in RESUME_MAY_CHANGE)
 
