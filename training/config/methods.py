@@ -6,6 +6,7 @@ from typing import Literal
 
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.units import parse_quantity
+from fedpareto.training.config.bounds import bounded, check_bounds
 
 MethodName = Literal["fedpareto", "deepfednas", "superfednas", "fedavg", "cotrain", "dfnas", "decnas"]
 
@@ -30,17 +31,12 @@ class FedParetoConfig:
             compute what the smallest does.
     """
 
-    power_first: float = 4.0
-    power_last: float = -1.0
+    power_first: float = bounded(4.0, least=-_LARGEST_POWER, most=_LARGEST_POWER)
+    power_last: float = bounded(-1.0, least=-_LARGEST_POWER, most=_LARGEST_POWER)
     nested_start: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("power_first", "power_last"):
-            if not -_LARGEST_POWER <= getattr(self, name) <= _LARGEST_POWER:
-                raise UserError(
-                    f"fedpareto.{name} is {getattr(self, name)}; it must be from -{_LARGEST_POWER:g} to "
-                    f"{_LARGEST_POWER:g}"
-                )
+        check_bounds(self, "fedpareto")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,14 +72,11 @@ class CoTrainConfig:
     """
 
     networks: CoTrainedNetworks = "all"
-    distillation: float = 0.5
-    temperature: float = 1.0
+    distillation: float = bounded(0.5, least=0, most=1)
+    temperature: float = bounded(1.0, above=0)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.distillation <= 1:
-            raise UserError(f"cotrain.distillation is {self.distillation}; it must be from 0 to 1")
-        if not self.temperature > 0:
-            raise UserError(f"cotrain.temperature is {self.temperature}; it must be positive")
+        check_bounds(self, "cotrain")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,19 +95,14 @@ class DfnasConfig:
     """
 
     architecture: str | None = None
-    lr: float = 1e-3
-    gap: float = 0.3
-    macs_penalty: float = 0.0
+    lr: float = bounded(1e-3, above=0, below=math.inf)
+    gap: float = bounded(0.3, above=0, most=1)
+    macs_penalty: float = bounded(0.0, least=0, below=math.inf, hint=" (0 for none)")
     macs_target: str | None = None
     personal: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 < self.lr < math.inf:
-            raise UserError(f"dfnas.lr is {self.lr}; it must be positive")
-        if not 0 < self.gap <= 1:
-            raise UserError(f"dfnas.gap is {self.gap}; it must be above 0 and up to 1")
-        if not 0 <= self.macs_penalty < math.inf:
-            raise UserError(f"dfnas.macs_penalty is {self.macs_penalty}; it must not be negative (0 for none)")
+        check_bounds(self, "dfnas")
         if self.macs_target is not None:
             parse_quantity(self.macs_target)
             if not self.macs_penalty:
@@ -139,29 +127,19 @@ class DecNasConfig:
 
     budget: str | None = None
     architecture: str | None = None
-    step: float = 0.025
-    decay: float = 0.96
-    drop_after: int = 2
-    least_rounds: int = 3
+    step: float = bounded(0.025, above=0, below=1)
+    decay: float = bounded(0.96, above=0, most=1)
+    drop_after: int = bounded(2, least=1)
+    least_rounds: int = bounded(3, least=1)
     most_rounds: int = 10
-    gain: float = 0.005
-    lr: float | None = None
+    gain: float = bounded(0.005, least=0)
+    lr: float | None = bounded(None, above=0)
 
     def __post_init__(self) -> None:
         if self.budget is not None:
             parse_quantity(self.budget)
-        if not 0 < self.step < 1:
-            raise UserError(f"decnas.step is {self.step}; it must be between 0 and 1")
-        if not 0 < self.decay <= 1:
-            raise UserError(f"decnas.decay is {self.decay}; it must be above 0 and at most 1")
-        for name in ("drop_after", "least_rounds"):
-            if getattr(self, name) < 1:
-                raise UserError(f"decnas.{name} is {getattr(self, name)}; it must be at least 1")
+        check_bounds(self, "decnas")
         if self.most_rounds < self.least_rounds:
             raise UserError(
                 f"decnas.most_rounds is {self.most_rounds}; it must be at least the {self.least_rounds} of least_rounds"
             )
-        if not self.gain >= 0:
-            raise UserError(f"decnas.gain is {self.gain}; it must not be negative")
-        if self.lr is not None and not self.lr > 0:
-            raise UserError(f"decnas.lr is {self.lr}; it must be positive")
