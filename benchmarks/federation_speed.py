@@ -25,9 +25,9 @@ from fedpareto.cache.costs.limits import Limits
 from fedpareto.cache.entries import CACHE_ENTRIES, make_entries
 from fedpareto.supernet.common.terminal.progress import SILENT
 from fedpareto.supernet.genes import largest_genes
+from fedpareto.supernet.networks.weights import initial_tensors
 from fedpareto.supernet.space import HeadSpec, SearchSpace, StageSpec, StemSpec
 from fedpareto.supernet.space_file import load_space, space_to_mapping
-from fedpareto.supernet.weights import initial_tensors
 from fedpareto.training.config.clients import ClientsConfig
 from fedpareto.training.config.flower import WireDtype
 from fedpareto.training.config.run import CheckpointConfig, EvaluationConfig, RunConfig, config_to_mapping
@@ -38,8 +38,9 @@ from fedpareto.training.engines.flower.superlink import MessageType
 from fedpareto.training.evaluation.evaluator import Evaluation
 from fedpareto.training.methods.registry import method_of
 from fedpareto.training.randomness import torch_stream
-from fedpareto.training.rounds.loop import Run
 from fedpareto.training.rounds.loop import train as train_rounds
+from fedpareto.training.rounds.run import Run
+from fedpareto.training.runs.models import Models
 from fedpareto.training.runs.state import Counts, RunState
 from fedpareto.training.trackers.protocol import Trackers
 from fedpareto.training.trackers.records import RoundRecord
@@ -207,10 +208,10 @@ def add_registered(table: Results, dtype: WireDtype) -> None:
         )
         tensors = initial_tensors(space, torch_stream(0, "initialisation"))
         state = RunState(0, Counts.zero(REGISTERED), (0,) * len(cache.entries))
-        train_rounds(run, state, tensors, None)
+        train_rounds(run, state, Models(tensors))
     last = tracker.records[1:]
     seconds = statistics.median(record.seconds for record in last)
-    down, whole = (sum(getattr(record, name) for record in last) for name in ("bytes_down", "bytes_whole"))
+    down, whole = sum(record.traffic.down for record in last), sum(record.bytes_whole for record in last)
     table.add(
         f"server's work in a round, {DRAWN} of {REGISTERED} registered clients, mobilenet-cifar, {dtype}",
         f"{seconds:.1f} s; {down / len(last) / 1e6:.0f} MB down, {down / whole:.0%} of whole supernets in fp32",

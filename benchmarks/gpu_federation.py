@@ -13,11 +13,11 @@ from fedpareto.cache.exact.frontier import exact_frontier
 from fedpareto.supernet.arrays import IntArray
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.supernet.networks.weights import Tensors, initial_tensors
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.space_file import load_space
-from fedpareto.supernet.weights import Tensors, initial_tensors
 from fedpareto.training.clients.capabilities import capabilities
-from fedpareto.training.clients.step import Recorder
+from fedpareto.training.clients.cuda_graphs import Recorder
 from fedpareto.training.clients.trainer import recipe_of
 from fedpareto.training.config.run import RunConfig
 from fedpareto.training.data.images import ImageSet, Normalisation, normalisation_of

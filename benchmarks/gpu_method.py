@@ -10,13 +10,15 @@ from pathlib import Path
 from gpu_federation import Federated
 from time_share import Until, cut_after
 
-from fedpareto.supernet.weights import Tensors
+from fedpareto.supernet.networks.weights import Tensors
 from fedpareto.training.config.run import CheckpointConfig, RunConfig, config_to_mapping
 from fedpareto.training.engines.protocol import Stopped, never
 from fedpareto.training.engines.simulation.engine import InProcessEngine
 from fedpareto.training.execution.profile import Profile
 from fedpareto.training.methods.registry import make_method
-from fedpareto.training.rounds.loop import Run, train
+from fedpareto.training.rounds.loop import train
+from fedpareto.training.rounds.run import Run
+from fedpareto.training.runs.models import Models
 from fedpareto.training.runs.progress import extent
 from fedpareto.training.runs.state import Counts, RunState
 from fedpareto.training.trackers.records import LostRound, RoundRecord
@@ -142,7 +144,7 @@ def train_for_time(
                 return diary.whole + 1 >= last
 
             run = _run(federated, contender, config, Path(folder), diary, until, should_stop)
-            state = train(run, state, tensors, None)
+            state = train(run, state, Models(tensors))
             if state.round < planned:
                 return
             planned = max(planned + 1, int(planned * _NEXT_PLAN))
@@ -160,7 +162,7 @@ def train_for_compute(
     config = _limited(contender.config, compute, every)
     with tempfile.TemporaryDirectory() as folder:
         run = _run(federated, contender, config, Path(folder), diary, until)
-        train(run, _start(federated), tensors, None)
+        train(run, _start(federated), Models(tensors))
 
 
 def piloted(
@@ -175,7 +177,7 @@ def piloted(
     config = dataclasses.replace(contender.config, rounds=_MANY_ROUNDS)
     with tempfile.TemporaryDirectory() as folder:
         run = _run(federated, contender, config, Path(folder), diary, until, lambda: len(diary.records) + 1 >= rounds)
-        train(run, middle, tensors, None)
+        train(run, middle, Models(tensors))
     return diary.records
 
 

@@ -17,11 +17,11 @@ from fedpareto.cache.entries import CacheEntry, make_entry
 from fedpareto.cache.exact.frontier import exact_frontier
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.typed_yaml import from_mapping
+from fedpareto.supernet.networks.weights import Tensors, initial_tensors
 from fedpareto.supernet.slices import supernet_architecture
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.space_file import load_space
-from fedpareto.supernet.weights import Tensors, initial_tensors
-from fedpareto.training.clients.step import Recorder
+from fedpareto.training.clients.cuda_graphs import Recorder
 from fedpareto.training.clients.trainer import LocalRecipe
 from fedpareto.training.config.execution import Precision
 from fedpareto.training.config.run import ClientConfig

@@ -32,7 +32,7 @@ from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.machine import machine
 from fedpareto.supernet.common.terminal.console import print_table, stderr
 from fedpareto.supernet.common.terminal.words import counted
-from fedpareto.training.clients.step import Recorder
+from fedpareto.training.clients.cuda_graphs import Recorder
 from fedpareto.training.data.files.preparation import Preparation
 from fedpareto.training.data.sources import load_images
 from fedpareto.training.execution.allocator import keep_freed_memory

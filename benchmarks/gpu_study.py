@@ -3,15 +3,17 @@
 import dataclasses
 from pathlib import Path
 
-from fedpareto.search.comparison.study import Study, Trial, read_study
+from fedpareto.search.comparison.studies.study import Study, Trial, read_study
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.training.config.method_defaults import with_method_defaults
-from fedpareto.training.config.run import SINGLE_METHODS, RunConfig
+from fedpareto.training.config.methods.registry import METHODS
+from fedpareto.training.config.run import RunConfig
 from fedpareto.training.config.unused_settings import settings_of
 
 #: Settings of a run that the benchmark takes from the study; a name that ends in a dot is that of a whole group.
 TAKEN = (
-    *("space", "seed", "method", "partition.", "client.", "fedpareto.", "deepfednas.", "cotrain."),
+    *("space", "seed", "method", "partition.", "client."),
+    *(f"{spec.name}." for spec in METHODS.everything() if spec.settings is not None and not spec.single_network),
     *("server.largest_weight", "server.weight_by_examples", "server.lr"),
     *(
         f"data.{name}"
@@ -79,9 +81,9 @@ def _check(path: Path, study: Study) -> None:
         raise UserError(f"{path}: seeds is {list(study.seeds)}; benchmarks/gpu.py has time for one, e.g. [0]")
     if study.kinds:
         raise UserError(f"{path}: yardsticks are not trained by benchmarks/gpu.py; leave them out")
-    defaults = settings_of(RunConfig())
     for trial in study.methods:
-        if trial.config.method in SINGLE_METHODS:
+        defaults = settings_of(type(trial.config)())
+        if trial.config.spec.single_network:
             raise UserError(
                 f"{path}: methods.{trial.label} trains one network; benchmarks/gpu.py compares supernets: leave it out"
             )

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from gpu_report import Point, Rate, Report, Training
 
-from fedpareto.search.comparison.fairness import unequal
+from fedpareto.search.comparison.results.fairness import unequal
 from fedpareto.supernet.common.formats.units import format_quantity
 from fedpareto.supernet.common.terminal.words import counted
 

@@ -13,8 +13,8 @@ from local_training import on_device
 from time_share import Until, cut_after
 
 from fedpareto.supernet.common.errors import UserError
-from fedpareto.supernet.weights import Tensors
-from fedpareto.training.clients.step import Recorder
+from fedpareto.supernet.networks.weights import Tensors
+from fedpareto.training.clients.cuda_graphs import Recorder
 from fedpareto.training.engines.protocol import Stopped
 from fedpareto.training.execution.out_of_memory import OutOfMemoryError
 from fedpareto.training.execution.profile import Profile

@@ -25,10 +25,10 @@ from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.common.formats.units import format_quantity
 from fedpareto.supernet.common.terminal.words import counted
 from fedpareto.supernet.genes import decode, largest_genes, smallest_genes
-from fedpareto.supernet.network import ConvLayer, build_network
+from fedpareto.supernet.networks.network import ConvLayer, build_network
+from fedpareto.supernet.networks.weights import extract, initial_tensors
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.space_file import load_space
-from fedpareto.supernet.weights import extract, initial_tensors
 from fedpareto.training.clients.trainer import LocalRecipe, LocalTrainer
 from fedpareto.training.config.run import ClientConfig
 from fedpareto.training.data.augment import Augmentation

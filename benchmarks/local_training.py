@@ -9,10 +9,10 @@ from memory import peak_memory, reset_peak
 from plain_loop import PlainLoop
 
 from fedpareto.cache.entries import CacheEntry
-from fedpareto.supernet.weights import Tensors, views
-from fedpareto.training.aggregation.answers import RoundPlan, RoundResults
-from fedpareto.training.aggregation.fold import WeightedAverage
-from fedpareto.training.clients.step import Recorder
+from fedpareto.supernet.networks.weights import Tensors, views
+from fedpareto.training.aggregation.round_results import RoundPlan, RoundResults
+from fedpareto.training.aggregation.weighted_average import WeightedAverage
+from fedpareto.training.clients.cuda_graphs import Recorder
 from fedpareto.training.clients.trainer import LocalRecipe
 from fedpareto.training.data.images import ImageSet
 from fedpareto.training.engines.simulation.engine import InProcessEngine

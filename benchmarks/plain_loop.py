@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from fedpareto.supernet.architecture import Architecture
-from fedpareto.supernet.network import build_network
+from fedpareto.supernet.networks.network import build_network
 from fedpareto.training.clients.trainer import LocalRecipe, make_optimizer
 from fedpareto.training.data.images import ImageSet
 

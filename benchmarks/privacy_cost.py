@@ -5,11 +5,11 @@ import time
 from results import Results
 from rich.console import Console
 
+from fedpareto.supernet.networks.weights import initial_tensors
 from fedpareto.supernet.space_file import load_space
-from fedpareto.supernet.weights import initial_tensors
-from fedpareto.training.aggregation.fold import maxnet_weights
-from fedpareto.training.config.clients import draw_clients
+from fedpareto.training.aggregation.weighted_average import maxnet_weights
 from fedpareto.training.config.run import ServerConfig
+from fedpareto.training.methods.sampling import draw_clients
 from fedpareto.training.methods.schedules import largest_weight
 from fedpareto.training.privacy.accountant import epsilon, exposure_after
 from fedpareto.training.privacy.mechanism import Noise

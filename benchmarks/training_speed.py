@@ -30,11 +30,11 @@ from fedpareto.cache.entries import CACHE_ENTRIES, CacheEntry
 from fedpareto.supernet.common.formats.units import format_quantity
 from fedpareto.supernet.common.terminal.progress import SILENT
 from fedpareto.supernet.genes import decode, largest_genes
+from fedpareto.supernet.networks.weights import initial_tensors, views
 from fedpareto.supernet.slices import tensor_shapes
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.space_file import load_space
-from fedpareto.supernet.weights import initial_tensors, views
-from fedpareto.training.aggregation.fold import WeightedAverage
+from fedpareto.training.aggregation.weighted_average import WeightedAverage
 from fedpareto.training.clients.trainer import LocalRecipe
 from fedpareto.training.config.execution import ExecutionConfig
 from fedpareto.training.config.run import ClientConfig
@@ -44,6 +44,7 @@ from fedpareto.training.engines.simulation.tuning import choose_profile
 from fedpareto.training.execution.allocator import keep_freed_memory
 from fedpareto.training.execution.profile import apply_to_torch
 from fedpareto.training.runs.checkpoint import save_checkpoint
+from fedpareto.training.runs.models import Models
 from fedpareto.training.runs.state import Counts, RunState
 
 SPACES = ("mobilenet-cifar", "resnet-cifar")
@@ -199,7 +200,7 @@ def server_memory(clients: int) -> dict[str, int]:
     for _ in range(clients):
         fold.add(architecture, update, 1.0)
     with tempfile.TemporaryDirectory() as folder:
-        save_checkpoint(Path(folder), RunState(1, Counts.zero(1), (1,)), {}, tensors, None)
+        save_checkpoint(Path(folder), RunState(1, Counts.zero(1), (1,)), {}, Models(tensors))
     fold.write_mean(tensors)
     peak = peak_memory(torch.device("cpu")) - start
     return {"peak": peak, "supernet": sum(tensor.nbytes for tensor in tensors.values())}

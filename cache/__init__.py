@@ -1,1 +1,4 @@
-"""The Pareto cache: its solvers, its file format and ``build-cache``."""
+"""The Pareto cache: architectures of the highest fitness for their MACs, with solvers and a file format.
+
+Federated training draws subnets from it, and searches start from it.
+"""

@@ -1,4 +1,4 @@
-"""Building a cache: one call from a space and limits to verified entries."""
+"""Construction of a Pareto cache from a search space and limits on MACs."""
 
 import dataclasses
 from typing import Any, Literal
@@ -21,12 +21,12 @@ Solver = Literal["nsga2", "exact"]
 
 @dataclasses.dataclass(frozen=True)
 class SolverSettings:
-    """How the entries of a cache are found.
+    """Settings of the solver that finds the entries of a cache.
 
     Attributes:
         solver: ``exact`` takes them off the frontier; ``nsga2`` searches, from the frontier if it can be computed.
         cold: let NSGA-II search on its own; the frontier then only says how far it stayed behind.
-        nsga2: how long and how wide NSGA-II searches.
+        nsga2: settings of NSGA-II.
     """
 
     solver: Solver = "nsga2"
@@ -46,9 +46,9 @@ def compute_cache(
     method: SolverSettings | None = None,
     listener: ProgressListener = SILENT,
 ) -> Cache:
-    """Return a cache of at most ``entries`` entries spread over the MACs within ``limits`` on MACs.
+    """Build a cache of at most ``entries`` entries, spread evenly over the MACs within ``limits`` on MACs.
 
-    It is found by the default method when none is given.
+    Without settings it is found by the default solver.
 
     Raises:
         BudgetError: fewer than 2 entries asked for, or no network meets the limits.
@@ -80,7 +80,7 @@ def compute_cache(
 
 
 def _searched(method: SolverSettings, generations: int) -> dict[str, Any]:
-    """Return what a cache's header says of an NSGA-II search: how it was set, how long it took and what ended it."""
+    """Return the record of an NSGA-II search in a cache's header: its settings, its generations and why it ended."""
     ended = "generations" if generations == method.nsga2.generations else "gap to the exact frontier is zero"
     settings = {**dataclasses.asdict(method.nsga2), "cold": method.cold}
     return {**settings, "generations_run": generations, "ended_by": ended}

@@ -1,4 +1,7 @@
-"""The cache file: JSON Lines, a header and one entry a line by ascending MACs, verified when it is read."""
+"""The file of a Pareto cache: JSON Lines, a header and one entry a line by ascending MACs.
+
+Reading recomputes the costs and the fitness of every entry, and refuses a file that disagrees.
+"""
 
 import dataclasses
 import datetime
@@ -41,7 +44,7 @@ class Cache:
         fitness: weights the fitness was computed with.
         solver: name of the solver.
         solver_settings: its settings, as JSON values.
-        gaps: by how much the optimum at each entry's MACs is fitter, where that is known.
+        gaps: optimality gaps, the highest fitness at each entry's MACs less its own, where that is known.
     """
 
     entries: tuple[CacheEntry, ...]
@@ -77,7 +80,7 @@ def write_cache(path: Path, space: SearchSpace, cache: Cache) -> None:
 
 
 def read_cache(path: Path, space: SearchSpace, remedy: str = "build one with build-cache") -> Cache:
-    """Read a cache file of ``space``, recomputing every entry's costs and fitness; ``remedy`` ends errors of another.
+    """Read a cache file of ``space``; ``remedy`` ends the error about a cache of another space.
 
     Raises:
         CacheError: the file is no cache, is cut short, belongs to another space, or a number in it differs
@@ -108,7 +111,7 @@ def read_cache(path: Path, space: SearchSpace, remedy: str = "build one with bui
 
 
 def check_cache(path: Path, space: SearchSpace, remedy: str) -> None:
-    """Refuse a file that is no cache of ``space`` with any number of classes.
+    """Refuse a file that is no cache of ``space``, whatever the number of classes.
 
     Raises:
         CacheError: as ``read_cache`` does.
@@ -120,12 +123,12 @@ def check_cache(path: Path, space: SearchSpace, remedy: str) -> None:
 
 
 def remedy_of(path: Path, named: str, classes: int | None) -> str:
-    """Return how to build a cache beside ``path``, which is none of the space that is wanted.
+    """Return the end of an error about a cache of another space: the command that builds the right one.
 
     Args:
-        path: of the cache.
-        named: what the user calls the space, a preset's name or a file.
-        classes: of the images; None before they are known.
+        path: file of the wrong cache; the right one is suggested beside it.
+        named: the user's name for the wanted space, a preset's name or a file.
+        classes: number of classes of the images; None before it is known.
     """
     build = command("build-cache", space=named, classes=classes, output=path.with_name(f"new-{path.name}"))
     unless = "" if classes else "for images of other classes than the space's add --classes; "

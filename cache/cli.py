@@ -1,4 +1,4 @@
-"""``build-cache``: the Pareto cache of a search space as a file."""
+"""The command ``build-cache``, which writes the Pareto cache of a search space to a file."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ PROG = "build-cache"
 
 @dataclasses.dataclass
 class CacheOptions:
-    """What to build.
+    """Options of ``build-cache``.
 
     Attributes:
         space: preset name or YAML file of the search space.
@@ -87,7 +87,7 @@ def _print_summary(space_name: str, output: Path, cache: Cache, asked: int) -> N
 
 
 def _gaps(entries: Sequence[CacheEntry], gaps: Sequence[float]) -> str:
-    """Return how far the entries are from the optima, as a sentence."""
+    """Return a sentence about the gaps between the entries' fitness and the optima."""
     shares = [gap / max(1.0, abs(entry.fitness + gap)) for entry, gap in zip(entries, gaps, strict=True)]
     optimal = sum(share <= EQUAL for share in shares)
     proven = f"{optimal} of {counted(len(gaps), 'entry')} have the highest fitness at their MACs, by proof"

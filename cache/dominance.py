@@ -1,4 +1,4 @@
-"""Which of many points no other one dominates, in numpy alone.
+"""Pareto dominance: finds the points that no other point dominates, in numpy alone.
 
 A point dominates another if it is at least as good in every coordinate; of equal points one stays.
 """
@@ -14,7 +14,7 @@ from fedpareto.supernet.arrays import FloatArray, IntArray
 #: Points compared with the kept ones at a time.
 _CHUNK = 256
 
-#: Whether one of a chunk's points is before another.
+#: True where one of a chunk's points comes before another.
 _BEFORE = np.triu(np.ones((_CHUNK, _CHUNK), dtype=np.bool_), 1)
 
 #: Sums of coordinates whose leaders thin out points of many coordinates.
@@ -33,7 +33,8 @@ def pareto_front(cost: NDArray[Any], value: FloatArray) -> IntArray:
 def non_dominated(points: FloatArray) -> IntArray:
     """Return the indices of the non-dominated of N points; in each of (coordinates, N) more is better."""
     order = np.argsort(-points[0], kind="stable")
-    # Most points fall to a leader so far, found in one pass; the few that stay are compared in full.
+    # Domination is transitive. A point dominated by another that is dropped is dominated by one that stays, so any
+    # dominated point may be dropped at any time. Most fall to a leader, in one pass; the rest is compared in full.
     for merit in _merits(points[1:]):
         order = _without_led(points[1:], merit, order)
     order = order[np.lexsort(-points[::-1, order])]
@@ -47,14 +48,14 @@ def non_dominated(points: FloatArray) -> IntArray:
 
 
 def _rises(values: FloatArray) -> NDArray[np.bool_]:
-    """Return where a sequence exceeds everything before it."""
+    """Return a mask of the values in a sequence that exceed all values before them."""
     before = np.concatenate([[-np.inf], np.maximum.accumulate(values)[:-1]])
     rises: NDArray[np.bool_] = values > before
     return rises
 
 
 def _merits(points: FloatArray) -> list[FloatArray]:
-    """Return what leaders are chosen by: each coordinate, and sums of them if there are many."""
+    """Return the merits by which leaders are chosen: each coordinate, and weighted sums if there are many."""
     merits = list(points)
     if len(points) > 2:
         span = np.ptp(points, axis=1)
@@ -68,7 +69,10 @@ def _mixtures(coordinates: int) -> FloatArray:
 
 
 def _without_led(points: FloatArray, merit: FloatArray, order: IntArray) -> IntArray:
-    """Return ``order`` without the points that are dominated by the one of most merit before them."""
+    """Return ``order`` without the points that are dominated by the point of most merit before them.
+
+    ``order`` is descending in the coordinate that ``points`` lack, so whatever comes before is at least as good in it.
+    """
     if len(order) < 2:
         return order
     points, merit = points[:, order], merit[order]
@@ -119,14 +123,14 @@ def _ranks(points: FloatArray) -> NDArray[Any]:
 
 
 def _undominated(points: NDArray[Any]) -> NDArray[np.bool_]:
-    """Return which of at most a chunk of points none before them dominates."""
+    """Return a mask of the points, at most a chunk, that no point before them dominates."""
     count = points.shape[1]
     dominated: NDArray[np.bool_] = np.any(_dominates(points, points) & _BEFORE[:count, :count], axis=0)
     return np.logical_not(dominated)
 
 
 def _dominates(points: NDArray[Any], others: NDArray[Any]) -> NDArray[np.bool_]:
-    """Return (points, others): whether a point is at least as good in every coordinate."""
+    """Return a matrix (points, others), true where a point is at least as good as the other in every coordinate."""
     result: NDArray[np.bool_] = np.greater_equal.outer(points[0], others[0])
     for mine, theirs in zip(points[1:], others[1:], strict=True):
         result &= np.greater_equal.outer(mine, theirs)

@@ -1,4 +1,4 @@
-"""Scored architectures: the entries of a cache and the points of a front."""
+"""Cache entries: architectures with their costs and fitness."""
 
 import dataclasses
 import functools

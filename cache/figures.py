@@ -1,4 +1,4 @@
-"""Figures of all plots: their text is text, and a file is written whole or not at all."""
+"""Figures for all plots, drawn so that names are shown literally and files are written whole."""
 
 import contextlib
 import warnings
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def drawn(width: float, height: float) -> Iterator["Figure"]:
-    """Yield a figure of so many inches; whatever is written on it within the block is no formula."""
+    """Yield a figure of so many inches on which ``$`` and the like are text, not formulas."""
     # A second of imports that only plots pay for.
     import matplotlib as mpl  # noqa: PLC0415
     from matplotlib.figure import Figure  # noqa: PLC0415
@@ -25,14 +25,14 @@ def drawn(width: float, height: float) -> Iterator["Figure"]:
 
 
 def words(text: str) -> str:
-    """Return text from data as a figure shows it: on one line, and in the legend even if it starts with ``_``."""
+    """Return text from data on one line, changed so that a legend shows it even if it starts with ``_``."""
     shown = printable(text)
     # matplotlib leaves labels out that start with an underscore.
     return f" {shown}" if shown.startswith("_") else shown
 
 
 def legend_below(figure: "Figure", handles: Sequence[Any]) -> None:
-    """Put a legend of what was drawn below all axes, where it hides nothing; none where nothing was drawn."""
+    """Put a legend below all axes, where it hides nothing; none if nothing was drawn."""
     if handles:
         figure.legend(handles=handles, fontsize="small", loc="outside lower center", ncols=min(4, len(handles)))
 

@@ -1,4 +1,4 @@
-"""What a search of architectures wants and may not exceed: fitness and MACs, within limits; many networks at once."""
+"""Objectives of a multi-objective search: high fitness and few MACs, within limits, for many networks at once."""
 
 import dataclasses
 
@@ -19,7 +19,7 @@ class Objectives:
     Attributes:
         space: the search space.
         settings: weights of the fitness, and the bound on its effectiveness ρ.
-        limits: what networks may cost.
+        limits: limits on the costs of networks.
     """
 
     space: SearchSpace
@@ -27,9 +27,9 @@ class Objectives:
     limits: Limits
 
     def of(self, genes: IntArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return (−fitness, MACs) of gene vectors (N, genes), (N, 2), and by how much they exceed what bounds them.
+        """Return (−fitness, MACs) of gene vectors (N, genes), (N, 2), and their excess over the bounds.
 
-        The excess, (N, 1 + limits), is that of ρ over ρ0 and, relative, of every limit; none above 0 is within all.
+        The excess, (N, 1 + limits), is that of ρ over ρ0 and the relative one of every limit; up to 0 is within.
         """
         scores = score(self.space, genes, self.settings)
         rho_excess = (scores.rho - effectiveness_bound(self.settings))[:, None]
@@ -37,7 +37,7 @@ class Objectives:
         return np.stack([-scores.fitness, scores.macs.astype(np.float64)], axis=1), excess
 
     def feasible(self, genes: IntArray) -> tuple[IntArray, NDArray[np.float64]]:
-        """Return those of (N, genes) vectors that exceed nothing, and their (−fitness, MACs), (M, 2)."""
+        """Return the feasible ones of (N, genes) vectors, and their (−fitness, MACs), (M, 2)."""
         objectives, excess = self.of(genes)
         kept = (excess <= 0).all(axis=1)
         return genes[kept], objectives[kept]

@@ -43,7 +43,7 @@ def check_plot_path(path: Path) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Fronts:
-    """What is drawn: fitness over MACs.
+    """The contents of a plot of fitness over MACs.
 
     Attributes:
         frontier: the exact frontier, if it is known.

@@ -34,11 +34,16 @@ if TYPE_CHECKING:
     from fedpareto.supernet.architecture import Architecture
     from fedpareto.supernet.common.errors import UserError
     from fedpareto.supernet.fitness_settings import FitnessSettings
-    from fedpareto.supernet.network import build_network
+    from fedpareto.supernet.networks.network import build_network
     from fedpareto.supernet.space import SearchSpace
     from fedpareto.supernet.space_file import load_space
+    from fedpareto.training.aggregation.protocol import register_aggregator
     from fedpareto.training.api import train
+    from fedpareto.training.config.methods.registry import register_method
     from fedpareto.training.data.image_data import ImageData
+    from fedpareto.training.data.sources import register_data_source
+    from fedpareto.training.methods.sampling import register_sampler
+    from fedpareto.training.trackers.protocol import register_tracker
     from fedpareto.training.training_result import TrainingResult
 
 #: Where every public name is defined, below this package.
@@ -56,7 +61,7 @@ _MODULES = {
     "TrainingResult": "training.training_result",
     "UserError": "supernet.common.errors",
     "build_cache": "cache.api",
-    "build_network": "supernet.network",
+    "build_network": "supernet.networks.network",
     "compare": "search.comparison.compare",
     "find_subnet": "search.api",
     "frontier": "cache.api",
@@ -64,6 +69,11 @@ _MODULES = {
     "load_subnet": "search.subnet",
     "open_run": "search.api",
     "profile_device": "search.profiling.device_profile",
+    "register_aggregator": "training.aggregation.protocol",
+    "register_data_source": "training.data.sources",
+    "register_method": "training.config.methods.registry",
+    "register_sampler": "training.methods.sampling",
+    "register_tracker": "training.trackers.protocol",
     "score": "fitness.api",
     "train": "training.api",
     "validate_fitness": "search.ranking.validate",
@@ -91,6 +101,11 @@ __all__ = [
     "load_subnet",
     "open_run",
     "profile_device",
+    "register_aggregator",
+    "register_data_source",
+    "register_method",
+    "register_sampler",
+    "register_tracker",
     "score",
     "train",
     "validate_fitness",

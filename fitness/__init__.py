@@ -1,1 +1,1 @@
-"""How good an architecture looks without training, and what it costs. numpy only."""
+"""Analytic fitness of an architecture, which needs no training, and its costs. numpy only."""

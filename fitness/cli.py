@@ -1,4 +1,4 @@
-"""``score-subnet``: MACs, parameters and fitness of architectures read as JSON or JSON Lines."""
+"""The command ``score-subnet``, which prints MACs, parameters and fitness of architectures."""
 
 import dataclasses
 import json
@@ -24,7 +24,7 @@ PROG = "score-subnet"
 
 @dataclasses.dataclass
 class ScoreOptions:
-    """What to score, and how.
+    """Options of ``score-subnet``.
 
     Attributes:
         space: preset name or YAML file of the search space.
@@ -96,7 +96,7 @@ def read_architectures(file: str) -> Iterator[tuple[str, Architecture]]:
 
 
 def _is_json(line: str) -> bool:
-    """Return whether a line is a JSON document by itself, as every line of JSON Lines is."""
+    """Return True if a line is a JSON document by itself, as every line of JSON Lines is."""
     try:
         parse_json(line, "")
     except UserError:

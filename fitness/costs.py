@@ -1,4 +1,4 @@
-"""Costs of architectures as column arithmetic on the layer table: MACs, parameters, memory, size of the file."""
+"""Costs of architectures, computed from the layer table: MACs, parameters, activation memory and file size."""
 
 from typing import Literal
 
@@ -14,7 +14,7 @@ FilePrecision = Literal["fp32", "fp16", "int8"]
 
 _WEIGHT_BYTES: dict[FilePrecision, int] = {"fp32": 4, "fp16": 2, "int8": 1}
 
-#: Of an int8 channel: scale and zero point of its weights, its int32 bias, scale and zero point of that.
+#: Bytes of an int8 channel: scale and zero point of its weights, its int32 bias, scale and zero point of the bias.
 _INT8_CHANNEL_BYTES = 4 + 1 + 4 + 4 + 4
 
 #: Nodes, names and small constants of one layer, by whether the file is int8 and by norm. Measured on exported
@@ -32,7 +32,7 @@ _LAYER_BYTES: dict[tuple[bool, Norm], int] = {
 #: Metadata without class names, and the graph's own fields: 1.3 kB of a run on CIFAR-10.
 _METADATA_BYTES = 2000
 
-#: What the name of a class takes in the metadata, at most, with quotes and comma.
+#: Most bytes of a class's name in the metadata, with quotes and comma.
 CLASS_NAME_BYTES = 24
 
 
@@ -66,10 +66,10 @@ def peak_activation_bytes(table: LayerTable, batch: int = 1) -> IntArray:
 
 
 def file_bytes(table: LayerTable, norm: Norm, precision: FilePrecision = "fp32") -> IntArray:
-    """Return a bound on the bytes of the exported ONNX file, shape (N,): never less, and a few per cent more.
+    """Return an upper bound on the bytes of the exported ONNX file, shape (N,), a few per cent above them.
 
-    Counted: weights and biases with BatchNorm folded or GroupNorm's own values, what int8 keeps of every output
-    channel, the graph's nodes, the metadata, and class names of ``CLASS_NAME_BYTES``. A sum over layers.
+    Counted: weights and biases with BatchNorm folded or GroupNorm's own values, scales and zero points of every output
+    channel in int8, the graph's nodes, the metadata, and class names of ``CLASS_NAME_BYTES``. A sum over layers.
     """
     size, int8 = _WEIGHT_BYTES[precision], precision == "int8"
     normed, biased = (np.array([getattr(layer, name) for layer in table.layers]) for name in ("norm", "bias"))

@@ -1,7 +1,7 @@
-"""What learned terms add to the fitness, by part of a network.
+"""Learned terms of the fitness, tabulated by part of a network so that they add up over parts.
 
-A block's term is that of its kernel and expand ratio in its slot. Widths count with a stage's first block and depths
-with the block that completes them, the stem has the rest: so all of it is a sum over parts.
+A block's term is that of its kernel and expand ratio in its slot. The term of a stage's width goes with its first
+block, the term of a depth with the block that completes it, and all other terms with the stem.
 """
 
 import functools
@@ -16,7 +16,7 @@ from fedpareto.supernet.space import SearchSpace
 
 
 def learned_sum(space: SearchSpace, columns: IntArray, terms: LearnedTerms) -> FloatArray:
-    """Return what terms add to the fitness of N gene vectors, (N,); ``columns`` is (genes, N)."""
+    """Return the sum of the learned terms of N gene vectors, (N,); ``columns`` is (genes, N)."""
     made, gains = choices_made(space, columns), learned_gains(space, terms)
     total = gains.stem[made.stem]
     for slots, tables in zip(made.blocks, gains.blocks, strict=True):
@@ -27,7 +27,7 @@ def learned_sum(space: SearchSpace, columns: IntArray, terms: LearnedTerms) -> F
 
 @functools.lru_cache(maxsize=16)
 def learned_gains(space: SearchSpace, terms: LearnedTerms) -> Parts[FloatArray]:
-    """Return what each choice of a part adds, arrays of shape (choices + 1,): the last is an absent block."""
+    """Return the term of each choice of each part, arrays of shape (choices + 1,), 0 for an absent block at the end."""
     parts = space_parts(space)
     stem = terms.intercept + np.add.outer(np.array(terms.resolutions), np.array(terms.stem))
     blocks = tuple(
@@ -37,7 +37,7 @@ def learned_gains(space: SearchSpace, terms: LearnedTerms) -> Parts[FloatArray]:
 
 
 def _block(space: SearchSpace, terms: LearnedTerms, s: int, b: int) -> FloatArray:
-    """Return what a block adds, in the shape of its part: by resolution, widths, kernel and expand ratio."""
+    """Return a block's terms in the shape of its part: by resolution, widths, kernel and expand ratio."""
     of_choices = np.array(terms.blocks[s][b]) + _depth_reached(space, terms, s, b)
     added = of_choices[:, distinct_ratios(space, s, b)]
     # (kernels, input widths, output widths, expands) to widths first.
@@ -48,7 +48,7 @@ def _block(space: SearchSpace, terms: LearnedTerms, s: int, b: int) -> FloatArra
 
 
 def distinct_ratios(space: SearchSpace, s: int, b: int) -> IntArray:
-    """Return, by the widths of a block and its expand ratio, the number of the least ratio that makes the same block.
+    """Return the index of the least expand ratio that makes the same block, by the block's widths and its ratio.
 
     Shape (input widths, output widths, expands) for a stage's first block, (output widths, expands) for a later one.
     Equal networks are thus given equal terms, whichever ratio their genes name.
@@ -66,7 +66,7 @@ def distinct_ratios(space: SearchSpace, s: int, b: int) -> IntArray:
 
 
 def _depth_reached(space: SearchSpace, terms: LearnedTerms, s: int, b: int) -> float:
-    """Return what the depth that is reached with block ``b`` has over the one before it; 0 within a step of depths."""
+    """Return the term of the depth that block ``b`` completes less that of the depth before; 0 if it completes none."""
     if b + 1 not in space.depths:
         return 0.0
     index = space.depths.index(b + 1)

@@ -1,8 +1,8 @@
-"""What each part of a network contributes: every choice of a stem, a block or a head, once.
+"""Part tables: costs and fitness terms of every choice of a stem, a block or a head.
 
 The layers of a block depend on its stage, on whether it is the stage's first, and on a few genes: resolution,
 input width, output width, kernel and expand ratio. So the costs and the fitness of any architecture are sums
-over small tables, one a part, which are read off the layer table here.
+over small tables, one for each part. They are computed here from the layer table, once for a space.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ from fedpareto.supernet.space import SearchSpace
 T = TypeVar("T")
 U = TypeVar("U")
 
-#: A figure of each of N choices, read off their layers: shape (N,).
+#: Function from the layers of N choices to one figure of each, shape (N,).
 PartFigure = Callable[[LayerTable], NDArray[Any]]
 
 #: Kinds of layers whose widths the fitness scores, in stem and stages.
@@ -36,21 +36,21 @@ _CHUNK = 4096
 
 @dataclasses.dataclass(frozen=True)
 class Parts(Generic[T]):
-    """Something of each part of a space's networks; ``blocks`` holds it for each stage and block slot."""
+    """One item for each part of a space's networks: stem, ``blocks`` by stage and block slot, and head."""
 
     stem: T
     blocks: tuple[tuple[T, ...], ...]
     head: T
 
     def map(self, function: Callable[[T], U]) -> "Parts[U]":
-        """Return what ``function`` makes of each."""
+        """Apply ``function`` to every item."""
         blocks = tuple(tuple(function(slot) for slot in slots) for slots in self.blocks)
         return Parts(function(self.stem), blocks, function(self.head))
 
 
 @dataclasses.dataclass(frozen=True)
 class NetworkPart:
-    """The genes that decide the layers of a part, and its rows in the space's layer table.
+    """A part of a space's networks: the genes that decide its layers, and its rows in the layer table.
 
     Attributes:
         rows: the rows.
@@ -70,7 +70,7 @@ class NetworkPart:
         return math.prod(self.shape)
 
     def index(self, columns: IntArray) -> IntArray:
-        """Return which of the part's choices N gene vectors make, shape (N,); ``columns`` is (genes, N)."""
+        """Return the index of the choice that each of N gene vectors makes, shape (N,); ``columns`` is (genes, N)."""
         index: IntArray = columns[self.axes[0]]
         for axis, size in zip(self.axes[1:], self.shape[1:], strict=True):
             index = index * size + columns[axis]
@@ -78,7 +78,7 @@ class NetworkPart:
 
 
 class FitnessTerms(NamedTuple):
-    """What each choice of a part adds to the sums, arrays of shape (choices + 1,): the last is an absent block.
+    """Summands of each choice of a part, arrays of shape (choices + 1,), the last for an absent block.
 
     ``layers`` and ``log_widths`` are the number of scored convolutions and the sum of ``ln w`` over them,
     ``kind_log_widths`` (kinds, choices + 1) the same sum by their place in a block (``CONVOLUTIONS``), 0 in a stem;
@@ -119,9 +119,9 @@ def space_parts(space: SearchSpace) -> Parts[NetworkPart]:
 
 
 def choices_made(space: SearchSpace, columns: IntArray) -> Parts[IntArray]:
-    """Return which choice of each part N gene vectors make, arrays of shape (N,); ``columns`` is (genes, N).
+    """Return the indices of the choices that N gene vectors make, arrays of shape (N,); ``columns`` is (genes, N).
 
-    The number after the last choice stands for a block that is absent.
+    The index after the last choice stands for an absent block.
     """
     parts = space_parts(space)
     depths = np.asarray(space.depths)[columns[gene_layout(space).depth]]
@@ -136,7 +136,7 @@ def choices_made(space: SearchSpace, columns: IntArray) -> Parts[IntArray]:
 
 
 def tabulate(space: SearchSpace, figures: Sequence[PartFigure]) -> Parts[tuple[NDArray[Any], ...]]:
-    """Return the figures of every choice of every part, each of shape (choices,)."""
+    """Compute figures of every choice of every part, each of shape (choices,)."""
     parts = space_parts(space)
 
     def table(part: NetworkPart) -> tuple[NDArray[Any], ...]:
@@ -149,7 +149,7 @@ def tabulate(space: SearchSpace, figures: Sequence[PartFigure]) -> Parts[tuple[N
 
 
 def choice_layers(space: SearchSpace, part: NetworkPart, numbers: IntArray) -> LayerTable:
-    """Return the layers of N choices of a part, given by their numbers, (N,)."""
+    """Return the layer table of N choices of a part, given by their indices, (N,)."""
     # All block slots are active in the largest network.
     genes = np.tile(largest_genes(space), (len(numbers), 1))
     genes[:, part.axes] = np.stack(np.unravel_index(numbers, part.shape), axis=1)
@@ -158,7 +158,7 @@ def choice_layers(space: SearchSpace, part: NetworkPart, numbers: IntArray) -> L
 
 @functools.lru_cache(maxsize=16)
 def space_terms(space: SearchSpace) -> Parts[FitnessTerms]:
-    """Return the terms of every choice of every part of a space."""
+    """Return the fitness terms of every choice of every part of a space."""
     stages = len(space.stages)
 
     def scored(table: LayerTable) -> NDArray[np.bool_]:
@@ -191,7 +191,7 @@ def _log_width(name: str, table: LayerTable) -> FloatArray:
 
 @functools.lru_cache(maxsize=16)
 def entropy_widths(space: SearchSpace, settings: FitnessSettings) -> Parts[FloatArray]:
-    """Return what each choice of a part adds to the sum that H takes: ``Σ κ·ln w``, arrays of shape (choices + 1,)."""
+    """Return ``Σ κ·ln w``, the sum that enters the entropy H, of each choice of a part, arrays of (choices + 1,)."""
     if not settings.weighs_kinds:
         return space_terms(space).map(lambda terms: terms.log_widths)
     weights = np.broadcast_to(np.asarray(settings.kind_weights), (len(CONVOLUTIONS[space.family]),))

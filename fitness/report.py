@@ -1,4 +1,4 @@
-"""Scores as JSON objects: what caches store and commands print."""
+"""Scores of architectures as JSON objects, for caches and for the output of commands."""
 
 from typing import Any
 

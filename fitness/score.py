@@ -1,8 +1,9 @@
-"""The analytic fitness of DeepMAD and DeepFedNAS, vectorised over genes.
+"""The analytic fitness of DeepMAD and DeepFedNAS, which rates architectures without training them.
 
 ``F = Σ_j α_j·H_j − ω·Q + λ·ρ − γ·V − δ·B + Σ θ`` subject to ``ρ ≤ ρ0``; Shen et al., "DeepMAD: Mathematical
 Architecture Design for Deep Convolutional Neural Network" (2023), and DeepFedNAS (2026). Weights κ by kind of
-convolution, δ and learned terms θ are ours: the published form has κ = 1, δ = 0 and no θ.
+convolution, δ and learned terms θ are ours: the published form has κ = 1, δ = 0 and no θ. Each term is explained in
+``docs/fitness.md``. All architectures of a batch of gene vectors are scored at once.
 """
 
 import functools
@@ -22,7 +23,7 @@ from fedpareto.supernet.space import SearchSpace
 #: Architectures worked on at a time: their columns stay in the processor's cache.
 _CHUNK = 4096
 
-#: ρ is a function of a sum of logarithms: equal to this relative tolerance, whatever the order it is added in.
+#: Relative tolerance of ρ, a function of a sum of logarithms, for the order in which the sum is added.
 _RHO_TOLERANCE = 1e-9
 
 
@@ -45,12 +46,12 @@ class Scores(NamedTuple):
 
 
 def effectiveness_bound(settings: FitnessSettings) -> float:
-    """Return what ρ is compared with: ρ0 and a rounding tolerance."""
+    """Return the bound on ρ: ρ0 with a tolerance for rounding."""
     return settings.max_effectiveness * (1 + _RHO_TOLERANCE)
 
 
 def score(space: SearchSpace, genes: ArrayLike, settings: FitnessSettings | None = None) -> Scores:
-    """Return costs and fitness of N architectures; ``genes`` is (N, genes) or one vector.
+    """Score N architectures: costs, fitness and its terms; ``genes`` is (N, genes) or one vector.
 
     ``settings`` default to the space's own.
 
@@ -67,9 +68,9 @@ def score(space: SearchSpace, genes: ArrayLike, settings: FitnessSettings | None
 
 
 class _Sums(NamedTuple):
-    """Sums over the parts of N architectures; log-widths, widths, sides and depths one row a stage.
+    """Sums over the parts of N architectures; log-widths, widths, sides and depths have one row a stage.
 
-    ``log_widths`` are plain, as ρ has them, ``entropy_widths`` by kind of convolution, as H has them.
+    ``log_widths`` are ``Σ ln w``, which enter ρ; ``entropy_widths`` are ``Σ κ·ln w``, which enter H.
     """
 
     macs: IntArray
@@ -155,7 +156,7 @@ def _kind_sums(space: SearchSpace, made: Parts[IntArray], settings: FitnessSetti
 
 
 def _sum_rows(rows: FloatArray) -> FloatArray:
-    """Return the sum over the first axis, added in order: numpy's own order depends on the other axis."""
+    """Return the sum over the first axis, added in order, as numpy's own order depends on the other axis."""
     total = np.zeros(rows.shape[1])
     for row in rows:
         total += row
@@ -164,7 +165,7 @@ def _sum_rows(rows: FloatArray) -> FloatArray:
 
 @functools.lru_cache(maxsize=4096)
 def macs_of(space: SearchSpace, architecture: Architecture) -> int:
-    """Return the multiply–accumulates of one image.
+    """Return the multiply–accumulates of an architecture for one image.
 
     Raises:
         ArchitectureError: the architecture is not in the space.

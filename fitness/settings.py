@@ -1,4 +1,4 @@
-"""Fitness weights from a ``fitness.yaml``; without one a space's own weights apply."""
+"""Reader of fitness weights from a ``fitness.yaml``; without one a space's own weights apply."""
 
 from pathlib import Path
 

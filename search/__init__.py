@@ -1,1 +1,1 @@
-"""Predictor-free search of the fittest architecture under limits, and the subnet it stands for."""
+"""Search for the architecture of highest fitness under limits on its costs, and delivery of the trained subnet."""

@@ -19,11 +19,11 @@ from fedpareto.supernet.common.formats.json_text import parse_json
 from fedpareto.supernet.common.storage.digests import DIGESTS, check_folder, read_digests
 from fedpareto.supernet.common.storage.files import record, replacing
 from fedpareto.supernet.common.storage.path_checks import is_file
-from fedpareto.supernet.network import build_network
+from fedpareto.supernet.networks.network import build_network
+from fedpareto.supernet.networks.tensor_files import read_tensors
+from fedpareto.supernet.networks.weights import network_with
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.space_file import space_from_mapping, space_to_mapping
-from fedpareto.supernet.tensor_files import read_tensors
-from fedpareto.supernet.weights import network_with
 from fedpareto.training.data.files.preparation import PictureError, Preparation
 from fedpareto.training.data.images import Normalisation
 

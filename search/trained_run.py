@@ -156,7 +156,7 @@ class TrainedRun:
     def _entry(
         self, found: SearchOutcome | CacheEntry | Architecture | Mapping[str, Any]
     ) -> tuple[CacheEntry, Mapping[str, Any]]:
-        """Return what is to be extracted with its costs, and what a search has said of it."""
+        """Entry of the network that is to be extracted, and the report of the search that found it."""
         if isinstance(found, SearchOutcome):
             return found.entry, found.report
         if isinstance(found, CacheEntry):

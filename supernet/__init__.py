@@ -1,5 +1,5 @@
-"""What can be built: search spaces, architectures, the layer table, networks and slices.
+"""Supernets: search spaces, architectures, the layer table, networks and the slices that subnets own.
 
-``space``, ``architecture``, ``genes``, ``layers`` and ``slices`` use numpy only; ``network`` and
-``weights`` need torch and are imported by name where networks are wanted.
+A supernet is the largest network of a search space. Every smaller network, a subnet, uses a slice of each of its
+tensors. All but ``networks`` use numpy at most; ``networks`` needs torch and is imported where networks are wanted.
 """

@@ -1,4 +1,8 @@
-"""Architectures: frozen, hashable values with a readable JSON form."""
+"""Architectures: one network of a search space as a frozen, hashable value with a readable JSON form.
+
+An architecture lists the choices that were made for it: resolution, stem width, and for each stage the width and the
+kernel and expand ratio of each block.
+"""
 
 import dataclasses
 import json
@@ -26,7 +30,7 @@ class Block:
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """Output channels and active blocks of one stage."""
+    """The choices of one stage: output channels, and the blocks it has."""
 
     width: int
     blocks: tuple[Block, ...]
@@ -34,7 +38,7 @@ class Stage:
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-    """One network of a search space: only what is active is in it, so equal networks are equal values.
+    """One network of a search space. It holds active blocks only, so equal networks are equal values.
 
     Attributes:
         family: the block layout.
@@ -139,7 +143,7 @@ def architecture_of(given: "Architecture | Mapping[str, Any]", source: str) -> A
 
 
 def _plain(value: float) -> float:
-    """Return an integral ratio as an integer, so that it reads ``4`` and not ``4.0``."""
+    """Return a ratio as JSON shows it: whole ones as integers, ``4`` and not ``4.0``."""
     return int(value) if value == int(value) else value
 
 

@@ -1,4 +1,4 @@
-"""``architecture.json``: a found architecture as a file."""
+"""The file ``architecture.json``: one architecture with a digest that tells if it was altered."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ ARCHITECTURE = "architecture.json"
 
 
 def architecture_text(architecture: Architecture) -> str:
-    """Return what the file of an architecture holds."""
+    """Return the text of an architecture's file, with its digest."""
     return json.dumps(architecture.to_json(), indent=2) + "\n"
 
 
@@ -24,7 +24,7 @@ def save_architecture(folder: Path, architecture: Architecture) -> None:
 
 
 def read_architecture(path: str | Path) -> Architecture:
-    """Return the architecture of a JSON file.
+    """Read the architecture in a JSON file.
 
     Raises:
         UserError: it cannot be read, was altered since this program wrote it, or holds no architecture.

@@ -1,4 +1,4 @@
-"""The types of arrays: whole numbers, real numbers, and a column of a batch."""
+"""Types of numpy arrays: whole numbers, real numbers, and a column of values of N architectures."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,7 +1,7 @@
-"""Block layouts: which layers a family puts into a stem, a block and a head.
+"""Block layouts: the layers of a stem, a block and a head in each family of networks.
 
-A layout is the only code that knows how a block is built. It writes layer rows through a ``Walk``; the
-layer table, the costs, the fitness, the slices and the networks all read those rows.
+A family is MobileNet or ResNet. Its layout is the only code that knows how a block is built. It writes rows of layers
+through a ``Walk``. The layer table, the costs, the fitness, the slices and the networks all read those rows.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fedpareto.supernet.arrays import Column, IntArray
 from fedpareto.supernet.space import Activation, SearchSpace, StageSpec
 
-#: What a row does with its input ``x``:
+#: Kinds of rows, with their effect on the input ``x``:
 #: ``conv``      x = act(norm(conv(x)));
 #: ``shortcut``  shortcut = norm(conv(averages of stride×stride pixels of the block's input));
 #: ``squeeze``   gate = relu(conv(mean(x)));    ``excite``  x = x · hard_sigmoid(conv(gate));
@@ -23,9 +23,9 @@ LayerKind = Literal["conv", "shortcut", "squeeze", "excite", "add", "pool", "lin
 
 
 class Layer(NamedTuple):
-    """What does not vary between architectures in one row of the layer table.
+    """One row of the layer table without the figures that vary between architectures.
 
-    ``name`` is the path of the block it belongs to, a dot, and its name within the block.
+    ``name`` is the path of the layer's block, a dot, and the layer's name within the block.
     """
 
     name: str
@@ -42,14 +42,14 @@ class Layer(NamedTuple):
 
 
 class Size(NamedTuple):
-    """Channels and side of a feature map, one value per architecture or one for all."""
+    """Channels and side in pixels of a feature map, one value per architecture or one for all."""
 
     channels: Column
     side: Column
 
     @property
     def elements(self) -> Column:
-        """Numbers in the map of one image."""
+        """Number of values in the map of one image."""
         return self.channels * self.side * self.side
 
 
@@ -76,14 +76,14 @@ class Walk(Protocol):
         held: Column = 0,
         active: NDArray[np.bool_] | bool = True,
     ) -> Size:
-        """Append a row and return the size of its output; ``held`` are the elements of other live maps."""
+        """Append a row and return the size of its output; ``held`` counts the values of other maps still needed."""
 
 
 class Layout(Protocol):
     """The layers of one family."""
 
     def block_key(self, c_in: IntArray, c_out: IntArray, expand: NDArray[np.float64]) -> IntArray:
-        """Return numbers that are equal exactly for expand ratios that make the same block."""
+        """Return keys, one per architecture, that are equal exactly where expand ratios make the same block."""
 
     def stem(self, walk: Walk, space: SearchSpace, image: Size, width: IntArray) -> Size:
         """Write the stem; return the size of its output."""
@@ -93,7 +93,7 @@ class Layout(Protocol):
 
 
 def round8_columns(values: NDArray[np.float64]) -> IntArray:
-    """``round8`` of every value."""
+    """Apply ``round8`` to every value."""
     rounded = np.maximum(8, np.floor(values + 4).astype(np.int64) // 8 * 8)
     return np.where(rounded < 0.9 * values, rounded + 8, rounded)
 
@@ -102,7 +102,7 @@ class MobileNetLayout:
     """OFA-MobileNetV3: expand 1×1, depthwise k×k, optional squeeze-excite, project 1×1, skip."""
 
     def block_key(self, c_in: IntArray, c_out: IntArray, expand: NDArray[np.float64]) -> IntArray:
-        """Return the hidden channels, 0 for ratio 1: without an expand layer the block is another one."""
+        """Return the hidden channels as keys; 0 for ratio 1, whose block has no expand layer and differs from all."""
         del c_out
         return np.where(expand == 1, 0, _mobilenet_mid(c_in, expand))
 
@@ -153,7 +153,7 @@ class ResNetLayout:
     """DeepFedNAS's ResNet: two 3×3 convolutions; the first block of a stage projects its shortcut."""
 
     def block_key(self, c_in: IntArray, c_out: IntArray, expand: NDArray[np.float64]) -> IntArray:
-        """Return the hidden channels, round8(c_out·expand)."""
+        """Return the hidden channels as keys, round8(c_out·expand)."""
         del c_in
         return round8_columns(c_out * expand)
 
@@ -178,7 +178,7 @@ class ResNetLayout:
         return after
 
 
-#: What every network ends with; the only layer whose shape depends on the classes.
+#: The last layer of every network, and the only one whose shape depends on the classes.
 CLASSIFIER = "head.classifier"
 
 #: The layout of every family.

@@ -1,4 +1,4 @@
-"""The weights of the analytic fitness, checked against a space, and as plain values for files."""
+"""Settings of the fitness: the weights of its terms, checked against a space, and as plain values for files."""
 
 import dataclasses
 import json
@@ -51,11 +51,11 @@ class FitnessSettings:
 
     @property
     def weighs_kinds(self) -> bool:
-        """Whether ``ln w`` counts differently in H than it does in ρ."""
+        """True if a kind of convolution has a weight κ other than 1: then ``ln w`` counts differently in H and ρ."""
         return any(weight != 1 for weight in self.kind_weights)
 
     def for_cache(self) -> "FitnessSettings":
-        """Return the weights a cache is built with."""
+        """Return the settings that a cache is built with."""
         if self.cache_max_effectiveness is None:
             return self
         return dataclasses.replace(self, max_effectiveness=self.cache_max_effectiveness)

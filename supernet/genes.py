@@ -1,4 +1,4 @@
-"""Genes: architectures as integer vectors, for optimisers only.
+"""Gene vectors: architectures encoded as integer vectors, for optimisers only.
 
 A gene vector holds the index of every choice: resolution, stem width, then for each stage its width, its
 depth and, for each of its block slots, kernel and expand; where the blocks of a stage share their expand ratio,
@@ -22,7 +22,7 @@ from fedpareto.supernet.space import SearchSpace
 
 
 class GeneLayout(NamedTuple):
-    """Where each choice sits in a gene vector, and how many values it has.
+    """Layout of a gene vector: the position of each choice, and the number of its values.
 
     ``width`` and ``depth`` hold one position a stage, ``kernel`` and ``expand`` one row a stage of one
     position a block slot: in ``expand`` all the same where a stage's blocks share their ratio.
@@ -38,7 +38,7 @@ class GeneLayout(NamedTuple):
 
 
 class Choices(NamedTuple):
-    """The values behind N gene vectors: columns of length N, stages and block slots first.
+    """Decoded values of N gene vectors, as arrays whose last axis has length N.
 
     ``width``, ``depth`` and ``multiplier`` are (stages, N); ``kernel``, ``expand`` and ``active``
     (stages, slots, N).
@@ -90,7 +90,7 @@ def as_genes(space: SearchSpace, genes: ArrayLike) -> IntArray:
 
 
 def choices(space: SearchSpace, genes: ArrayLike) -> Choices:
-    """Return the values that N gene vectors choose; ``genes`` is (N, genes) or one vector."""
+    """Decode N gene vectors to columns of values; ``genes`` is (N, genes) or one vector."""
     layout = gene_layout(space)
     columns = np.ascontiguousarray(as_genes(space, genes).T)
     width_index = columns[layout.width]
@@ -111,7 +111,7 @@ def choices(space: SearchSpace, genes: ArrayLike) -> Choices:
 
 
 def canonical(space: SearchSpace, genes: ArrayLike) -> IntArray:
-    """Return (N, genes): the same networks, each with the one vector that stands for it."""
+    """Return the canonical gene vectors of the same networks, (N, genes)."""
     layout = gene_layout(space)
     result = as_genes(space, genes).copy()
     chosen = choices(space, result)
@@ -132,7 +132,7 @@ def canonical(space: SearchSpace, genes: ArrayLike) -> IntArray:
 
 
 def _same_blocks(space: SearchSpace, before: IntArray, width: IntArray, drawn: IntArray) -> NDArray[np.bool_]:
-    """Return which of all ratios make the same block as those ``drawn``, (ratios, N)."""
+    """Return a mask (ratios, N), true where a ratio makes the same block as the one ``drawn``."""
     family = LAYOUTS[space.family]
     keys = np.stack([family.block_key(before, width, np.full(len(width), float(ratio))) for ratio in space.expands])
     same: NDArray[np.bool_] = keys == keys[drawn, np.arange(len(width))]
@@ -140,7 +140,7 @@ def _same_blocks(space: SearchSpace, before: IntArray, width: IntArray, drawn: I
 
 
 def decode(space: SearchSpace, genes: ArrayLike) -> Architecture:
-    """Return the architecture of one gene vector; any vector in range has one."""
+    """Decode one gene vector to its architecture; any vector in range has one."""
     chosen = choices(space, canonical(space, genes))
     ratios = {float(ratio): ratio for ratio in space.expands}
     stages = [
@@ -200,14 +200,14 @@ def intersection(space: SearchSpace, one: Architecture, other: Architecture) -> 
 
 
 def encode_all(space: SearchSpace, architectures: Sequence[Architecture]) -> IntArray:
-    """Return (N, genes): the canonical gene vectors of ``architectures``."""
+    """Return the canonical gene vectors of ``architectures``, (N, genes)."""
     if not architectures:
         return np.empty((0, len(gene_layout(space).sizes)), dtype=np.int64)
     return np.stack([encode(space, architecture) for architecture in architectures])
 
 
 def random_genes(space: SearchSpace, count: int, generator: np.random.Generator) -> IntArray:
-    """Return (count, genes): vectors with every gene drawn uniformly from its choices."""
+    """Draw random gene vectors, (count, genes), every gene uniformly from its choices."""
     sizes = gene_layout(space).sizes
     genes: IntArray = generator.integers(0, sizes, size=(count, len(sizes)))
     return genes

@@ -1,7 +1,7 @@
-"""The layer table: one walk over N architectures at once, as a structure of arrays.
+"""The layer table: all layers of N architectures as arrays, from one walk over the space.
 
-Costs, fitness, latency, slices and networks are all read from this table; nothing else knows how a block
-is laid out (``fedpareto.supernet.blocks`` writes the rows).
+A row is a layer slot, a column an architecture. Costs, fitness, latency, slices and networks are all read from it, so
+that none of them needs to know how a block is laid out (``fedpareto.supernet.blocks`` writes the rows).
 """
 
 import dataclasses
@@ -37,7 +37,7 @@ class LayerTable:
         h_in: input side in pixels.
         h_out: output side in pixels; 1 where the layer works on pooled values.
         held: elements per image of maps that stay alive beside the layer's own input and output.
-        active: whether the architecture has the layer.
+        active: true where the architecture has the layer.
     """
 
     layers: tuple[Layer, ...]
@@ -72,7 +72,7 @@ class LayerTable:
         return self.fan_in * self.c_out * weighted
 
     def rows(self, indices: Sequence[int]) -> "LayerTable":
-        """Return the table of some of its rows."""
+        """Return the table reduced to some of its rows."""
         kept = list(indices)
         columns = [getattr(self, field.name)[kept] for field in dataclasses.fields(self)[1:]]
         return LayerTable(tuple(self.layers[index] for index in kept), *columns)

@@ -1,6 +1,6 @@
-"""Terms of a fitness that were learned from measured accuracies: one number for every choice of every block slot.
+"""Learned terms of the fitness: one number for every choice of every block slot, from measured accuracies.
 
-They are a sum over blocks, so that the exact frontier takes them. Plain tuples: a space imports no numpy.
+They add up over blocks, so the exact frontier can use them. They are plain tuples, as a space imports no numpy.
 """
 
 import dataclasses
@@ -19,16 +19,16 @@ LARGEST = 1e6
 
 @dataclasses.dataclass(frozen=True)
 class LearnedTerms:
-    """What every choice of an architecture adds to the fitness, in percentage points of accuracy.
+    """Learned terms: the amount that every choice adds to the fitness, in percentage points of accuracy.
 
     Attributes:
         space: digest of the choices of the space that they were learned in (``SearchSpace.choices_digest``).
-        intercept: what every network has.
-        resolutions: by input side.
-        stem: by stem width.
-        widths: by stage and output width.
-        depths: by stage and number of blocks.
-        blocks: by stage, block slot, kernel and expand ratio; slots that are absent add nothing.
+        intercept: term of every network.
+        resolutions: terms by input side.
+        stem: terms by stem width.
+        widths: terms by stage and output width.
+        depths: terms by stage and number of blocks.
+        blocks: terms by stage, block slot, kernel and expand ratio; absent slots add nothing.
     """
 
     space: str

@@ -1,7 +1,8 @@
-"""Tensor shapes of an architecture, and the slice of every supernet tensor it owns.
+"""Slices of the supernet's tensors that each subnet owns, and the tensor shapes of any architecture.
 
-Channels take a prefix, kernels the centre crop, stages their first blocks: the names of a subnet's tensors
-are a subset of the supernet's, and one function serves extraction, forward, transport and aggregation.
+A subnet of a supernet has no weights of its own. Of channels it owns the first ones, of kernels the centre, of stages
+the first blocks. So the names of its tensors are a subset of the supernet's, and one function serves extraction,
+forward, transport and aggregation.
 """
 
 import functools
@@ -19,13 +20,13 @@ Slices = tuple[slice, ...]
 
 @functools.lru_cache(maxsize=16)
 def supernet_architecture(space: SearchSpace) -> Architecture:
-    """Return the largest architecture of the space: the one the supernet's tensors belong to."""
+    """Return the largest architecture of the space, which the supernet's tensors belong to."""
     return decode(space, largest_genes(space))
 
 
 @functools.lru_cache(maxsize=1024)
 def tensor_shapes(space: SearchSpace, architecture: Architecture) -> Mapping[str, Shape]:
-    """Return the name and shape of every trainable tensor, in the order the layers run.
+    """Return the shape of every trainable tensor by name, in the order the layers run.
 
     Raises:
         ArchitectureError: the architecture is not in the space.
@@ -38,7 +39,7 @@ def tensor_shapes(space: SearchSpace, architecture: Architecture) -> Mapping[str
 
 @functools.lru_cache(maxsize=1024)
 def slices(space: SearchSpace, architecture: Architecture) -> Mapping[str, Slices]:
-    """Return, for every tensor of ``architecture``, the slices of the supernet's tensor that it owns.
+    """Return the slices of the supernet's tensors that ``architecture`` owns, by tensor name.
 
     Raises:
         ArchitectureError: the architecture is not in the space.
@@ -48,7 +49,12 @@ def slices(space: SearchSpace, architecture: Architecture) -> Mapping[str, Slice
 
 
 def slices_within(shapes: Mapping[str, Shape], outer: Mapping[str, Shape]) -> dict[str, Slices]:
-    """Return, for every tensor of a network, the slices that it owns of a network's around it, by their shapes."""
+    """Return the slices that a network owns of the tensors of another one around it, by name; both given as shapes."""
+    # The first two axes are channels, (c_out, c_in / groups), the others a kernel's rows and columns. Prefixes are
+    # nested: the slice of a narrower network lies in that of a wider one, so two subnets share the lesser prefix, and
+    # no permutation of channels has to be remembered. The first input channels of a layer are the first output
+    # channels of the one before it, so a subnet computes with exactly the channels that it owns. Widths are multiples
+    # of 8, so GroupNorm's groups of 8 are never cut.
     return {
         name: tuple(
             _centre(size, whole) if axis >= 2 else slice(0, size)
@@ -59,7 +65,7 @@ def slices_within(shapes: Mapping[str, Shape], outer: Mapping[str, Shape]) -> di
 
 
 def row_shapes(row: LayerRow) -> dict[str, Shape]:
-    """Return the name and shape of every trainable tensor of one layer."""
+    """Return the shape of every trainable tensor of one layer by name."""
     layer = row.layer
     shapes: dict[str, Shape] = {}
     if layer.kind in ("conv", "shortcut", "squeeze", "excite"):
@@ -77,5 +83,8 @@ def row_shapes(row: LayerRow) -> dict[str, Shape]:
 
 
 def _centre(size: int, whole: int) -> slice:
+    """Return the centre crop of a kernel side."""
+    # Kernel sides are odd, so that ``whole − size`` is even and the centres coincide: with padding (k − 1)/2 a smaller
+    # kernel is the larger one with zeros around it, at the same output positions.
     start = (whole - size) // 2
     return slice(start, start + size)

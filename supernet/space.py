@@ -1,7 +1,8 @@
-"""Search spaces: what may vary in an architecture, and within which choices.
+"""Search spaces: the choices that the architectures of one supernet may make, stage by stage.
 
-A space is a frozen value, which ``fedpareto.supernet.space_file`` reads. It holds no arrays and imports neither numpy
-nor torch.
+A space fixes the stem, the stages and the head, and lists the allowed depths, widths, kernels, expand ratios and
+resolutions. It is a frozen value, which ``fedpareto.supernet.space_file`` reads from YAML. It holds no arrays and
+imports neither numpy nor torch.
 """
 
 import dataclasses
@@ -17,7 +18,7 @@ from fedpareto.supernet.fitness_settings import FitnessSettings, check_fitness
 
 Norm = Literal["batch", "group", "none"]
 Activation = Literal["relu", "hswish"]
-#: Whether each block has an expand ratio of its own, or all blocks of a stage share one.
+#: Scope of an expand ratio: each block has its own, or all blocks of a stage share one.
 ExpandsPer = Literal["block", "stage"]
 
 
@@ -70,10 +71,10 @@ class HeadSpec:
 
 @dataclasses.dataclass(frozen=True)
 class SearchSpace:
-    """Everything that may vary, and everything that may not, in the networks of one supernet.
+    """A search space: all choices, and all that is fixed, in the networks of one supernet.
 
     Attributes:
-        name: what reports call the space.
+        name: name of the space in reports.
         family: the block layout (``fedpareto.supernet.blocks``).
         stem: the first convolution.
         stages: the elastic stages in order.

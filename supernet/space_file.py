@@ -1,4 +1,4 @@
-"""Files of spaces: the presets that come with the package, and YAML of the user's own."""
+"""Reader of search spaces: the presets that come with the package, and the user's own YAML files."""
 
 import dataclasses
 import json
@@ -56,7 +56,7 @@ def _find_space(name: str) -> SearchSpace:
 
 
 def space_from_mapping(mapping: dict[str, Any], source: str) -> SearchSpace:
-    """Return the space a mapping of its fields describes; ``source`` names it in errors.
+    """Build the space from a mapping of its fields; ``source`` names it in errors.
 
     Raises:
         SpaceError: a field is unknown, missing, of another type, or makes no network.

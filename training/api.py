@@ -17,8 +17,10 @@ from fedpareto.supernet.common.terminal.console import silence
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.space_file import preset_names, space_of, space_to_yaml
 from fedpareto.training.config.inputs import relocated
-from fedpareto.training.config.run import RunConfig, by_full_name, check_unedited, config_to_mapping
-from fedpareto.training.config.unused_settings import refuse_unread
+from fedpareto.training.config.methods.config_type import config_type
+from fedpareto.training.config.registries import check_names
+from fedpareto.training.config.run import RunConfig, by_full_name, check_unedited
+from fedpareto.training.config.unused_settings import refuse_unread, settings_of
 from fedpareto.training.data.array_files import write_arrays
 from fedpareto.training.data.image_data import ImageData, image_data_of
 from fedpareto.training.runs.folder import CONFIG, METRICS, check_holds_run, check_new_run
@@ -108,7 +110,7 @@ def _full_names(settings: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: there is no such setting.
     """
-    known = {name.replace(".", "_"): name for name in by_full_name(config_to_mapping(RunConfig()))}
+    known = {name.replace(".", "_"): name for name in settings_of(config_type()())}
     groups = {name.partition(".")[0] for name in known.values() if "." in name}
     values: dict[str, Any] = {}
     for name, value in settings.items():
@@ -137,7 +139,9 @@ def _built(values: Mapping[str, Any]) -> RunConfig:
             inner = inner.setdefault(group, {})
         # Paths are texts in files, and so are sequences of any kind lists.
         inner[last] = str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
-    return from_mapping(RunConfig, nested, "train()")
+    config = from_mapping(config_type(), nested, "train()")
+    check_names(config)
+    return config
 
 
 def _resumed(folder: Path, settings: Mapping[str, Any], output: str | Path | None) -> RunConfig:

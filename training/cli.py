@@ -14,6 +14,9 @@ from fedpareto.supernet.common.formats.typed_values import typed
 from fedpareto.supernet.common.formats.typed_yaml import read_yaml_mapping
 from fedpareto.supernet.common.lasting_objects import lasting_objects
 from fedpareto.supernet.common.terminal.console import run_command
+from fedpareto.training.config.methods.config_type import config_type
+from fedpareto.training.config.methods.registry import METHODS
+from fedpareto.training.config.registries import AGGREGATORS, DATA_SETS, SAMPLERS, TRACKERS, check_names
 from fedpareto.training.config.run import RunConfig, check_unedited
 from fedpareto.training.config.unused_settings import refuse_unread
 
@@ -32,11 +35,12 @@ def _run(arguments: Sequence[str]) -> int:
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     resumed = _resumed(values)
     if resumed is None:
-        config = parser.build(RunConfig, values)
+        config = parser.build(config_type(), values)
         refuse_unread(config)
     else:
         values = _with_options_of(resumed, parser, arguments)
-        config = parser.build(RunConfig, values)
+        config = parser.build(config_type(), values)
+    check_names(config)
     config = _relocated(config, [Path(str(path)) for path in values.config or ()])
     # torch is imported from here on, so that --help and mistyped or meaningless options answer at once.
     with lasting_objects():
@@ -64,7 +68,7 @@ def _parser() -> CommandParser:
     parser = CommandParser(
         prog=PROG, description="Train a once-for-all supernet federatedly, with a curriculum from a Pareto cache."
     )
-    parser.add_config("--config", RunConfig, "YAML file of these options; later options override it", ("resume",))
+    parser.add_config("--config", config_type(), "YAML file of these options; later options override it", ("resume",))
     # Without a default: an option that was given nothing is told from one that was not given.
     parser.add_argument(
         "--resume",
@@ -73,7 +77,17 @@ def _parser() -> CommandParser:
         default=argparse.SUPPRESS,
         help="folder of a run to go on with; it keeps its configuration, but may be given more --rounds or --compute",
     )
-    parser.add_class_arguments(RunConfig)
+    parser.add_class_arguments(config_type())
+    methods = ", ".join(f"{spec.name} ({spec.summary})" for spec in METHODS.everything())
+    parser.describe("method", f"{methods}.")
+    for name, registry in (
+        ("data.name", DATA_SETS),
+        ("clients.sampler", SAMPLERS),
+        ("server.aggregator", AGGREGATORS),
+        ("tracking.also", TRACKERS),
+    ):
+        if registry.others():
+            parser.describe(name, f"{parser.description_of(name)} Others here: {', '.join(registry.others())}.")
     parser.spell_with_dashes()
     return parser
 

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.common.terminal.words import counted
-from fedpareto.supernet.tensor_files import first_not_finite
-from fedpareto.training.work import LocalObjective, Logits, PathSampling, Standard
+from fedpareto.supernet.networks.tensor_files import first_not_finite
+from fedpareto.training.local_objective import LocalObjective, Logits, Standard
+from fedpareto.training.traffic import NO_TRAFFIC, Traffic
 
 FailureKind = Literal[
     # What a client sent cannot be merged.
@@ -45,7 +46,7 @@ class Task:
         epochs: passes over the client's data.
         learning_rate: of this round.
         seed: of all the client's draws in this round.
-        work: what it does with the subnet besides training it.
+        objective: what it trains the subnet towards.
         steps: most local steps, of all epochs together; None for all there are.
     """
 
@@ -56,7 +57,7 @@ class Task:
     epochs: int
     learning_rate: float
     seed: int
-    work: LocalObjective = dataclasses.field(default_factory=Standard)
+    objective: LocalObjective = dataclasses.field(default_factory=Standard)
     steps: int | None = None
 
 
@@ -72,10 +73,9 @@ class Update:
         loss: mean training loss of its last epoch.
         started: when its local epochs began, in seconds of the server's monotonic clock.
         sgd_seconds: time spent in them.
-        bytes_down: bytes of the message that carried the task.
-        bytes_up: bytes of the message that carried the answer.
+        traffic: the messages that carried the task and the answer.
         compute: multiply–accumulates of the forward passes of its local epochs.
-        logits: those of path sampling after its local epochs; None for other work.
+        logits: those that the task's objective trains, after its local epochs; None where it has none.
     """
 
     task: Task
@@ -84,8 +84,7 @@ class Update:
     loss: float
     started: float
     sgd_seconds: float
-    bytes_down: int = 0
-    bytes_up: int = 0
+    traffic: Traffic = NO_TRAFFIC
     compute: int = 0
     logits: Logits | None = None
 
@@ -120,15 +119,13 @@ class Statistics:
             ``moments.py`` gives them; shapes (channels,).
         batches: how many.
         images: in all of them.
-        bytes_down: bytes of the message that carried the task; those of one with several tasks count once.
-        bytes_up: bytes of the message that carried the answer, likewise.
+        traffic: the messages that carried the task and the answer; one with several tasks counts once.
     """
 
     sums: Mapping[str, Tensor]
     batches: int
     images: int
-    bytes_down: int = 0
-    bytes_up: int = 0
+    traffic: Traffic = NO_TRAFFIC
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,15 +153,13 @@ class Correct:
         task: what it was asked.
         correct: images classified rightly.
         images: held out.
-        bytes_down: bytes of the message that carried the task; those of one with several tasks count once.
-        bytes_up: bytes of the message that carried the answer, likewise.
+        traffic: the messages that carried the task and the answer; one with several tasks counts once.
     """
 
     task: EvaluationTask
     correct: int
     images: int
-    bytes_down: int = 0
-    bytes_up: int = 0
+    traffic: Traffic = NO_TRAFFIC
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,21 +170,19 @@ class Failure:
         task: what it was asked.
         kind: what is counted.
         reason: in words.
-        bytes_down: bytes of the message that carried the task.
-        bytes_up: bytes of what came back.
+        traffic: the message that carried the task, and what came back.
     """
 
     task: Task | CalibrationTask | EvaluationTask
     kind: FailureKind
     reason: str
-    bytes_down: int = 0
-    bytes_up: int = 0
+    traffic: Traffic = NO_TRAFFIC
 
 
 def check_update(update: Update) -> Failure | None:
     """Return why an update cannot be merged, or None if it can."""
     problem = _problem(update)
-    return None if problem is None else Failure(update.task, *problem, update.bytes_down, update.bytes_up)
+    return None if problem is None else Failure(update.task, *problem, update.traffic)
 
 
 def _problem(update: Update) -> tuple[FailureKind, str] | None:
@@ -219,7 +212,7 @@ def _problem(update: Update) -> tuple[FailureKind, str] | None:
 
 
 def _problem_of_logits(update: Update) -> tuple[FailureKind, str] | None:
-    sent = update.task.work.logits if isinstance(update.task.work, PathSampling) else None
+    sent = update.task.objective.logits
     if _lengths(update.logits) != _lengths(sent):
         return "shape", f"its logits have the lengths {_lengths(update.logits)} instead of {_lengths(sent)}"
     if not all(math.isfinite(logit) for slot in update.logits or () for logit in slot or ()):

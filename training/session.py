@@ -8,16 +8,16 @@ from typing import Any
 
 from fedpareto.supernet.architecture_file import ARCHITECTURE
 from fedpareto.supernet.common.formats.units import format_at_least, format_bytes, format_quantity, parse_quantity
-from fedpareto.supernet.common.storage.path_checks import exists, is_file
+from fedpareto.supernet.common.storage.path_checks import is_file
 from fedpareto.supernet.common.terminal.console import next_step, print_table, stderr
 from fedpareto.supernet.common.terminal.progress import progress_display
 from fedpareto.supernet.common.terminal.words import command, counted
 from fedpareto.training.config.inputs import PLACES, anchored, named, replaced
+from fedpareto.training.config.registries import TRACKERS
 from fedpareto.training.config.run import EQUAL_COMPUTE, RunConfig, write_config
 from fedpareto.training.engines.flower.federation import opened_link
 from fedpareto.training.engines.flower.superlink import Link
 from fedpareto.training.execution.allocator import keep_freed_memory
-from fedpareto.training.methods.decnas.accounting import ACCOUNTING, print_accounting
 from fedpareto.training.privacy.accountant import guarantee
 from fedpareto.training.rounds.interrupt import StopRequest, stop_on_interrupt
 from fedpareto.training.rounds.loop import train
@@ -29,7 +29,7 @@ from fedpareto.training.runs.state import RunState
 from fedpareto.training.setup import Prepared, assemble, new_run, resumed_run
 from fedpareto.training.trackers.metrics_file import MetricsFile, read_records
 from fedpareto.training.trackers.pace import Pace
-from fedpareto.training.trackers.protocol import Tracker, Trackers
+from fedpareto.training.trackers.protocol import Tracker, TrackerContext, Trackers
 from fedpareto.training.trackers.terminal import TerminalProgress
 from fedpareto.training.trackers.wandb import WandbTracker, check_environment, require_login
 
@@ -112,7 +112,7 @@ def _train(prepared: Prepared, resumed: Path | None, callbacks: Sequence[Tracker
         tracker = _trackers(prepared, [metrics, pace, *callbacks], stop)
         try:
             run = assemble(prepared, tracker, stop, stop)
-            state = train(run, start.state, start.tensors, start.velocity, start.branches)
+            state = train(run, start.state, start.models)
         finally:
             tracker.close()
     finished = _finished(prepared.config, state)
@@ -131,7 +131,7 @@ def tell_end(end: SessionEnd) -> int:
     else:
         done = counted(end.state.round, "round")
         stderr.print(f"{end.folder} is finished after {done}; give it more with --rounds or --compute")
-    _print_end(end.folder)
+    _print_end(end.config, end.folder)
     return 0
 
 
@@ -151,7 +151,7 @@ def _stopped_words(prepared: Prepared, state: RunState, stop: StopRequest) -> st
 
 
 def _print_totals(config: RunConfig, state: RunState) -> None:
-    sent = f"{format_bytes(state.bytes_up)} up, {format_bytes(state.bytes_down)} down"
+    sent = f"{format_bytes(state.traffic.up)} up, {format_bytes(state.traffic.down)} down"
     stderr.print(
         f"trained {counted(state.round, 'round')}: {sent}, {format_quantity(state.compute)} MACs of forward passes on "
         f"clients, failures {dict(state.failures) or 'none'}"
@@ -187,7 +187,8 @@ def _privacy_words(config: RunConfig, state: RunState) -> str:
 
 def _trackers(prepared: Prepared, always: Sequence[Tracker], stop: StopRequest) -> Trackers:
     tracking, folder, state = prepared.config.tracking, prepared.folder, prepared.checkpoint.state
-    trackers = list(always)
+    context = TrackerContext(folder, prepared.config, state.round)
+    trackers = [*always, *(TRACKERS.get(name)(context) for name in tracking.also)]
     if tracking.wandb != "off":
         config = prepared.checkpoint.config
         described = (folder, folder.resolve().name, tracking.project, tracking.wandb, config, state.wandb_id)
@@ -205,8 +206,8 @@ def _description(prepared: Prepared) -> str:
     length = f"{config.compute} MACs of training in rounds"
     if config.compute is None:
         length = counted(config.rounds, "round")
-    if config.method == "decnas":
-        length = f"a search down to {config.decnas.budget} MACs, then {length}"
+    if config.spec.length is not None:
+        length = config.spec.length(config, length)
     where = f"on {config.device}" if config.engine == "in-process" else f"over Flower at {config.flower.address}"
     return (
         f"{config.method}: {prepared.space.name} on {config.data.name} ({counted(len(split.classes), 'class')}), "
@@ -217,9 +218,8 @@ def _description(prepared: Prepared) -> str:
     )
 
 
-def _print_end(folder: Path) -> None:
-    if exists(folder / ACCOUNTING):
-        print_accounting(folder)
+def _print_end(config: RunConfig, folder: Path) -> None:
+    config.spec.print_report(folder)
     evaluated = [record for record in read_records(folder / METRICS) if record["probes"]]
     if not evaluated:
         next_step(next_search(folder, "60M"))

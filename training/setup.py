@@ -17,16 +17,16 @@ from fedpareto.fitness.settings import load_settings
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.terminal.progress import ProgressListener
 from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.supernet.networks.weights import Tensors, initial_tensors
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.space_file import load_space
-from fedpareto.supernet.weights import Tensors, initial_tensors
 from fedpareto.training.clients.trainer import recipe_of
 from fedpareto.training.config.changes import RESUME_MAY_ADAPT, RESUME_MAY_EXTEND, changed_fields
 from fedpareto.training.config.coincidence import coincides
 from fedpareto.training.config.inputs import (
-    INPUTS,
     anchored,
     check_paths,
+    inputs,
     read_inputs,
     with_equal_inputs,
     with_own_inputs,
@@ -48,7 +48,7 @@ from fedpareto.training.privacy.accountant import require_accountant
 from fedpareto.training.randomness import torch_stream
 from fedpareto.training.rounds.extension import before_extension, extension_words
 from fedpareto.training.rounds.interrupt import UNINTERRUPTED, Interruptible
-from fedpareto.training.rounds.loop import Run
+from fedpareto.training.rounds.run import Run
 from fedpareto.training.runs.checkpoint import Checkpoint, load_checkpoint, newest_checkpoint, save_checkpoint
 from fedpareto.training.runs.folder import (
     check_new_run,
@@ -61,7 +61,7 @@ from fedpareto.training.runs.folder import (
     read_split,
 )
 from fedpareto.training.runs.initial import Beginning, beginning
-from fedpareto.training.runs.models import Branch
+from fedpareto.training.runs.models import Models
 from fedpareto.training.runs.state import Counts, RunState
 from fedpareto.training.trackers.protocol import Tracker
 
@@ -111,7 +111,7 @@ def new_run(config: RunConfig, listener: ProgressListener, link: Link | None = N
     space, inputs = load_space(config.space), read_inputs(config)
     begun = None if config.init is None else beginning(config.init, space)
     _check_files(config, space)
-    config = with_method_defaults(with_data_defaults(config, space))
+    config = with_data_defaults(with_method_defaults(config), space)
     if link is None:
         config = dataclasses.replace(config, data=with_validation(config.data, listener))
     config = anchored(dataclasses.replace(config, output=str(folder), device=str(device)))
@@ -135,15 +135,15 @@ def new_run(config: RunConfig, listener: ProgressListener, link: Link | None = N
         tensors = method.start(drawn)
     else:
         config, tensors = _begin(config, begun, federation, drawn, listener)
-    velocity = _zero_velocity(config, tensors)
+    models = Models(tensors, _zero_velocity(config, tensors))
     config = with_own_inputs(config, folder)
     mapping = config_to_mapping(config)
 
     def first_checkpoint(into: Path) -> object:
-        return save_checkpoint(into, state, mapping, tensors, velocity)
+        return save_checkpoint(into, state, mapping, models)
 
     create_run(folder, config, space, cache, federation.split, first_checkpoint, inputs)
-    checkpoint = Checkpoint(state, mapping, tensors, velocity)
+    checkpoint = Checkpoint(state, mapping, models)
     return _on_device(Prepared(folder, config, space, cache, federation, checkpoint, profile), device)
 
 
@@ -159,7 +159,7 @@ def resumed_run(folder: Path, config: RunConfig, listener: ProgressListener, lin
     check_paths(config)
     config = anchored(_completed(dataclasses.replace(config, output=str(folder)), checkpoint.config, space))
     changes = changed_fields(checkpoint.config, config_to_mapping(config))
-    config = with_equal_inputs(config, [name for name, _, _ in changes if name in INPUTS], folder, space)
+    config = with_equal_inputs(config, [name for name, _, _ in changes if name in inputs()], folder, space)
     _refuse_changes(folder, config, changed_fields(checkpoint.config, config_to_mapping(config)))
     was = before_extension(folder, config, checkpoint.state, checkpoint.config)
     require_accountant(config.privacy)
@@ -246,7 +246,7 @@ def _completed(config: RunConfig, trained: Mapping[str, Any], space: SearchSpace
     if "kernels" not in trained["execution"]:
         # Runs of before there was a choice.
         config = dataclasses.replace(config, execution=dataclasses.replace(config.execution, kernels="torch"))
-    return with_method_defaults(with_data_defaults(config, space))
+    return with_data_defaults(with_method_defaults(config), space)
 
 
 def _with_profile(
@@ -342,12 +342,5 @@ def _on_device(prepared: Prepared, device: torch.device) -> Prepared:
     return dataclasses.replace(
         prepared,
         federation=prepared.federation.on_device(device),
-        checkpoint=dataclasses.replace(
-            checkpoint,
-            tensors=move(checkpoint.tensors),
-            velocity=checkpoint.velocity and move(checkpoint.velocity),
-            branches={
-                name: Branch(branch.architecture, move(branch.tensors)) for name, branch in checkpoint.branches.items()
-            },
-        ),
+        checkpoint=dataclasses.replace(checkpoint, models=checkpoint.models.moved(move)),
     )

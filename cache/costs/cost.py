@@ -1,4 +1,7 @@
-"""Costs with limits: sums over the blocks of a network, and the peak of its feature maps."""
+"""Costs with limits: sums over the parts of a network, such as MACs, and maxima, such as peak memory.
+
+A cost is a table of every choice of every part. Solvers add up the tables; limits are checked with them.
+"""
 
 import abc
 import dataclasses
@@ -19,22 +22,22 @@ from fedpareto.supernet.arrays import FloatArray, IntArray
 from fedpareto.supernet.common.formats.units import format_bytes, format_quantity
 from fedpareto.supernet.space import SearchSpace
 
-#: What each counted cost is called in messages.
+#: Names of the counted costs in messages.
 COST_NAMES = {"macs": "MACs", "params": "parameters"}
 
-#: A cost is a sum of uneven figures: equal to its limit, relative to it, is within it.
+#: Relative tolerance within which a cost that equals its limit, but for rounding, is within it.
 _ROUNDING = 1e-12
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LimitedCost(abc.ABC):
-    """A cost made up from the parts of a network, and the most a network may have.
+    """A cost that is made up from the parts of a network, with an upper limit.
 
     Attributes:
-        name: what messages call it.
+        name: name of the cost in messages.
         parts: the cost of every choice of every part, arrays of shape (choices,).
         limit: the most a network may have.
-        unit: of the cost; empty for counts.
+        unit: unit of the cost; empty for counts.
     """
 
     name: str
@@ -51,7 +54,7 @@ class LimitedCost(abc.ABC):
         """Return an additive cost whose limit the same architectures are within."""
 
     def words(self) -> str:
-        """Return the limit as people say it, e.g. ``at most 5 ms latency`` or ``at most 2M parameters``."""
+        """Return the limit in words, e.g. ``at most 5 ms latency`` or ``at most 2M parameters``."""
         return f"at most {self.amount(self.limit)} {COST_NAMES.get(self.name, self.name)}"
 
     def amount(self, value: float, *, exact: bool = False) -> str:
@@ -67,7 +70,7 @@ class LimitedCost(abc.ABC):
         return self.limit * (1 + _ROUNDING)
 
     def _paid(self, space: SearchSpace, genes: IntArray) -> Iterator[FloatArray]:
-        """Yield what N architectures pay for each part, (N,); an absent block costs nothing."""
+        """Yield the cost of each part of N architectures, (N,); an absent block costs 0."""
         made = choices_made(space, np.ascontiguousarray(genes.T))
         yield self.parts.stem[made.stem]
         yield self.parts.head[made.head]
@@ -99,24 +102,24 @@ class PeakCost(LimitedCost):
         return peak
 
     def additive(self) -> AdditiveCost:
-        """Return the number of parts beyond the limit: below one half where all are within."""
+        """Return the number of parts that exceed the limit as a cost; a limit of one half admits none."""
         beyond = self.parts.map(lambda values: (values > self.most).astype(float))
         return AdditiveCost(f"parts beyond {self.name}", beyond, 0.5)
 
 
 def count_cost(space: SearchSpace, name: str, limit: float = math.inf) -> AdditiveCost:
-    """Return ``macs`` or ``params`` as an additive cost."""
+    """Return the cost ``macs`` or ``params`` of a space's networks."""
     parts = space_terms(space).map(lambda terms: getattr(terms, name)[:-1].astype(float))
     return AdditiveCost(name, parts, limit)
 
 
 def size_cost(space: SearchSpace, precision: FilePrecision, limit: float = math.inf) -> AdditiveCost:
-    """Return an upper bound, tight to a few per cent, on the bytes of the exported ONNX file."""
+    """Return the file size as a cost: an upper bound on the bytes of the exported ONNX file, a few per cent above."""
     figures = tabulate(space, [lambda table: file_bytes(table, space.norm, precision)])
     return AdditiveCost("size", figures.map(lambda columns: columns[0].astype(float)), limit, "B")
 
 
 def memory_cost(space: SearchSpace, batch: int = 1, limit: float = math.inf) -> PeakCost:
-    """Return the peak memory of fp32 feature maps of ``batch`` images, in bytes."""
+    """Return the peak memory of fp32 feature maps of ``batch`` images as a cost, in bytes."""
     parts = space_terms(space).map(lambda terms: terms.activation_bytes[:-1].astype(float) * batch)
     return PeakCost("memory", parts, limit, "B")

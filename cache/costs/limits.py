@@ -1,4 +1,4 @@
-"""Limits on the costs of an architecture, and the error when no architecture can meet them."""
+"""Limits on the costs of architectures, with an error for limits that no architecture can meet."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ class Bound(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """Upper and lower bounds on costs; None where there is none.
+    """Limits on costs; None where there is none.
 
     Attributes:
         macs: most multiply–accumulates of one image.
@@ -50,7 +50,7 @@ class Limits:
             yield Bound("macs", self.min_macs, -1)
 
     def words(self) -> str:
-        """Return the bounds as people say them; "any costs" without one."""
+        """Return the bounds in words; "any costs" without one."""
         counted = [
             f"{'at most' if bound.sign > 0 else 'at least'} {format_quantity(bound.value)} {COST_NAMES[bound.cost]}"
             for bound in self.bounds()
@@ -78,7 +78,7 @@ class Limits:
         return np.stack(rows) if rows else np.empty((0, len(scores.macs)))
 
     def violates(self, space: SearchSpace, genes: IntArray) -> bool:
-        """Return whether any of the architectures, (N, genes), breaks any bound."""
+        """Return True if any of the architectures, (N, genes), breaks any bound."""
         return bool((self.violations(space, genes, score(space, genes)) > 0).any())
 
     @property

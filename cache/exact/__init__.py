@@ -1,1 +1,1 @@
-"""The exact solver: labels over blocks give the whole frontier, and prove it."""
+"""Exact solver of the Pareto frontier: dynamic programming over blocks, with a proof that nothing better exists."""

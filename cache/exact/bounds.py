@@ -1,4 +1,9 @@
-"""What a partial network has to promise to be kept, where some complete networks are known."""
+"""Upper bounds on the fitness a partial network can reach, and demands on them that follow from known networks.
+
+A bound holds at given prices of the costs (Lagrangian relaxation, ``fedpareto.cache.exact.relaxation``). For prices
+π ≥ 0 a network within the limits has ``F ≤ F − π·(cost − limit)``. So if it is as fit as a known f, its F − π·cost is
+at least f − π·limit, and a label whose bound on F − π·cost is less cannot become such a network.
+"""
 
 import dataclasses
 from typing import NamedTuple
@@ -11,26 +16,26 @@ from fedpareto.cache.exact.prices import Front
 from fedpareto.cache.exact.relaxation import LinearRelaxation
 from fedpareto.supernet.arrays import FloatArray, IntArray
 
-#: What bounds allow for rounding, relative to what they bound.
+#: Tolerance of bounds for rounding, relative to the size of what they bound.
 ROUNDING = 1e-9
 
-#: Labels whose bounds are computed at once.
+#: Labels whose bounds are computed at a time, sharing one chord.
 _CHUNK = 512
 
-#: Labels that lead at each row of prices.
+#: Labels that a beam keeps at each row of prices.
 _LEADERS = 2
 
-#: Sums of ``ln w`` nearer than this are one.
+#: Difference of sums of ``ln w`` below which they count as equal.
 _POINT = 1e-9
 
 
 class Demand(NamedTuple):
-    """What the fitness less priced costs of a network has to reach, at K rows of prices.
+    """Demand on a network: the least of fitness less priced costs, F − π·cost, that it must have at K rows of prices.
 
     Attributes:
-        least: at each row, (K,).
-        every: whether all of them have to be reached; if not, a row stands for a part of a front, and one is enough.
-        known: least first cost of a known network: what has less is of interest, however fit.
+        least: the demand at each row, (K,).
+        every: true if all rows must be met; false if each row stands for a part of a front, so that one is enough.
+        known: least first cost of a known network; a network with less is wanted however fit it is.
     """
 
     least: FloatArray
@@ -39,25 +44,31 @@ class Demand(NamedTuple):
 
 
 def as_fit_as(fitness: float, prices: FloatArray, limits: FloatArray) -> Demand:
-    """Return the demand on networks of at least a ``fitness`` within limits on all costs."""
+    """Return the demand that every network of at least a ``fitness`` within limits on all costs meets, at every row."""
     least = fitness - _returned(prices, limits)
     return Demand(_lowered(least, np.maximum(np.abs(least), abs(fitness))), every=True, known=-np.inf)
 
 
 def within(prices: FloatArray, limits: FloatArray) -> Demand:
-    """Return a demand that a label exceeds by the least of its bounds on the fitness."""
+    """Return a demand whose excess is, at each row, a bound on the fitness within the limits; to rank labels by."""
     return Demand(-_returned(prices, limits), every=True, known=-np.inf)
 
 
 def anywhere(prices: FloatArray, limits: FloatArray) -> Demand:
-    """Return a demand that a label exceeds, at each row, by its bound."""
+    """Return a demand whose excess is, at each row, a bound on F less the priced first cost; to rank labels by."""
     return Demand(-_returned(prices[:, 1:], limits[1:]), every=False, known=np.inf)
 
 
 def above(front: Front, prices: FloatArray, limits: FloatArray) -> Demand:
-    """Return the demand on networks at or above a known front, within limits on all costs but the first."""
+    """Return the demand that every network at or above a known front meets at one row or more.
+
+    The network has a first cost c between two neighbours of the front, c_i ≤ c ≤ c_{i+1}, and F ≥ f_i, else the known
+    network i is better. With a price s ≥ 0 of that cost, ``F − s·c ≥ f_i − s·c_{i+1}``: the demand at the one row that
+    part i is given to. Beyond the last cost F is at least the last fitness, the demand at price 0; below the first
+    cost there is none (``known``). The other costs are within limits, as in ``as_fit_as``.
+    """
     swept, ends = prices[:, 0], front.cost[1:]
-    # A network of the front is beaten with least ease right before the next one: at the row that is lowest there.
+    # Any row is valid for part i. The tightest one is whose line above the front is lowest at the part's end c_{i+1}.
     touching = (front.fitness - np.multiply.outer(swept, front.cost)).max(axis=1)
     rows = (touching[:, None] + np.multiply.outer(swept, ends)).argmin(axis=0)
     least = np.full(len(prices), np.inf)
@@ -68,7 +79,7 @@ def above(front: Front, prices: FloatArray, limits: FloatArray) -> Demand:
 
 
 def _returned(prices: FloatArray, limits: FloatArray) -> FloatArray:
-    """Return what limits that are just met are worth, by rows of prices, (K,)."""
+    """Return the priced limits, π·limit, of each row of prices, (K,); costs without a limit have price 0."""
     returned: FloatArray = prices @ np.where(np.isfinite(limits), limits, 0.0)
     return returned
 
@@ -80,14 +91,14 @@ def _lowered(least: FloatArray, size: FloatArray) -> FloatArray:
 
 @dataclasses.dataclass(frozen=True)
 class Bounds:
-    """What completions can still gain at one place, and what is asked of them.
+    """Price bounds at one position: the most that completions can still gain, and the demand on the whole.
 
     Attributes:
         prices: K rows of prices, (K, costs).
-        gains: the most that fitness less priced costs gains, (K, lines, widths).
-        linear: the networks.
-        slope: most that entropy gains later for a unit of ``ln w`` so far.
-        demand: what is asked.
+        gains: most that completions add to fitness less priced costs, (K, lines, widths).
+        linear: the relaxed networks.
+        slope: most gain of entropy in later stages for a unit of ``ln w`` so far.
+        demand: the demand.
     """
 
     prices: FloatArray
@@ -97,12 +108,12 @@ class Bounds:
     demand: Demand
 
     def excess(self, state: State, labels: Labels, irregularity: float) -> FloatArray:
-        """Return by how much N labels of a state may exceed the demand at each row, (K, N).
+        """Return the excess of the bounds of N labels of a state over the demand, at each row, (K, N).
 
-        ``irregularity`` is the least ``ω·Q`` of their completions.
+        ``irregularity`` is the least ``ω·Q`` of their completions: every completion loses at least that.
         """
         found = np.empty((len(self.prices), len(labels.record)))
-        # Over a narrow range of P the highest of the lines is near its chord.
+        # Labels are sorted by P so that a chunk has a narrow range of it, over which a chord is a tight bound.
         narrow = len(self.linear.lines.layers) == 1
         order = np.arange(found.shape[1]) if narrow else np.argsort(labels.log_widths, kind="stable")
         base = self.demand.least + irregularity
@@ -112,10 +123,14 @@ class Bounds:
         return found
 
     def _bounds(self, state: State, labels: Labels) -> FloatArray:
-        """Return the bounds of labels, (K, N); depth irregularity is left out."""
+        """Return the bounds of labels on fitness less priced costs, without ``ω·Q``, (K, N).
+
+        A label's own part is E − π·cost. Its completions add at most ``slope·P`` of prefix entropy for its P, as
+        P ≥ 0, and at most ``max over lines of (gains + line)`` for everything else, λ·ρ of the whole network included.
+        """
         low, high = float(labels.log_widths.min()), float(labels.log_widths.max())
         least, most = (self._gains(state, log_widths) for log_widths in (low, high))
-        # What is left to gain is convex in P: a chord bounds it.
+        # The highest of lines is convex in P, so between the chunk's least and most P it lies below its chord.
         chord = (most - least) / max(high - low, _POINT)
         costs = self.linear.costs(labels.costs, state.layers, state.stem + labels.log_widths)
         bounds: FloatArray = np.column_stack([-self.prices, chord]) @ np.vstack([costs, labels.log_widths - low])
@@ -130,7 +145,11 @@ class Bounds:
 
 
 def promising(bounds: Bounds, excess: FloatArray, first: FloatArray) -> NDArray[np.bool_]:
-    """Return which of N labels may meet the demand, (N,); ``first`` (N,) is the least they have of the first cost."""
+    """Return a mask of the N labels that may meet the demand, (N,).
+
+    ``first`` (N,) is the least first cost of their completions. All others are dropped: no completion of theirs meets
+    the demand, which every network worth finding does.
+    """
     reached = excess >= 0
     if bounds.demand.every:
         everywhere: NDArray[np.bool_] = np.logical_and.reduce(reached, axis=0)
@@ -141,7 +160,7 @@ def promising(bounds: Bounds, excess: FloatArray, first: FloatArray) -> NDArray[
 
 
 def leading(bounds: Bounds, excess: FloatArray, first: FloatArray, count: int) -> IntArray:
-    """Return the indices of labels that exceed the demand most: ``count`` of all, or two at every row."""
+    """Return the indices of the labels that exceed the demand most: ``count`` of all, or two at every row."""
     if bounds.demand.every:
         if excess.shape[1] <= count:
             return np.arange(excess.shape[1])

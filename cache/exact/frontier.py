@@ -1,4 +1,7 @@
-"""The Pareto frontier of a space: for every number of MACs the highest fitness, computed and not searched for."""
+"""The Pareto frontier of a search space: for every number of MACs the highest fitness that any network has.
+
+It is computed exactly. Searches look networks up in it, and its certificate says that none of them can be beaten.
+"""
 
 import dataclasses
 import math
@@ -22,7 +25,7 @@ from fedpareto.supernet.space import SearchSpace
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Frontier:
-    """Networks that no other one dominates: none has at most their MACs and a higher fitness.
+    """Pareto frontier: the networks that no other one dominates, with at most their MACs and a higher fitness.
 
     Attributes:
         space: the space.
@@ -59,7 +62,7 @@ class Frontier:
         return entry
 
     def within(self, least: float | None, most: float | None) -> "Frontier":
-        """Return the part of the frontier between two numbers of MACs; None is no bound."""
+        """Return the part of the frontier between two numbers of MACs, both included; None is no bound."""
         kept = (self.macs >= (least or 0)) & (self.macs <= (math.inf if most is None else most))
         return dataclasses.replace(self, genes=self.genes[kept], macs=self.macs[kept], values=self.values[kept])
 
@@ -74,13 +77,13 @@ class Frontier:
         return index if index < len(self.values) else None
 
     def gaps(self, macs: ArrayLike, fitness: ArrayLike) -> FloatArray:
-        """Return by how much the optimum within ``macs`` exceeds the ``fitness`` of networks of so many, (N,)."""
+        """Return the optimality gaps of networks of given ``macs`` and ``fitness``, (N,): optimum less fitness."""
         optima = self.values[np.searchsorted(self.macs, macs, side="right") - 1]
         gaps: FloatArray = np.maximum(0.0, optima - np.asarray(fitness))
         return gaps
 
     def certificate(self) -> str:
-        """Return what is certified, in one sentence."""
+        """Return the certificate of optimality, one sentence."""
         vectors = float(np.prod(gene_layout(self.space).sizes.astype(float)))
         extra = f" and {self.extra}" if self.extra else ""
         return (
@@ -91,16 +94,18 @@ class Frontier:
 
 
 def frontier_of(space: SearchSpace, fitness: FitnessSettings, genes: IntArray, extra: str = "") -> Frontier:
-    """Return the frontier that the networks of ``genes`` make up, scored."""
+    """Return the frontier among the networks of ``genes``, (N, genes), which are scored here."""
     scores = score(space, genes, fitness)
     feasible = np.flatnonzero(scores.feasible)
     order = feasible[pareto_front(scores.macs[feasible], scores.fitness[feasible])]
+    # The solver adds the same terms in another order. Points that rise by rounding alone are no frontier points: the
+    # cheaper one before them is as fit.
     kept = order[_rising(scores.fitness[order])]
     return Frontier(space, fitness, genes[kept], scores.macs[kept], scores.fitness[kept], extra)
 
 
 def _rising(values: FloatArray) -> list[int]:
-    """Return the indices of ascending values that exceed the one kept before by more than rounding."""
+    """Return the indices of ascending values that exceed the last kept one by more than rounding."""
     kept: list[int] = []
     for index, value in enumerate(values):
         if not kept or value - values[kept[-1]] > rounding(value):
@@ -115,11 +120,13 @@ def exact_frontier(
     listener: ProgressListener = SILENT,
     memory: int = MEMORY,
 ) -> Frontier:
-    """Return the frontier of a space, of its networks within the limit of one ``extra`` cost if there is one.
+    """Compute the frontier of a space, among its networks within the limit of one ``extra`` cost if there is one.
 
     Raises:
         SpaceTooLargeError: it takes more than ``memory`` bytes.
     """
+    # Complete because ``solve_front`` sweeps the first cost: for every network x of the space within the limits it
+    # returns a y with MACs(y) ≤ MACs(x) and F(y) ≥ F(x), up to rounding (see ``fedpareto.cache.exact.solver``).
     costs = [count_cost(space, "macs")] + ([extra] if extra else [])
     genes = solve_front(space, fitness, costs, listener, memory)
     return frontier_of(space, fitness, genes, extra.words() if extra else "")

@@ -1,4 +1,7 @@
-"""Frontiers kept in the user's cache directory, so that the second search of a space need not compute one."""
+"""Store of frontiers in the user's cache folder, so that only the first search of a space computes its frontier.
+
+A file is trusted for its genes alone: reading one scores the networks again and compares.
+"""
 
 import hashlib
 import json
@@ -26,11 +29,11 @@ _RELATIVE = 1e-9
 
 
 class KeptFrontierError(UserError):
-    """A kept frontier that is damaged or of another version."""
+    """A stored frontier that is damaged or of another version."""
 
 
 def kept_path(space: SearchSpace, fitness: FitnessSettings) -> Path:
-    """Return where the frontier of a space and of given weights is kept: spaces and weights share no file."""
+    """Return the path of a frontier's file, which only this space with these weights uses."""
     identity = json.dumps([space.fingerprint, _weights(fitness)], sort_keys=True)
     digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
     return kept_file("frontiers", space.name, digest, ".safetensors")
@@ -39,9 +42,9 @@ def kept_path(space: SearchSpace, fitness: FitnessSettings) -> Path:
 def load_or_compute_frontier(
     space: SearchSpace, fitness: FitnessSettings, listener: ProgressListener = SILENT
 ) -> Frontier:
-    """Return the kept frontier, or compute and keep it; ``listener`` is told if a kept one is of no use.
+    """Return the stored frontier, or compute and store it; ``listener`` is told if a stored one is of no use.
 
-    Two processes may do so at once: files are replaced whole.
+    Two processes may do so at once, as files are replaced whole.
 
     Raises:
         SpaceTooLargeError: the space is too large to be solved.
@@ -76,7 +79,7 @@ def write_frontier(path: Path, frontier: Frontier) -> None:
 
 
 def read_frontier(path: Path, space: SearchSpace, fitness: FitnessSettings) -> Frontier:
-    """Read a kept frontier, scoring its networks again.
+    """Read a stored frontier, scoring its networks again.
 
     Raises:
         KeptFrontierError: it is cut short, of another version, or its figures are not those of its networks.
@@ -109,7 +112,7 @@ def _digest(arrays: Mapping[str, Any]) -> str:
 
 
 def _weights(fitness: FitnessSettings) -> dict[str, object]:
-    """Return the weights the frontier depends on."""
+    """Return the fitness settings that the frontier depends on."""
     weights = settings_to_mapping(fitness)
     del weights["cache_max_effectiveness"]
     return weights

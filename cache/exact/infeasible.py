@@ -1,4 +1,4 @@
-"""Why no network meets some limits: the limit that binds, and the network that comes nearest."""
+"""Errors for limits that no network meets: they name the limit that binds and the network that comes nearest."""
 
 import dataclasses
 import itertools
@@ -20,8 +20,8 @@ from fedpareto.supernet.space import SearchSpace
 def infeasibility_error(space: SearchSpace, fitness: FitnessSettings, limits: Limits) -> BudgetError:
     """Return the error for upper limits that no network with ``ρ ≤ ρ0`` meets.
 
-    It names the limit that would have to be raised by the least share, the others kept, and the network that
-    needs no more: both are computed exactly.
+    It names the limit that has to be raised by the smallest factor while the others stay, and the network that meets
+    the limits then. Both are computed exactly.
 
     Raises:
         SpaceTooLargeError: the space is too large to be solved.
@@ -32,15 +32,17 @@ def infeasibility_error(space: SearchSpace, fitness: FitnessSettings, limits: Li
         return error
     asked = f"no network of {space.name} has {limits.words()} and effectiveness ρ ≤ {fitness.max_effectiveness:g}"
     costs = limits.costs(space)
-    ways = []
+    # For each cost, the least amount that any network has within the limits of all others. Raising the limit to it is
+    # necessary and enough; the smallest ratio of the two, needed / limit, names the limit that binds.
+    remedies = []
     for number, cost in enumerate(costs):
         others = [other.additive() for other in (*costs[:number], *costs[number + 1 :])]
         genes = _least(space, fitness, cost, others)
         if len(genes):
             needed = float(cost.of(space, genes)[0])
-            ways.append((needed / cost.limit, number, needed, genes))
-    if ways:
-        _, number, needed, genes = min(ways, key=lambda way: way[:2])
+            remedies.append((needed / cost.limit, number, needed, genes))
+    if remedies:
+        _, number, needed, genes = min(remedies, key=lambda remedy: remedy[:2])
         binding = costs[number]
         name = COST_NAMES.get(binding.name, binding.name)
         return BudgetError(
@@ -57,15 +59,16 @@ def infeasibility_error(space: SearchSpace, fitness: FitnessSettings, limits: Li
 
 
 def _alone(space: SearchSpace, fitness: FitnessSettings, costs: Sequence[LimitedCost]) -> str:
-    """Return the least of every cost that any network with ``ρ ≤ ρ0`` has, in words."""
+    """Return a clause with the least amount of every cost among the networks with ``ρ ≤ ρ0``, one cost at a time."""
     least = [cost.amount(float(cost.of(space, _least(space, fitness, cost, []))[0]), exact=True) for cost in costs]
     words = [f"{amount} {COST_NAMES.get(cost.name, cost.name)}" for amount, cost in zip(least, costs, strict=True)]
     return f"the least there is, each by itself, is {', '.join(words)}"
 
 
 def _least(space: SearchSpace, fitness: FitnessSettings, cost: LimitedCost, others: Sequence[AdditiveCost]) -> IntArray:
-    """Return (1, genes): the network with the least of ``cost`` within the limits of the others; (0, genes) if none."""
-    # Where all networks are equally fit, the front is the cheapest one.
+    """Return genes whose first row is the network with least ``cost`` within the other limits; no row without any."""
+    # A front's first point has the least of the first cost, whatever the fitness, as no point comes before it. Without
+    # entropy, Q, ρ, V and θ hardly any other point follows, which makes the solve quick; ρ ≤ ρ0 still holds.
     indifferent = dataclasses.replace(
         fitness,
         entropy_weights=(0.0,),
@@ -82,7 +85,9 @@ def _least(space: SearchSpace, fitness: FitnessSettings, cost: LimitedCost, othe
 def _lowest_peak(
     space: SearchSpace, indifferent: FitnessSettings, cost: PeakCost, others: Sequence[AdditiveCost]
 ) -> IntArray:
-    """Return what ``_least`` does, by bisection over all peaks a part may have."""
+    """Return the network with the lowest peak as ``_least`` does, by bisection over all values a part may have."""
+    # A network's peak is one of its parts' values, and whatever is possible within a peak is possible within a higher
+    # one. So the least peak is one of these values, and halving them finds it.
     parts = (cost.parts.stem, *itertools.chain.from_iterable(cost.parts.blocks), cost.parts.head)
     peaks = np.unique(np.concatenate(parts))
     macs = count_cost(space, "macs")

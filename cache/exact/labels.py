@@ -1,4 +1,8 @@
-"""Labels of the exact solver: partial networks as columns of numbers, and the trail back to their genes."""
+"""Labels of the exact solver: partial networks as columns of numbers, with backpointers to their genes.
+
+A label says of a partial network only what its completions depend on or add to. Labels of one state have the same
+completions, which is what makes them comparable.
+"""
 
 import dataclasses
 from collections.abc import Sequence
@@ -14,11 +18,14 @@ from fedpareto.supernet.space import SearchSpace
 
 
 class State(NamedTuple):
-    """What labels share that have the same completions.
+    """The state of a partial network: all that decides which completions it has and how they are scored.
+
+    The blocks that may follow depend on the output width. The final number of layers L, and ``Q = exp(Var(depths))``,
+    are the same for two labels of a state with the same completion: Var needs only the sum and the sum of squares.
 
     Attributes:
-        width: number of the output width.
-        layers: scored layers.
+        width: index of the output width.
+        layers: scored layers so far.
         depths, squares: sum, and sum of squares, of the depths of the finished stages.
         stem: ``ln w`` of the stem where ρ counts it and entropy does not, so that labels do not hold it.
     """
@@ -35,10 +42,10 @@ class State(NamedTuple):
 
 
 class Labels(NamedTuple):
-    """N partial networks: ``costs`` (costs, N), and of shape (N,) what they have of the fitness.
+    """N partial networks: ``costs`` (costs, N), and the parts of their fitness, each (N,).
 
-    ``entropy`` is ``Σ α·H − γ·V − δ·B + Σ θ`` so far, ``log_widths`` the sum of ``ln w``, ``record`` where the trail
-    has them.
+    ``entropy`` is ``Σ α·H − γ·V − δ·B + Σ θ`` so far, ``log_widths`` the sum of ``ln w``, ``record`` the index of the
+    label's backpointer.
     """
 
     costs: FloatArray
@@ -52,9 +59,10 @@ class Labels(NamedTuple):
 
 
 class Extension(NamedTuple):
-    """Labels about to grow by one block, each with each of n options.
+    """Labels that are extended by one block, each with each of n options.
 
-    Entropy grows by ``offset`` (N,) and by what each option gains; ``choice`` numbers the options.
+    A new label's entropy is the old one plus ``offset`` (N,) plus the option's gain. ``choice`` (n,) are the options'
+    indices in the plan.
     """
 
     labels: Labels
@@ -64,7 +72,7 @@ class Extension(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Number of labels it makes."""
+        """Number of labels that the extension makes."""
         return len(self.labels.record) * len(self.choice)
 
 
@@ -74,13 +82,13 @@ def joined(parts: Sequence[Labels]) -> Labels:
     return Labels(np.concatenate(costs, axis=1), *map(np.concatenate, columns))
 
 
-def grown(ways: Sequence[Extension]) -> Labels:
-    """Return all labels that ``ways`` make; their records are their numbers."""
-    count = sum(way.size for way in ways)
-    costs = np.empty((len(ways[0].labels.costs), count))
+def extended(extensions: Sequence[Extension]) -> Labels:
+    """Return all labels that ``extensions`` make, numbered from 0 in their ``record``."""
+    count = sum(extension.size for extension in extensions)
+    costs = np.empty((len(extensions[0].labels.costs), count))
     entropy, log_widths = np.empty(count), np.empty(count)
     start = 0
-    for labels, options, choice, offset in ways:
+    for labels, options, choice, offset in extensions:
         here, shape = slice(start, start + len(labels.record) * len(choice)), (len(labels.record), len(choice))
         for row, before, added in zip(costs, labels.costs, options.costs, strict=True):
             np.add.outer(before, added, out=row[here].reshape(shape))
@@ -90,21 +98,21 @@ def grown(ways: Sequence[Extension]) -> Labels:
     return Labels(costs, entropy, log_widths, np.arange(count))
 
 
-def origin(ways: Sequence[Extension], numbers: IntArray) -> tuple[IntArray, IntArray]:
-    """Return the records of the labels that grew into those of given ``numbers``, and the options they took."""
-    ends = np.cumsum([way.size for way in ways])
+def origins(extensions: Sequence[Extension], numbers: IntArray) -> tuple[IntArray, IntArray]:
+    """Return the parents' records of the labels of given ``numbers``, and the options that were taken, both (n,)."""
+    ends = np.cumsum([extension.size for extension in extensions])
     from_way = np.searchsorted(ends, numbers, side="right")
     parents, choices = np.empty_like(numbers), np.empty_like(numbers)
     for index in np.unique(from_way):
-        way, here = ways[index], from_way == index
-        label, option = np.divmod(numbers[here] - (ends[index] - way.size), len(way.choice))
-        parents[here], choices[here] = way.labels.record[label], way.choice[option]
+        extension, here = extensions[index], from_way == index
+        label, option = np.divmod(numbers[here] - (ends[index] - extension.size), len(extension.choice))
+        parents[here], choices[here] = extension.labels.record[label], extension.choice[option]
     return parents, choices
 
 
 @dataclasses.dataclass(frozen=True)
 class _Page:
-    """Records made at one time: all of one block slot of one stage, of one output width."""
+    """Backpointers of labels that were made together: in one block slot of one stage, with one output width."""
 
     start: int
     stage: int
@@ -115,7 +123,7 @@ class _Page:
 
 
 class Backpointers:
-    """How each kept label was reached, so that its genes can be read backwards."""
+    """Backpointers of all kept labels: parent and option of each, from which its genes are read backwards."""
 
     def __init__(self, space: SearchSpace, resolution: int) -> None:
         self.space, self.resolution = space, resolution
@@ -123,13 +131,13 @@ class Backpointers:
         #: The first records are the stems themselves.
         self.length = len(space.stem_choices)
 
-    def record(self, place: tuple[int, int, int], ways: Sequence[Extension], labels: Labels) -> Labels:
-        """Write down labels that grew in ``ways`` and return them with their records.
+    def record(self, place: tuple[int, int, int], extensions: Sequence[Extension], labels: Labels) -> Labels:
+        """Store the backpointers of labels made by ``extensions``; return the labels with their records.
 
-        ``place`` is a stage, a block slot and the number of an output width.
+        ``place`` is a stage, a block slot and the index of an output width.
         """
         start = self.length
-        parents, choices = origin(ways, labels.record)
+        parents, choices = origins(extensions, labels.record)
         self.length += len(parents)
         self.pages.append(_Page(start, *place, parents.astype(np.int32), choices.astype(np.int32)))
         return labels._replace(record=np.arange(start, self.length))
@@ -142,7 +150,7 @@ class Backpointers:
         at, stage = records.copy(), np.full(len(records), len(space.stages))
         for page in reversed(self.pages):
             here = np.flatnonzero((at >= page.start) & (at < page.start + len(page.parents)))
-            # On the way back, the first record of a stage is of its last block.
+            # Read backwards, the first record of a stage is its last block: that one tells depth and width.
             last = here[stage[here] != page.stage]
             row = at[here] - page.start
             width, kernel, expand = self._read(page.width, page.choices[row].astype(np.int64))
@@ -157,7 +165,7 @@ class Backpointers:
         return genes
 
     def _read(self, width: int, choices: IntArray) -> tuple[int, IntArray, IntArray]:
-        """Return the width, kernels and expand ratios that numbers of ``additive.Options`` stand for."""
+        """Return the width, kernels and expand ratios, as genes, of choices numbered as in ``BlockChoices``."""
         ratios = len(self.space.expands)
         if self.space.expands_per == "stage":
             return width // ratios, choices, np.full_like(choices, width % ratios)

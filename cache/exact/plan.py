@@ -1,4 +1,8 @@
-"""The plan of the exact solver: a space's networks of one resolution as stages of block choices."""
+"""The plan of the exact solver: all networks of one resolution as stages of block choices with costs and gains.
+
+The fitness and the costs are sums over blocks once widths and depths are fixed. A plan tabulates every summand once,
+as arrays that the solver adds up.
+"""
 
 import dataclasses
 from collections.abc import Sequence
@@ -22,10 +26,10 @@ from fedpareto.supernet.space import SearchSpace
 
 
 class BlockChoices(NamedTuple):
-    """Choices of one block: (…, n) arrays over kernel·expands + expand, behind axes of widths.
+    """Choices of one block: arrays (widths…, n) whose last axis numbers them kernel·expands + expand.
 
-    Where the blocks of a stage share their expand ratio, n are the kernels, and the output widths of a stage, which are
-    also the widths between its blocks, come with every ratio: they are numbered width·expands + expand.
+    Where the blocks of a stage share their expand ratio, the last axis holds the kernels alone. The ratio then goes
+    with the stage's output width, numbered width·expands + expand, as it too stays the same from block to block.
 
     ``costs`` has the costs as its first axis; ``log_widths`` are sums of ``ln w`` over the scored layers, of
     which there are ``layers``; ``gains`` are what the block adds to its own stage's ``α·H − δ·B + Σ θ``, and the stem
@@ -38,7 +42,7 @@ class BlockChoices(NamedTuple):
     gains: FloatArray
 
     def between(self, *widths: int) -> list[tuple["BlockChoices", IntArray]]:
-        """Return the options at given widths and their numbers, apart by their number of layers."""
+        """Return the options at given widths with their indices, one group for each number of layers."""
         costs = np.stack([cost[widths] for cost in self.costs])
         log_widths, layers, gains = self.log_widths[widths], self.layers[widths], self.gains[widths]
         groups = [np.flatnonzero(layers == count) for count in np.unique(layers)]
@@ -51,10 +55,10 @@ class PlanStage:
 
     Attributes:
         first: options of its first block, (input widths, output widths, n).
-        later: options of every later block slot, (output widths, n); they differ in their gains only.
-        weights: what entropy gains for each unit of ``κ·ln w``, α·ln(r²·c), by output width.
+        later: options of every later block slot, (output widths, n); slots differ in their gains only.
+        weights: gain in entropy for each unit of ``κ·ln w``, α·ln(r²·c), by output width.
         falls: γ·max(0, c_in − c_out), (input widths, output widths); 0 in the first stage.
-        ends: which width of the space each output width is, (output widths,): the next stage's input.
+        ends: index of each output width in the space, (output widths,): the next stage's input width.
     """
 
     first: BlockChoices
@@ -80,7 +84,7 @@ class Plan:
 
 
 def plan_of(space: SearchSpace, settings: FitnessSettings, costs: Sequence[AdditiveCost], resolution: int) -> Plan:
-    """Return the networks of the space's resolution number ``resolution``."""
+    """Return the plan of all networks with the space's resolution number ``resolution``."""
     parts, terms, weighed = space_parts(space), space_terms(space), entropy_widths(space, settings)
     learned = None if settings.learned is None else learned_gains(space, settings.learned)
     alphas = np.broadcast_to(np.asarray(settings.entropy_weights), (len(space.stages),))
@@ -89,7 +93,7 @@ def plan_of(space: SearchSpace, settings: FitnessSettings, costs: Sequence[Addit
     ratios = len(space.expands) if space.expands_per == "stage" else 1
 
     def of_block(part: NetworkPart, values: NDArray[Any]) -> NDArray[Any]:
-        """Return a block's figures at the resolution, (…, output widths, n): what is chosen by block is one axis."""
+        """Return a block's figures at the resolution, (…, output widths, n), its own choices on one axis."""
         found = _at(part, values, resolution)
         if ratios > 1:
             # The ratio goes with the output width.
@@ -109,7 +113,7 @@ def plan_of(space: SearchSpace, settings: FitnessSettings, costs: Sequence[Addit
         return BlockChoices(paid, log_widths, layers, gains)
 
     def later(s: int, slots: int, weights: FloatArray) -> tuple[BlockChoices, ...]:
-        """Return the figures of a stage's later blocks, which are one object where all have the same."""
+        """Return the choices of a stage's later blocks; one shared object where all slots have the same."""
         if learned is None:
             return tuple([options(s, 1, weights)] * (slots - 1) if slots > 1 else [])
         return tuple(options(s, b, weights) for b in range(1, slots))
@@ -130,7 +134,7 @@ def plan_of(space: SearchSpace, settings: FitnessSettings, costs: Sequence[Addit
 def _stem(
     part: NetworkPart, terms: FitnessTerms, paid: Sequence[FloatArray], added: FloatArray | None, resolution: int
 ) -> BlockChoices:
-    """Return a stem's figures at the resolution; its gains are what is learned."""
+    """Return the stem's choices at the resolution; their gains are the learned terms of the stem."""
     costs = np.stack([_at(part, values, resolution) for values in paid])
     log_widths, layers = (_at(part, column[:-1], resolution) for column in (terms.log_widths, terms.layers))
     gains = np.zeros(log_widths.shape) if added is None else _at(part, added[:-1], resolution)

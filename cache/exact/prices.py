@@ -1,4 +1,8 @@
-"""Prices of costs that make a relaxation's bounds low: around the lowest, or one row for each part of a front."""
+"""Prices of costs (Lagrange multipliers) at which the relaxation's bounds on fitness are low.
+
+Any prices of 0 or more give valid bounds, so the searches here need not be exact: better prices only drop more labels.
+For one network, prices lie around those of the lowest bound; for a front, there is a row for each part of it.
+"""
 
 import functools
 import itertools
@@ -9,41 +13,41 @@ import numpy as np
 from fedpareto.cache.exact.relaxation import LinearRelaxation, Lines, relax
 from fedpareto.supernet.arrays import FloatArray
 
-#: Least and most logarithm of a price, relative to the fitness over the limit.
+#: Least and most logarithm of a price, whose unit is the fitness divided by the limit.
 _LOGARITHMS = (-12.0, 6.0)
 
-#: Prices of each cost tried at once around the best so far, how far around it at first, and how often: for one row
-#: that all depends on, and for one of many.
+#: Search for prices: how many are tried at a time for each cost, how far around the best (in logarithms) at first, and
+#: how often, for a single row and for one of many.
 _TRIED, _RADIUS, _ROUNDS, _ROUNDS_OF_MANY = 8, 3.0, 24, 8
 
-#: The search for prices, whose outcome is valid however it goes, follows every so many lines.
+#: The search for prices uses one of so many lines: it is quicker, and its outcome is valid all the same.
 _COARSER = 8
 
-#: How far from the lowest bound's prices others are used beside them, in logarithms.
+#: Distances, in logarithms, of further rows of prices from those of the lowest bound.
 _AROUND = (0.1, 0.3, 0.8)
 
-#: In how many directions besides those of single prices.
+#: Number of random directions of these distances, besides those that change a single price.
 _DIRECTIONS = 20
 
-#: No cost is less, where it is divided by.
+#: Least divisor, in place of a cost of 0.
 _LEAST = 1e-300
 
-#: Prices of the swept cost that are tried for a front nothing is known of, and the range of their logarithms.
+#: Number of prices of the swept cost that are tried for a front of which nothing is known, and their logarithms' range.
 _GRID, _SPAN = 160, 8.0
 
 
 class Front(NamedTuple):
-    """Networks of ascending first cost and fitness that are known: no answer is worse. Both (N,)."""
+    """Known networks by ascending first cost and fitness, both (N,); a network worth finding is no worse than they."""
 
     cost: FloatArray
     fitness: FloatArray
 
 
 def tightest(linear: LinearRelaxation, limits: FloatArray) -> FloatArray:
-    """Return (K, costs): the prices of the least upper bound found, and prices around them.
+    """Return the prices of the least upper bound found, and prices around them, (K, costs).
 
-    What is left to gain differs from place to place, and with it the prices that bound it best. Costs without a limit
-    have none.
+    The prices that bound a label best differ from position to position, so there are several rows. Costs without a
+    limit have price 0.
     """
     limited = np.isfinite(limits)
     lowest, scale = _lowest(linear, limits, np.zeros((1, len(limits))))
@@ -56,27 +60,28 @@ def tightest(linear: LinearRelaxation, limits: FloatArray) -> FloatArray:
 
 
 def sweeping(linear: LinearRelaxation, limits: FloatArray, count: int) -> FloatArray:
-    """Return (K, costs): prices for about ``count`` parts of a front over the first cost, none of which is known."""
+    """Return prices for about ``count`` parts of a front over the first cost that is not known yet, (K, costs)."""
     coarse = _coarse(linear)
     rows = np.zeros((_GRID, len(limits)))
     scale = max(1.0, abs(float(relax(coarse, rows[:1]).start(coarse)[0]))) / max(linear.most, _LEAST)
     rows[:, 0] = scale * np.exp(np.linspace(_SPAN, -_SPAN, _GRID))
     bounds = relax(coarse, rows).start(coarse)
-    # The bound falls with the price by the cost of the network that attains it.
+    # The derivative of the bound by the price is minus the cost of the network that attains it (envelope theorem), so
+    # this is that network's fitness. Prices are chosen at even steps of it.
     fitness = np.maximum.accumulate(bounds - rows[:, 0] * np.gradient(bounds, rows[:, 0]))
     chosen = np.unique(np.searchsorted(fitness, np.linspace(fitness[0], fitness[-1], count)))
     return at_prices(linear, limits, np.append(rows[chosen, 0], 0.0))
 
 
 def at_prices(linear: LinearRelaxation, limits: FloatArray, first: FloatArray) -> FloatArray:
-    """Return (K, costs): K prices of the first cost, (K,), with those of the others that go with them best."""
+    """Return K given prices of the first cost, (K,), each with prices of the other costs that suit it, (K, costs)."""
     rows = np.zeros((len(first), len(limits)))
     rows[:, 0] = first
     return _lowest(linear, np.append(np.inf, limits[1:]), rows)[0]
 
 
 def slopes_of(front: Front, count: int) -> FloatArray:
-    """Return at most ``count`` prices of the first cost at which a front's networks are the best, 0 among them."""
+    """Return about ``count`` prices of the first cost, 0 among them: the slopes of the front's upper convex hull."""
     hull: list[tuple[float, float]] = []
     for point in zip(front.cost.tolist(), front.fitness.tolist(), strict=True):
         while len(hull) > 1 and _slope(hull[-1], point) >= _slope(hull[-2], hull[-1]):
@@ -93,7 +98,7 @@ def _slope(first: tuple[float, float], second: tuple[float, float]) -> float:
 
 
 def _lowest(linear: LinearRelaxation, limits: FloatArray, rows: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return K ``rows`` of prices, (K, costs), with prices of limited costs that lower their bounds; and a scale."""
+    """Return K ``rows`` of prices, (K, costs), with low-bound prices of the limited costs, and the prices' unit."""
     limited = np.flatnonzero(np.isfinite(limits))
     coarse = _coarse(linear)
     free = abs(float(relax(coarse, np.zeros((1, len(limits)))).start(coarse)[0]))
@@ -124,7 +129,7 @@ def _coarse(linear: LinearRelaxation) -> LinearRelaxation:
 
 @functools.cache
 def _steps(costs: int) -> FloatArray:
-    """Return (N, costs): where to look around a point, which is the first."""
+    """Return the steps of a search around a point, (N, costs); the first is none."""
     drawn = np.random.default_rng(0).uniform(-1, 1, size=(_TRIED * costs, costs))
     return np.concatenate([np.zeros((1, costs)), _axes(costs), drawn])
 

@@ -1,4 +1,8 @@
-"""Which labels of a state the exact solver keeps: those that some completion may still make a best network."""
+"""Pruning of labels in the exact solver: keeps those that some completion may still turn into an optimal network.
+
+A label is dropped for one of three reasons: no completion meets the limits, no completion is as fit as a known
+network, or another label of the state dominates it with every completion. Each is proven where it is decided.
+"""
 
 import dataclasses
 from typing import NamedTuple
@@ -7,8 +11,8 @@ import numpy as np
 
 from fedpareto.cache.dominance import non_dominated
 from fedpareto.cache.exact.bounds import ROUNDING, Bounds, Demand, leading, promising
+from fedpareto.cache.exact.completion_bounds import BoundsByWidth, CompletionBounds, SpaceBounds
 from fedpareto.cache.exact.labels import Labels, State
-from fedpareto.cache.exact.outlook import BoundsByWidth, CompletionBounds, SpaceBounds
 from fedpareto.cache.exact.relaxation import LinearRelaxation, relax
 from fedpareto.fitness.score import effectiveness_bound
 from fedpareto.supernet.arrays import FloatArray, IntArray
@@ -17,13 +21,13 @@ from fedpareto.supernet.fitness_settings import FitnessSettings
 
 @dataclasses.dataclass(frozen=True)
 class SearchGoal:
-    """What is searched for.
+    """The goal of a solve: the weights of the fitness, the limits, and whether one optimum or a front is wanted.
 
     Attributes:
         settings: weights of the fitness.
-        limits: the most of every cost, (costs,).
-        sweep: whether the best network is wanted at every value of the first cost, not only the best of all.
-        beam: labels a state keeps at most; an answer found with it is no proof.
+        limits: upper limits on every cost, (costs,).
+        sweep: true if the best network is wanted at every value of the first cost, false if only the best of all.
+        beam: most labels that a state keeps; None for all. What is found with a beam is not proven to be optimal.
     """
 
     settings: FitnessSettings
@@ -33,7 +37,7 @@ class SearchGoal:
 
 
 class Asked(NamedTuple):
-    """Rows of prices, (K, costs), and what is asked of a network at each."""
+    """Rows of prices, (K, costs), and the demand on a network at each row."""
 
     prices: FloatArray
     demand: Demand
@@ -41,13 +45,13 @@ class Asked(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Position:
-    """A place in the networks of one resolution: after some blocks of a stage, or between two stages.
+    """Position in the networks of one resolution: after some blocks of a stage, or between two stages.
 
     Attributes:
-        ahead: what completions may add.
-        slopes: least and most that entropy gains later for each unit of P, the sum of ``ln w``.
+        ahead: bounds on what completions add.
+        slopes: least and most gain of entropy in later stages for each unit of P, the sum of ``ln w`` so far, (2,).
         stages: number of stages.
-        bounds: what a label has to promise, if anything.
+        bounds: price bounds and the demand that a label must be able to meet; None for no demand.
     """
 
     ahead: BoundsByWidth
@@ -57,22 +61,22 @@ class Position:
 
 
 class Places(NamedTuple):
-    """``inside[s][d]`` is the place after block d (0 the first) of stage s, ``before[s]`` that before stage s."""
+    """All positions: ``inside[s][d]`` after block d (from 0) of stage s, ``before[s]`` before stage s."""
 
     inside: tuple[tuple[Position, ...], ...]
     before: tuple[Position, ...]
 
 
 class _Final(NamedTuple):
-    """For each number L of scored layers that complete networks may have: the least and most P added, all (m,)."""
+    """Numbers L of scored layers of complete networks, and bounds on the P added until then, all (m,)."""
 
     layers: IntArray
     low: FloatArray
     high: FloatArray
 
 
-def places_of(linear: LinearRelaxation, horizon: SpaceBounds, asked: Asked | None) -> Places:
-    """Return the places of the networks of one resolution; without ``asked``, labels have nothing to promise."""
+def places_of(linear: LinearRelaxation, ahead: SpaceBounds, asked: Asked | None) -> Places:
+    """Return the positions in the networks of one resolution; without ``asked``, no demand is made on labels."""
     slopes, stages = linear.slopes, len(linear.plan.stages)
     relaxation = None if asked is None else relax(linear, asked.prices)
 
@@ -84,28 +88,34 @@ def places_of(linear: LinearRelaxation, horizon: SpaceBounds, asked: Asked | Non
         return Position(found, here, stages, bounds)
 
     return Places(
-        tuple(tuple(place(found, s, d) for d, found in enumerate(stage)) for s, stage in enumerate(horizon.inside)),
-        tuple(place(found, s, None) for s, found in enumerate(horizon.before)),
+        tuple(tuple(place(found, s, d) for d, found in enumerate(stage)) for s, stage in enumerate(ahead.inside)),
+        tuple(place(found, s, None) for s, found in enumerate(ahead.before)),
     )
 
 
 def surviving(target: SearchGoal, place: Position, state: State, labels: Labels) -> IntArray:
-    """Return the indices of the labels to keep."""
-    outlook = place.ahead.outlooks[state.width]
-    final = _Final(state.layers + outlook.layers, state.stem + outlook.low, state.stem + outlook.high)
+    """Return the indices of the labels of one state that are kept."""
+    ahead = place.ahead.by_width[state.width]
+    final = _Final(state.layers + ahead.layers, state.stem + ahead.low, state.stem + ahead.high)
     needed = _least_log_widths(target, final)
+    # Limits: every completion adds at least ``least`` to a cost and, ending with L layers, at most ``high`` to P. A
+    # label with cost + least > limit, or with P + high < L·ln(L/ρ0) for every L, has no completion within the limits.
     index = np.flatnonzero(
-        (labels.costs + outlook.least[:, None] <= target.limits[:, None]).all(axis=0)
+        (labels.costs + ahead.least[:, None] <= target.limits[:, None]).all(axis=0)
         & (labels.log_widths >= (needed - final.high).min() - ROUNDING)
     )
+    # Price bounds are proofs (see ``bounds``), but in the rough pass they only rank labels, at the end.
     if target.beam is None:
         index = index[_promising(target, place, state, labels.take(index))]
     if not len(index):
         return index
     chosen = labels.take(index)
-    # With this much P every completion has ρ ≤ ρ0.
+    # Every completion adds at least ``low`` to P, so with this much P all of them have ρ ≤ ρ0.
     enough = float((needed - final.low).max())
-    points = _costs(target, outlook, chosen) + _values(target, place, chosen, final, enough)
+    # Dominance: if a is at least as good as b in all of these coordinates then, for every completion x, a + x is
+    # within the limits where b + x is, and F(a + x) ≥ F(b + x); in a sweep it also has no more of the first cost.
+    # So b is not needed. Of equal labels one stays.
+    points = _costs(target, ahead, chosen) + _values(target, place, chosen, final, enough)
     index = index[non_dominated(np.stack(points))]
     if target.beam is not None:
         index = index[_leading(target, place, state, labels.take(index), target.beam)]
@@ -113,16 +123,16 @@ def surviving(target: SearchGoal, place: Position, state: State, labels: Labels)
 
 
 def _promising(target: SearchGoal, place: Position, state: State, labels: Labels) -> IntArray:
-    """Return the indices of the labels that promise what is asked."""
+    """Return the indices of the labels that may meet the demand at a position."""
     if place.bounds is None or not len(labels.record):
         return np.arange(len(labels.record))
     excess = place.bounds.excess(state, labels, _irregularity(target, place, state))
-    first = labels.costs[0] + place.ahead.outlooks[state.width].least[0]
+    first = labels.costs[0] + place.ahead.by_width[state.width].least[0]
     return np.flatnonzero(promising(place.bounds, excess, first))
 
 
 def _leading(target: SearchGoal, place: Position, state: State, labels: Labels, count: int) -> IntArray:
-    """Return the indices of the labels that promise most."""
+    """Return the indices of the ``count`` labels that may exceed the demand most."""
     if place.bounds is None:
         raise ValueError("a beam needs bounds to choose by")
     excess = place.bounds.excess(state, labels, _irregularity(target, place, state))
@@ -130,14 +140,14 @@ def _leading(target: SearchGoal, place: Position, state: State, labels: Labels, 
 
 
 def _irregularity(target: SearchGoal, place: Position, state: State) -> float:
-    """Return the least ``ω·Q`` of the completions of a state."""
+    """Return the least ``ω·Q`` of all completions of a state, Q = exp(Var(depths)) with Var = Σd²/S − (Σd/S)²."""
     depths, squares = (np.array([state.depths, state.squares]) + place.ahead.depths).T
     irregularity = np.exp(squares / place.stages - (depths / place.stages) ** 2)
     return float((target.settings.depth_penalty * irregularity).min())
 
 
 def _least_log_widths(target: SearchGoal, final: _Final) -> FloatArray:
-    """Return the least P of a complete network with ``ρ ≤ ρ0``, by its number of layers, (m,)."""
+    """Return the least P of a complete network with ``ρ ≤ ρ0``, L·ln(L/ρ0), by its number of layers L, (m,)."""
     bound = effectiveness_bound(target.settings)
     if bound <= 0:
         return np.full(len(final.layers), np.inf)
@@ -145,12 +155,14 @@ def _least_log_widths(target: SearchGoal, final: _Final) -> FloatArray:
     return needed
 
 
-def _costs(target: SearchGoal, outlook: CompletionBounds, labels: Labels) -> list[FloatArray]:
-    """Return the costs to compare, negated: those that may matter."""
+def _costs(target: SearchGoal, ahead: CompletionBounds, labels: Labels) -> list[FloatArray]:
+    """Return the costs that may still matter, negated so that more is better, each (N,)."""
     rows = []
     for number, (cost, limit) in enumerate(zip(labels.costs, target.limits, strict=True)):
-        # Below this no completion reaches the limit: to have less is no better.
-        harmless = -np.inf if target.sweep and number == 0 else limit - outlook.most[number]
+        # A label below limit − most stays within the limit with every completion, so having even less is no merit.
+        # Labels that are alike in this way can dominate each other, which leaves far fewer. In a sweep less of the
+        # first cost always counts.
+        harmless = -np.inf if target.sweep and number == 0 else limit - ahead.most[number]
         row = np.maximum(cost, harmless)
         if row.min() < row.max():
             rows.append(-row)
@@ -158,16 +170,23 @@ def _costs(target: SearchGoal, outlook: CompletionBounds, labels: Labels) -> lis
 
 
 def _values(target: SearchGoal, place: Position, labels: Labels, final: _Final, enough: float) -> list[FloatArray]:
-    """Return what to compare beside costs; from ``enough`` P on, ``ρ ≤ ρ0`` is certain."""
+    """Return the other coordinates to compare, each (N,); from ``enough`` P on, ``ρ ≤ ρ0`` is certain.
+
+    For two labels a, b and any completion x, the mean value theorem gives a t with
+    ``F(a + x) − F(b + x) = (E_a − E_b) + t·(P_a − P_b)``, where t is the slope of later entropy in P plus
+    ``−λ·exp(−P/L)`` for some P between the two. With ``low ≤ t ≤ high`` for all x, the difference is linear in t, so it
+    is at least 0 for every t if it is at both ends: if ``E + low·P`` and ``E + high·P`` are no less for a than for b.
+    """
     weight, log_widths = target.settings.effectiveness_weight, labels.log_widths
-    # The slope of −ρ in P, exp(−P/L), is steepest for the least P.
+    # −ρ rises with P at the rate exp(−P/L), which is greatest for the least final P and least for the greatest.
     steepest = np.exp(-(log_widths.min() + final.low) / final.layers).max()
     flattest = np.exp(-(log_widths.max() + final.high) / final.layers).min()
     low, high = place.slopes + np.sort([-weight * steepest, -weight * flattest])
     values = [labels.entropy + low * log_widths]
     if low < high:
-        # Two labels compare either way; if more P is required, only labels with more are compared.
+        # Where ρ ≤ ρ0 may fail, a must have at least b's P. Then (t − low)·(P_a − P_b) ≥ 0: ``E + low·P`` is enough.
         values.append(labels.entropy + high * log_widths if log_widths.min() >= enough else log_widths)
     elif log_widths.min() < enough:
+        # t is known. P matters for ρ ≤ ρ0 alone, and only up to what is enough.
         values.append(np.minimum(log_widths, enough))
     return values

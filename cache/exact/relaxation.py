@@ -1,11 +1,16 @@
-"""Upper bounds on fitness under limits: the limits priced instead of enforced (Lagrangian relaxation).
+"""Lagrangian relaxation of the search: upper bounds on fitness with limits priced instead of enforced.
 
-Everett, "Generalized Lagrange multiplier method for solving problems of optimum allocation of resources" (1963).
+For prices π ≥ 0, ``F − π·cost`` is maximised over all networks, within the limits or not. A network within the limits
+then has ``F ≤ max(F − π·cost) + π·limit`` (Everett, "Generalized Lagrange multiplier method for solving problems of
+optimum allocation of resources", 1963). The maximum is found by dynamic programming, as all that is left is made a sum
+over blocks:
 
-``ρ ≤ ρ0`` is one more limit, on what networks lack of the ``ln w`` it takes: ``L·ln(L/ρ0) − P ≤ 0``, of which
-tangents in L are sums over layers. What is left without limits is a sum over blocks but for ``λ·ρ``. That is convex
-in the scored layers and their ``ln w`` together, so for λ > 0 chords bound it, each of which is a sum over layers;
-for λ < 0 a tangent does.
+- ``ρ ≤ ρ0`` becomes one more limit, on the last cost: ``L·ln(L/ρ0) − P ≤ 0``, P being the sum of ``ln w`` over L scored
+  layers. It is convex in L, so a tangent in L lies below it and is a weaker limit, and a sum over layers.
+- ``λ·ρ = λ·L·exp(−P/L)`` is bounded by lines in (L, P), each a sum over layers: for λ > 0 by chords, as it is convex
+  in (L, P) together, for λ < 0 by a tangent.
+
+Q is left out here and taken off by whoever uses the bounds.
 """
 
 import dataclasses
@@ -15,41 +20,41 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fedpareto.cache.exact.outlook import SpaceBounds
+from fedpareto.cache.exact.completion_bounds import SpaceBounds
 from fedpareto.cache.exact.plan import BlockChoices, Plan
 from fedpareto.fitness.score import effectiveness_bound
 from fedpareto.supernet.arrays import FloatArray, IntArray
 from fedpareto.supernet.fitness_settings import FitnessSettings
 
-#: Chords that follow ``λ·ρ``: its error falls with the square of their number.
+#: Number of chords that bound ``λ·ρ``; their error falls with its square.
 CHORDS = 48
 
-#: Means nearer than this are one.
+#: Difference of mean ``ln w`` below which all networks count as having the same.
 _POINT = 1e-9
 
 
 class Lines(NamedTuple):
-    """Lines whose highest is nowhere below ``λ·ρ``: what a scored layer and a unit of ``ln w`` add, both (lines,)."""
+    """Lines in (L, P) whose highest is nowhere below ``λ·ρ``: slopes by scored layer and by ``ln w``, both (lines,)."""
 
     layers: FloatArray
     log_widths: FloatArray
 
     def at(self, layers: int, log_widths: float) -> FloatArray:
-        """Return the value of every line, (lines,)."""
+        """Return the value of every line at L = ``layers`` and P = ``log_widths``, (lines,)."""
         return self.layers * layers + self.log_widths * log_widths
 
 
 class LinearRelaxation(NamedTuple):
-    """The networks of one resolution with a fitness that is a sum over blocks and no lower than their own.
+    """Relaxed networks of one resolution: their fitness is replaced by sums over blocks that are nowhere below it.
 
     Attributes:
-        plan: the networks; their last cost is what they lack of the ``ln w`` that ``ρ ≤ ρ0`` takes.
-        depths: of the stages.
-        slopes: the least and most that entropy gains from each place on for a unit of ``ln w``, (stages + 1, 2).
-        lines: bounds on ``λ·ρ``.
-        per_layer: what a scored layer adds to the last cost; a unit of ``ln w`` takes 1 away.
-        lack: the most of the last cost, which holds of all networks with ``ρ ≤ ρ0``.
-        most: the most of the first cost.
+        plan: the networks; their last cost is ``per_layer·L − P``, what they lack of the ``ln w`` that ``ρ ≤ ρ0`` asks.
+        depths: depths that a stage may have.
+        slopes: least and most gain of entropy from each stage on for a unit of ``ln w`` before it, (stages + 1, 2).
+        lines: upper bounds on ``λ·ρ``.
+        per_layer: what a scored layer adds to the last cost.
+        lack: limit on the last cost, which all networks with ``ρ ≤ ρ0`` meet.
+        most: most of the first cost that a network has.
     """
 
     plan: Plan
@@ -61,22 +66,22 @@ class LinearRelaxation(NamedTuple):
     most: float
 
     def limits(self, limits: FloatArray) -> FloatArray:
-        """Return ``limits`` on costs with that on the last one."""
+        """Return ``limits`` (costs,) with the limit on the last cost appended."""
         return np.append(limits, self.lack)
 
     def costs(self, costs: FloatArray, layers: int, log_widths: FloatArray) -> FloatArray:
-        """Return ``costs`` (costs, N) of networks of so many scored layers with the last one."""
+        """Return ``costs`` (costs, N) of labels with ``layers`` scored layers, the last cost appended."""
         return np.vstack([costs, self.per_layer * layers - log_widths])
 
 
 @dataclasses.dataclass(frozen=True)
 class Relaxation:
-    """The most that fitness less priced costs can still gain, for each of K rows of prices.
+    """Most that completions add to the relaxed fitness less priced costs, for each of K rows of prices.
 
     Attributes:
         prices: (K, costs).
-        inside: by stage and blocks so far, (K, lines, output widths); the next block may be any.
-        before: by stage, (K, lines, input widths); after the last stage, less the head's priced costs.
+        inside: after each block of each stage, (K, lines, output widths).
+        before: before each stage, (K, lines, input widths); after the last stage, minus the head's priced costs.
     """
 
     prices: FloatArray
@@ -84,7 +89,7 @@ class Relaxation:
     before: tuple[FloatArray, ...]
 
     def start(self, linear: LinearRelaxation) -> FloatArray:
-        """Return the bounds for a whole network, (K,)."""
+        """Return the bounds on whole networks, (K,)."""
         stem, lines = linear.plan.stem, linear.lines
         added = np.multiply.outer(lines.layers, stem.layers) + np.multiply.outer(lines.log_widths, stem.log_widths)
         gained = stem.gains - self.prices @ stem.costs
@@ -92,22 +97,29 @@ class Relaxation:
         return bounds
 
 
-def linear_of(plan: Plan, horizon: SpaceBounds, depths: tuple[int, ...], settings: FitnessSettings) -> LinearRelaxation:
-    """Return what bounds the fitness of a plan's networks by sums over blocks."""
+def linear_of(
+    plan: Plan, space_bounds: SpaceBounds, depths: tuple[int, ...], settings: FitnessSettings
+) -> LinearRelaxation:
+    """Return the linear relaxation of a plan's networks."""
     slopes = np.zeros((len(plan.stages) + 1, 2))
     if settings.entropy == "prefix":
         # A stage's ln w counts in every later stage too.
         weights = np.array([(stage.weights.min(), stage.weights.max()) for stage in plan.stages])
         slopes[:-1] = weights[::-1].cumsum(axis=0)[::-1]
-    layers, low, high = _extremes(plan, horizon)
+    layers, low, high = _extremes(plan, space_bounds)
     per_layer, lack = _needed(effectiveness_bound(settings), layers, low)
-    most = max(float(outlook.most[0]) for outlook in horizon.before[0].outlooks)
+    most = max(float(ahead.most[0]) for ahead in space_bounds.before[0].by_width)
     lines = _lines(settings.effectiveness_weight, float((low / layers).min()), float((high / layers).max()))
     return LinearRelaxation(_with_lack(plan, per_layer), depths, slopes, lines, per_layer, lack, most)
 
 
 def relax(linear: LinearRelaxation, prices: FloatArray) -> Relaxation:
-    """Return the relaxation at each of K rows of ``prices``, (K, costs)."""
+    """Solve the relaxation at each of K rows of ``prices``, (K, costs), from the last block backwards.
+
+    For one line the relaxed fitness is a sum over blocks, so the best completion of a width is the best option of the
+    next block plus the best completion after it. Lines stay apart until the end: the maximum over completions of the
+    highest line is the highest of the lines' maxima.
+    """
     plan, lines, shape = linear.plan, linear.lines, (len(prices), len(linear.lines.layers))
     before = [np.repeat(-(prices @ plan.head)[:, None, :], shape[1], axis=1)]
     inside: list[tuple[FloatArray, ...]] = []
@@ -126,7 +138,7 @@ def relax(linear: LinearRelaxation, prices: FloatArray) -> Relaxation:
 
 
 def _gains_of_slots(slots: Sequence[BlockChoices], later: float, prices: FloatArray, lines: Lines) -> list[FloatArray]:
-    """Return the most that each later block gains; slots that share their options share the work."""
+    """Return the most gain of each later block, each (K, lines, widths); slots that share options share the work."""
     found: list[FloatArray] = []
     for slot, options in enumerate(slots):
         known = slot > 0 and options is slots[slot - 1]
@@ -135,7 +147,7 @@ def _gains_of_slots(slots: Sequence[BlockChoices], later: float, prices: FloatAr
 
 
 def _gain(options: BlockChoices, later: float, prices: FloatArray, lines: Lines) -> FloatArray:
-    """Return the most that one block gains, (K, lines, …) by its widths; ``later`` for each unit of its ``ln w``."""
+    """Return the most gain of one block, (K, lines, widths…), with ``later`` entropy for each unit of its ``ln w``."""
     shape = options.gains.shape
     paid = (prices @ options.costs.reshape(len(options.costs), -1)).reshape(len(prices), *shape)
     gains = options.gains + later * options.log_widths - paid
@@ -145,12 +157,12 @@ def _gain(options: BlockChoices, later: float, prices: FloatArray, lines: Lines)
     return found
 
 
-def _extremes(plan: Plan, horizon: SpaceBounds) -> tuple[IntArray, FloatArray, FloatArray]:
-    """Return numbers of scored layers of whole networks, and their least and most sums of ``ln w``, all (n,)."""
+def _extremes(plan: Plan, space_bounds: SpaceBounds) -> tuple[IntArray, FloatArray, FloatArray]:
+    """Return numbers of scored layers of whole networks, with their least and most sums of ``ln w``, all (n,)."""
     found = [
-        (outlook.layers + layers, outlook.low + log_width, outlook.high + log_width)
-        for outlook, layers, log_width in zip(
-            horizon.before[0].outlooks, plan.stem.layers, plan.stem.log_widths, strict=True
+        (ahead.layers + layers, ahead.low + log_width, ahead.high + log_width)
+        for ahead, layers, log_width in zip(
+            space_bounds.before[0].by_width, plan.stem.layers, plan.stem.log_widths, strict=True
         )
     ]
     layers, low, high = (np.concatenate(columns) for columns in zip(*found, strict=True))
@@ -158,16 +170,20 @@ def _extremes(plan: Plan, horizon: SpaceBounds) -> tuple[IntArray, FloatArray, F
 
 
 def _needed(bound: float, layers: IntArray, low: FloatArray) -> tuple[float, float]:
-    """Return a and b of ``a·L − P ≤ b``, true of all networks with ``ρ ≤ ρ0``: a tangent of ``L·ln(L/ρ0) − P ≤ 0``."""
+    """Return a and b of ``a·L − P ≤ b``, which all networks with ``ρ ≤ ρ0`` meet; (0, ∞) if ρ0 sets none.
+
+    ``L·ln(L/ρ0)`` is convex in L with derivative ``1 + ln(L/ρ0)``, so its tangent at L* lies below it:
+    ``P ≥ L·ln(L/ρ0) ≥ (1 + ln(L*/ρ0))·L − L*``. Hence a = 1 + ln(L*/ρ0) and b = L*.
+    """
     if bound <= 0 or bool((low >= layers * np.log(layers / bound)).all()):
         return 0.0, math.inf
-    # Where limits on costs meet the one on ρ, networks are deep and narrow.
+    # Any L* is valid. Where limits on costs and on ρ both bind, networks are deep and narrow: near the most layers.
     touching = float(layers.max())
     return 1 + math.log(touching / bound), touching
 
 
 def _with_lack(plan: Plan, per_layer: float) -> Plan:
-    """Return the plan with what its parts lack of ``ln w`` as the last cost."""
+    """Return the plan with ``per_layer·layers − ln w`` of every part appended as the last cost."""
 
     def lacking(options: BlockChoices) -> BlockChoices:
         lack = per_layer * options.layers - options.log_widths
@@ -187,15 +203,19 @@ def _with_lack(plan: Plan, per_layer: float) -> Plan:
 
 
 def _lines(weight: float, low: float, high: float) -> Lines:
-    """Return lines above ``λ·ρ = λ·L·exp(−y)``, the mean ``ln w`` y being between ``low`` and ``high``."""
+    """Return lines above ``λ·ρ = λ·L·exp(−y)``, where the mean ``ln w`` y = P/L lies between ``low`` and ``high``.
+
+    A line ``u + v·y`` above ``λ·exp(−y)`` gives ``λ·ρ ≤ u·L + v·P``, as L > 0.
+    """
     if weight == 0:
         return Lines(np.zeros(1), np.zeros(1))
     if weight < 0 or high - low < _POINT:
-        # One tangent bounds a concave function.
+        # For λ < 0 the function λ·exp(−y) is concave: it lies below any of its tangents, here the one in the middle.
         middle = (low + high) / 2
         steep = -weight * np.exp(np.array([-middle]))
         return Lines(-steep * (1 + middle), steep)
-    # Steps in which every chord is as far from the curve.
+    # A convex function lies below its chord between two knots, so everywhere below the highest of all chords. The gap
+    # is about h²·exp(−y)/8 for a step h: steps as wide as exp(y/2), equal ones in exp(−y/2), make all gaps the same.
     knots = -2 * np.log(np.linspace(math.exp(-low / 2), math.exp(-high / 2), CHORDS + 1))
     values = np.exp(-knots)
     steep = weight * np.diff(values) / np.diff(knots)

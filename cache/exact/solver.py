@@ -1,16 +1,21 @@
-"""The exact solver: dynamic programming over stages and blocks, with pruning that is safe for every completion.
+"""The exact solver: finds networks of proven highest fitness within limits on additive costs.
 
-A partial network is a label: its costs, the entropy it has gained and its sum P of ``ln w``. Labels of one state,
-which is an output width, a number L of scored layers, and the sum and the sum of squares of the depths, have the
-same completions, and a label goes where another of its state does no worse with any of them:
+It is dynamic programming over stages and blocks, with labels as in shortest-path problems with several costs. A label
+is a partial network: its costs, the entropy E it has gained and its sum P of ``ln w``. Its state is its output width,
+its number L of scored layers, and the sum and the sum of squares of its depths. Labels of one state have the same
+completions, so a label may be dropped in favour of another that does at least as well with every completion:
 
-- Entropy is additive, as are ``δ·B`` and learned terms, and ``Q`` and the final L are the same for both.
-- ``λ·ρ = λ·L·exp(−P/L)`` changes by ``−λ·exp(−P/L)`` for each unit of P. Over all completions that slope lies
-  between two bounds, so entropy plus a lower and entropy plus an upper multiple of P compare both ways.
-- ``ρ ≤ ρ0`` is ``P ≥ L·ln(L/ρ0)``: where a completion may fail it, more P is better.
-- What cannot be as fit as networks that are known, those of a rough pass, goes too (``fedpareto.cache.exact.bounds``).
+- Entropy, ``γ·V``, ``δ·B`` and learned terms are sums; with the same completion, Q and the final L are equal.
+- ``λ·ρ = λ·L·exp(−P/L)`` changes by ``−λ·exp(−P/L)`` for each unit of P. Over all completions this slope lies between
+  two bounds. So it is enough to compare E plus the lower and E plus the upper multiple of P.
+- ``ρ ≤ ρ0`` means ``P ≥ L·ln(L/ρ0)``. Where a completion may fail it, more P counts as better.
+- A label that cannot become as fit as networks that are known, those of a rough pass, is dropped as well
+  (``fedpareto.cache.exact.bounds``).
 
-What is returned has the greatest fitness up to rounding, about 1e-12 of it.
+Why the result is optimal: take an optimal network and follow its labels from the stem. Each is kept, or another one
+takes its place that, with the same remaining blocks, is at least as fit and within the limits. That one is an optimal
+network too, and the argument goes on with it. At the last block an optimal network is left. For a frontier this holds
+at every value of the first cost. Sums are rounded: the fitness is the greatest up to about 1e-12 of it.
 """
 
 import dataclasses
@@ -24,8 +29,8 @@ import numpy as np
 from fedpareto.cache.costs.cost import AdditiveCost
 from fedpareto.cache.dominance import pareto_front
 from fedpareto.cache.exact.bounds import above, anywhere, as_fit_as, within
-from fedpareto.cache.exact.labels import Backpointers, Extension, Labels, State, grown, joined
-from fedpareto.cache.exact.outlook import SpaceBounds, look_ahead
+from fedpareto.cache.exact.completion_bounds import SpaceBounds, bound_completions
+from fedpareto.cache.exact.labels import Backpointers, Extension, Labels, State, extended, joined
 from fedpareto.cache.exact.plan import Plan, plan_of
 from fedpareto.cache.exact.prices import Front, at_prices, slopes_of, sweeping, tightest
 from fedpareto.cache.exact.pruning import Asked, Places, Position, SearchGoal, places_of, surviving
@@ -42,19 +47,19 @@ from fedpareto.supernet.space import SearchSpace
 #: Most memory the arrays of a solve may take, in bytes.
 MEMORY = 3 * 2**29
 
-#: Labels of a solve that takes less time than bounds on it.
+#: Most labels of a solve that is faster without price bounds than the computation of these bounds.
 _FEW = 2000
 
-#: Labels a state keeps in the rough pass that finds a network to beat.
+#: Labels that each state keeps in the rough pass, which finds networks to beat.
 _BEAM = 50
 
-#: Parts of a front, each with a price of its own.
+#: Parts of a front, each bounded at a price of its own.
 _PARTS = 64
 
-#: How far above the least cost that may do the limits on it are tried.
+#: Factors by which the floor of a cost is raised to give the limits that are tried in turn.
 _RAISES = (1.02, 1.05, 1.1, 1.2, 1.5, 2.5)
 
-#: Fitness is a sum of many terms: equal to this, relative or below 1 absolute, is equal.
+#: Tolerance of fitness, a sum of many rounded terms: relative, and absolute below 1.
 EQUAL = 1e-12
 
 
@@ -72,23 +77,23 @@ class _ManyLabelsError(Exception):
     """A pass that keeps more labels than it was allowed."""
 
 
-class _Survey(NamedTuple):
-    """The networks of one resolution, what their completions may add, and what bounds them all."""
+class _BoundedPlan(NamedTuple):
+    """The networks of one resolution, bounds on their completions, and the linear relaxation of their fitness."""
 
     plan: Plan
-    horizon: SpaceBounds
+    ahead: SpaceBounds
     linear: LinearRelaxation
 
 
 class _Subproblem(NamedTuple):
-    """The networks of one resolution, and what is known of their completions; one for every pass over them."""
+    """The networks of one resolution, and their positions with the bounds of one pass over them."""
 
     plan: Plan
     places: Places
 
 
 class _Found(NamedTuple):
-    """Complete networks: genes (N, genes), first cost and fitness (N,)."""
+    """Complete networks: genes (N, genes), first cost (N,) and fitness (N,)."""
 
     genes: IntArray
     cost: FloatArray
@@ -96,7 +101,7 @@ class _Found(NamedTuple):
 
 
 def rounding(fitness: float) -> float:
-    """Return how far apart sums of the same terms in another order, of about this fitness, may be."""
+    """Return the tolerance for a fitness: the most that adding its terms in another order changes it."""
     return EQUAL * max(1.0, abs(fitness))
 
 
@@ -107,21 +112,21 @@ def solve_front(
     listener: ProgressListener = SILENT,
     memory: int = MEMORY,
 ) -> IntArray:
-    """Return (N, genes): for every value of the first cost, the network of highest fitness with no more of it.
+    """Solve for the Pareto front over the first cost: the fittest network within every value of it, (N, genes).
 
     In canonical form, by ascending cost; empty if no network meets the limits and ``ρ ≤ ρ0``. A rough pass finds good
-    networks; the exact one then drops whatever cannot reach them.
+    networks. The exact pass then drops whatever cannot reach them.
 
     Raises:
         SpaceTooLargeError: it takes more than ``memory`` bytes.
     """
-    target, surveys = SearchGoal(settings, _limits(costs), sweep=True), _surveys(space, settings, costs)
-    found = _solved_small(space, surveys, target, listener, memory)
+    target, plans = SearchGoal(settings, _limits(costs), sweep=True), _bounded_plans(space, settings, costs)
+    found = _solved_small(space, plans, target, listener, memory)
     if found is None:
-        asked = [_asked_anywhere(survey, target.limits) for survey in surveys]
-        known = _solve(space, _grounds(surveys, asked), dataclasses.replace(target, beam=_BEAM), SILENT, memory)
-        grounds = _grounds(surveys, _asked_above(surveys, known, target.limits))
-        found = _solve(space, grounds, target, listener, memory)
+        asked = [_demand_anywhere(bounded, target.limits) for bounded in plans]
+        known = _solve(space, _subproblems(plans, asked), dataclasses.replace(target, beam=_BEAM), SILENT, memory)
+        subproblems = _subproblems(plans, _demand_above(plans, known, target.limits))
+        found = _solve(space, subproblems, target, listener, memory)
     return canonical(space, found.genes[pareto_front(found.cost, found.fitness)])
 
 
@@ -132,22 +137,22 @@ def solve_best(
     listener: ProgressListener = SILENT,
     memory: int = MEMORY,
 ) -> IntArray:
-    """Return (1, genes): the network of highest fitness within the limits of all costs; (0, genes) if none is.
+    """Solve for the network of highest fitness within the limits of all costs, (1, genes); (0, genes) if there is none.
 
-    A rough pass finds a good network; the exact one then drops whatever cannot reach it.
+    A rough pass finds a good network. The exact pass then drops whatever cannot reach it.
 
     Raises:
         SpaceTooLargeError: it takes more than ``memory`` bytes.
     """
-    target, surveys = SearchGoal(settings, _limits(costs), sweep=False), _surveys(space, settings, costs)
-    found = _solved_small(space, surveys, target, listener, memory)
+    target, plans = SearchGoal(settings, _limits(costs), sweep=False), _bounded_plans(space, settings, costs)
+    found = _solved_small(space, plans, target, listener, memory)
     if found is None:
-        prices = _prices(surveys, target.limits)
-        asked = _asked_within(surveys, prices, target.limits)
-        known = _solve(space, _grounds(surveys, asked), dataclasses.replace(target, beam=_BEAM), SILENT, memory)
+        prices = _prices(plans, target.limits)
+        asked = _demand_within(plans, prices, target.limits)
+        known = _solve(space, _subproblems(plans, asked), dataclasses.replace(target, beam=_BEAM), SILENT, memory)
         best = float(known.fitness.max(initial=-math.inf))
-        grounds = _grounds(surveys, _asked_best(surveys, prices, target.limits, best))
-        found = _solve(space, grounds, target, listener, memory)
+        subproblems = _subproblems(plans, _demand_best(plans, prices, target.limits, best))
+        found = _solve(space, subproblems, target, listener, memory)
     order = np.lexsort((found.cost, -found.fitness))
     return canonical(space, found.genes[order[:1]])
 
@@ -161,20 +166,21 @@ def solve_cheapest(
     listener: ProgressListener = SILENT,
     memory: int = MEMORY,
 ) -> IntArray:
-    """Return (1, genes): of the networks of ``least`` fitness within all limits, the one with least of the first cost.
+    """Solve for the network with least of the first cost among those of ``least`` fitness or more within all limits.
 
-    (0, genes) if there is none. It is known to have ``floor`` of the first cost or more. What cannot be so fit within
-    a limit on that cost is dropped, so limits not far above the floor are tried first.
+    (1, genes), or (0, genes) if there is none. The caller knows that it has ``floor`` of the first cost or more. Limits
+    little above that floor are tried first: the tighter the limit, the more labels are dropped.
 
     Raises:
         SpaceTooLargeError: it takes more than ``memory`` bytes.
     """
     least -= rounding(least)
-    limit, surveys = costs[0].most, _surveys(space, settings, costs)
+    limit, plans = costs[0].most, _bounded_plans(space, settings, costs)
+    # A network found under a lowered limit is the cheapest of all: any cheaper one would be within that limit too.
     for lowered in (*(min(limit, floor * raised) for raised in _RAISES), limit):
         target = SearchGoal(settings, np.array([lowered, *_limits(costs[1:])]), sweep=True)
-        found = _solved_small(space, surveys, target, listener, memory) or _solved_reaching(
-            space, surveys, target, least, listener, memory
+        found = _solved_small(space, plans, target, listener, memory) or _solved_reaching(
+            space, plans, target, least, listener, memory
         )
         reaching = np.flatnonzero(found.fitness >= least)
         if len(reaching) or lowered == limit:
@@ -187,33 +193,33 @@ def _limits(costs: Sequence[AdditiveCost]) -> FloatArray:
     return np.array([cost.most for cost in costs])
 
 
-def _surveys(space: SearchSpace, settings: FitnessSettings, costs: Sequence[AdditiveCost]) -> list[_Survey]:
-    def survey(resolution: int) -> _Survey:
+def _bounded_plans(space: SearchSpace, settings: FitnessSettings, costs: Sequence[AdditiveCost]) -> list[_BoundedPlan]:
+    def bounded(resolution: int) -> _BoundedPlan:
         plan = plan_of(space, settings, costs, resolution)
-        horizon = look_ahead(plan, space.depths)
-        return _Survey(plan, horizon, linear_of(plan, horizon, space.depths, settings))
+        ahead = bound_completions(plan, space.depths)
+        return _BoundedPlan(plan, ahead, linear_of(plan, ahead, space.depths, settings))
 
-    return [survey(resolution) for resolution in range(len(space.resolutions))]
+    return [bounded(resolution) for resolution in range(len(space.resolutions))]
 
 
-def _grounds(surveys: Sequence[_Survey], asked: Sequence[Asked | None]) -> list[_Subproblem]:
+def _subproblems(plans: Sequence[_BoundedPlan], asked: Sequence[Asked | None]) -> list[_Subproblem]:
     return [
-        _Subproblem(survey.plan, places_of(survey.linear, survey.horizon, each))
-        for survey, each in zip(surveys, asked, strict=True)
+        _Subproblem(bounded.plan, places_of(bounded.linear, bounded.ahead, each))
+        for bounded, each in zip(plans, asked, strict=True)
     ]
 
 
-def _asked_anywhere(survey: _Survey, limits: FloatArray) -> Asked:
-    limits = survey.linear.limits(limits)
-    prices = sweeping(survey.linear, limits, _PARTS)
+def _demand_anywhere(bounded: _BoundedPlan, limits: FloatArray) -> Asked:
+    limits = bounded.linear.limits(limits)
+    prices = sweeping(bounded.linear, limits, _PARTS)
     return Asked(prices, anywhere(prices, limits))
 
 
-def _asked_above(surveys: Sequence[_Survey], known: _Found, limits: FloatArray) -> list[Asked | None]:
-    """Return what is asked of a front, some of whose networks are known."""
+def _demand_above(plans: Sequence[_BoundedPlan], known: _Found, limits: FloatArray) -> list[Asked | None]:
+    """Return the demands on a front, some of whose networks are known; none where nothing is known."""
     order = pareto_front(known.cost, known.fitness)
     if not len(order):
-        return [None] * len(surveys)
+        return [None] * len(plans)
     front = Front(known.cost[order], known.fitness[order])
     slopes = slopes_of(front, _PARTS)
 
@@ -221,54 +227,56 @@ def _asked_above(surveys: Sequence[_Survey], known: _Found, limits: FloatArray) 
         priced = at_prices(linear, linear.limits(limits), slopes)
         return Asked(priced, above(front, priced, linear.limits(limits)))
 
-    return [asked(survey.linear) for survey in surveys]
+    return [asked(bounded.linear) for bounded in plans]
 
 
-def _prices(surveys: Sequence[_Survey], limits: FloatArray) -> list[FloatArray]:
-    return [tightest(survey.linear, survey.linear.limits(limits)) for survey in surveys]
+def _prices(plans: Sequence[_BoundedPlan], limits: FloatArray) -> list[FloatArray]:
+    return [tightest(bounded.linear, bounded.linear.limits(limits)) for bounded in plans]
 
 
-def _asked_within(surveys: Sequence[_Survey], prices: Sequence[FloatArray], limits: FloatArray) -> list[Asked]:
-    """Return what labels are compared by in the rough pass for one network."""
+def _demand_within(plans: Sequence[_BoundedPlan], prices: Sequence[FloatArray], limits: FloatArray) -> list[Asked]:
+    """Return the demands by which the rough pass for one network compares labels."""
     return [
-        Asked(rows, within(rows, survey.linear.limits(limits))) for survey, rows in zip(surveys, prices, strict=True)
+        Asked(rows, within(rows, bounded.linear.limits(limits))) for bounded, rows in zip(plans, prices, strict=True)
     ]
 
 
-def _asked_best(
-    surveys: Sequence[_Survey], prices: Sequence[FloatArray], limits: FloatArray, fitness: float
+def _demand_best(
+    plans: Sequence[_BoundedPlan], prices: Sequence[FloatArray], limits: FloatArray, fitness: float
 ) -> list[Asked | None]:
-    """Return what is asked of networks of at least a fitness, within all limits."""
+    """Return the demands on networks of at least a fitness within all limits; none where no fitness is known."""
     if fitness == -math.inf:
-        return [None] * len(surveys)
+        return [None] * len(plans)
     return [
-        Asked(rows, as_fit_as(fitness, rows, survey.linear.limits(limits)))
-        for survey, rows in zip(surveys, prices, strict=True)
+        Asked(rows, as_fit_as(fitness, rows, bounded.linear.limits(limits)))
+        for bounded, rows in zip(plans, prices, strict=True)
     ]
 
 
 def _solved_reaching(
     space: SearchSpace,
-    surveys: Sequence[_Survey],
+    plans: Sequence[_BoundedPlan],
     target: SearchGoal,
     least: float,
     listener: ProgressListener,
     memory: int,
 ) -> _Found:
-    """Return what a pass finds that drops what cannot be as fit as ``least``."""
-    prices = _prices(surveys, target.limits)
-    grounds = _grounds(surveys, _asked_best(surveys, prices, target.limits, least))
-    return _solve(space, grounds, target, listener, memory)
+    """Solve with a pass that drops whatever cannot reach the fitness ``least``."""
+    prices = _prices(plans, target.limits)
+    subproblems = _subproblems(plans, _demand_best(plans, prices, target.limits, least))
+    return _solve(space, subproblems, target, listener, memory)
 
 
 def _solved_small(
-    space: SearchSpace, surveys: Sequence[_Survey], target: SearchGoal, listener: ProgressListener, memory: int
+    space: SearchSpace, plans: Sequence[_BoundedPlan], target: SearchGoal, listener: ProgressListener, memory: int
 ) -> _Found | None:
-    """Return what a pass without bounds finds, or None if it would take many labels."""
-    grounds = _grounds(surveys, [None] * len(surveys))
+    """Solve with a pass without price bounds; None if it would take many labels."""
+    subproblems = _subproblems(plans, [None] * len(plans))
     told: list[tuple[str, int, int]] = []
     try:
-        found = _solve(space, grounds, target, ProgressListener(lambda *progress: told.append(progress)), memory, _FEW)
+        found = _solve(
+            space, subproblems, target, ProgressListener(lambda *progress: told.append(progress)), memory, _FEW
+        )
     except _ManyLabelsError:
         return None
     # The listener is told of the pass that has the answer, and of no other.
@@ -279,7 +287,7 @@ def _solved_small(
 
 def _solve(
     space: SearchSpace,
-    grounds: Sequence[_Subproblem],
+    subproblems: Sequence[_Subproblem],
     target: SearchGoal,
     listener: ProgressListener,
     memory: int,
@@ -287,35 +295,35 @@ def _solve(
 ) -> _Found:
     steps = len(space.stages) * space.max_depth
     found = []
-    for r, ground in enumerate(grounds):
+    for r, subproblem in enumerate(subproblems):
 
         def step(done: int, labels: int, before: int = r * steps) -> None:
             listener.report(f"solving, {labels:,} labels", before + done, steps * len(space.resolutions))
 
-        found.append(_LabelSetting(space, ground, target, r, memory, labels).complete(step))
+        found.append(_LabelSetting(space, subproblem, target, r, memory, labels).complete(step))
     return _Found(*(np.concatenate(columns) for columns in zip(*found, strict=True)))
 
 
 class _LabelSetting:
-    """The networks of one resolution, grown from the stem block by block."""
+    """One pass of label setting: the networks of one resolution, extended from the stem block by block."""
 
     def __init__(
         self,
         space: SearchSpace,
-        ground: _Subproblem,
+        subproblem: _Subproblem,
         target: SearchGoal,
         resolution: int,
         memory: int,
         most: float,
     ) -> None:
         self.space, self.target, self.memory, self.most = space, target, memory, most
-        self.plan, self.places = ground
-        self.trail = Backpointers(space, resolution)
-        #: ρ counts the stem and entropy does not, so where that sums over all blocks the stem is kept apart.
+        self.plan, self.places = subproblem
+        self.backpointers = Backpointers(space, resolution)
+        #: ρ counts the stem's ln w and prefix entropy does not, so it is then part of the state and not of P.
         self.apart = target.settings.entropy == "prefix"
 
     def complete(self, step: Callable[[int, int], None]) -> _Found:
-        """Return the complete networks that may be best; ``step`` is told each step and the labels kept so far."""
+        """Return the best complete networks; ``step`` is called with the steps done and the labels kept so far."""
         states = self._stems()
         for s, place in enumerate(self.places.before[:-1]):
             if s > 0:
@@ -323,9 +331,10 @@ class _LabelSetting:
             states = self._after_stage(s, states, step)
         cost, fitness, record = self._finished(states)
         index = pareto_front(cost, fitness) if self.target.sweep else np.lexsort((cost, -fitness))[:1]
-        return _Found(self.trail.genes(record[index]), cost[index], fitness[index])
+        return _Found(self.backpointers.genes(record[index]), cost[index], fitness[index])
 
     def _stems(self) -> dict[State, Labels]:
+        """Return one label for every stem, by state."""
         stem = self.plan.stem
         states = {}
         for width, layers in enumerate(stem.layers):
@@ -339,29 +348,29 @@ class _LabelSetting:
     def _after_stage(
         self, s: int, states: Mapping[State, Labels], step: Callable[[int, int], None]
     ) -> dict[State, Labels]:
-        """Return the labels of every state after stage ``s``."""
+        """Return the labels of every state after stage ``s``, of every depth that a stage may have."""
         depths = self.space.depths
-        ways = self._first_blocks(s, states)
+        extensions = self._first_blocks(s, states)
         ends: defaultdict[State, list[Labels]] = defaultdict(list)
         for d in range(depths[-1]):
-            self._check_memory(ways.values())
+            self._check_memory(extensions.values())
             there = {}
-            for state, labels in self._pruned(self.places.inside[s][d], ways, grown).items():
+            for state, labels in self._pruned(self.places.inside[s][d], extensions, extended).items():
                 if len(labels.record):
-                    there[state] = self.trail.record((s, d, state.width), ways[state], labels)
+                    there[state] = self.backpointers.record((s, d, state.width), extensions[state], labels)
                     if d + 1 in depths:
                         end = int(self.plan.stages[s].ends[state.width])
                         ends[state.finished(d + 1)._replace(width=end)].append(there[state])
-            ways = self._later_blocks(s, d, there)
-            if self.trail.length > self.most:
+            extensions = self._later_blocks(s, d, there)
+            if self.backpointers.length > self.most:
                 raise _ManyLabelsError
-            step(s * depths[-1] + d + 1, self.trail.length)
+            step(s * depths[-1] + d + 1, self.backpointers.length)
         return {state: joined(parts) for state, parts in ends.items()}
 
     def _pruned(
         self, place: Position, made: Mapping[State, Made], make: Callable[[Made], Labels]
     ) -> dict[State, Labels]:
-        """Return the labels to keep of every state."""
+        """Return the labels that survive in every state; ``make`` turns an item of ``made`` into labels."""
 
         def prune(state: State) -> Labels:
             labels = make(made[state])
@@ -370,34 +379,35 @@ class _LabelSetting:
         return {state: prune(state) for state in made}
 
     def _first_blocks(self, s: int, states: Mapping[State, Labels]) -> dict[State, list[Extension]]:
-        """Return the ways into the first block of stage ``s``, by the states they lead to."""
+        """Return the extensions into the first block of stage ``s``, by the states they lead to."""
         stage = self.plan.stages[s]
-        ways: defaultdict[State, list[Extension]] = defaultdict(list)
+        extensions: defaultdict[State, list[Extension]] = defaultdict(list)
         for state, labels in states.items():
             for width, weight in enumerate(stage.weights):
                 offset = np.full(len(labels.record), -stage.falls[state.width, width])
                 if self.apart:
+                    # Prefix entropy: all blocks so far count in this stage's entropy as well.
                     offset += weight * labels.log_widths
                 for options, choice in stage.first.between(state.width, width):
                     into = state._replace(width=width, layers=state.layers + int(options.layers[0]))
-                    ways[into].append(Extension(labels, options, choice, offset))
-        return ways
+                    extensions[into].append(Extension(labels, options, choice, offset))
+        return extensions
 
     def _later_blocks(self, s: int, d: int, states: Mapping[State, Labels]) -> dict[State, list[Extension]]:
-        """Return the ways into the block after block ``d`` of stage ``s``, by the states they lead to."""
+        """Return the extensions into the block after block ``d`` of stage ``s``, by the states they lead to."""
         stage = self.plan.stages[s]
-        ways: defaultdict[State, list[Extension]] = defaultdict(list)
+        extensions: defaultdict[State, list[Extension]] = defaultdict(list)
         if d == len(stage.later):
-            return ways
+            return extensions
         for state, labels in states.items():
             offset = np.zeros(len(labels.record))
             for options, choice in stage.later[d].between(state.width):
                 into = state._replace(layers=state.layers + int(options.layers[0]))
-                ways[into].append(Extension(labels, options, choice, offset))
-        return ways
+                extensions[into].append(Extension(labels, options, choice, offset))
+        return extensions
 
     def _finished(self, states: Mapping[State, Labels]) -> tuple[FloatArray, FloatArray, IntArray]:
-        """Return first cost, fitness and record of the complete networks with ``ρ ≤ ρ0``."""
+        """Return first cost, fitness and record of the complete networks with ``ρ ≤ ρ0``, all (N,)."""
         settings, stages = self.target.settings, len(self.plan.stages)
         costs, values, records = [np.empty(0)], [np.empty(0)], [np.empty(0, dtype=np.int64)]
         for state, labels in states.items():
@@ -410,12 +420,12 @@ class _LabelSetting:
             records.append(labels.record[feasible])
         return np.concatenate(costs), np.concatenate(values), np.concatenate(records)
 
-    def _check_memory(self, ways: Iterable[Sequence[Extension]]) -> None:
-        """Refuse what would need more memory than allowed."""
+    def _check_memory(self, extensions: Iterable[Sequence[Extension]]) -> None:
+        """Refuse extensions that need more memory than is allowed."""
         columns = len(self.plan.head) + 4
-        candidates = max((sum(way.size for way in into) for into in ways), default=0)
-        # A record takes two 4-byte numbers on the trail and its label's columns.
-        needed = 8 * (_COPIES * columns * candidates + (1 + columns) * self.trail.length)
+        candidates = max((sum(extension.size for extension in into) for into in extensions), default=0)
+        # A record takes two 4-byte numbers as its backpointer, and its label's columns.
+        needed = 8 * (_COPIES * columns * candidates + (1 + columns) * self.backpointers.length)
         if needed > self.memory:
             raise SpaceTooLargeError(
                 f"{self.space.name} is too large to be solved exactly within {format_bytes(self.memory)} of memory"

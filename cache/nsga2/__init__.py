@@ -1,1 +1,1 @@
-"""The evolutionary solver: NSGA-II of pymoo over genes, within limits."""
+"""The evolutionary solver: NSGA-II (pymoo) over gene vectors, within limits on costs."""

@@ -1,4 +1,4 @@
-"""Pareto local search: what a front lacks is often one trade away from a point it has.
+"""Pareto local search: improves a front by trying the networks one small change away from its points.
 
 Paquete, Chiarandini and Stützle, "Pareto local optimum sets in the biobjective traveling salesman problem" (2004).
 """

@@ -34,7 +34,7 @@ _POLISHES, _POLISHED = 20, 500_000
 
 @dataclasses.dataclass(frozen=True)
 class Nsga2Settings:
-    """How long and how wide NSGA-II searches.
+    """Settings of NSGA-II: the size of its population and the length of the search.
 
     Attributes:
         population: individuals a generation.
@@ -101,7 +101,7 @@ class EvolvedFront(NamedTuple):
         return EvolvedFront(genes[kept], objectives[kept], self.generations)
 
     def reaches(self, optimum: Frontier) -> bool:
-        """Return whether the gap to an exact frontier is zero: within the MACs of each of its points one is as fit."""
+        """Return True if the gap to an exact frontier is zero: within the MACs of each of its points one is as fit."""
         # One more in front: below the first point there is nothing.
         best = np.concatenate([[-np.inf], -self.objectives[:, 0]])
         within = best[np.searchsorted(self.objectives[:, 1], optimum.macs, side="right")]

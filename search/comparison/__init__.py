@@ -1,1 +1,1 @@
-"""Methods compared on the same images, clients and compute, and with what one would get without them."""
+"""Comparison of training methods and baselines on the same images, clients and compute, over several seeds."""

@@ -1,4 +1,4 @@
-"""``compare-methods``: several methods on the same images, clients and compute, with several seeds; one table."""
+"""The command ``compare-methods``, which compares training methods on the same images, clients and compute."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ PROG = "compare-methods"
 
 @dataclasses.dataclass
 class CompareOptions:
-    """What to compare, and where.
+    """Options of ``compare-methods``.
 
     Attributes:
         config: YAML file of the study: name, methods, seeds, budgets, run; yardsticks adds what one would get without

@@ -6,11 +6,11 @@ import html
 from collections.abc import Iterable
 from pathlib import Path
 
-from fedpareto.search.comparison.fields import check_budgets
 from fedpareto.search.comparison.going_on import check_jobs
-from fedpareto.search.comparison.outcome import read_outcome, write_outcome
-from fedpareto.search.comparison.reporting import PAGE, PLOT, PRICE, TABLE, is_measured, outcome_path, report
-from fedpareto.search.comparison.study import Study, Trial, read_study
+from fedpareto.search.comparison.results.outcome import read_outcome, write_outcome
+from fedpareto.search.comparison.results.reporting import PAGE, PLOT, PRICE, TABLE, is_measured, outcome_path, report
+from fedpareto.search.comparison.studies.fields import check_budgets
+from fedpareto.search.comparison.studies.study import Study, Trial, read_study
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.units import format_quantity
 from fedpareto.supernet.common.storage.files import check_output, check_writable, read_text

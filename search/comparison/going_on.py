@@ -1,4 +1,4 @@
-"""What commands of many runs share: how many train at once, and how an interrupted one goes on."""
+"""Helpers of commands that train many runs: the number of runs at a time, and how to resume after an interruption."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -9,7 +9,7 @@ from fedpareto.supernet.common.terminal.words import shell
 
 
 def check_jobs(jobs: int) -> None:
-    """Refuse to train nothing at once.
+    """Refuse a number of parallel runs below 1.
 
     Raises:
         UserError: ``jobs`` is below 1.
@@ -20,7 +20,7 @@ def check_jobs(jobs: int) -> None:
 
 @contextlib.contextmanager
 def told_to_go_on(program: str, arguments: Sequence[str]) -> Iterator[None]:
-    """Say how to go on if the user interrupts what is inside; the interrupt itself goes on its way."""
+    """Tell the user how to resume if the block is interrupted; the interrupt itself is raised again."""
     try:
         yield
     except KeyboardInterrupt:

@@ -1,6 +1,6 @@
-"""The linear model that a study is compared with: multinomial logistic regression on the pixels of all clients' images.
+"""Linear baseline of a study: multinomial logistic regression on the pixels of all clients' images.
 
-It has no supernet and no federation: the images that the clients would have had are in one place.
+It shows the accuracy without a network and without a federation: the clients' images are in one place.
 """
 
 import dataclasses
@@ -22,6 +22,7 @@ from fedpareto.supernet.common.storage.sealed_file import read_sealed, write_sea
 from fedpareto.supernet.common.terminal.console import run_command
 from fedpareto.supernet.common.terminal.progress import SILENT, ProgressListener
 from fedpareto.supernet.space_file import load_space
+from fedpareto.training.config.methods.config_type import config_type
 from fedpareto.training.config.run import RunConfig
 from fedpareto.training.data.images import ImageSet
 from fedpareto.training.data.run_images import preparation_of, with_validation
@@ -48,15 +49,15 @@ Pixels = NDArray[np.float32]
 
 @dataclasses.dataclass(frozen=True)
 class LinearResult:
-    """What a linear model reached.
+    """Result of a linear model.
 
     Attributes:
-        macs: of one image: a product for every pixel value and class.
-        params: weights and one bias a class.
-        penalty: that was chosen, of ``PENALTIES``.
-        validation_accuracy: on the images held out from the clients.
-        test_accuracy: on the test images.
-        seconds: that fitting took.
+        macs: multiply–accumulates of one image: a product for every pixel value and class.
+        params: number of weights, and one bias a class.
+        penalty: the chosen one of ``PENALTIES``.
+        validation_accuracy: accuracy on the images held out from the clients.
+        test_accuracy: accuracy on the test images.
+        seconds: time of the fit.
     """
 
     macs: int
@@ -68,10 +69,10 @@ class LinearResult:
 
 
 def fit_linear(training: ImageSet, held_out: ImageSet, test: ImageSet) -> LinearResult:
-    """Fit a model with every penalty and return what the one most accurate on the held-out images reached.
+    """Fit a model with every penalty; return the result of the one that is most accurate on the held-out images.
 
-    Of equal ones the strongest penalty counts. Pixels are standardised by the training images: every value of every
-    channel on its own.
+    Of equally accurate ones the strongest penalty wins. Every pixel value of every channel is standardised by its mean
+    and deviation over the training images.
 
     Raises:
         UserError: all training images are of one class.
@@ -113,7 +114,7 @@ def _fitted(pixels: Pixels, images: ImageSet, penalty: float) -> "LogisticRegres
 
 
 def linear_of(config: RunConfig, listener: ProgressListener = SILENT) -> LinearResult:
-    """Return what a linear model reaches with the images that the clients of a run have.
+    """Fit a linear model to the images that the clients of a run have, and return its result.
 
     Raises:
         UserError: the images are missing, or cannot be spread as the run asks for.
@@ -157,11 +158,11 @@ def read_linear(folder: Path) -> LinearResult:
 
 @dataclasses.dataclass
 class _Options:
-    """What a trial's process is told.
+    """Options of a linear trial's process.
 
     Attributes:
-        config: file of the run whose images are used.
-        output: folder of the result.
+        config: configuration file of the run whose images are used.
+        output: folder for the result.
     """
 
     config: str
@@ -175,7 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(arguments: Sequence[str]) -> None:
     options = options_parser(_PROG, "Fit a linear model to the images of a run.", _Options).parse(arguments)
-    config = from_mapping(RunConfig, read_yaml_mapping(Path(options.config)), options.config)
+    config = from_mapping(config_type(), read_yaml_mapping(Path(options.config)), options.config)
     folder = Path(options.output)
     check_writable(folder)
     result = linear_of(config)

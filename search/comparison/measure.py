@@ -1,4 +1,4 @@
-"""What a finished trial gives: a network for each budget, searched, calibrated and measured on images never seen."""
+"""Measurement of a finished trial: one network for each budget, searched, calibrated and evaluated on test images."""
 
 import time
 from collections.abc import Sequence
@@ -7,20 +7,19 @@ from pathlib import Path
 from fedpareto.cache.costs.limits import Limits
 from fedpareto.cache.entries import CacheEntry
 from fedpareto.search.comparison.linear import LinearResult, read_linear
-from fedpareto.search.comparison.outcome import MeasuredNetwork, TrialResult
-from fedpareto.search.comparison.study import Trial
+from fedpareto.search.comparison.results.outcome import MeasuredNetwork, TrialResult
+from fedpareto.search.comparison.studies.study import Trial
 from fedpareto.search.extraction.opened_run import Extraction, OpenedRun, opened_run
 from fedpareto.search.query.searcher import search
 from fedpareto.supernet.common.machine import machine
 from fedpareto.supernet.common.terminal.console import stderr
-from fedpareto.training.config.run import SINGLE_METHODS
 from fedpareto.training.methods.registry import method_of
 from fedpareto.training.runs.folder import METRICS, read_run_cache, read_space
 from fedpareto.training.trackers.metrics_file import read_records
 
 
 def measure(trial: Trial, folder: Path, budgets: Sequence[int]) -> TrialResult:
-    """Measure the trial whose finished run is in ``folder``; its last checkpoint, as all have computed as much.
+    """Measure the trial whose finished run is in ``folder``, at its last checkpoint: there all have equal compute.
 
     Raises:
         UserError: a file of the run is damaged, or its images are missing.
@@ -34,10 +33,10 @@ def measure(trial: Trial, folder: Path, budgets: Sequence[int]) -> TrialResult:
     if trial.yardstick is not None and trial.yardstick.budget is not None:
         # Even where a smaller budget keeps its network.
         budgets = [trial.yardstick.budget]
-    found = _single(run, budgets) if trial.config.method in SINGLE_METHODS else searched(run, budgets)
+    found = _single(run, budgets) if trial.config.spec.single_network else searched(run, budgets)
     networks = [_measured(run, budget, entry, taken) for budget, entry, taken in found]
     # What is in one place is sent nowhere.
-    up, down = (0, 0) if kind == "central" else (state.bytes_up, state.bytes_down)
+    up, down = (0, 0) if kind == "central" else (state.traffic.up, state.traffic.down)
     return TrialResult(
         trial.label,
         trial.seed,
@@ -53,7 +52,7 @@ def measure(trial: Trial, folder: Path, budgets: Sequence[int]) -> TrialResult:
 
 
 def _linear(trial: Trial, result: LinearResult, budgets: Sequence[int]) -> TrialResult:
-    """Return the outcome of a linear model, which is one and the same at every budget."""
+    """Return the outcome of a linear model, which is the same at every budget."""
     accuracies = result.validation_accuracy, result.test_accuracy
     network = MeasuredNetwork(result.macs, result.macs, result.params, *accuracies, 0.0, None)
     return TrialResult(trial.label, trial.seed, 0, 0, 0, 0, result.seconds, [network], machine(), tuple(budgets))
@@ -69,7 +68,7 @@ def _seconds(folder: Path, rounds: int) -> float:
 
 
 def searched(run: OpenedRun, budgets: Sequence[int]) -> list[tuple[int, CacheEntry, float]]:
-    """Return each budget with the fittest network within it and the seconds that it took to find that."""
+    """Search the fittest network within each budget; return budget, network and the seconds of the search."""
     cache = read_run_cache(run.folder, run.space)
     found = []
     for budget in budgets:
@@ -80,7 +79,7 @@ def searched(run: OpenedRun, budgets: Sequence[int]) -> list[tuple[int, CacheEnt
 
 
 def _single(run: OpenedRun, budgets: Sequence[int]) -> list[tuple[int, CacheEntry, float]]:
-    """Return the method's own network at the least budget that it keeps, if it keeps one."""
+    """Return a single-network method's network at the least budget that it is within, if there is one."""
     cache = read_run_cache(run.folder, run.space)
     (entry,) = method_of(run.config, run.space, cache).probes(run.checkpoint.state)
     kept = [budget for budget in budgets if entry.macs <= budget]

@@ -1,11 +1,11 @@
-"""The networks that yardsticks train: what the search finds within each budget, as it does for the methods."""
+"""Networks of the yardsticks that train one: the fittest network within each budget, found by the search."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 
 from fedpareto.cache.costs.limits import Limits
 from fedpareto.cache.entries import CacheEntry
-from fedpareto.search.comparison.study import Trial
+from fedpareto.search.comparison.studies.study import Trial
 from fedpareto.search.query.searcher import search
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.units import format_quantity

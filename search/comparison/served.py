@@ -1,7 +1,7 @@
-"""Accuracy over the clients of a study: every client judged with the network that its own device can run.
+"""Mean accuracy over the clients of a study, each with the largest network that its own device can run.
 
-It is what FEAST (2026) calls population-weighted accuracy. It takes what is kept of a finished trial and the clients'
-limits, which the study and the seed decide: no run and no image is looked at again.
+FEAST (2026) calls it population-weighted accuracy. It is computed from the results of finished trials and the clients'
+limits, which the study and the seed decide. No run and no image is looked at again.
 """
 
 import dataclasses
@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from fedpareto.cache.entries import CacheEntry, make_entry
-from fedpareto.search.comparison.outcome import MeasuredNetwork, TrialResult
-from fedpareto.search.comparison.study import Study
-from fedpareto.search.comparison.summary import Served
-from fedpareto.search.comparison.yardsticks import row_label
+from fedpareto.search.comparison.results.outcome import MeasuredNetwork, TrialResult
+from fedpareto.search.comparison.results.summary import Served
+from fedpareto.search.comparison.studies.study import Study
+from fedpareto.search.comparison.studies.yardsticks import row_label
 from fedpareto.supernet.architecture import architecture_from_json
 from fedpareto.supernet.common.errors import ArchitectureError, UserError
 from fedpareto.supernet.space import SearchSpace
@@ -21,12 +21,12 @@ from fedpareto.training.clients.capabilities import Capability, capabilities
 from fedpareto.training.config.run import RunConfig
 from fedpareto.training.data.sources import source
 
-#: What is wrong with a result that does not fit the study.
+#: Reason in the error about a result that does not fit the study.
 _OTHERS = "a network of another space"
 
 
 def served_clients(study: Study, outcomes: Sequence[TrialResult]) -> dict[tuple[str, int], Served]:
-    """Return what the clients get of the networks in outcomes, by label and seed.
+    """Return the clients' mean accuracy with the networks of each outcome, by label and seed.
 
     An outcome without a network, and a row of yardsticks that lacks one, is left out.
 
@@ -49,15 +49,15 @@ def served_clients(study: Study, outcomes: Sequence[TrialResult]) -> dict[tuple[
 def served(
     space: SearchSpace, networks: Sequence[MeasuredNetwork], clients: Sequence[Capability], batch: int
 ) -> Served:
-    """Return the mean over ``clients`` of the accuracy of the network of the largest budget that each can run.
+    """Return the mean accuracy over ``clients``, each with the network of the largest budget that it can run.
 
     A client that can run none of them is not served: its accuracy is 0. All can run a linear model.
 
     Args:
-        space: of the networks, with any number of classes.
-        networks: of one trial, with what they reached on the test images.
-        clients: what each can run.
-        batch: images of a batch, for clients with a limit of memory.
+        space: search space of the networks, with any number of classes.
+        networks: networks of one trial, with their accuracies on the test images.
+        clients: limits of each client.
+        batch: images of a batch, for clients with a limit on memory.
 
     Raises:
         UserError: a network is not in the space.

@@ -1,4 +1,4 @@
-"""The trials of a study as processes of ``train-supernet``, some at once; what is finished is not run again."""
+"""Runner of a study's trials: processes of ``train-supernet``, several at a time, resumable."""
 
 import contextlib
 import subprocess
@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedpareto.search.comparison.study import Trial
+from fedpareto.search.comparison.studies.study import Trial
 from fedpareto.supernet.architecture_file import architecture_text, read_architecture
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.typed_yaml import from_mapping, read_yaml_mapping
@@ -17,6 +17,7 @@ from fedpareto.supernet.common.storage.files import read_text, write_text
 from fedpareto.supernet.common.storage.path_checks import exists, reaching
 from fedpareto.supernet.common.terminal.progress import ProgressListener
 from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.training.config.methods.config_type import config_type
 from fedpareto.training.config.run import RunConfig, config_to_mapping, write_config
 from fedpareto.training.config.unused_settings import read_only
 from fedpareto.training.runs.folder import CONFIG, METRICS
@@ -30,20 +31,20 @@ _PATIENCE = 5.0
 
 _PROGRAM = "from fedpareto.training.cli import main; main()"
 
-#: What fits a linear model, in place of a training run.
+#: Program of a linear trial, in place of a training run.
 _LINEAR_PROGRAM = "from fedpareto.search.comparison.linear import main; main()"
 
-#: What may differ when a trial goes on, beside the folder of its images.
+#: Settings that may change when a trial is resumed, besides the folder of its images.
 _FREE = {"output": None, "tracking": None}
 
 
 class Trials:
-    """Runs trials, each in a folder of its name.
+    """Runner of trials, each in a folder of its name.
 
     Args:
-        folder: holds them.
-        jobs: processes at once.
-        listener: is told how far they are.
+        folder: folder of all trials.
+        jobs: processes at a time.
+        listener: told of their progress.
     """
 
     def __init__(self, folder: Path, jobs: int, listener: ProgressListener) -> None:
@@ -76,7 +77,7 @@ class Trials:
                     time.sleep(_PAUSE)
 
     def _start(self, trial: Trial) -> subprocess.Popen[bytes]:
-        """Start a trial anew, or go on with it; one that is finished ends at once."""
+        """Start or resume a trial; one that is finished ends at once."""
         run = self._run_of(trial)
         if exists(run / CONFIG):
             check_same(trial, self._folder)
@@ -102,7 +103,7 @@ class Trials:
             return []
         path = _network_file(self._folder, trial)
         write_text(path, architecture_text(trial.network))
-        return ["--fedavg.architecture", str(path)]
+        return [f"--{trial.config.method}.architecture", str(path)]
 
     def _report(self, trials: Sequence[Trial], finished: Sequence[Trial]) -> None:
         shares = [1.0 if trial in finished else share_done(self._run_of(trial)) for trial in trials]
@@ -119,7 +120,7 @@ class Trials:
 
     @contextlib.contextmanager
     def _stopped_at_the_end(self, running: Mapping[Trial, "subprocess.Popen[bytes]"]) -> Iterator[None]:
-        """Leave no process behind: whatever ended the work early, the others abandon their rounds."""
+        """End all processes if the block ends early; they abandon the rounds they are in."""
         try:
             yield
         finally:
@@ -141,11 +142,11 @@ def written(folder: Path, trial: Trial) -> Path:
 
 
 def check_same(trial: Trial, folder: Path) -> None:
-    """Refuse a run that was not started with the settings of its trial; its images may have moved.
+    """Refuse a run that was started with other settings than its trial has now; its images may have moved.
 
     Args:
-        trial: as the study has it now.
-        folder: of all trials.
+        trial: the trial in the study as it is now.
+        folder: folder of all trials.
 
     Raises:
         UserError: naming the run.
@@ -170,12 +171,12 @@ def _is_linear(trial: Trial) -> bool:
 
 
 def share_done(run: Path) -> float:
-    """Return the share of a run's training that is done, as its metrics say; 0 before its first round."""
+    """Return the share of a run's training that is done, from its metrics; 0 before its first round."""
     return last_share(run / METRICS)
 
 
 def share_of_all(trials: Sequence[Trial], shares: Sequence[float]) -> float:
-    """Return how much of all training is done, from 0 to 1, given the share of every trial.
+    """Return the share of all training that is done, from 0 to 1, given the share of every trial.
 
     A trial counts by its compute or, where the study gives none yet, its rounds; a linear model takes no time.
     """
@@ -188,7 +189,7 @@ def _size(config: RunConfig) -> int:
 
 
 def _asked(config: Path) -> dict[str, Any]:
-    return _compared(read_only(from_mapping(RunConfig, read_yaml_mapping(config), str(config))))
+    return _compared(read_only(from_mapping(config_type(), read_yaml_mapping(config), str(config))))
 
 
 def _compared(config: RunConfig) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""Export of a subnet to a file another runtime runs, verified before it is kept."""
+"""Export of a subnet to a file for another runtime, which is verified before it is kept."""

@@ -1,4 +1,4 @@
-"""Classifies a picture with an exported subnet; stands alone, for a device that has numpy, onnxruntime and Pillow.
+"""Script that classifies a picture with an exported subnet, on a device with numpy, onnxruntime and Pillow alone.
 
     python deploy.py subnet.onnx PICTURE
 
@@ -56,18 +56,18 @@ class DeployError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """How a picture becomes the network's input, and what the outputs mean.
+    """Description of a network's input, with the preparation of pictures, and of its outputs.
 
     Attributes:
         side: height and width in pixels that pictures are brought to.
         channels: 1 for grey, 3 for RGB, or those of the arrays.
-        fit: what is done about pictures that are no squares: ``crop``, ``pad`` or ``stretch``.
+        fit: treatment of pictures that are not square: ``crop``, ``pad`` or ``stretch``.
         background: value that shows through transparent pixels, and that pads.
         depths: values that may be white, in rising order.
         floats: floats up to this have their largest value as white, at least 1.
-        overshoot: how far values may go beyond a depth and still be on its scale.
+        overshoot: most by which values may exceed a depth and still be on its scale.
         resolution: height and width of the network's input.
-        mean: of each channel, of pixels scaled to 0..1.
+        mean: mean of each channel, of pixels scaled to 0..1.
         std: standard deviation of each channel.
         classes: class names in the order of the outputs.
     """
@@ -116,7 +116,7 @@ def _classify(model: Path, picture: Path) -> None:
 
 
 def _check_digest(path: Path, content: bytes) -> None:
-    """Refuse a model that is not what was written, where the digests of its folder were copied with it."""
+    """Refuse a model that has changed since it was written, if the digests of its folder were copied with it."""
     digests = path.with_name("digests.json")
     try:
         record = json.loads(digests.read_bytes())
@@ -132,11 +132,11 @@ def _check_digest(path: Path, content: bytes) -> None:
 
 
 def load_model(path: Path, threads: int = 0) -> tuple[Any, Description]:
-    """Return the onnxruntime session of a model, and what its metadata say of its input.
+    """Load a model: return its onnxruntime session and the description of its input.
 
     Args:
         path: the ``.onnx`` file.
-        threads: of the CPU; onnxruntime's own choice when 0.
+        threads: CPU threads; onnxruntime's own choice when 0.
 
     Raises:
         DeployError: it is missing, no ONNX file, or not one that ``search-subnet --export onnx`` wrote.
@@ -168,7 +168,7 @@ def load_model(path: Path, threads: int = 0) -> tuple[Any, Description]:
 
 
 def read_description(metadata: Mapping[str, str], model: Path) -> Description:
-    """Return what a model's metadata, JSON texts by name, say of its input.
+    """Read the description of a model's input from its metadata, JSON texts by name.
 
     Raises:
         DeployError: they are missing, damaged, or of another program or version.

@@ -1,4 +1,4 @@
-"""Export of a subnet: folded, written, verified, and only then given its name."""
+"""Export of a subnet in four steps: fold BatchNorm, write, verify, and only then give the file its name."""
 
 import dataclasses
 from pathlib import Path
@@ -14,9 +14,9 @@ from fedpareto.search.export.settings import ExportSettings, check_calibrated, c
 from fedpareto.search.export.verify import EFFORT, HeldOut, arrays, verify
 from fedpareto.search.runtimes.stopwatch import Effort
 from fedpareto.search.subnet import SubnetInfo
-from fedpareto.supernet.bn_folding import folded
 from fedpareto.supernet.common.storage.files import check_output, read_text, replacing, write_text
 from fedpareto.supernet.common.terminal.progress import ProgressListener
+from fedpareto.supernet.networks.bn_folding import folded
 from fedpareto.training.data.images import ImageSet
 
 #: Images int8 ranges are set on, and how many of them are run at once: all feature maps are kept.
@@ -54,11 +54,11 @@ def export_subnet(
     Args:
         path: the file; see ``file_name``.
         network: calibrated, in evaluation mode, on the CPU.
-        info: what the subnet is.
+        info: description of the subnet.
         images: for int8 ranges and for the verification.
         settings: format, precision, and how latency is measured.
-        listener: is told of the steps.
-        effort: how well the latency is measured.
+        listener: told of the steps.
+        effort: effort that the latency is measured with.
 
     Raises:
         ExportError: the network is not calibrated, the settings cannot be met, or the file computes something else.

@@ -1,4 +1,4 @@
-"""Pictures in files, read as a device reads them and compared with training's pixels."""
+"""Check of pictures in files: read as a device reads them, they must give the pixels that training saw."""
 
 import contextlib
 import tempfile
@@ -18,7 +18,7 @@ from fedpareto.training.data.images import ImageSet
 
 
 def spread(images: ImageSet, most: int) -> ImageSet:
-    """Return at most so many of the images, of each class as many as of any other as far as it has them."""
+    """Choose at most ``most`` of the images, as evenly over the classes as they allow."""
     labels = images.labels.numpy()
     rank = np.zeros(len(labels), np.int64)
     for label in np.unique(labels):
@@ -28,7 +28,7 @@ def spread(images: ImageSet, most: int) -> ImageSet:
 
 
 def deployed_inputs(images: ImageSet, description: Description) -> Iterator[Images]:
-    """Yield what a device makes of every image's file, normalised, (1, channels, side, side).
+    """Yield the network input that a device makes from every image's file, normalised, (1, channels, side, side).
 
     Raises:
         ExportError: a device refuses a file, or gets other pixels from it than training has.
@@ -54,7 +54,7 @@ def _check_same(path: Path, pixels: Pixels, expected: Pixels) -> None:
 
 @contextlib.contextmanager
 def _files(images: ImageSet) -> Iterator[list[Path]]:
-    """Yield a file of every image: its own, or else one that is written for the time of the block."""
+    """Yield a file of every image: its own, or one that is written for the time of the block."""
     if images.paths is not None:
         yield list(images.paths)
         return

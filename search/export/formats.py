@@ -1,4 +1,4 @@
-"""The file formats: how a network is written to each, and how a file is run in its runtime."""
+"""File formats of exported networks: writing each of them, and running a file in its runtime."""
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -23,7 +23,7 @@ class Opened(NamedTuple):
     Attributes:
         run: runs the file.
         runtime: its name and version.
-        description: what the file says of its input.
+        description: the file's description of its input.
     """
 
     run: RunModel
@@ -59,7 +59,7 @@ def write(
 
 @contextlib.contextmanager
 def opened(path: Path, form: Format, threads: int) -> Iterator[Opened]:
-    """Yield the file at ``path`` in its runtime, on ``threads`` threads of the CPU; ONNX files as devices open them.
+    """Open the file at ``path`` in its runtime, on ``threads`` CPU threads; ONNX files as devices open them.
 
     Raises:
         ExportError: the file cannot be opened, or does not say what its input is.
@@ -91,7 +91,7 @@ def opened(path: Path, form: Format, threads: int) -> Iterator[Opened]:
 
 @contextlib.contextmanager
 def refused_by_deploy() -> Iterator[None]:
-    """Turn what a device would refuse into an ``ExportError``."""
+    """Turn the errors of ``deploy.py`` in the block into an ``ExportError``."""
     try:
         yield
     except DeployError as error:

@@ -1,4 +1,4 @@
-"""What an exported file says about itself: everything needed to run it, and where it comes from."""
+"""Metadata of an exported file: everything needed to run it, and the run and checkpoint it comes from."""
 
 import dataclasses
 import json
@@ -11,7 +11,7 @@ from fedpareto.search.subnet import SubnetInfo
 
 
 def metadata_of(info: SubnetInfo, precision: FilePrecision = "fp32") -> dict[str, str]:
-    """Return the metadata of an exported subnet, each value JSON text; ``null`` where its report does not say.
+    """Return the metadata of an exported subnet, each value JSON text; ``null`` if its report lacks it.
 
     Run and checkpoint are names, not places: a file that is handed on tells nothing about the machine it was made on.
     """

@@ -44,7 +44,7 @@ def at_precision(
 
     Args:
         model: as ``onnx_of`` returns it.
-        precision: of weights and, where the runtime can, of arithmetic.
+        precision: precision of weights and, where the runtime can, of arithmetic.
         calibration: batches of normalised training images, used by int8.
     """
     if precision == "fp16":

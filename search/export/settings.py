@@ -1,4 +1,4 @@
-"""What to export, and what can be refused before any work is done. Does not import torch."""
+"""Settings of an export, and checks of them before any work is done. Does not import torch."""
 
 import dataclasses
 from pathlib import Path
@@ -19,7 +19,7 @@ class ExportError(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class ExportSettings:
-    """What is written, and how its latency is measured.
+    """Settings of an export: format, precision, and the measurement of its latency.
 
     Attributes:
         format: ``onnx``, ``torchscript`` or ``exported-program``.
@@ -55,7 +55,7 @@ def format_of(path: Path) -> Format:
 
 
 def runtime_of(form: Format) -> str:
-    """Return what runs a file: ``onnxruntime`` or ``torch``."""
+    """Return the runtime of a file's format: ``onnxruntime`` or ``torch``."""
     return "onnxruntime" if form == "onnx" else "torch"
 
 
@@ -76,7 +76,7 @@ def check_export(settings: ExportSettings) -> None:
 
 
 def check_calibrated(method: str | None, settings: ExportSettings) -> None:
-    """Refuse to export a network whose BatchNorm was calibrated by no ``method``, unless that is allowed.
+    """Refuse a network whose BatchNorm was not calibrated (``method`` is none), unless that is allowed.
 
     Raises:
         ExportError: naming the options that help.

@@ -1,4 +1,4 @@
-"""Proof that an exported file computes what the network computes, on real images and in its own runtime."""
+"""Verification that an exported file computes the same as the network, on real images and in its own runtime."""
 
 import math
 from collections.abc import Iterator
@@ -55,14 +55,14 @@ class HeldOut(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """How far a file's outputs are from the network's.
+    """Comparison of a file's outputs with the network's.
 
     Attributes:
-        max_abs_error: over all logits of all images; infinite if one is not finite.
-        largest_logit: of the network, in absolute value.
+        max_abs_error: largest absolute error over all logits of all images; infinite if one is not finite.
+        largest_logit: the network's largest logit, in absolute value.
         agreement: share of images for which both name the same class.
-        accuracy: of the file.
-        reference_accuracy: of the network.
+        accuracy: accuracy of the file.
+        reference_accuracy: accuracy of the network.
         images: number of images.
     """
 
@@ -77,7 +77,7 @@ class Comparison(NamedTuple):
 def verify(
     path: Path, network: nn.Module, held_out: HeldOut, settings: ExportSettings, effort: Effort = EFFORT
 ) -> dict[str, Any]:
-    """Run the file at ``path`` beside the network in fp32 and return what an export reports of it.
+    """Run the file at ``path`` beside the network in fp32; return the report of the comparison.
 
     Raises:
         ExportError: an fp32 file's logits differ by more than ``TOLERANCE`` of the largest, a file of any precision
@@ -109,7 +109,7 @@ def verify(
 
 
 def compare(run: RunModel, network: nn.Module, held_out: HeldOut) -> Comparison:
-    """Return how far the outputs of ``run`` are from those of ``network`` in evaluation mode."""
+    """Compare the outputs of ``run`` with those of ``network`` in evaluation mode."""
     single, *batches = (_pair(run, network, images) for images in held_out.batches())
     logits, expected = (np.concatenate(columns) for columns in zip(*batches, strict=True))
     result = _comparison(logits, expected, held_out.images)
@@ -117,7 +117,7 @@ def compare(run: RunModel, network: nn.Module, held_out: HeldOut) -> Comparison:
 
 
 def compare_files(file: Opened, network: nn.Module, held_out: HeldOut) -> Comparison:
-    """Return how far the outputs on pictures in files, as a device reads them, are from ``network``'s on their pixels.
+    """Compare outputs on picture files, read as a device reads them, with ``network``'s outputs on training's pixels.
 
     Raises:
         ExportError: a device refuses a file, or gets other pixels from it than training has.

@@ -13,8 +13,8 @@ from fedpareto.search.reports.terminal import NOT_NEEDED
 from fedpareto.search.subnet import SubnetInfo
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.terminal.progress import SILENT, ProgressListener, progress_display
+from fedpareto.supernet.networks.weights import Tensors, views
 from fedpareto.supernet.space import SearchSpace
-from fedpareto.supernet.weights import Tensors, views
 from fedpareto.training.clients.capabilities import able_clients, capabilities
 from fedpareto.training.config.inputs import replaced
 from fedpareto.training.config.run import RunConfig
@@ -115,7 +115,7 @@ class OpenedRun:
         Raises:
             UserError: all clients failed, none can run the subnet, or a private run is to be fine-tuned.
         """
-        architecture, tensors = entry.architecture, self.checkpoint.tensors
+        architecture, tensors = entry.architecture, self.checkpoint.models.supernet
         full = {**report, "checkpoint": str(self.checkpoint_path), "round": self.checkpoint.state.round}
         if extraction.finetune_epochs:
             tensors, full["finetune"] = self._fine_tuned(entry, extraction, listener)
@@ -168,7 +168,7 @@ class OpenedRun:
     ) -> tuple[Tensors, dict[str, Any]]:
         """Return the supernet with ``entry``'s slices fine-tuned, and what the subnet reached before."""
         check_tunable(self.folder, self.config)
-        before, _ = self._calibrated(self.checkpoint.tensors, entry, extraction.calibration)
+        before, _ = self._calibrated(self.checkpoint.models.supernet, entry, extraction.calibration)
         lr, engine = extraction.finetune_lr, self._engine()
         tuning = FineTuning(
             epochs=extraction.finetune_epochs,
@@ -176,7 +176,7 @@ class OpenedRun:
             clients=self._able(engine, entry),
             seed=self.config.seed,
         )
-        tensors = {name: tensor.clone() for name, tensor in self.checkpoint.tensors.items()}
+        tensors = {name: tensor.clone() for name, tensor in self.checkpoint.models.supernet.items()}
         fine_tune(self.space, tensors, entry.architecture, engine, tuning, listener)
         return tensors, {
             "epochs": tuning.epochs,

@@ -1,1 +1,1 @@
-"""Latency tables: a device's milliseconds for every block of a space, measured and used as an additive cost."""
+"""Profiling of a device: measures the milliseconds of every block of a space for its latency table."""

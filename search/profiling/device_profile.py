@@ -50,7 +50,7 @@ class DeviceProfile:
 
 @dataclasses.dataclass(frozen=True)
 class _Measurement:
-    """How blocks are measured; see ``profile_device``."""
+    """Settings of a measurement, as ``profile_device`` takes them."""
 
     runtime: Literal["torch", "onnxruntime"]
     device: Literal["cpu", "cuda"]

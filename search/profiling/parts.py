@@ -1,4 +1,4 @@
-"""The distinct blocks of a space as modules that can be measured."""
+"""The distinct blocks of a space as torch modules, for the measurement of their latency."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -10,18 +10,18 @@ from torch import nn
 from fedpareto.cache.costs.latency.block_names import Names, block_names
 from fedpareto.fitness.part_tables import NetworkPart, Parts, choice_layers, space_parts
 from fedpareto.search.runtimes.runtime import Measurable
-from fedpareto.supernet.bn_folding import folded
 from fedpareto.supernet.layer_table import LayerTable, active_rows
-from fedpareto.supernet.network import build_blocks
+from fedpareto.supernet.networks.bn_folding import folded
+from fedpareto.supernet.networks.network import build_blocks
 from fedpareto.supernet.space import SearchSpace
 
 
 class Choice(NamedTuple):
-    """One choice of one part of a space's networks: a block, or what stands before or after the stages.
+    """One choice of one part of a space's networks: a block, a stem or a head.
 
     Attributes:
         part: the part.
-        number: of the choice.
+        number: index of the choice.
     """
 
     part: NetworkPart
@@ -43,20 +43,20 @@ def distinct_choices(space: SearchSpace) -> dict[str, Choice]:
 
 
 def build_part(space: SearchSpace, choice: Choice) -> nn.Sequential:
-    """Return the blocks of a choice as they stand in a network, with weights that are not set (``meta``)."""
+    """Build the blocks of a choice as they are in a network, without weights (device ``meta``)."""
     with torch.device("meta"):
         blocks = build_blocks(active_rows(choice.layers(space)), space.norm, running_statistics=True)
     return nn.Sequential(*blocks.values())
 
 
 def measurable(space: SearchSpace, choice: Choice, batch: int, generator: torch.Generator) -> Measurable:
-    """Return a choice as a device runs it: with random weights and its BatchNorms folded."""
+    """Build a choice as a device runs it: with random weights and its BatchNorms folded."""
     example = torch.randn(input_shape(choice.layers(space), batch), generator=generator)
     return Measurable(ready(build_part(space, choice), generator), example)
 
 
 def input_shape(layers: LayerTable, batch: int) -> tuple[int, int, int, int]:
-    """Return the shape of what the first of some layers of one network takes in."""
+    """Return the shape of the input of a part of a network, given its layers."""
     first = next(index for index in range(len(layers.layers)) if layers.active[index, 0])
     side = int(layers.h_in[first, 0])
     return batch, int(layers.c_in[first, 0]), side, side

@@ -27,7 +27,7 @@ from fedpareto.supernet.common.storage.path_checks import exists
 from fedpareto.supernet.common.terminal.progress import ProgressListener
 from fedpareto.supernet.common.terminal.words import command
 from fedpareto.supernet.genes import decode, gene_layout
-from fedpareto.supernet.network import build_network
+from fedpareto.supernet.networks.network import build_network
 from fedpareto.supernet.space import SearchSpace
 
 #: A group of blocks has no more weights than this: the memory they take stays bounded.

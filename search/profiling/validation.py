@@ -1,4 +1,4 @@
-"""Validation: a table's sums beside whole networks that were measured, and one correction of all sums."""
+"""Validation of a latency table: its sums compared with whole networks that are measured, and a linear correction."""
 
 import dataclasses
 
@@ -20,10 +20,10 @@ _DRAWN, _GROUP = 50, 8
 
 
 def validate(bench: Bench, table: LatencyTable, count: int, listener: ProgressListener) -> LatencyTable:
-    """Return the table with its validation on ``count`` networks, and with a correction if that helps.
+    """Validate the table on ``count`` networks; return it with the result, and with a correction if that helps.
 
-    The networks are measured relative to the reference network, as the blocks were, and read in milliseconds as if
-    that had taken as long as then: what is judged is the sum, not whether the machine is as fast as before.
+    The networks are measured relative to the reference network, as the blocks were, and converted to milliseconds by
+    the reference's time from then. So the sum is judged, and not the present speed of the machine.
     """
     genes = spread_networks(bench.space, count, np.random.default_rng(bench.seed))
     plain = dataclasses.replace(table, correction=None, validation=None)
@@ -38,8 +38,8 @@ def judged(table: LatencyTable, space: SearchSpace, sums: FloatArray, times: Flo
     Args:
         table: the table.
         space: its search space.
-        sums: what the table predicts of (N,) networks, in milliseconds.
-        times: what they took.
+        sums: the table's predictions for N networks, (N,), in milliseconds.
+        times: their measured times, (N,), in milliseconds.
     """
     fastest = float(latency_cost(table, space).parts.stem.min())
     held_out = np.empty_like(sums)
@@ -62,14 +62,14 @@ def judged(table: LatencyTable, space: SearchSpace, sums: FloatArray, times: Flo
 
 
 def percentage_error(predicted: FloatArray, measured: FloatArray) -> float:
-    """Return the mean absolute error relative to what was measured, in percent."""
+    """Return the mean absolute percentage error, relative to the measured times."""
     return float(100 * np.mean(np.abs(predicted / measured - 1)))
 
 
 def fit_correction(sums: FloatArray, times: FloatArray, fastest_stem: float) -> Correction:
-    """Return the factor and offset of least squared relative error.
+    """Fit the factor and the offset of least squared relative error.
 
-    Where those would turn the order of networks round, or give a stem less time than none, the best factor alone.
+    If these would reverse the order of networks, or give a stem a negative time, the best factor alone is returned.
     """
     best = np.linalg.lstsq(np.stack([sums / times, 1 / times], axis=1), np.ones(len(sums)), rcond=None)[0]
     factor, offset = map(float, best)

@@ -1,1 +1,1 @@
-"""Queries: limits of a device are read, and answered by the architecture of the highest fitness."""
+"""Queries: a device's budgets are read and answered with the architecture of highest fitness within them."""

@@ -1,4 +1,4 @@
-"""Budgets as a user writes them, and the limits they stand for. No torch."""
+"""Budgets of a device as a user writes them, and the limits on costs that they mean. No torch."""
 
 import dataclasses
 import math
@@ -16,7 +16,7 @@ from fedpareto.supernet.space import SearchSpace
 
 @dataclasses.dataclass
 class Budgets:
-    """What a device allows.
+    """Budgets of a device.
 
     Attributes:
         flops_budget: most MACs (multiply-accumulates of one image), e.g. 60M, 1.2G or 6e7.
@@ -46,7 +46,7 @@ LIMITING = ("flops_budget", "params_budget", "size_budget", "memory_budget", "la
 
 
 def check_budgets(budgets: Budgets) -> None:
-    """Refuse budgets that cannot be read or do not fit together, before anything else is looked at.
+    """Refuse budgets that cannot be read or do not fit together.
 
     Raises:
         BudgetError: naming the budget.
@@ -75,7 +75,7 @@ def check_batch(budgets: Budgets) -> None:
 
 
 def limits_of(budgets: Budgets, space: SearchSpace) -> Limits:
-    """Return the limits on networks of ``space``.
+    """Convert budgets to limits on the networks of ``space``.
 
     Raises:
         BudgetError: a budget cannot be read.
@@ -97,7 +97,7 @@ def limits_of(budgets: Budgets, space: SearchSpace) -> Limits:
 
 
 def budget_options(budgets: Budgets) -> dict[str, object]:
-    """Return the options that give these budgets, by name."""
+    """Return the command-line options of these budgets, by name."""
     given = {field.name: getattr(budgets, field.name) for field in dataclasses.fields(Budgets)}
     return {name: value for name, value in given.items() if value != getattr(Budgets(), name)}
 

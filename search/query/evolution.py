@@ -1,4 +1,4 @@
-"""The search with pymoo, where the exact solver does not reach: good, not certified."""
+"""Evolutionary search with NSGA-II, for spaces too large for the exact solver; its answers are not certified."""
 
 import dataclasses
 
@@ -27,12 +27,12 @@ def evolve(
     known: IntArray | None = None,
     settings: Nsga2Settings = DEFAULT_SETTINGS,
 ) -> CacheEntry:
-    """Return the fittest architecture found within ``limits`` and ``ρ ≤ ρ0``.
+    """Search the fittest architecture within ``limits`` and ``ρ ≤ ρ0``.
 
     A constrained NSGA-II search warm-started from ``known`` gene vectors (N, genes), those within the limits
-    first, then a second one among networks of nearly as many MACs as the best; it never returns a worse one
-    than the best of those known. MACs stay an objective beside the fitness: smaller networks on the way keep the
-    population diverse, where fitness alone converges too early.
+    first, then a second one among networks of nearly as many MACs as the best. The result is never worse than the
+    best known one. MACs stay an objective beside the fitness: smaller networks keep the population diverse, where
+    fitness alone converges too early.
 
     Raises:
         BudgetError: no network of the space meets the limits, or none was found that also has ``ρ ≤ ρ0``.
@@ -56,7 +56,7 @@ def front_alone(
 def _best_first(
     space: SearchSpace, fitness: FitnessSettings, limits: Limits, known: IntArray | None
 ) -> IntArray | None:
-    """Return known gene vectors: within limits before outside, fitter before less fit."""
+    """Sort known gene vectors: those within the limits first, then by descending fitness."""
     if known is None or not len(known):
         return None
     scores = score(space, known, fitness)

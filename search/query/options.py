@@ -1,4 +1,4 @@
-"""The options of ``search-subnet``, and what is refused before anything is searched. No torch."""
+"""Options of ``search-subnet``, and their checks before anything is searched. No torch."""
 
 import dataclasses
 import math
@@ -22,7 +22,7 @@ _OF_SEARCH = ("targets", "fitness", "plot", "report")
 
 @dataclasses.dataclass
 class SearchOptions(Budgets):
-    """What to search, and where.
+    """Options of ``search-subnet``.
 
     Attributes:
         targets: YAML file of named budgets; all of them are answered in one table.
@@ -74,15 +74,15 @@ class SearchOptions(Budgets):
 
     @property
     def output_folder(self) -> Path | None:
-        """Where files are written."""
+        """Folder that files are written to."""
         return None if self.output is None else Path(self.output)
 
 
 def check_options(options: SearchOptions) -> dict[str, Budgets]:
-    """Return the budgets to search for, by name; a single search has no name.
+    """Check the options; return the budgets to search for by name, which is empty for a single search.
 
     Raises:
-        UserError: whatever can be refused before anything is searched, naming the option.
+        UserError: options do not go together or cannot be met; it names the option.
     """
     options.data.check(options.run)
     named = _named_budgets(options)
@@ -105,7 +105,7 @@ def check_options(options: SearchOptions) -> dict[str, Budgets]:
 
 
 def _conditions(options: SearchOptions) -> dict[str, tuple[bool, str]]:
-    """Return of the options that are not always read whether they are now, and what reads them."""
+    """Return, for each option that is not always read, whether it is read now, and by which other option."""
     trained = (options.run is not None, "with --run, whose subnet is trained")
     exported = (options.export is not None, "with --export")
     return {
@@ -132,7 +132,7 @@ def _conditions(options: SearchOptions) -> dict[str, tuple[bool, str]]:
 
 
 def export_settings(options: SearchOptions, budgets: Budgets) -> ExportSettings | None:
-    """Return how a subnet is exported, None if it is not."""
+    """Return the settings of the export, None without one."""
     if options.export is None:
         return None
     return ExportSettings(
@@ -154,7 +154,7 @@ def _named_budgets(options: SearchOptions) -> dict[str, Budgets]:
 
 
 def _check_given(options: SearchOptions) -> None:
-    """Refuse what an architecture that is given leaves nothing to do for."""
+    """Refuse options of a search where the architecture is given."""
     searched = [name for name in (*LIMITING, "latency_table", *_OF_SEARCH) if getattr(options, name) is not None]
     if searched:
         raise UserError(
@@ -166,7 +166,7 @@ def _check_given(options: SearchOptions) -> None:
 
 
 def _check_trained(options: SearchOptions) -> None:
-    """Refuse what only a trained subnet can have."""
+    """Refuse options that need a trained subnet where there is no run."""
     if options.finetune_epochs < 0:
         raise UserError(f"finetune_epochs is {options.finetune_epochs}; it must be at least 0")
     if options.finetune_lr is not None and not 0 < options.finetune_lr < math.inf:
@@ -181,7 +181,7 @@ def _check_trained(options: SearchOptions) -> None:
 
 
 def _check_export(options: SearchOptions, budgets: Budgets) -> None:
-    """Refuse an export that cannot be, and a latency table that says nothing about the exported file."""
+    """Refuse an export that cannot be made, and a latency table that does not apply to the exported file."""
     settings = export_settings(options, budgets)
     if settings is None:
         return

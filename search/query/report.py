@@ -1,4 +1,4 @@
-"""The report of a search: what was found, as JSON values."""
+"""Report of a search as JSON values: the architecture found, its costs, and whether it is certified."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from fedpareto.supernet.space import SearchSpace
 def search_report(
     space: SearchSpace, run: str | None, limits: Limits, min_fitness: float | None, answer: Answer, seconds: float
 ) -> dict[str, Any]:
-    """Return what ``--json`` prints: the limits, the architecture with its costs, and how good it is."""
+    """Return the report of a search: limits, architecture, costs and certificate, as ``--json`` prints it."""
     entry, better = answer.entry, answer.next_better
     values: dict[str, float] = {bound.cost: bound.value for bound in limits.bounds()}
     genes = encode(space, entry.architecture)[None]
@@ -36,7 +36,7 @@ def search_report(
 
 
 def _value(cost: LimitedCost, value: float) -> float:
-    """Return a value as JSON has it: bytes are whole."""
+    """Return a cost as a JSON number: bytes are whole."""
     return int(value) if cost.unit == "B" else value
 
 

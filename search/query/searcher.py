@@ -1,4 +1,8 @@
-"""Predictor-free search: the architecture of highest analytic fitness within limits. No torch, no training."""
+"""Predictor-free search for the architecture of highest analytic fitness within limits. No torch, no training.
+
+Predictor-free means that no model of accuracy is trained: the fitness is a formula. So the search can be exact, by the
+space's Pareto frontier or by the exact solver.
+"""
 
 import dataclasses
 from collections.abc import Sequence
@@ -28,7 +32,7 @@ class Answer:
 
     Attributes:
         entry: the architecture with its costs and fitness.
-        solver: what found it; given where nothing did.
+        solver: name of the solver that found it; ``given`` if it was given.
         frontier: the frontier of the space, if it could be computed.
     """
 
@@ -38,14 +42,14 @@ class Answer:
 
     @property
     def certified(self) -> bool:
-        """Whether it is proven that no network within the limits has a higher fitness."""
+        """True if it is proven that no network within the limits has a higher fitness."""
         return self.solver == "exact"
 
     @property
     def next_better(self) -> CacheEntry | None:
-        """Of the networks of higher fitness the one of fewest MACs, if one is known.
+        """The network of fewest MACs among those of higher fitness, if one is known.
 
-        Where the answer is certified it lies beyond the limits.
+        If the answer is certified, it lies beyond the limits.
         """
         if self.frontier is None:
             return None
@@ -62,11 +66,10 @@ def search(
     seed: int = 0,
     listener: ProgressListener = SILENT,
 ) -> Answer:
-    """Return the fittest architecture within upper ``limits`` and ``ρ ≤ ρ0``.
+    """Search the fittest architecture within upper ``limits`` and ``ρ ≤ ρ0``.
 
-    Exactly, from the space's kept frontier or by solving it under the limits; only a space too large for that
-    is searched with pymoo, from the ``known`` entries and whatever part of the frontier there is, and the
-    listener is told.
+    The search is exact: it uses the space's stored frontier or the exact solver. Only a space too large for these is
+    searched with pymoo, from the ``known`` entries and any known part of the frontier; the listener is told.
 
     Raises:
         BudgetError: no network meets the limits; it names the limit that binds and the nearest network.
@@ -88,7 +91,7 @@ def search(
 def search_cheapest(
     space: SearchSpace, fitness: FitnessSettings, least: float, limits: Limits, listener: ProgressListener = SILENT
 ) -> Answer:
-    """Return the architecture of fewest MACs with at least a given fitness, within upper ``limits``, proven to be so.
+    """Search the architecture of fewest MACs with at least a given fitness within upper ``limits``; certified.
 
     Raises:
         BudgetError: no network within the limits is so fit.
@@ -126,10 +129,11 @@ def _cheapest(frontier: Frontier, least: float, others: Limits, listener: Progre
 
 
 def search_exactly(frontier: Frontier, limits: Limits, listener: ProgressListener = SILENT) -> CacheEntry:
-    """Return the fittest architecture within upper ``limits`` and ``ρ ≤ ρ0``, proven to be so.
+    """Search the fittest architecture within upper ``limits`` and ``ρ ≤ ρ0``; certified.
 
-    The frontier answers at once if its point is within the limits; otherwise the space is solved under those that are
-    broken, one more as long as any is: what is fittest under some limits and within the others is fittest under all.
+    If the frontier's point is within all limits, it is the answer. Otherwise the space is solved under some of the
+    limits, with one more that the last answer breaks each time, until none is broken. A network that is fittest under
+    some of the limits and within the others is fittest under all of them.
 
     Raises:
         BudgetError: no network meets the limits; it names the limit that binds and the nearest network.

@@ -1,4 +1,4 @@
-"""What is searched: a space or a trained run's, with its fitness weights and what is known of it."""
+"""Target of a search: a search space or that of a trained run, with its fitness weights and known entries."""
 
 import dataclasses
 from pathlib import Path
@@ -23,7 +23,7 @@ class RunImages:
 
     @property
     def options(self) -> dict[str, object]:
-        """The option again, for a suggested command."""
+        """The same option, for a suggested command."""
         return {"data.root": self.root}
 
     def check(self, run: str | None) -> None:
@@ -42,15 +42,15 @@ class RunImages:
 
 @dataclasses.dataclass(frozen=True)
 class SearchTarget:
-    """What is searched.
+    """Target of a search.
 
     Attributes:
         space: the search space.
         fitness: weights of the fitness.
-        known: entries that are known of it.
-        run: folder of the run it is of; None without training.
-        named: what the user calls the space, a preset's name or a file; None with a run.
-        classes: that the user gave beside it, if any.
+        known: known entries of the space, such as those of a run's cache.
+        run: folder of the trained run; None without training.
+        named: the user's name for the space, a preset's name or a file; None with a run.
+        classes: number of classes that the user gave beside it, if any.
     """
 
     space: SearchSpace
@@ -62,12 +62,12 @@ class SearchTarget:
 
     @property
     def options(self) -> dict[str, object]:
-        """The options of a command that name it."""
+        """Command-line options that name the target."""
         return {"space": self.named, "classes": self.classes} if self.run is None else {"run": self.run}
 
 
 def find_subject(space: str | None, run: str | None, classes: int | None, fitness: str | None) -> SearchTarget:
-    """Return what a preset name, a YAML file or a run's folder stands for.
+    """Read the target of a search from a preset name, a YAML file or a run's folder.
 
     Raises:
         UserError: both or neither were given, a file is damaged or missing.

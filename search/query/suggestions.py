@@ -1,4 +1,4 @@
-"""What ``search-subnet`` suggests to do next: commands that can be typed as they are printed."""
+"""Suggestions of the next command after ``search-subnet``, which can be typed as they are printed."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,7 +39,7 @@ def _profile(options: SearchOptions, subject: SearchTarget) -> str:
 
 
 def _asked(options: SearchOptions) -> dict[str, object]:
-    """Return the options that give the same subnet again."""
+    """Return the options by which another command finds the same subnet."""
     given = {name: getattr(options, name) for name in _SAME if getattr(options, name) != getattr(SearchOptions(), name)}
     return {**given, **budget_options(options)}
 
@@ -57,7 +57,7 @@ def after_targets(options: SearchOptions, subject: SearchTarget) -> str:
 
 
 def _is_connected(run: Path) -> bool:
-    """Return whether a run's images are with clients of a real federation."""
+    """Return True if a run's images are with the clients of a real federation."""
     from fedpareto.training.runs.folder import read_run_config  # noqa: PLC0415 - imports torch
 
     return read_run_config(run).engine == "flower"

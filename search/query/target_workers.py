@@ -1,4 +1,4 @@
-"""Targets answered by several processes: who answers what, and how all of them end with the command. No torch."""
+"""Parallel answers to many targets: a pool of processes that end with the command. No torch."""
 
 import contextlib
 import multiprocessing
@@ -29,7 +29,7 @@ Answer = TypeVar("Answer")
 
 
 def workers_for(targets: Mapping[str, Budgets], cores: int) -> int:
-    """Return how many processes the targets are worth: 1 for none beside the command's own."""
+    """Return the number of processes that answer the targets fastest; 1 means the command's own alone."""
     searched = sum(not _at_once(budgets) for budgets in targets.values())
     return min(cores, searched) if searched >= (_WORTH_FORKING if _can_fork() else _WORTH_STARTING) else 1
 
@@ -37,10 +37,10 @@ def workers_for(targets: Mapping[str, Budgets], cores: int) -> int:
 def answered_by(
     answer: Callable[[Budgets], Answer], targets: Mapping[str, Budgets], workers: int
 ) -> Generator[tuple[str, Answer], None, None]:
-    """Yield every target's name and answer in their order, found by so many processes.
+    """Yield every target's name and answer in order, computed by ``workers`` processes.
 
-    ``answer`` and what it returns cross to other processes; where it raises, so does this. The processes end when the
-    iteration does, however it does.
+    ``answer`` and its results are sent between processes; its exceptions are raised here. The processes end when the
+    iteration ends, for whatever reason.
 
     Raises:
         UserError: a process was ended from outside.
@@ -66,18 +66,18 @@ def answered_by(
 
 
 def _at_once(budgets: Budgets) -> bool:
-    """Return whether the frontier has the answer."""
+    """Return True if the frontier has the answer."""
     given = {name for name in LIMITING if getattr(budgets, name) is not None}
     return len(given) == 1 and given <= _ON_THE_FRONTIER
 
 
 def _can_fork() -> bool:
-    """Return whether a copy of this process can compute: not after torch has started threads of its own."""
+    """Return True if a forked process can compute, which it cannot once torch has started threads."""
     return sys.platform == "linux" and "torch" not in sys.modules
 
 
 def _follow(command: int) -> None:
-    """Make a worker end when the command does, and leave Ctrl-C, which reaches both, to that."""
+    """Make a worker end with the command, and leave Ctrl-C, which reaches both, to the command."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,4 +1,4 @@
-"""Many devices in one call: a YAML file of named budgets, and one answer for each."""
+"""Reader of a YAML file with the budgets of many devices, each of which a search answers."""
 
 import re
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def read_targets(path: Path) -> dict[str, Budgets]:
-    """Read named budgets: a mapping of names to mappings of budget options, such as ``flops_budget: 60M``.
+    """Read budgets by device name, from a mapping of names to budget options, such as ``flops_budget: 60M``.
 
     Raises:
         UserError: the file is no such mapping, a name is no plain file name, or a budget cannot be read.

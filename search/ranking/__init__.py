@@ -1,1 +1,1 @@
-"""How well the fitness ranks networks by accuracy, and weights that rank better."""
+"""Validation of the fitness: its rank correlation with measured accuracy, and weights that rank better."""

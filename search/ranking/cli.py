@@ -1,9 +1,9 @@
-"""``validate-fitness``: does the fitness rank networks as their accuracies do, and which fitness ranks better?"""
+"""The command ``validate-fitness``, which measures how well the fitness ranks networks and fits a better one."""
 
 import dataclasses
 from collections.abc import Sequence
 
-from fedpareto.search.ranking.bands import Band
+from fedpareto.search.ranking.measuring.bands import Band
 from fedpareto.search.ranking.options import RankingOptions
 from fedpareto.search.ranking.validate import FITNESS, PLOT, REPORT, validate
 from fedpareto.supernet.common.command_line import options_parser

@@ -1,13 +1,13 @@
-"""Options of ``validate-fitness``, and what of them does not go together."""
+"""Options of ``validate-fitness``, and their checks."""
 
 import dataclasses
 from pathlib import Path
 from typing import Literal
 
 from fedpareto.search.query.subject import RunImages
-from fedpareto.search.ranking.fit import FitOptions, Pairs
-from fedpareto.search.ranking.rounds import LEAST_SUBNETS
-from fedpareto.search.ranking.terms import FIELDS
+from fedpareto.search.ranking.fitting.terms import FIELDS
+from fedpareto.search.ranking.fitting.weights import FitOptions, Pairs
+from fedpareto.search.ranking.measuring.rounds import LEAST_SUBNETS
 from fedpareto.supernet.common.errors import UserError, unknown_name
 from fedpareto.supernet.common.formats.typed_yaml import named
 from fedpareto.supernet.common.formats.units import parse_quantity
@@ -20,7 +20,7 @@ _LEAST = 4
 
 @dataclasses.dataclass
 class RankingOptions:
-    """What is measured, and what is done with it.
+    """Options of ``validate-fitness``.
 
     Attributes:
         run: folder of a trained run, whose subnets are measured on its validation images.
@@ -76,7 +76,7 @@ class RankingOptions:
 
     @property
     def manner(self) -> FitOptions:
-        """How weights are fitted.
+        """Options of the fit of weights.
 
         Raises:
             UserError: a field has no weights.
@@ -89,7 +89,7 @@ class RankingOptions:
 
     @property
     def learns(self) -> bool:
-        """Whether terms of choices are fitted."""
+        """True if terms of choices are fitted, not weights."""
         return self.fit and self.form == "blocks"
 
     @property
@@ -106,7 +106,7 @@ class RankingOptions:
 
     @property
     def folder(self) -> Path:
-        """Where everything is written."""
+        """Folder that everything is written to."""
         if self.output is not None:
             return Path(self.output)
         if self.run is not None:
@@ -150,7 +150,7 @@ def check_options(options: RankingOptions) -> None:
 
 
 def _conditions(options: RankingOptions) -> dict[str, tuple[bool, str]]:
-    """Return of the options that are not always read whether they are now, and what reads them."""
+    """Return, for each option that is not always read, whether it is read now, and by which other option."""
     of_run = (options.learns and options.run is not None, "with --run, --fit and --form blocks")
     split = options.fit and not of_run[0]
     return {
@@ -172,7 +172,7 @@ def _check_accuracies(options: RankingOptions) -> None:
 
 
 def macs_range(options: RankingOptions, least: int, most: int) -> tuple[int, int]:
-    """Return the MACs asked for, by default ``least`` to ``most``.
+    """Read the range of MACs, by default ``least`` to ``most``.
 
     Raises:
         UserError: they are no numbers, or the wrong way round.

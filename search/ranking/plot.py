@@ -1,4 +1,4 @@
-"""The picture of a ranking: accuracy over fitness and over MACs."""
+"""Plot of a ranking: accuracy over fitness and over MACs."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fedpareto.cache.figures import drawn, legend_below, save, words
-from fedpareto.search.ranking.measured_sample import Sample
+from fedpareto.search.ranking.measuring.measured_sample import Sample
 from fedpareto.supernet.arrays import FloatArray
 from fedpareto.supernet.common.terminal.words import counted
 from fedpareto.supernet.fitness_settings import FitnessSettings

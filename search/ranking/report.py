@@ -1,4 +1,4 @@
-"""What is reported of a ranking: JSON values, tables and sentences."""
+"""Report of a ranking: rank correlations as JSON values, tables and sentences."""
 
 import dataclasses
 import math
@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fedpareto.search.ranking.learning import Learned
-from fedpareto.search.ranking.measured_sample import Sample
+from fedpareto.search.ranking.fitting.learning import Learned
+from fedpareto.search.ranking.measuring.measured_sample import Sample
 from fedpareto.search.ranking.statistics import (
     CONFIDENCE,
     STATISTICS,
@@ -26,7 +26,7 @@ from fedpareto.supernet.fitness_settings import FitnessSettings
 #: Draws with replacement that intervals are read off.
 RESAMPLES = 1000
 
-#: What people call figures and statistics.
+#: Names of figures and statistics for people.
 _NAMES = {
     "fitness": "fitness",
     "macs": "MACs",
@@ -38,11 +38,11 @@ _STATISTICS = {"kendall": "Kendall's τ", "spearman": "Spearman's ρ"}
 
 
 class Ranking(NamedTuple):
-    """How figures rank a sample.
+    """Rank correlations of figures with accuracy in a sample.
 
-    ``found[statistic][figure]`` are correlations; ``leads[figure]`` says by how much Kendall's τ within bands of the
-    fitness exceeds that of another figure. Kendall's τ has a figure more, ``ceiling``, where both halves of the images
-    are known: what exact accuracies would reach.
+    ``found[statistic][figure]`` are correlations. ``leads[figure]`` is Kendall's τ within bands of the fitness less
+    that of another figure. Where accuracies on both halves of the images are known, Kendall's τ has one more figure,
+    ``ceiling``: the τ that exact accuracies would reach.
     """
 
     found: Mapping[str, Mapping[str, Correlations]]
@@ -50,7 +50,7 @@ class Ranking(NamedTuple):
 
 
 def rank(sample: Sample, settings: FitnessSettings, seed: int, other: FitnessSettings | None = None) -> Ranking:
-    """Return how fitness, costs and depth rank a sample; ``other`` weights are a figure of their own, ``before``."""
+    """Rank a sample by fitness, costs and depth; ``other`` weights are a figure of their own, ``before``."""
     figures = sample.figures(settings)
     if other is not None:
         figures = {"fitness": figures.pop("fitness"), "before": sample.figures(other)["fitness"], **figures}
@@ -77,7 +77,7 @@ def rank(sample: Sample, settings: FitnessSettings, seed: int, other: FitnessSet
 
 
 def ranking_to_json(sample: Sample, ranking: Ranking) -> dict[str, Any]:
-    """Return a sample's ranking as JSON values; null for what cannot be said."""
+    """Return a sample's ranking as JSON values; null for undefined ones."""
     counts = np.bincount(sample.band, minlength=len(sample.bands))
     bands = [
         {"least_macs": band.least, "most_macs": band.most, "networks": int(count)}
@@ -123,7 +123,7 @@ def print_weights(before: FitnessSettings, after: FitnessSettings) -> None:
 
 
 def print_learned(learned: Learned, networks: int) -> None:
-    """Print how a learned fitness came about: how each strength of the penalty ranks networks left out of the fit."""
+    """Print the cross-validation of a learned fitness: the rank correlation at each strength of the penalty."""
     rows = [
         (f"{strength:g}", f"{found.value:.2f} ± {found.spread:.2f}", "chosen" if strength == learned.strength else "")
         for strength, found in learned.cross_validation.items()

@@ -18,7 +18,7 @@ CONFIDENCE = 0.95
 #: Fewest networks that a band's correlation is taken over.
 LEAST = 4
 
-#: Of R resamples of N networks, given by their counts (R, N), the correlation of two columns (N,), shape (R,).
+#: Correlation of two columns (N,) in R resamples of N networks given by their counts (R, N); shape (R,).
 Statistic = Callable[[FloatArray, FloatArray, FloatArray], FloatArray]
 
 
@@ -37,7 +37,7 @@ class Correlations:
     Attributes:
         within: the mean of the bands' correlations.
         overall: over all networks.
-        bands: of each band; NaN for those of too few networks.
+        bands: correlation in each band; NaN for bands of too few networks.
     """
 
     within: Interval
@@ -68,7 +68,7 @@ def ceiling(counts: FloatArray, one: FloatArray, other: FloatArray) -> FloatArra
     """Return the τ that exact accuracies would have with those measured on a set of images, of R resamples, (R,).
 
     Args:
-        counts: of the resamples, (R, N).
+        counts: counts of the resamples, (R, N).
         one: accuracies measured on one half of the images, (N,).
         other: those on the other half.
 
@@ -80,7 +80,7 @@ def ceiling(counts: FloatArray, one: FloatArray, other: FloatArray) -> FloatArra
     return tau
 
 
-#: What is reported, by name.
+#: Statistics that are reported, by name.
 STATISTICS: Mapping[str, Statistic] = {"kendall": kendall, "spearman": spearman}
 
 
@@ -115,9 +115,9 @@ def correlation_gain(
     bands: IntArray,
     counts: FloatArray,
 ) -> Interval:
-    """Return by how much ``values`` correlate more with accuracy than ``others`` do, as the mean over bands.
+    """Return the correlation of ``values`` with accuracy less that of ``others``, as the mean over bands.
 
-    Both are resampled together, so that what they share does not widen the interval.
+    Both are resampled together, so that noise they share does not widen the interval.
     """
     mine, theirs = (_mean(_of_bands(statistic, each, accuracy, bands, counts)) for each in (values, others))
     return interval(mine - theirs)

@@ -1,4 +1,4 @@
-"""Validation of a fitness: does it rank networks of equal MACs as their measured accuracies do?"""
+"""Validation of a fitness: how well it ranks networks of equal MACs by their measured accuracies."""
 
 import base64
 import dataclasses
@@ -10,11 +10,11 @@ from typing import Any
 
 from fedpareto.fitness.settings import load_settings
 from fedpareto.search.query.subject import RunImages, find_space, find_subject
-from fedpareto.search.ranking.accuracies import read_accuracies
-from fedpareto.search.ranking.fit import check_fittable
-from fedpareto.search.ranking.fitting import FITTED, Fitted, FittingData, fit_fitness
-from fedpareto.search.ranking.measured_sample import Sample, sample_of
-from fedpareto.search.ranking.of_run import DESIGN, SUBNETS, measured_of_run
+from fedpareto.search.ranking.fitting.fitting import FITTED, Fitted, FittingData, fit_fitness
+from fedpareto.search.ranking.fitting.weights import check_fittable
+from fedpareto.search.ranking.measuring.accuracies import read_accuracies
+from fedpareto.search.ranking.measuring.measured_sample import Sample, sample_of
+from fedpareto.search.ranking.measuring.of_run import DESIGN, SUBNETS, measured_of_run
 from fedpareto.search.ranking.options import RankingOptions, check_options
 from fedpareto.search.ranking.plot import plot_ranking
 from fedpareto.search.ranking.report import print_ranking, rank, ranking_to_json
@@ -32,7 +32,7 @@ REPORT, PLOT, FITNESS = "report.json", "accuracy.png", "fitness.yaml"
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class FitnessValidation:
-    """How well a fitness ranks networks, and what was fitted.
+    """Rank correlations of a fitness with measured accuracies, and the fitness that was fitted to them.
 
     Attributes:
         folder: holds the report, the plot, the accuracies and fitted weights.

@@ -1,1 +1,1 @@
-"""Ablations of the training recipe: each change to it judged alone and together, on validation images."""
+"""Ablation of the training recipe: each change to it is judged alone and together, on validation images."""

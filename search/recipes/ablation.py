@@ -1,4 +1,4 @@
-"""An ablation as values: settings to train in, levers that each change a recipe, and the runs that compare them."""
+"""An ablation: levers, each a change to the training recipe, the settings to train in, and the runs to compare."""
 
 import dataclasses
 import hashlib
@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from fedpareto.search.comparison.fields import merged, quiet_config
-from fedpareto.search.comparison.study import Trial
+from fedpareto.search.comparison.studies.fields import merged, quiet_config
+from fedpareto.search.comparison.studies.study import Trial
 from fedpareto.supernet.common.formats.units import parse_quantity
 from fedpareto.training.config.run import RunConfig
 from fedpareto.training.config.unused_settings import read_only
@@ -15,7 +15,7 @@ from fedpareto.training.config.unused_settings import read_only
 #: Names of recipes that are no single lever: with none, with all, and with those that survived the probe alone.
 BASE, TOGETHER, SURVIVORS = "base", "together", "survivors"
 
-#: What tables call the mean over all settings.
+#: Name, in tables, of the mean over all settings.
 ALL = "all"
 
 StageName = Literal["probe", "full"]
@@ -29,8 +29,8 @@ class Recipe:
     """The base with the changes of some levers.
 
     Attributes:
-        name: what tables call it: base, that of its one lever, together or survivors.
-        levers: whose changes it has, in the order of the file.
+        name: its name in tables: base, the name of its one lever, together, or survivors.
+        levers: levers whose changes it has, in the order of the file.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Recipe:
 
     @property
     def label(self) -> str:
-        """What its files are called; that of several levers tells which, so that another file of levers may differ."""
+        """Name of its files; with several levers it has a digest of their names, so combinations do not collide."""
         if len(self.levers) < 2:
             return self.name
         return f"{TOGETHER}-{hashlib.sha256(' '.join(sorted(self.levers)).encode()).hexdigest()[:8]}"
@@ -46,18 +46,18 @@ class Recipe:
 
 @dataclasses.dataclass(frozen=True)
 class Ablation:
-    """What is compared.
+    """An ablation, read from its file.
 
     Attributes:
         path: the file it was read from.
-        name: of the ablation.
-        settings: by name, what runs in it share: the base recipe and its images, clients and compute.
+        name: name of the ablation.
+        settings: by name, what its runs share: the base recipe, images, clients and compute.
         levers: by name, the settings of the recipe that each changes.
-        seeds: of the runs of each recipe in each setting.
+        seeds: seeds of the runs of each recipe in each setting.
         budgets: MACs at which accuracy is compared, ascending.
-        together: whether recipes with several levers' changes are tried too.
-        probe: share of the compute that is spent to tell which levers are worth the whole, between 0 and 1.
-        keep: points of accuracy that a recipe must gain to survive the probe.
+        together: true if recipes with several levers are tried as well.
+        probe: share of the compute of the first, cheap runs that choose the survivors, between 0 and 1.
+        keep: percentage points of accuracy that a recipe must gain to survive the probe.
     """
 
     path: Path
@@ -108,7 +108,7 @@ class Ablation:
 
 
 def place(recipe: Recipe) -> str:
-    """Return where in the file a recipe's settings are, for errors."""
+    """Return the place of a recipe's settings in the file, for errors."""
     if recipe.name == BASE:
         return "the base"
     if len(recipe.levers) > 1:
@@ -121,9 +121,9 @@ class Planned:
     """One run of an ablation.
 
     Attributes:
-        setting: where it trains.
-        recipe: that it trains by.
-        trial: the run: its seed, its configuration and what its files are called.
+        setting: name of the setting it trains in.
+        recipe: recipe it trains by.
+        trial: the run: its seed, its configuration and the name of its files.
     """
 
     setting: str

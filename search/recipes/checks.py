@@ -1,4 +1,4 @@
-"""What levers must be: read by every run, changes to the base, and possible together."""
+"""Checks of levers: every run reads them, each changes the base, and they can be combined."""
 
 import itertools
 from collections.abc import Collection, Mapping
@@ -7,12 +7,14 @@ from typing import Any
 
 from fedpareto.search.recipes.ablation import BASE, TOGETHER, Ablation, Recipe, place
 from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.formats.typed_yaml import named
 from fedpareto.supernet.common.storage.path_checks import is_file
 from fedpareto.training.config.coincidence import normal_form
-from fedpareto.training.config.run import SINGLE_METHODS, RunConfig, by_full_name
+from fedpareto.training.config.registries import check_names
+from fedpareto.training.config.run import RunConfig, by_full_name
 from fedpareto.training.config.unused_settings import unread, unread_words
 
-#: What recipes share: images, clients, compute, how it is computed, and what is measured. A name that ends in a dot is
+#: Settings that all recipes share: images, clients, compute, execution and evaluation. A name that ends in a dot is
 #: that of a whole group.
 FIXED = (
     *("seed", "compute", "rounds", "output", "init", "engine", "device", "precision", "partition."),
@@ -20,22 +22,22 @@ FIXED = (
     *("clients.", "execution.", "evaluation.", "checkpoint.", "tracking.", "flower."),
 )
 
-#: What recipes may differ in all the same: how many of the clients train in a round.
+#: Exceptions, which recipes may change all the same: the number of clients that train in a round.
 _FREE = ("clients.per_round",)
 
 
 def is_fixed(name: str) -> bool:
-    """Return whether no lever may change a setting, or a group of them, by its full name."""
+    """Return True if no lever may change a setting, or a group of settings, given by its full name."""
     fits = any(name.startswith(known) if known.endswith(".") else name == known for known in FIXED)
     return (fits or f"{name}." in FIXED) and name not in _FREE
 
 
 def check_ablation(ablation: Ablation, base: Mapping[str, Any], written: Collection[str]) -> None:
-    """Refuse levers that could not tell anything.
+    """Refuse levers whose comparison would tell nothing.
 
     Args:
         ablation: all of it.
-        base: what all recipes have beside their settings.
+        base: settings of all recipes beside their own.
         written: names of the settings that stand in the file itself; a study's may be for methods that are not tried.
 
     Raises:
@@ -54,7 +56,7 @@ def check_ablation(ablation: Ablation, base: Mapping[str, Any], written: Collect
 
 
 def _recipes(ablation: Ablation) -> list[Recipe]:
-    """Return all recipes, those of each two levers among them: any of them may be what survives."""
+    """Return all recipes, with those of any two levers, as any of them may survive."""
     pairs = itertools.combinations(ablation.levers, 2) if ablation.together else ()
     return [*ablation.recipes(), *(Recipe(TOGETHER, pair) for pair in pairs)]
 
@@ -62,12 +64,14 @@ def _recipes(ablation: Ablation) -> list[Recipe]:
 def _check_recipe(ablation: Ablation, setting: str, recipe: Recipe, config: RunConfig, base: Mapping[str, Any]) -> None:
     """Refuse a recipe that trains no supernet here, or that sets what its runs do not read."""
     where = f"{ablation.path}: {place(recipe)} in setting {setting}"
-    if config.method in SINGLE_METHODS:
+    if config.spec.single_network:
         raise UserError(f"{where}: method {config.method} trains one network; recipes are compared of supernets")
     for name in ("cache", "fitness"):
         path = getattr(config, name)
         if path is not None and not is_file(Path(path)):
             raise UserError(f"{where}: {name} is {path}, which is no file; paths count from the working folder")
+    with named(where):
+        check_names(config)
     if config.engine != "in-process":
         raise UserError(f"{where}: engine is {config.engine}; recipes are compared in simulations, engine: in-process")
     given = [ablation.levers[lever] for lever in recipe.levers] or [base]
@@ -79,7 +83,7 @@ def _check_recipe(ablation: Ablation, setting: str, recipe: Recipe, config: RunC
 
 
 def _check_setting_read(ablation: Ablation, setting: str, configs: list[RunConfig]) -> None:
-    """Refuse what a setting has for all recipes and no run reads."""
+    """Refuse a field of a setting that no run reads."""
     # The base's own settings are checked where it is.
     for name, value in unread(configs[0]).items():
         if all(name in unread(config) for config in configs):

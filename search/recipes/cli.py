@@ -1,11 +1,11 @@
-"""``compare-recipes``: changes to the training recipe, each alone and all together, against one base; its tables."""
+"""The command ``compare-recipes``, which compares changes to the training recipe with a base recipe."""
 
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from fedpareto.search.comparison.fields import check_budgets
 from fedpareto.search.comparison.going_on import check_jobs, told_to_go_on
+from fedpareto.search.comparison.studies.fields import check_budgets
 from fedpareto.search.recipes.ablation import STAGES, Ablation, StageName
 from fedpareto.search.recipes.outcome import PAGE, TABLE, report, training_command
 from fedpareto.search.recipes.reading import read_ablation
@@ -22,7 +22,7 @@ PROG = "compare-recipes"
 
 @dataclasses.dataclass
 class RecipeOptions:
-    """What to compare, and where.
+    """Options of ``compare-recipes``.
 
     Attributes:
         config: YAML file of levers: name, settings, seeds, budgets, levers.

@@ -1,25 +1,25 @@
-"""How recipes are judged: accuracies less the base's, run by run with the same seed, and the rule for survivors."""
+"""Judgement of recipes: paired differences from the base, seed by seed, and the rule for survivors."""
 
 import dataclasses
 import statistics
 from collections.abc import Mapping, Sequence
 
-from fedpareto.search.comparison.summary import MeanStd
+from fedpareto.search.comparison.results.summary import MeanStd
 from fedpareto.search.recipes.ablation import BASE, Ablation, Recipe
 from fedpareto.search.recipes.result import Result
 
 
 @dataclasses.dataclass(frozen=True)
 class Figures:
-    """A recipe in one setting.
+    """Results of a recipe in one setting.
 
     Attributes:
-        seeds: that have finished.
-        accuracies: by budget, over seeds.
-        mean: of the accuracies of all budgets, over seeds.
+        seeds: number of seeds that have finished.
+        accuracies: accuracies by budget, over seeds.
+        mean: mean accuracy over all budgets, over seeds.
         apart: by budget, accuracies less the base's with the same seed, over the seeds that both have finished; None
-            where there are none, and of the base itself.
-        gain: the same of the mean of all budgets.
+            where there are none, and for the base itself.
+        gain: the same for the mean over all budgets.
     """
 
     seeds: int
@@ -31,14 +31,14 @@ class Figures:
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """A recipe of a stage.
+    """Verdict on a recipe in a stage.
 
     Attributes:
         recipe: the recipe.
-        settings: by name, what it reached there; without those where nothing has finished.
+        settings: its results by setting; without settings where nothing has finished.
         gain: mean over settings of its gains with one seed, over the seeds; None of the base, and while a run is
             missing.
-        survives: whether the gains satisfy the rule; None likewise.
+        survives: true if the gains satisfy the rule; None likewise.
     """
 
     recipe: Recipe
@@ -48,11 +48,11 @@ class Verdict:
 
 
 def survives(gains: Mapping[str, Sequence[float]], keep: float) -> bool:
-    """Return whether a recipe is worth the whole compute: it gains on average, and loses nowhere as much.
+    """Return True if a recipe is worth the whole compute: it gains ``keep`` on average and loses more nowhere.
 
     Args:
-        gains: by setting, accuracy less the base's of every seed, as shares; as many in each.
-        keep: points of accuracy.
+        gains: by setting, the accuracy less the base's for every seed, as shares; equally many in each.
+        keep: percentage points of accuracy.
     """
     points = [100 * gain for of_setting in gains.values() for gain in of_setting]
     nowhere_worse = all(100 * statistics.fmean(of_setting) >= -keep for of_setting in gains.values())
@@ -87,7 +87,7 @@ def _of(ablation: Ablation, setting: str, label: str, found: _Found) -> dict[int
 
 
 def _gains(own: Mapping[int, Result], base: Mapping[int, Result]) -> dict[int, float]:
-    """Return by seed, for those that both have, how much the mean over the budgets is above the base's."""
+    """Return the gains in mean accuracy over the base, by seed, for the seeds that both have."""
     return {seed: result.mean - base[seed].mean for seed, result in own.items() if seed in base}
 
 

@@ -1,4 +1,4 @@
-"""What a finished run of an ablation reaches, on validation images: test images are never opened."""
+"""Measurement of a finished run of an ablation on validation images; test images are never opened."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,10 +12,10 @@ from fedpareto.training.runs.folder import read_space
 
 
 def measure(run: Planned, folder: Path, budgets: Sequence[int]) -> Result:
-    """Measure the fittest network within every budget, of the last checkpoint, as all runs have computed as much.
+    """Measure the fittest network within every budget, at the last checkpoint: there all runs have equal compute.
 
     Args:
-        run: what has been trained.
+        run: the run.
         folder: its finished run.
         budgets: MACs, ascending.
 

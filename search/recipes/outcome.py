@@ -1,4 +1,4 @@
-"""What an ablation comes to: its tables written and printed, and the command that trains by the best recipe."""
+"""Report of an ablation: its tables, written and printed, and the command that trains by the best recipe."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ TABLE, PAGE = "table.csv", "table.md"
 
 
 def report(ablation: Ablation, folder: Path, found: Sequence[Standing]) -> None:
-    """Write and print the tables of what is finished, and say what is left out.
+    """Write and print the tables of the finished stages, and tell which results are left out.
 
     Raises:
         UserError: a file cannot be written.
@@ -59,7 +59,7 @@ def best_recipe(found: Sequence[Standing]) -> Recipe:
 
 
 def training_command(ablation: Ablation, folder: Path, found: Sequence[Standing], data_root: str | None) -> str:
-    """Return how to train by the best recipe in the first setting: the base as it was run, and what to change."""
+    """Return the command that trains by the best recipe in the first setting: the base's run with changed options."""
     stage, setting = found[-1].stage, next(iter(ablation.settings))
     base = planned(ablation, stage, [Recipe(BASE, ())])[0]
     best = planned(ablation, "full", [best_recipe(found)])[0]

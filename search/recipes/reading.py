@@ -1,10 +1,10 @@
-"""Files of levers, read and checked as a whole before anything is trained."""
+"""Reader of the file of an ablation, which checks it as a whole before anything is trained."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fedpareto.search.comparison.fields import budgets_of, mapping_of, merged, refuse_given_otherwise, seeds_of
+from fedpareto.search.comparison.studies.fields import budgets_of, mapping_of, merged, refuse_given_otherwise, seeds_of
 from fedpareto.search.recipes.ablation import ALL, BASE, SURVIVORS, TOGETHER, Ablation
 from fedpareto.search.recipes.checks import FIXED, check_ablation, is_fixed
 from fedpareto.supernet.common.errors import UserError
@@ -14,13 +14,13 @@ from fedpareto.training.config.run import RunConfig, by_full_name
 
 _FIELDS = ("name", "settings", "seeds", "budgets", "levers")
 
-#: What a file of levers may have besides.
+#: Optional fields of a file of levers.
 _OPTIONAL = ("base", "together", "probe", "keep")
 
 #: Names that tables have for something else.
 _RESERVED = {"settings": (ALL,), "levers": (BASE, TOGETHER, SURVIVORS)}
 
-#: What the seeds and the output of the command say.
+#: Settings that are given elsewhere, and where.
 _OWN = dict.fromkeys(("seed", "output"), "seeds are listed in the field seeds, runs lie in --output")
 
 
@@ -100,7 +100,7 @@ def _setting(where: str, value: object, base: Mapping[str, Any], data_root: str 
 
 
 def _of_study(where: str, path: str, base: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return what a study's runs share, with the settings that its one method, or the base's, has of its own."""
+    """Return the settings that a study's runs share, with those of its one method, or of the base's method."""
     study = read_yaml_mapping(Path(path))
     run = mapping_of(study.get("run"), f"{where}: {path}: run")
     methods = mapping_of(study.get("methods"), f"{where}: {path}: methods")

@@ -1,4 +1,4 @@
-"""What became of a run of an ablation, as a file. No torch."""
+"""Result of a run of an ablation, as a JSON file. No torch."""
 
 import dataclasses
 import statistics
@@ -13,17 +13,17 @@ from fedpareto.supernet.common.storage.sealed_file import read_sealed, write_sea
 from fedpareto.training.config.run import RunConfig
 from fedpareto.training.config.unused_settings import settings_of
 
-#: What may differ between runs that end alike, or that only say where things are.
+#: Settings that are paths, which do not change a run's result.
 _PLACES = ("output", "data.root", "data.download")
 
 
 @dataclasses.dataclass(frozen=True)
 class Reached:
-    """The fittest network within a budget.
+    """Accuracy of the fittest network within a budget.
 
     Attributes:
-        budget: most MACs.
-        macs: that it has.
+        budget: most MACs allowed.
+        macs: its MACs.
         accuracy: on the validation images, from 0 to 1.
     """
 
@@ -34,17 +34,17 @@ class Reached:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What became of a run.
+    """Result of a run.
 
     Attributes:
-        setting: where it trained.
-        recipe: that it trained by, as its files are called.
-        seed: of the run.
-        given: its settings that are no defaults, by full name.
-        rounds: of training.
+        setting: name of the setting it trained in.
+        recipe: name of its recipe in files.
+        seed: seed of the run.
+        given: its settings that are not defaults, by full name.
+        rounds: rounds of training.
         compute: MACs of its clients' forward passes.
-        networks: by ascending budget, one for each.
-        machine: where it ran.
+        networks: networks by ascending budget, one for each.
+        machine: the machine it ran on.
     """
 
     setting: str
@@ -58,7 +58,7 @@ class Result:
 
     @property
     def label(self) -> str:
-        """What people call the run beside its seed."""
+        """Name of the run for people, without its seed."""
         return f"{self.recipe} in setting {self.setting}"
 
     @property
@@ -73,8 +73,8 @@ class Result:
 
 
 def given_settings(config: RunConfig) -> dict[str, Any]:
-    """Return the settings of a run that are no defaults, by full name, without where things are."""
-    defaults = settings_of(RunConfig())
+    """Return the settings of a run that are not defaults, by full name, without paths of files and folders."""
+    defaults = settings_of(type(config)())
     return {
         name: value
         for name, value in settings_of(config).items()

@@ -1,10 +1,10 @@
-"""The two stages of an ablation: cheap runs of every recipe, then the survivors at the whole compute; resumable."""
+"""The two stages of an ablation: cheap runs of every recipe, then the survivors at full compute; resumable."""
 
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from fedpareto.search.comparison.fairness import unequal
+from fedpareto.search.comparison.results.fairness import unequal
 from fedpareto.search.recipes.ablation import BASE, Ablation, Planned, Recipe, StageName, planned
 from fedpareto.search.recipes.judging import Verdict, verdicts
 from fedpareto.search.recipes.result import Result, result_of, write_result
@@ -14,13 +14,13 @@ from fedpareto.supernet.common.terminal.progress import progress_display
 
 @dataclasses.dataclass(frozen=True)
 class Standing:
-    """How far a stage is.
+    """State of a stage: the verdicts so far.
 
     Attributes:
         stage: the stage.
-        recipes: that it tries.
-        verdicts: on those with results.
-        refused: why results are left out, a line each.
+        recipes: recipes that it tries.
+        verdicts: verdicts on the recipes with results.
+        refused: reasons why results are left out, a line each.
     """
 
     stage: StageName
@@ -37,11 +37,11 @@ class Standing:
 
 
 def conduct(ablation: Ablation, folder: Path, jobs: int) -> None:
-    """Train and measure whatever has no result yet: the probes, and if all can be judged what they let survive.
+    """Train and measure whatever has no result yet: the probes and, once all can be judged, the survivors.
 
     Args:
-        ablation: what is compared.
-        folder: of runs and results.
+        ablation: the ablation.
+        folder: folder of runs and results.
         jobs: runs at once, each a process of its own.
 
     Raises:
@@ -55,7 +55,7 @@ def conduct(ablation: Ablation, folder: Path, jobs: int) -> None:
 
 
 def standings(ablation: Ablation, folder: Path) -> list[Standing]:
-    """Return how far the stages are that have begun or could begin.
+    """Return the states of the stages that have begun or could begin.
 
     Raises:
         UserError: a result is damaged or of other settings.
@@ -67,7 +67,7 @@ def standings(ablation: Ablation, folder: Path) -> list[Standing]:
 
 
 def standing(ablation: Ablation, folder: Path, stage: StageName, recipes: Sequence[Recipe]) -> Standing:
-    """Return how far a stage is; runs whose compute is not that of the others are left out.
+    """Return the state of a stage; runs whose compute is not that of the others are left out.
 
     Raises:
         UserError: a result is damaged or of other settings.

@@ -1,23 +1,23 @@
-"""The tables of an ablation: a row for each recipe, as CSV, Markdown and on the terminal."""
+"""Tables of an ablation: a row for each recipe, as CSV, Markdown and on the terminal."""
 
 import csv
 import dataclasses
 import io
 from collections.abc import Sequence
 
-from fedpareto.search.comparison.summary import MeanStd, markdown_table
+from fedpareto.search.comparison.results.summary import MeanStd, markdown_table
 from fedpareto.search.recipes.ablation import ALL, BASE, Ablation, StageName
 from fedpareto.search.recipes.judging import Figures, Verdict
 from fedpareto.supernet.common.formats.units import format_quantity
 from fedpareto.supernet.common.terminal.words import counted
 
-#: Of the CSV file.
+#: Columns of the CSV file.
 _COLUMNS = (
     *("stage", "setting", "recipe", "levers", "seeds", "budget_macs", "accuracy_mean", "accuracy_std"),
     *("difference_mean", "difference_std", "survived"),
 )
 
-#: What stands in the CSV file for the mean over all budgets.
+#: Name, in the CSV file, of the mean over all budgets.
 MEAN = "mean"
 
 
@@ -35,7 +35,7 @@ class Table:
 
 
 def tables(ablation: Ablation, stage: StageName, found: Sequence[Verdict]) -> list[Table]:
-    """Return what recipes reached in each setting, and a last table of how far all are from the base."""
+    """Return a table of results for each setting, and a last one with the differences from the base over all."""
     reached = [_of_setting(ablation, setting, stage, found) for setting in ablation.settings]
     return [*(table for table in reached if table.rows), _against_base(ablation, stage, found)]
 
@@ -83,7 +83,7 @@ def _points(spread: MeanStd | None) -> str:
 
 
 def to_csv(ablation: Ablation, stages: Sequence[tuple[StageName, Sequence[Verdict]]]) -> str:
-    """Return a line for every stage, recipe, setting and budget, with full precision; accuracies are shares.
+    """Return CSV with a line for every stage, recipe, setting and budget, in full precision; accuracies are shares.
 
     The budget ``mean`` is the mean over all of them, the setting ``all`` that over all settings.
     """

@@ -1,1 +1,1 @@
-"""Reports of a search: on the terminal, as a plot and as a page."""
+"""Reports of a search for people: on the terminal, as a plot and as a page."""

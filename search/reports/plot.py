@@ -1,4 +1,4 @@
-"""The picture of a search: what is possible, what a cache holds, what was chosen."""
+"""Plot of a search: the frontier, the entries of the cache, and the architecture chosen, over MACs."""
 
 import dataclasses
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The table of a search for many devices: one row a device."""
+"""Table of a search for many devices, one row a device."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any

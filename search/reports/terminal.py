@@ -1,4 +1,4 @@
-"""What a search reports: one JSON object, or a table and a sentence for people."""
+"""Terminal report of a search: one JSON object, or a table and a sentence for people."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -10,10 +10,10 @@ from fedpareto.supernet.common.formats.units import format_bytes
 from fedpareto.supernet.common.terminal.console import print_table, say
 from fedpareto.supernet.common.terminal.words import counted
 
-#: What may be limited, and what people call it.
+#: Costs that may be limited, with their names for people.
 COSTS = {**COST_NAMES, "size": "file size", "memory": "feature maps", "latency": "latency"}
 
-#: How a report says that a subnet has no statistics that could be calibrated.
+#: Value in a report for a subnet without statistics that could be calibrated.
 NOT_NEEDED = "not needed"
 
 _FORMS: Mapping[str, Form] = {
@@ -110,7 +110,7 @@ def _exported(report: Mapping[str, Any]) -> Iterator[str]:
 
 
 def standing(report: Mapping[str, Any]) -> str:
-    """Return how good the answer is, in one sentence."""
+    """Return a sentence about the quality of the answer: certified, or only the best found."""
     if report["solver"] == "given":
         return f"given by {report['given']}, not searched"
     if not report["certified"]:

@@ -1,1 +1,1 @@
-"""Runtimes: what runs a network, and how a run is timed."""
+"""Runtimes that run networks (torch, onnxruntime), and the timing of their runs."""

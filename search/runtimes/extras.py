@@ -1,4 +1,4 @@
-"""The packages that export and onnxruntime's timing need. Does not import torch."""
+"""Check for the packages that export and onnxruntime need. Does not import torch."""
 
 from fedpareto.supernet.common.extras import require_extra
 

@@ -1,4 +1,4 @@
-"""ONNX models of networks and of parts of them, and onnxruntime sessions that run them."""
+"""Conversion of networks and their parts to ONNX models, and onnxruntime sessions that run them."""
 
 import contextlib
 import io
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import onnx
     import onnxruntime
 
-#: What every onnxruntime of the last years reads.
+#: Version of ONNX operators that every onnxruntime of the last years reads.
 OPSET = 18
 
 
@@ -23,10 +23,10 @@ def to_onnx(
     """Return ``module`` as an ONNX model, through ``torch.export``.
 
     Args:
-        module: in evaluation mode.
+        module: the module, in evaluation mode.
         inputs: example inputs; with a dynamic batch they have two or more images.
-        names: of the model's inputs and outputs.
-        dynamic_batch: whether the first dimension of the inputs may be any.
+        names: names of the model's inputs and outputs.
+        dynamic_batch: true if the first dimension of the inputs may be any.
     """
     batch = torch.export.Dim("batch")
     shapes = ({0: batch},) * len(inputs) if dynamic_batch else None

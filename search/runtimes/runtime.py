@@ -1,4 +1,4 @@
-"""Runtimes: modules with examples of their inputs become calls that can be timed."""
+"""Runtimes: torch or onnxruntime on a device, which turn modules into calls that can be timed."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -29,7 +29,7 @@ class Measurable(NamedTuple):
 
 
 class Runtime(Protocol):
-    """Something networks run in, with its threads and its device."""
+    """A runtime of networks, with its threads and its device."""
 
     def calls(self, group: Sequence[Measurable]) -> list[Call]:
         """Return a call for each module that runs it once, to its end, on its example."""

@@ -1,4 +1,4 @@
-"""Timing of calls: in turns, so that no drift lands on one of them, until their medians are known well enough."""
+"""Timing of calls, which take turns so that drift affects all alike, until their medians are precise enough."""
 
 import functools
 import math
@@ -21,7 +21,7 @@ Clock = Callable[[], int]
 #: Milliseconds of a call's runs, (runs,).
 Times = NDArray[np.float64]
 
-#: What is to be known well of a call's times, given those of the last call.
+#: Function from a call's times and those of the last call to the values whose median is wanted.
 TimeEstimator = Callable[[Times, Times], Times]
 
 #: Runs of each call between two looks at the intervals.
@@ -29,7 +29,7 @@ _STRIDE = 20
 
 
 class Effort(NamedTuple):
-    """How well medians have to be known.
+    """Effort of a measurement: the precision of the medians, and limits on the runs.
 
     Attributes:
         interval: half the width of the confidence interval of a median, relative to it, that is enough.
@@ -123,7 +123,7 @@ def timing_of(milliseconds: Times) -> Timing:
 
 @functools.lru_cache(maxsize=1024)
 def _interval_ranks(count: int) -> tuple[int, int]:
-    """Return where among sorted times the interval of their median begins and ends."""
+    """Return the ranks among sorted times at which the interval of their median begins and ends."""
     ranks = np.arange(count)
     # The library's types call the pair a float.
     interval: Any = quantile_test(ranks, q=float(np.median(ranks)), p=0.5).confidence_interval(CONFIDENCE)

@@ -1,1 +1,1 @@
-"""What every package uses and none of the field's ideas is in: errors, extras, the command line, the machine."""
+"""Utilities that all packages share: errors, optional packages, the command line, files, the terminal."""

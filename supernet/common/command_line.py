@@ -1,4 +1,4 @@
-"""The options of commands: fields of typed dataclasses, spelled with dashes, read as fields of files are."""
+"""Command-line options as fields of typed dataclasses, spelled with dashes and read like fields of YAML files."""
 
 import argparse
 import difflib
@@ -26,22 +26,22 @@ T = TypeVar("T")
 _NEGATIVE = re.compile(r"-\.?\d")
 
 #: A field's name, with which errors of values begin.
-_FIELD = re.compile(r"[a-z_]+(?:\.[a-z_]+)*")
+_FIELD = re.compile(r"[a-z0-9_]+(?:\.[a-z0-9_]+)*")
 
-#: What argparse says of options that were left out.
+#: Message of argparse about options that were left out.
 _LACKING = re.compile(r"the following arguments are required: (.*)")
 
 
 class CommandParser(ArgumentParser):
     """A jsonargparse parser that spells options with dashes and reports mistakes in one line.
 
-    Options are never abbreviated. Their values are read by their types as those of files are, and not, as jsonargparse
-    does it, as YAML that happens to be text.
+    Options are never abbreviated. A value is read by the type of its field, as in a file. jsonargparse itself would
+    read it as YAML, whatever the type.
     """
 
     def __init__(self, prog: str, description: str) -> None:
         super().__init__(prog=prog, description=description, allow_abbrev=False)
-        #: Which file the value of a field is of, by name; of the command line where it has none.
+        #: File of each field's value, by name of the field; none for values of the command line.
         self.origins: dict[str, str] = {}
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
@@ -54,7 +54,7 @@ class CommandParser(ArgumentParser):
         raise SystemExit(refuse(self.prog, f"{' '.join(message.split())} (see {self.prog} --help)"))
 
     def _print_message(self, message: str, file: "SupportsWrite[str] | None" = None) -> None:
-        """Print help; argparse itself would pass over the error of a stream that takes no more."""
+        """Print help, and let the error of a full or closed stream rise, which argparse would pass over."""
         if message:
             (file or sys.stderr).write(message)
 
@@ -70,7 +70,7 @@ class CommandParser(ArgumentParser):
         """Return the dataclass ``cls`` of parsed values.
 
         Raises:
-            UserError: values do not go together, naming the file that the first one named is of.
+            UserError: values do not go together; it names the file of the first value it mentions.
         """
         fields = values.as_dict()
         try:
@@ -85,11 +85,22 @@ class CommandParser(ArgumentParser):
 
         Args:
             option: its name.
-            cls: what the file holds.
-            description: what help says of it.
-            also: options that hold text and that the file may name besides.
+            cls: dataclass whose fields the file may set.
+            description: its help text.
+            also: further options, of text, that the file may set.
         """
         self.add_argument(option, action=_ConfigFile, options=cls, also=also, help=description)
+
+    def description_of(self, field: str) -> str:
+        """Help text of the option of a field."""
+        return self._option_of(field).help or ""
+
+    def describe(self, field: str, description: str) -> None:
+        """Let help say something else of the option of a field."""
+        self._option_of(field).help = description
+
+    def _option_of(self, field: str) -> argparse.Action:
+        return next(action for action in self._actions if action.dest == field)
 
     def spell_with_dashes(self) -> None:
         """Make every option read ``--flops-budget`` in help; underscores are still understood."""
@@ -120,7 +131,7 @@ class CommandParser(ArgumentParser):
                 yield token
 
     def _check_known(self, token: str) -> None:
-        """Refuse an option that there is not, an abbreviated one too, with the nearest that there is."""
+        """Refuse an unknown or abbreviated option, and name the nearest known one."""
         option = token.partition("=")[0]
         if not option.startswith("--") or option == "--" or option in self._option_string_actions:
             return
@@ -143,7 +154,7 @@ def options_parser(prog: str, description: str, options: type) -> CommandParser:
 
 
 class _Option(ActionTypeHint):
-    """An option whose text is read by its type."""
+    """An option whose text is read by the type of its field."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Take a value from the command line."""
@@ -157,7 +168,7 @@ class _Option(ActionTypeHint):
 
 
 class _Group(_ActionConfigLoad):
-    """The name of a group of options, which takes all of it as a mapping, ``{name: digits}``."""
+    """An option that takes a whole group of options as a mapping, ``{name: digits}``."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Take a mapping from the command line."""
@@ -172,7 +183,7 @@ class _Group(_ActionConfigLoad):
 
 
 class _ConfigFile(argparse.Action):
-    """An option that takes a file of other options."""
+    """An option that takes a file with values of other options."""
 
     def __init__(self, *args: Any, options: type, also: Sequence[str], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -193,7 +204,7 @@ class _ConfigFile(argparse.Action):
 def _take(
     parser: CommandParser, namespace: Namespace, fields: Mapping[str, Any], prefix: str, origin: str | None
 ) -> None:
-    """Put typed values into the namespace, group by group, and remember where they are of."""
+    """Put typed values into the namespace, group by group, and remember the file they come from."""
     for name, value in fields.items():
         if isinstance(value, Mapping):
             _take(parser, namespace, value, f"{prefix}{name}.", origin)

@@ -1,10 +1,11 @@
-"""Errors that are written for the person at the keyboard."""
+"""Errors for users: one line that says what is wrong and what to do."""
 
+import difflib
 from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """A mistake the user can mend: one line that says what is wrong and what to do.
+    """A mistake that the user can mend.
 
     Commands print the message without a traceback and exit with code 2.
     """
@@ -23,5 +24,8 @@ class BudgetError(UserError):
 
 
 def unknown_name(what: str, name: str, valid: Iterable[str]) -> str:
-    """Return the sentence that reports an unknown name together with the valid ones."""
-    return f"unknown {what} {name!r}; valid: {', '.join(sorted(valid))}"
+    """Return the sentence that reports an unknown name together with the valid ones, and the nearest of them."""
+    known = sorted(valid)
+    nearest = difflib.get_close_matches(name, known, n=1)
+    meant = f" (did you mean {nearest[0]!r}?)" if nearest else ""
+    return f"unknown {what} {name!r}; valid: {', '.join(known)}{meant}"

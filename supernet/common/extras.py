@@ -1,4 +1,4 @@
-"""Optional packages: refused in one line when they are missing. Does not import torch."""
+"""Check for optional packages, with a one-line error when they are missing. Does not import torch."""
 
 import importlib
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What this machine is: the line that goes with every measurement."""
+"""Description of this machine, which is recorded with every measurement."""
 
 import os
 import platform
@@ -16,12 +16,12 @@ def processor() -> str:
 
 
 def machine() -> str:
-    """Return the processor, its cores and the version of Python."""
+    """Return one line with the processor, its cores and the version of Python."""
     return f"{processor()}, {os.cpu_count()} cores, Python {platform.python_version()}"
 
 
 def available_cores() -> int:
-    """Return how many cores this process may use."""
+    """Return the number of cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""Options of a command that it would not read: refused when they were given."""
+"""Check for options that were given although the command would not read them."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -12,8 +12,8 @@ def refuse_unused(options: Any, conditions: Mapping[str, tuple[bool, str]]) -> N
 
     Args:
         options: a dataclass of a command's options.
-        conditions: of each field that is not always read, whether it is now, and what reads it, to go on after "is read
-            only".
+        conditions: for each field that is not always read, true if it is read now, and the option that reads it, as
+            words to follow "is read only".
 
     Raises:
         UserError: there is one; it names it, and what would read it.

@@ -1,1 +1,1 @@
-"""The search spaces that come with the package, as YAML files of ``SearchSpace`` fields."""
+"""Preset search spaces that come with the package, as YAML files of ``SearchSpace`` fields."""

@@ -8,7 +8,7 @@ import yaml
 from gpu import STUDY
 from gpu_study import read_contest
 
-from fedpareto.search.comparison.study import read_study
+from fedpareto.search.comparison.studies.study import read_study
 from fedpareto.supernet.common.errors import UserError
 
 

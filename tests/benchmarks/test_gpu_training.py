@@ -20,7 +20,7 @@ from local_training import on_device
 from time_share import Until
 
 from fedpareto.supernet.common.errors import UserError
-from fedpareto.supernet.weights import Tensors
+from fedpareto.supernet.networks.weights import Tensors
 from fedpareto.training.config.run import RunConfig
 from fedpareto.training.execution.profile import Profile
 from fedpareto.training.trackers.records import RoundRecord

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from fedpareto.cache.exact.frontier_store import load_or_compute_frontier
 from fedpareto.cache.figures import drawn, save, words
 from fedpareto.cache.plot import Fronts, front_title, plot_fronts
-from fedpareto.search.comparison.plot import plot_rows
-from fedpareto.search.comparison.summary import MeanStd, ResultRow
+from fedpareto.search.comparison.results.plot import plot_rows
+from fedpareto.search.comparison.results.summary import MeanStd, ResultRow
 from fedpareto.search.ranking.plot import plot_ranking
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.terminal.words import printable

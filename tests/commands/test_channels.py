@@ -19,9 +19,9 @@ from fedpareto.cache.cli import main as build_cache
 from fedpareto.search.cli import main as search_subnet
 from fedpareto.search.profiling.cli import main as profile_device
 from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.networks.weights import Tensors
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.space_file import space_to_mapping
-from fedpareto.supernet.weights import Tensors
 from fedpareto.training.cli import main as train_supernet
 from fedpareto.training.config.clients import ClientsConfig
 from fedpareto.training.config.data import DataConfig
@@ -71,7 +71,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def _weights(run: Path) -> Tensors:
-    return dict(load_checkpoint(newest_checkpoint(run), read_space(run)).tensors)
+    return dict(load_checkpoint(newest_checkpoint(run), read_space(run)).models.supernet)
 
 
 @pytest.mark.parametrize("channels", _CHANNELS)

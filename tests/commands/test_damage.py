@@ -25,7 +25,7 @@ from fedpareto.cache.exact.frontier_store import kept_path
 from fedpareto.fitness.cli import main as score_subnet
 from fedpareto.search.cli import main as search_subnet
 from fedpareto.search.comparison.cli import main as compare_methods
-from fedpareto.search.comparison.outcome import MeasuredNetwork, TrialResult, write_outcome
+from fedpareto.search.comparison.results.outcome import MeasuredNetwork, TrialResult, write_outcome
 from fedpareto.search.profiling.cli import main as profile_device
 from fedpareto.search.ranking.cli import main as validate_fitness
 from fedpareto.search.subnet import load_subnet

@@ -17,7 +17,7 @@ from fedpareto.fitness.score import score
 from fedpareto.supernet.architecture import Architecture, Block, Stage
 from fedpareto.supernet.genes import encode, gene_layout, largest_genes, random_genes
 from fedpareto.supernet.layer_table import layer_table
-from fedpareto.supernet.network import build_network
+from fedpareto.supernet.networks.network import build_network
 from fedpareto.supernet.space import SearchSpace, StageSpec, StemSpec
 
 _preset_architectures = st.sampled_from(PRESETS).flatmap(

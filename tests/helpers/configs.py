@@ -54,7 +54,7 @@ OTHER = RunConfig(
     privacy=PrivacyConfig(1.5, 0.5, 1e-6),
     evaluation=EvaluationConfig(3, 4, 512, 64),
     checkpoint=CheckpointConfig(5, 6),
-    tracking=TrackingConfig("offline", "mine", False),
+    tracking=TrackingConfig("offline", "mine", False, ("mine",)),
     execution=ExecutionConfig("contiguous", False, True, False, 3, 2, "torch"),
     flower=FlowerConfig("superlink:9092", "ca.crt", True, 3, 10.0, 20.0, 0.75, 5, "bf16"),
 )

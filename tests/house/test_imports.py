@@ -8,8 +8,8 @@ from helpers.source_imports import imported, modules
 
 #: Every package imports those to its left only.
 PACKAGES = ("supernet", "fitness", "cache", "training", "search")
-#: What builds networks and holds their weights, below training.
-NEEDS_TORCH = {f"fedpareto.supernet.{name}" for name in ("network", "weights", "nesting", "bn_folding", "tensor_files")}
+#: Networks and their weights, below training.
+NEEDS_TORCH = "fedpareto.supernet.networks"
 
 
 def _first_to_load(modules: list[str], unwanted: list[str]) -> str:

@@ -54,7 +54,7 @@ def _calls(path: Path) -> Iterator[str]:
     ("library", "users"),
     [
         ("rich", {"supernet/common/terminal/console.py", "supernet/common/terminal/display.py"}),
-        ("matplotlib.figure", {"cache/figures.py", "cache/plot.py", "search/comparison/plot.py"}),
+        ("matplotlib.figure", {"cache/figures.py", "cache/plot.py", "search/comparison/results/plot.py"}),
         ("shlex", {"supernet/common/terminal/words.py"}),
         ("jinja2", {"search/reports/page/page.py"}),
     ],

@@ -2,12 +2,15 @@
 
 import doctest
 import importlib
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 import fedpareto as fp
+from fedpareto.training.config.methods.registry import METHODS
+from fedpareto.training.config.registries import AGGREGATORS, DATA_SETS, SAMPLERS, TRACKERS
 
 #: Modules whose docstrings hold examples: the package itself, and where its public names are defined.
 _MODULES = sorted({"fedpareto", *(f"fedpareto.{path}" for path in fp._MODULES.values())})
@@ -17,6 +20,18 @@ def _examples(module: ModuleType) -> list[doctest.DocTest]:
     return [found for found in doctest.DocTestFinder(exclude_empty=True).find(module) if found.examples]
 
 
+@pytest.fixture
+def registered_here() -> Iterator[None]:
+    """What an example registers is gone after it."""
+    registries = (METHODS, SAMPLERS, DATA_SETS, TRACKERS, AGGREGATORS)
+    before = [registry.others() for registry in registries]
+    yield
+    for registry, names in zip(registries, before, strict=True):
+        for name in set(registry.others()) - set(names):
+            registry.remove(name)
+
+
+@pytest.mark.usefixtures("registered_here")
 @pytest.mark.parametrize("name", _MODULES)
 def test_examples_run_as_they_are_printed(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

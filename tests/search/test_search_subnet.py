@@ -203,9 +203,7 @@ def test_a_plot_is_drawn(command: Searching, suffix: str) -> None:
     assert path.stat().st_size > 5000
 
 
-def test_a_plot_shows_the_frontier_a_cache_and_the_choice_and_waits_for_no_genetic_search(
-    command: Searching,
-) -> None:
+def test_a_plot_shows_the_frontier_a_cache_and_the_choice_and_waits_for_no_genetic_search(command: Searching) -> None:
     path = command.folder / "search.svg"
     space = _write(command.folder, SMALL)
     report = command.json("--space", space, "--flops-budget", "100K", "--plot", path)

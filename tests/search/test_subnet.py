@@ -16,8 +16,8 @@ from fedpareto.supernet.architecture_file import read_architecture
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.storage.digests import DIGESTS
 from fedpareto.supernet.genes import decode, random_genes
+from fedpareto.supernet.networks.weights import initial_tensors
 from fedpareto.supernet.space import SearchSpace
-from fedpareto.supernet.weights import initial_tensors
 from fedpareto.training.data.files.preparation import Preparation
 from fedpareto.training.data.images import Normalisation
 from fedpareto.training.evaluation.evaluator import Evaluator

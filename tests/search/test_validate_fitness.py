@@ -18,10 +18,10 @@ import fedpareto.search.cli
 import fedpareto.training.cli
 from fedpareto.cache.cache_file import read_cache
 from fedpareto.fitness.settings import load_settings
-from fedpareto.search.ranking import measure
-from fedpareto.search.ranking.accuracies import Reading
 from fedpareto.search.ranking.cli import main
-from fedpareto.search.ranking.fit import kendall_within
+from fedpareto.search.ranking.fitting.weights import kendall_within
+from fedpareto.search.ranking.measuring import measure
+from fedpareto.search.ranking.measuring.accuracies import Reading
 from fedpareto.supernet.fitness_settings import settings_to_mapping
 from fedpareto.training.runs.checkpoint import best_checkpoint
 from fedpareto.training.runs.folder import read_run_cache, read_run_config, read_space
@@ -48,7 +48,7 @@ def _report(folder: Path) -> dict[str, Any]:
 def test_what_cannot_be_written_or_fitted_is_refused_before_anything_is_measured(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fedpareto.search.ranking.measure.open_simulated", None)
+    monkeypatch.setattr("fedpareto.search.ranking.measuring.measure.open_simulated", None)
     (tmp_path / "file").write_text("")
     (tmp_path / "out" / "accuracy.png").mkdir(parents=True)
     for output, words in ((tmp_path / "file", "is not a folder you may write to"), (tmp_path / "out", "is a folder")):

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from fedpareto.fitness.score import Scores, score
 from fedpareto.supernet.architecture import Architecture, Block, Stage
 from fedpareto.supernet.genes import encode, largest_genes
-from fedpareto.supernet.network import build_network
+from fedpareto.supernet.networks.network import build_network
 from fedpareto.supernet.space import Norm, SearchSpace, StageSpec, StemSpec
 
 #: A space with strides and activations of both kinds, one of its architectures, and that one's widths.

@@ -7,7 +7,7 @@ from hypothesis import given
 
 from fedpareto.supernet.architecture import Architecture, Block, Stage
 from fedpareto.supernet.genes import decode, random_genes
-from fedpareto.supernet.network import build_network
+from fedpareto.supernet.networks.network import build_network
 from fedpareto.supernet.slices import slices, supernet_architecture, tensor_shapes
 from fedpareto.supernet.space import SearchSpace, StageSpec, StemSpec
 

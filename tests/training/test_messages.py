@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fedpareto.supernet.weights import Tensors, extract
+from fedpareto.supernet.networks.weights import Tensors, extract
+from fedpareto.training.local_objective import Logits, PathSampling
 from fedpareto.training.messages import FailureKind, Update, check_update, tensor_bytes
-from fedpareto.training.work import Logits, PathSampling
 
 _WEIGHT = "stages.0.0.depthwise.conv.weight"
 _BIAS = "head.classifier.linear.bias"
@@ -155,7 +155,7 @@ _LOGITS: Logits = ((0.5, -1.0), None, (0.0, 1.0, 2.0))
 def _sampled(logits: Logits | None) -> Update:
     """Return an update whose client was asked to move logits, with those it sends."""
     update = _update(logits=logits)
-    return dataclasses.replace(update, task=dataclasses.replace(update.task, work=PathSampling(_LOGITS, 0.01)))
+    return dataclasses.replace(update, task=dataclasses.replace(update.task, objective=PathSampling(_LOGITS, 0.01)))
 
 
 def test_an_update_with_the_logits_asked_for_passes() -> None:

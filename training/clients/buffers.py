@@ -6,9 +6,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from fedpareto.supernet.networks.weights import Tensors
 from fedpareto.supernet.slices import Shape, supernet_architecture, tensor_shapes
 from fedpareto.supernet.space import SearchSpace
-from fedpareto.supernet.weights import Tensors
 
 _CHANNELS_LAST_DIMENSIONS = 4
 

@@ -4,7 +4,7 @@ The sandwich rule with in-place distillation (Yu and Huang, "Universally slimmab
 client can run (FEAST, 2026).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -12,16 +12,16 @@ from torch.nn import functional as F  # noqa: N812 - the library's own conventio
 
 from fedpareto.fitness.score import macs_of
 from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.networks.weights import network_with
 from fedpareto.supernet.slices import tensor_shapes
 from fedpareto.supernet.space import SearchSpace
-from fedpareto.supernet.weights import network_with
 from fedpareto.training.clients.loss import ClientLoss
 from fedpareto.training.clients.nested import NestedWeights
-from fedpareto.training.clients.step import OptimizerStep, runnable
+from fedpareto.training.clients.step import OptimizerStep, objective_of, runnable
 from fedpareto.training.config.run import ClientConfig
 from fedpareto.training.execution.profile import Profile
-from fedpareto.training.randomness import torch_stream
-from fedpareto.training.work import CoTraining
+from fedpareto.training.local_objective import CoTraining
+from fedpareto.training.messages import Task
 
 
 class InnerNetwork:
@@ -82,10 +82,15 @@ class CoTrainingStep:
         self._criterion = loss
         self._descent = OptimizerStep(optimizer, config.clip, profile, device)
 
-    def begin(self, work: CoTraining, seed: int) -> None:
-        """Forget everything of the client before; ``seed`` is of the draws of networks."""
+    def begin(self, task: Task) -> None:
+        """Forget everything of the client before; the task's seed is of the draws of networks.
+
+        Raises:
+            TypeError: the task is not one of co-training.
+        """
         self._descent.begin()
-        self._work, self._networks = work, networks_of_steps(work, seed)
+        self._objective = objective_of(task, CoTraining)
+        self._networks = self._objective.networks_of_steps(task.seed)
         self.macs = 0
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
@@ -106,22 +111,17 @@ class CoTrainingStep:
         self._descent.update(self._outer.parameters())
         return loss.detach()
 
+    @property
+    def logits(self) -> None:
+        """None: only weights are trained."""
+        return None
+
     def _loss(self, logits: Tensor, targets: Tensor, labels: Tensor) -> Tensor:
-        share, temperature = self._work.distillation, self._work.temperature
+        share, temperature = self._objective.distillation, self._objective.temperature
         own = self._criterion(logits, labels)
         if not share:
             return own
         return (1 - share) * own + share * distillation_loss(logits, targets, temperature)
-
-
-def networks_of_steps(work: CoTraining, seed: int) -> Iterator[Sequence[Architecture]]:
-    """Yield, step by step without end, the networks inside the task's that are trained beside it."""
-    draws = torch_stream(seed, "networks")
-    while True:
-        if work.drawn:
-            yield (*work.always, work.drawn[int(torch.randint(len(work.drawn), (), generator=draws))])
-        else:
-            yield work.always
 
 
 def distillation_loss(logits: Tensor, targets: Tensor, temperature: float) -> Tensor:

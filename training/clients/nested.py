@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import nn
 
+from fedpareto.supernet.networks.weights import Tensors
 from fedpareto.supernet.slices import Shape, slices_within
-from fedpareto.supernet.weights import Tensors
 
 
 class NestedWeights:

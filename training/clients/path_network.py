@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.layer_table import architecture_rows
-from fedpareto.supernet.network import Network, build_blocks
+from fedpareto.supernet.networks.network import Network, build_blocks
 from fedpareto.supernet.slices import row_shapes
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.training.clients.nested import NestedWeights

@@ -19,16 +19,17 @@ from torch import Tensor, nn
 
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.common.errors import UserError
-from fedpareto.supernet.network import Network
+from fedpareto.supernet.networks.network import Network
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.training.clients.loss import ClientLoss
 from fedpareto.training.clients.path_network import PathNetwork
 from fedpareto.training.clients.paths import Path, Paths
-from fedpareto.training.clients.step import OptimizerStep
+from fedpareto.training.clients.step import OptimizerStep, objective_of
 from fedpareto.training.config.run import ClientConfig
 from fedpareto.training.execution.profile import Profile
+from fedpareto.training.local_objective import Logits, PathSampling
+from fedpareto.training.messages import Task
 from fedpareto.training.randomness import torch_stream
-from fedpareto.training.work import Logits, PathSampling
 
 #: Of Adam on the logits, as in DSNAS.
 _BETAS = (0.5, 0.999)
@@ -44,22 +45,23 @@ class PathLogits:
 
     Args:
         paths: through the task's architecture.
-        work: what they start from, and how they are trained.
+        objective: what they start from, and how they are trained.
         seed: of the draws.
 
     Raises:
         UserError: they are not those of the paths.
     """
 
-    def __init__(self, paths: Paths, work: PathSampling, seed: int) -> None:
-        _check_lengths(paths, work.logits)
-        self._paths, self._work, self._draws = paths, work, torch_stream(seed, "paths")
+    def __init__(self, paths: Paths, objective: PathSampling, seed: int) -> None:
+        _check_lengths(paths, objective.logits)
+        self._paths, self._objective, self._draws = paths, objective, torch_stream(seed, "paths")
         self._open = {
             number: nn.Parameter(torch.tensor(logits, dtype=torch.float64))
-            for number, logits in enumerate(work.logits)
+            for number, logits in enumerate(objective.logits)
             if logits is not None
         }
-        self._adam = torch.optim.Adam(self._open.values(), work.learning_rate, _BETAS, _EPSILON) if self._open else None
+        rate = objective.learning_rate
+        self._adam = torch.optim.Adam(self._open.values(), rate, _BETAS, _EPSILON) if self._open else None
 
     def draw(self) -> Path:
         """Return a path; slots that are not open hold their largest block."""
@@ -100,14 +102,14 @@ class PathLogits:
 
     def _penalise(self) -> None:
         """Set the gradients of the penalty, λ·max(0, E − target) with E the expected multiply–accumulates."""
-        if not self._work.macs_penalty:
+        if not self._objective.macs_penalty:
             return
         probabilities = [
             self._open[number].softmax(0) if number in self._open else None for number in range(len(self._paths.slots))
         ]
-        excess = expected_macs(self._paths, probabilities) - self._work.macs_target
+        excess = expected_macs(self._paths, probabilities) - self._objective.macs_target
         if excess > 0:
-            (self._work.macs_penalty * excess).backward()  # type: ignore[no-untyped-call]
+            (self._objective.macs_penalty * excess).backward()  # type: ignore[no-untyped-call]
 
 
 def _check_lengths(paths: Paths, logits: Logits) -> None:
@@ -165,14 +167,15 @@ class PathSamplingStep:
         self._criterion = loss
         self._descent = OptimizerStep(optimizer, config.clip, profile, device)
 
-    def begin(self, work: PathSampling, seed: int) -> None:
-        """Forget everything of the client before; ``seed`` is of the draws of paths.
+    def begin(self, task: Task) -> None:
+        """Forget everything of the client before; the task's seed is of the draws of paths.
 
         Raises:
-            UserError: the work's logits are not those of the architecture.
+            TypeError: the task is not one of path sampling.
+            UserError: its logits are not those of the architecture.
         """
         self._descent.begin()
-        self._logits = PathLogits(self._network.paths, work, seed)
+        self._logits = PathLogits(self._network.paths, objective_of(task, PathSampling), task.seed)
         self.macs = 0
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:

@@ -96,7 +96,7 @@ def paths_through(space: SearchSpace, architecture: Architecture) -> Paths:
     """
     if space.expands_per == "stage":
         raise SpaceError(
-            f"{space.name} has one expand ratio for all blocks of a stage; dfnas chooses block by block: use a space "
+            f"{space.name} has one expand ratio for all blocks of a stage; a path has one for every block: use a space "
             "with expands_per: block, or another method"
         )
     genes = encode(space, architecture)

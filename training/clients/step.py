@@ -1,35 +1,54 @@
-"""One step of SGD: forward, backward, clip, update; eagerly, or replayed as a graph."""
+"""One local step: what all kinds have in common, and plain SGD: forward, backward, clip, update."""
 
-import threading
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from fedpareto.supernet.common.errors import UserError
 from fedpareto.training.clients.loss import ClientLoss
 from fedpareto.training.config.run import ClientConfig
-from fedpareto.training.execution.out_of_memory import tells_of_memory
 from fedpareto.training.execution.profile import Profile
+from fedpareto.training.local_objective import LocalObjective, Logits
+from fedpareto.training.messages import Task
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
-#: Steps on a side stream before a capture, as torch's notes on CUDA graphs ask for.
-_WARM_UP_STEPS = 3
-
-# A process captures one graph at a time, and to begin waits for the whole device.
-_CAPTURE = threading.Lock()
+Objective = TypeVar("Objective", bound=LocalObjective)
 
 
 class Step(Protocol):
-    """Trains on one batch."""
+    """A local step: trains a task's network on one batch, whatever the task's local objective."""
 
-    def begin(self) -> None:
-        """Forget everything of the client before."""
+    def begin(self, task: Task) -> None:
+        """Forget everything of the client before, and take from a task what its local objective asks for.
+
+        Raises:
+            TypeError: the step is one of another local objective.
+            UserError: the objective is not one for the task's architecture.
+        """
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
         """Take one step on images (N, 3, side, side) and labels (N,) or (N, classes); return the mean loss."""
+
+    @property
+    def macs(self) -> int:
+        """Forward multiply–accumulates of one image in every step since the task began, summed over the steps."""
+
+    @property
+    def logits(self) -> Logits | None:
+        """The logits that the objective trains beside the weights, as they are now; None where it has none."""
+
+
+def objective_of(task: Task, kind: type[Objective]) -> Objective:
+    """The local objective of a task, which is of one kind.
+
+    Raises:
+        TypeError: it is of another.
+    """
+    if not isinstance(task.objective, kind):
+        raise TypeError(f"a step for {kind.kind}, and a task of {task.objective.kind}")
+    return task.objective
 
 
 class OptimizerStep:
@@ -79,6 +98,7 @@ class EagerStep:
 
     Args:
         network: the network, its parameters those of the optimizer.
+        macs: its multiply–accumulates for one image.
         optimizer: updates them.
         loss: of logits and labels.
         config: clipping.
@@ -89,21 +109,25 @@ class EagerStep:
     def __init__(
         self,
         network: nn.Module,
+        macs: int,
         optimizer: torch.optim.Optimizer,
         loss: ClientLoss,
         config: ClientConfig,
         profile: Profile,
         device: torch.device,
     ) -> None:
-        self._network = network
+        self._network, self._macs = network, macs
+        self.macs = 0
         self._run = runnable(network, profile)
         self._optimizer = optimizer
         self._criterion = loss
         self._descent = OptimizerStep(optimizer, config.clip, profile, device)
 
-    def begin(self) -> None:
-        """Forget everything of the client before."""
+    def begin(self, task: Task) -> None:
+        """Forget everything of the client before; the step is the same for every task."""
+        del task
         self._descent.begin()
+        self.macs = 0
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
         """Take one step; return the mean loss."""
@@ -112,78 +136,13 @@ class EagerStep:
             loss = self._criterion(self._run(images), labels)
         self._descent.backward(loss)
         self._descent.update(self._network.parameters())
+        self.macs += self._macs
         return loss.detach()
 
-
-class RecordingError(UserError):
-    """A step that cannot be recorded; eagerly it may well run."""
-
-
-class Recorder(Protocol):
-    """Records work on a device once, to be replayed at once."""
-
-    def record(self, work: Callable[[], Tensor]) -> tuple[Tensor, Callable[[], object]]:
-        """Run and record ``work``; return its result, which every call of the second value computes anew."""
-
-
-class CudaRecorder:
-    """Records CUDA graphs on one stream; all of them share their scratch memory, since one runs at a time."""
-
-    def __init__(self, stream: torch.cuda.Stream) -> None:
-        self._stream = stream
-        self._pool = torch.cuda.graph_pool_handle()
-
-    def record(self, work: Callable[[], Tensor]) -> tuple[Tensor, Callable[[], object]]:
-        """Capture ``work`` as a CUDA graph after it has run a few times."""
-        for _ in range(_WARM_UP_STEPS):
-            work()
-        graph = torch.cuda.CUDAGraph()
-        # Other workers go on using the device meanwhile, but do not capture.
-        with (
-            _CAPTURE,
-            torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"),
-        ):
-            result = work()
-        return result, graph.replay
-
-
-class CudaGraphStep:
-    """A step recorded once for batches of one shape; a batch is copied in, then the record is replayed.
-
-    Recording trains on the given tensors: whoever made the step fills weights and momentum afterwards.
-
-    Args:
-        step: what is recorded.
-        images: memory of a batch of images.
-        labels: memory of a batch of labels.
-        recorder: records.
-
-    Raises:
-        RecordingError: the device, or its driver, cannot.
-    """
-
-    def __init__(self, step: Step, images: Tensor, labels: Tensor, recorder: Recorder) -> None:
-        self._step, self._images, self._labels = step, images, labels
-        try:
-            self._loss, self._replay = recorder.record(lambda: step(images, labels))
-        except RuntimeError as error:
-            if tells_of_memory(error):
-                raise
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise RecordingError(
-                f"a step cannot be recorded as a graph ({reason}); add --execution.graphs false to do without"
-            ) from error
-
-    def begin(self) -> None:
-        """Forget everything of the client before."""
-        self._step.begin()
-
-    def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Take one step; return the mean loss."""
-        self._images.copy_(images)
-        self._labels.copy_(labels)
-        self._replay()
-        return self._loss.clone()
+    @property
+    def logits(self) -> None:
+        """None: only weights are trained."""
+        return None
 
 
 def runnable(network: nn.Module, profile: Profile) -> Callable[[Tensor], Tensor]:

@@ -1,7 +1,6 @@
 """A client's local training: SGD on its own images, from the server's slices to its update."""
 
 import dataclasses
-import functools
 import itertools
 import time
 from collections import OrderedDict
@@ -12,18 +11,16 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from fedpareto.fitness.score import macs_of
 from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.networks.weights import Tensors, network_with
 from fedpareto.supernet.slices import tensor_shapes
 from fedpareto.supernet.space import SearchSpace
-from fedpareto.supernet.weights import Tensors, network_with
 from fedpareto.training.clients.buffers import Buffers
-from fedpareto.training.clients.compute import training_macs
-from fedpareto.training.clients.cotraining import CoTrainingStep, InnerNetwork
+from fedpareto.training.clients.cuda_graphs import CudaGraphStep, CudaRecorder, Recorder
+from fedpareto.training.clients.local_steps import KEPT_NETWORKS, LocalModel, make_step
 from fedpareto.training.clients.loss import ClientLoss
-from fedpareto.training.clients.path_sampling import PathSamplingStep
 from fedpareto.training.clients.sgd import Sgd
-from fedpareto.training.clients.step import CudaGraphStep, CudaRecorder, EagerStep, Recorder, Step
+from fedpareto.training.clients.step import Step
 from fedpareto.training.config.data import DataConfig
 from fedpareto.training.config.run import ClientConfig, RunConfig
 from fedpareto.training.data.augment import Augmentation
@@ -31,11 +28,9 @@ from fedpareto.training.data.batches import Batches
 from fedpareto.training.data.images import ImageSet, Normalisation
 from fedpareto.training.execution.out_of_memory import out_of_memory
 from fedpareto.training.execution.profile import Profile
+from fedpareto.training.local_objective import LocalObjective
 from fedpareto.training.messages import Task, Update, tensor_bytes
-from fedpareto.training.work import CoTraining, LocalObjective, PathSampling, Standard
-
-#: Networks a trainer keeps built; a cache of 60 entries fits.
-_KEPT_NETWORKS = 64
+from fedpareto.training.traffic import Traffic
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,12 +45,12 @@ class LocalRecipe:
 
 @dataclasses.dataclass(frozen=True)
 class _Built:
-    """One architecture's network on a trainer's memory, and how it takes a step of one kind of work."""
+    """One architecture's network on a trainer's memory, and how it takes a step for one kind of local objective."""
 
     weights: Tensors
     momentum: Tensors
     optimizer: torch.optim.SGD
-    step: Step | CoTrainingStep | PathSamplingStep
+    step: Step
 
 
 class LocalTrainer:
@@ -96,12 +91,12 @@ class LocalTrainer:
         with out_of_memory(task.architecture, self._recipe.config.batch, self._device), self._on_stream():
             return self._train(task, data, cancelled)
 
-    def holds(self, architecture: Architecture, work: type[LocalObjective]) -> bool:
+    def holds(self, architecture: Architecture, objective: type[LocalObjective]) -> bool:
         """Return whether the network of an architecture is built, and its step recorded."""
-        return (architecture, work) in self._built
+        return (architecture, objective) in self._built
 
     def _train(self, task: Task, data: ImageSet, cancelled: Callable[[], bool]) -> Update:
-        built = self._network(task.architecture, type(task.work))
+        built = self._network(task.architecture, type(task.objective))
         _fill(built, task)
         self._loss.begin(data.labels)
         generator = torch.Generator().manual_seed(task.seed)
@@ -121,17 +116,9 @@ class LocalTrainer:
             loss = torch.stack(losses).mean().item()
         # Many networks stay built; none may keep the memory of its gradients.
         built.optimizer.zero_grad(set_to_none=True)
-        seconds, size = time.monotonic() - started, tensor_bytes(built.weights)
-        compute = self._compute(built, task, data)
-        logits = built.step.logits if isinstance(built.step, PathSamplingStep) else None
-        return Update(task, built.weights, len(data), loss, started, seconds, size, size, compute, logits)
-
-    def _compute(self, built: _Built, task: Task, data: ImageSet) -> int:
-        """Return the multiply–accumulates of all forward passes of a task's training."""
-        batch = self._recipe.config.batch
-        if isinstance(built.step, CoTrainingStep | PathSamplingStep):
-            return built.step.macs * batch
-        return training_macs(macs_of(self._recipe.space, task.architecture), len(data), task.epochs, batch, task.steps)
+        seconds, traffic = time.monotonic() - started, Traffic(*[tensor_bytes(built.weights)] * 2)
+        compute = built.step.macs * self._recipe.config.batch
+        return Update(task, built.weights, len(data), loss, started, seconds, traffic, compute, built.step.logits)
 
     def _on_stream(self) -> AbstractContextManager[object]:
         if self._stream is None:
@@ -140,18 +127,17 @@ class LocalTrainer:
         self._stream.wait_stream(torch.cuda.default_stream(self._device))
         return torch.cuda.stream(self._stream)
 
-    def _network(self, architecture: Architecture, work: type[LocalObjective]) -> _Built:
-        key = (architecture, work)
-        built = self._built.pop(key, None) or self._build(architecture, work)
+    def _network(self, architecture: Architecture, objective: type[LocalObjective]) -> _Built:
+        key = (architecture, objective)
+        built = self._built.pop(key, None) or self._build(architecture, objective)
         self._built[key] = built
-        if len(self._built) > _KEPT_NETWORKS:
+        if len(self._built) > KEPT_NETWORKS:
             self._built.popitem(last=False)
         return built
 
-    def _build(self, architecture: Architecture, work: type[LocalObjective]) -> _Built:
+    def _build(self, architecture: Architecture, objective: type[LocalObjective]) -> _Built:
         recipe = self._recipe
-        # What differs from step to step cannot be recorded once and replayed.
-        graphs = self._profile.graphs and work is Standard
+        graphs = self._profile.graphs and objective.same_every_step
         shapes = tensor_shapes(recipe.space, architecture)
         weights = self._weights.views(shapes)
         network = network_with(recipe.space, architecture, weights).train()
@@ -162,38 +148,15 @@ class LocalTrainer:
         for name, parameter in network.named_parameters():
             if momentum:
                 optimizer.state[parameter]["momentum_buffer"] = momentum[name]
-        if work is CoTraining:
-            return _Built(weights, momentum, optimizer, self._co_training(architecture, network, optimizer))
-        if work is PathSampling:
-            sampled = PathSamplingStep(
-                recipe.space,
-                architecture,
-                network,
-                optimizer,
-                self._loss,
-                recipe.config,
-                self._profile,
-                self._device,
-            )
-            return _Built(weights, momentum, optimizer, sampled)
-        step: Step = EagerStep(network, optimizer, self._loss, recipe.config, self._profile, self._device)
+        model = LocalModel(
+            recipe.space, architecture, network, optimizer, self._loss, recipe.config, self._profile, self._device
+        )
+        step = make_step(objective, model)
         if graphs:
             if self._recorder is None:
                 raise ValueError(f"graphs are recorded on a GPU, not on {self._device}")
             step = CudaGraphStep(step, *self._batches.empty(architecture.resolution, self._device), self._recorder)
         return _Built(weights, momentum, optimizer, step)
-
-    def _co_training(
-        self, architecture: Architecture, network: nn.Module, optimizer: torch.optim.SGD
-    ) -> CoTrainingStep:
-        space, profile = self._recipe.space, self._profile
-
-        @functools.lru_cache(maxsize=_KEPT_NETWORKS)
-        def inner(architecture: Architecture) -> InnerNetwork:
-            return InnerNetwork(space, architecture, network, profile)
-
-        macs = macs_of(space, architecture)
-        return CoTrainingStep(network, inner, macs, optimizer, self._loss, self._recipe.config, profile, self._device)
 
 
 def _stream(device: torch.device) -> torch.cuda.Stream | None:
@@ -224,15 +187,7 @@ def _fill(built: _Built, task: Task) -> None:
             group["lr"].fill_(task.learning_rate)
         else:
             group["lr"] = task.learning_rate
-    match built.step, task.work:
-        case (CoTrainingStep() as step, CoTraining() as work):
-            step.begin(work, task.seed)
-        case (PathSamplingStep() as sampled, PathSampling() as paths):
-            sampled.begin(paths, task.seed)
-        case (CoTrainingStep() | PathSamplingStep() as other, work):
-            raise TypeError(f"{type(other).__name__} for {work}")
-        case (plain, _):
-            plain.begin()
+    built.step.begin(task)
 
 
 def recipe_of(config: RunConfig, space: SearchSpace, normalisation: Normalisation) -> LocalRecipe:

@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedpareto.training.config.inputs import portable
-from fedpareto.training.config.run import RunConfig, by_full_name, config_to_mapping
+from fedpareto.training.config.methods.config_type import config_type
+from fedpareto.training.config.methods.registry import METHODS
+from fedpareto.training.config.run import RunConfig, by_full_name, complete_mapping
 
 #: What may change when a run is resumed: where things are, what is reported, how many clients train at once.
 RESUME_MAY_CHANGE = (
@@ -42,9 +44,8 @@ RESUME_MAY_ADAPT = (
 #: What ends a run, which may be given more; the user is told what that does to the schedules.
 RESUME_MAY_EXTEND = ("rounds", "compute")
 
-#: What runs did before there was a choice: all of them, and those of a method.
+#: What runs of all methods did before there was a choice; methods say themselves what else theirs did.
 _BEFORE = {"client.logit_adjustment": 0.0}
-_BEFORE_BY_METHOD = {"deepfednas": {"deepfednas.draw": "uniform"}}
 
 
 def changed_fields(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
@@ -53,8 +54,8 @@ def changed_fields(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[
     A field that an older program did not know has its default, which leaves runs as they were, or what that program
     did. Copies of files that a run keeps are the same wherever its folder is.
     """
-    defaults = by_full_name(config_to_mapping(RunConfig()))
-    did = _BEFORE | _BEFORE_BY_METHOD.get(str(before.get("method")), {})
+    defaults = by_full_name(complete_mapping(config_type()()))
+    did = {**_BEFORE, **METHODS.get(str(before.get("method", RunConfig.method))).before}
     old, new = (by_full_name(portable(mapping)) for mapping in (before, after))
     old, new = {**defaults, **did, **old}, {**defaults, **new}
     return [

@@ -1,10 +1,7 @@
 """The clients of a federation: how many there are, how many train a round, what is said of what each can run."""
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Literal
-
-import numpy as np
 
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.units import parse_milliseconds, parse_quantity
@@ -42,6 +39,7 @@ class ClientsConfig:
             many images as the power gamma of those MACs has it, with partition.scheme iid or dirichlet; or pooled: the
             first client has the images of all and trains alone, which is what a federation is compared with.
         gamma: of proportional; 0 for equal amounts, 1 for images in proportion to MACs.
+        sampler: who takes part in a round: uniform (drawn without a preference), or the name of a registered one.
     """
 
     count: int = 20
@@ -56,6 +54,7 @@ class ClientsConfig:
     file: str | None = None
     data: DataAmounts = "independent"
     gamma: float = 1.0
+    sampler: str = "uniform"
 
     def __post_init__(self) -> None:
         if self.count < 1 or self.per_round < 1:
@@ -101,9 +100,3 @@ class ClientsConfig:
                 raise UserError(
                     f"clients.max_macs is {list(self.max_macs)}; {name} draws between two values, e.g. [25M, 600M]"
                 )
-
-
-def draw_clients(available: Sequence[int], per_round: int, generator: np.random.Generator) -> list[int]:
-    """Return ``per_round`` distinct clients of those available, or all of them, in random order."""
-    drawn = generator.choice(len(available), size=min(per_round, len(available)), replace=False)
-    return [available[index] for index in drawn]

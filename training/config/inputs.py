@@ -15,20 +15,17 @@ from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.storage.files import read_text
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.space_file import load_space, preset_names
+from fedpareto.training.config.methods.registry import METHODS
 from fedpareto.training.config.run import RunConfig
 from fedpareto.training.config.unused_settings import reads
 
-#: Fields that name a file which decides what is trained, and the run's own copy of it. Space and cache are written by
-#: ``run_folder.create_run``, with the classes of the data and verified; all others are copied as they are.
-INPUTS: Mapping[str, str] = {
+#: Fields of runs of all methods that name a file which decides what is trained, and the run's own copy of it.
+_SHARED: Mapping[str, str] = {
     "space": "space.yaml",
     "cache": "cache.jsonl",
     "fitness": "inputs/fitness.yaml",
     "clients.file": "inputs/clients.jsonl",
     "clients.latency_table": "inputs/latency-table.json",
-    "fedavg.architecture": "inputs/fedavg-architecture.json",
-    "dfnas.architecture": "inputs/dfnas-architecture.json",
-    "decnas.architecture": "inputs/decnas-architecture.json",
 }
 
 #: Fields that name something outside of the run, which may move while the run stays what it is.
@@ -41,13 +38,27 @@ ORIGINS = ("init",)
 _WRITTEN = ("space", "cache")
 
 
+def inputs() -> dict[str, str]:
+    """Fields that name a file which decides what is trained, each with the run's own copy of it.
+
+    Space and cache are written by ``run_folder.create_run``, with the classes of the data and verified; all others are
+    copied as they are.
+    """
+    of_methods = {
+        f"{spec.name}.{setting}": f"inputs/{spec.name}-{setting}".replace("_", "-") + suffix
+        for spec in METHODS.everything()
+        for setting, suffix in spec.files.items()
+    }
+    return {**_SHARED, **of_methods}
+
+
 def check_paths(config: RunConfig) -> None:
     """Refuse empty paths, which would mean the working folder, or that nothing was named.
 
     Raises:
         UserError: naming the field.
     """
-    for name in (*INPUTS, *PLACES, *ORIGINS):
+    for name in (*inputs(), *PLACES, *ORIGINS):
         value = named(config, name)
         if value is not None and not value.strip():
             raise UserError(f"{name} is empty, as if a variable was not set; name a path, or leave {name} out")
@@ -57,7 +68,8 @@ def named(config: RunConfig, field: str) -> str | None:
     """Return the path in a field such as ``data.root``; None where there is none, or a preset space is named."""
     value: Any = config
     for part in field.split("."):
-        value = getattr(value, part)
+        # A method that was registered since has no settings here.
+        value = getattr(value, part, None)
     return None if field == "space" and value in preset_names() else value
 
 
@@ -79,15 +91,15 @@ def read_inputs(config: RunConfig) -> dict[str, str]:
     Raises:
         UserError: one cannot be read.
     """
-    fields = [name for name in INPUTS if name not in _WRITTEN]
-    paths = {INPUTS[name]: value for name in fields if (value := named(config, name)) is not None}
+    copied = {name: own for name, own in inputs().items() if name not in _WRITTEN}
+    paths = {own: value for name, own in copied.items() if (value := named(config, name)) is not None}
     return {name: read_text(Path(path)) for name, path in paths.items()}
 
 
 def with_own_inputs(config: RunConfig, folder: Path) -> RunConfig:
     """Return ``config`` naming the copies of the run in ``folder`` in place of the files it names."""
-    given = [name for name in INPUTS if named(config, name) is not None]
-    return replaced(config, {name: absolute(folder / INPUTS[name]) for name in given})
+    given = {name: own for name, own in inputs().items() if named(config, name) is not None}
+    return replaced(config, {name: absolute(folder / own) for name, own in given.items()})
 
 
 def with_equal_inputs(config: RunConfig, fields: Iterable[str], folder: Path, space: SearchSpace) -> RunConfig:
@@ -99,9 +111,9 @@ def with_equal_inputs(config: RunConfig, fields: Iterable[str], folder: Path, sp
         folder: of the run.
         space: of the run, with the classes of its data.
     """
-    paths = {name: value for name in fields if (value := named(config, name)) is not None}
-    same = [name for name, value in paths.items() if _holds_the_same(name, Path(value), folder / INPUTS[name], space)]
-    return replaced(config, {name: absolute(folder / INPUTS[name]) for name in same})
+    paths, own = {name: value for name in fields if (value := named(config, name)) is not None}, inputs()
+    same = [name for name, value in paths.items() if _holds_the_same(name, Path(value), folder / own[name], space)]
+    return replaced(config, {name: absolute(folder / own[name]) for name in same})
 
 
 def _holds_the_same(field: str, path: Path, own: Path, space: SearchSpace) -> bool:
@@ -117,7 +129,7 @@ def _holds_the_same(field: str, path: Path, own: Path, space: SearchSpace) -> bo
 
 def relocated(config: RunConfig, before: str | None, folder: Path) -> RunConfig:
     """Return the configuration of a run with its copies where its ``folder`` is, which once was ``before``."""
-    own = {name: inside for name in INPUTS if (inside := _inside(named(config, name), before)) is not None}
+    own = {name: inside for name in inputs() if (inside := _inside(named(config, name), before)) is not None}
     return replaced(config, {name: absolute(folder / inside) for name, inside in own.items()})
 
 
@@ -126,7 +138,7 @@ def portable(mapping: Mapping[str, Any]) -> dict[str, Any]:
     result: dict[str, Any] = {
         name: dict(value) if isinstance(value, Mapping) else value for name, value in mapping.items()
     }
-    for name in INPUTS:
+    for name in inputs():
         *groups, field = name.split(".")
         group = result
         for each in groups:
@@ -145,7 +157,7 @@ def _inside(path: str | None, folder: str | None) -> Path | None:
     return Path(path).relative_to(folder)
 
 
-def replaced(config: RunConfig, changes: Mapping[str, str]) -> RunConfig:
+def replaced(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
     """Return ``config`` with fields such as ``data.root`` replaced."""
     for name, value in changes.items():
         group, _, field = name.rpartition(".")

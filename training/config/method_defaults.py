@@ -1,25 +1,24 @@
 """What a method is trained with where a configuration leaves it to the method."""
 
 import dataclasses
-from collections.abc import Mapping
 
-from fedpareto.training.config.methods import MethodName
-from fedpareto.training.config.run import RunConfig
+from fedpareto.training.config.inputs import replaced
+from fedpareto.training.config.methods.registry import METHODS
+from fedpareto.training.config.run import RunConfig, by_full_name, config_to_mapping
 
-#: τ of methods that adjust logits unless they are told not to.
-_ADJUSTMENTS: Mapping[MethodName, float] = {"fedpareto": 1.0}
+_ADJUSTMENT = "client.logit_adjustment"
 
 
-def adjustment_of(method: MethodName) -> float:
+def adjustment_of(method: str) -> float:
     """Return τ of a method that is not told how much to adjust logits."""
-    return _ADJUSTMENTS.get(method, 0.0)
+    return float(METHODS.get(method).defaults.get(_ADJUSTMENT, 0.0))
 
 
 def with_method_defaults(config: RunConfig) -> RunConfig:
-    """Return ``config`` with the method's own adjustment of logits where none was chosen."""
-    if config.client.logit_adjustment is not None:
-        return config
-    return with_adjustment(config, adjustment_of(config.method))
+    """Return ``config`` with the method's own values where none were chosen; all methods have one of logits."""
+    given = by_full_name(config_to_mapping(config))
+    defaults = {**config.spec.defaults, _ADJUSTMENT: adjustment_of(config.method)}
+    return replaced(config, {name: value for name, value in defaults.items() if given[name] is None})
 
 
 def with_adjustment(config: RunConfig, adjustment: float) -> RunConfig:

@@ -24,8 +24,9 @@ from fedpareto.training.config.methods import (
     DfnasConfig,
     FedAvgConfig,
     FedParetoConfig,
-    MethodName,
 )
+from fedpareto.training.config.methods.registry import METHODS, MethodName
+from fedpareto.training.config.methods.spec import MethodSpec
 from fedpareto.training.config.partition import SHARING, PartitionConfig
 from fedpareto.training.config.privacy import PrivacyConfig
 from fedpareto.training.config.schedules import LearningRateSchedule
@@ -34,15 +35,6 @@ from fedpareto.training.config.schedules import LearningRateSchedule
 EQUAL_COMPUTE = 0.01
 
 EngineName = Literal["in-process", "flower"]
-
-#: Methods whose rounds the account of privacy describes.
-PRIVATE_METHODS: tuple[MethodName, ...] = ("fedpareto", "deepfednas", "superfednas", "fedavg")
-
-#: Methods whose result is one network, at its own MACs.
-SINGLE_METHODS: tuple[MethodName, ...] = ("fedavg", "dfnas", "decnas")
-
-#: Methods that search before what is scheduled begins.
-SEARCHING_METHODS: tuple[MethodName, ...] = ("decnas",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,6 +111,7 @@ class ServerConfig:
     Attributes:
         largest_weight: β of the largest network in the first round; falls to 1/clients over 80 % of the rounds.
         weight_by_examples: multiply every client's weight by its number of images.
+        aggregator: how updates become the supernet: average, or the name of a registered one.
         momentum: of the server (FedAvgM), μ; steps add up to 1/(1 − μ) times their size, which lr 1 − μ makes up for; 0
             for none.
         lr: share of the clients' mean step that the supernet is moved by; 1 with momentum 0 is plain averaging.
@@ -128,6 +121,7 @@ class ServerConfig:
     weight_by_examples: bool = False
     momentum: float = 0.0
     lr: float = 1.0
+    aggregator: str = "average"
 
     def __post_init__(self) -> None:
         if not 0 < self.largest_weight < 1:
@@ -190,11 +184,13 @@ class TrackingConfig:
         wandb: auto (online with a login, else offline), online, offline or off.
         project: wandb project.
         progress: show progress on the terminal.
+        also: names of registered trackers that are told of the run, too.
     """
 
     wandb: Literal["auto", "online", "offline", "off"] = "auto"
     project: str = "fedpareto"
     progress: bool = True
+    also: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         named = self.project.strip()
@@ -219,11 +215,7 @@ class RunConfig:
         compute: MACs of all clients' forward passes that training may take, e.g. 50T; ends a run in place of rounds.
         seed: of every random draw of the run.
         engine: in-process (all clients simulated here) or flower (real ones, connected to a SuperLink).
-        method: fedpareto (one network a client, drawn from the cache, small ones first), deepfednas (the cache's
-            largest and smallest in every round, others drawn), superfednas (others drawn at random from the space;
-            searched by the fitness, too, not by SuperFedNAS's predictor), fedavg (one fixed network), cotrain (several
-            networks a client in every step), dfnas (one network, searched while it is trained), decnas (one network,
-            shrunk to a budget by candidates on groups of clients, then trained for the rounds).
+        method: of training, by name; ``config/methods`` has them.
         device: auto, cpu, cuda or cuda:N.
         precision: fp32, tf32, bf16 or fp16, or auto: the fastest of those that keep the accuracy (all but fp16,
             which older GPUs are measured with in place of bf16).
@@ -277,7 +269,7 @@ class RunConfig:
     flower: FlowerConfig = dataclasses.field(default_factory=FlowerConfig)
 
     def __post_init__(self) -> None:
-        _check_finite(config_to_mapping(self))
+        _check_finite(complete_mapping(self))
         wanted = self.flower.min_clients
         if wanted is not None and wanted > self.clients.count:
             raise UserError(f"flower.min_clients is {wanted}, more than the {self.clients.count} of clients.count")
@@ -292,17 +284,13 @@ class RunConfig:
                 "server.weight_by_examples is on with privacy.clip; weights that depend on the clients' images are not "
                 "private: turn one of them off"
             )
-        if self.privacy.clip and self.method not in PRIVATE_METHODS:
-            raise UserError(
-                f"method {self.method} does not go with privacy.clip; private are: {', '.join(PRIVATE_METHODS)}"
-            )
-        if self.method == "decnas":
-            if self.decnas.budget is None:
-                raise UserError("method decnas shrinks a network to a budget; name one, e.g. --decnas.budget 60M")
-            if self.engine == "flower":
-                raise UserError(
-                    "method decnas groups clients by labels that only simulated ones tell; use --engine in-process"
-                )
+        spec = self.spec
+        if spec.settings is not None and not isinstance(getattr(self, spec.name, None), spec.settings):
+            raise UserError(f"a RunConfig has no settings of method {spec.name}; make it by config_type()")
+        if self.privacy.clip:
+            self._check_private(spec)
+        if spec.check is not None:
+            spec.check(self)
         if self.engine == "flower" and self.clients.data != "independent":
             raise UserError(
                 f"clients.data {self.clients.data} is for simulations; connected clients have the images they have"
@@ -321,13 +309,57 @@ class RunConfig:
                 "clients.data is pooled with privacy.clip; an account of privacy is of clients that are drawn from "
                 "many: turn one of them off"
             )
-        if self.method == "decnas":
-            raise UserError("method decnas groups clients, of which clients.data pooled leaves one; use independent")
+
+    def _check_private(self, spec: MethodSpec) -> None:
+        if not spec.private:
+            private = [each.name for each in METHODS.everything() if each.private]
+            raise UserError(f"method {self.method} does not go with privacy.clip; private are: {', '.join(private)}")
+        for name, value in (("clients.sampler", self.clients.sampler), ("server.aggregator", self.server.aggregator)):
+            own = {"clients.sampler": ClientsConfig.sampler, "server.aggregator": ServerConfig.aggregator}[name]
+            if value != own:
+                raise UserError(
+                    f"{name} is {value} with privacy.clip; an account of privacy is of {own} alone: leave one of them "
+                    "out"
+                )
+
+    @property
+    def spec(self) -> MethodSpec:
+        """What is known of the run's method.
+
+        Raises:
+            UserError: there is no such method, or it cannot be loaded.
+        """
+        return METHODS.get(self.method)
+
+    @classmethod
+    def check_mapping(cls, mapping: Mapping[str, Any]) -> None:
+        """Refuse a mapping of settings whose method is not known here, before its settings are found unknown.
+
+        Raises:
+            UserError: naming the method.
+        """
+        method = mapping.get("method")
+        if isinstance(method, str):
+            METHODS.check(method)
+
+
+def complete_mapping(config: RunConfig) -> dict[str, Any]:
+    """Return every setting as plain YAML/JSON values."""
+    return {name: _plain(value) for name, value in dataclasses.asdict(config).items()}
 
 
 def config_to_mapping(config: RunConfig) -> dict[str, Any]:
-    """Return the configuration as plain YAML/JSON values."""
-    return {name: _plain(value) for name, value in dataclasses.asdict(config).items()}
+    """Return the configuration as plain YAML/JSON values.
+
+    The settings of methods that others have registered are among them for runs of that method, or where they were
+    given: other runs can be read where those methods are not installed.
+    """
+    always, defaults = {field.name for field in dataclasses.fields(RunConfig)} | {config.method}, type(config)()
+    return {
+        name: value
+        for name, value in complete_mapping(config).items()
+        if name in always or getattr(config, name) != getattr(defaults, name)
+    }
 
 
 def by_full_name(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

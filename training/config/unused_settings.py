@@ -1,15 +1,19 @@
 """Settings that a run does not read: which, and what would read them. A new run refuses those that were given.
 
-One table says of every setting when it is read. What stands in none of its groups is read by every run.
+One table says of every setting when it is read. What stands in none of its groups is read by every run. Methods say of
+their own settings when these are read.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 from fedpareto.supernet.common.errors import UserError
-from fedpareto.training.config.methods import MethodName
-from fedpareto.training.config.run import SINGLE_METHODS, RunConfig, by_full_name, config_to_mapping
+from fedpareto.training.config.methods.registry import METHODS
+from fedpareto.training.config.methods.spec import SOME_READ, MethodSpec, ReadWhen
+from fedpareto.training.config.registries import DATA_SETS
+from fedpareto.training.config.run import RunConfig, by_full_name, complete_mapping
 
 
 class Condition(NamedTuple):
@@ -24,36 +28,19 @@ class Condition(NamedTuple):
     words: str
 
 
-def _by_method(*methods: str) -> Condition:
-    names = methods[0] if len(methods) == 1 else f"{', '.join(methods[:-1])} and {methods[-1]}"
-    return Condition(lambda config: config.method in methods, f"by method {names}")
-
-
 def _by_scheme(scheme: str) -> Condition:
     return Condition(lambda config: config.partition.scheme == scheme, f"with partition.scheme {scheme}")
 
 
-def _mixes(config: RunConfig) -> bool:
-    return config.method == "cotrain" and config.cotrain.networks in ("all", "extremes")
+def _has_data(config: RunConfig, *names: str) -> bool:
+    """Whether the data are one of these sets, or of somebody else, who may read what these do."""
+    return config.data.name in (*names, *DATA_SETS.others())
 
 
-_DRAWING = Condition(
-    lambda config: config.method == "deepfednas" and config.clients.per_round != 2,
-    "by method deepfednas with more or less than 2 clients a round, as one of 2 has the largest network and one the "
-    "smallest",
-)
-_WEIGHING = Condition(
-    lambda config: config.method in ("deepfednas", "superfednas") and config.clients.per_round > 1,
-    "by methods deepfednas and superfednas with more than one client a round",
-)
-_CO_TRAINING = Condition(_mixes, "by method cotrain with cotrain.networks all or extremes")
-_DISTILLING = Condition(
-    lambda config: _mixes(config) and config.cotrain.distillation > 0,
-    "by method cotrain with cotrain.networks all or extremes and a positive cotrain.distillation",
-)
 _CONNECTED = Condition(lambda config: config.engine == "flower", "with engine flower")
 
-#: When settings are read, by name; a name that ends in a dot is that of a whole group. The first that fits counts.
+#: When settings are read, by name; a name that ends in a dot is that of a whole group. The first that fits counts. What
+#: only some methods read has a condition of theirs besides.
 CONDITIONS: Mapping[str, Condition] = {
     "fitness": Condition(
         lambda config: config.cache is None, "where the cache is built; a cache that is given has its own"
@@ -63,11 +50,12 @@ CONDITIONS: Mapping[str, Condition] = {
         "by data sets that are files; data.name is digits, which come with a package",
     ),
     "data.download": Condition(
-        lambda config: config.engine == "in-process" and config.data.name in ("cifar10", "cifar100"),
+        lambda config: config.engine == "in-process" and _has_data(config, "cifar10", "cifar100"),
         "by data.name cifar10 and cifar100 with engine in-process",
     ),
     "data.fit": Condition(
-        lambda config: config.engine == "flower" or config.data.name == "imagefolder", "with data.name imagefolder"
+        lambda config: config.engine == "flower" or _has_data(config, "imagefolder"),
+        "with data.name imagefolder",
     ),
     "data.magnitude": Condition(lambda config: config.data.randaugment > 0, "with data.randaugment"),
     "partition.alpha": _by_scheme("dirichlet"),
@@ -85,23 +73,10 @@ CONDITIONS: Mapping[str, Condition] = {
     "clients.macs_cap": Condition(
         lambda config: config.clients.file is None, "without clients.file, which has all limits"
     ),
-    "server.largest_weight": _WEIGHING,
-    "server.weight_by_examples": _by_method("fedpareto", "deepfednas", "superfednas"),
-    "fedpareto.nested_start": Condition(
-        lambda config: config.method == "fedpareto" and config.init is None,
-        "by method fedpareto without init, which is another beginning",
+    "server.largest_weight": Condition(
+        lambda config: config.clients.per_round > 1, "with more than one client a round"
     ),
-    "fedpareto.power_first": _by_method("fedpareto"),
-    "fedpareto.power_last": _by_method("fedpareto"),
-    "deepfednas.": _DRAWING,
-    "fedavg.": _by_method("fedavg"),
-    "cotrain.networks": _by_method("cotrain"),
-    "cotrain.temperature": _DISTILLING,
-    "cotrain.distillation": _CO_TRAINING,
-    "dfnas.": _by_method("dfnas"),
-    "decnas.": _by_method("decnas"),
     "privacy.delta": Condition(lambda config: config.privacy.noise > 0, "with privacy.noise"),
-    "evaluation.probes": _by_method(*(method for method in get_args(MethodName) if method not in SINGLE_METHODS)),
     "flower.": _CONNECTED,
 }
 
@@ -112,16 +87,41 @@ ALWAYS = (
     *(f"data.{name}" for name in ("name", "validation", "crop", "flip", "cutout", "randaugment", "mixup", "cutmix")),
     *("data.images", "partition.scheme"),
     *(f"clients.{name}" for name in ("count", "per_round", "max_macs", "max_memory", "macs_distribution")),
-    *(f"clients.{name}" for name in ("max_latency", "latency_table", "file", "data")),
-    *("client.", "server.momentum", "server.lr", "privacy.clip", "privacy.noise"),
+    *(f"clients.{name}" for name in ("max_latency", "latency_table", "file", "data", "sampler")),
+    *("client.", "server.momentum", "server.lr", "server.aggregator", "privacy.clip", "privacy.noise"),
     *(f"evaluation.{name}" for name in ("every", "calibration_images", "batch_size")),
     *("checkpoint.", "tracking.", "execution."),
 )
 
 
+def conditions() -> Mapping[str, Condition]:
+    """``CONDITIONS``, with those of the settings that only some methods read."""
+    return _with_methods(tuple(METHODS.everything()))
+
+
+@functools.lru_cache
+def _with_methods(specs: tuple[MethodSpec, ...]) -> Mapping[str, Condition]:
+    found = dict(CONDITIONS)
+    for name in SOME_READ:
+        found[name] = _by_methods([spec.name for spec in specs if name in spec.also_reads], CONDITIONS.get(name))
+    found["evaluation.probes"] = _by_methods([spec.name for spec in specs if not spec.single_network], None)
+    for spec in specs:
+        for setting in spec.setting_names:
+            found[f"{spec.name}.{setting}"] = _by_methods([spec.name], spec.read_when.get(setting))
+    return found
+
+
+def _by_methods(methods: list[str], besides: Condition | ReadWhen | None) -> Condition:
+    names = methods[0] if len(methods) == 1 else f"{', '.join(methods[:-1])} and {methods[-1]}"
+    if besides is None:
+        return Condition(lambda config: config.method in methods, f"by method {names}")
+    words = f"by {'method' if len(methods) == 1 else 'methods'} {names} {besides.words}"
+    return Condition(lambda config: config.method in methods and besides.holds(config), words)
+
+
 def condition_of(name: str) -> Condition | None:
     """Return when a setting is read, None of one that every run reads."""
-    return next((condition for known, condition in CONDITIONS.items() if _names(known, name)), None)
+    return next((condition for known, condition in conditions().items() if _names(known, name)), None)
 
 
 def reads(config: RunConfig, name: str) -> bool:
@@ -132,7 +132,7 @@ def reads(config: RunConfig, name: str) -> bool:
 
 def unread(config: RunConfig) -> dict[str, Any]:
     """Return the settings that were given, as they are not the default, and that the run does not read."""
-    given, defaults = settings_of(config), settings_of(RunConfig())
+    given, defaults = settings_of(config), settings_of(type(config)())
     found = {}
     for name, value in given.items():
         if value != defaults[name] and not reads(config, name):
@@ -167,12 +167,12 @@ def read_only(config: RunConfig) -> RunConfig:
 
 def settings_of(config: RunConfig) -> dict[str, Any]:
     """Return every setting by its full name."""
-    return by_full_name(config_to_mapping(config))
+    return by_full_name(complete_mapping(config))
 
 
 def _with_defaults(config: RunConfig, names: Iterable[str]) -> RunConfig:
     """Return ``config`` with the defaults of some settings, a group at once: its settings must go together."""
-    defaults, changes, groups = RunConfig(), dict[str, Any](), dict[str, dict[str, Any]]()
+    defaults, changes, groups = type(config)(), dict[str, Any](), dict[str, dict[str, Any]]()
     for name in names:
         group, _, field = name.rpartition(".")
         if group:

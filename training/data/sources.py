@@ -1,16 +1,17 @@
 """Where images come from: scikit-learn's digits, CIFAR through torchvision, image folders."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from fedpareto.supernet.common.errors import unknown_name
+from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.terminal.progress import SILENT, ProgressListener
 from fedpareto.training.config.data import DEFAULT_BATCH
+from fedpareto.training.config.registries import DATA_SETS
 from fedpareto.training.data.array_files import list_arrays, own_validation
 from fedpareto.training.data.augment import Augmentation
 from fedpareto.training.data.digits import read_digits
@@ -89,9 +90,25 @@ def source(name: str) -> Source:
     """
     if COLON in name:
         return _of_function(name)
-    if name not in SOURCES:
-        raise DataError(unknown_name("data set", name, SOURCES))
-    return SOURCES[name]
+    try:
+        found: Source = DATA_SETS.get(name)
+    except UserError as error:
+        raise DataError(str(error)) from error
+    return found
+
+
+def register_data_source(name: str, data: Source) -> Source:
+    """Register a data set: ``data.name`` may name it for as long as this process runs. Returns it.
+
+    Raises:
+        UserError: another one has the name.
+
+    >>> import fedpareto as fp
+    >>> from fedpareto.training.data.sources import DIGITS, Source
+    >>> _ = fp.register_data_source("small-batches", Source(DIGITS.listing, DIGITS.augmentation, batch_size=4))
+    """
+    DATA_SETS.register(name, data)
+    return data
 
 
 def _list_digits(root: Path, split: SplitName, download: bool, listener: ProgressListener) -> Listing:
@@ -195,12 +212,12 @@ def _of_function(name: str) -> Source:
     return Source(listing, _natural, validation=validation)
 
 
-#: Every data set by name. Mirrored digits are other digits, so they are moved by a pixel in eight only; there are
-#: 1,433 of them to train with, too few for large batches on many clients.
-SOURCES: Mapping[str, Source] = {
-    "digits": Source(_list_digits, lambda side: Augmentation(crop=side // 8), batch_size=16),
-    "cifar10": _cifar("CIFAR10"),
-    "cifar100": _cifar("CIFAR100"),
-    "imagefolder": Source(_list_folder, _natural, validation=_own_validation),
-    "arrays": Source(_list_arrays, _natural, validation=own_validation),
-}
+#: Mirrored digits are other digits, so they are moved by a pixel in eight only; there are 1,433 of them to train with,
+#: too few for large batches on many clients.
+DIGITS = Source(_list_digits, lambda side: Augmentation(crop=side // 8), batch_size=16)
+
+CIFAR10, CIFAR100 = _cifar("CIFAR10"), _cifar("CIFAR100")
+
+IMAGEFOLDER = Source(_list_folder, _natural, validation=_own_validation)
+
+ARRAYS = Source(_list_arrays, _natural, validation=own_validation)

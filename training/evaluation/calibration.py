@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.networks.weights import Tensors, extract, network_with
 from fedpareto.supernet.space import SearchSpace
-from fedpareto.supernet.weights import Tensors, extract, network_with
 from fedpareto.training.data.batches import plain_batches
 from fedpareto.training.data.images import ImageSet, Normalisation
 from fedpareto.training.evaluation.moments import mean_and_variance, moments_of, norms_of

@@ -15,6 +15,7 @@ from fedpareto.training.data.images import ImageSet, Normalisation
 from fedpareto.training.evaluation.calibration import blank_network, calibrate
 from fedpareto.training.execution.out_of_memory import out_of_memory
 from fedpareto.training.messages import Failure
+from fedpareto.training.traffic import NO_TRAFFIC, Traffic
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,16 +34,16 @@ class Evaluation:
     Attributes:
         probes: every entry's accuracy; without those that nobody could measure.
         failures: clients that gave no usable answer.
-        bytes_down: bytes of the messages to clients.
-        bytes_up: bytes of their answers.
+        traffic: the messages to clients and their answers.
         tested: accuracy of networks that the method itself wanted measured, by name.
+        seconds: that all of it took; 0 as long as nobody has taken the time.
     """
 
     probes: Sequence[Probe] = ()
     failures: Sequence[Failure] = ()
-    bytes_down: int = 0
-    bytes_up: int = 0
+    traffic: Traffic = NO_TRAFFIC
     tested: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    seconds: float = 0.0
 
 
 class ProbeEvaluator(Protocol):

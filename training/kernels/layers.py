@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the library's own convention
 
-from fedpareto.supernet.network import BlockModule, ConvLayer
+from fedpareto.supernet.networks.network import BlockModule, ConvLayer
 from fedpareto.training.kernels.activations import ActivationCode
 from fedpareto.training.kernels.chain import Chain, ChainLayer, LinkKind
 from fedpareto.training.kernels.depthwise import KERNELS, STRIDES

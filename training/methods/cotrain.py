@@ -10,13 +10,14 @@ from fedpareto.cache.entries import CacheEntry
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.genes import intersection
 from fedpareto.supernet.space import SearchSpace
-from fedpareto.training.aggregation.answers import RoundPlan
+from fedpareto.training.aggregation.round_results import RoundPlan
 from fedpareto.training.config.methods import CoTrainConfig
+from fedpareto.training.local_objective import CoTraining, LocalObjective, Standard
 from fedpareto.training.methods.curriculum import runnable_entries
-from fedpareto.training.methods.plans import WholeSupernet, drawn_clients, equal_plan
+from fedpareto.training.methods.plans import WholeSupernet, equal_plan
 from fedpareto.training.methods.protocol import MethodContext
+from fedpareto.training.methods.sampling import drawn_clients
 from fedpareto.training.runs.state import RunState
-from fedpareto.training.work import CoTraining, LocalObjective, Standard
 
 
 class CoTrain(WholeSupernet):
@@ -25,12 +26,14 @@ class CoTrain(WholeSupernet):
     Args:
         ground: what to decide with.
         envelopes: the largest entry of every client.
-        work: what every client does with it.
+        objectives: what every client trains it towards.
     """
 
-    def __init__(self, ground: MethodContext, envelopes: Sequence[CacheEntry], work: Sequence[LocalObjective]) -> None:
+    def __init__(
+        self, ground: MethodContext, envelopes: Sequence[CacheEntry], objectives: Sequence[LocalObjective]
+    ) -> None:
         super().__init__(ground)
-        self._envelopes, self._work = envelopes, work
+        self._envelopes, self._objectives = envelopes, objectives
 
     @property
     def weight_by_examples(self) -> bool:
@@ -42,7 +45,7 @@ class CoTrain(WholeSupernet):
         config = self._ground.config
         drawn = drawn_clients(config, state, available)
         envelopes = {client: self._envelopes[client] for client in drawn}
-        return equal_plan(config, state, envelopes, {client: self._work[client] for client in drawn})
+        return equal_plan(config, state, envelopes, {client: self._objectives[client] for client in drawn})
 
 
 def cotrain(ground: MethodContext) -> CoTrain:
@@ -58,11 +61,13 @@ def cotrain(ground: MethodContext) -> CoTrain:
     envelopes = [able[-1] for able in runnable]
     # Clients of one envelope share what they do, however many there are.
     distinct = {entry.architecture: entry for entry in envelopes}
-    shared = {architecture: _work(ground.space, entries, entry, settings) for architecture, entry in distinct.items()}
+    shared = {
+        architecture: _objective(ground.space, entries, entry, settings) for architecture, entry in distinct.items()
+    }
     return CoTrain(ground, envelopes, [shared[entry.architecture] for entry in envelopes])
 
 
-def _work(
+def _objective(
     space: SearchSpace, entries: Sequence[CacheEntry], envelope: CacheEntry, settings: CoTrainConfig
 ) -> LocalObjective:
     if settings.networks == "largest":

@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 
 from fedpareto.cache.entries import CacheEntry
 from fedpareto.supernet.architecture_file import ARCHITECTURE, architecture_text
-from fedpareto.training.aggregation.answers import RoundPlan
+from fedpareto.training.aggregation.round_results import RoundPlan
 from fedpareto.training.methods.initial_network import largest_for_all, named_entry
-from fedpareto.training.methods.plans import able_among, drawn_clients, equal_plan
+from fedpareto.training.methods.plans import able_among, equal_plan
 from fedpareto.training.methods.protocol import MethodContext, SupernetMethod
+from fedpareto.training.methods.sampling import drawn_clients
 from fedpareto.training.runs.state import RunState
 
 

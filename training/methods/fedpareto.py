@@ -14,13 +14,14 @@ import numpy as np
 
 from fedpareto.cache.entries import CacheEntry
 from fedpareto.supernet.arrays import FloatArray
-from fedpareto.supernet.nesting import nested_start
-from fedpareto.supernet.weights import Tensors
-from fedpareto.training.aggregation.answers import RoundPlan
+from fedpareto.supernet.networks.nesting import nested_start
+from fedpareto.supernet.networks.weights import Tensors
+from fedpareto.training.aggregation.round_results import RoundPlan
 from fedpareto.training.config.methods import FedParetoConfig
 from fedpareto.training.methods.curriculum import runnable_entries
-from fedpareto.training.methods.plans import WholeSupernet, drawn_clients, equal_plan
+from fedpareto.training.methods.plans import WholeSupernet, equal_plan
 from fedpareto.training.methods.protocol import MethodContext
+from fedpareto.training.methods.sampling import drawn_clients
 from fedpareto.training.randomness import numpy_stream
 from fedpareto.training.runs.progress import extent
 from fedpareto.training.runs.state import RunState

@@ -6,11 +6,12 @@ What distinguishes ``deepfednas`` and ``superfednas`` is where all other network
 import dataclasses
 from collections.abc import Sequence
 
-from fedpareto.training.aggregation.answers import RoundPlan, RoundResults
-from fedpareto.training.aggregation.fold import maxnet_weights
+from fedpareto.training.aggregation.round_results import RoundPlan, RoundResults
+from fedpareto.training.aggregation.weighted_average import maxnet_weights
 from fedpareto.training.methods.curriculum import Assigner
-from fedpareto.training.methods.plans import WholeSupernet, drawn_clients, rate_of
+from fedpareto.training.methods.plans import WholeSupernet, rate_of
 from fedpareto.training.methods.protocol import MethodContext
+from fedpareto.training.methods.sampling import drawn_clients
 from fedpareto.training.methods.schedules import largest_weight
 from fedpareto.training.randomness import numpy_stream
 from fedpareto.training.runs.progress import extent

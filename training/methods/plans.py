@@ -4,17 +4,15 @@ from collections.abc import Callable, Mapping, Sequence
 
 from fedpareto.cache.entries import CacheEntry
 from fedpareto.supernet.common.terminal.words import counted
-from fedpareto.training.aggregation.answers import RoundPlan
-from fedpareto.training.config.clients import draw_clients
+from fedpareto.training.aggregation.round_results import RoundPlan
 from fedpareto.training.config.run import RunConfig
 from fedpareto.training.engines.protocol import EngineError
 from fedpareto.training.evaluation.evaluator import choose_probes
+from fedpareto.training.local_objective import LocalObjective
 from fedpareto.training.methods.protocol import MethodContext, SupernetMethod
 from fedpareto.training.methods.schedules import learning_rate
-from fedpareto.training.randomness import numpy_stream
 from fedpareto.training.runs.progress import extent
 from fedpareto.training.runs.state import RunState
-from fedpareto.training.work import LocalObjective
 
 
 class WholeSupernet(SupernetMethod):
@@ -32,11 +30,6 @@ class WholeSupernet(SupernetMethod):
         """Return entries of the cache from its smallest to its largest."""
         del state
         return self._probes
-
-
-def drawn_clients(config: RunConfig, state: RunState, available: Sequence[int]) -> list[int]:
-    """Return the clients of the round after ``state``, in random order."""
-    return draw_clients(available, config.clients.per_round, numpy_stream(config.seed, "clients", state.round + 1))
 
 
 def able_among(ground: MethodContext, available: Sequence[int], entry_of: Callable[[int], CacheEntry]) -> list[int]:
@@ -62,8 +55,8 @@ def equal_plan(
     config: RunConfig,
     state: RunState,
     assigned: Mapping[int, CacheEntry],
-    work: Mapping[int, LocalObjective] | None = None,
+    objectives: Mapping[int, LocalObjective] | None = None,
 ) -> RoundPlan:
     """Return a plan in which all clients weigh the same, but for their images."""
     weights = dict.fromkeys(assigned, 1.0)
-    return RoundPlan(state.round + 1, rate_of(config, state), None, assigned, weights, work or {})
+    return RoundPlan(state.round + 1, rate_of(config, state), None, assigned, weights, objectives or {})

@@ -2,16 +2,18 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 from fedpareto.cache.entries import CacheEntry
 from fedpareto.supernet.arrays import IntArray
+from fedpareto.supernet.networks.weights import Tensors
 from fedpareto.supernet.space import SearchSpace
-from fedpareto.supernet.weights import Tensors
-from fedpareto.training.aggregation.answers import RoundPlan, RoundResults
+from fedpareto.training.aggregation.round_results import RoundPlan, RoundResults
 from fedpareto.training.clients.capabilities import Capability
 from fedpareto.training.config.run import RunConfig
 from fedpareto.training.runs.state import RunState
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +34,17 @@ class MethodContext:
     entries: Sequence[CacheEntry]
     clients: Sequence[Capability]
     labels: IntArray | None = None
+
+    def settings(self, kind: type[T]) -> T:
+        """The settings of the run's method, which are of the dataclass ``kind``.
+
+        Raises:
+            TypeError: they are of another one.
+        """
+        found = getattr(self.config, self.config.method)
+        if not isinstance(found, kind):
+            raise TypeError(f"the settings of method {self.config.method} are {found!r}, no {kind.__name__}")
+        return found
 
 
 class Decision(NamedTuple):

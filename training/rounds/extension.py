@@ -8,7 +8,7 @@ from typing import Any
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.units import format_quantity
 from fedpareto.supernet.common.terminal.words import counted
-from fedpareto.training.aggregation.answers import RoundPlan
+from fedpareto.training.aggregation.round_results import RoundPlan
 from fedpareto.training.config.run import RunConfig
 from fedpareto.training.methods.protocol import Method
 from fedpareto.training.runs.progress import extent

@@ -6,7 +6,7 @@ from fedpareto.cache.entries import make_entry
 from fedpareto.supernet.common.formats.units import format_quantity
 from fedpareto.supernet.common.terminal.words import command, counted
 from fedpareto.supernet.space import SearchSpace
-from fedpareto.training.aggregation.answers import RoundResults
+from fedpareto.training.aggregation.round_results import RoundResults
 from fedpareto.training.execution.out_of_memory import OutOfMemoryError
 
 

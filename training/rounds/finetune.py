@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.terminal.progress import SILENT, ProgressListener
+from fedpareto.supernet.networks.weights import Tensors, views
 from fedpareto.supernet.space import SearchSpace
-from fedpareto.supernet.weights import Tensors, views
-from fedpareto.training.aggregation.fold import WeightedAverage
+from fedpareto.training.aggregation.weighted_average import WeightedAverage
 from fedpareto.training.engines.protocol import Engine
 from fedpareto.training.messages import Failure, Task, check_update
 from fedpareto.training.methods.schedules import learning_rate

@@ -9,12 +9,11 @@ from typing import NamedTuple
 from fedpareto.fitness.score import macs_of
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.space import SearchSpace
-from fedpareto.training.aggregation.answers import RoundPlan
-from fedpareto.training.clients.cotraining import networks_of_steps
+from fedpareto.training.aggregation.round_results import RoundPlan
 from fedpareto.training.config.run import RunConfig
+from fedpareto.training.local_objective import LocalObjective
 from fedpareto.training.randomness import derive_seed
 from fedpareto.training.runs.progress import Progress
-from fedpareto.training.work import CoTraining, LocalObjective, Standard
 
 #: Numbers of steps tried around a client's share of what is left.
 _AROUND = 4
@@ -49,9 +48,7 @@ def shortened(
     """
     costs = {
         client: _costs_after_steps(
-            step_macs(
-                space, entry.architecture, plan.work.get(client, Standard()), task_seed(config, plan.number, client)
-            ),
+            step_macs(space, entry.architecture, plan.objective(client), task_seed(config, plan.number, client)),
             config.client.epochs * (examples(client) // config.client.batch),
             config.client.batch,
         )
@@ -66,12 +63,10 @@ def shortened(
     return dataclasses.replace(plan, steps=steps_for(costs, wanted, extent.negligible))
 
 
-def step_macs(space: SearchSpace, architecture: Architecture, work: LocalObjective, seed: int) -> Iterator[int]:
+def step_macs(space: SearchSpace, architecture: Architecture, objective: LocalObjective, seed: int) -> Iterator[int]:
     """Yield, step by step without end, the forward multiply–accumulates of one image; of path sampling the most."""
     own = macs_of(space, architecture)
-    if isinstance(work, CoTraining):
-        return (own + sum(macs_of(space, inner) for inner in inside) for inside in networks_of_steps(work, seed))
-    return itertools.repeat(own)
+    return (own + sum(macs_of(space, inner) for inner in inside) for inside in objective.networks_of_steps(seed))
 
 
 def steps_for(costs: Mapping[int, Sequence[int]], wanted: int, missing: int = 0) -> dict[int, int]:

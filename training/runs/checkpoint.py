@@ -17,11 +17,11 @@ from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.storage.digests import DIGESTS, DamagedError, check_folder, has_digests, read_digests
 from fedpareto.supernet.common.storage.files import record, remove_if_dead, replacing_folder, restore_folder
+from fedpareto.supernet.networks.tensor_files import read_tensors
+from fedpareto.supernet.networks.weights import Tensors
 from fedpareto.supernet.slices import supernet_architecture, tensor_shapes
 from fedpareto.supernet.space import SearchSpace
-from fedpareto.supernet.tensor_files import read_tensors
-from fedpareto.supernet.weights import Tensors
-from fedpareto.training.runs.models import Branch
+from fedpareto.training.runs.models import Branch, Models
 from fedpareto.training.runs.state import VERSION, WITHOUT_DIGESTS, Best, Body, RunState, body_to_json, read_body
 
 CHECKPOINTS = "checkpoints"
@@ -45,16 +45,12 @@ class Checkpoint:
     Attributes:
         state: the run's state.
         config: the run's configuration as plain values.
-        tensors: the supernet.
-        velocity: the server's momentum, if it has one.
-        branches: networks that train beside the supernet, by name.
+        models: all weights.
     """
 
     state: RunState
     config: Mapping[str, Any]
-    tensors: Tensors
-    velocity: Tensors | None
-    branches: Mapping[str, Branch] = dataclasses.field(default_factory=dict)
+    models: Models
 
 
 def checkpoint_folder(run: Path, round_number: int) -> Path:
@@ -67,14 +63,7 @@ def branch_file(name: str) -> str:
     return f"branch-{name}.safetensors"
 
 
-def save_checkpoint(
-    run: Path,
-    state: RunState,
-    config: Mapping[str, Any],
-    tensors: Mapping[str, Tensor],
-    velocity: Mapping[str, Tensor] | None,
-    branches: Mapping[str, Branch] | None = None,
-) -> Path:
+def save_checkpoint(run: Path, state: RunState, config: Mapping[str, Any], models: Models) -> Path:
     """Write the checkpoint of ``state.round`` under a temporary name, sync it and rename it.
 
     Raises:
@@ -82,14 +71,13 @@ def save_checkpoint(
             stays behind and earlier ones are untouched.
     """
     folder = checkpoint_folder(run, state.round)
-    beside = branches or {}
-    body = Body(VERSION, state, config, {name: branch.architecture for name, branch in beside.items()})
+    body = Body(VERSION, state, config, {name: branch.architecture for name, branch in models.branches.items()})
     try:
         with replacing_folder(folder, replace=True) as temporary:
-            save_file(_contiguous(tensors), temporary / SUPERNET)
-            if velocity is not None:
-                save_file(_contiguous(velocity), temporary / SERVER)
-            for name, branch in beside.items():
+            save_file(_contiguous(models.supernet), temporary / SUPERNET)
+            if models.velocity is not None:
+                save_file(_contiguous(models.velocity), temporary / SERVER)
+            for name, branch in models.branches.items():
                 save_file(_contiguous(branch.tensors), temporary / branch_file(name))
             (temporary / STATE).write_text(json.dumps(body_to_json(body)), encoding="utf-8")
             record(temporary)
@@ -174,7 +162,7 @@ def load_checkpoint(folder: Path, space: SearchSpace) -> Checkpoint:
         branches = {name: _read_branch(folder, name, space, one) for name, one in body.branches.items()}
     except UserError as error:
         raise _damaged(folder, error) from error
-    return Checkpoint(body.state, body.config, tensors, velocity, branches)
+    return Checkpoint(body.state, body.config, Models(tensors, velocity, branches))
 
 
 def read_checkpoint_config(folder: Path) -> Mapping[str, Any]:

@@ -1,14 +1,13 @@
 """Writes checkpoints while the next round trains."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from torch import Tensor
-
 from fedpareto.training.runs.checkpoint import prune_checkpoints, save_checkpoint
-from fedpareto.training.runs.models import Branch
+from fedpareto.training.runs.models import Models
 from fedpareto.training.runs.state import RunState
 from fedpareto.training.trackers.protocol import Tracker
 
@@ -43,16 +42,11 @@ class CheckpointWriter:
         if error is None:
             self.finish()
 
-    def start(
-        self,
-        state: RunState,
-        tensors: Mapping[str, Tensor],
-        velocity: Mapping[str, Tensor] | None,
-        aliases: Sequence[str],
-        branches: Mapping[str, Branch] | None = None,
-    ) -> None:
+    def start(self, state: RunState, models: Models, aliases: Sequence[str]) -> None:
         """Begin to write the checkpoint of ``state.round``, which is known by ``aliases`` besides."""
-        written = self._pool.submit(self._write, state, tensors, velocity, dict(branches or {}))
+        # Branches come and go in the dictionary itself.
+        now = dataclasses.replace(models, branches=dict(models.branches))
+        written = self._pool.submit(self._write, state, now)
         self._started = _Started(written, aliases)
 
     def finish(self) -> None:
@@ -68,13 +62,7 @@ class CheckpointWriter:
         if aliases:
             self._tracker.checkpoint(written, aliases)
 
-    def _write(
-        self,
-        state: RunState,
-        tensors: Mapping[str, Tensor],
-        velocity: Mapping[str, Tensor] | None,
-        branches: Mapping[str, Branch],
-    ) -> Path:
-        folder = save_checkpoint(self._run, state, self._config, tensors, velocity, branches)
+    def _write(self, state: RunState, models: Models) -> Path:
+        folder = save_checkpoint(self._run, state, self._config, models)
         prune_checkpoints(self._run, self._keep, state.best)
         return folder

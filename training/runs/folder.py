@@ -25,6 +25,7 @@ from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.space_file import space_from_mapping, space_to_yaml
 from fedpareto.training.config.changes import RESUME_MAY_ADAPT, RESUME_MAY_EXTEND, changed_fields
 from fedpareto.training.config.inputs import relocated
+from fedpareto.training.config.methods.config_type import config_type
 from fedpareto.training.config.run import RunConfig, check_unedited, config_to_mapping, write_config
 from fedpareto.training.data.images import Normalisation
 from fedpareto.training.data.split import Census, Split
@@ -170,7 +171,7 @@ def read_run_config(folder: Path) -> RunConfig:
         UserError: the file is damaged, or is not the one the run was trained with.
     """
     path = folder / CONFIG
-    config = from_mapping(RunConfig, read_yaml_mapping(path), str(path))
+    config = from_mapping(config_type(), read_yaml_mapping(path), str(path))
     if not has_digests(folder):
         _check_trained_with(path, config, read_checkpoint_config(newest_checkpoint(folder)))
     return relocated(config, config.output, folder)

@@ -7,8 +7,8 @@ from pathlib import Path
 from fedpareto.supernet.blocks import CLASSIFIER
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.storage.path_checks import is_file, is_folder
+from fedpareto.supernet.networks.weights import Tensors
 from fedpareto.supernet.space import SearchSpace
-from fedpareto.supernet.weights import Tensors
 from fedpareto.training.runs.checkpoint import STATE, best_checkpoint, load_checkpoint
 from fedpareto.training.runs.folder import SPACE, RunError, check_run, read_classes, read_space
 
@@ -40,9 +40,9 @@ class Beginning:
         read = load_checkpoint(self.checkpoint, self.space)
         words = f"training begins with the supernet of {self.checkpoint}"
         if tuple(classes) == self.classes:
-            return read.tensors, words
+            return read.models.supernet, words
         own = {name: tensor for name, tensor in fresh.items() if name.startswith(f"{CLASSIFIER}.")}
-        mixed = {name: own.get(name, read.tensors[name]) for name in fresh}
+        mixed = {name: own.get(name, read.models.supernet[name]) for name in fresh}
         return mixed, f"{words}; its classifier is drawn anew, as the classes are others"
 
 

@@ -1,11 +1,11 @@
 """The weights a run trains: the supernet's, and those of networks that train beside it for a while."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.networks.weights import Tensors, extract, views
 from fedpareto.supernet.space import SearchSpace
-from fedpareto.supernet.weights import Tensors, extract, views
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +34,14 @@ class Models:
     supernet: Tensors
     velocity: Tensors | None = None
     branches: dict[str, Branch] = dataclasses.field(default_factory=dict)
+
+    def moved(self, move: Callable[[Tensors], Tensors]) -> "Models":
+        """The same weights with the tensors of every network passed through ``move``."""
+        return Models(
+            move(self.supernet),
+            None if self.velocity is None else move(self.velocity),
+            {name: Branch(branch.architecture, move(branch.tensors)) for name, branch in self.branches.items()},
+        )
 
     def tensors(self, name: str | None) -> Tensors:
         """Return the tensors of a branch, or the supernet's where there is no branch of that name."""

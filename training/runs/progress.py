@@ -8,7 +8,7 @@ Compute comes in whole steps of whole clients: a run that has all but half a per
 from typing import NamedTuple
 
 from fedpareto.supernet.common.formats.units import parse_quantity
-from fedpareto.training.config.run import SEARCHING_METHODS, RunConfig
+from fedpareto.training.config.run import RunConfig
 from fedpareto.training.runs.state import RunState
 
 #: Share of a run's compute that is not worth another round.
@@ -55,4 +55,4 @@ def extent(config: RunConfig, state: RunState) -> Progress:
 
 def known_rounds(config: RunConfig) -> int | None:
     """Return how many rounds a run takes, or None if that shows only as it goes."""
-    return config.rounds if config.compute is None and config.method not in SEARCHING_METHODS else None
+    return config.rounds if config.compute is None and not config.spec.searches_first else None

@@ -10,6 +10,7 @@ from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.json_fields import Fields, fields_of
 from fedpareto.supernet.common.formats.json_text import parse_json
 from fedpareto.supernet.common.storage.files import read_text
+from fedpareto.training.traffic import NO_TRAFFIC, Traffic, spread
 
 #: Since version 2 a checkpoint has digests of its files. What version 1 wrote is read without.
 VERSION, WITHOUT_DIGESTS = 2, 1
@@ -61,8 +62,7 @@ class RunState:
         trained: how often every cache entry was trained.
         failures: failed updates by kind.
         best: the best evaluated round so far.
-        bytes_up: bytes the clients have sent, for evaluations too.
-        bytes_down: bytes the clients were sent, likewise.
+        traffic: all messages so far, those of evaluations too.
         wandb_id: the wandb run that mirrors this one.
         exposure: of every client in a private run, see ``accountant.py``; empty in others and before the first round.
         compute: multiply–accumulates of all forward passes that clients have trained with so far.
@@ -77,8 +77,7 @@ class RunState:
     trained: tuple[int, ...]
     failures: Mapping[str, int] = dataclasses.field(default_factory=dict)
     best: Best | None = None
-    bytes_up: int = 0
-    bytes_down: int = 0
+    traffic: Traffic = NO_TRAFFIC
     wandb_id: str | None = None
     exposure: tuple[float, ...] = ()
     compute: int = 0
@@ -108,7 +107,7 @@ def body_to_json(body: Body) -> dict[str, Any]:
     """Return what ``state.json`` holds as JSON values."""
     return {
         "version": body.version,
-        "state": dataclasses.asdict(body.state),
+        "state": spread(dataclasses.asdict(body.state)),
         "config": body.config,
         "branches": {name: architecture.to_json() for name, architecture in body.branches.items()},
     }
@@ -136,7 +135,8 @@ def read_body(path: Path) -> Body:
 
 def _state(fields: Fields) -> RunState:
     counts, failures = fields.within("counts"), fields.within("failures")
-    unknown = sorted(fields.values.keys() - {field.name for field in dataclasses.fields(RunState)})
+    known = spread({field.name: {"up": 0, "down": 0} for field in dataclasses.fields(RunState)})
+    unknown = sorted(fields.values.keys() - known.keys())
     if unknown:
         raise UserError(f"{fields.source}: there is no field {fields.path}{unknown[0]}")
     return RunState(
@@ -145,8 +145,7 @@ def _state(fields: Fields) -> RunState:
         trained=fields.wholes("trained"),
         failures={kind: failures.whole(kind) for kind in failures.values},
         best=_best(fields.within("best")) if fields.has("best") else None,
-        bytes_up=fields.whole("bytes_up"),
-        bytes_down=fields.whole("bytes_down"),
+        traffic=Traffic(fields.whole("bytes_up"), fields.whole("bytes_down")),
         wandb_id=fields.text("wandb_id") if fields.has("wandb_id") else None,
         # Checkpoints from before there was privacy have no exposure,
         exposure=fields.numbers("exposure", 0) if "exposure" in fields.values else (),

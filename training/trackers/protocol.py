@@ -1,9 +1,12 @@
 """The protocol all trackers share; the round loop names no tracker."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
+from fedpareto.training.config.registries import TRACKERS
+from fedpareto.training.config.run import RunConfig
 from fedpareto.training.trackers.records import LostRound, RoundRecord
 
 
@@ -24,6 +27,44 @@ class Tracker(Protocol):
 
     def close(self) -> None:
         """The run ended, or was interrupted."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrackerContext:
+    """What a tracker of somebody else is made with.
+
+    Attributes:
+        folder: of the run; what is written there is not touched by a resumed run.
+        config: of the run.
+        round: rounds that are done: a run that is resumed goes on after that one, and repeats later ones.
+    """
+
+    folder: Path
+    config: RunConfig
+    round: int
+
+
+T = TypeVar("T", bound=Callable[[TrackerContext], Tracker])
+
+
+def register_tracker(name: str) -> Callable[[T], T]:
+    """Register a tracker: decorates a class, or another factory, that ``tracking.also`` may name in this process.
+
+    Raises:
+        UserError: another one has the name.
+
+    >>> import fedpareto as fp
+    >>> from fedpareto.training.trackers.callbacks import FunctionTracker
+    >>> @fp.register_tracker("losses")
+    ... def losses(context):
+    ...     return FunctionTracker(lambda record: print(record.round, record.train_loss))
+    """
+
+    def registered(factory: T) -> T:
+        TRACKERS.register(name, factory)
+        return factory
+
+    return registered
 
 
 class Trackers:

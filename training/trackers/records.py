@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedpareto.supernet.common.formats.json_dataclasses import from_json
-from fedpareto.training.aggregation.answers import RoundResults
+from fedpareto.training.aggregation.round_results import RoundResults
 from fedpareto.training.evaluation.evaluator import Evaluation, Probe, mean_accuracy
 from fedpareto.training.privacy.accountant import Guarantee
+from fedpareto.training.traffic import NO_TRAFFIC, Traffic, gathered, spread
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,8 +24,7 @@ class RoundRecord:
             compute and bytes or the kind of failure; of a network with weights of its own also its name;
             of one that was asked again the kinds it failed with before.
         failures: failed answers of this round by kind.
-        bytes_up: bytes of messages the clients sent for their training.
-        bytes_down: bytes of messages the clients were sent for it.
+        traffic: the messages of the clients' training.
         bytes_whole: bytes that the supernet itself would have taken in place of every slice, one way.
         seconds: wall time of the round with its checkpoint, without evaluation.
         sgd_seconds: time in which at least one client was in its local epochs.
@@ -36,8 +36,7 @@ class RoundRecord:
         delta: of the guarantee; None without noise.
         clipped: share of the accepted updates that were clipped; None in a run that is not private.
         evaluation_failures: clients that gave no usable answer in the evaluation: client, failure and reason.
-        evaluation_bytes_up: bytes of messages the clients sent for the evaluation; 0 where no client has a part in it.
-        evaluation_bytes_down: bytes of messages the clients were sent for it.
+        evaluation_traffic: the messages of the evaluation; 0 bytes where no client has a part in it.
         merged: tells it from a round that was lost.
         compute: multiply–accumulates of the clients' forward passes in this round.
         done: share of the scheduled training that is done.
@@ -51,8 +50,7 @@ class RoundRecord:
     beta: float | None
     clients: tuple[Mapping[str, Any], ...]
     failures: Mapping[str, int]
-    bytes_up: int
-    bytes_down: int
+    traffic: Traffic
     bytes_whole: int
     seconds: float
     sgd_seconds: float
@@ -64,8 +62,7 @@ class RoundRecord:
     delta: float | None = None
     clipped: float | None = None
     evaluation_failures: tuple[Mapping[str, Any], ...] = ()
-    evaluation_bytes_up: int = 0
-    evaluation_bytes_down: int = 0
+    evaluation_traffic: Traffic = NO_TRAFFIC
     merged: bool = True
     compute: int = 0
     done: float = 0.0
@@ -74,7 +71,7 @@ class RoundRecord:
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as plain JSON values."""
-        return dataclasses.asdict(self)
+        return spread(dataclasses.asdict(self))
 
     @property
     def mean_accuracy(self) -> float | None:
@@ -90,21 +87,19 @@ class LostRound:
         round: its number; the run ended with it, and a resumed run begins with another try at it.
         clients: as in ``RoundRecord``.
         failures: failed answers by kind, those of all tries.
-        bytes_up: bytes of messages the clients sent.
-        bytes_down: bytes of messages the clients were sent.
+        traffic: the messages of all tries.
         merged: tells it from a round that was merged.
     """
 
     round: int
     clients: tuple[Mapping[str, Any], ...]
     failures: Mapping[str, int]
-    bytes_up: int
-    bytes_down: int
+    traffic: Traffic
     merged: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as plain JSON values."""
-        return dataclasses.asdict(self)
+        return spread(dataclasses.asdict(self))
 
 
 def record_from_json(value: Any) -> RoundRecord:
@@ -113,7 +108,7 @@ def record_from_json(value: Any) -> RoundRecord:
     Raises:
         ValueError: they are not those of a record; a field has another type, or is out of its range.
     """
-    record = from_json(RoundRecord, value)
+    record = from_json(RoundRecord, gathered(value, "traffic", "evaluation_traffic"))
     # A loss may be anything, and the time of the clients is not measured on the round's clock.
     numbers = {**vars(record), "train_loss": 0, "overhead_share": 0}.values()
     if not all(number >= 0 for number in numbers if isinstance(number, int | float)):
@@ -130,7 +125,7 @@ def lost_from_json(value: Any) -> LostRound:
     Raises:
         ValueError: they are not those of such a record.
     """
-    record = from_json(LostRound, value)
+    record = from_json(LostRound, gathered(value, "traffic"))
     if record.merged or record.round < 1:
         raise ValueError("a value out of its range")
     return record
@@ -139,7 +134,7 @@ def lost_from_json(value: Any) -> LostRound:
 def lost_round(answers: RoundResults) -> LostRound:
     """Return the record of a round that is not merged."""
     number, failures = answers.plan.number, dict(answers.failed_by_kind)
-    return LostRound(number, _outcomes(answers), failures, answers.bytes_up, answers.bytes_down)
+    return LostRound(number, _outcomes(answers), failures, answers.traffic)
 
 
 def make_record(
@@ -159,8 +154,7 @@ def make_record(
         beta=plan.beta,
         clients=_outcomes(answers),
         failures=dict(answers.failed_by_kind),
-        bytes_up=answers.bytes_up,
-        bytes_down=answers.bytes_down,
+        traffic=answers.traffic,
         bytes_whole=bytes_whole,
         seconds=seconds,
         sgd_seconds=answers.sgd_seconds,
@@ -175,18 +169,17 @@ def make_record(
     )
 
 
-def evaluated(record: RoundRecord, evaluation: Evaluation, seconds: float, *, done: float) -> RoundRecord:
-    """Return a round's record with its evaluation, which took ``seconds``, and the share that is done after it."""
+def evaluated(record: RoundRecord, evaluation: Evaluation, *, done: float) -> RoundRecord:
+    """Return a round's record with its evaluation, and the share that is done after it."""
     return dataclasses.replace(
         record,
-        evaluation_seconds=seconds,
+        evaluation_seconds=evaluation.seconds,
         probes=tuple(evaluation.probes),
         evaluation_failures=tuple(
             {"client": failure.task.client, "failure": failure.kind, "reason": failure.reason}
             for failure in evaluation.failures
         ),
-        evaluation_bytes_up=evaluation.bytes_up,
-        evaluation_bytes_down=evaluation.bytes_down,
+        evaluation_traffic=evaluation.traffic,
         done=done,
         tested=evaluation.tested,
     )
@@ -194,9 +187,7 @@ def evaluated(record: RoundRecord, evaluation: Evaluation, seconds: float, *, do
 
 def _outcomes(answers: RoundResults) -> tuple[Mapping[str, Any], ...]:
     """Return for every drawn client what it was given, and what came back or why nothing did."""
-    outcome: dict[int, dict[str, Any]] = {
-        client: dataclasses.asdict(update) for client, update in answers.accepted.items()
-    }
+    outcome: dict[int, dict[str, Any]] = {client: update.to_json() for client, update in answers.accepted.items()}
     for failure in answers.failures:
         client = failure.task.client
         if client in answers.accepted:

@@ -219,8 +219,8 @@ def _curves(record: RoundRecord) -> dict[str, Any]:
     values: dict[str, Any] = {
         "train/loss": record.train_loss,
         "train/lr": record.lr,
-        "bytes/up": record.bytes_up,
-        "bytes/down": record.bytes_down,
+        "bytes/up": record.traffic.up,
+        "bytes/down": record.traffic.down,
         "compute/client_macs": record.compute,
         "bytes/whole_supernets": record.bytes_whole,
         "time/round_seconds": record.seconds,
@@ -236,8 +236,8 @@ def _curves(record: RoundRecord) -> dict[str, Any]:
     values |= {name: value for name, value in optional.items() if value is not None}
     if record.probes:
         values["time/evaluation_seconds"] = record.evaluation_seconds
-        values["bytes/evaluation_up"] = record.evaluation_bytes_up
-        values["bytes/evaluation_down"] = record.evaluation_bytes_down
+        values["bytes/evaluation_up"] = record.evaluation_traffic.up
+        values["bytes/evaluation_down"] = record.evaluation_traffic.down
         values["validation/mean_accuracy"] = record.mean_accuracy
         for probe in record.probes:
             values[f"validation/accuracy_at_{format_quantity(probe.macs)}"] = probe.accuracy

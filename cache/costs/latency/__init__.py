@@ -1,1 +1,1 @@
-"""Latency tables: a device's times for the blocks of a space, as a file and as an additive cost."""
+"""Latency tables: a device's times for the blocks of a space, which add up to the latency of a network."""

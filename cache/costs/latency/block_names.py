@@ -1,4 +1,4 @@
-"""Names of blocks: their layers, so that a table of times serves every space with such blocks.
+"""Names of blocks in latency tables: a block is named by its layers, so a table serves every space with such blocks.
 
 A layer reads ``conv relu 16>24 k3 g16 s2 @32``: kind, activation, channels, kernel side, groups, stride and input side
 in pixels; layers are joined by `` + ``. A norm is named, ``gn``, where it is a GroupNorm: on a device a BatchNorm is

@@ -1,4 +1,4 @@
-"""A latency table as an additive cost of a space's networks."""
+"""Latency as an additive cost of a space's networks, from a device's latency table."""
 
 import dataclasses
 import math
@@ -26,7 +26,7 @@ def latency_cost(
         table: the times.
         space: the search space.
         limit: most milliseconds of a network.
-        source: what errors call the table, such as its path.
+        source: name of the table in errors, such as its path.
 
     Raises:
         LatencyTableError: the table lacks a block of the space, or a time is no number of at least 0.
@@ -49,7 +49,7 @@ def latency_cost(
 
 
 def read_latency(path: Path, space: SearchSpace, limit: float = math.inf) -> AdditiveCost:
-    """Return what ``latency_cost`` makes of the table in a file, with the errors of both steps."""
+    """Read a latency table and return it as a cost; raises the errors of ``read_table`` and ``latency_cost``."""
     return latency_cost(read_table(path), space, limit, source=path)
 
 

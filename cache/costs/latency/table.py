@@ -1,10 +1,12 @@
-"""Latency tables: a device's milliseconds for every block of a space, as an additive cost.
+"""Latency tables: a device's milliseconds for every block of a space, as a JSON file.
 
-A JSON file ``{"format": "fedpareto-latency-table", "version": 1, "blocks": {BLOCK: MILLISECONDS, …}}``, where blocks
-are named by their layers (``fedpareto.cache.costs.latency.block_names``). A table written by hand holds no more.
-``profile-device`` adds ``measured`` (what was measured where), ``spread`` (each block's interval and runs) and, after a
-validation on whole networks, ``validation`` and perhaps ``correction``; and ``digest``, so that no figure changes
-unnoticed.
+The latency of a network is predicted as the sum over its blocks.
+
+The file is ``{"format": "fedpareto-latency-table", "version": 1, "blocks": {BLOCK: MILLISECONDS, …}}``. Blocks are
+named by their layers (``fedpareto.cache.costs.latency.block_names``). A table written by hand holds no more.
+``profile-device`` adds ``measured`` (the conditions), ``spread`` (each block's interval and runs) and, after a
+validation on whole networks, ``validation`` and perhaps ``correction``. It also adds ``digest``, so that no figure
+changes unnoticed.
 """
 
 import dataclasses
@@ -20,7 +22,7 @@ from fedpareto.supernet.common.storage.files import read_text, write_text
 FORMAT = "fedpareto-latency-table"
 VERSION = 1
 
-#: What reports say about a table.
+#: Fields of a table's summary in reports.
 _MEASURED = ("machine", "device", "runtime", "threads", "batch")
 _VALIDATED = ("networks", "mean_absolute_percentage_error", "rank_correlation")
 
@@ -31,7 +33,7 @@ class LatencyTableError(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class Conditions:
-    """What was measured, where and how.
+    """Conditions of a measurement: the space, the machine and the way it was measured.
 
     Attributes:
         space: name of the search space.
@@ -40,8 +42,8 @@ class Conditions:
         runtime: ``torch`` or ``onnxruntime``.
         threads: CPU threads.
         batch: images a run.
-        clock: ``wall``, or ``processor``: time of the thread that computes, not counting what others take of its core.
-        versions: of the packages that decide how fast it is.
+        clock: ``wall``, or ``processor``: the processor time of the thread that computes.
+        versions: versions of the packages that decide how fast it is.
         interval: half the width aimed at of the confidence interval of a median, relative to it.
         confidence: level of the intervals.
         created: when the measurement began, ISO 8601.
@@ -62,7 +64,7 @@ class Conditions:
 
 @dataclasses.dataclass(frozen=True)
 class Correction:
-    """What turns a network's sum over blocks into its time: ``factor`` times the sum, plus ``offset_ms``."""
+    """Linear correction of a network's sum over blocks: ``factor`` times the sum, plus ``offset_ms`` milliseconds."""
 
     factor: float
     offset_ms: float
@@ -70,10 +72,10 @@ class Correction:
 
 @dataclasses.dataclass(frozen=True)
 class Validation:
-    """How well a table predicts whole networks that were measured.
+    """Validation of a table: its prediction errors on whole networks that were measured.
 
     Attributes:
-        networks: how many.
+        networks: number of networks.
         mean_absolute_percentage_error: of the table as it is used, in percent; with a correction, of networks that
             it was not fitted on.
         rank_correlation: Spearman's, between predicted and measured times; no correction changes it. None where all
@@ -99,12 +101,12 @@ class LatencyTable:
 
     Attributes:
         blocks: milliseconds by name; checked where a space needs them (``latency_cost``).
-        measured: what was measured; None in a table written by hand.
+        measured: conditions of the measurement; None in a table written by hand.
         spread: lower and upper end of a block's interval in milliseconds, and its runs.
         references: milliseconds of the reference network in each group of blocks; ``blocks`` are as if it had always
             taken the median of them.
         correction: applied to every sum, where there is one.
-        validation: how well the table predicts whole networks.
+        validation: result of the validation on whole networks, if there was one.
     """
 
     blocks: dict[str, Any]
@@ -151,7 +153,7 @@ def write_latency_table(path: Path, table: LatencyTable) -> None:
 
 
 def table_summary(path: Path) -> dict[str, Any]:
-    """Return what reports say about the table in a file: where and how it was measured, and how well it predicts."""
+    """Return a table's summary in reports: where and how it was measured, and how well it predicts."""
     table = read_table(path)
     summary: dict[str, Any] = {"file": str(path)}
     if table.measured is not None:
@@ -173,7 +175,7 @@ def check_conditions(
     Args:
         table: the table.
         path: its file.
-        remedy: what the user can do about a difference.
+        remedy: advice to the user about a difference.
         wanted: values of fields of ``Conditions``.
 
     Raises:

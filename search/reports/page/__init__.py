@@ -1,1 +1,1 @@
-"""The page of a search: one HTML file that shows what was found, and needs nothing else."""
+"""The page of a search: one self-contained HTML file that shows the architecture found."""

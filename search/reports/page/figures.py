@@ -1,4 +1,4 @@
-"""Figures of a report: the exact value with its path, and a text for people."""
+"""Figures of a report: a value's path, its exact number, and its text for people."""
 
 import dataclasses
 import json
@@ -7,7 +7,7 @@ from typing import Any
 
 from fedpareto.supernet.common.formats.units import format_bytes
 
-#: How people read a number.
+#: Function that formats a number for people.
 Form = Callable[[float], str]
 
 

@@ -1,4 +1,4 @@
-"""The layers of one architecture, each with what it costs."""
+"""The layers of one architecture with their costs, for the page of a search."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -21,12 +21,12 @@ class LayerLine:
 
     Attributes:
         name: its path.
-        part: what it is timed with: ``stem``, a block such as ``stages.0.1``, or ``head``.
-        kind: what it does, as the layer table calls it.
+        part: the part it is timed with: ``stem``, a block such as ``stages.0.1``, or ``head``.
+        kind: its kind in the layer table.
         c_in: input channels.
         c_out: output channels.
         kernel: kernel side in pixels.
-        stride: in pixels.
+        stride: stride in pixels.
         side: output side in pixels; 1 where the layer works on pooled values.
         macs: multiply–accumulates of one image.
         params: trainable parameters, those of its norm included.

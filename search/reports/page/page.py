@@ -1,4 +1,4 @@
-"""A page that shows what a search found, as one file that needs no network, no fonts and no scripts."""
+"""Renderer of a search's page: one HTML file that needs no network, no fonts and no scripts."""
 
 import dataclasses
 import math
@@ -20,15 +20,14 @@ from fedpareto.supernet.space import SearchSpace
 
 @dataclasses.dataclass(frozen=True)
 class Page:
-    """What a page shows.
+    """Contents of a page.
 
     Attributes:
-        report: what ``search_report`` returns, with anything measured since; what a page has no place for is only
-            in the JSON it embeds.
+        report: the report of ``search_report``, with anything measured since; the page embeds all of it as JSON.
         lines: the layers of the architecture.
-        fronts: what is drawn.
+        fronts: contents of the plot.
         space: the space of the search.
-        commands: what to run, in order, to get the same.
+        commands: commands that lead to the same result, in order.
     """
 
     report: Mapping[str, Any]
@@ -103,7 +102,7 @@ def render_page(page: Page) -> str:
 
 
 def _text(value: Any) -> Any:
-    """Return text from data with its control characters made visible; what is already markup is ours."""
+    """Return text from data with its control characters made visible; our own markup is left as it is."""
     if not isinstance(value, str) or hasattr(value, "__html__"):
         return value
     return "\n".join(map(printable, value.split("\n")))

@@ -1,4 +1,4 @@
-"""What a page says about a search: which figures of a report are shown, where, and under which names."""
+"""Sections of a search's page: the figures of a report with their names and their order."""
 
 import dataclasses
 import json
@@ -14,7 +14,7 @@ SectionRow = tuple[str, str, Form]
 
 _VALIDATION, _TEST = "validation_accuracy", "test_accuracy"
 
-#: What may be limited, by its name in the report.
+#: Costs that may be limited, by their names in the report.
 _COSTS: Mapping[str, tuple[str, Form]] = {
     "macs": ("MACs of one image", form.number),
     "params": ("parameters", form.number),
@@ -158,7 +158,7 @@ def lists(report: Mapping[str, Any]) -> Sequence[Listed]:
 
 
 def headline(report: Mapping[str, Any]) -> str:
-    """Return what was chosen for which limits."""
+    """Return the headline: the architecture chosen, and its limits."""
     limits = {name: value for name, value in report["limits"].items() if value is not None}
     least = limits.pop("min_fitness", None)
     what = "Fittest subnet" if least is None else "Smallest subnet"

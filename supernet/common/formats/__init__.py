@@ -1,1 +1,1 @@
-"""Text that comes from outside: YAML, JSON and numbers with units, read into typed values."""
+"""Readers of text from outside: YAML, JSON and numbers with units become typed values or one-line errors."""

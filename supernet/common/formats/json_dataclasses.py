@@ -1,4 +1,4 @@
-"""JSON values read into frozen dataclasses, every type checked; for files that may be damaged."""
+"""Reader of frozen dataclasses from JSON values, which checks every type; for files that may be damaged."""
 
 import dataclasses
 import sys
@@ -35,7 +35,7 @@ def _dataclass(cls: Any, value: Any) -> Any:
 
 
 def _typed(kind: Any, value: Any) -> Any:
-    """Return ``value`` as the annotation ``kind`` wants it."""
+    """Convert ``value`` to the annotated type ``kind``."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
         return value

@@ -1,4 +1,4 @@
-"""Fields of a JSON object read with their types and ranges, so that code behind may trust them."""
+"""Reader of the fields of a JSON object, which checks types and ranges so that other code can trust the values."""
 
 import dataclasses
 import math
@@ -13,14 +13,14 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True)
 class Fields:
-    """The fields of one JSON object.
+    """Reader of the fields of one JSON object.
 
     Every reader raises ``complaint`` with one line that names the source, the field, its value and what is allowed.
 
     Attributes:
         values: the object.
         source: the file it is from.
-        path: where it is in the file; empty for the outermost object.
+        path: path of the object in the file; empty for the outermost one.
         complaint: makes an error of a line.
     """
 
@@ -30,11 +30,11 @@ class Fields:
     complaint: Complaint = UserError
 
     def has(self, name: str) -> bool:
-        """Return whether a field is there and not null."""
+        """Return True if a field is there and not null."""
         return self.values.get(name) is not None
 
     def value(self, name: str) -> Any:
-        """Return a field, whatever it is."""
+        """Return a field's value of any type."""
         if name not in self.values:
             raise self.complaint(f"{self.source} lacks the field {self._named(name)}")
         return self.values[name]
@@ -122,7 +122,7 @@ class Fields:
         return value
 
     def wrong(self, name: str, wanted: str) -> Exception:
-        """Return the error of a field that is not what is wanted."""
+        """Return the error for a field of the wrong type or out of range."""
         return self._wrong(name, self.values.get(name), wanted)
 
     def _wrong(self, name: str, value: object, wanted: str) -> Exception:

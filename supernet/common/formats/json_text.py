@@ -1,4 +1,4 @@
-"""JSON from outside: parsed strictly, so that a text is either one plain value or an error of one line."""
+"""Strict parser of JSON from outside, and digests of JSON objects (seals); errors are one line."""
 
 import hashlib
 import json
@@ -22,16 +22,16 @@ DIGEST = "digest"
 #: Makes the error of a text that is no JSON.
 Complaint = Callable[[str], Exception]
 
-#: What half a character may be written as; a text without it need not be looked through.
+#: Escapes of half a surrogate pair; a text without them need not be looked through.
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def parse_json(text: str, source: str, error: Complaint = UserError) -> Any:
-    """Return the value of a JSON text; ``source`` names it in errors. A byte order mark is passed over.
+    """Parse a JSON text; ``source`` names it in errors. A byte order mark is passed over.
 
     Raises:
         UserError: (or ``error``) the text is not JSON; a field is there twice; a number is NaN, infinite or too long;
-            a text holds what no text can; the nesting is too deep.
+            a string holds half a surrogate pair; the nesting is too deep.
     """
     try:
         value = json.loads(
@@ -49,18 +49,18 @@ def parse_json(text: str, source: str, error: Complaint = UserError) -> Any:
 
 
 def shown(value: object) -> str:
-    """Return a value as an error may show it: short, however long or deep it is."""
+    """Return a value as short text for an error, however long or deep it is."""
     text = reprlib.repr(value)
     return text if len(text) <= 60 else f"{text[:60]}…"
 
 
 def sealed(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an object with one more field, the digest of all others."""
+    """Return an object with a seal: one more field, the digest of all others."""
     return {**body, DIGEST: _digest(body)}
 
 
 def unsealed(value: Mapping[str, Any], source: str, error: Complaint = UserError) -> dict[str, Any]:
-    """Return an object without its digest. One that has none was not written by this program, or by an earlier one.
+    """Return an object without its seal, which is checked; objects without one pass, as they may be hand-written.
 
     Raises:
         UserError: (or ``error``) the digest is not that of the other fields.
@@ -106,7 +106,7 @@ def _constant(text: str) -> float:
 
 
 def _check(value: object, *, texts: bool) -> None:
-    """Refuse a value that is nested too deeply, or one of whose ``texts`` is none."""
+    """Refuse a value that is nested too deeply, or that has a text among ``texts`` that cannot be written."""
     level, depth = [value], 0
     while level:
         if depth > MOST_LEVELS:
@@ -124,7 +124,7 @@ def _within(value: object) -> list[Any]:
 
 
 def _check_text(text: str) -> None:
-    """Refuse half a character, which an escape can smuggle into a text and nothing can write or print."""
+    """Refuse half a surrogate pair, which a JSON escape can hold but no file or terminal can."""
     try:
         text.encode()
     except UnicodeEncodeError as error:

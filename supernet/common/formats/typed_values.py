@@ -1,4 +1,4 @@
-"""Values of files and of the command line, made into what a field's type says, or refused in one line."""
+"""Conversion of values from files and the command line to the type of a field, or a one-line error."""
 
 import contextlib
 import dataclasses
@@ -28,23 +28,23 @@ _SHOWN = 80
 
 _EMPTY = "{} is empty; give it a value, or leave it out"
 
-#: What people call the simple types.
+#: Names of the simple types for people.
 _KINDS: dict[Any, str] = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 
 
 class _MisfitError(Exception):
-    """A value is not of one of the types that a field may have; another may fit."""
+    """A value does not fit one of the types that a field may have; another type may still fit."""
 
 
 def typed(value: object, hint: Any, field: str) -> Any:
-    """Return ``value`` as the type ``hint`` means it.
+    """Convert ``value`` to the type ``hint``.
 
-    A number is text as it was written where text is meant, quoted digits are a number where a number is meant, and a
-    value alone is a list of one where a list is meant.
+    Where the type is text, a number becomes the text it was written as. Where it is a number, quoted digits become one.
+    Where it is a list, a single value becomes a list of one.
 
     Args:
         value: from YAML, JSON or the command line.
-        hint: of the field: a simple type, Literal, tuple, dataclass, or a union of these and None.
+        hint: type of the field: a simple type, Literal, tuple, dataclass, or a union of these and None.
         field: its name in errors.
 
     Raises:
@@ -53,11 +53,11 @@ def typed(value: object, hint: Any, field: str) -> Any:
     for option in _alternatives(hint):
         with contextlib.suppress(_MisfitError):
             return _converted(value, option, field)
-    raise UserError(f"{field} is {_shown(value)}; it must be {_words(hint)}")
+    raise UserError(f"{field} is {_shown(value)}; it must be {_words(hint)}{_meant(value, hint)}")
 
 
 def typed_text(text: str, hint: Any, field: str) -> Any:
-    """Return a value of the command line as the type ``hint`` means it; ``null`` is none, ``[a, b]`` a list.
+    """Convert text of the command line to the type ``hint``; ``null`` is None, ``[a, b]`` a list.
 
     Raises:
         UserError: naming the field, the value and what is allowed.
@@ -74,12 +74,16 @@ def typed_text(text: str, hint: Any, field: str) -> Any:
 
 
 def typed_fields(cls: type, mapping: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return the values of the fields of the dataclass ``cls`` that ``mapping`` has; groups of fields stay mappings.
+    """Convert the values in ``mapping`` to the types of the fields of dataclass ``cls``; groups stay mappings.
+
+    A class that has a ``check_mapping`` is asked before.
 
     Raises:
         UserError: a field is unknown, or its value is of another type; its name begins with ``prefix``.
     """
     hints = _hints(cls)
+    if not prefix and hasattr(cls, "check_mapping"):
+        cls.check_mapping(mapping)
     values = {}
     for name, value in mapping.items():
         if name not in hints:
@@ -94,7 +98,7 @@ def typed_fields(cls: type, mapping: Mapping[str, Any], prefix: str = "") -> dic
 
 
 def build(cls: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
-    """Return the dataclass of typed values, as ``typed_fields`` gives them.
+    """Build a dataclass from typed values, as ``typed_fields`` gives them.
 
     Raises:
         UserError: a field is missing, or values do not go together.
@@ -114,7 +118,7 @@ def build(cls: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
 
 
 def unknown_field(name: str, known: Iterable[str], prefix: str = "") -> str:
-    """Return the sentence that reports an unknown field: with how it is meant, the nearest known, or else with all."""
+    """Return the sentence that reports an unknown field with the right name, the nearest known ones, or all of them."""
     known = [f"{prefix}{field}" for field in known]
     group, dot, field = name.partition(".")
     if dot and group in known:
@@ -136,7 +140,7 @@ def _alternatives(hint: Any) -> tuple[Any, ...]:
 
 
 def _converted(value: object, hint: Any, field: str) -> Any:
-    """Return ``value`` as one type, no union."""
+    """Convert ``value`` to a single type, not a union."""
     if hint in _SIMPLE:
         return _SIMPLE[hint](value, field)
     if typing.get_origin(hint) is Literal:
@@ -218,7 +222,7 @@ def _tuple(value: object, inner: Any, field: str) -> tuple[Any, ...]:
 
 
 def _shown(value: object) -> str:
-    """Return a value as an error repeats it: on one line, and not at any length."""
+    """Return a value as one short line for an error."""
     if value is None:
         return "empty (null)"
     if isinstance(value, Mapping):
@@ -235,8 +239,15 @@ def _shown(value: object) -> str:
 
 
 def _words(hint: Any) -> str:
-    """Return what a type allows, as people say it."""
+    """Return a description of a type's allowed values for people."""
     return " or ".join(_word(option) for option in _alternatives(hint) if option is not types.NoneType)
+
+
+def _meant(value: object, hint: Any) -> str:
+    """Return a question for the word that comes nearest to the one that was given, where words are listed."""
+    words = [each for option in _alternatives(hint) for each in typing.get_args(option) if isinstance(each, str)]
+    nearest = difflib.get_close_matches(value, words, n=1) if isinstance(value, str) else []
+    return f" (did you mean {nearest[0]!r}?)" if nearest else ""
 
 
 def _word(hint: Any) -> str:

@@ -1,4 +1,4 @@
-"""YAML files read into typed dataclasses, with one-line errors."""
+"""Reader of YAML files into typed dataclasses, with one-line errors."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -18,7 +18,7 @@ _LARGEST = 1 << 20
 
 
 def read_yaml_mapping(path: Path) -> dict[str, Any]:
-    """Return the mapping a YAML file holds.
+    """Read the mapping in a YAML file.
 
     Raises:
         UserError: the file cannot be read, is not YAML, or holds something else than a mapping.
@@ -47,7 +47,7 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any], source: str) -> T:
 
 @contextlib.contextmanager
 def named(source: str) -> Iterator[None]:
-    """Let every error of the block begin with where the values come from.
+    """Prefix every error of the block with the source of the values.
 
     Raises:
         UserError: of the kind that the block raised.

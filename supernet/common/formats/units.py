@@ -1,4 +1,4 @@
-"""Quantities as people write them: ``60M``, ``1.2G``, ``4MB``, ``5ms``."""
+"""Parsers and formatters of quantities with units: ``60M``, ``1.2G``, ``4MB``, ``5ms``."""
 
 import math
 import re
@@ -60,21 +60,21 @@ def _parse(text: str, pattern: re.Pattern[str], scales: Mapping[str, float], lea
 
 
 def format_quantity(value: float) -> str:
-    """Return a count for people in four digits, e.g. ``35.3M``; exact figures belong in JSON."""
+    """Format a count for people in four digits, e.g. ``35.3M``; exact figures belong in JSON."""
     return _format(value, 4, ("", "K", "M", "G", "T"))
 
 
 def format_at_least(value: float) -> str:
-    """Return a limit that ``value`` keeps, in at most four digits: ``60M`` and never less than the value.
+    """Format the least limit of at most four digits that is not below ``value``, e.g. ``60M``.
 
-    A figure for people is rounded to the nearest, and a network of 35,344,999 MACs is none within 35.34M.
+    Rounding to the nearest would not do: a network of 35,344,999 MACs is not within 35.34M.
     """
     step = 10.0 ** max(0, math.floor(math.log10(value)) - 3) if value >= 1 else 1.0
     return format_quantity(math.ceil(value / step) * step)
 
 
 def format_bytes(value: float) -> str:
-    """Return a size for people in three digits and decimal units, e.g. ``25.6 MB``."""
+    """Format a size for people in three digits and decimal units, e.g. ``25.6 MB``."""
     return _format(value, 3, (" B", " kB", " MB", " GB", " TB"))
 
 

@@ -1,4 +1,4 @@
-"""The YAML that people write, read strictly: what is ambiguous in YAML 1.1 is text here."""
+"""Strict parser of hand-written YAML: values that are ambiguous in YAML 1.1 are read as text."""
 
 import re
 from typing import Any
@@ -30,31 +30,31 @@ _TAG = "tag:yaml.org,2002:"
 
 
 class WrittenInt(int):
-    """A whole number that knows how it was written, for fields that hold text."""
+    """A whole number with the text it was written as, for fields that hold text."""
 
     text: str
 
 
 class WrittenFloat(float):
-    """A number that knows how it was written, for fields that hold text."""
+    """A number with the text it was written as, for fields that hold text."""
 
     text: str
 
 
 class _Loader(yaml.SafeLoader):
-    """Splits text into nodes and leaves to ``read_scalar`` what they mean."""
+    """Loader that splits text into nodes; ``read_scalar`` gives them values."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - declared by yaml
 
 
 def parse_yaml(text: str, source: str) -> Any:
-    """Return what YAML text holds: mappings with text as keys, lists, text, numbers, booleans and None.
+    """Parse YAML text into mappings with text as keys, lists, text, numbers, booleans and None.
 
     Aliases and merge keys (``<<``) are written out. Numbers are ``WrittenInt`` and ``WrittenFloat``.
 
     Args:
         text: one YAML document.
-        source: what to call it in errors.
+        source: name of the text in errors.
 
     Raises:
         UserError: it is no YAML, a key is there twice, a value has a tag, or it is nested or repeated beyond reason.
@@ -69,7 +69,7 @@ def parse_yaml(text: str, source: str) -> Any:
 
 
 def read_scalar(text: str) -> Any:
-    """Return what a word without quotes means: None, a boolean, a number, or else the text itself."""
+    """Return the value of a word without quotes: None, a boolean, a number, or else the text itself."""
     if text in _CONSTANTS:
         return _CONSTANTS[text]
     number: WrittenInt | WrittenFloat
@@ -86,22 +86,22 @@ def read_scalar(text: str) -> Any:
 
 
 def _python(text: str) -> str:
-    """Return a number of YAML as python spells it."""
+    """Return a YAML number in Python's spelling."""
     return re.sub(r"\.(?=inf|nan)", "", text.lower())
 
 
 class _Values:
-    """What the nodes of one document stand for.
+    """Converter of the nodes of one document to values.
 
     Args:
-        source: what to call the document in errors.
+        source: name of the document in errors.
     """
 
     def __init__(self, source: str) -> None:
         self._source, self._left = source, _MOST_VALUES
 
     def value(self, node: yaml.Node, depth: int) -> Any:
-        """Return the value of a node; ``depth`` is how many others it is in."""
+        """Return the value of a node; ``depth`` is the number of nodes around it."""
         self._left -= 1
         if self._left < 0:
             most = counted(_MOST_VALUES, "value")
@@ -147,7 +147,7 @@ class _Values:
 
 
 def _paired(text: str) -> str:
-    """Return text in which the two halves that JSON escapes a character as are that character again."""
+    """Return text with each surrogate pair, JSON's escape of one character, joined to that character."""
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
 
 
@@ -156,7 +156,7 @@ def _short(tag: str) -> str:
 
 
 def _problem(error: yaml.YAMLError, text: str) -> str:
-    """Return what is wrong in one line, and on which line of the text."""
+    """Return a one-line description of a YAML error with its line number."""
     if isinstance(error, yaml.MarkedYAMLError):
         mark, problem = error.problem_mark or error.context_mark, error.problem or error.context or "it cannot be read"
         return problem if mark is None else f"line {mark.line + 1}: {problem}"

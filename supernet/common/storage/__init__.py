@@ -1,1 +1,1 @@
-"""Files: written whole or not at all, sealed by digests, and kept in the user's cache folder."""
+"""Storage of files: atomic writes, digests against damage, and the user's cache folder."""

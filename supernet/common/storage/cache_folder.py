@@ -1,4 +1,4 @@
-"""The folder for what was computed or measured once and is kept for the user's next commands."""
+"""The user's cache folder, which keeps results of one command for the next ones."""
 
 import os
 import re
@@ -13,11 +13,11 @@ VARIABLE = "FEDPARETO_CACHE_DIR"
 
 
 class NowhereKeptError(UserError):
-    """There is no folder that things can be kept in."""
+    """No cache folder can be found: the user has no home and names none."""
 
 
 def kept_file(kind: str, name: str, digest: str, suffix: str) -> Path:
-    """Return where a thing of a ``kind`` is kept; ``digest`` tells things of one name apart.
+    """Return the path of a cached file of a ``kind``; ``digest`` tells files of one name apart.
 
     Raises:
         NowhereKeptError: see ``kept_folder``.
@@ -27,7 +27,7 @@ def kept_file(kind: str, name: str, digest: str, suffix: str) -> Path:
 
 
 def kept_folder(kind: str) -> Path:
-    """Return the folder in which things of a ``kind`` are kept.
+    """Return the folder of cached files of a ``kind``.
 
     Raises:
         NowhereKeptError: the user has no home, and no other folder is named.

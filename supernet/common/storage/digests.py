@@ -1,7 +1,7 @@
-"""Digests of the files of a folder, in a file beside them, so that one flipped bit of any is found.
+"""Digests of the files of a folder, kept in a file beside them, so that a single flipped bit is found.
 
-``digests.json`` names files of its own folder, each with the SHA-256 of what it may hold. That is one digest; two while
-a file is being replaced, so that whoever is killed in between leaves a folder that fits.
+``digests.json`` names files of its own folder, each with the SHA-256 of its content. While a file is being replaced it
+has two digests, the old and the new: a process killed in between leaves a folder that still passes.
 """
 
 import hashlib
@@ -19,11 +19,11 @@ FORMAT, VERSION = "fedpareto-digests", 1
 
 
 class DamagedError(UserError):
-    """A file that is not what was written, or that is missing although its digest is there.
+    """A file has changed since it was written, or is missing although its digest is there.
 
     Attributes:
         path: the file.
-        reason: what is wrong with it, in a few words.
+        reason: the damage, in a few words.
     """
 
     def __init__(self, path: Path, reason: str) -> None:
@@ -42,7 +42,7 @@ def digest_of(path: Path) -> str:
 
 
 def has_digests(folder: Path) -> bool:
-    """Return whether a folder has digests of its files."""
+    """Return True if a folder has digests of its files."""
     try:
         return (folder / DIGESTS).exists()
     except OSError:
@@ -50,7 +50,7 @@ def has_digests(folder: Path) -> bool:
 
 
 def read_digests(folder: Path) -> dict[str, tuple[str, ...]]:
-    """Return the digests that each named file of a folder may have; none where the folder has no digests of ours.
+    """Read the digests that each named file of a folder may have; none where the folder has no digests of ours.
 
     Raises:
         DamagedError: they cannot be read.
@@ -76,13 +76,13 @@ def read_digests(folder: Path) -> dict[str, tuple[str, ...]]:
 
 
 def digests_text(digests: Mapping[str, Sequence[str]]) -> str:
-    """Return what ``digests.json`` holds."""
+    """Return the text of ``digests.json``."""
     files = {name: list(allowed) for name, allowed in digests.items()}
     return json.dumps({"format": FORMAT, "version": VERSION, "files": files}, indent=1) + "\n"
 
 
 def check_content(path: Path, content: bytes) -> None:
-    """Refuse what was read from a file if its folder has another digest of it.
+    """Refuse content read from a file if its folder has another digest of it.
 
     Raises:
         DamagedError: the digest does not fit, or the digests cannot be read.
@@ -115,7 +115,7 @@ def check_folder(folder: Path, *, complete: bool) -> None:
 
 
 def digests_before_replacing(path: Path, replacement: Path) -> str | None:
-    """Return what ``digests.json`` must hold before ``replacement`` takes the place of ``path``.
+    """Return the text that ``digests.json`` must have before ``replacement`` takes the place of ``path``.
 
     None if it need not change: the folder has no digests, they do not name the file, or it stays as it is.
     """

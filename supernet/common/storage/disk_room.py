@@ -1,4 +1,4 @@
-"""Room: how many bytes of what can be made again are kept on disk, and what makes way for more."""
+"""Limit on the disk space of cached files, which removes those unused for longest to make room for new ones."""
 
 import contextlib
 import os
@@ -14,16 +14,16 @@ VARIABLE = "FEDPARETO_CACHE_SIZE"
 #: Bytes that are kept where nobody says how many.
 _USUAL = 20 * 10**9
 
-#: What is kept takes no more than this share of what the disk would have free without it.
+#: Most of the disk that cached files take, as a share of the space that would be free without them.
 _SHARE = 0.5
 
 
 class NoRoomError(UserError):
-    """A thing that is larger than all that may be kept."""
+    """A file is larger than all the space cached files may take."""
 
 
 def kept_bytes() -> int:
-    """Return how many bytes may be kept by the user's word; 0 keeps nothing.
+    """Return the user's limit on cached bytes; 0 keeps nothing.
 
     Raises:
         UserError: the variable of the environment holds no size.
@@ -64,7 +64,7 @@ def make_room(folder: Path, suffix: str, needed: int) -> None:
 
 
 def mark_used(path: Path) -> None:
-    """Note that a kept file is used now; where it cannot be noted the file only ages sooner."""
+    """Mark a cached file as used now; if that fails, the file is only removed sooner."""
     with contextlib.suppress(OSError):
         os.utime(path)
 

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Atomic writing of files and folders, and checks of output paths before any work is done."""
 
 import contextlib
 import errno
@@ -28,7 +28,7 @@ from fedpareto.supernet.common.storage.path_checks import (
     reaching,
 )
 
-#: How the names of temporary files begin: only such files are ever swept.
+#: Beginning of the names of temporary files: only such files are ever swept.
 TEMPORARY = ".fedpareto-"
 
 
@@ -102,7 +102,7 @@ def replacing_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
 
 
 def restore_folder(path: Path) -> None:
-    """Give a folder its name back if a process was killed while it replaced it; else remove what was replaced."""
+    """Restore a folder's name if a process was killed while replacing it; else remove the replaced one."""
     if _old(path).is_dir() and not path.exists():
         _old(path).rename(path)
     shutil.rmtree(_old(path), ignore_errors=True)
@@ -122,9 +122,9 @@ def sweep(folder: Path) -> None:
 
 
 def remove_if_dead(path: Path) -> bool:
-    """Remove a temporary file or folder that no process is writing any more; return whether it was.
+    """Remove a temporary file or folder that no process is writing any more; return True if it was removed.
 
-    Whoever writes one holds a lock on it, which ends with the process.
+    A process holds a lock on what it writes, which ends with the process.
 
     Raises:
         ValueError: the name is none that we give to what is temporary; the working folder is none, above all.
@@ -149,7 +149,7 @@ def remove_if_dead(path: Path) -> bool:
 
 
 def _temporary_file(path: Path) -> tuple[int, Path]:
-    """Return a new locked file in the folder of ``path``, with its ending, which tells some libraries the format."""
+    """Return a new locked file in the folder of ``path`` with the same suffix, from which libraries tell the format."""
     while True:
         handle, name = tempfile.mkstemp(prefix=TEMPORARY, suffix=path.suffix, dir=path.parent)
         _lock(handle)

@@ -1,7 +1,7 @@
-"""Questions to the file system, whose failures are errors for people.
+"""Checks of paths in the file system, whose failures are one-line errors.
 
-A path from outside may be too long, run in circles, or lead through a folder that may not be searched: asking whether
-something is there can fail as reading it can.
+A path from outside may be too long, run in circles, or lead through a folder that may not be searched. So even the
+question whether something is there can fail.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ _BESIDE, _BELOW = 40, 256
 
 @contextlib.contextmanager
 def reaching(path: Path, verb: str = "read") -> Iterator[None]:
-    """Turn failures of the file system in the block into one line that names ``path``.
+    """Turn errors of the file system in the block into one line that names ``path``.
 
     Raises:
         UserError: the system refused, or the path is one that no file can have.
@@ -33,9 +33,9 @@ def reaching(path: Path, verb: str = "read") -> Iterator[None]:
 
 
 def status(path: Path, verb: str = "read") -> os.stat_result | None:
-    """Return what the system knows of ``path``, links followed; None if nothing is there.
+    """Return the status (``os.stat``) of ``path``, links followed; None if nothing is there.
 
-    Errors say what was to be done with it, the ``verb``.
+    ``verb`` says in errors what was to be done with it.
 
     Raises:
         UserError: that cannot be found out.
@@ -48,7 +48,7 @@ def status(path: Path, verb: str = "read") -> os.stat_result | None:
 
 
 def exists(path: Path, verb: str = "read") -> bool:
-    """Return whether anything is at ``path``.
+    """Return True if anything is at ``path``.
 
     Raises:
         UserError: that cannot be found out.
@@ -57,7 +57,7 @@ def exists(path: Path, verb: str = "read") -> bool:
 
 
 def is_file(path: Path, verb: str = "read") -> bool:
-    """Return whether an ordinary file is at ``path``.
+    """Return True if an ordinary file is at ``path``.
 
     Raises:
         UserError: that cannot be found out.
@@ -67,7 +67,7 @@ def is_file(path: Path, verb: str = "read") -> bool:
 
 
 def is_folder(path: Path, verb: str = "read") -> bool:
-    """Return whether a folder is at ``path``.
+    """Return True if a folder is at ``path``.
 
     Raises:
         UserError: that cannot be found out.
@@ -77,7 +77,7 @@ def is_folder(path: Path, verb: str = "read") -> bool:
 
 
 def children(folder: Path) -> list[Path]:
-    """Return what is in ``folder``, sorted by name; nothing if it is not there.
+    """Return the paths in ``folder``, sorted by name; none if it is not there.
 
     Raises:
         UserError: the folder cannot be read.
@@ -90,7 +90,7 @@ def children(folder: Path) -> list[Path]:
 
 
 def check_readable(path: Path, most: int | None = None) -> None:
-    """Refuse to read what has no end, or is larger than it can be.
+    """Refuse to read devices and folders, and files that are larger than allowed.
 
     Raises:
         UserError: ``path`` is a folder or a device, or has more than ``most`` bytes.
@@ -106,7 +106,7 @@ def check_readable(path: Path, most: int | None = None) -> None:
 
 
 def check_length(path: Path, folder: Path) -> None:
-    """Refuse a path to be written that leaves no room for names beside it and below it.
+    """Refuse a path whose length leaves no room for temporary names beside it and names below it.
 
     Args:
         path: a file or folder that is not there yet.

@@ -1,4 +1,4 @@
-"""A file of one JSON object with a seal: written whole, and read as fields once the seal is checked."""
+"""Files of one JSON object with a digest of itself (a seal), which is checked when the file is read."""
 
 import json
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ def write_sealed(path: Path, body: Mapping[str, Any]) -> None:
 
 
 def read_sealed(path: Path) -> Fields:
-    """Return the fields of an object in a file, without its seal.
+    """Read the fields of the object in a file, without its seal.
 
     Raises:
         UserError: the file cannot be read, is no object of JSON, or is not what was sealed.

@@ -1,1 +1,1 @@
-"""The terminal: what is printed, in which words, with which progress, and how Ctrl-C ends it."""
+"""The terminal side of commands: printing, words, progress, standard streams and Ctrl-C."""

@@ -1,4 +1,4 @@
-"""What all commands share: one-line errors, exit codes, progress, tables, the next step."""
+"""Console of all commands: one-line errors, exit codes, progress, tables and the suggested next step."""
 
 import contextlib
 import errno
@@ -27,9 +27,9 @@ _OF_STREAMS = (errno.ENOSPC, errno.EIO, errno.EBADF, errno.EFBIG, errno.EDQUOT, 
 
 
 class TextConsole(Console):
-    """A console on which text is text: brackets are no markup, and no character moves the cursor or hides.
+    """A console that prints text literally: brackets are no markup, and control characters are made visible.
 
-    Paths, names and what clients say may hold any.
+    Paths, names and messages of clients may hold any characters.
     """
 
     def print(self, *objects: Any, **options: Any) -> None:
@@ -109,7 +109,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
     Args:
         title: over the table.
         columns: their names, which may have several lines.
-        rows: of cells.
+        rows: rows of cells.
         figures: the first column of figures, which are on the right, as are those after it.
     """
     table = Table()
@@ -141,7 +141,7 @@ def silence() -> Iterator[None]:
 
 
 def on_screen() -> bool:
-    """Return whether progress can be drawn: in a notebook, or on a terminal that moves its cursor."""
+    """Return True if progress can be drawn: in a notebook, or on a terminal that can move its cursor."""
     # FORCE_COLOR makes rich take a file for a terminal.
     return stderr.is_jupyter or (stderr.file.isatty() and stderr.is_terminal and not stderr.is_dumb_terminal)
 

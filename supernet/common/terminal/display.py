@@ -1,4 +1,4 @@
-"""How far long work is: a bar on a terminal; in a file or a pipe a plain line every ten seconds."""
+"""Progress display of long work: a bar on a terminal, a plain line every ten seconds in a file or a pipe."""
 
 import dataclasses
 import threading
@@ -28,7 +28,7 @@ INTERVAL = 10.0
 
 
 class _What(ProgressColumn):
-    """What is done, whatever characters it is made of, on one line."""
+    """Column with the description of a task, on one line whatever characters it has."""
 
     def __init__(self) -> None:
         super().__init__(Column(no_wrap=True))
@@ -39,7 +39,7 @@ class _What(ProgressColumn):
 
 @dataclasses.dataclass(frozen=True)
 class _Phase:
-    """Steps towards one total: how many were done when it began, and when that was."""
+    """Phase of a task with one total: the steps done when it began, and the time of that."""
 
     total: float | None
     done: float
@@ -52,8 +52,8 @@ class Display(Progress):
     Quick work leaves no line in a file: the first comes after ``interval`` seconds.
 
     Args:
-        console: what is written to.
-        on_screen: says at the start whether that is a terminal that can draw.
+        console: console that is written to.
+        on_screen: called at the start; true if the console is a terminal that can draw.
         clock: seconds, for elapsed and remaining time.
         interval: seconds between two lines.
     """

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a command within ten seconds, whatever it is doing at that moment.
+"""Handling of Ctrl-C and SIGTERM, which end a command within ten seconds whatever it is doing.
 
 A signal's handler runs in the main thread between two of Python's own steps, so it may have to wait for one long call
 into a library. A thread of its own therefore keeps the time: it learns of a signal at once, from the pipe that Python
@@ -53,7 +53,7 @@ def ended_by_signals(prog: str) -> Iterator[None]:
 
 
 def leave_unheard() -> None:
-    """Ignore signals from here on: whoever presses Ctrl-C twice wants no traceback of an interpreter that is ending."""
+    """Ignore signals from here on, so that a second Ctrl-C shows no traceback of an interpreter that is ending."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
@@ -66,7 +66,7 @@ def handled(
 
     Args:
         handler: runs in the main thread as soon as that can; may raise.
-        final: is told of every signal at once, in another thread; returns whether the process has to end now. It then
+        final: called at once for every signal, in another thread; true if the process has to end now. It then
             has ``GRACE`` seconds to leave the block.
         last_words: line on standard error of a process that does not.
     """

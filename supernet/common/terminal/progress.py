@@ -1,4 +1,4 @@
-"""Who is told how far long work has come, and of what it had to do otherwise than asked."""
+"""Listeners that long work reports its progress and its remarks to."""
 
 import contextlib
 import dataclasses
@@ -14,11 +14,11 @@ def _ignore(*args: object) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class ProgressListener:
-    """Called by long work.
+    """Receiver of the progress and the remarks of long work.
 
     Attributes:
-        report: with what is done, the steps done and the steps in all.
-        remark: with a sentence the user should know.
+        report: called with a description of the work, the steps done and the steps in all.
+        remark: called with a sentence that the user should know.
     """
 
     report: Callable[[str, int, int], None] = _ignore

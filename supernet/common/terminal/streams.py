@@ -1,4 +1,4 @@
-"""Standard input, output and error of a command: always there, and never the reason of a traceback."""
+"""Standard streams of a command, made safe: closed or unable to print a character, they cause no traceback."""
 
 import contextlib
 import io
@@ -36,7 +36,7 @@ def open_streams() -> None:
 
 
 def close_streams() -> None:
-    """Write what the streams still hold, and throw away what cannot be written: python would try it again."""
+    """Flush the streams, and discard whatever cannot be written: Python would try again at exit."""
     for written in (sys.stdout, sys.stderr):
         try:
             written.flush()

@@ -1,4 +1,4 @@
-"""Words on the terminal: text from data as what it is, counts with their nouns, commands that a shell reads back."""
+"""Text for the terminal: data made printable, counts with their nouns, and commands quoted for a shell."""
 
 import shlex
 import unicodedata

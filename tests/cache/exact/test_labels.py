@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedpareto.cache.costs.cost import count_cost
-from fedpareto.cache.exact.labels import Backpointers, Extension, Labels, State, grown, joined, origin
+from fedpareto.cache.exact.labels import Backpointers, Extension, Labels, State, extended, joined, origins
 from fedpareto.cache.exact.plan import BlockChoices
 from fedpareto.cache.exact.solver import solve_front
 from fedpareto.fitness.score import score
@@ -26,12 +26,12 @@ def _labels(count: int, seed: int, start: int = 0) -> Labels:
 
 @st.composite
 def _ways(draw: st.DrawFn) -> list[Extension]:
-    ways = []
+    extensions = []
     for number in range(draw(st.integers(1, 4))):
         labels = _labels(draw(st.integers(1, 5)), draw(st.integers(0, 99)), start=100 * number)
         choice = np.array(draw(st.lists(st.integers(0, 11), min_size=1, max_size=4, unique=True)))
         options = _labels(len(choice), draw(st.integers(0, 99)))
-        ways.append(
+        extensions.append(
             Extension(
                 labels,
                 BlockChoices(options.costs, options.log_widths, np.full(len(choice), 3), options.entropy),
@@ -39,33 +39,33 @@ def _ways(draw: st.DrawFn) -> list[Extension]:
                 offset=np.arange(len(labels.record), dtype=float) / 4,
             )
         )
-    return ways
+    return extensions
 
 
 @given(_ways())
 @runs(150)
-def test_every_label_grows_by_every_option_once_and_can_be_traced_back(ways: list[Extension]) -> None:
-    labels = grown(ways)
-    assert labels.record.tolist() == list(range(sum(way.size for way in ways)))
-    parents, choices = origin(ways, labels.record)
-    expected = [(int(record), int(c)) for way in ways for record in way.labels.record for c in way.choice]
+def test_every_label_grows_by_every_option_once_and_can_be_traced_back(extensions: list[Extension]) -> None:
+    labels = extended(extensions)
+    assert labels.record.tolist() == list(range(sum(ext.size for ext in extensions)))
+    parents, choices = origins(extensions, labels.record)
+    expected = [(int(record), int(c)) for ext in extensions for record in ext.labels.record for c in ext.choice]
     assert list(zip(parents.tolist(), choices.tolist(), strict=True)) == expected
     for number, (parent, choice) in enumerate(expected):
-        way = ways[parent // 100]
-        before, option = parent % 100, way.choice.tolist().index(choice)
-        costs = way.labels.costs[:, before] + way.options.costs[:, option]
+        ext = extensions[parent // 100]
+        before, option = parent % 100, ext.choice.tolist().index(choice)
+        costs = ext.labels.costs[:, before] + ext.options.costs[:, option]
         assert labels.costs[:, number].tolist() == costs.tolist()
-        assert labels.log_widths[number] == way.labels.log_widths[before] + way.options.log_widths[option]
-        assert labels.entropy[number] == way.labels.entropy[before] + way.offset[before] + way.options.gains[option]
+        assert labels.log_widths[number] == ext.labels.log_widths[before] + ext.options.log_widths[option]
+        assert labels.entropy[number] == ext.labels.entropy[before] + ext.offset[before] + ext.options.gains[option]
 
 
 @given(_ways(), st.data())
 @runs(80)
-def test_labels_are_traced_in_any_order(ways: list[Extension], data: st.DataObject) -> None:
-    count = sum(way.size for way in ways)
+def test_labels_are_traced_in_any_order(extensions: list[Extension], data: st.DataObject) -> None:
+    count = sum(ext.size for ext in extensions)
     numbers = np.array(data.draw(st.lists(st.integers(0, count - 1), max_size=20)), dtype=np.int64)
-    parents, choices = origin(ways, np.arange(count))
-    some_parents, some_choices = origin(ways, numbers)
+    parents, choices = origins(extensions, np.arange(count))
+    some_parents, some_choices = origins(extensions, numbers)
     assert some_parents.tolist() == parents[numbers].tolist()
     assert some_choices.tolist() == choices[numbers].tolist()
 
@@ -89,8 +89,8 @@ def _grow(
     """Grow every parent by every choice and record those kept."""
     count = len(choices)
     options = BlockChoices(np.zeros((1, count)), np.zeros(count), np.ones(count, dtype=np.int64), np.zeros(count))
-    ways = [Extension(parents, options, np.array(choices), np.zeros(len(parents.record)))]
-    return trail.record(place, ways, grown(ways).take(keep))
+    extensions = [Extension(parents, options, np.array(choices), np.zeros(len(parents.record)))]
+    return trail.record(place, extensions, extended(extensions).take(keep))
 
 
 def test_a_trail_leads_back_to_the_choices_made() -> None:

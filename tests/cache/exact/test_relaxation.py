@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedpareto.cache.costs.cost import AdditiveCost, count_cost
-from fedpareto.cache.exact.outlook import look_ahead
+from fedpareto.cache.exact.completion_bounds import bound_completions
 from fedpareto.cache.exact.plan import plan_of
 from fedpareto.cache.exact.prices import Front, at_prices, slopes_of, sweeping, tightest
 from fedpareto.cache.exact.relaxation import LinearRelaxation, linear_of, relax
@@ -28,7 +28,7 @@ def _linear(
     space: SearchSpace, weights: FitnessSettings, costs: list[AdditiveCost], resolution: int = 0
 ) -> LinearRelaxation:
     plan = plan_of(space, weights, costs, resolution)
-    return linear_of(plan, look_ahead(plan, space.depths), space.depths, weights)
+    return linear_of(plan, bound_completions(plan, space.depths), space.depths, weights)
 
 
 def _regular(case: Case) -> FloatArray:

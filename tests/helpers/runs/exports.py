@@ -13,7 +13,7 @@ from fedpareto.search.runtimes.stopwatch import Effort
 from fedpareto.search.subnet import SubnetInfo
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.genes import decode, random_genes
-from fedpareto.supernet.network import build_network
+from fedpareto.supernet.networks.network import build_network
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.training.data.batches import plain_batches
 from fedpareto.training.data.files.preparation import Preparation

@@ -20,7 +20,6 @@ from fedpareto.training.config.clients import ClientsConfig
 from fedpareto.training.config.data import DataConfig
 from fedpareto.training.config.partition import PartitionConfig
 from fedpareto.training.config.run import (
-    SINGLE_METHODS,
     CheckpointConfig,
     ClientConfig,
     EvaluationConfig,
@@ -116,7 +115,7 @@ def micro_config(folder: Path, of: SearchSpace = MICRO, /, **changes: Any) -> Ru
         tracking=TrackingConfig(wandb="off", progress=False),
     )
     config = dataclasses.replace(config, **changes)
-    if config.method in SINGLE_METHODS:
+    if config.spec.single_network:
         # They evaluate the one network.
         config = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, probes=5))
     return config

@@ -12,7 +12,7 @@ import pytest
 
 from fedpareto.supernet.common.formats.typed_yaml import from_mapping
 from fedpareto.supernet.common.terminal.progress import SILENT
-from fedpareto.supernet.weights import Tensors
+from fedpareto.supernet.networks.weights import Tensors
 from fedpareto.training.config.clients import ClientsConfig
 from fedpareto.training.config.data import DataConfig
 from fedpareto.training.config.flower import FlowerConfig
@@ -26,7 +26,9 @@ from fedpareto.training.engines.flower import exchange, node, wire
 from fedpareto.training.engines.flower.engine import FlowerEngine
 from fedpareto.training.engines.flower.relay_socket import TOO_LARGE, LineLost, Reply
 from fedpareto.training.engines.flower.superlink import Link, MessageType
-from fedpareto.training.rounds.loop import Run, train
+from fedpareto.training.rounds.loop import train
+from fedpareto.training.rounds.run import Run
+from fedpareto.training.runs.models import Models
 from fedpareto.training.runs.state import RunState
 from fedpareto.training.setup import assemble, new_run
 from helpers.runs.federation import micro_config
@@ -221,7 +223,7 @@ def flower_config(folder: Path, **changes: Any) -> RunConfig:
     )
 
 
-def prepared_run(config: RunConfig, link: Link | None) -> tuple[Run, RunState, Tensors, Tensors | None]:
+def prepared_run(config: RunConfig, link: Link | None) -> tuple[Run, RunState, Models]:
     """Return a run of a configuration as the command makes it, and what it starts with."""
     if link is None:
         # The same run as a simulation, which reads nothing of Flower's.
@@ -229,13 +231,13 @@ def prepared_run(config: RunConfig, link: Link | None) -> tuple[Run, RunState, T
     prepared = new_run(config, SILENT, link)
     start = prepared.checkpoint
     run = assemble(prepared, Recorder(), lambda: False)
-    return run, start.state, start.tensors, start.velocity
+    return run, start.state, start.models
 
 
 def trained(config: RunConfig, link: Link | None) -> tuple[Run, RunState, Tensors]:
     """Train a run of a configuration; return it with its last state and tensors."""
-    run, state, tensors, velocity = prepared_run(config, link)
-    return run, train(run, state, tensors, velocity), tensors
+    run, state, models = prepared_run(config, link)
+    return run, train(run, state, models), models.supernet
 
 
 def engine_of(run: Run) -> FlowerEngine:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fedpareto.supernet.weights import Tensors
+from fedpareto.supernet.networks.weights import Tensors
 from fedpareto.training.config.flower import FlowerConfig
 from fedpareto.training.config.run import EvaluationConfig, RunConfig
 from fedpareto.training.engines.flower.engine import FlowerEngine
@@ -13,7 +13,9 @@ from fedpareto.training.evaluation.evaluator import Evaluation
 from fedpareto.training.messages import (
     Task,
 )
-from fedpareto.training.rounds.loop import Run, train
+from fedpareto.training.rounds.loop import train
+from fedpareto.training.rounds.run import Run
+from fedpareto.training.runs.models import Models
 from fedpareto.training.runs.state import RunState
 from fedpareto.training.trackers.records import RoundRecord
 from helpers.runs.flower import (
@@ -62,7 +64,7 @@ class FirstRounds:
 
     def __init__(self, config: RunConfig, folder: Path) -> None:
         self.link = LocalLink(folder / "link", 4)
-        self._run, self._state, self._tensors, _ = prepared_run(config, self.link)
+        self._run, self._state, self._models = prepared_run(config, self.link)
 
     def train(self, folder: Path, spoil: Spoil, client: int = ODD) -> tuple[Run, RunState, Tensors]:
         # Whom the last round has lost speaks first.
@@ -70,8 +72,8 @@ class FirstRounds:
             continue
         self.link.spoil = only(client, "train", spoil)
         run = dataclasses.replace(self._run, folder=folder, tracker=Recorder(), evaluator=_Blind())
-        tensors = {name: tensor.clone() for name, tensor in self._tensors.items()}
-        return run, train(run, self._state, tensors, None), tensors
+        tensors = {name: tensor.clone() for name, tensor in self._models.supernet.items()}
+        return run, train(run, self._state, Models(tensors)), tensors
 
 
 class _Blind:

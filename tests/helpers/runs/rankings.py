@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from fedpareto.fitness.score import score
-from fedpareto.search.ranking.bands import Band
-from fedpareto.search.ranking.measured_sample import Sample
+from fedpareto.search.ranking.measuring.bands import Band
+from fedpareto.search.ranking.measuring.measured_sample import Sample
 from fedpareto.supernet.arrays import FloatArray, IntArray
 from fedpareto.supernet.fitness_settings import FitnessSettings
 from fedpareto.supernet.genes import decode, random_genes

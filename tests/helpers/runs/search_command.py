@@ -10,6 +10,7 @@ import pytest
 from fedpareto.search.cli import main
 from helpers.commands import Outcome, check_refused, run_main
 
+#: How far a search is, which is no mistake.
 _PROGRESS = re.compile(r"(solving, [\d,]+ labels|front of \d+) ")
 
 

@@ -12,9 +12,9 @@ import torch
 from fedpareto.cache.entries import CacheEntry
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.genes import decode, random_genes, smallest_genes
+from fedpareto.supernet.networks.weights import Tensors, extract, initial_tensors
 from fedpareto.supernet.slices import supernet_architecture
 from fedpareto.supernet.space import SearchSpace
-from fedpareto.supernet.weights import Tensors, extract, initial_tensors
 from fedpareto.training.clients.capabilities import capabilities
 from fedpareto.training.clients.trainer import LocalRecipe, LocalTrainer
 from fedpareto.training.config.clients import ClientsConfig
@@ -29,7 +29,9 @@ from fedpareto.training.execution.profile import Profile
 from fedpareto.training.messages import Failure, Task, Update
 from fedpareto.training.methods.protocol import MethodContext
 from fedpareto.training.methods.registry import make_method
-from fedpareto.training.rounds.loop import Run, train
+from fedpareto.training.rounds.loop import train
+from fedpareto.training.rounds.run import Run
+from fedpareto.training.runs.models import Models
 from fedpareto.training.runs.state import Counts, RunState
 from fedpareto.training.trackers.records import LostRound, RoundRecord
 from helpers.runs.federation import MICRO, NORMALISATION, micro_cache, random_images
@@ -138,8 +140,7 @@ class Start(NamedTuple):
     """What a simulated run begins with."""
 
     state: RunState
-    tensors: Tensors
-    velocity: Tensors | None
+    models: Models
 
 
 def short_config(**changes: Any) -> RunConfig:
@@ -196,7 +197,7 @@ def fresh_start(run: Run) -> Start:
     momentum = run.config.server.momentum
     velocity = {name: torch.zeros_like(tensor) for name, tensor in tensors.items()} if momentum else None
     state = RunState(0, Counts.zero(run.config.clients.count), (0,) * len(run.entries))
-    return Start(state, tensors, velocity)
+    return Start(state, Models(tensors, velocity))
 
 
 def recorder(run: Run) -> Recorder:
@@ -210,7 +211,7 @@ def same_bytes(first: Tensors, second: Tensors) -> bool:
 
 def train_run(run: Run) -> tuple[RunState, Tensors]:
     start = fresh_start(run)
-    return train(run, *start), start.tensors
+    return train(run, *start), start.models.supernet
 
 
 def checkpoint_names(folder: Path) -> list[str]:

@@ -6,8 +6,8 @@ from typing import Any
 import yaml
 
 from fedpareto.cache.entries import CacheEntry, make_entry
-from fedpareto.search.comparison.outcome import MeasuredNetwork, TrialResult
-from fedpareto.search.comparison.study import Study, read_study
+from fedpareto.search.comparison.results.outcome import MeasuredNetwork, TrialResult
+from fedpareto.search.comparison.studies.study import Study, read_study
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.training.config.run import config_to_mapping

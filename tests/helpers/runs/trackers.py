@@ -6,6 +6,7 @@ import pytest
 
 from fedpareto.training.evaluation.evaluator import Probe
 from fedpareto.training.trackers.records import RoundRecord
+from fedpareto.training.traffic import Traffic
 
 #: A round of which nothing is evaluated.
 QUIET = RoundRecord(
@@ -15,8 +16,7 @@ QUIET = RoundRecord(
     beta=0.9,
     clients=(),
     failures={},
-    bytes_up=1,
-    bytes_down=1,
+    traffic=Traffic(1, 1),
     bytes_whole=1,
     seconds=12.34,
     sgd_seconds=12.0,
@@ -35,8 +35,7 @@ def record(number: int, trained: tuple[int, ...] = (3, 0, 2), *, evaluated: bool
         beta=0.9,
         clients=(),
         failures={"shape": 2, "error": 1},
-        bytes_up=1000 * number,
-        bytes_down=2000 * number,
+        traffic=Traffic(1000 * number, 2000 * number),
         bytes_whole=5000 * number,
         seconds=2.0,
         sgd_seconds=1.9,
@@ -45,8 +44,7 @@ def record(number: int, trained: tuple[int, ...] = (3, 0, 2), *, evaluated: bool
         probes=(Probe(40_416, 2498, 0.25), Probe(146_464, 20_954, 0.75)) if evaluated else (),
         trained=trained,
         evaluation_failures=({"client": 1, "failure": "lost", "reason": "it is gone"},) if evaluated else (),
-        evaluation_bytes_up=30 if evaluated else 0,
-        evaluation_bytes_down=40 if evaluated else 0,
+        evaluation_traffic=Traffic(30, 40) if evaluated else Traffic(),
     )
 
 

@@ -21,10 +21,10 @@ from helpers.runs.studies import write_study as _write
 from matplotlib.image import imread
 
 from fedpareto.search.comparison.cli import main
-from fedpareto.search.comparison.outcome import read_outcome
-from fedpareto.search.comparison.study import Trial
+from fedpareto.search.comparison.results.outcome import read_outcome
+from fedpareto.search.comparison.studies.study import Trial
+from fedpareto.search.comparison.studies.yardsticks import Yardstick
 from fedpareto.search.comparison.trials import check_same, share_done, share_of_all
-from fedpareto.search.comparison.yardsticks import Yardstick
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.training.config.data import DataConfig
 from fedpareto.training.config.run import RunConfig, write_config

@@ -10,10 +10,10 @@ from helpers.runs.studies import BUDGETS as _BUDGETS
 from helpers.runs.studies import tiny_study as _study
 from helpers.runs.studies import write_study as _write
 
-from fedpareto.search.comparison.differences import Difference, differences, differences_markdown
-from fedpareto.search.comparison.outcome import MeasuredNetwork, TrialResult, read_outcome, write_outcome
-from fedpareto.search.comparison.study import Study, read_study
-from fedpareto.search.comparison.summary import MeanStd, Served, rows, to_csv, to_markdown
+from fedpareto.search.comparison.results.differences import Difference, differences, differences_markdown
+from fedpareto.search.comparison.results.outcome import MeasuredNetwork, TrialResult, read_outcome, write_outcome
+from fedpareto.search.comparison.results.summary import MeanStd, Served, rows, to_csv, to_markdown
+from fedpareto.search.comparison.studies.study import Study, read_study
 from fedpareto.search.comparison.trials import share_done
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.training.config.unused_settings import refuse_unread
@@ -61,6 +61,7 @@ def test_a_study_may_name_its_methods_and_take_its_images_from_elsewhere(tmp_pat
             r"methods\.superfedna: did you mean superfednas\? Else say",
         ),
         ({"methods": {"a b": {}}}, "names of methods are letters"),
+        ({"methods": {"cotrain": {"server": {"aggregator": "mean"}}}}, r"methods\.cotrain: unknown aggregator 'mean'"),
         ({"methods": {"cotrain": {"seed": 3}}}, r"methods\.cotrain\.seed: all methods of a study share"),
         ({"methods": {"cotrain": {"data": {"crop": 3}}}}, r"methods\.cotrain\.data: all methods of a study share"),
         ({"methods": {"cotrain": {"compute": "1T"}}}, r"methods\.cotrain\.compute: all methods of a study share"),

@@ -11,7 +11,7 @@ from helpers.runs.studies import BUDGETS, read_tiny
 
 from fedpareto.cache.entries import make_entries
 from fedpareto.search.comparison.networks import find_networks, space_of, with_networks
-from fedpareto.search.comparison.study import Study
+from fedpareto.search.comparison.studies.study import Study
 from fedpareto.supernet.common.errors import BudgetError, UserError
 from fedpareto.supernet.common.terminal.progress import SILENT
 from fedpareto.supernet.fitness_settings import FitnessSettings

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedpareto.cache.entries import make_entry
-from fedpareto.search.comparison.outcome import MeasuredNetwork
+from fedpareto.search.comparison.results.outcome import MeasuredNetwork
+from fedpareto.search.comparison.results.summary import Served
 from fedpareto.search.comparison.served import served, served_clients
-from fedpareto.search.comparison.study import Study
-from fedpareto.search.comparison.summary import Served
+from fedpareto.search.comparison.studies.study import Study
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.training.clients.capabilities import Capability, capabilities, training_memory
 
@@ -111,7 +111,7 @@ def test_a_method_of_one_network_is_judged_by_it_and_a_row_that_lacks_a_budget_i
 
 
 def test_an_outcome_of_before_is_enough(tmp_path: Path) -> None:
-    from fedpareto.search.comparison.outcome import read_outcome, write_outcome
+    from fedpareto.search.comparison.results.outcome import read_outcome, write_outcome
 
     outcome = outcome_of("cotrain", 0, [measured(BUDGETS[0], 0.25, _NETWORKS[0])])
     write_outcome(tmp_path / "cotrain.json", outcome)

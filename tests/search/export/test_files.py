@@ -25,7 +25,7 @@ from fedpareto.search.subnet import SubnetInfo
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.common.terminal.progress import SILENT
 from fedpareto.supernet.genes import decode, random_genes
-from fedpareto.supernet.network import build_network
+from fedpareto.supernet.networks.network import build_network
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.training.config.data import Fit
 from fedpareto.training.data.files.preparation import Preparation, read_picture

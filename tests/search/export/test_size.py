@@ -14,10 +14,10 @@ from helpers.runs.exports import learned, with_random_norms
 from fedpareto.fitness.costs import FilePrecision, file_bytes
 from fedpareto.search.export.metadata import metadata_of
 from fedpareto.search.export.onnx_file import at_precision, onnx_of, save_onnx
-from fedpareto.supernet.bn_folding import folded
 from fedpareto.supernet.genes import decode, largest_genes
 from fedpareto.supernet.layer_table import layer_table
-from fedpareto.supernet.network import build_network
+from fedpareto.supernet.networks.bn_folding import folded
+from fedpareto.supernet.networks.network import build_network
 from fedpareto.supernet.space import SearchSpace
 
 pytest.importorskip("onnx")

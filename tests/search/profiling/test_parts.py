@@ -11,9 +11,9 @@ from fedpareto.cache.costs.latency.block_names import block_names
 from fedpareto.fitness.part_tables import choices_made
 from fedpareto.search.profiling.parts import build_part, distinct_choices, input_shape, measurable, ready
 from fedpareto.supernet.architecture import Architecture
-from fedpareto.supernet.bn_folding import folded
 from fedpareto.supernet.genes import encode
-from fedpareto.supernet.network import Network, build_network
+from fedpareto.supernet.networks.bn_folding import folded
+from fedpareto.supernet.networks.network import Network, build_network
 from fedpareto.supernet.space import SearchSpace
 
 

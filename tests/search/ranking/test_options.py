@@ -3,9 +3,9 @@ from typing import Any
 
 import pytest
 
-from fedpareto.search.ranking.fit import FitOptions
+from fedpareto.search.ranking.fitting.terms import FIELDS
+from fedpareto.search.ranking.fitting.weights import FitOptions
 from fedpareto.search.ranking.options import RankingOptions, check_options, macs_range
-from fedpareto.search.ranking.terms import FIELDS
 from fedpareto.supernet.common.errors import UserError
 
 

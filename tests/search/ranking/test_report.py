@@ -7,9 +7,9 @@ from helpers.networks.strategies import tiny_space
 from helpers.runs.rankings import PLANTED, planted
 from scipy import stats
 
-from fedpareto.search.ranking.fit import LeftOut
-from fedpareto.search.ranking.learning import Learned
-from fedpareto.search.ranking.measured_sample import FIGURES
+from fedpareto.search.ranking.fitting.learning import Learned
+from fedpareto.search.ranking.fitting.weights import LeftOut
+from fedpareto.search.ranking.measuring.measured_sample import FIGURES
 from fedpareto.search.ranking.report import print_learned, print_ranking, print_weights, rank, ranking_to_json
 from fedpareto.supernet.fitness_settings import FitnessSettings, settings_to_mapping
 

@@ -17,7 +17,7 @@ from helpers.processes import wait_until
 from helpers.runs.ablations import BUDGETS, levers_file, micro_run, write_levers
 from helpers.runs.federation import micro_space, write_two_classes
 
-from fedpareto.search.comparison.summary import MeanStd
+from fedpareto.search.comparison.results.summary import MeanStd
 from fedpareto.search.recipes.cli import main
 from fedpareto.search.recipes.result import Result, read_result, write_result
 from fedpareto.training.runs.folder import METRICS, locked

@@ -9,7 +9,7 @@ from helpers.runs.ablations import ablation, result
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedpareto.search.comparison.summary import MeanStd
+from fedpareto.search.comparison.results.summary import MeanStd
 from fedpareto.search.recipes.ablation import Recipe
 from fedpareto.search.recipes.judging import Verdict, survives, verdicts
 

@@ -8,7 +8,7 @@ import pytest
 from helpers.commands import parsed
 from helpers.runs.ablations import read_levers
 
-from fedpareto.search.comparison.summary import MeanStd
+from fedpareto.search.comparison.results.summary import MeanStd
 from fedpareto.search.recipes.ablation import BASE, Ablation, Recipe, StageName, planned
 from fedpareto.search.recipes.judging import Verdict
 from fedpareto.search.recipes.outcome import best_recipe, training_command

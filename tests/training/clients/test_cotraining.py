@@ -21,15 +21,15 @@ from torch.nn import functional as F  # noqa: N812
 from fedpareto.fitness.score import macs_of
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.genes import intersection
+from fedpareto.supernet.networks.weights import Tensors, extract, network_with, views
 from fedpareto.supernet.slices import slices, supernet_architecture
 from fedpareto.supernet.space import SearchSpace
-from fedpareto.supernet.weights import Tensors, extract, network_with, views
 from fedpareto.training.clients.cotraining import CoTrainingStep, InnerNetwork, distillation_loss
 from fedpareto.training.clients.loss import ClientLoss
 from fedpareto.training.clients.trainer import make_optimizer
 from fedpareto.training.config.run import ClientConfig
 from fedpareto.training.execution.profile import Profile
-from fedpareto.training.work import CoTraining
+from fedpareto.training.local_objective import CoTraining
 
 _CPU = torch.device("cpu")
 _DOUBLE = torch.float64
@@ -106,7 +106,7 @@ def test_the_summed_gradient_is_that_of_extracted_networks_scattered_back(
         Profile(),
         _CPU,
     )
-    step.begin(CoTraining((least,), (inner,), share, temperature), seed=0)
+    step.begin(micro_task(outer, space=space, seed=0, objective=CoTraining((least,), (inner,), share, temperature)))
     loss = step(images, labels)
     assert step.macs == sum(macs_of(space, architecture) for architecture in (outer, inner, least))
     assert loss.item() == pytest.approx(own(targets).item())
@@ -121,29 +121,29 @@ def test_distillation_pulls_towards_the_targets_and_is_zero_at_them() -> None:
     assert distillation_loss(-targets, targets, 3.0) > distillation_loss(0.5 * targets, targets, 3.0) > 0
 
 
-def _work(**fields: object) -> CoTraining:
+def _objective(**fields: object) -> CoTraining:
     _, inner, least = _inside()
     return dataclasses.replace(CoTraining((least,), (inner, least), 0.5, 1.0), **fields)  # type: ignore[arg-type]
 
 
 def test_a_client_that_co_trains_sends_its_whole_envelope_once_and_counts_every_network() -> None:
     outer = largest()
-    work = CoTraining((smallest(),), tuple(random_architectures(3)), 0.5, 1.0)
-    update = train_client(micro_task(outer, work=work, epochs=2), random_images(20), micro_recipe())
+    objective = CoTraining((smallest(),), tuple(random_architectures(3)), 0.5, 1.0)
+    update = train_client(micro_task(outer, objective=objective, epochs=2), random_images(20), micro_recipe())
     assert {name: t.shape for name, t in update.tensors.items()} == {
         name: t.shape for name, t in extract(MICRO, random_tensors(), outer).items()
     }
     # Two epochs of two whole batches of 8, each with the envelope, the smallest and one of three.
     always = macs_of(MICRO, outer) + macs_of(MICRO, smallest())
-    drawn = [macs_of(MICRO, architecture) for architecture in work.drawn]
+    drawn = [macs_of(MICRO, architecture) for architecture in objective.drawn]
     assert 4 * 8 * (always + min(drawn)) <= update.compute <= 4 * 8 * (always + max(drawn))
     assert not same_bytes(dict(update.tensors), extract(MICRO, random_tensors(), outer))
 
 
 def test_networks_are_drawn_by_the_tasks_seed_alone() -> None:
-    work = CoTraining((), tuple(random_architectures(6)), 0.5, 1.0)
+    objective = CoTraining((), tuple(random_architectures(6)), 0.5, 1.0)
     data, recipe = random_images(40), micro_recipe()
-    first, again, other = (train_client(micro_task(work=work, seed=seed), data, recipe) for seed in (1, 1, 2))
+    first, again, other = (train_client(micro_task(objective=objective, seed=seed), data, recipe) for seed in (1, 1, 2))
     assert same_bytes(dict(first.tensors), dict(again.tensors))
     assert first.compute == again.compute != other.compute
 
@@ -151,17 +151,17 @@ def test_networks_are_drawn_by_the_tasks_seed_alone() -> None:
 def test_without_other_networks_co_training_is_plain_training() -> None:
     data, recipe = random_images(24), micro_recipe()
     plain = train_client(micro_task(), data, recipe)
-    alone = train_client(micro_task(work=CoTraining((), (), 0.5, 1.0)), data, recipe)
+    alone = train_client(micro_task(objective=CoTraining((), (), 0.5, 1.0)), data, recipe)
     assert same_bytes(dict(plain.tensors), dict(alone.tensors))
     assert plain.compute == alone.compute == 24 * macs_of(MICRO, largest())
 
 
 @pytest.mark.parametrize("precision", ["bf16"])
 def test_co_training_in_other_precisions_stays_near_fp32(precision: str) -> None:
-    data, recipe, work = random_images(24), micro_recipe(), _work(drawn=())
+    data, recipe, objective = random_images(24), micro_recipe(), _objective(drawn=())
     outer = _inside()[0]
-    exact = train_client(micro_task(outer, work=work), data, recipe)
-    rough = train_client(micro_task(outer, work=work), data, recipe, Profile(precision=precision))  # type: ignore[arg-type]
+    exact = train_client(micro_task(outer, objective=objective), data, recipe)
+    rough = train_client(micro_task(outer, objective=objective), data, recipe, Profile(precision=precision))  # type: ignore[arg-type]
     assert rough.loss == pytest.approx(exact.loss, rel=0.05)
 
 

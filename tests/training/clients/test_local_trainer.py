@@ -24,8 +24,8 @@ from helpers.runs.simulation import (
     train_client,
 )
 
+from fedpareto.supernet.networks.weights import views
 from fedpareto.supernet.space import SearchSpace, StageSpec
-from fedpareto.supernet.weights import views
 from fedpareto.training.clients.trainer import LocalRecipe, LocalTrainer
 from fedpareto.training.config.execution import Precision
 from fedpareto.training.data.images import ImageSet

@@ -5,8 +5,8 @@ from helpers.runs.federation import MICRO
 from helpers.runs.simulation import largest, random_tensors, same_bytes, smallest
 from torch import nn
 
+from fedpareto.supernet.networks.weights import Tensors, views
 from fedpareto.supernet.slices import slices, tensor_shapes
-from fedpareto.supernet.weights import Tensors, views
 from fedpareto.training.clients.nested import NestedWeights
 
 

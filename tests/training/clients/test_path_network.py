@@ -9,9 +9,9 @@ from helpers.runs.simulation import random_tensors
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from fedpareto.supernet.networks.weights import Tensors, forward, network_with
 from fedpareto.supernet.slices import supernet_architecture, tensor_shapes
 from fedpareto.supernet.space import SearchSpace
-from fedpareto.supernet.weights import Tensors, forward, network_with
 from fedpareto.training.clients.path_network import PathNetwork
 from fedpareto.training.clients.paths import Path
 from fedpareto.training.execution.profile import Profile

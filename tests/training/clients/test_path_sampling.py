@@ -16,16 +16,16 @@ from torch.nn import functional as F  # noqa: N812
 
 from fedpareto.fitness.score import macs_of
 from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.networks.weights import Tensors, network_with, views
 from fedpareto.supernet.slices import supernet_architecture, tensor_shapes
 from fedpareto.supernet.space import SearchSpace
-from fedpareto.supernet.weights import Tensors, network_with, views
 from fedpareto.training.clients.path_network import PathNetwork
 from fedpareto.training.clients.path_sampling import PathLogits, expected_macs
 from fedpareto.training.clients.paths import Path, Paths, paths_through
 from fedpareto.training.clients.trainer import LocalTrainer
 from fedpareto.training.execution.profile import Profile
+from fedpareto.training.local_objective import Logits, PathSampling
 from fedpareto.training.messages import Task, Update
-from fedpareto.training.work import Logits, PathSampling
 
 
 def _paths(space: SearchSpace = MICRO) -> Paths:
@@ -48,8 +48,8 @@ def _only(number: int) -> Logits:
     return tuple(logits if own == number else None for own, logits in enumerate(_even()))
 
 
-def _task(work: PathSampling, **fields: Any) -> Task:
-    return dataclasses.replace(micro_task(**fields), work=work)
+def _task(objective: PathSampling, **fields: Any) -> Task:
+    return dataclasses.replace(micro_task(**fields), objective=objective)
 
 
 def _moved(update: Update) -> list[Tensor]:
@@ -268,10 +268,10 @@ def test_a_client_trains_the_path_as_its_network_alone_is_trained() -> None:
 
 
 def test_one_seed_gives_the_same_bytes_and_another_others() -> None:
-    data, work = random_images(24), PathSampling(_even(), 0.1)
+    data, objective = random_images(24), PathSampling(_even(), 0.1)
 
     def trained(seed: int) -> Update:
-        return train_client(_task(work, seed=seed), data, micro_recipe())
+        return train_client(_task(objective, seed=seed), data, micro_recipe())
 
     first, again, other = trained(7), trained(7), trained(8)
     assert same_bytes(dict(first.tensors), dict(again.tensors))
@@ -279,9 +279,10 @@ def test_one_seed_gives_the_same_bytes_and_another_others() -> None:
 
 
 def test_nothing_is_left_of_the_client_before() -> None:
-    data, work = random_images(24), PathSampling(_even(), 0.1)
+    data, objective = random_images(24), PathSampling(_even(), 0.1)
     trainer = LocalTrainer(micro_recipe(), Profile(), torch.device("cpu"))
-    tasks = [_task(work, seed=1), _task(PathSampling(_only(1), 0.05), seed=2), micro_task(seed=3), _task(work, seed=1)]
+    other = _task(PathSampling(_only(1), 0.05), seed=2)
+    tasks = [_task(objective, seed=1), other, micro_task(seed=3), _task(objective, seed=1)]
     first, *_, last = [
         (dict(map(lambda item: (item[0], item[1].clone()), update.tensors.items())), update.logits)  # noqa: C417
         for update in (trainer.train(task, data) for task in tasks)
@@ -319,8 +320,8 @@ def test_a_choice_that_is_clearly_better_is_found(slot: int, better: int) -> Non
     network = paths.network(paths.path([better if own == slot else 3 for own in range(4)]))
     trainer = LocalTrainer(micro_recipe(), Profile(), torch.device("cpu"))
     _plant(tensors, network, trainer.train(micro_task(network, tensors, epochs=30), data))
-    work = PathSampling(_only(slot), 0.05)
-    update = trainer.train(_task(work, tensors=tensors, epochs=40, learning_rate=1e-9), data)
+    objective = PathSampling(_only(slot), 0.05)
+    update = trainer.train(_task(objective, tensors=tensors, epochs=40, learning_rate=1e-9), data)
     probabilities = _moved(update)[slot].softmax(0)
     assert probabilities.argmax() == better
     assert probabilities[better] > 0.3

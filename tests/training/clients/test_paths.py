@@ -97,5 +97,5 @@ def test_paths_reach_every_network_of_the_widths_once() -> None:
 
 def test_blocks_that_share_their_ratio_have_no_paths_of_their_own() -> None:
     space = micro_space(expands_per="stage")
-    with pytest.raises(SpaceError, match="one expand ratio for all blocks of a stage; dfnas chooses block by block"):
+    with pytest.raises(SpaceError, match="one expand ratio for all blocks of a stage; a path has one for every block"):
         paths_through(space, supernet_architecture(space))

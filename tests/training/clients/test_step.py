@@ -21,9 +21,13 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from fedpareto.fitness.score import macs_of
+from fedpareto.supernet.networks.weights import network_with
 from fedpareto.supernet.space import SearchSpace
+from fedpareto.training.clients.cuda_graphs import CudaGraphStep, RecordingError
+from fedpareto.training.clients.local_steps import LocalModel, make_step
 from fedpareto.training.clients.loss import ClientLoss
-from fedpareto.training.clients.step import CudaGraphStep, EagerStep, RecordingError
+from fedpareto.training.clients.step import EagerStep
 from fedpareto.training.clients.trainer import LocalRecipe, LocalTrainer, make_optimizer
 from fedpareto.training.config.execution import Precision
 from fedpareto.training.config.run import ClientConfig
@@ -31,6 +35,7 @@ from fedpareto.training.data.augment import Augmentation
 from fedpareto.training.data.images import ImageSet
 from fedpareto.training.execution.out_of_memory import OutOfMemoryError
 from fedpareto.training.execution.profile import Profile
+from fedpareto.training.local_objective import CoTraining, LocalObjective, PathSampling
 from fedpareto.training.messages import Task
 
 _CPU = torch.device("cpu")
@@ -129,6 +134,7 @@ def test_replayed_steps_train_to_the_bytes_of_eager_ones(
         expected, update = eager.train(task, data), replayed.train(task, data)
         assert same_bytes(dict(update.tensors), dict(expected.tensors))
         assert update.loss == expected.loss
+        assert update.compute == expected.compute == 2 * 2 * 8 * macs_of(space, task.architecture)
         # Two epochs of two batches each.
         assert recorder.replayed == 4 * number
     assert recorder.recorded == 3
@@ -159,15 +165,19 @@ def test_mixed_labels_are_replayed_too() -> None:
 
 
 class _Sum:
-    """A step whose loss is the sum of the images and the labels; counts how often it began."""
+    """A step whose loss is the sum of the images and the labels; keeps the tasks that it began."""
+
+    logits = None
 
     def __init__(self) -> None:
-        self.began = 0
+        self.began: list[Task] = []
+        self.macs = 0
 
-    def begin(self) -> None:
-        self.began += 1
+    def begin(self, task: Task) -> None:
+        self.began.append(task)
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
+        self.macs += 5
         return images.sum() + labels.sum()
 
 
@@ -192,11 +202,30 @@ def test_the_loss_of_a_replayed_step_outlives_the_next_one() -> None:
 
 
 def test_a_replayed_step_begins_the_one_it_recorded() -> None:
-    inner = _Sum()
+    inner, tasks = _Sum(), [micro_task(seed=1), micro_task(seed=2)]
     step = CudaGraphStep(inner, torch.zeros(1), torch.zeros(1), _Rerun())
-    for _ in range(2):
-        step.begin()
-    assert inner.began == 2
+    for task in tasks:
+        step.begin(task)
+    assert inner.began == tasks
+
+
+def test_a_replayed_step_counts_what_it_recorded_once_a_step() -> None:
+    step = CudaGraphStep(_Sum(), torch.zeros(1), torch.zeros(1), _Rerun(warm_ups=3))
+    for steps in (3, 1):
+        step.begin(micro_task())
+        for _ in range(steps):
+            step(torch.ones(1), torch.ones(1))
+        assert step.macs == 5 * steps
+
+
+@pytest.mark.parametrize("objective", [CoTraining, PathSampling])
+def test_a_step_refuses_tasks_of_another_local_objective(objective: type[LocalObjective]) -> None:
+    network = network_with(MICRO, largest(), random_tensors()).train()
+    config, profile = ClientConfig(), Profile()
+    optimizer, loss = make_optimizer(network, config, 0.1), ClientLoss(config, MICRO.classes, _CPU)
+    step = make_step(objective, LocalModel(MICRO, largest(), network, optimizer, loss, config, profile, _CPU))
+    with pytest.raises(TypeError, match=f"a step for {objective.kind}, and a task of plain"):
+        step.begin(micro_task())
 
 
 class _Line:
@@ -211,7 +240,7 @@ class _Line:
         config = ClientConfig(**{"momentum": 0.0, "weight_decay": 0.0, "clip": 0.0, **client})  # type: ignore[arg-type]
         optimizer = make_optimizer(self.network, config, 0.1, fused=fused)
         loss = ClientLoss(config, 3, _CPU)
-        self.step = EagerStep(self.network, optimizer, loss, config, Profile(precision, fused=fused), _CPU)
+        self.step = EagerStep(self.network, 12, optimizer, loss, config, Profile(precision, fused=fused), _CPU)
 
     def take(self, factor: float = 1.0) -> Tensor:
         images = torch.randn(8, 4, generator=torch.Generator().manual_seed(9)) * factor
@@ -279,7 +308,8 @@ def test_a_step_that_begins_anew_has_forgotten_the_scale_of_gradients() -> None:
     used = _Line("fp16")
     for _ in range(8):
         used.take(_NAN)
-    used.step.begin()
+    used.step.begin(micro_task())
+    assert used.step.macs == 0
     assert overflowing_factor(used) == fresh
     # Every step that was skipped has halved the scale.
     assert overflowing_factor(line) > fresh

@@ -15,8 +15,8 @@ from helpers.runs.simulation import (
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from fedpareto.supernet.networks.weights import Tensors, extract, forward, network_with
 from fedpareto.supernet.slices import slices
-from fedpareto.supernet.weights import Tensors, extract, forward, network_with
 from fedpareto.training.clients.trainer import LocalRecipe
 from fedpareto.training.data.augment import Augmentation
 from fedpareto.training.data.batches import Batches

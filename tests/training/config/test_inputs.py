@@ -17,12 +17,12 @@ from fedpareto.cache.cache_file import write_cache
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.space_file import space_to_mapping
 from fedpareto.training.config.inputs import (
-    INPUTS,
     ORIGINS,
     PLACES,
     absolute,
     anchored,
     check_paths,
+    inputs,
     named,
     portable,
     read_inputs,
@@ -40,6 +40,9 @@ _NO_PATHS = {
     "compute",
     "device",
     "data.name",
+    "clients.sampler",
+    "server.aggregator",
+    "tracking.also",
     "clients.max_macs",
     "clients.max_memory",
     "clients.macs_cap",
@@ -50,7 +53,7 @@ _NO_PATHS = {
     "flower.address",
 }
 
-_PATHS = (*INPUTS, *PLACES, *ORIGINS)
+_PATHS = (*inputs(), *PLACES, *ORIGINS)
 
 #: What files are called, among others.
 _NAMES = st.text("ab .-_'é[]0", min_size=1, max_size=9)
@@ -76,8 +79,8 @@ def test_every_text_of_a_configuration_is_known_to_be_a_path_or_none() -> None:
 
 
 def test_copies_of_a_run_have_names_of_their_own() -> None:
-    assert len(set(INPUTS.values())) == len(INPUTS)
-    assert (INPUTS["space"], INPUTS["cache"]) == (SPACE, CACHE)
+    assert len(set(inputs().values())) == len(inputs())
+    assert (inputs()["space"], inputs()["cache"]) == (SPACE, CACHE)
 
 
 def _all_named(folder: Path) -> RunConfig:
@@ -86,7 +89,7 @@ def _all_named(folder: Path) -> RunConfig:
     none = {"max_macs": (), "max_memory": (), "max_latency": (), "macs_distribution": "listed"}
     clients = dataclasses.replace(OTHER.clients, file="clients.jsonl", **none)  # type: ignore[arg-type]
     config = dataclasses.replace(OTHER, clients=clients)
-    return replaced(config, {name: str(folder / f"{name}.file") for name in INPUTS})
+    return replaced(config, {name: str(folder / f"{name}.file") for name in inputs()})
 
 
 @pytest.mark.parametrize("name", _PATHS)
@@ -126,18 +129,20 @@ def test_a_link_to_a_place_stays_a_link(tmp_path: Path, monkeypatch: pytest.Monk
 @given(_FOLDERS, _FOLDERS)
 def test_a_run_finds_its_copies_wherever_its_folder_is(before: Path, after: Path) -> None:
     config = dataclasses.replace(with_own_inputs(_all_named(Path("elsewhere")), before), output=str(before))
-    assert {name: named(config, name) for name in INPUTS} == {name: str(before / own) for name, own in INPUTS.items()}
+    assert {name: named(config, name) for name in inputs()} == {
+        name: str(before / own) for name, own in inputs().items()
+    }
     moved = dataclasses.replace(relocated(config, config.output, after), output=str(after))
-    assert {name: named(moved, name) for name in INPUTS} == {name: str(after / own) for name, own in INPUTS.items()}
+    assert {name: named(moved, name) for name in inputs()} == {name: str(after / own) for name, own in inputs().items()}
     same, again = portable(config_to_mapping(config)), portable(config_to_mapping(moved))
     assert {**same, "output": None} == {**again, "output": None}
 
 
-@pytest.mark.parametrize("name", INPUTS)
+@pytest.mark.parametrize("name", inputs())
 def test_a_copy_is_not_taken_for_a_file_of_its_name_in_the_working_folder(name: str, tmp_path: Path) -> None:
     own = with_own_inputs(_all_named(tmp_path), tmp_path / "run")
     own = dataclasses.replace(own, output=str(tmp_path / "run"))
-    other = replaced(own, {name: INPUTS[name]})
+    other = replaced(own, {name: inputs()[name]})
     assert portable(config_to_mapping(own)) != portable(config_to_mapping(other))
 
 
@@ -156,12 +161,12 @@ def test_what_is_not_named_has_no_copy(tmp_path: Path) -> None:
     assert named(RunConfig(space="mine.yaml"), "space") == "mine.yaml"
 
 
-@pytest.mark.parametrize("name", [name for name in INPUTS if name not in ("space", "cache")])
+@pytest.mark.parametrize("name", [name for name in inputs() if name not in ("space", "cache")])
 def test_a_file_is_copied_whole(name: str, tmp_path: Path) -> None:
     config = _all_named(tmp_path)
-    for each in INPUTS:
+    for each in inputs():
         (tmp_path / f"{each}.file").write_text(f"text of {each}\nß\n", encoding="utf-8")
-    assert read_inputs(config)[INPUTS[name]] == f"text of {name}\nß\n"
+    assert read_inputs(config)[inputs()[name]] == f"text of {name}\nß\n"
     (tmp_path / f"{name}.file").unlink()
     with pytest.raises(UserError, match=f"cannot read {tmp_path}/{name}.file"):
         read_inputs(config)
@@ -171,7 +176,7 @@ def _write_all(folder: Path) -> RunConfig:
     """Write a space, a cache and texts for all else; return a configuration that names them."""
     space, cache = write_micro(folder)
     config = replaced(_all_named(folder), {"space": str(space), "cache": str(cache)})
-    for name in INPUTS:
+    for name in inputs():
         if name not in ("space", "cache"):
             (folder / f"{name}.file").write_text(name)
     return config
@@ -179,7 +184,7 @@ def _write_all(folder: Path) -> RunConfig:
 
 def _own(config: RunConfig, run: Path) -> RunConfig:
     """Write a run's copies of what a configuration names; return the configuration that names those."""
-    for own in INPUTS.values():
+    for own in inputs().values():
         (run / own).parent.mkdir(parents=True, exist_ok=True)
     (run / SPACE).write_text(json.dumps(space_to_mapping(MICRO)))
     write_cache(run / CACHE, MICRO, micro_cache())
@@ -188,7 +193,7 @@ def _own(config: RunConfig, run: Path) -> RunConfig:
     return with_own_inputs(config, run)
 
 
-@pytest.mark.parametrize("name", INPUTS)
+@pytest.mark.parametrize("name", inputs())
 def test_a_file_that_is_named_again_is_the_runs_copy_if_it_holds_the_same(name: str, tmp_path: Path) -> None:
     config, run = _write_all(tmp_path), tmp_path / "run"
     own = _own(config, run)

@@ -23,20 +23,20 @@ from helpers.runs.simulation import (
 from fedpareto.fitness.score import macs_of
 from fedpareto.supernet.common.errors import ArchitectureError, UserError
 from fedpareto.supernet.genes import intersection
+from fedpareto.supernet.networks.weights import extract
 from fedpareto.supernet.slices import slices
-from fedpareto.supernet.weights import extract
 from fedpareto.training.clients.capabilities import Capability, capabilities
 from fedpareto.training.clients.compute import training_macs
 from fedpareto.training.config.clients import ClientsConfig
 from fedpareto.training.config.methods import CoTrainConfig, FedAvgConfig
 from fedpareto.training.config.run import RunConfig
+from fedpareto.training.local_objective import CoTraining, LocalObjective, Standard
 from fedpareto.training.messages import tensor_bytes
-from fedpareto.training.methods.cotrain import CoTrain, _work
+from fedpareto.training.methods.cotrain import CoTrain, _objective
 from fedpareto.training.methods.protocol import Method, MethodContext
 from fedpareto.training.methods.registry import make_method
 from fedpareto.training.methods.schedules import learning_rate
 from fedpareto.training.runs.state import Counts, RunState
-from fedpareto.training.work import CoTraining, LocalObjective, Standard
 
 _START = RunState(0, Counts.zero(5), (0,) * len(micro_entries()))
 
@@ -107,15 +107,15 @@ def test_co_training_gives_every_client_its_envelope_and_what_lies_inside() -> N
     assert set(plan.weights.values()) == {1.0}
     for client, entry in plan.assigned.items():
         assert entry == envelopes[client]
-        work = plan.work[client]
-        assert isinstance(work, CoTraining)
-        assert (work.distillation, work.temperature) == (0.5, 1.0)
+        objective = plan.objectives[client]
+        assert isinstance(objective, CoTraining)
+        assert (objective.distillation, objective.temperature) == (0.5, 1.0)
         outer = slices(MICRO, entry.architecture)
         expected = [intersection(MICRO, e.architecture, entry.architecture) for e in entries if e.macs <= entry.macs]
         smaller = [architecture for architecture in dict.fromkeys(expected) if architecture != entry.architecture]
-        assert work.always == tuple(smaller[:1])
-        assert work.drawn == tuple(smaller[1:])
-        for architecture in work.drawn:
+        assert objective.always == tuple(smaller[:1])
+        assert objective.drawn == tuple(smaller[1:])
+        for architecture in objective.drawn:
             assert macs_of(MICRO, architecture) <= entry.macs
             for name, index in slices(MICRO, architecture).items():
                 assert all(o.start <= i.start <= i.stop <= o.stop for i, o in zip(index, outer[name], strict=True))
@@ -127,9 +127,9 @@ def test_what_co_training_clients_do_is_worked_out_once_for_each_envelope(monkey
     def counted(*arguments: Any) -> LocalObjective:
         nonlocal worked
         worked += 1
-        return _work(*arguments)
+        return _objective(*arguments)
 
-    monkeypatch.setattr("fedpareto.training.methods.cotrain._work", counted)
+    monkeypatch.setattr("fedpareto.training.methods.cotrain._objective", counted)
     many = [Capability(macs=entries[client % 2].macs) for client in range(3_000)]
     method = _cotrain(many)
     assert worked == 2
@@ -141,24 +141,24 @@ def test_what_co_training_clients_do_is_worked_out_once_for_each_envelope(monkey
 
 def test_the_weakest_client_trains_the_smallest_network_alone() -> None:
     weak = _cotrain([Capability(macs=micro_entries()[0].macs)] * 5)
-    work = next(iter(weak.assign(_START, range(5)).work.values()))
-    assert work == CoTraining((), (), 0.5, 1.0)
+    objective = next(iter(weak.assign(_START, range(5)).objectives.values()))
+    assert objective == CoTraining((), (), 0.5, 1.0)
 
 
 def test_the_switches_of_co_training_leave_networks_out() -> None:
     def found(**fields: Any) -> tuple[Any, Any]:
         plan = _cotrain(**fields).assign(_START, range(5))
         client = next(iter(plan.assigned))
-        return plan.assigned[client].architecture, plan.work[client]
+        return plan.assigned[client].architecture, plan.objectives[client]
 
     assert found(networks="smallest") == (smallest(), Standard())
     assert found(networks="largest") == (largest(), Standard())
     assert found(networks="extremes", temperature=2.0) == (largest(), CoTraining((smallest(),), (), 0.5, 2.0))
-    outer, work = found(distillation=0.0)
+    outer, objective = found(distillation=0.0)
     assert outer == largest()
-    assert work.distillation == 0
-    assert work.always == (smallest(),)
-    assert len(work.drawn) == len(micro_entries()) - 2
+    assert objective.distillation == 0
+    assert objective.always == (smallest(),)
+    assert len(objective.drawn) == len(micro_entries()) - 2
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_clients_receive_the_slices_of_what_they_can_run_and_nothing_more(tmp_pa
     for update in engine.updates:
         task = update.task
         assert macs_of(MICRO, task.architecture) <= int(limits[task.client])
-        assert update.bytes_down == tensor_bytes(extract(MICRO, random_tensors(), task.architecture))
+        assert update.traffic.down == tensor_bytes(extract(MICRO, random_tensors(), task.architecture))
         if method == "cotrain":
             assert task.architecture == entries[(0, 2, 5, 3, 1)[task.client]].architecture
 

@@ -30,8 +30,11 @@ def test_every_field_of_the_test_differs_from_its_default() -> None:
     for name, value in ours.items():
         for field, inner in value.items() if isinstance(value, dict) else [(name, value)]:
             default = defaults[name][field] if isinstance(value, dict) else defaults[name]
-            # Excluded by others: weights by examples by privacy, files and matched data by limits and Flower.
-            excluded = field == "weight_by_examples" or (name == "clients" and field in ("file", "data"))
+            # Excluded by others: weights by examples, samplers and aggregators by privacy, files and matched data by
+            # limits and Flower.
+            excluded = field in ("weight_by_examples", "sampler", "aggregator") or (
+                name == "clients" and field in ("file", "data")
+            )
             assert inner != default or excluded, f"{name}.{field}"
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.terminal.progress import SILENT, ProgressListener
-from fedpareto.supernet.weights import Tensors
+from fedpareto.supernet.networks.weights import Tensors
 from fedpareto.training.config.clients import ClientsConfig
 from fedpareto.training.config.data import DataConfig
 from fedpareto.training.config.partition import PartitionConfig, Scheme
@@ -178,8 +178,8 @@ def _trained(prepared: Prepared, rounds: int | None = None) -> Tensors:
     merged = itertools.count(1)
     run = assemble(prepared, recorder, lambda: rounds is not None and next(merged) >= rounds)
     start = prepared.checkpoint
-    train(run, start.state, start.tensors, start.velocity, start.branches)
-    return dict(load_checkpoint(newest_checkpoint(prepared.folder), prepared.space).tensors)
+    train(run, start.state, start.models)
+    return dict(load_checkpoint(newest_checkpoint(prepared.folder), prepared.space).models.supernet)
 
 
 def _spoil(paths: set[Path]) -> None:

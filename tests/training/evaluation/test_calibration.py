@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.networks.weights import views
 from fedpareto.supernet.space import Norm
-from fedpareto.supernet.weights import views
 from fedpareto.training.data.batches import prepare
 from fedpareto.training.data.images import ImageSet
 from fedpareto.training.engines.simulation.engine import InProcessEngine

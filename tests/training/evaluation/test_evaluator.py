@@ -6,7 +6,7 @@ from helpers.runs.federation import MICRO, NORMALISATION, micro_space, random_im
 from helpers.runs.simulation import largest, micro_entries, random_tensors, smallest
 from torch import Tensor, nn
 
-from fedpareto.supernet.weights import extract, network_with
+from fedpareto.supernet.networks.weights import extract, network_with
 from fedpareto.training.data.batches import prepare
 from fedpareto.training.data.images import ImageSet
 from fedpareto.training.evaluation.calibration import calibrate

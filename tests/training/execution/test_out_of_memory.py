@@ -25,14 +25,15 @@ from helpers.runs.simulation import (
 
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.units import format_quantity
-from fedpareto.training.clients.step import RecordingError
+from fedpareto.training.clients.cuda_graphs import RecordingError
 from fedpareto.training.clients.trainer import LocalTrainer
 from fedpareto.training.config.run import CheckpointConfig, EvaluationConfig, RunConfig, ServerConfig
 from fedpareto.training.engines.protocol import Engine
 from fedpareto.training.execution.out_of_memory import OutOfMemoryError, out_of_memory
 from fedpareto.training.execution.profile import Profile
 from fedpareto.training.messages import Failure, Task, Update
-from fedpareto.training.rounds.loop import Run, train
+from fedpareto.training.rounds.loop import train
+from fedpareto.training.rounds.run import Run
 from fedpareto.training.runs.checkpoint import checkpoint_folder, load_checkpoint, newest_checkpoint
 
 _CPU = torch.device("cpu")
@@ -163,9 +164,9 @@ def test_a_run_out_of_memory_ends_with_its_last_whole_round_kept_and_says_how_to
     expected = fresh_start(whole)
     if failing > 1:
         train(whole, *expected)
-    assert same_bytes(found.tensors, expected.tensors)
-    assert same_bytes(found.velocity or {}, expected.velocity or {})
-    assert (found.velocity is None) == (momentum == 0)
+    assert same_bytes(found.models.supernet, expected.models.supernet)
+    assert same_bytes(found.models.velocity or {}, expected.models.velocity or {})
+    assert (found.models.velocity is None) == (momentum == 0)
 
 
 def test_a_run_that_was_out_of_memory_goes_on_to_the_bytes_of_one_that_was_not(tmp_path: Path) -> None:
@@ -175,8 +176,8 @@ def test_a_run_that_was_out_of_memory_goes_on_to_the_bytes_of_one_that_was_not(t
     with pytest.raises(UserError, match="out of memory"):
         train_run(run)
     found = load_checkpoint(newest_checkpoint(tmp_path / "parts"), MICRO)
-    train(simulated_run(tmp_path / "parts", config), found.state, found.tensors, found.velocity)
-    assert same_bytes(found.tensors, expected)
+    train(simulated_run(tmp_path / "parts", config), found.state, found.models)
+    assert same_bytes(found.models.supernet, expected)
 
 
 def test_a_client_out_of_memory_names_its_network_and_its_batch() -> None:
@@ -240,7 +241,7 @@ def test_a_run_out_of_memory_while_its_last_checkpoint_is_written_keeps_that_che
     with pytest.raises(UserError, match="out of memory on cpu") as caught:
         train(run, *start)
     assert f"round 1 is kept in {folder}" in str(caught.value)
-    assert same_bytes(load_checkpoint(folder, MICRO).tensors, start.tensors)
+    assert same_bytes(load_checkpoint(folder, MICRO).models.supernet, start.models.supernet)
 
 
 class _Unrecordable(_Full):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the library's own convention
 
-from fedpareto.supernet.network import BlockModule, build_network
+from fedpareto.supernet.networks.network import BlockModule, build_network
 from fedpareto.training.execution.profile import Profile
 
 if importlib.util.find_spec("numba") is None:

@@ -111,7 +111,7 @@ def test_plans_depend_on_the_seed_and_the_round_alone() -> None:
 
 def test_it_adjusts_logits_unless_told_not_to_and_the_others_do_not() -> None:
     def adjustment(method: str, given: float | None = None) -> float | None:
-        config = RunConfig(method=method)  # type: ignore[arg-type]
+        config = RunConfig(method=method)
         client = dataclasses.replace(config.client, logit_adjustment=given)
         return with_method_defaults(dataclasses.replace(config, client=client)).client.logit_adjustment
 

@@ -10,9 +10,9 @@ from helpers.runs.federation import MICRO, NORMALISATION, micro_config, random_i
 from helpers.runs.simulation import Recorder, same_bytes
 
 from fedpareto.supernet.common.terminal.progress import SILENT
+from fedpareto.supernet.networks.weights import Tensors, initial_tensors, network_with
 from fedpareto.supernet.slices import supernet_architecture
 from fedpareto.supernet.space import SearchSpace, StageSpec, StemSpec
-from fedpareto.supernet.weights import Tensors, initial_tensors, network_with
 from fedpareto.training.clients.trainer import make_optimizer
 from fedpareto.training.config.clients import ClientsConfig
 from fedpareto.training.config.data import DataConfig
@@ -66,10 +66,9 @@ def _trained(prepared: Prepared, rounds: int) -> Tensors:
     train(
         assemble(prepared, tracker, lambda: start.state.round + len(tracker.records) >= rounds),
         start.state,
-        start.tensors,
-        start.velocity,
+        start.models,
     )
-    return start.tensors
+    return start.models.supernet
 
 
 def _config(folder: Path, space: SearchSpace, changes: dict[str, Any]) -> RunConfig:
@@ -82,7 +81,7 @@ def test_a_resumed_run_ends_with_the_bytes_of_one_that_was_not_interrupted(
     space: SearchSpace, changes: dict[str, Any], tmp_path: Path
 ) -> None:
     whole = new_run(_config(tmp_path / "whole", space, changes), SILENT)
-    before = {name: tensor.clone() for name, tensor in whole.checkpoint.tensors.items()}
+    before = {name: tensor.clone() for name, tensor in whole.checkpoint.models.supernet.items()}
     expected = _trained(whole, 3)
     assert all(tensor.isfinite().all() for tensor in expected.values())
     assert any(not torch.equal(before[name], tensor) for name, tensor in expected.items())

@@ -23,9 +23,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fedpareto.supernet.architecture import Architecture
-from fedpareto.supernet.weights import Tensors, extract, views
-from fedpareto.training.aggregation.answers import RoundPlan, RoundResults
-from fedpareto.training.aggregation.fold import AVERAGING, ServerStep, WeightedAverage
+from fedpareto.supernet.networks.weights import Tensors, extract, views
+from fedpareto.training.aggregation.round_results import RoundPlan, RoundResults
+from fedpareto.training.aggregation.weighted_average import AVERAGING, ServerStep, WeightedAverage
 from fedpareto.training.messages import Failure, Update
 from fedpareto.training.privacy.mechanism import Noise, clip_scale, deltas, update_norm
 
@@ -57,7 +57,7 @@ def _merged(
     told = RoundResults(plan, WeightedAverage(MICRO, tensors), by_examples=False, clip=clip)
     for answer in answers:
         told.take(answer)
-    told.fold.apply_step(tensors, None, AVERAGING, noise)
+    told.private_fold.apply_step(tensors, None, AVERAGING, noise)
     return tensors, told
 
 
@@ -260,7 +260,7 @@ def test_the_noisy_mean_step_goes_into_the_velocity() -> None:
     tensors, velocity = random_tensors(0), random_tensors(7)
     told = RoundResults(plan, WeightedAverage(MICRO, tensors), by_examples=False, clip=2.0)
     told.take(update)
-    told.fold.apply_step(tensors, velocity, ServerStep(0.5), Noise(_KEY, 1, 0.1))
+    told.private_fold.apply_step(tensors, velocity, ServerStep(0.5), Noise(_KEY, 1, 0.1))
     cover = _cover(plan)
     for name, before in random_tensors(0).items():
         faded = 0.5 * random_tensors(7)[name]

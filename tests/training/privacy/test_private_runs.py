@@ -22,7 +22,7 @@ from helpers.runs.simulation import (
 )
 
 from fedpareto.supernet.common.errors import UserError
-from fedpareto.supernet.weights import views
+from fedpareto.supernet.networks.weights import views
 from fedpareto.training.config.clients import ClientsConfig
 from fedpareto.training.config.privacy import PrivacyConfig
 from fedpareto.training.config.run import CheckpointConfig, EvaluationConfig, RunConfig, ServerConfig
@@ -61,7 +61,7 @@ def test_a_run_merges_with_noise_of_the_clip_and_the_largest_weight_of_its_round
     config = _private(method="deepfednas", rounds=1, privacy=PrivacyConfig(clip=0.05, noise=2.0))
     run, engine = spoiled_run(tmp_path, unspoiled, config, noise_key=_KEY)
     start = fresh_start(run)
-    before = {name: tensor.double().clone() for name, tensor in start.tensors.items()}
+    before = {name: tensor.double().clone() for name, tensor in start.models.supernet.items()}
     train(run, *start)
     beta = recorder(run).records[0].beta
     assert beta is not None
@@ -81,7 +81,7 @@ def test_a_run_merges_with_noise_of_the_clip_and_the_largest_weight_of_its_round
     left = torch.cat(
         [
             ((after.double() - before[name]) * covers[name] - totals[name])[covers[name] > 0]
-            for name, after in start.tensors.items()
+            for name, after in start.models.supernet.items()
         ]
     )
     deviation = 2.0 * 0.05 * max(weights.values())
@@ -98,8 +98,8 @@ def test_a_resumed_private_run_ends_with_the_bytes_of_one_never_interrupted(tmp_
     checkpoint = load_checkpoint(newest_checkpoint(tmp_path / "parts"), MICRO)
     assert checkpoint.state.round == 1
     second = simulated_run(tmp_path / "parts", config, noise_key=_KEY)
-    assert train(second, checkpoint.state, checkpoint.tensors, checkpoint.velocity) == state
-    assert same_bytes(checkpoint.tensors, tensors)
+    assert train(second, checkpoint.state, checkpoint.models) == state
+    assert same_bytes(checkpoint.models.supernet, tensors)
     assert [record.epsilon for record in recorder(second).records] == [
         record.epsilon for record in recorder(whole).records[1:]
     ]

@@ -84,7 +84,11 @@ def _train_on(run: Path, config: RunConfig, should_stop: Callable[[], bool]) -> 
     prepared = resumed_run(run, config, SILENT)
     start = prepared.checkpoint
     tracker = MetricsFile(run / METRICS, start.state.round)
-    train(assemble(prepared, tracker, should_stop), start.state, start.tensors, start.velocity, start.branches)
+    train(
+        assemble(prepared, tracker, should_stop),
+        start.state,
+        start.models,
+    )
 
 
 @pytest.mark.parametrize("changes", [{"rounds": 6}, {"compute": "500M"}])

@@ -29,6 +29,7 @@ from fedpareto.training.config.run import CheckpointConfig, RunConfig
 from fedpareto.training.messages import Failure, Update, tensor_bytes
 from fedpareto.training.rounds.loop import train
 from fedpareto.training.runs.checkpoint import load_checkpoint, newest_checkpoint
+from fedpareto.training.traffic import Traffic
 
 _BIAS = "head.classifier.linear.bias"
 
@@ -44,7 +45,7 @@ def _misshapen(update: Update) -> Update:
 
 
 def _failed(update: Update) -> Failure:
-    return Failure(update.task, "error", "its battery is empty", bytes_down=update.bytes_down)
+    return Failure(update.task, "error", "its battery is empty", traffic=Traffic(down=update.traffic.down))
 
 
 def _busy_config(**changes: Any) -> RunConfig:
@@ -69,8 +70,8 @@ def test_all_clients_are_sent_bytes_and_those_without_an_answer_send_none(tmp_pa
             for update in engine.updates
             if update.task.round == record.round
         }
-        assert record.bytes_down == sum(sizes.values())
-        assert record.bytes_up == sizes[3] + sizes[4]
+        assert record.traffic.down == sum(sizes.values())
+        assert record.traffic.up == sizes[3] + sizes[4]
 
 
 def test_failures_are_counted_by_kind_and_the_run_goes_on(tmp_path: Path) -> None:
@@ -106,15 +107,15 @@ def test_failed_clients_do_not_count_as_trained(tmp_path: Path) -> None:
 def test_failed_updates_have_no_part_in_the_merge(tmp_path: Path) -> None:
     run, engine = spoiled_run(tmp_path, _spoil_three, _busy_config(rounds=1))
     start = fresh_start(run)
-    before = {name: tensor.clone() for name, tensor in start.tensors.items()}
+    before = {name: tensor.clone() for name, tensor in start.models.supernet.items()}
     train(run, *start)
     merged = [update for update in engine.updates if update.task.client > 2]
     # The weights of those who failed are missing; the mean is over the others' weights.
     low = torch.stack([update.tensors[_BIAS] for update in merged]).amin(dim=0)
     high = torch.stack([update.tensors[_BIAS] for update in merged]).amax(dim=0)
-    assert ((low - 1e-6 <= start.tensors[_BIAS]) & (start.tensors[_BIAS] <= high + 1e-6)).all()
+    assert ((low - 1e-6 <= start.models.supernet[_BIAS]) & (start.models.supernet[_BIAS] <= high + 1e-6)).all()
     untouched = [name for name in before if not any(name in update.tensors for update in merged)]
-    assert all(torch.equal(start.tensors[name], before[name]) for name in untouched)
+    assert all(torch.equal(start.models.supernet[name], before[name]) for name in untouched)
 
 
 def test_when_the_smallest_network_always_fails_nobody_has_had_it(tmp_path: Path) -> None:
@@ -146,11 +147,11 @@ def test_when_every_client_fails_the_run_ends_with_the_last_good_round_kept(
     assert str(folder) in message
     found = load_checkpoint(folder, MICRO)
     assert found.state.round == failing - 1
-    assert same_bytes(found.tensors, start.tensors)
-    assert all(tensor.isfinite().all() for tensor in found.tensors.values())
+    assert same_bytes(found.models.supernet, start.models.supernet)
+    assert all(tensor.isfinite().all() for tensor in found.models.supernet.values())
     assert [record.round for record in recorder(run).records] == list(range(1, failing))
     # What was asked in vain is told all the same.
     (lost,) = recorder(run).lost
     assert (lost.round, lost.failures, lost.merged) == (failing, {"non-finite": 3}, False)
     assert [client["failure"] for client in lost.clients] == ["non-finite"] * 3
-    assert lost.bytes_down == sum(tensor_bytes(u.task.tensors) for u in engine.updates if u.task.round == failing)
+    assert lost.traffic.down == sum(tensor_bytes(u.task.tensors) for u in engine.updates if u.task.round == failing)

@@ -10,8 +10,8 @@ from helpers.runs.simulation import own_memory, random_tensors, smallest
 
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.terminal.progress import ProgressListener
+from fedpareto.supernet.networks.weights import views
 from fedpareto.supernet.slices import slices
-from fedpareto.supernet.weights import views
 from fedpareto.training.engines.simulation.engine import InProcessEngine
 from fedpareto.training.execution.profile import Profile
 from fedpareto.training.messages import Failure, FailureKind, Task, Update

@@ -31,20 +31,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedpareto.fitness.score import macs_of
-from fedpareto.training.aggregation.answers import RoundPlan
+from fedpareto.training.aggregation.round_results import RoundPlan
 from fedpareto.training.clients.trainer import LocalTrainer
 from fedpareto.training.config.clients import ClientsConfig
 from fedpareto.training.config.methods import CoTrainConfig, DecNasConfig, DfnasConfig
 from fedpareto.training.config.run import ClientConfig, RunConfig
 from fedpareto.training.data.augment import Augmentation
 from fedpareto.training.execution.profile import Profile
+from fedpareto.training.local_objective import CoTraining, Standard
 from fedpareto.training.messages import Failure, Update
 from fedpareto.training.methods.schedules import learning_rate
 from fedpareto.training.rounds.last_round import shortened, step_macs, steps_for
 from fedpareto.training.rounds.loop import train
 from fedpareto.training.runs.checkpoint import load_checkpoint, newest_checkpoint
 from fedpareto.training.runs.progress import Progress, extent
-from fedpareto.training.work import CoTraining, Standard
 
 #: Micro clients have two steps an epoch.
 _EPOCHS = 8
@@ -129,8 +129,8 @@ def test_rates_are_those_of_a_longer_run_until_the_last_round_and_resuming_chang
         kept = load_checkpoint(newest_checkpoint(halted.folder), MICRO)
         assert not extent(config, kept.state).finished
         again = dataclasses.replace(halted, should_stop=lambda: False)
-        train(again, kept.state, kept.tensors, kept.velocity)
-        assert same_bytes(kept.tensors, tensors)
+        train(again, kept.state, kept.models)
+        assert same_bytes(kept.models.supernet, tensors)
 
 
 def _reached(counter: Iterator[int], stop: int) -> bool:
@@ -152,13 +152,13 @@ def test_clients_that_fail_leave_their_compute_to_further_rounds(tmp_path: Path)
     assert abs(state.compute - 330_000_000) <= 3_300_000
 
 
-@pytest.mark.parametrize("work", [Standard(), CoTraining((smallest(),), tuple(random_architectures(4)), 0.5, 1.0)])
+@pytest.mark.parametrize("objective", [Standard(), CoTraining((smallest(),), tuple(random_architectures(4)), 0.5, 1.0)])
 @pytest.mark.parametrize("steps", [1, 2, 3, 5, 100])
-def test_a_client_takes_its_first_steps_and_counts_them(work: Any, steps: int) -> None:
-    data, task = random_images(16), micro_task(epochs=3, work=work)
+def test_a_client_takes_its_first_steps_and_counts_them(objective: Any, steps: int) -> None:
+    data, task = random_images(16), micro_task(epochs=3, objective=objective)
     limited = train_client(dataclasses.replace(task, steps=steps), data, micro_recipe())
     taken = min(steps, 6)
-    macs = itertools.islice(step_macs(MICRO, largest(), work, task.seed), taken)
+    macs = itertools.islice(step_macs(MICRO, largest(), objective, task.seed), taken)
     assert limited.compute == 8 * sum(macs)
     whole = train_client(task, data, micro_recipe())
     assert same_bytes(dict(limited.tensors), dict(whole.tensors)) == (taken == 6)

@@ -25,16 +25,17 @@ from helpers.runs.simulation import (
     unspoiled,
 )
 
+from fedpareto.supernet.networks.weights import Tensors
 from fedpareto.supernet.slices import tensor_shapes
-from fedpareto.supernet.weights import Tensors
 from fedpareto.training.clients.capabilities import Capability
 from fedpareto.training.config.clients import ClientsConfig
+from fedpareto.training.config.methods.registry import METHODS
 from fedpareto.training.config.run import CheckpointConfig, ServerConfig
 from fedpareto.training.engines.protocol import Engine
 from fedpareto.training.evaluation.evaluator import Evaluation, Probe
 from fedpareto.training.messages import Failure, Task, Update
 from fedpareto.training.methods.protocol import MethodContext
-from fedpareto.training.methods.registry import METHODS, make_method
+from fedpareto.training.methods.registry import make_method
 from fedpareto.training.methods.schedules import largest_weight, learning_rate
 from fedpareto.training.rounds.loop import train
 from fedpareto.training.runs.checkpoint import load_checkpoint, newest_checkpoint
@@ -57,8 +58,8 @@ def test_every_round_is_recorded_and_the_state_adds_them_up(tmp_path: Path) -> N
     assert [record.round for record in told.records] == [1, 2, 3]
     assert told.clients == [(number, done, 3) for number in (1, 2, 3) for done in (1, 2, 3)]
     assert state.round == 3
-    assert state.bytes_down == sum(record.bytes_down for record in told.records)
-    assert state.bytes_up == sum(record.bytes_up for record in told.records)
+    assert state.traffic.down == sum(record.traffic.down for record in told.records)
+    assert state.traffic.up == sum(record.traffic.up for record in told.records)
     assert state.failures == {}
     times = Counter(client["macs"] for record in told.records for client in record.clients)
     assert state.trained == tuple(times[entry.macs] for entry in micro_entries())
@@ -86,7 +87,7 @@ def test_tasks_carry_the_rate_of_the_round_and_a_seed_of_their_own(tmp_path: Pat
     assert {task.learning_rate for task in tasks} == {record.lr for record in recorder(run).records}
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", METHODS.names())
 def test_two_runs_of_one_seed_give_the_same_bytes_and_another_seed_others(tmp_path: Path, method: Any) -> None:
     ended = []
     for seed in (0, 0, 1):
@@ -140,8 +141,8 @@ def test_a_resumed_run_ends_with_the_bytes_of_one_never_interrupted(
     checkpoint = load_checkpoint(newest_checkpoint(tmp_path / "parts"), MICRO)
     assert checkpoint.state.round == stop_after
     second = simulated_run(tmp_path / "parts", config)
-    resumed = train(second, checkpoint.state, checkpoint.tensors, checkpoint.velocity)
-    assert same_bytes(checkpoint.tensors, tensors)
+    resumed = train(second, checkpoint.state, checkpoint.models)
+    assert same_bytes(checkpoint.models.supernet, tensors)
     assert resumed == state
     # An evaluation that was owed is recorded anew.
     told = {record.round: record for record in [*recorder(first).records, *recorder(second).records]}
@@ -156,7 +157,7 @@ def test_a_run_asked_to_stop_ends_at_the_edge_of_the_round_with_a_checkpoint(tmp
     assert [record.round for record in recorder(run).records] == [1]
     found = load_checkpoint(newest_checkpoint(tmp_path), MICRO)
     assert found.state == state
-    assert same_bytes(found.tensors, tensors)
+    assert same_bytes(found.models.supernet, tensors)
     assert found.config == run.config_mapping
 
 
@@ -164,7 +165,7 @@ def test_a_finished_run_trains_no_further(tmp_path: Path) -> None:
     run = simulated_run(tmp_path)
     start = fresh_start(run)
     done = dataclasses.replace(start.state, round=3)
-    assert train(run, done, start.tensors, None) == done
+    assert train(run, done, start.models) == done
     assert recorder(run).records == []
 
 
@@ -177,9 +178,9 @@ def test_bytes_are_those_of_the_slices_sent_and_answered(tmp_path: Path) -> None
             sum(4 * int(np.prod(shape)) for shape in tensor_shapes(MICRO, update.task.architecture).values())
             for update in updates
         ]
-        assert record.bytes_down == sum(sizes)
-        assert record.bytes_up == sum(sizes)
-        assert record.bytes_down == sum(t.nbytes for update in updates for t in update.task.tensors.values())
+        assert record.traffic.down == sum(sizes)
+        assert record.traffic.up == sum(sizes)
+        assert record.traffic.down == sum(t.nbytes for update in updates for t in update.task.tensors.values())
 
 
 def test_overhead_is_the_share_of_the_round_that_is_not_local_training(tmp_path: Path) -> None:
@@ -325,7 +326,7 @@ def test_checkpoints_are_written_as_often_as_asked_for_and_after_the_last_round(
     assert recorder(run).checkpoints == [("round-000005", ["best", "final"])]
     found = load_checkpoint(newest_checkpoint(tmp_path), MICRO)
     assert found.state == state
-    assert same_bytes(found.tensors, tensors)
+    assert same_bytes(found.models.supernet, tensors)
 
 
 def test_a_record_is_told_before_its_checkpoint_is_written(tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def test_another_device_is_taken_with_a_remark(run: Path) -> None:
     assert remarks == ([] if expected == "cpu" else [_remark("device", "cpu", "cuda:0")])
     assert isinstance(prepared.federation, SimulatedFederation)
     assert prepared.federation.data.images.device.type == expected
-    assert {tensor.device.type for tensor in prepared.checkpoint.tensors.values()} == {expected}
+    assert {tensor.device.type for tensor in prepared.checkpoint.models.supernet.values()} == {expected}
 
 
 def test_a_device_the_machine_lacks_is_an_error(run: Path) -> None:
@@ -149,7 +149,8 @@ def test_another_execution_is_taken_with_a_remark(run: Path, name: str, old: obj
 
 def test_the_supernet_has_the_memory_format_of_the_execution_and_the_same_values(run: Path) -> None:
     last, contiguous = (
-        _resume(run, execution__memory_format=name)[0].checkpoint.tensors for name in ("channels_last", "contiguous")
+        _resume(run, execution__memory_format=name)[0].checkpoint.models.supernet
+        for name in ("channels_last", "contiguous")
     )
     for name, tensor in last.items():
         assert torch.equal(tensor, contiguous[name])
@@ -223,7 +224,7 @@ def test_a_run_goes_on_as_it_was_adapted_and_its_checkpoints_say_so(copy: Path) 
     prepared, remarks = _resume(copy, **changes)
     assert len(remarks) == 3
     tracker, checkpoint = Recorder(), prepared.checkpoint
-    train(assemble(prepared, tracker, lambda: False), checkpoint.state, checkpoint.tensors, checkpoint.velocity)
+    train(assemble(prepared, tracker, lambda: False), checkpoint.state, checkpoint.models)
     assert [record.round for record in tracker.records] == [1, 2]
     config = load_checkpoint(newest_checkpoint(copy), read_space(copy)).config
     assert config["client"]["batch_size"] == 8

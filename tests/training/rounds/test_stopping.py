@@ -18,7 +18,8 @@ from fedpareto.training.engines.protocol import Engine
 from fedpareto.training.evaluation.evaluator import Evaluation, ProbeEvaluator
 from fedpareto.training.messages import Failure, Task, Update
 from fedpareto.training.rounds.interrupt import StopRequest
-from fedpareto.training.rounds.loop import Run, train
+from fedpareto.training.rounds.loop import train
+from fedpareto.training.rounds.run import Run
 from fedpareto.training.runs.checkpoint import load_checkpoint, newest_checkpoint
 from fedpareto.training.trackers.records import RoundRecord, record_from_json
 
@@ -71,8 +72,8 @@ def _stopped_run(folder: Path, config: Any, where: str, number: int, signals: Se
 def _resumed(folder: Path, config: Any) -> tuple[Run, Any, Any]:
     checkpoint = load_checkpoint(newest_checkpoint(folder), MICRO)
     run = simulated_run(folder, config)
-    state = train(run, checkpoint.state, checkpoint.tensors, checkpoint.velocity, checkpoint.branches)
-    return run, state, checkpoint.tensors
+    state = train(run, checkpoint.state, checkpoint.models)
+    return run, state, checkpoint.models.supernet
 
 
 def _known(records: Iterable[RoundRecord]) -> list[dict[str, Any]]:
@@ -118,7 +119,7 @@ def test_a_run_stopped_anywhere_and_resumed_ends_as_one_that_never_was(
     second, found, tensors = _resumed(tmp_path / "parts", config)
     assert found == expected
     assert found.owed is None
-    assert same_bytes(tensors, start.tensors)
+    assert same_bytes(tensors, start.models.supernet)
     assert _known([*recorder(stopped).records, *recorder(second).records]) == _known(recorder(whole).records)
     if expected.best is not None:
         name = f"checkpoints/round-{expected.best.round:06d}/supernet.safetensors"
@@ -137,7 +138,7 @@ def test_an_evaluation_that_is_owed_is_in_the_checkpoint_and_no_round_is_trained
     # Stopped once more before it is made: it is still owed.
     again = simulated_run(tmp_path, config, should_stop=lambda: True)
     checkpoint = load_checkpoint(newest_checkpoint(tmp_path), MICRO)
-    assert train(again, checkpoint.state, checkpoint.tensors, None).owed is not None
+    assert train(again, checkpoint.state, checkpoint.models).owed is not None
     assert [record.owed for record in recorder(again).records] == [True]
     second, _, _ = _resumed(tmp_path, config)
     assert [(record.round, record.owed) for record in recorder(second).records] == [(2, False), (3, False)]

@@ -15,7 +15,7 @@ from helpers.runs.simulation import largest, random_tensors, same_bytes, smalles
 
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.storage.digests import DIGESTS
-from fedpareto.supernet.weights import extract
+from fedpareto.supernet.networks.weights import extract
 from fedpareto.training.runs.checkpoint import (
     SERVER,
     STATE,
@@ -30,8 +30,9 @@ from fedpareto.training.runs.checkpoint import (
     save_checkpoint,
     tidy_checkpoints,
 )
-from fedpareto.training.runs.models import Branch
+from fedpareto.training.runs.models import Branch, Models
 from fedpareto.training.runs.state import Best, Counts, Origin, RunState
+from fedpareto.training.traffic import Traffic
 
 _BEST = Best(5, 0.625)
 _CONFIG = {"seed": 3, "client": {"lr": 0.1}, "clients": {"max_macs": ["1M"]}}
@@ -44,15 +45,14 @@ def _state(number: int = 7, best: Best | None = _BEST) -> RunState:
         trained=(4, 0, 9),
         failures={"shape": 2, "non-finite": 1},
         best=best,
-        bytes_up=10**12,
-        bytes_down=123,
+        traffic=Traffic(10**12, 123),
         wandb_id="abc",
         exposure=(0.5, 0.1 + 0.2, 3.0),
     )
 
 
 def _save(run: Path, number: int = 7, seed: int = 0, best: Best | None = _BEST) -> Path:
-    return save_checkpoint(run, _state(number, best), _CONFIG, random_tensors(seed), None)
+    return save_checkpoint(run, _state(number, best), _CONFIG, Models(random_tensors(seed)))
 
 
 def _names(run: Path) -> list[str]:
@@ -62,22 +62,22 @@ def _names(run: Path) -> list[str]:
 @pytest.mark.parametrize("state", [_state(), RunState(0, Counts.zero(2), (0,) * 3)])
 def test_tensors_velocity_state_and_configuration_come_back_as_they_were(tmp_path: Path, state: RunState) -> None:
     tensors, velocity = random_tensors(1), random_tensors(2)
-    folder = save_checkpoint(tmp_path, state, _CONFIG, tensors, velocity)
+    folder = save_checkpoint(tmp_path, state, _CONFIG, Models(tensors, velocity))
     found = load_checkpoint(folder, MICRO)
     assert found.state == state
     assert found.config == _CONFIG
-    assert same_bytes(found.tensors, tensors)
-    assert found.velocity is not None
-    assert same_bytes(found.velocity, velocity)
-    assert list(found.tensors) == list(tensors)
+    assert same_bytes(found.models.supernet, tensors)
+    assert found.models.velocity is not None
+    assert same_bytes(found.models.velocity, velocity)
+    assert list(found.models.supernet) == list(tensors)
 
 
 def test_without_server_momentum_there_is_no_velocity(tmp_path: Path) -> None:
-    assert load_checkpoint(_save(tmp_path), MICRO).velocity is None
+    assert load_checkpoint(_save(tmp_path), MICRO).models.velocity is None
 
 
 def test_a_checkpoint_is_a_folder_named_after_its_round_without_pickles(tmp_path: Path) -> None:
-    folder = save_checkpoint(tmp_path, _state(120), _CONFIG, random_tensors(), random_tensors())
+    folder = save_checkpoint(tmp_path, _state(120), _CONFIG, Models(random_tensors(), random_tensors()))
     assert folder == checkpoint_folder(tmp_path, 120) == tmp_path / "checkpoints" / "round-000120"
     assert sorted(path.name for path in folder.iterdir()) == [DIGESTS, SERVER, STATE, SUPERNET]
     json.loads((folder / STATE).read_text())
@@ -87,7 +87,7 @@ def test_a_checkpoint_is_a_folder_named_after_its_round_without_pickles(tmp_path
 def test_a_checkpoint_of_the_same_round_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
     _save(tmp_path, seed=0)
     found = load_checkpoint(_save(tmp_path, seed=1), MICRO)
-    assert same_bytes(found.tensors, random_tensors(1))
+    assert same_bytes(found.models.supernet, random_tensors(1))
 
 
 @pytest.mark.parametrize("name", [SUPERNET, SERVER, STATE])
@@ -95,7 +95,7 @@ def test_a_checkpoint_of_the_same_round_takes_the_place_of_the_old_one(tmp_path:
 def test_a_file_cut_short_is_an_error_that_names_the_folder_and_what_to_do(
     tmp_path: Path, name: str, share: float
 ) -> None:
-    folder = save_checkpoint(tmp_path, _state(), _CONFIG, random_tensors(), random_tensors())
+    folder = save_checkpoint(tmp_path, _state(), _CONFIG, Models(random_tensors(), random_tensors()))
     size = (folder / name).stat().st_size
     os.truncate(folder / name, int(share * size))
     _refused(folder, f"({name}: its digest does not fit); restore it from a copy, or train anew")
@@ -121,7 +121,7 @@ def test_a_missing_file_is_an_error_that_names_the_folder_and_what_to_do(tmp_pat
 @pytest.mark.parametrize("name", [SUPERNET, SERVER, STATE, DIGESTS])
 @pytest.mark.parametrize("kind", ["folder", "link to nowhere"])
 def test_what_is_no_file_is_an_error_that_names_it(tmp_path: Path, name: str, kind: str) -> None:
-    folder = save_checkpoint(tmp_path, _state(), _CONFIG, random_tensors(), random_tensors())
+    folder = save_checkpoint(tmp_path, _state(), _CONFIG, Models(random_tensors(), random_tensors()))
     (folder / name).unlink()
     if kind == "folder":
         (folder / name).mkdir()
@@ -131,7 +131,7 @@ def test_what_is_no_file_is_an_error_that_names_it(tmp_path: Path, name: str, ki
 
 
 def test_any_flipped_bit_of_any_file_is_found(tmp_path: Path) -> None:
-    folder = save_checkpoint(tmp_path, _state(), _CONFIG, random_tensors(), random_tensors(), _branches())
+    folder = save_checkpoint(tmp_path, _state(), _CONFIG, Models(random_tensors(), random_tensors(), _branches()))
     whole, generator = load_checkpoint(folder, MICRO), np.random.default_rng(0)
     for path in sorted(folder.iterdir()):
         content = path.read_bytes()
@@ -142,7 +142,7 @@ def test_any_flipped_bit_of_any_file_is_found(tmp_path: Path) -> None:
             path.write_bytes(damaged)
             _refused(folder)
         path.write_bytes(content)
-    assert same_bytes(load_checkpoint(folder, MICRO).tensors, whole.tensors)
+    assert same_bytes(load_checkpoint(folder, MICRO).models.supernet, whole.models.supernet)
 
 
 def _as_of_version_1(folder: Path, edit: Callable[[dict[str, Any]], object] = lambda body: None) -> Path:
@@ -157,7 +157,7 @@ def _as_of_version_1(folder: Path, edit: Callable[[dict[str, Any]], object] = la
 def test_a_checkpoint_from_before_there_were_digests_is_read(tmp_path: Path) -> None:
     found = load_checkpoint(_as_of_version_1(_save(tmp_path)), MICRO)
     assert found.state == _state()
-    assert same_bytes(found.tensors, random_tensors())
+    assert same_bytes(found.models.supernet, random_tensors())
 
 
 def _error_of(folder: Path) -> str | None:
@@ -194,14 +194,14 @@ def test_a_value_that_is_not_finite_is_found_without_a_digest(tmp_path: Path, va
     for index, name in enumerate(random_tensors()):
         tensors = random_tensors()
         tensors[name].view(-1)[index % tensors[name].numel()] = value
-        folder = save_checkpoint(tmp_path, _state(), _CONFIG, tensors, None)
+        folder = save_checkpoint(tmp_path, _state(), _CONFIG, Models(tensors))
         _refused(_as_of_version_1(folder), f"{SUPERNET}: {name} holds a value that is not finite")
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16, torch.int32])
 def test_tensors_of_another_type_are_found_without_a_digest(tmp_path: Path, dtype: torch.dtype) -> None:
     tensors = {name: tensor.to(dtype) for name, tensor in random_tensors().items()}
-    folder = save_checkpoint(tmp_path, _state(), _CONFIG, tensors, None)
+    folder = save_checkpoint(tmp_path, _state(), _CONFIG, Models(tensors))
     _refused(_as_of_version_1(folder), f"holds {dtype}; it must hold torch.float32")
 
 
@@ -215,7 +215,7 @@ def test_a_header_that_lies_about_its_length_is_found_without_a_digest(tmp_path:
 
 def test_momentum_that_the_configuration_names_is_not_missed_in_silence(tmp_path: Path) -> None:
     config = {**_CONFIG, "server": {"momentum": 0.9}}
-    folder = save_checkpoint(tmp_path, _state(), config, random_tensors(), random_tensors())
+    folder = save_checkpoint(tmp_path, _state(), config, Models(random_tensors(), random_tensors()))
     (folder / SERVER).unlink()
     _refused(_as_of_version_1(folder), f"{SERVER} is missing")
 
@@ -251,13 +251,13 @@ import resource, sys
 from pathlib import Path
 from helpers.runs.simulation import random_tensors
 from fedpareto.training.runs.checkpoint import CheckpointError, save_checkpoint
-from fedpareto.training.runs.state import RunState
-from fedpareto.training.methods.curriculum import Counts
+from fedpareto.training.runs.models import Models
+from fedpareto.training.runs.state import Counts, RunState
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
 state = RunState(2, Counts.zero(2), (0,))
 try:
-    save_checkpoint(Path(sys.argv[1]), state, {"padding": "x" * 200_000}, random_tensors(), None)
+    save_checkpoint(Path(sys.argv[1]), state, {"padding": "x" * 200_000}, Models(random_tensors()))
 except CheckpointError as error:
     print(error)
 """
@@ -279,7 +279,7 @@ def test_a_write_that_fails_leaves_the_earlier_checkpoint_and_nothing_else(tmp_p
     assert f"the last good checkpoint is {checkpoint_folder(tmp_path, 1)}; free space" in done.stdout
     assert done.stdout.count("\n") == 1
     assert _names(tmp_path) == ["round-000001"]
-    assert same_bytes(load_checkpoint(newest_checkpoint(tmp_path), MICRO).tensors, random_tensors())
+    assert same_bytes(load_checkpoint(newest_checkpoint(tmp_path), MICRO).models.supernet, random_tensors())
 
 
 def test_a_folder_that_cannot_be_made_is_an_error_that_names_it(tmp_path: Path) -> None:
@@ -296,7 +296,7 @@ def test_half_a_checkpoint_of_a_killed_process_is_no_checkpoint_and_is_cleared_a
     assert newest_checkpoint(tmp_path).name == "round-000001"
     _save(tmp_path, number=2)
     assert _names(tmp_path) == ["round-000001", "round-000002"]
-    assert same_bytes(load_checkpoint(newest_checkpoint(tmp_path), MICRO).tensors, random_tensors())
+    assert same_bytes(load_checkpoint(newest_checkpoint(tmp_path), MICRO).models.supernet, random_tensors())
 
 
 @pytest.mark.parametrize(
@@ -348,19 +348,19 @@ def _branches(seed: int = 3) -> dict[str, Branch]:
 
 
 def test_networks_beside_the_supernet_come_back_from_a_file_each(tmp_path: Path) -> None:
-    folder = save_checkpoint(tmp_path, _state(), _CONFIG, random_tensors(), None, _branches())
+    folder = save_checkpoint(tmp_path, _state(), _CONFIG, Models(random_tensors(), None, _branches()))
     assert {path.name for path in folder.iterdir()} == {DIGESTS, SUPERNET, STATE, *map(branch_file, _branches())}
     found = load_checkpoint(folder, MICRO)
-    assert found.branches.keys() == _branches().keys()
+    assert found.models.branches.keys() == _branches().keys()
     for name, branch in _branches().items():
-        assert found.branches[name].architecture == branch.architecture
-        assert same_bytes(found.branches[name].tensors, branch.tensors)
-        assert list(found.branches[name].tensors) == list(branch.tensors)
+        assert found.models.branches[name].architecture == branch.architecture
+        assert same_bytes(found.models.branches[name].tensors, branch.tensors)
+        assert list(found.models.branches[name].tensors) == list(branch.tensors)
 
 
 @pytest.mark.parametrize("damage", ["missing", "short", "other"])
 def test_a_damaged_network_beside_the_supernet_is_an_error(tmp_path: Path, damage: str) -> None:
-    folder = save_checkpoint(tmp_path, _state(), _CONFIG, random_tensors(), None, _branches())
+    folder = save_checkpoint(tmp_path, _state(), _CONFIG, Models(random_tensors(), None, _branches()))
     path, other = (folder / branch_file(name) for name in _branches())
     if damage == "missing":
         path.unlink()
@@ -376,19 +376,20 @@ def test_a_damaged_network_beside_the_supernet_is_an_error(tmp_path: Path, damag
 @pytest.mark.parametrize("origin", [Origin(), Origin(4, 10**13), None])
 def test_where_the_schedule_began_comes_back(tmp_path: Path, origin: Origin | None) -> None:
     state = dataclasses.replace(_state(), origin=origin)
-    assert load_checkpoint(save_checkpoint(tmp_path, state, _CONFIG, random_tensors(), None), MICRO).state == state
+    assert load_checkpoint(save_checkpoint(tmp_path, state, _CONFIG, Models(random_tensors())), MICRO).state == state
 
 
 def test_a_checkpoint_from_before_there_were_searches_is_read(tmp_path: Path) -> None:
     folder = _as_of_version_1(_save(tmp_path), lambda body: (body.pop("branches"), body["state"].pop("origin")))
     found = load_checkpoint(folder, MICRO)
     assert found.state == _state()
-    assert found.branches == {}
+    assert found.models.branches == {}
 
 
 def test_a_state_names_every_field(tmp_path: Path) -> None:
     body = json.loads((_save(tmp_path) / STATE).read_text())
-    assert body["state"].keys() == {field.name for field in dataclasses.fields(RunState)}
+    fields = {field.name for field in dataclasses.fields(RunState)}
+    assert body["state"].keys() == fields - {"traffic"} | {"bytes_up", "bytes_down"}
     assert body["state"]["counts"] == {"smallest": [1, 2, 0], "largest": [0, 1, 2]}
 
 

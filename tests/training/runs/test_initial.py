@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from fedpareto.cache.cache_file import write_cache
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.terminal.progress import ProgressListener
-from fedpareto.supernet.weights import Tensors, initial_tensors
+from fedpareto.supernet.networks.weights import Tensors, initial_tensors
 from fedpareto.training.cli import main
 from fedpareto.training.config.clients import ClientsConfig
 from fedpareto.training.config.data import DataConfig
@@ -33,6 +33,7 @@ from fedpareto.training.config.run import RunConfig
 from fedpareto.training.runs.checkpoint import best_checkpoint, load_checkpoint, newest_checkpoint, save_checkpoint
 from fedpareto.training.runs.folder import SPLIT, read_run_config
 from fedpareto.training.runs.initial import beginning
+from fedpareto.training.runs.models import Models
 from fedpareto.training.runs.state import Best
 from fedpareto.training.setup import new_run, resumed_run
 
@@ -46,7 +47,7 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = finished_run(tmp_path_factory.mktemp("origin"), rounds=4)
     last = load_checkpoint(newest_checkpoint(run), MICRO.adapted(classes=10))
     state = dataclasses.replace(last.state, best=Best(3, 1.0))
-    save_checkpoint(run, state, last.config, last.tensors, last.velocity)
+    save_checkpoint(run, state, last.config, Models(last.models.supernet, last.models.velocity))
     return run
 
 
@@ -56,7 +57,7 @@ def _begin(folder: Path, init: object, **changes: Any) -> tuple[RunConfig, Tenso
     config = micro_config(folder, init=str(init), **changes)
     prepared = new_run(config, ProgressListener(remark=remarks.append))
     assert prepared.checkpoint.state.round == 0
-    return read_run_config(prepared.folder), prepared.checkpoint.tensors, remarks
+    return read_run_config(prepared.folder), prepared.checkpoint.models.supernet, remarks
 
 
 def _same(first: Tensors, second: Tensors, but: set[str] = frozenset()) -> None:  # type: ignore[assignment]
@@ -123,7 +124,7 @@ def test_other_classes_get_a_classifier_of_their_own(origin: Path, tmp_path: Pat
         clients=ClientsConfig(count=2, per_round=2),
     )
     write_cache(tmp_path / "cache.jsonl", two, micro_cache(two))
-    tensors = new_run(config, ProgressListener(remark=remarks.append)).checkpoint.tensors
+    tensors = new_run(config, ProgressListener(remark=remarks.append)).checkpoint.models.supernet
     assert {name for name in tensors if tensors[name].shape != theirs[name].shape} == _CLASSIFIER
     assert all(torch.equal(tensors[name], theirs[name]) for name in tensors.keys() - _CLASSIFIER)
     assert [words for words in remarks if "drawn anew" in words]

@@ -3,9 +3,9 @@
 from helpers.runs.federation import MICRO
 from helpers.runs.simulation import largest, random_tensors, same_bytes, smallest
 
+from fedpareto.supernet.networks.weights import Tensors, extract, views
 from fedpareto.supernet.slices import tensor_shapes
-from fedpareto.supernet.weights import Tensors, extract, views
-from fedpareto.training.runs.models import Models
+from fedpareto.training.runs.models import Branch, Models
 
 
 def _copy(tensors: Tensors) -> Tensors:
@@ -42,6 +42,17 @@ def test_a_branch_that_is_there_stays_as_it_is_and_others_go() -> None:
     # A name that is wanted for another network is a new branch.
     models.sync_branches(MICRO, None, {"one": largest()})
     assert same_bytes(models.branches["one"].tensors, random_tensors())
+
+
+def test_all_tensors_are_moved_and_velocity_only_where_there_is_some() -> None:
+    models = Models(random_tensors(1), random_tensors(2), {"one": Branch(largest(), random_tensors(3))})
+    doubled = models.moved(lambda tensors: {name: 2 * tensor for name, tensor in tensors.items()})
+    assert doubled.velocity is not None
+    assert doubled.branches["one"].architecture == largest()
+    for seed, found in enumerate((doubled.supernet, doubled.velocity, doubled.branches["one"].tensors), 1):
+        assert same_bytes(found, {name: 2 * tensor for name, tensor in random_tensors(seed).items()})
+    assert same_bytes(models.supernet, random_tensors(1))
+    assert Models(random_tensors()).moved(_copy).velocity is None
 
 
 def test_an_adopted_branch_is_written_into_its_slices_alone_and_all_branches_begin_anew() -> None:

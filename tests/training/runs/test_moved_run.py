@@ -19,7 +19,7 @@ from fedpareto.cache.cache_file import write_cache
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.slices import supernet_architecture
 from fedpareto.training.cli import main
-from fedpareto.training.config.inputs import INPUTS, named
+from fedpareto.training.config.inputs import inputs, named
 from fedpareto.training.config.methods import DecNasConfig
 from fedpareto.training.config.run import config_to_mapping
 from fedpareto.training.runs.folder import read_run_config
@@ -99,8 +99,8 @@ def test_a_run_needs_nothing_but_its_own_folder_wherever_that_is(place: Place, m
     place.go("deep/in/the")
     run = Path("../../../elsewhere/yours")
     config, absolute = read_run_config(run), place.folder / "elsewhere/yours"
-    paths = {name: path for name in INPUTS if (path := named(config, name)) is not None}
-    assert paths == {name: str(absolute / INPUTS[name]) for name in paths}
+    paths = {name: path for name in inputs() if (path := named(config, name)) is not None}
+    assert paths == {name: str(absolute / inputs()[name]) for name in paths}
     assert len(paths) == (4 if method == "deepfednas" else 5)
     # It runs again with the same bytes,
     _succeeded(place.train("--config", run / "config.yaml", "--output", "again"))

@@ -13,6 +13,7 @@ from fedpareto.training.evaluation.evaluator import Probe
 from fedpareto.training.trackers.metrics_file import MetricsFile, last_share, mend, read_records
 from fedpareto.training.trackers.protocol import Trackers
 from fedpareto.training.trackers.records import LostRound, RoundRecord
+from fedpareto.training.traffic import Traffic
 
 
 def _record(number: int) -> RoundRecord:
@@ -23,8 +24,7 @@ def _record(number: int) -> RoundRecord:
         beta=0.9,
         clients=({"client": 3, "macs": 100, "failure": "shape", "reason": "ä has shape"},),
         failures={"shape": 1},
-        bytes_up=10,
-        bytes_down=20,
+        traffic=Traffic(10, 20),
         bytes_whole=40,
         seconds=2.0,
         sgd_seconds=1.5,
@@ -76,7 +76,9 @@ def test_rounds_after_the_checkpoint_are_dropped_and_told_anew(tmp_path: Path) -
 def test_a_round_that_was_lost_is_a_line_that_stays_and_no_round(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     before = _filled(path, 3)
-    lost = LostRound(4, ({"client": 3, "macs": 100, "failure": "lost", "reason": "it is gone"},), {"lost": 1}, 0, 20)
+    lost = LostRound(
+        4, ({"client": 3, "macs": 100, "failure": "lost", "reason": "it is gone"},), {"lost": 1}, Traffic(0, 20)
+    )
     MetricsFile(path, 3).round_lost(lost)
     assert json.loads(path.read_text().splitlines()[-1]) == json.loads(json.dumps(lost.to_json()))
     assert [record["round"] for record in read_records(path)] == [1, 2, 3]

@@ -10,6 +10,7 @@ from fedpareto.training.evaluation.evaluator import Probe
 from fedpareto.training.trackers import terminal
 from fedpareto.training.trackers.records import LostRound
 from fedpareto.training.trackers.terminal import TerminalProgress
+from fedpareto.training.traffic import NO_TRAFFIC
 
 _EVALUATED = dataclasses.replace(QUIET, probes=(Probe(35_300_000, 1, 0.5), Probe(179_700_000, 1, 0.625)))
 
@@ -91,7 +92,7 @@ def test_failures_are_printed_by_kind(capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_failures_of_a_lost_round_are_printed_by_kind(capsys: pytest.CaptureFixture[str]) -> None:
     progress = TerminalProgress(rounds=10, clients_per_round=2, done=0)
-    progress.round_lost(LostRound(4, (), {"lost": 2, "timeout": 1}, 0, 0))
+    progress.round_lost(LostRound(4, (), {"lost": 2, "timeout": 1}, NO_TRAFFIC))
     assert capsys.readouterr().err == "round 4: 2 failed (lost)\nround 4: 1 failed (timeout)\n"
 
 

@@ -14,9 +14,9 @@ from fedpareto.fitness.score import macs_of
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.common.formats.json_text import shown
 from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.supernet.networks.weights import Tensors
 from fedpareto.supernet.slices import tensor_shapes
 from fedpareto.supernet.space import SearchSpace
-from fedpareto.supernet.weights import Tensors
 from fedpareto.training.config.flower import FlowerConfig, WireDtype
 from fedpareto.training.engines.flower import wire
 from fedpareto.training.engines.flower.exchange import ClientReply, ClientRequest, Exchange, ReplyFailure
@@ -26,6 +26,7 @@ from fedpareto.training.engines.flower.roster import Roster
 from fedpareto.training.engines.flower.wire import MessageKind, Request, WireError
 from fedpareto.training.engines.protocol import EngineError, Stopped, never
 from fedpareto.training.evaluation.moments import impossible, moments_of
+from fedpareto.training.local_objective import Logits, logits_from_json
 from fedpareto.training.messages import (
     CalibrationTask,
     Correct,
@@ -36,7 +37,7 @@ from fedpareto.training.messages import (
     Task,
     Update,
 )
-from fedpareto.training.work import Logits, logits_from_json, work_to_json
+from fedpareto.training.traffic import NO_TRAFFIC
 
 #: Seconds between two looks for clients that are missing.
 _PAUSE = 0.5
@@ -138,7 +139,7 @@ class FlowerEngine:
                 if answer.kind in ("timeout", "lost", "offline"):
                     self._roster.suspect(group[0].client)
                 for task, share in zip(group, _shares(answer, len(group)), strict=True):
-                    yield Failure(task, share.kind, share.reason, share.bytes_down, share.bytes_up)
+                    yield Failure(task, share.kind, share.reason, share.traffic)
             else:
                 yield from self._results(group, answer, read)
 
@@ -167,7 +168,7 @@ class FlowerEngine:
                 yield read(task, job, tensors, share)
             except (WireError, Unusable) as error:
                 kind = error.kind if isinstance(error, Unusable) else "malformed"
-                yield Failure(task, kind, str(error), share.bytes_down, share.bytes_up)
+                yield Failure(task, kind, str(error), share.traffic)
 
     def _update(self, task: Task, job: Mapping[str, Any], tensors: Tensors, answer: ClientReply) -> Update:
         if wire.integer(job, "round", 0, 1 << 31) != task.round:
@@ -191,8 +192,7 @@ class FlowerEngine:
             sgd_seconds=seconds,
             compute=compute,
             logits=_logits(job),
-            bytes_down=answer.bytes_down,
-            bytes_up=answer.bytes_up,
+            traffic=answer.traffic,
         )
 
     def _statistics(
@@ -207,7 +207,7 @@ class FlowerEngine:
             raise Unusable("dtype", "its statistics are not sums in float64")
         # The file is gone when the next answer is read.
         kept = {name: tensor.clone() for name, tensor in sums.items()}
-        statistics = Statistics(kept, batches, images, answer.bytes_down, answer.bytes_up)
+        statistics = Statistics(kept, batches, images, answer.traffic)
         problem = impossible(statistics)
         if problem is not None:
             raise Unusable("non-finite", problem)
@@ -217,7 +217,7 @@ class FlowerEngine:
         del tensors
         images = wire.integer(job, "images", 0, self._roster.described[task.client].validation)
         correct = wire.integer(job, "correct", 0, images)
-        return Correct(task, correct, images, answer.bytes_down, answer.bytes_up)
+        return Correct(task, correct, images, answer.traffic)
 
     def _present(self) -> Mapping[int, str]:
         try:
@@ -308,13 +308,13 @@ def _by_client(tasks: Iterable[AnyTask]) -> Iterator[Sequence[AnyTask]]:
 
 def _shares(answer: AnyAnswer, tasks: int) -> list[AnyAnswer]:
     """Return the answer to a message for each of its ``tasks``; its bytes count once."""
-    counted = dataclasses.replace(answer, bytes_down=0, bytes_up=0)
+    counted = dataclasses.replace(answer, traffic=NO_TRAFFIC)
     return [counted if index else answer for index in range(tasks)]
 
 
 def _training_job(task: Task) -> Mapping[str, Any]:
     fields = {"round": task.round, "epochs": task.epochs, "learning_rate": task.learning_rate, "seed": task.seed}
-    return {**fields, "work": work_to_json(task.work), "steps": task.steps}
+    return {**fields, "work": task.objective.to_json(), "steps": task.steps}
 
 
 def _calibration_job(task: CalibrationTask) -> Mapping[str, Any]:

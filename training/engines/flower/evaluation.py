@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from fedpareto.cache.entries import CacheEntry
 from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.networks.weights import views
 from fedpareto.supernet.space import SearchSpace
-from fedpareto.supernet.weights import views
 from fedpareto.training.clients.capabilities import Capability, able_clients, capabilities
 from fedpareto.training.config.run import RunConfig
 from fedpareto.training.engines.flower.engine import FlowerEngine
@@ -18,6 +18,7 @@ from fedpareto.training.engines.protocol import EngineError
 from fedpareto.training.evaluation.calibration import blank_network, combined, plan_calibration, with_statistics
 from fedpareto.training.evaluation.evaluator import Evaluation, Probe
 from fedpareto.training.messages import CalibrationTask, Correct, EvaluationTask, Failure, Statistics
+from fedpareto.training.traffic import Traffic
 
 AnyAnswer = TypeVar("AnyAnswer", Statistics | Failure, Correct | Failure)
 
@@ -54,7 +55,7 @@ class FederatedEvaluator:
             for entry in entries
             if entry.architecture in correct
         ]
-        return Evaluation(probes, tuple(tally.failures.values()), tally.bytes_down, tally.bytes_up)
+        return Evaluation(probes, tuple(tally.failures.values()), tally.traffic)
 
     def accuracy(self, network: nn.Module, entry: CacheEntry) -> float | None:
         """Return the share of held-out images that ``entry``'s calibrated network classifies rightly.
@@ -132,12 +133,11 @@ class _Tally:
     def __init__(self) -> None:
         # Of a message with several tasks that fails as a whole, one.
         self.failures: dict[tuple[type, int, str], Failure] = {}
-        self.bytes_down = self.bytes_up = 0
+        self.traffic = Traffic()
 
     def counted(self, answers: Iterable[AnyAnswer]) -> Iterator[AnyAnswer]:
         for answer in answers:
-            self.bytes_down += answer.bytes_down
-            self.bytes_up += answer.bytes_up
+            self.traffic += answer.traffic
             if isinstance(answer, Failure):
                 self.failures.setdefault((type(answer.task), answer.task.client, answer.kind), answer)
             yield answer

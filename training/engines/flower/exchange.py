@@ -14,6 +14,7 @@ from fedpareto.training.engines.flower.relay_socket import GONE, MALFORMED, TOO_
 from fedpareto.training.engines.flower.superlink import Link, MessageType
 from fedpareto.training.engines.flower.wire import Request, WireError
 from fedpareto.training.messages import FailureKind
+from fedpareto.training.traffic import NO_TRAFFIC, Traffic
 
 #: Seconds between two looks for replies.
 _POLL = 0.5
@@ -39,16 +40,14 @@ class ClientReply:
         blob: file of its tensors, removed once the next answer is asked for.
         arrived: moment of the server's monotonic clock.
         seconds: from the question to the answer.
-        bytes_down: bytes of the question.
-        bytes_up: bytes of the answer.
+        traffic: the question and the answer.
     """
 
     fields: Mapping[str, Any]
     blob: Path
     arrived: float
     seconds: float
-    bytes_down: int
-    bytes_up: int
+    traffic: Traffic
 
     @property
     def jobs(self) -> Sequence[Mapping[str, Any]]:
@@ -69,8 +68,7 @@ class ReplyFailure:
 
     kind: FailureKind
     reason: str
-    bytes_down: int = 0
-    bytes_up: int = 0
+    traffic: Traffic = NO_TRAFFIC
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +92,7 @@ class ClientRequest:
 class _Sent:
     name: str
     question: ClientRequest
-    bytes_down: int
+    traffic: Traffic
     started: float
 
 
@@ -169,7 +167,7 @@ class Exchange:
                 sent.append(ReplyFailure("lost", lost))
         if not lost:
             return sent
-        return [ReplyFailure("lost", lost, one.bytes_down) if isinstance(one, _Sent) else one for one in sent]
+        return [ReplyFailure("lost", lost, one.traffic) if isinstance(one, _Sent) else one for one in sent]
 
     def _sent(self, question: ClientRequest) -> _Sent | ReplyFailure:
         if question.node is None:
@@ -178,21 +176,21 @@ class Exchange:
         name, size = self.send(question)
         if name is None:
             return ReplyFailure("offline", "its node has just left")
-        return _Sent(name, question, size, started)
+        return _Sent(name, question, Traffic(down=size), started)
 
     def _collected(self, waiting: Mapping[str, _Sent], *, late: bool) -> dict[str, ClientReply | ReplyFailure]:
         try:
             replies = self._link.collect({name: one.question.most for name, one in waiting.items()})
         except LineLost as error:
             reason = f"the SuperLink is gone ({error})"
-            return {name: ReplyFailure("lost", reason, one.bytes_down) for name, one in waiting.items()}
+            return {name: ReplyFailure("lost", reason, one.traffic) for name, one in waiting.items()}
         done = {
-            name: read_reply(reply, waiting[name].bytes_down, waiting[name].started) for name, reply in replies.items()
+            name: read_reply(reply, waiting[name].traffic, waiting[name].started) for name, reply in replies.items()
         }
         if late:
             for name in waiting.keys() - done.keys():
                 seconds = waiting[name].question.request.deadline
-                done[name] = ReplyFailure("timeout", f"no answer within {seconds:g} s", waiting[name].bytes_down)
+                done[name] = ReplyFailure("timeout", f"no answer within {seconds:g} s", waiting[name].traffic)
         return done
 
 
@@ -201,22 +199,22 @@ def _remove(answer: ClientReply | ReplyFailure) -> None:
         answer.blob.unlink(missing_ok=True)
 
 
-def read_reply(reply: Reply, bytes_down: int = 0, started: float = 0.0) -> ClientReply | ReplyFailure:
-    """Return what a reply says, its header checked; the question was sent at the moment ``started``."""
+def read_reply(reply: Reply, question: Traffic = NO_TRAFFIC, started: float = 0.0) -> ClientReply | ReplyFailure:
+    """Return what a reply says, its header checked; the ``question`` was sent at the moment ``started``."""
     if reply.error is not None or reply.blob is None:
         kind = _KINDS.get(reply.error or 0, "error")
-        return ReplyFailure(kind, wire.one_line(reply.reason) or "an empty reply", bytes_down)
-    size = len(reply.header) + reply.blob.stat().st_size
+        return ReplyFailure(kind, wire.one_line(reply.reason) or "an empty reply", question)
+    traffic = question + Traffic(up=len(reply.header) + reply.blob.stat().st_size)
     try:
         fields = wire.decode(reply.header)
     except WireError as error:
         reply.blob.unlink(missing_ok=True)
-        return ReplyFailure("malformed", str(error), bytes_down, size)
+        return ReplyFailure("malformed", str(error), traffic)
     if "refused" in fields:
         reply.blob.unlink(missing_ok=True)
         refusal: FailureKind = fields["kind"] if fields.get("kind") in get_args(FailureKind) else "refused"
         words = fields["refused"]
         reason = wire.one_line(words if isinstance(words, str) else shown(words))
-        return ReplyFailure(refusal, reason, bytes_down, size)
+        return ReplyFailure(refusal, reason, traffic)
     now = time.monotonic()
-    return ClientReply(fields, reply.blob, now, now - started, bytes_down, size)
+    return ClientReply(fields, reply.blob, now, now - started, traffic)

@@ -19,8 +19,8 @@ from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.typed_yaml import from_mapping
 from fedpareto.supernet.common.terminal.console import stderr
 from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.supernet.networks.weights import Tensors, network_with
 from fedpareto.supernet.space_file import space_from_mapping
-from fedpareto.supernet.weights import Tensors, network_with
 from fedpareto.training.clients.trainer import LocalTrainer, recipe_of
 from fedpareto.training.config.run import RunConfig
 from fedpareto.training.data.images import ImageSet, Normalisation
@@ -34,8 +34,8 @@ from fedpareto.training.evaluation.evaluator import count_correct
 from fedpareto.training.execution.device import resolve_device
 from fedpareto.training.execution.out_of_memory import OutOfMemoryError
 from fedpareto.training.execution.profile import apply_to_torch, check_possible, default_profile
+from fedpareto.training.local_objective import objective_from_json
 from fedpareto.training.messages import CalibrationTask, Task
-from fedpareto.training.work import work_from_json
 
 MessageFields = Mapping[str, Any]
 
@@ -144,7 +144,7 @@ class _Node:
                 epochs=wire.integer(fields, "epochs", 1, 1 << 20),
                 learning_rate=wire.number(fields, "learning_rate"),
                 seed=wire.integer(fields, "seed", 0, 1 << 63),
-                work=work_from_json(fields.get("work")),
+                objective=objective_from_json(fields.get("work")),
                 steps=None if fields.get("steps") is None else wire.integer(fields, "steps", 1, 1 << 31),
             )
             update = trainer.train(task, own)

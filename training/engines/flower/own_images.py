@@ -24,7 +24,7 @@ from fedpareto.supernet.common.storage.files import replacing
 from fedpareto.supernet.common.storage.path_checks import reaching
 from fedpareto.supernet.common.terminal.console import stderr
 from fedpareto.supernet.common.terminal.progress import ProgressListener
-from fedpareto.supernet.weights import Tensors
+from fedpareto.supernet.networks.weights import Tensors
 from fedpareto.training.config.run import RunConfig, config_to_mapping
 from fedpareto.training.data.files.folders import all_files
 from fedpareto.training.data.files.preparation import Preparation

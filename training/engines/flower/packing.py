@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.networks.weights import Tensors
 from fedpareto.supernet.slices import Slices, slices
 from fedpareto.supernet.space import SearchSpace
-from fedpareto.supernet.weights import Tensors
 from fedpareto.training.engines.flower import wire
 
 _SHARED = "shared"

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from fedpareto.supernet.common.formats.json_text import parse_json, shown
-from fedpareto.supernet.weights import Tensors
+from fedpareto.supernet.networks.weights import Tensors
 from fedpareto.training.config.flower import WireDtype
 
 #: Raised whenever a message changes; a client of another number refuses the job.

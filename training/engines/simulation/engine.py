@@ -8,7 +8,7 @@ from threading import Event
 import torch
 from torch import Tensor
 
-from fedpareto.training.clients.step import Recorder
+from fedpareto.training.clients.cuda_graphs import Recorder
 from fedpareto.training.clients.trainer import LocalRecipe, LocalTrainer
 from fedpareto.training.data.images import ImageSet
 from fedpareto.training.evaluation.calibration import client_statistics
@@ -101,5 +101,5 @@ class InProcessEngine:
 
 def _taken(idle: list[LocalTrainer], task: Task) -> LocalTrainer:
     """Take a trainer out of the idle ones: one that has built the task's network, if any has."""
-    able = (index for index, trainer in enumerate(idle) if trainer.holds(task.architecture, type(task.work)))
+    able = (index for index, trainer in enumerate(idle) if trainer.holds(task.architecture, type(task.objective)))
     return idle.pop(next(able, -1))

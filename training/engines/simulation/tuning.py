@@ -21,8 +21,8 @@ from fedpareto.supernet.common.machine import machine
 from fedpareto.supernet.common.storage.cache_folder import NowhereKeptError, kept_file
 from fedpareto.supernet.common.storage.files import read_text, write_text
 from fedpareto.supernet.common.terminal.progress import ProgressListener
-from fedpareto.supernet.weights import Tensors, initial_tensors, views
-from fedpareto.training.clients.step import RecordingError
+from fedpareto.supernet.networks.weights import Tensors, initial_tensors, views
+from fedpareto.training.clients.cuda_graphs import RecordingError
 from fedpareto.training.clients.trainer import LocalRecipe
 from fedpareto.training.config.execution import ExecutionConfig, PrecisionChoice
 from fedpareto.training.data.images import ImageSet

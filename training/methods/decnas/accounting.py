@@ -20,6 +20,7 @@ from fedpareto.supernet.common.formats.json_fields import Fields, fields_of
 from fedpareto.supernet.common.formats.json_text import parse_json
 from fedpareto.supernet.common.formats.units import format_bytes, format_quantity
 from fedpareto.supernet.common.storage.files import read_text
+from fedpareto.supernet.common.storage.path_checks import exists
 from fedpareto.supernet.common.terminal.console import print_table, stderr
 from fedpareto.supernet.common.terminal.words import counted
 from fedpareto.supernet.slices import tensor_shapes
@@ -101,11 +102,13 @@ def naive_cost(
 
 
 def print_accounting(folder: Path) -> None:
-    """Print a run's ``accounting.json`` as a table.
+    """Print a run's ``accounting.json`` as a table, if it has one.
 
     Raises:
         UserError: it cannot be read, or a field is missing or of another type.
     """
+    if not exists(folder / ACCOUNTING):
+        return
     path = str(folder / ACCOUNTING)
     body = fields_of(parse_json(read_text(folder / ACCOUNTING), path), path)
     rows: list[tuple[str, ...]] = []

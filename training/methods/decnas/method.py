@@ -24,9 +24,9 @@ from fedpareto.cache.entries import CacheEntry, make_entry
 from fedpareto.supernet.architecture_file import ARCHITECTURE, architecture_text
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.units import format_quantity, parse_quantity
+from fedpareto.supernet.networks.weights import Tensors
 from fedpareto.supernet.slices import supernet_architecture
-from fedpareto.supernet.weights import Tensors
-from fedpareto.training.aggregation.answers import RoundPlan, RoundResults
+from fedpareto.training.aggregation.round_results import RoundPlan, RoundResults
 from fedpareto.training.methods.decnas.accounting import ACCOUNTING, NOTHING, Account, Costs, naive_cost
 from fedpareto.training.methods.decnas.candidates import Candidate, least_macs, nearest_candidates
 from fedpareto.training.methods.decnas.entrants import Clients
@@ -90,7 +90,7 @@ class DecNas:
     def after_round(self, state: RunState, answers: RoundResults) -> RunState:
         """Return ``state`` with what the round has cost."""
         search = self._search(state)
-        costs = Costs(answers.bytes_up, answers.bytes_down, answers.compute)
+        costs = Costs(answers.traffic.up, answers.traffic.down, answers.compute)
         if search.iteration is None:
             return _with(state, dataclasses.replace(search, tuning=search.tuning + costs))
         iteration = dataclasses.replace(search.iteration, spent=search.iteration.spent + costs)

@@ -9,7 +9,7 @@ from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.common.formats.json_fields import fields_of
 from fedpareto.supernet.common.terminal.words import counted
 from fedpareto.training.clients.paths import Path, Paths
-from fedpareto.training.work import Logits
+from fedpareto.training.local_objective import Logits
 
 
 @dataclasses.dataclass(frozen=True)

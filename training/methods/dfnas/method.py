@@ -25,15 +25,16 @@ from fedpareto.supernet.architecture_file import ARCHITECTURE, architecture_text
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.units import parse_quantity
 from fedpareto.supernet.slices import supernet_architecture
-from fedpareto.training.aggregation.answers import RoundPlan, RoundResults
+from fedpareto.training.aggregation.round_results import RoundPlan, RoundResults
 from fedpareto.training.clients.paths import paths_through
+from fedpareto.training.local_objective import LocalObjective, PathSampling, Standard
 from fedpareto.training.methods.dfnas.decisions import Decisions, decisions_from_json, mean_of, undecided
 from fedpareto.training.methods.initial_network import largest_for_all, named_entry
-from fedpareto.training.methods.plans import able_among, drawn_clients, equal_plan
+from fedpareto.training.methods.plans import able_among, equal_plan
 from fedpareto.training.methods.protocol import MethodContext, SupernetMethod
+from fedpareto.training.methods.sampling import drawn_clients
 from fedpareto.training.runs.folder import ARCHITECTURES
 from fedpareto.training.runs.state import RunState
-from fedpareto.training.work import LocalObjective, PathSampling, Standard
 
 #: Whose decisions those are that all clients share.
 _EVERYONE = "everyone"
@@ -70,8 +71,8 @@ class Dfnas(SupernetMethod):
         first = self._entry(fresh.hull(self._paths))
         hulls = {client: open_.get(self._owner(client), first) for client in available}
         drawn = drawn_clients(config, state, able_among(self._ground, available, hulls.__getitem__))
-        work = {client: self._work(found.get(self._owner(client), fresh)) for client in drawn}
-        return equal_plan(config, state, {client: hulls[client] for client in drawn}, work)
+        objectives = {client: self._objective(found.get(self._owner(client), fresh)) for client in drawn}
+        return equal_plan(config, state, {client: hulls[client] for client in drawn}, objectives)
 
     def after_round(self, state: RunState, answers: RoundResults) -> RunState:
         """Return ``state`` with what the clients' logits have come to."""
@@ -106,7 +107,7 @@ class Dfnas(SupernetMethod):
     def _owner(self, client: int) -> str:
         return str(client) if self._settings.personal else _EVERYONE
 
-    def _work(self, search: Decisions) -> LocalObjective:
+    def _objective(self, search: Decisions) -> LocalObjective:
         logits, settings = search.asked(self._paths), self._settings
         if all(slot is None for slot in logits):
             return Standard()

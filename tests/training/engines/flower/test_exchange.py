@@ -118,7 +118,7 @@ def test_clients_that_are_not_there_or_have_just_left_are_offline(link: LocalLin
         "offline",
         "answer",
     ]
-    assert [answer.bytes_down > 0 for answer in answers] == [True, False, False, True]
+    assert [answer.traffic.down > 0 for answer in answers] == [True, False, False, True]
     assert link.files() == []
 
 
@@ -136,8 +136,8 @@ def test_who_has_not_answered_by_the_deadline_has_failed_and_the_others_have_not
     for answer in answers[1:3]:
         assert isinstance(answer, ReplyFailure)
         assert answer.reason == "no answer within 30 s"
-        assert answer.bytes_up == 0
-        assert answer.bytes_down == link.sent[1].size
+        assert answer.traffic.up == 0
+        assert answer.traffic.down == link.sent[1].size
     assert link.files() == []
 
 
@@ -177,9 +177,9 @@ def test_an_answer_may_be_as_large_as_it_was_said_and_no_larger(link: LocalLink)
 
 def test_bytes_are_those_of_header_and_blob_both_ways(link: LocalLink) -> None:
     answers = list(Exchange(link).answers(_questions(), 30.0))
-    assert [answer.bytes_down for answer in answers] == [message.size for message in link.sent]
-    assert [answer.bytes_up for answer in answers] == [link.bytes_up[message.name] for message in link.sent]
-    assert [answer.bytes_up - answers[0].bytes_up for answer in answers] == [0, 1, 2, 3]
+    assert [answer.traffic.down for answer in answers] == [message.size for message in link.sent]
+    assert [answer.traffic.up for answer in answers] == [link.bytes_up[message.name] for message in link.sent]
+    assert [answer.traffic.up - answers[0].traffic.up for answer in answers] == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_bytes_of_an_unreadable_answer_count_and_its_file_is_removed(link: Local
     link.spoil = lambda message, answer: (header, b"yz")
     (answer,) = Exchange(link).answers(_questions(["node-0"]), 30.0)
     assert isinstance(answer, ReplyFailure)
-    assert (answer.kind, answer.bytes_down, answer.bytes_up) == (kind, link.sent[0].size, len(header) + 2)
+    assert (answer.kind, answer.traffic.down, answer.traffic.up) == (kind, link.sent[0].size, len(header) + 2)
     assert link.files() == []
 
 
@@ -236,7 +236,7 @@ def test_a_line_lost_while_answers_are_awaited_fails_those_that_are_missing(link
         "lost",
     ]
     for answer, message in zip(answers, link.sent, strict=True):
-        assert answer.bytes_down == message.size
+        assert answer.traffic.down == message.size
     assert isinstance(answers[3], ReplyFailure)
     assert answers[3].reason == "the SuperLink is gone (killed)"
     assert link.files() == []
@@ -255,7 +255,7 @@ def test_a_line_lost_while_questions_are_sent_fails_all_of_them_at_once(link: Lo
     # Another line would be another run, to which the first two messages mean nothing.
     assert [a.kind if isinstance(a, ReplyFailure) else "answer" for a in answers] == ["lost"] * 4
     assert asked == ["send"] * 3
-    assert [answer.bytes_down for answer in answers] == [*(message.size for message in link.sent), 0, 0]
+    assert [answer.traffic.down for answer in answers] == [*(message.size for message in link.sent), 0, 0]
     assert link.files() == []
 
 

@@ -21,8 +21,8 @@ from PIL import Image
 from fedpareto.fitness.score import macs_of
 from fedpareto.supernet.common.storage.cache_folder import kept_folder
 from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.supernet.networks.weights import Tensors, views
 from fedpareto.supernet.space_file import space_to_mapping
-from fedpareto.supernet.weights import Tensors, views
 from fedpareto.training.clients.trainer import LocalTrainer, recipe_of
 from fedpareto.training.config.clients import ClientsConfig
 from fedpareto.training.config.data import DataConfig
@@ -40,8 +40,8 @@ from fedpareto.training.engines.flower.wire import Request
 from fedpareto.training.execution.out_of_memory import OutOfMemoryError
 from fedpareto.training.execution.profile import Profile
 from fedpareto.training.kernels import available
+from fedpareto.training.local_objective import CoTraining
 from fedpareto.training.messages import Task
-from fedpareto.training.work import CoTraining, work_to_json
 
 _DIGITS = tuple("0123456789")
 
@@ -362,11 +362,11 @@ def test_a_client_co_trains_over_flower_as_in_one_process(config: RunConfig, tmp
     kept = safetensors.torch.load_file(_kept()[0])
     own = ImageSet(kept["training.images"], torch.tensor([3, 7])[kept["training.labels"]], _DIGITS)
     drawn = tuple(random_architectures(4))
-    work = CoTraining((smallest(),), drawn, 0.5, 2.0)
-    request, _ = _training(config, architecture=largest().to_json(), work=work_to_json(work))
+    objective = CoTraining((smallest(),), drawn, 0.5, 2.0)
+    request, _ = _training(config, architecture=largest().to_json(), work=objective.to_json())
     told, got = _ask(request, settings, wire.joined([random_tensors()]))
     recipe = recipe_of(config, MICRO, Normalisation((0.3,) * 3, (0.4,) * 3))
-    task = Task(3, 2, largest(), random_tensors(), 1, 0.05, request.jobs[0]["seed"], work)
+    task = Task(3, 2, largest(), random_tensors(), 1, 0.05, request.jobs[0]["seed"], objective)
     update = LocalTrainer(recipe, Profile(), torch.device("cpu")).train(task, own)
     assert same_bytes(got, wire.joined([update.tensors]))
     assert told["jobs"][0]["compute"] == update.compute > 0

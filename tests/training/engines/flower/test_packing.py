@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.networks.weights import views
 from fedpareto.supernet.slices import slices
 from fedpareto.supernet.space import SearchSpace
-from fedpareto.supernet.weights import views
 from fedpareto.training.engines.flower import wire
 from fedpareto.training.engines.flower.packing import pack, unpack
 from fedpareto.training.engines.flower.wire import WireError

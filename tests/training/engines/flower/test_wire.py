@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fedpareto.supernet.weights import Tensors
+from fedpareto.supernet.networks.weights import Tensors
 from fedpareto.training.engines.flower import wire
 from fedpareto.training.engines.flower.wire import MOST_HEADER_BYTES, Request, WireError
 

@@ -200,8 +200,8 @@ def test_a_run_of_two_clients_at_once_ends_with_the_bytes_of_one_at_a_time_resum
     checkpoint = load_checkpoint(newest_checkpoint(tmp_path / "parts"), MICRO)
     assert checkpoint.state.round == 2
     again = simulated_run(tmp_path / "parts", config, profile=two)
-    resumed = train(again, checkpoint.state, checkpoint.tensors, checkpoint.velocity)
-    assert same_bytes(checkpoint.tensors, tensors)
+    resumed = train(again, checkpoint.state, checkpoint.models)
+    assert same_bytes(checkpoint.models.supernet, tensors)
     assert resumed == state
 
 

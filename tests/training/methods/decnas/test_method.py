@@ -30,7 +30,7 @@ from fedpareto.cache.entries import make_entry
 from fedpareto.supernet.architecture import architecture_from_json
 from fedpareto.supernet.architecture_file import ARCHITECTURE
 from fedpareto.supernet.common.errors import UserError
-from fedpareto.supernet.weights import extract
+from fedpareto.supernet.networks.weights import extract
 from fedpareto.training.clients.capabilities import Capability, capabilities
 from fedpareto.training.config.clients import ClientsConfig
 from fedpareto.training.config.methods import DecNasConfig
@@ -41,7 +41,8 @@ from fedpareto.training.methods.decnas.method import DecNas, decnas
 from fedpareto.training.methods.decnas.state import Search, search_from_json
 from fedpareto.training.methods.protocol import MethodContext
 from fedpareto.training.methods.schedules import learning_rate
-from fedpareto.training.rounds.loop import Run, train
+from fedpareto.training.rounds.loop import train
+from fedpareto.training.rounds.run import Run
 from fedpareto.training.runs.checkpoint import (
     Checkpoint,
     branch_file,
@@ -113,7 +114,7 @@ def test_a_run_shrinks_the_network_to_its_budget_and_then_trains_it_for_its_roun
     assert all(len(record.clients) == 3 for record in tuned)
     assert [probe.macs for probe in tuned[-1].probes] == [search.current.macs]
     assert [record.done for record in rounds] == [0.0] * state.origin.round + [0.5, 1.0]
-    assert same_bytes(load_checkpoint(newest_checkpoint(tmp_path), MICRO).tensors, start.tensors)
+    assert same_bytes(load_checkpoint(newest_checkpoint(tmp_path), MICRO).models.supernet, start.models.supernet)
 
 
 def test_every_target_is_the_steps_share_of_the_start_below_the_current_network(tmp_path: Path) -> None:
@@ -153,22 +154,22 @@ def test_the_winner_of_an_iteration_gained_most_or_lost_least_per_mac_and_its_we
             else:
                 assert gains[told["winner"]] / saved[told["winner"]] == max(gains[one] / saved[one] for one in gains)
         # All that train next begin as slices of what won.
-        for branch in after.branches.values():
-            assert same_bytes(branch.tensors, extract(MICRO, after.tensors, branch.architecture))
-        inherited = extract(MICRO, after.tensors, now.current.architecture)
-        assert not same_bytes(inherited, extract(MICRO, before.tensors, now.current.architecture))
+        for branch in after.models.branches.values():
+            assert same_bytes(branch.tensors, extract(MICRO, after.models.supernet, branch.architecture))
+        inherited = extract(MICRO, after.models.supernet, now.current.architecture)
+        assert not same_bytes(inherited, extract(MICRO, before.models.supernet, now.current.architecture))
     assert changes == len(_searched(found[-1].state).history) >= 2
 
 
 def test_the_supernet_outside_the_current_network_keeps_its_bytes(tmp_path: Path) -> None:
     run = simulated_run(tmp_path, _config())
     start = fresh_start(run)
-    before = {name: tensor.clone() for name, tensor in start.tensors.items()}
+    before = {name: tensor.clone() for name, tensor in start.models.supernet.items()}
     _, end = _trained(run)
     (first,) = [one for one in _states(tmp_path) if one.state.round == 1]
     # The search trains branches; nothing of the supernet changes before the first winner.
-    assert same_bytes(first.tensors, before)
-    assert not same_bytes(end.tensors, before)
+    assert same_bytes(first.models.supernet, before)
+    assert not same_bytes(end.models.supernet, before)
 
 
 def test_each_group_trains_its_candidate_and_every_candidate_is_the_mean_of_its_group(tmp_path: Path) -> None:
@@ -180,14 +181,14 @@ def test_each_group_trains_its_candidate_and_every_candidate_is_the_mean_of_its_
     assert iteration is not None
     updates = {update.task.client: update for update in engine.updates if update.task.round == 1}
     assert updates.keys() == set(range(17))
-    assert len(iteration.racers) == len(first.branches) == 5
+    assert len(iteration.racers) == len(first.models.branches) == 5
     for racer in iteration.racers:
         assert len(racer.clients) in (3, 4)
-        for name, tensor in first.branches[racer.name].tensors.items():
+        for name, tensor in first.models.branches[racer.name].tensors.items():
             mean = sum(updates[client].tensors[name].double() for client in racer.clients) / len(racer.clients)
             torch.testing.assert_close(tensor.double(), mean, atol=1e-6, rtol=1e-5)
     assert recorder(run).records[0].tested.keys() == {racer.name for racer in iteration.racers} | {"current"}
-    assert {one["branch"] for one in recorder(run).records[0].clients} == first.branches.keys()
+    assert {one["branch"] for one in recorder(run).records[0].clients} == first.models.branches.keys()
 
 
 def test_clients_of_dropped_candidates_move_to_the_others(tmp_path: Path) -> None:
@@ -202,7 +203,7 @@ def test_clients_of_dropped_candidates_move_to_the_others(tmp_path: Path) -> Non
         assert sorted(client for racer in iteration.racers for client in racer.clients) == list(range(17))
         assert all(not racer.clients for racer in iteration.racers if racer.status == "dropped")
         # Their weights are gone, too.
-        assert one.branches.keys() == {racer.name for racer in iteration.racers if racer.status != "dropped"}
+        assert one.models.branches.keys() == {racer.name for racer in iteration.racers if racer.status != "dropped"}
     assert dropped
 
 
@@ -220,16 +221,16 @@ def test_a_run_resumed_after_any_round_ends_with_the_bytes_of_one_never_interrup
         found = load_checkpoint(newest_checkpoint(folder), MICRO)
         assert found.state.round == stop
         resumed = simulated_run(folder, config)
-        end = train(resumed, found.state, found.tensors, found.velocity, found.branches)
+        end = train(resumed, found.state, found.models)
         assert end == state
-        assert same_bytes(found.tensors, whole.tensors)
+        assert same_bytes(found.models.supernet, whole.models.supernet)
         for one, other in zip(_states(folder)[stop:], expected[stop:], strict=True):
             assert one.state == other.state
-            assert same_bytes(one.tensors, other.tensors)
-            assert one.branches.keys() == other.branches.keys()
-            for name, branch in one.branches.items():
-                assert branch.architecture == other.branches[name].architecture
-                assert same_bytes(branch.tensors, other.branches[name].tensors)
+            assert same_bytes(one.models.supernet, other.models.supernet)
+            assert one.models.branches.keys() == other.models.branches.keys()
+            for name, branch in one.models.branches.items():
+                assert branch.architecture == other.models.branches[name].architecture
+                assert same_bytes(branch.tensors, other.models.branches[name].tensors)
         assert (folder / ACCOUNTING).read_bytes() == (tmp_path / "whole" / ACCOUNTING).read_bytes()
 
 
@@ -247,8 +248,8 @@ def test_the_account_is_that_of_the_messages_and_the_straightforward_one_what_it
     ):
         updates = [update for update in engine.updates if update.task.round in rounds]
         assert account[name] == {
-            "bytes_up": sum(update.bytes_up for update in updates),
-            "bytes_down": sum(update.bytes_down for update in updates),
+            "bytes_up": sum(update.traffic.up for update in updates),
+            "bytes_down": sum(update.traffic.down for update in updates),
             "compute": sum(update.compute for update in updates),
         }
     # Train every candidate of every iteration on every client once; the most rounds are as many again.
@@ -259,15 +260,15 @@ def test_the_account_is_that_of_the_messages_and_the_straightforward_one_what_it
         if iteration is not None:
             raced |= {(iteration.number, racer.name): racer.candidate.entry.architecture for racer in iteration.racers}
     tasks = [
-        Task(1, client, architecture, extract(MICRO, start.tensors, architecture), 1, 0.01, 7)
+        Task(1, client, architecture, extract(MICRO, start.models.supernet, architecture), 1, 0.01, 7)
         for architecture in raced.values()
         for client in range(9)
     ]
     once = [one for one in simulated_run(tmp_path, config).engine.run(tasks) if isinstance(one, Update)]
     assert len(once) == len(tasks)
     assert account["straightforward_search"] == {
-        "bytes_up": 3 * sum(answer.bytes_up for answer in once),
-        "bytes_down": 3 * sum(answer.bytes_down for answer in once),
+        "bytes_up": 3 * sum(answer.traffic.up for answer in once),
+        "bytes_down": 3 * sum(answer.traffic.down for answer in once),
         "compute": 3 * sum(answer.compute for answer in once),
     }
     for name, share in account["saved"].items():
@@ -290,7 +291,7 @@ def test_one_candidate_on_all_clients_for_the_most_rounds_saves_nothing(tmp_path
     assert _searched(state).current.architecture == smallest()
     account = _account(tmp_path)
     assert account["search"] == account["straightforward_search"]
-    assert account["search"]["bytes_up"] == sum(one.bytes_up for one in engine.updates if one.task.round <= 3)
+    assert account["search"]["bytes_up"] == sum(one.traffic.up for one in engine.updates if one.task.round <= 3)
     assert set(account["saved"].values()) == {0.0}
 
 
@@ -364,10 +365,10 @@ def test_the_servers_momentum_begins_with_the_fine_tuning(tmp_path: Path) -> Non
     state, start = _trained(simulated_run(tmp_path, dataclasses.replace(config, server=server)))
     assert state.origin is not None
     for one in _states(tmp_path):
-        assert one.velocity is not None
-        moving = any(tensor.any() for tensor in one.velocity.values())
+        assert one.models.velocity is not None
+        moving = any(tensor.any() for tensor in one.models.velocity.values())
         assert moving == (one.state.round > state.origin.round)
-    assert start.velocity is not None
+    assert start.models.velocity is not None
 
 
 def test_a_checkpoint_has_a_file_for_every_candidate_in_the_race(tmp_path: Path) -> None:
@@ -375,7 +376,7 @@ def test_a_checkpoint_has_a_file_for_every_candidate_in_the_race(tmp_path: Path)
     assert state.origin is not None
     for one, name in zip(_states(tmp_path), checkpoint_names(tmp_path), strict=True):
         files = {path.name for path in (tmp_path / "checkpoints" / name).glob("branch-*")}
-        assert files == {branch_file(branch) for branch in one.branches}
+        assert files == {branch_file(branch) for branch in one.models.branches}
         assert bool(files) == (one.state.round < state.origin.round)
 
 

@@ -10,8 +10,8 @@ from helpers.runs.simulation import largest
 from fedpareto.supernet.architecture import Block
 from fedpareto.supernet.slices import supernet_architecture
 from fedpareto.training.clients.paths import Paths, paths_through
+from fedpareto.training.local_objective import Logits
 from fedpareto.training.methods.dfnas.decisions import Decisions, decisions_from_json, mean_of, probabilities, undecided
-from fedpareto.training.work import Logits
 
 
 @pytest.fixture(scope="module")

@@ -26,8 +26,8 @@ from helpers.runs.simulation import (
 from fedpareto.search.cli import main as search_main
 from fedpareto.supernet.architecture import architecture_from_json, architecture_from_text
 from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.networks.weights import views
 from fedpareto.supernet.slices import tensor_shapes
-from fedpareto.supernet.weights import views
 from fedpareto.training.clients.capabilities import Capability
 from fedpareto.training.clients.paths import paths_through
 from fedpareto.training.config.clients import ClientsConfig
@@ -36,6 +36,7 @@ from fedpareto.training.config.privacy import PrivacyConfig
 from fedpareto.training.config.run import CheckpointConfig, RunConfig
 from fedpareto.training.engines.protocol import EngineError
 from fedpareto.training.execution.profile import Profile
+from fedpareto.training.local_objective import PathSampling, Standard
 from fedpareto.training.messages import Update
 from fedpareto.training.methods.dfnas.decisions import Decisions, decisions_from_json, mean_of, undecided
 from fedpareto.training.methods.dfnas.method import Dfnas, dfnas
@@ -43,7 +44,6 @@ from fedpareto.training.methods.protocol import MethodContext
 from fedpareto.training.rounds.loop import train
 from fedpareto.training.runs.checkpoint import load_checkpoint, newest_checkpoint
 from fedpareto.training.runs.state import Counts, RunState
-from fedpareto.training.work import PathSampling, Standard
 
 _PATHS = paths_through(MICRO, largest())
 
@@ -82,7 +82,7 @@ def test_the_first_round_sends_the_whole_supernet_with_even_logits() -> None:
     plan = dfnas(_ground(_config())).assign(_FRESH, range(5))
     assert {entry.architecture for entry in plan.assigned.values()} == {largest()}
     assert len(plan.assigned) == 3
-    assert set(plan.work.values()) == {PathSampling(undecided(_PATHS).logits, 0.2)}
+    assert set(plan.objectives.values()) == {PathSampling(undecided(_PATHS).logits, 0.2)}
     assert set(plan.weights.values()) == {1.0}
 
 
@@ -93,25 +93,25 @@ def test_slices_shrink_to_what_is_open() -> None:
     (hull,) = {entry.architecture for entry in plan.assigned.values()}
     assert hull == search.hull(_PATHS)
     assert len(tensor_shapes(MICRO, hull)) < len(tensor_shapes(MICRO, largest()))
-    (work,) = set(plan.work.values())
-    assert isinstance(work, PathSampling)
-    assert work.logits == (None, (0.0,) * 4, (0.0,) * 5)
+    (objective,) = set(plan.objectives.values())
+    assert isinstance(objective, PathSampling)
+    assert objective.logits == (None, (0.0,) * 4, (0.0,) * 5)
 
 
 def test_a_search_that_is_over_trains_its_network() -> None:
     plan = dfnas(_ground(_config())).assign(_state({"everyone": _settled(1, 4, 2, 0)}), range(5))
-    assert set(plan.work.values()) == {Standard()}
+    assert set(plan.objectives.values()) == {Standard()}
     assert {entry.architecture for entry in plan.assigned.values()} == {_PATHS.network((1, 4, 2, 0))}
 
 
 def test_the_penalty_is_a_share_of_the_first_networks_macs() -> None:
     settings = DfnasConfig(macs_penalty=0.5, macs_target="0.05M")
     method = dfnas(_ground(_config(settings)))
-    work = next(iter(method.assign(_FRESH, range(5)).work.values()))
-    assert isinstance(work, PathSampling)
+    objective = next(iter(method.assign(_FRESH, range(5)).objectives.values()))
+    assert isinstance(objective, PathSampling)
     (entry,) = method.assign(_FRESH, range(1)).assigned.values()
-    assert work.macs_penalty == 0.5 / entry.macs
-    assert work.macs_target == 50_000
+    assert objective.macs_penalty == 0.5 / entry.macs
+    assert objective.macs_target == 50_000
 
 
 def test_unequal_clients_begin_with_the_largest_entry_that_all_of_them_run() -> None:
@@ -178,7 +178,7 @@ def test_updates_that_are_refused_move_no_logits(tmp_path: Path) -> None:
 def test_a_search_settles_shrinks_and_ends_with_one_network(tmp_path: Path) -> None:
     run, engine = spoiled_run(tmp_path, unspoiled, _config(rounds=8))
     state, tensors = train_run(run)
-    sizes = [record.bytes_down for record in recorder(run).records]
+    sizes = [record.traffic.down for record in recorder(run).records]
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[-1] < sizes[0]
     search = _decisions(state)
@@ -187,7 +187,7 @@ def test_a_search_settles_shrinks_and_ends_with_one_network(tmp_path: Path) -> N
     assert probe.architecture == _PATHS.network(search.best(_PATHS))
     # What has left the search keeps the weights it had.
     last = engine.updates[-1].task.architecture
-    before = load_checkpoint(tmp_path / "checkpoints" / "round-000007", MICRO).tensors
+    before = load_checkpoint(tmp_path / "checkpoints" / "round-000007", MICRO).models.supernet
     assert not same_bytes(views(MICRO, tensors, last), views(MICRO, before, last))
     for some in (tensors, before):
         for view in views(MICRO, some, last).values():
@@ -223,8 +223,8 @@ def test_personal_logits_never_mix(tmp_path: Path) -> None:
     # Everyone begins where it has left off.
     known: dict[int, Any] = {}
     for update in engine.updates:
-        assert isinstance(update.task.work, PathSampling)
-        assert update.task.work.logits == known.get(update.task.client, undecided(_PATHS).logits)
+        assert isinstance(update.task.objective, PathSampling)
+        assert update.task.objective.logits == known.get(update.task.client, undecided(_PATHS).logits)
         known[update.task.client] = update.logits
 
 
@@ -237,8 +237,8 @@ def test_personal_searches_settle_and_shrink_each_on_its_own() -> None:
         2: largest(),
         3: searches["3"].hull(_PATHS),
     }
-    assert plan.work[1] == Standard()
-    assert plan.work[2] == PathSampling(undecided(_PATHS).logits, 0.2)
+    assert plan.objectives[1] == Standard()
+    assert plan.objectives[2] == PathSampling(undecided(_PATHS).logits, 0.2)
 
 
 def test_personal_searches_are_evaluated_by_the_mean_of_their_logits() -> None:
@@ -305,8 +305,8 @@ def test_a_resumed_search_ends_with_the_bytes_and_the_state_of_one_never_interru
     checkpoint = load_checkpoint(newest_checkpoint(tmp_path / "parts"), MICRO)
     assert checkpoint.state.round == stop_after
     assert checkpoint.state.method["decisions"]
-    resumed = train(simulated_run(tmp_path / "parts", config), checkpoint.state, checkpoint.tensors, None)
-    assert same_bytes(checkpoint.tensors, tensors)
+    resumed = train(simulated_run(tmp_path / "parts", config), checkpoint.state, checkpoint.models)
+    assert same_bytes(checkpoint.models.supernet, tensors)
     assert resumed == state
     assert any(choice is not None for value in state.method["decisions"].values() for choice in value["settled"])
     for name in ("architecture.json", *(["architectures.jsonl"] if personal else [])):

@@ -14,7 +14,7 @@ from helpers.runs.flower import (
 )
 from helpers.runs.flower_rounds import FirstRounds
 
-from fedpareto.supernet.weights import Tensors
+from fedpareto.supernet.networks.weights import Tensors
 from fedpareto.training.config.run import RunConfig
 
 

@@ -29,7 +29,7 @@ from helpers.runs.simulation import Recorder, recorder, same_bytes
 
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.terminal.progress import SILENT
-from fedpareto.supernet.weights import Tensors
+from fedpareto.supernet.networks.weights import Tensors
 from fedpareto.training.clients.trainer import LocalTrainer
 from fedpareto.training.config.run import RunConfig
 from fedpareto.training.engines.flower.relay_socket import LineLost
@@ -56,7 +56,7 @@ def test_a_client_that_is_not_there_is_drawn_no_more(config: RunConfig, link: Lo
 
 
 def test_a_client_that_leaves_after_it_was_drawn_is_offline(config: RunConfig, link: LocalLink) -> None:
-    run, state, tensors, velocity = prepared_run(config, link)
+    run, state, models = prepared_run(config, link)
     looks = itertools.count()
 
     def before(what: str) -> None:
@@ -65,11 +65,11 @@ def test_a_client_that_leaves_after_it_was_drawn_is_offline(config: RunConfig, l
             del link.online[f"node-{ODD}"]
 
     link.before = before
-    state = train(run, state, tensors, velocity)
+    state = train(run, state, models)
     assert state.failures == {"offline": 1}
     record = recorder(run).records[0]
     assert by_client(record)[ODD]["failure"] == "offline"
-    assert record.bytes_down == sum(message.size for message in link.asked("train"))
+    assert record.traffic.down == sum(message.size for message in link.asked("train"))
 
 
 def test_a_client_that_never_answers_is_timed_out_and_has_to_speak_before_it_trains_again(
@@ -77,13 +77,13 @@ def test_a_client_that_never_answers_is_timed_out_and_has_to_speak_before_it_tra
 ) -> None:
     silent = {"train"}
     link.spoil = lambda message, answer: None if message.client == ODD and message.asked in silent else answer()
-    run, state, tensors, velocity = prepared_run(config, link)
+    run, state, models = prepared_run(config, link)
     engine = engine_of(run)
     engine._config = dataclasses.replace(engine._config, deadline=0.02)
     silent.add("describe")
-    state = train(run, state, tensors, velocity)
+    state = train(run, state, models)
     assert state.failures == {"timeout": 1}
-    assert same_bytes(tensors, without)
+    assert same_bytes(models.supernet, without)
     assert [engine.available() for _ in range(3)] == [[0, 1, 3]] * 3
     silent.clear()
     assert [engine.available(), engine.available()][-1] == [0, 1, 2, 3]
@@ -112,7 +112,7 @@ def test_failures_of_several_kinds_are_counted_each_and_kept_with_the_run(config
     assert load_checkpoint(newest_checkpoint(Path(str(config.output))), MICRO).state.failures == state.failures
     for record in recorder(run).records:
         assert record.failures == {"malformed": 1, "non-finite": 1, "examples": 1}
-        assert record.bytes_up == sum(
+        assert record.traffic.up == sum(
             link.bytes_up[m.name] for m in link.asked("train") if m.fields["jobs"][0]["round"] == record.round
         )
 
@@ -137,10 +137,10 @@ def test_a_round_without_a_quorum_is_tried_again_and_then_ends_the_run(
         Error(RAISED, "ImportError") if message.asked == "train" and message.client < fails else answer()
     )
     config = dataclasses.replace(config, flower=flower(quorum=quorum, retries=2))
-    run, state, tensors, velocity = prepared_run(config, link)
-    start = {name: tensor.clone() for name, tensor in tensors.items()}
+    run, state, models = prepared_run(config, link)
+    start = {name: tensor.clone() for name, tensor in models.supernet.items()}
     with pytest.raises(UserError) as caught:
-        train(run, state, tensors, velocity)
+        train(run, state, models)
     message = str(caught.value)
     who = "all 4 clients" if fails == 4 else f"{fails} of 4 clients"
     assert f"{who} of round 1 failed, asked 3 times (client " in message
@@ -148,7 +148,7 @@ def test_a_round_without_a_quorum_is_tried_again_and_then_ends_the_run(
     assert f"round 0 is kept in {newest_checkpoint(Path(str(config.output)))}" in message
     assert message.endswith(f"go on with: train-supernet --resume {config.output}")
     assert "\n" not in message
-    assert same_bytes(tensors, start)
+    assert same_bytes(models.supernet, start)
     (lost,) = recorder(run).lost
     assert lost.failures == {"error": 3 * fails}
     outcome = {client["client"]: client.get("failure") for client in lost.clients}
@@ -171,13 +171,13 @@ def test_whoever_asks_to_stop_does_not_wait_for_clients_nor_for_another_try(conf
         return Error(RAISED, "ImportError")
 
     link.spoil = fail
-    state = train(run, start.state, start.tensors, start.velocity)
+    state = train(run, start.state, start.models)
     assert (state.round, len(link.asked("train"))) == (0, 4)
     (lost,) = recorder(run).lost
     assert lost.failures == {"error": 4}
     # Too few are there, for an hour if need be.
     link.online.clear()
-    assert train(run, state, start.tensors, start.velocity).round == 0
+    assert train(run, state, start.models).round == 0
     assert len(recorder(run).lost) == 1
     assert load_checkpoint(newest_checkpoint(Path(str(config.output))), MICRO).state == state
 
@@ -197,7 +197,7 @@ def test_a_client_that_answers_when_it_is_asked_again_is_merged(
     told = by_client(record)[ODD]
     assert told["failed_before"] == ["error"]
     assert "failure" not in told
-    assert record.bytes_down == sum(message.size for message in link.asked("train"))
+    assert record.traffic.down == sum(message.size for message in link.asked("train"))
     assert recorder(run).clients == [(1, 1, 4), (1, 2, 4), (1, 3, 4), (1, 4, 4), (1, 4, 4)]
     for name, tensor in everyone.items():
         # It is added up last; that is all.
@@ -205,7 +205,7 @@ def test_a_client_that_answers_when_it_is_asked_again_is_merged(
 
 
 def test_a_line_lost_in_mid_round_costs_the_answers_that_are_missing(config: RunConfig, link: LocalLink) -> None:
-    run, state, tensors, velocity = prepared_run(config, link)
+    run, state, models = prepared_run(config, link)
     link.pick = lambda waiting: waiting[:1]
     collected = itertools.count()
 
@@ -214,17 +214,17 @@ def test_a_line_lost_in_mid_round_costs_the_answers_that_are_missing(config: Run
             raise LineLost("killed")
 
     link.before = before
-    state = train(run, state, tensors, velocity)
+    state = train(run, state, models)
     assert (state.round, state.failures) == (1, {"lost": 2})
-    assert recorder(run).records[0].bytes_down == sum(message.size for message in link.asked("train"))
+    assert recorder(run).records[0].traffic.down == sum(message.size for message in link.asked("train"))
 
 
 def test_a_line_lost_for_good_ends_the_run_with_its_last_round_kept(config: RunConfig, link: LocalLink) -> None:
-    run, state, tensors, velocity = prepared_run(config, link)
+    run, state, models = prepared_run(config, link)
     impatient(run)
     link.before = lost("nodes")
     with pytest.raises(UserError) as caught:
-        train(run, state, tensors, velocity)
+        train(run, state, models)
     message = str(caught.value)
     assert "127.0.0.1:8000 could not be reached for 0.05 s: the SuperLink was killed; round 0 is kept in " in message
     assert message.endswith(f"go on with: train-supernet --resume {config.output}")
@@ -233,9 +233,7 @@ def test_a_line_lost_for_good_ends_the_run_with_its_last_round_kept(config: RunC
 def test_a_line_lost_before_the_tasks_are_sent_costs_a_try_and_no_more(
     config: RunConfig, link: LocalLink, everyone: Tensors
 ) -> None:
-    run, state, tensors, velocity = prepared_run(
-        dataclasses.replace(config, flower=flower(quorum=1.0, retries=1)), link
-    )
+    run, state, models = prepared_run(dataclasses.replace(config, flower=flower(quorum=1.0, retries=1)), link)
     looks = itertools.count()
 
     def before(what: str) -> None:
@@ -244,9 +242,9 @@ def test_a_line_lost_before_the_tasks_are_sent_costs_a_try_and_no_more(
             raise LineLost("killed")
 
     link.before = before
-    state = train(run, state, tensors, velocity)
+    state = train(run, state, models)
     assert state.failures == {"offline": 4}
-    assert same_bytes(tensors, everyone)
+    assert same_bytes(models.supernet, everyone)
 
 
 def test_too_few_clients_are_waited_for_and_then_named(config: RunConfig, link: LocalLink) -> None:

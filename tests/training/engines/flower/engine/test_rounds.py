@@ -12,7 +12,7 @@ from helpers.runs.flower import (
 from helpers.runs.flower_rounds import by_client, rarely
 from helpers.runs.simulation import recorder, same_bytes
 
-from fedpareto.supernet.weights import Tensors
+from fedpareto.supernet.networks.weights import Tensors
 from fedpareto.training.config.clients import ClientsConfig
 from fedpareto.training.config.data import DataConfig
 from fedpareto.training.config.partition import PartitionConfig
@@ -71,14 +71,14 @@ def test_bytes_in_the_records_are_those_of_the_messages(config: RunConfig, link:
     run, state, _ = trained(config, link)
     (record,) = recorder(run).records
     messages = link.asked("train")
-    assert record.bytes_down == sum(message.size for message in messages)
-    assert record.bytes_up == sum(link.bytes_up[message.name] for message in messages)
+    assert record.traffic.down == sum(message.size for message in messages)
+    assert record.traffic.up == sum(link.bytes_up[message.name] for message in messages)
     others = [*link.asked("calibrate"), *link.asked("evaluate")]
     assert len(others) == 2 * config.clients.count
-    assert record.evaluation_bytes_down == sum(message.size for message in others)
-    assert record.evaluation_bytes_up == sum(link.bytes_up[message.name] for message in others)
-    assert state.bytes_down == record.bytes_down + record.evaluation_bytes_down
-    assert state.bytes_up == record.bytes_up + record.evaluation_bytes_up
+    assert record.evaluation_traffic.down == sum(message.size for message in others)
+    assert record.evaluation_traffic.up == sum(link.bytes_up[message.name] for message in others)
+    assert state.traffic.down == record.traffic.down + record.evaluation_traffic.down
+    assert state.traffic.up == record.traffic.up + record.evaluation_traffic.up
     for message in messages:
         told = by_client(record)[message.client]
         assert (told["bytes_down"], told["bytes_up"]) == (message.size, link.bytes_up[message.name])

@@ -28,8 +28,8 @@ from helpers.runs.flower_spoils import ODD, of_first_job, one_more
 from helpers.runs.simulation import largest, random_tensors, recorder, same_bytes, smallest
 from torch import Tensor
 
+from fedpareto.supernet.networks.weights import Tensors, views
 from fedpareto.supernet.slices import tensor_shapes
-from fedpareto.supernet.weights import Tensors, views
 from fedpareto.training.config.run import RunConfig
 from fedpareto.training.data.run_images import shares, used_images
 from fedpareto.training.engines.flower.engine import FlowerEngine, statistics_shapes
@@ -214,7 +214,7 @@ def test_a_client_that_fails_in_an_evaluation_has_no_part_in_it(config: RunConfi
         ]
         assert state.failures == dict.fromkeys(kinds, 1)
         others = [*link.asked("calibrate"), *link.asked("evaluate")]
-        assert record.evaluation_bytes_down == sum(message.size for message in others)
+        assert record.evaluation_traffic.down == sum(message.size for message in others)
         return [probe.accuracy for probe in record.probes]
 
     error: Spoil = lambda message, answer: Error(RAISED)  # noqa: E731
@@ -241,10 +241,12 @@ def test_clients_that_leave_before_an_evaluation_cost_no_round(config: RunConfig
         return reaction
 
     link.spoil = spoil
-    run, state, tensors, velocity = prepared_run(config, link)
+    run, state, models = prepared_run(config, link)
     evaluator = run.evaluator
     assert isinstance(evaluator, FederatedEvaluator)
     evaluator.engine._config = dataclasses.replace(evaluator.engine._config, patience=0.05)
-    state = train(run, state, tensors, velocity)
+    state = train(run, state, models)
     assert (state.round, recorder(run).records[0].probes) == (1, ())
-    assert same_bytes(load_checkpoint(newest_checkpoint(Path(str(config.output))), MICRO).tensors, tensors)
+    assert same_bytes(
+        load_checkpoint(newest_checkpoint(Path(str(config.output))), MICRO).models.supernet, models.supernet
+    )

@@ -37,7 +37,7 @@ from helpers.runs.flower_spoils import (
 )
 from helpers.runs.simulation import recorder, same_bytes, smallest
 
-from fedpareto.supernet.weights import Tensors
+from fedpareto.supernet.networks.weights import Tensors
 from fedpareto.training.engines.flower import wire
 
 

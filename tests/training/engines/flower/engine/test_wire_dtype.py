@@ -18,7 +18,7 @@ from helpers.runs.flower_spoils import BIAS, ODD
 from helpers.runs.simulation import recorder, smallest
 from torch import Tensor
 
-from fedpareto.supernet.weights import Tensors, views
+from fedpareto.supernet.networks.weights import Tensors, views
 from fedpareto.training.config.clients import ClientsConfig
 from fedpareto.training.config.run import ClientConfig, RunConfig
 from fedpareto.training.engines.flower import wire
@@ -41,10 +41,10 @@ def test_bf16_halves_the_bytes_and_stays_close(config: RunConfig, link: LocalLin
         sent = wire.parse_blob(message.blob)
         assert {tensor.dtype for tensor in sent.values()} == {torch.bfloat16}
     values = sum(tensor.numel() for m in link.asked("train") for tensor in wire.parse_blob(m.blob).values())
-    assert 2 * values < record.bytes_up < 2.5 * values
+    assert 2 * values < record.traffic.up < 2.5 * values
     for name, tensor in tensors.items():
         # bf16 has 8 binary digits: what is trained on is that close, and so is what comes back of the change.
-        assert (tensor - whole[name]).norm() <= 0.25 * (whole[name] - start[name]).norm() + 1e-6
+        assert (tensor - whole[name]).norm() <= 0.25 * (whole[name] - start.supernet[name]).norm() + 1e-6
 
 
 def test_bf16_does_not_lose_changes_that_are_smaller_than_its_steps(config: RunConfig, tmp_path: Path) -> None:
@@ -58,10 +58,10 @@ def test_bf16_does_not_lose_changes_that_are_smaller_than_its_steps(config: RunC
             evaluation=rarely(config),
             flower=flower(wire_dtype=dtype),
         )
-        run, state, tensors, velocity = prepared_run(slow, LocalLink(tmp_path / f"{dtype}-link", 8))
-        start = {name: tensor.clone() for name, tensor in tensors.items()}
-        train(run, state, tensors, velocity)
-        return start, tensors
+        run, state, models = prepared_run(slow, LocalLink(tmp_path / f"{dtype}-link", 8))
+        start = {name: tensor.clone() for name, tensor in models.supernet.items()}
+        train(run, state, models)
+        return start, models.supernet
 
     (start, whole), (_, narrow) = run("fp32"), run("bf16")
     # Norms start at 1, where the next smaller number of bf16 is 1/256 away: none of four rounds moves them so far.
@@ -87,20 +87,20 @@ def test_a_change_that_makes_a_weight_infinite_is_refused(
     config: RunConfig, link: LocalLink, value: float, kind: str
 ) -> None:
     def spoil(tensors: Tensors) -> None:
-        tensors[BIAS] = torch.full((10,), value).bfloat16()
+        models.supernet[BIAS] = torch.full((10,), value).bfloat16()
 
     narrow = dataclasses.replace(config, flower=flower(wire_dtype="bf16"))
-    run, state, tensors, velocity = prepared_run(narrow, link)
-    tensors[BIAS.removeprefix("0/")] += 3.3e38
+    run, state, models = prepared_run(narrow, link)
+    models.supernet[BIAS.removeprefix("0/")] += 3.3e38
     link.spoil = only(ODD, "train", edited(tensors=spoil))
     # Weights as large as that are no good to train with either: all that matters is how the answer is counted.
     engine = engine_of(run)
     architecture = smallest(run.space)
     task = dataclasses.replace(a_task(engine), architecture=architecture, client=ODD)
-    task = dataclasses.replace(task, tensors=views(run.space, tensors, architecture))
+    task = dataclasses.replace(task, tensors=views(run.space, models.supernet, architecture))
     (answer,) = engine.run([task])
     failure = check_update(answer) if isinstance(answer, Update) else answer
     assert failure is not None
     assert failure.kind == kind
     assert state.round == 0
-    assert velocity is None
+    assert models.velocity is None

@@ -1,0 +1,162 @@
+"""One round in the making: what was planned, and what came back, added up as it arrives."""
+
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from fedpareto.cache.entries import CacheEntry
+from fedpareto.training.aggregation.protocol import Aggregator
+from fedpareto.training.aggregation.weighted_average import WeightedAverage
+from fedpareto.training.local_objective import LocalObjective, Logits, Standard
+from fedpareto.training.messages import Failure, Update, check_update
+from fedpareto.training.privacy.mechanism import clip_scale, deltas, update_norm
+from fedpareto.training.traffic import Traffic
+
+
+@dataclasses.dataclass(frozen=True)
+class RoundPlan:
+    """What the server asks of one round.
+
+    Attributes:
+        number: of the round, from 1.
+        learning_rate: of the clients.
+        beta: weight β_t of the largest network; None where all weigh the same.
+        assigned: the drawn clients in order, and what each trains.
+        weights: of the clients' updates.
+        objectives: what clients train it towards; the standard objective of those that are not named.
+        branches: clients that train a network with weights of its own, and its name; all others train the supernet's.
+        steps: most local steps of every client; empty where all take those of their epochs.
+        power: p of draws in proportion to MACs^−p; None where they are others.
+    """
+
+    number: int
+    learning_rate: float
+    beta: float | None
+    assigned: Mapping[int, CacheEntry]
+    weights: Mapping[int, float]
+    objectives: Mapping[int, LocalObjective] = dataclasses.field(default_factory=dict)
+    branches: Mapping[int, str] = dataclasses.field(default_factory=dict)
+    steps: Mapping[int, int] = dataclasses.field(default_factory=dict)
+    power: float | None = None
+
+    def objective(self, client: int) -> LocalObjective:
+        """What a client of the round trains its network towards."""
+        return self.objectives.get(client, Standard())
+
+
+@dataclasses.dataclass(frozen=True)
+class ClientResult:
+    """What is kept of a merged update: how many images it stands for, its training loss, what it cost."""
+
+    examples: int
+    loss: float
+    compute: int
+    traffic: Traffic
+
+    def to_json(self) -> dict[str, Any]:
+        """The result as plain JSON values, in the order that records have had."""
+        values = dataclasses.asdict(self)
+        traffic = values.pop("traffic")
+        return {**values, "bytes_down": traffic["down"], "bytes_up": traffic["up"]}
+
+
+class RoundResults:
+    """Folds good updates in and counts all others; holds no tensors but the folds'.
+
+    Args:
+        plan: the round.
+        fold: receives the updates of the supernet.
+        branches: receive those of networks with weights of their own, by name.
+        by_examples: multiply every client's weight by its number of images.
+        clip: largest norm of what a client changed, in a private run; 0 in others, which fold whole tensors.
+    """
+
+    def __init__(
+        self,
+        plan: RoundPlan,
+        fold: Aggregator,
+        *,
+        by_examples: bool,
+        clip: float = 0.0,
+        branches: Mapping[str, Aggregator] | None = None,
+    ) -> None:
+        self.plan, self.fold, self.branches = plan, fold, branches or {}
+        self._by_examples, self._clip = by_examples, clip
+        self._clipped = 0
+        if clip:
+            # Whoever fails later counts as a change of zero: the divisor must not tell who failed.
+            for client, entry in plan.assigned.items():
+                self.private_fold.reserve_weight(entry.architecture, plan.weights[client])
+        self.accepted: dict[int, ClientResult] = {}
+        #: Of the accepted clients that have some.
+        self.logits: dict[int, Logits] = {}
+        self.failures: list[Failure] = []
+        self._sgd: list[tuple[float, float]] = []
+        self.traffic = Traffic()
+        self.compute = 0
+
+    def take(self, answer: Update | Failure) -> None:
+        """Check an answer and fold it in, or count why it cannot be."""
+        self.traffic += answer.traffic
+        if isinstance(answer, Failure):
+            self.failures.append(answer)
+            return
+        self._sgd.append((answer.started, answer.started + answer.sgd_seconds))
+        self.compute += answer.compute
+        failure = check_update(answer) or self._fold(answer)
+        if failure is not None:
+            self.failures.append(failure)
+            return
+        accepted = ClientResult(answer.examples, answer.loss, answer.compute, answer.traffic)
+        self.accepted[answer.task.client] = accepted
+        if answer.logits is not None:
+            self.logits[answer.task.client] = answer.logits
+
+    def _fold(self, update: Update) -> Failure | None:
+        """Add an update to the sums, or return why that cannot be."""
+        architecture, weight = update.task.architecture, self.plan.weights[update.task.client]
+        if not self._clip:
+            branch = self.plan.branches.get(update.task.client)
+            fold = self.fold if branch is None else self.branches[branch]
+            fold.add(architecture, update.tensors, weight * (update.examples if self._by_examples else 1))
+            return None
+        norm = update_norm(update)
+        if not math.isfinite(norm):
+            return Failure(update.task, "non-finite", f"its change has norm {norm}")
+        self.private_fold.add_steps(architecture, deltas(update), weight * clip_scale(norm, self._clip))
+        self._clipped += norm > self._clip
+        return None
+
+    @property
+    def private_fold(self) -> WeightedAverage:
+        """The fold of a private run, which is no other aggregator: the account of privacy is of this one."""
+        if not isinstance(self.fold, WeightedAverage):
+            raise TypeError(f"{type(self.fold).__name__} aggregates a private run")
+        return self.fold
+
+    @property
+    def clipped(self) -> float | None:
+        """Share of the accepted updates that were larger than the clip, or None in a run that is not private."""
+        return self._clipped / len(self.accepted) if self._clip else None
+
+    @property
+    def sgd_seconds(self) -> float:
+        """Time in which at least one client was in its local epochs."""
+        total, end = 0.0, -math.inf
+        for start, stop in sorted(self._sgd):
+            total += max(0.0, stop - max(start, end))
+            end = max(end, stop)
+        return total
+
+    @property
+    def failed_by_kind(self) -> Counter[str]:
+        """How many answers of each kind of failure there were."""
+        return Counter(failure.kind for failure in self.failures)
+
+    @property
+    def train_loss(self) -> float:
+        """Mean loss over the accepted clients, weighted by examples."""
+        examples = sum(update.examples for update in self.accepted.values())
+        return sum(update.examples * update.loss for update in self.accepted.values()) / examples

@@ -1,0 +1,84 @@
+"""What a user can set of the method ``decnas``, and what the package knows of it."""
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.formats.units import parse_quantity
+from fedpareto.training.config.methods.spec import MethodSpec
+
+if TYPE_CHECKING:
+    from fedpareto.training.config.run import RunConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class DecNasConfig:
+    """Shrinking of one network by candidates that groups of clients train.
+
+    Attributes:
+        budget: MACs it is shrunk to, e.g. 60M; must be named.
+        architecture: JSON file of the network to start from; the largest of the space when left out.
+        step: share of its MACs that the first iteration takes off.
+        decay: of the step, from iteration to iteration.
+        drop_after: rounds of an iteration after which candidates below the median accuracy are dropped.
+        least_rounds: rounds of a candidate before its gain may stop it.
+        most_rounds: rounds of a candidate at the most.
+        gain: accuracy that two rounds must gain a candidate for it to go on.
+        lr: learning rate of the search; that of the first round of fine-tuning when left out.
+    """
+
+    budget: str | None = None
+    architecture: str | None = None
+    step: float = 0.025
+    decay: float = 0.96
+    drop_after: int = 2
+    least_rounds: int = 3
+    most_rounds: int = 10
+    gain: float = 0.005
+    lr: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.budget is not None:
+            parse_quantity(self.budget)
+        if not 0 < self.step < 1:
+            raise UserError(f"decnas.step is {self.step}; it must be between 0 and 1")
+        if not 0 < self.decay <= 1:
+            raise UserError(f"decnas.decay is {self.decay}; it must be above 0 and at most 1")
+        for name in ("drop_after", "least_rounds"):
+            if getattr(self, name) < 1:
+                raise UserError(f"decnas.{name} is {getattr(self, name)}; it must be at least 1")
+        if self.most_rounds < self.least_rounds:
+            raise UserError(
+                f"decnas.most_rounds is {self.most_rounds}; it must be at least the {self.least_rounds} of least_rounds"
+            )
+        if not self.gain >= 0:
+            raise UserError(f"decnas.gain is {self.gain}; it must not be negative")
+        if self.lr is not None and not self.lr > 0:
+            raise UserError(f"decnas.lr is {self.lr}; it must be positive")
+
+
+def _check(config: "RunConfig") -> None:
+    if config.decnas.budget is None:
+        raise UserError("method decnas shrinks a network to a budget; name one, e.g. --decnas.budget 60M")
+    if config.engine == "flower":
+        raise UserError("method decnas groups clients by labels that only simulated ones tell; use --engine in-process")
+    if config.clients.data == "pooled":
+        raise UserError("method decnas groups clients, of which clients.data pooled leaves one; use independent")
+
+
+def _length(config: "RunConfig", scheduled: str) -> str:
+    return f"a search down to {config.decnas.budget} MACs, then {scheduled}"
+
+
+DECNAS = MethodSpec(
+    name="decnas",
+    summary="one network, shrunk to a budget by candidates on groups of clients, then trained for the rounds",
+    factory="fedpareto.training.methods.decnas.method:decnas",
+    settings=DecNasConfig,
+    single_network=True,
+    searches_first=True,
+    check=_check,
+    files={"architecture": ".json"},
+    length=_length,
+    report="fedpareto.training.methods.decnas.accounting:print_accounting",
+)

@@ -1,0 +1,68 @@
+"""When a run's rounds are checkpointed, and what is written with them."""
+
+from typing import Self
+
+from fedpareto.supernet.common.storage.files import write_recorded
+from fedpareto.supernet.common.storage.path_checks import exists
+from fedpareto.training.rounds.run import Run
+from fedpareto.training.runs.checkpoint import checkpoint_folder, save_checkpoint
+from fedpareto.training.runs.checkpoint_writer import CheckpointWriter
+from fedpareto.training.runs.models import Models
+from fedpareto.training.runs.progress import extent
+from fedpareto.training.runs.state import RunState
+
+
+class RoundCheckpoints:
+    """Checkpoints of a run's rounds, written while the next one trains; leaving the context waits for the last one.
+
+    Args:
+        run: whose rounds they are of.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._writer = CheckpointWriter(run.folder, run.config_mapping, run.config.checkpoint.keep, run.tracker)
+
+    def __enter__(self) -> Self:
+        self._writer.__enter__()
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        self._writer.__exit__(kind, error, traceback)
+
+    def start(self, state: RunState, models: Models, *, wanted: bool) -> None:
+        """Begin to write the checkpoint of the round of ``state``, if it is due or ``wanted``.
+
+        It reads the models until ``finish`` is called.
+        """
+        config, last = self._run.config, extent(self._run.config, state).finished
+        best = state.best is not None and state.best.round == state.round
+        if last or wanted or best or state.round % config.checkpoint.every == 0:
+            self._write_files(state)
+            aliases = [name for name, yes in (("best", best), ("final", last and state.owed is None)) if yes]
+            self._writer.start(state, models, aliases)
+
+    def finish(self) -> None:
+        """Wait until the checkpoint that was started is written.
+
+        Raises:
+            CheckpointError: it cannot be written.
+        """
+        self._writer.finish()
+
+    def keep(self, state: RunState, models: Models) -> str:
+        """Make sure that the round of ``state`` has a checkpoint; return the words that say where.
+
+        Raises:
+            CheckpointError: it cannot be written.
+        """
+        folder = checkpoint_folder(self._run.folder, state.round)
+        if not exists(folder):
+            self._write_files(state)
+            save_checkpoint(self._run.folder, state, self._run.config_mapping, models)
+        return f"round {state.round} is kept in {folder}"
+
+    def _write_files(self, state: RunState) -> None:
+        """Write what the method has to say of a checkpoint, before it: whoever finds a finished run finds that too."""
+        for name, text in self._run.method.files(state).items():
+            write_recorded(self._run.folder / name, text)
