@@ -169,7 +169,7 @@ def test_a_cache_of_another_space_is_refused(command: Command) -> None:
 
 
 def test_files_are_checked_before_the_images_are_read(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fedpareto.training.setup.simulated", None)
+    monkeypatch.setattr("fedpareto.training.setup.new_simulation", None)
     assert "cannot read no.jsonl" in command.error("--cache", "no.jsonl")
     space = dict(json.loads((command.folder / "micro.yaml").read_text()), kernels=[3])
     (command.folder / "my space.yaml").write_text(json.dumps(space))
