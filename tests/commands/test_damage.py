@@ -237,13 +237,14 @@ def _whole(world: World, command: str) -> Outcome:
     return COMMANDS[command](world)
 
 
-def _check_damages(world: World, name: str, draws: int, seed: int) -> None:
+def _check_damages(world: World, name: str, draws: int, seed: int, every: int = 1) -> None:
+    """Check some draws of every kind of damage, or of every second or third kind, others for every file."""
     path, generator = _file(world, name), np.random.default_rng(seed)
     whole = {command: _whole(world, command) for command in FILES[name]}
     assert all(outcome.code == 0 for outcome in whole.values()), whole
     content = path.read_bytes()
     contents: list[tuple[str, bytes | None]] = [("folder", None)]
-    for kind, damage in damages_of(path).items():
+    for kind, damage in list(damages_of(path).items())[list(FILES).index(name) % every :: every]:
         contents += [(kind, damage(content, generator)) for _ in range(draws)]
     for number, (kind, damaged) in enumerate(contents):
         command = FILES[name][number % len(FILES[name])]
@@ -258,7 +259,7 @@ def _check_damages(world: World, name: str, draws: int, seed: int) -> None:
 
 @pytest.mark.parametrize("name", FILES)
 def test_damage_is_refused_in_one_line_or_changes_nothing(world: World, name: str) -> None:
-    _check_damages(world, name, draws=1, seed=0)
+    _check_damages(world, name, draws=1, seed=0, every=2)
 
 
 def test_what_is_delivered_has_digests_of_all_its_files(world: World) -> None:

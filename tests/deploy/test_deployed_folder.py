@@ -108,7 +108,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     return Trained(finished_run(folder, **changes), root)
 
 
-@pytest.mark.parametrize("budget", ["60K", "1M"])
+@pytest.mark.parametrize("budget", ["60K", pytest.param("1M", marks=pytest.mark.slow)])
 def test_what_is_delivered_classifies_files_as_the_command_says(
     trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str], budget: str
 ) -> None:

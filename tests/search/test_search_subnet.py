@@ -10,18 +10,17 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.commands import Outcome, check_refused, run_main
 from helpers.networks.latency import random_times, write_table
 from helpers.networks.spaces import SMALL, SMALL_RESNET, VAST, listed
 from helpers.processes import PATIENCE
 from helpers.repository import IMPORTED_FROM
 from helpers.runs.federation import MICRO, finished_run, write_micro
+from helpers.runs.search_command import Searching
 
 from fedpareto.cache.costs.latency.cost import read_latency
 from fedpareto.cache.costs.limits import Limits
 from fedpareto.cache.exact.frontier_store import load_or_compute_frontier
 from fedpareto.fitness.score import score
-from fedpareto.search.cli import main
 from fedpareto.search.subnet import load_subnet, read_subnet_info
 from fedpareto.supernet.architecture import architecture_from_json
 from fedpareto.supernet.common.formats.units import format_quantity
@@ -33,8 +32,6 @@ from fedpareto.training.data.files.preparation import Preparation
 from fedpareto.training.data.sources import load_images
 from fedpareto.training.runs.folder import read_space
 
-_PROGRESS = re.compile(r"(solving, [\d,]+ labels|front of \d+) ")
-
 #: A search within the time that follows.
 _TIMED = ("--space", "mobilenet-tiny", "--latency-table", "nowhere.json", "--latency-budget")
 
@@ -45,33 +42,9 @@ def _write(folder: Path, space: SearchSpace) -> Path:
     return path
 
 
-class Command:
-    """``search-subnet`` in a folder of its own."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str], folder: Path) -> None:
-        self.capsys, self.folder = capsys, folder
-
-    def __call__(self, *arguments: object) -> Outcome:
-        return run_main(main, self.capsys, *arguments)
-
-    def json(self, *arguments: object) -> dict[str, Any]:
-        outcome = self(*arguments, "--json")
-        assert outcome.code == 0, outcome.err
-        report: dict[str, Any] = json.loads(outcome.out)
-        return report
-
-    def error(self, *arguments: object) -> str:
-        before = sorted(self.folder.rglob("*"))
-        outcome = self(*arguments)
-        kept = [line for line in outcome.err.splitlines(keepends=True) if line.strip() and not _PROGRESS.match(line)]
-        line = check_refused(outcome._replace(err="".join(kept)), "search-subnet")
-        assert sorted(self.folder.rglob("*")) == before
-        return line
-
-
 @pytest.fixture
-def command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
-    return Command(capsys, tmp_path)
+def command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Searching:
+    return Searching(capsys, tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +54,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return finished_run(tmp_path_factory.mktemp("run"), rounds=12, method="deepfednas")
 
 
-def test_a_space_is_searched_without_a_run(command: Command) -> None:
+def test_a_space_is_searched_without_a_run(command: Searching) -> None:
     space, _ = write_micro(command.folder)
     report = command.json("--space", space, "--flops-budget", "100K", "--params-budget", "0.01M")
     assert report["macs"] <= 100_000
@@ -96,7 +69,7 @@ def test_a_space_is_searched_without_a_run(command: Command) -> None:
     assert "validation_accuracy" not in report
 
 
-def test_the_next_better_network_is_reported_with_its_gap(command: Command) -> None:
+def test_the_next_better_network_is_reported_with_its_gap(command: Searching) -> None:
     space, _ = write_micro(command.folder)
     scores = listed(MICRO).scores
     for budget in (50_000, 80_000, 100_000):
@@ -111,14 +84,14 @@ def test_the_next_better_network_is_reported_with_its_gap(command: Command) -> N
         assert better["params"] in scores.params[least]
 
 
-def test_nothing_is_better_than_the_best_of_a_space(command: Command) -> None:
+def test_nothing_is_better_than_the_best_of_a_space(command: Searching) -> None:
     space, _ = write_micro(command.folder)
     report = command.json("--space", space, "--flops-budget", "1G")
     assert report["next_better"] is None
     assert report["fitness"] == pytest.approx(listed(MICRO).best(Limits()), rel=1e-12)
 
 
-def test_a_resnet_space_is_searched_with_all_limits(command: Command) -> None:
+def test_a_resnet_space_is_searched_with_all_limits(command: Searching) -> None:
     space = _write(command.folder, SMALL_RESNET)
     table = write_table(command.folder / "table.json", random_times(SMALL_RESNET))
     report = command.json(
@@ -138,7 +111,7 @@ def test_a_resnet_space_is_searched_with_all_limits(command: Command) -> None:
 
 
 @pytest.mark.parametrize("budget", ["2.5ms", "0.0025s", "2500us", "2500µs"])
-def test_latency_budgets_are_equal_in_every_unit(command: Command, budget: str) -> None:
+def test_latency_budgets_are_equal_in_every_unit(command: Searching, budget: str) -> None:
     space, table = _write(command.folder, SMALL), write_table(command.folder / "t.json", random_times(SMALL))
     report = command.json("--space", space, "--latency-budget", budget, "--latency-table", table)
     assert report["limits"] == {"latency": pytest.approx(2.5, rel=1e-15)}
@@ -147,7 +120,7 @@ def test_latency_budgets_are_equal_in_every_unit(command: Command, budget: str) 
     assert report["fitness"] == pytest.approx(best, rel=1e-12)
 
 
-def test_a_table_for_people_says_how_good_the_answer_is(command: Command) -> None:
+def test_a_table_for_people_says_how_good_the_answer_is(command: Searching) -> None:
     space, table = _write(command.folder, SMALL), write_table(command.folder / "t.json", random_times(SMALL))
     limits = ("--flops-budget", "100K", "--latency-budget", "4ms", "--latency-table", table)
     report, outcome = command.json("--space", space, *limits), command("--space", space, *limits)
@@ -164,7 +137,7 @@ def test_a_table_for_people_says_how_good_the_answer_is(command: Command) -> Non
     assert top == "certified: no network within the limits has a higher fitness; no network of the space is fitter"
 
 
-def test_the_cheapest_network_of_a_fitness_is_found(command: Command) -> None:
+def test_the_cheapest_network_of_a_fitness_is_found(command: Searching) -> None:
     space, scores = _write(command.folder, SMALL), listed(SMALL).scores
     for params in (None, 9_000):
         extra = () if params is None else ("--params-budget", params)
@@ -178,7 +151,7 @@ def test_the_cheapest_network_of_a_fitness_is_found(command: Command) -> None:
     assert "certified: no network within the limits reaches that fitness with fewer MACs; the next" in outcome.out
 
 
-def test_a_fitness_beyond_the_budget_names_both_and_the_nearest_network(command: Command) -> None:
+def test_a_fitness_beyond_the_budget_names_both_and_the_nearest_network(command: Searching) -> None:
     space, scores = _write(command.folder, SMALL), listed(SMALL).scores
     cheapest = scores.macs[scores.feasible & (scores.fitness >= 150)].min()
     error = command.error("--space", space, "--min-fitness", "150", "--flops-budget", "60K")
@@ -188,7 +161,7 @@ def test_a_fitness_beyond_the_budget_names_both_and_the_nearest_network(command:
     assert score(SMALL, nearest).macs[0] == cheapest
 
 
-def test_limits_that_contradict_each_other_are_one_line_with_the_nearest_network(command: Command) -> None:
+def test_limits_that_contradict_each_other_are_one_line_with_the_nearest_network(command: Searching) -> None:
     space, table = _write(command.folder, SMALL), write_table(command.folder / "t.json", random_times(SMALL))
     error = command.error(
         *("--space", space, "--flops-budget", "48K", "--latency-budget", "2.1ms", "--latency-table", table)
@@ -203,7 +176,7 @@ def test_limits_that_contradict_each_other_are_one_line_with_the_nearest_network
     assert score(SMALL, nearest).macs[0] <= 48_000
 
 
-def test_a_bad_latency_table_is_refused(command: Command) -> None:
+def test_a_bad_latency_table_is_refused(command: Searching) -> None:
     space, times, path = _write(command.folder, SMALL), random_times(SMALL), command.folder / "t.json"
     first = sorted(times)[0]
     count = len(times)
@@ -223,14 +196,14 @@ def test_a_bad_latency_table_is_refused(command: Command) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
-def test_a_plot_is_drawn(command: Command, suffix: str) -> None:
+def test_a_plot_is_drawn(command: Searching, suffix: str) -> None:
     path = command.folder / f"search{suffix}"
     assert command("--space", _write(command.folder, SMALL), "--flops-budget", "100K", "--plot", path).code == 0
     assert path.read_bytes().startswith({".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}[suffix])
     assert path.stat().st_size > 5000
 
 
-def test_a_plot_shows_the_frontier_a_cache_and_the_choice_and_waits_for_no_genetic_search(command: Command) -> None:
+def test_a_plot_shows_the_frontier_a_cache_and_the_choice_and_waits_for_no_genetic_search(command: Searching) -> None:
     path = command.folder / "search.svg"
     space = _write(command.folder, SMALL)
     report = command.json("--space", space, "--flops-budget", "100K", "--plot", path)
@@ -244,7 +217,7 @@ def test_a_plot_shows_the_frontier_a_cache_and_the_choice_and_waits_for_no_genet
     assert f"chosen: {format_quantity(report['macs'])} MACs, fitness {report['fitness']:.1f}" in texts
 
 
-def test_the_plot_of_a_run_shows_the_entries_of_its_cache(command: Command, run: Path) -> None:
+def test_the_plot_of_a_run_shows_the_entries_of_its_cache(command: Searching, run: Path) -> None:
     path = command.folder / "search.svg"
     assert command("--run", run, "--flops-budget", "1M", "--plot", path).code == 0
     entries = len((run / "cache.jsonl").read_text().splitlines()) - 1
@@ -253,7 +226,7 @@ def test_the_plot_of_a_run_shows_the_entries_of_its_cache(command: Command, run:
 
 
 def test_a_plot_that_cannot_be_drawn_is_refused_before_the_search(
-    command: Command, monkeypatch: pytest.MonkeyPatch
+    command: Searching, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = command.folder / "kept"
     monkeypatch.setenv("FEDPARETO_CACHE_DIR", str(kept))
@@ -313,7 +286,7 @@ def test_a_second_search_of_a_space_imports_no_slow_library_and_solves_nothing(
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "text"])
 def test_a_damaged_frontier_is_made_again_with_a_remark(
-    command: Command, monkeypatch: pytest.MonkeyPatch, damage: str
+    command: Searching, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
     monkeypatch.setenv("FEDPARETO_CACHE_DIR", str(command.folder / "kept"))
     search = ("--space", "mobilenet-tiny", "--flops-budget", "1M")
@@ -330,7 +303,7 @@ def test_a_damaged_frontier_is_made_again_with_a_remark(
     assert command(*search).err == "next: train-supernet --space mobilenet-tiny\n"
 
 
-def test_a_space_too_large_is_searched_without_a_certificate(command: Command) -> None:
+def test_a_space_too_large_is_searched_without_a_certificate(command: Searching) -> None:
     search = ("--space", _write(command.folder, VAST), "--flops-budget", "10G")
     outcome = command(*search, "--json")
     assert outcome.code == 0
@@ -350,12 +323,12 @@ def test_a_space_too_large_is_searched_without_a_certificate(command: Command) -
 
 
 @pytest.mark.parametrize("budget", ["100K", "0.1M", "1e5", "100000"])
-def test_budgets_read_as_people_write_them(command: Command, budget: str) -> None:
+def test_budgets_read_as_people_write_them(command: Searching, budget: str) -> None:
     space, _ = write_micro(command.folder)
     assert command.json("--space", space, "--flops-budget", budget)["limits"] == {"macs": 100_000}
 
 
-def test_the_architecture_alone_is_written_for_a_space(command: Command) -> None:
+def test_the_architecture_alone_is_written_for_a_space(command: Searching) -> None:
     space, _ = write_micro(command.folder)
     output = command.folder / "found"
     report = command.json("--space", space, "--flops-budget", "100K", "--output", output)
@@ -363,7 +336,7 @@ def test_the_architecture_alone_is_written_for_a_space(command: Command) -> None
     assert [path.name for path in output.iterdir()] == ["architecture.json"]
 
 
-def test_a_trained_subnet_is_extracted_calibrated_evaluated_and_written(command: Command, run: Path) -> None:
+def test_a_trained_subnet_is_extracted_calibrated_evaluated_and_written(command: Searching, run: Path) -> None:
     output = command.folder / "subnet"
     report = command.json("--run", run, "--flops-budget", "1M", "--test", "--output", output)
     assert report["validation_accuracy"] > 0.3
@@ -377,11 +350,11 @@ def test_a_trained_subnet_is_extracted_calibrated_evaluated_and_written(command:
     assert info.classes == tuple("0123456789")
 
 
-def test_test_images_are_read_only_when_asked_for(command: Command, run: Path) -> None:
+def test_test_images_are_read_only_when_asked_for(command: Searching, run: Path) -> None:
     assert "test_accuracy" not in command.json("--run", run, "--flops-budget", "1M")
 
 
-def test_a_table_is_printed_for_people_with_the_next_command(command: Command, run: Path) -> None:
+def test_a_table_is_printed_for_people_with_the_next_command(command: Searching, run: Path) -> None:
     outcome = command("--run", run, "--flops-budget", "1M", "--output", command.folder / "subnet")
     assert outcome.code == 0
     assert "validation accuracy" in outcome.out
@@ -389,7 +362,7 @@ def test_a_table_is_printed_for_people_with_the_next_command(command: Command, r
     assert f"next: search-subnet --run {run} --flops-budget 1M --export onnx --output " in outcome.err
 
 
-def test_the_newest_checkpoint_can_be_asked_for(command: Command, run: Path) -> None:
+def test_the_newest_checkpoint_can_be_asked_for(command: Searching, run: Path) -> None:
     report = command.json("--run", run, "--flops-budget", "1M", "--checkpoint", "newest")
     assert report["round"] == 12
 
@@ -428,31 +401,31 @@ def test_the_newest_checkpoint_can_be_asked_for(command: Command, run: Path) -> 
         (("--space", "mobilenet-tiny", "--flops-budget", "1M", "--fitness", "no.yaml"), "cannot read no.yaml"),
     ],
 )
-def test_bad_options_are_refused_in_one_line(command: Command, arguments: tuple[str, ...], expected: str) -> None:
+def test_bad_options_are_refused_in_one_line(command: Searching, arguments: tuple[str, ...], expected: str) -> None:
     assert expected in command.error(*arguments)
 
 
-def test_an_unreachable_budget_names_the_smallest_network(command: Command) -> None:
+def test_an_unreachable_budget_names_the_smallest_network(command: Searching) -> None:
     space = load_space("mobilenet-cifar")
     error = command.error("--space", space.name, "--flops-budget", "1M")
     assert "no network of mobilenet-cifar has at most 1,000,000 MACs; the smallest has 13,072,640 (13.07M)" in error
 
 
-def test_an_output_that_is_taken_is_refused_before_the_search(command: Command, run: Path) -> None:
+def test_an_output_that_is_taken_is_refused_before_the_search(command: Searching, run: Path) -> None:
     output = command.folder / "taken"
     output.mkdir()
     (output / "file").write_text("mine")
     assert "is not an empty folder" in command.error("--run", run, "--flops-budget", "1M", "--output", output)
 
 
-def test_an_output_that_cannot_be_written_is_refused_before_the_search(command: Command) -> None:
+def test_an_output_that_cannot_be_written_is_refused_before_the_search(command: Searching) -> None:
     (command.folder / "file").write_text("mine")
     output = command.folder / "file" / "subnet"
     error = command.error("--space", "not-looked-at", "--flops-budget", "1M", "--output", output)
     assert f"{command.folder / 'file'} is not a folder you may write to" in error
 
 
-def test_a_run_with_an_altered_cache_is_refused(command: Command, run: Path) -> None:
+def test_a_run_with_an_altered_cache_is_refused(command: Searching, run: Path) -> None:
     copy = command.folder / "run"
     shutil.copytree(run, copy)
     path = copy / "cache.jsonl"
@@ -465,7 +438,7 @@ def test_a_run_with_an_altered_cache_is_refused(command: Command, run: Path) -> 
     assert "rho is 1." in outcome.err.splitlines()[-1]
 
 
-def test_a_run_whose_checkpoint_is_cut_short_is_refused(command: Command, run: Path) -> None:
+def test_a_run_whose_checkpoint_is_cut_short_is_refused(command: Searching, run: Path) -> None:
     copy = command.folder / "run"
     shutil.copytree(run, copy)
     for path in copy.glob("checkpoints/*/supernet.safetensors"):
@@ -473,85 +446,3 @@ def test_a_run_whose_checkpoint_is_cut_short_is_refused(command: Command, run: P
     assert "is damaged (supernet.safetensors: its digest does not fit)" in command.error(
         "--run", copy, "--flops-budget", "1M"
     )
-
-
-# A given architecture.
-
-
-@pytest.fixture
-def given(command: Command) -> Path:
-    """The file of a network that no search of the micro space answers with."""
-    path = command.folder / "given.json"
-    path.write_text(str(architecture_from_json(_GIVEN)))
-    return path
-
-
-_GIVEN = {
-    "family": "mobilenet", "resolution": 8, "stem_width": 8,
-    "stages": [
-        {"width": 16, "blocks": [{"kernel": 5, "expand": 2}, {"kernel": 3, "expand": 3}]},
-        {"width": 24, "blocks": [{"kernel": 5, "expand": 3}]},
-    ],
-}  # fmt: skip
-
-
-def test_a_given_architecture_is_extracted_calibrated_evaluated_and_written(
-    command: Command, run: Path, given: Path
-) -> None:
-    output = command.folder / "subnet"
-    report = command.json("--run", run, "--architecture", given, "--test", "--output", output)
-    assert report["architecture"] == _GIVEN == json.loads((output / "architecture.json").read_text())
-    (macs,) = score(MICRO, encode(MICRO, architecture_from_json(_GIVEN))).macs
-    assert report["macs"] == macs == read_subnet_info(output).report["macs"]
-    assert (report["solver"], report["certified"], report["given"]) == ("given", False, str(given))
-    assert report["limits"] == report["slack"] == {}
-    assert report["calibration"]["images"] > 0
-    assert 0 <= report["test_accuracy"] <= 1
-    assert sum(parameter.numel() for parameter in load_subnet(output).parameters()) == report["params"]
-
-
-def test_a_given_architecture_is_exported(command: Command, run: Path, given: Path) -> None:
-    report = command.json(
-        *("--run", run, "--architecture", given, "--export", "torchscript", "--output", command.folder / "subnet")
-    )
-    assert Path(report["export"]["file"]).is_file()
-
-
-def test_a_given_architecture_is_said_to_be_that_with_how_to_ask_again(
-    command: Command, run: Path, given: Path
-) -> None:
-    outcome = command("--run", run, "--architecture", given, "--checkpoint", "newest")
-    assert outcome.code == 0
-    assert f"given by {given}, not searched" in outcome.out
-    assert "within the limits" not in outcome.out
-    asked = f"search-subnet --run {run} --architecture {given} --checkpoint newest"
-    assert f"next: {asked} --test --output subnet" in outcome.err
-    outcome = command(*asked.split()[1:], "--output", command.folder / "subnet")
-    assert f"next: {asked} --export onnx --output " in outcome.err
-
-
-@pytest.mark.parametrize(
-    "option",
-    [
-        "--flops-budget 60M", "--params-budget 2M", "--size-budget 4MB", "--memory-budget 2MB", "--min-fitness 5",
-        "--latency-budget 5ms", "--latency-table t.json", "--targets t.yaml", "--fitness f.yaml", "--plot p.svg",
-        "--report p.html",
-    ],
-)  # fmt: skip
-def test_what_is_about_a_search_does_not_go_with_a_given_architecture(
-    command: Command, run: Path, given: Path, option: str
-) -> None:
-    words = f"{option.split(maxsplit=1)[0]} does not go with --architecture, which leaves nothing to search"
-    assert words in command.error("--run", run, "--architecture", given, *option.split())
-
-
-def test_a_given_architecture_that_is_none_is_refused_in_one_line(command: Command, run: Path, given: Path) -> None:
-    assert "give --run FOLDER" in command.error("--space", "mobilenet-tiny", "--architecture", given)
-    assert "batch is 0" in command.error("--run", run, "--architecture", given, "--batch", "0")
-    assert "cannot read no.json" in command.error("--run", run, "--architecture", "no.json")
-    text = given.read_text()
-    given.write_text("{")
-    assert "given.json is not valid JSON" in command.error("--run", run, "--architecture", given)
-    given.write_text(text.replace('"width": 16', '"width": 17'))
-    error = command.error("--run", run, "--architecture", given)
-    assert "given.json: architecture is not in micro: stages[0].width is 17; allowed: 8, 16" in error

@@ -6,6 +6,7 @@ from typing import Literal
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.units import parse_milliseconds, parse_quantity
 from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.training.config.bounds import bounded, check_bounds
 
 MacsDistribution = Literal["listed", "tiers", "uniform", "zipf", "zipf-ranks"]
 
@@ -47,13 +48,13 @@ class ClientsConfig:
     max_macs: tuple[str, ...] = ()
     max_memory: tuple[str, ...] = ()
     macs_distribution: MacsDistribution = "listed"
-    macs_exponent: float = 1.2
+    macs_exponent: float = bounded(1.2, least=-_LARGEST_EXPONENT, most=_LARGEST_EXPONENT)
     macs_cap: str | None = None
     max_latency: tuple[str, ...] = ()
     latency_table: str | None = None
     file: str | None = None
     data: DataAmounts = "independent"
-    gamma: float = 1.0
+    gamma: float = bounded(1.0, least=0, hint=" (0 for equal amounts)")
     sampler: str = "uniform"
 
     def __post_init__(self) -> None:
@@ -70,13 +71,7 @@ class ClientsConfig:
                 f"clients.per_round is {self.per_round} and clients.data pooled, where one client has all images; "
                 "set clients.per_round to 1"
             )
-        if not self.gamma >= 0:
-            raise UserError(f"clients.gamma is {self.gamma}; it must not be negative (0 for equal amounts)")
-        if not abs(self.macs_exponent) <= _LARGEST_EXPONENT:
-            raise UserError(
-                f"clients.macs_exponent is {self.macs_exponent}; it must be from -{_LARGEST_EXPONENT:g} to "
-                f"{_LARGEST_EXPONENT:g}"
-            )
+        check_bounds(self, "clients")
         for text in (*self.max_macs, *self.max_memory, *([self.macs_cap] if self.macs_cap else [])):
             parse_quantity(text)
         for text in self.max_latency:

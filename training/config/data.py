@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Literal
 
-from fedpareto.supernet.common.errors import UserError
+from fedpareto.training.config.bounds import bounded, check_bounds
 
 Fit = Literal["crop", "pad", "stretch"]
 
@@ -44,11 +44,11 @@ class DataConfig:
     crop: int | None = None
     flip: bool | None = None
     cutout: int | None = None
-    randaugment: int = 0
-    magnitude: int = 9
-    mixup: float = 0.0
-    cutmix: float = 0.0
-    images: int | None = None
+    randaugment: int = bounded(0, least=0, hint=" (0 for none)")
+    magnitude: int = bounded(9, least=0, most=30)
+    mixup: float = bounded(0.0, least=0, hint=" (0 for none)")
+    cutmix: float = bounded(0.0, least=0, hint=" (0 for none)")
+    images: int | None = bounded(None, least=1)
     fit: Fit = "crop"
 
     @property
@@ -57,10 +57,4 @@ class DataConfig:
         return DEFAULT_VALIDATION if self.validation is None else self.validation
 
     def __post_init__(self) -> None:
-        if self.images is not None and self.images < 1:
-            raise UserError(f"data.images is {self.images}; it must be at least 1")
-        for name in ("randaugment", "mixup", "cutmix"):
-            if not getattr(self, name) >= 0:
-                raise UserError(f"data.{name} is {getattr(self, name)}; it must not be negative (0 for none)")
-        if not 0 <= self.magnitude <= 30:
-            raise UserError(f"data.magnitude is {self.magnitude}; it must be from 0 to 30")
+        check_bounds(self, "data")

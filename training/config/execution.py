@@ -4,6 +4,7 @@ import dataclasses
 from typing import Literal
 
 from fedpareto.supernet.common.errors import UserError
+from fedpareto.training.config.bounds import bounded, check_bounds
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 
@@ -33,15 +34,12 @@ class ExecutionConfig:
     fused: bool | None = None
     compiled: bool = False
     graphs: bool | None = None
-    workers: int | None = None
-    threads: int | None = None
+    workers: int | None = bounded(None, least=1)
+    threads: int | None = bounded(None, least=1)
     kernels: Kernels | None = None
 
     def __post_init__(self) -> None:
-        for name in ("workers", "threads"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"execution.{name} is {value}; it must be at least 1")
+        check_bounds(self, "execution")
         if self.graphs and self.fused is False:
             raise UserError("execution.graphs needs the fused optimizer; leave execution.fused out")
         if self.compiled and self.graphs:

@@ -5,6 +5,7 @@ import math
 from typing import Literal
 
 from fedpareto.supernet.common.errors import UserError
+from fedpareto.training.config.bounds import bounded, check_bounds
 
 WireDtype = Literal["fp32", "bf16"]
 
@@ -28,23 +29,15 @@ class FlowerConfig:
     address: str = "127.0.0.1:8000"
     root_certificates: str | None = None
     insecure: bool = False
-    min_clients: int | None = None
-    patience: float = 300.0
-    deadline: float = 600.0
-    quorum: float = 0.5
-    retries: int = 2
+    min_clients: int | None = bounded(None, least=1)
+    patience: float = bounded(300.0, above=0, below=math.inf, hint=" and finite, in seconds")
+    deadline: float = bounded(600.0, above=0, below=math.inf, hint=" and finite, in seconds")
+    quorum: float = bounded(0.5, above=0, most=1)
+    retries: int = bounded(2, least=0)
     wire_dtype: WireDtype = "fp32"
 
     def __post_init__(self) -> None:
         host, colon, port = self.address.rpartition(":")
         if not (host and colon and port.isascii() and port.isdigit() and 0 < int(port) < 1 << 16):
             raise UserError(f"flower.address is {self.address!r}; it must be host:port, e.g. 127.0.0.1:8000")
-        for name in ("patience", "deadline"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise UserError(f"flower.{name} is {getattr(self, name)}; it must be positive and finite, in seconds")
-        if not 0 < self.quorum <= 1:
-            raise UserError(f"flower.quorum is {self.quorum}; it must be above 0 and at most 1")
-        if self.retries < 0:
-            raise UserError(f"flower.retries is {self.retries}; it must not be negative")
-        if self.min_clients is not None and self.min_clients < 1:
-            raise UserError(f"flower.min_clients is {self.min_clients}; it must be at least 1")
+        check_bounds(self, "flower")

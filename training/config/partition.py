@@ -4,6 +4,7 @@ import dataclasses
 from typing import Literal
 
 from fedpareto.supernet.common.errors import UserError
+from fedpareto.training.config.bounds import bounded, check_bounds
 
 Scheme = Literal["iid", "dirichlet", "pathological", "shard", "linear", "square", "exponential", "given"]
 
@@ -28,17 +29,13 @@ class PartitionConfig:
     """
 
     scheme: Scheme = "dirichlet"
-    alpha: float = 1.0
-    classes_per_client: int = 2
-    shards_per_client: int = 2
+    alpha: float = bounded(1.0, above=0, hint=", e.g. 0.3")
+    classes_per_client: int = bounded(2, least=1)
+    shards_per_client: int = bounded(2, least=1)
     balanced: bool = False
 
     def __post_init__(self) -> None:
-        if not self.alpha > 0:
-            raise PartitionError(f"partition.alpha is {self.alpha}; it must be positive, e.g. 0.3")
-        for name in ("classes_per_client", "shards_per_client"):
-            if getattr(self, name) < 1:
-                raise PartitionError(f"partition.{name} is {getattr(self, name)}; it must be at least 1")
+        check_bounds(self, "partition", PartitionError)
 
 
 #: Schemes that can give every client a share of all images.

@@ -4,6 +4,7 @@ import dataclasses
 import math
 
 from fedpareto.supernet.common.errors import UserError
+from fedpareto.training.config.bounds import bounded, check_bounds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,16 +20,12 @@ class PrivacyConfig:
         delta: δ at which ε is reported; 1e-5 or clients.count^-1.1, the lower, when left out.
     """
 
-    clip: float = 0.0
-    noise: float = 0.0
-    delta: float | None = None
+    clip: float = bounded(0.0, least=0, below=math.inf, hint=" (0 for none)")
+    noise: float = bounded(0.0, least=0, below=math.inf, hint=" (0 for none)")
+    delta: float | None = bounded(None, above=0, below=1)
 
     def __post_init__(self) -> None:
-        for name in ("clip", "noise"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise UserError(f"privacy.{name} is {getattr(self, name)}; it must not be negative (0 for none)")
-        if self.delta is not None and not 0 < self.delta < 1:
-            raise UserError(f"privacy.delta is {self.delta}; it must be between 0 and 1")
+        check_bounds(self, "privacy")
         if self.noise and not self.clip:
             raise UserError(
                 f"privacy.noise is {self.noise} without privacy.clip; noise protects clipped updates only: set "

@@ -13,6 +13,7 @@ from fedpareto.supernet.common.formats.units import parse_quantity
 from fedpareto.supernet.common.storage.digests import DamagedError, check_file
 from fedpareto.supernet.common.storage.files import write_text
 from fedpareto.supernet.common.terminal.words import command
+from fedpareto.training.config.bounds import bounded, check_bounds
 from fedpareto.training.config.clients import ClientsConfig
 from fedpareto.training.config.data import DEFAULT_BATCH, DataConfig
 from fedpareto.training.config.execution import ExecutionConfig, PrecisionChoice
@@ -29,12 +30,20 @@ from fedpareto.training.config.methods.registry import METHODS, MethodName
 from fedpareto.training.config.methods.spec import MethodSpec
 from fedpareto.training.config.partition import SHARING, PartitionConfig
 from fedpareto.training.config.privacy import PrivacyConfig
-from fedpareto.training.config.schedules import LearningRateSchedule
 
 #: Share by which runs may miss the compute they were asked for and still count as equal.
 EQUAL_COMPUTE = 0.01
 
 EngineName = Literal["in-process", "flower"]
+
+LearningRateSchedule = Literal["constant", "cosine", "step"]
+
+
+#: Of τ: beyond it the shift of logits is all there is to a loss.
+_LARGEST_ADJUSTMENT = 10.0
+
+#: Of a server's rate: beyond it nothing has been seen to train.
+_LARGEST_SERVER_RATE = 10.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,33 +65,19 @@ class ClientConfig:
         decay_all: weight decay on norms and biases, too, as DeepFedNAS, SuperFedNAS and FEAST train.
     """
 
-    epochs: int = 5
-    batch_size: int | None = None
-    lr: float = 0.1
+    epochs: int = bounded(5, above=0)
+    batch_size: int | None = bounded(None, least=2)
+    lr: float = bounded(0.1, above=0)
     lr_schedule: LearningRateSchedule = "cosine"
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    clip: float = 10.0
-    label_smoothing: float = 0.0
-    logit_adjustment: float | None = None
+    momentum: float = bounded(0.9, least=0, below=1)
+    weight_decay: float = bounded(5e-4, least=0)
+    clip: float = bounded(10.0, least=0)
+    label_smoothing: float = bounded(0.0, least=0, below=1)
+    logit_adjustment: float | None = bounded(None, least=0, most=_LARGEST_ADJUSTMENT)
     decay_all: bool = False
 
     def __post_init__(self) -> None:
-        positive = {"epochs": self.epochs, "batch_size": self.batch - 1, "lr": self.lr}
-        for name, value in positive.items():
-            if not value > 0:
-                least = "at least 2" if name == "batch_size" else "positive"
-                raise UserError(f"client.{name} is {getattr(self, name)}; it must be {least}")
-        for name in ("momentum", "label_smoothing"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UserError(f"client.{name} is {getattr(self, name)}; it must be from 0 to below 1")
-        for name in ("weight_decay", "clip"):
-            if not getattr(self, name) >= 0:
-                raise UserError(f"client.{name} is {getattr(self, name)}; it must not be negative")
-        if not 0 <= self.adjustment <= _LARGEST_ADJUSTMENT:
-            raise UserError(
-                f"client.logit_adjustment is {self.logit_adjustment}; it must be from 0 to {_LARGEST_ADJUSTMENT:g}"
-            )
+        check_bounds(self, "client")
         if self.decay_all and not self.weight_decay:
             raise UserError("client.decay_all is true and client.weight_decay 0, which decays nothing; leave one out")
 
@@ -95,13 +90,6 @@ class ClientConfig:
     def adjustment(self) -> float:
         """The adjustment τ of logits."""
         return 0.0 if self.logit_adjustment is None else self.logit_adjustment
-
-
-#: Of τ: beyond it the shift of logits is all there is to a loss.
-_LARGEST_ADJUSTMENT = 10.0
-
-#: Of a server's rate: beyond it nothing has been seen to train.
-_LARGEST_SERVER_RATE = 10.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,19 +105,14 @@ class ServerConfig:
         lr: share of the clients' mean step that the supernet is moved by; 1 with momentum 0 is plain averaging.
     """
 
-    largest_weight: float = 0.9
+    largest_weight: float = bounded(0.9, above=0, below=1)
     weight_by_examples: bool = False
-    momentum: float = 0.0
-    lr: float = 1.0
+    momentum: float = bounded(0.0, least=0, below=1)
+    lr: float = bounded(1.0, above=0, most=_LARGEST_SERVER_RATE)
     aggregator: str = "average"
 
     def __post_init__(self) -> None:
-        if not 0 < self.largest_weight < 1:
-            raise UserError(f"server.largest_weight is {self.largest_weight}; it must be between 0 and 1")
-        if not 0 <= self.momentum < 1:
-            raise UserError(f"server.momentum is {self.momentum}; it must be from 0 to below 1")
-        if not 0 < self.lr <= _LARGEST_SERVER_RATE:
-            raise UserError(f"server.lr is {self.lr}; it must be above 0 and up to {_LARGEST_SERVER_RATE:g}")
+        check_bounds(self, "server")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,15 +126,13 @@ class EvaluationConfig:
         batch_size: images a batch of evaluation and calibration.
     """
 
-    every: int = 10
-    probes: int = 5
-    calibration_images: int = 1024
-    batch_size: int = 128
+    every: int = bounded(10, least=1)
+    probes: int = bounded(5, least=2)
+    calibration_images: int = bounded(1024, least=2)
+    batch_size: int = bounded(128, least=2)
 
     def __post_init__(self) -> None:
-        for name, least in (("every", 1), ("probes", 2), ("calibration_images", 2), ("batch_size", 2)):
-            if getattr(self, name) < least:
-                raise UserError(f"evaluation.{name} is {getattr(self, name)}; it must be at least {least}")
+        check_bounds(self, "evaluation")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,13 +144,11 @@ class CheckpointConfig:
         keep: newest checkpoints kept; the best by validation is kept too.
     """
 
-    every: int = 1
-    keep: int = 2
+    every: int = bounded(1, least=1)
+    keep: int = bounded(2, least=1)
 
     def __post_init__(self) -> None:
-        for name in ("every", "keep"):
-            if getattr(self, name) < 1:
-                raise UserError(f"checkpoint.{name} is {getattr(self, name)}; it must be at least 1")
+        check_bounds(self, "checkpoint")
 
 
 #: What wandb allows as the name of a project.
@@ -243,9 +222,9 @@ class RunConfig:
     cache: str | None = None
     fitness: str | None = None
     init: str | None = None
-    rounds: int = 100
+    rounds: int = bounded(100, least=1)
     compute: str | None = None
-    seed: int = 0
+    seed: int = bounded(0, least=0)
     engine: EngineName = "in-process"
     method: MethodName = "fedpareto"
     device: str = "auto"
@@ -273,12 +252,9 @@ class RunConfig:
         wanted = self.flower.min_clients
         if wanted is not None and wanted > self.clients.count:
             raise UserError(f"flower.min_clients is {wanted}, more than the {self.clients.count} of clients.count")
-        if self.rounds < 1:
-            raise UserError(f"rounds is {self.rounds}; it must be at least 1")
+        check_bounds(self)
         if self.compute is not None:
             parse_quantity(self.compute)
-        if self.seed < 0:
-            raise UserError(f"seed is {self.seed}; it must not be negative")
         if self.privacy.clip and self.server.weight_by_examples:
             raise UserError(
                 "server.weight_by_examples is on with privacy.clip; weights that depend on the clients' images are not "

@@ -74,7 +74,17 @@ _METHODS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("changes", _METHODS.values(), ids=_METHODS)
+#: What ends as another one does but for the networks that it trains.
+_ALIKE = ("superfednas", "cotrain-extremes", "cotrain-smallest", "unequal-cotrain")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param(changes, id=name, marks=[pytest.mark.slow] if name in _ALIKE else [])
+        for name, changes in _METHODS.items()
+    ],
+)
 def test_every_method_computes_what_it_may_to_within_a_hundredth(tmp_path: Path, changes: dict[str, Any]) -> None:
     limit = 131_000_000
     if changes.get("method") == "dfnas":

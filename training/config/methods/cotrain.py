@@ -3,7 +3,7 @@
 import dataclasses
 from typing import TYPE_CHECKING, Literal
 
-from fedpareto.supernet.common.errors import UserError
+from fedpareto.training.config.bounds import bounded, check_bounds
 from fedpareto.training.config.methods.spec import MethodSpec, ReadWhen
 
 if TYPE_CHECKING:
@@ -24,14 +24,11 @@ class CoTrainConfig:
     """
 
     networks: CoTrainedNetworks = "all"
-    distillation: float = 0.5
-    temperature: float = 1.0
+    distillation: float = bounded(0.5, least=0, most=1)
+    temperature: float = bounded(1.0, above=0)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.distillation <= 1:
-            raise UserError(f"cotrain.distillation is {self.distillation}; it must be from 0 to 1")
-        if not self.temperature > 0:
-            raise UserError(f"cotrain.temperature is {self.temperature}; it must be positive")
+        check_bounds(self, "cotrain")
 
 
 def _mixes(config: "RunConfig") -> bool:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.units import parse_quantity
+from fedpareto.training.config.bounds import bounded, check_bounds
 from fedpareto.training.config.methods.spec import MethodSpec
 
 if TYPE_CHECKING:
@@ -29,32 +30,22 @@ class DecNasConfig:
 
     budget: str | None = None
     architecture: str | None = None
-    step: float = 0.025
-    decay: float = 0.96
-    drop_after: int = 2
-    least_rounds: int = 3
+    step: float = bounded(0.025, above=0, below=1)
+    decay: float = bounded(0.96, above=0, most=1)
+    drop_after: int = bounded(2, least=1)
+    least_rounds: int = bounded(3, least=1)
     most_rounds: int = 10
-    gain: float = 0.005
-    lr: float | None = None
+    gain: float = bounded(0.005, least=0)
+    lr: float | None = bounded(None, above=0)
 
     def __post_init__(self) -> None:
         if self.budget is not None:
             parse_quantity(self.budget)
-        if not 0 < self.step < 1:
-            raise UserError(f"decnas.step is {self.step}; it must be between 0 and 1")
-        if not 0 < self.decay <= 1:
-            raise UserError(f"decnas.decay is {self.decay}; it must be above 0 and at most 1")
-        for name in ("drop_after", "least_rounds"):
-            if getattr(self, name) < 1:
-                raise UserError(f"decnas.{name} is {getattr(self, name)}; it must be at least 1")
+        check_bounds(self, "decnas")
         if self.most_rounds < self.least_rounds:
             raise UserError(
                 f"decnas.most_rounds is {self.most_rounds}; it must be at least the {self.least_rounds} of least_rounds"
             )
-        if not self.gain >= 0:
-            raise UserError(f"decnas.gain is {self.gain}; it must not be negative")
-        if self.lr is not None and not self.lr > 0:
-            raise UserError(f"decnas.lr is {self.lr}; it must be positive")
 
 
 def _check(config: "RunConfig") -> None:

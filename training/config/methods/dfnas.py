@@ -5,6 +5,7 @@ import math
 
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.units import parse_quantity
+from fedpareto.training.config.bounds import bounded, check_bounds
 from fedpareto.training.config.methods.spec import MethodSpec
 
 
@@ -24,19 +25,14 @@ class DfnasConfig:
     """
 
     architecture: str | None = None
-    lr: float = 1e-3
-    gap: float = 0.3
-    macs_penalty: float = 0.0
+    lr: float = bounded(1e-3, above=0, below=math.inf)
+    gap: float = bounded(0.3, above=0, most=1)
+    macs_penalty: float = bounded(0.0, least=0, below=math.inf, hint=" (0 for none)")
     macs_target: str | None = None
     personal: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 < self.lr < math.inf:
-            raise UserError(f"dfnas.lr is {self.lr}; it must be positive")
-        if not 0 < self.gap <= 1:
-            raise UserError(f"dfnas.gap is {self.gap}; it must be above 0 and up to 1")
-        if not 0 <= self.macs_penalty < math.inf:
-            raise UserError(f"dfnas.macs_penalty is {self.macs_penalty}; it must not be negative (0 for none)")
+        check_bounds(self, "dfnas")
         if self.macs_target is not None:
             parse_quantity(self.macs_target)
             if not self.macs_penalty:

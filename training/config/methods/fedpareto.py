@@ -3,7 +3,7 @@
 import dataclasses
 from typing import TYPE_CHECKING
 
-from fedpareto.supernet.common.errors import UserError
+from fedpareto.training.config.bounds import bounded, check_bounds
 from fedpareto.training.config.methods.spec import MethodSpec, ReadWhen
 
 if TYPE_CHECKING:
@@ -26,17 +26,12 @@ class FedParetoConfig:
             networks compute the same as the smallest.
     """
 
-    power_first: float = 4.0
-    power_last: float = -1.0
+    power_first: float = bounded(4.0, least=-_LARGEST_POWER, most=_LARGEST_POWER)
+    power_last: float = bounded(-1.0, least=-_LARGEST_POWER, most=_LARGEST_POWER)
     nested_start: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("power_first", "power_last"):
-            if not -_LARGEST_POWER <= getattr(self, name) <= _LARGEST_POWER:
-                raise UserError(
-                    f"fedpareto.{name} is {getattr(self, name)}; it must be from -{_LARGEST_POWER:g} to "
-                    f"{_LARGEST_POWER:g}"
-                )
+        check_bounds(self, "fedpareto")
 
 
 def _normal(config: "RunConfig", entries: int | None) -> "RunConfig":

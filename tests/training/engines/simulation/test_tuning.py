@@ -1,133 +1,37 @@
 import dataclasses
-import json
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from helpers.runs.federation import MICRO, micro_recipe, micro_space
+from helpers.runs.federation import micro_recipe
 from helpers.runs.simulation import micro_entries
+from helpers.runs.tuning import CPU, Rates, body_of, chosen, only_file, with_macs
 
-from fedpareto.cache.entries import CacheEntry
 from fedpareto.supernet.common.errors import UserError
-from fedpareto.supernet.common.formats.json_text import sealed, unsealed
 from fedpareto.supernet.common.formats.units import format_quantity
 from fedpareto.supernet.common.terminal.progress import ProgressListener
-from fedpareto.training.clients.trainer import LocalRecipe
 from fedpareto.training.config.execution import ExecutionConfig, Precision, PrecisionChoice
 from fedpareto.training.engines.simulation import tuning
 from fedpareto.training.engines.simulation.engine import InProcessEngine
-from fedpareto.training.engines.simulation.tuning import Stopwatch, TunedProfile, choose_profile
+from fedpareto.training.engines.simulation.tuning import TunedProfile, choose_profile
 from fedpareto.training.execution.out_of_memory import OutOfMemoryError
 from fedpareto.training.execution.profile import Profile, possible_precisions
 from fedpareto.training.messages import Failure, Task, Update
 
-_CPU = torch.device("cpu")
 #: What is chosen first: all else is measured against it.
 _PLAIN = Profile()
 #: Leaves only the memory format to be chosen, between two profiles.
 _FORMAT_ONLY = dataclasses.replace(_PLAIN.chosen(), memory_format=None)
 _CONTIGUOUS = dataclasses.replace(_PLAIN, memory_format="contiguous")
 
-#: The images a second of a profile, the n-th time that it is measured.
-Rate = Callable[[Profile, int], float]
-
-
-class Clock(Stopwatch):
-    """Tells given rates instead of measured ones, and remembers what was measured."""
-
-    def __init__(self, rate: Rate) -> None:
-        self.rate = rate
-        self.measured: list[Profile] = []
-        self.time, self.step = 0.0, 0.0
-
-    def now(self) -> float:
-        self.time += self.step
-        return self.time
-
-    def seconds(self, engine: InProcessEngine, tasks: Sequence[Task]) -> float:
-        profile = engine._profile
-        assert len(tasks) == profile.workers
-        self.measured.append(profile)
-        # The first two measure the step itself, to size the batch.
-        rate = self.rate(profile, self.measured[2:].count(profile))
-        return len(tasks) * engine._recipe.config.batch / rate
-
-    def choose(
-        self, config: ExecutionConfig | None = None, precision: PrecisionChoice = "auto", **given: Any
-    ) -> tuple[TunedProfile, list[str]]:
-        """Choose a profile by this clock; also return the remarks."""
-        return _choose(config, precision, stopwatch=self, **given)
-
-    @property
-    def compared(self) -> Counter[Profile]:
-        return Counter(self.measured[2:])
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of the profiles of every test."""
-    monkeypatch.setenv("FEDPARETO_CACHE_DIR", str(tmp_path / "kept"))
-    return tmp_path / "kept" / "profiles"
-
-
-@pytest.fixture(autouse=True)
-def without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Numba's kernels have tests of their own, and take a while to compile."""
-    monkeypatch.setattr(tuning, "kernels_fit", lambda precision, config, device: False)
-
-
-@pytest.fixture
-def threads(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Makes torch say that it has some number of threads."""
-    return lambda count: monkeypatch.setattr(torch, "get_num_threads", lambda: count)
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """All profiles are as fast as each other; torch has one thread and can do fp32 and bf16."""
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
-    monkeypatch.setattr(tuning, "possible_precisions", lambda device: ["fp32", "bf16"])
-    return Clock(lambda profile, number: 100.0)
-
-
-def _choose(
-    config: ExecutionConfig | None = None,
-    precision: PrecisionChoice = "auto",
-    recipe: LocalRecipe | None = None,
-    entries: Sequence[CacheEntry] | None = None,
-    stopwatch: Stopwatch | None = None,
-) -> tuple[TunedProfile, list[str]]:
-    """Choose a profile; also return the remarks."""
-    remarks: list[str] = []
-    choice = choose_profile(
-        precision,
-        config or ExecutionConfig(),
-        recipe or micro_recipe(),
-        entries or micro_entries(),
-        _CPU,
-        ProgressListener(remark=remarks.append),
-        stopwatch,
-    )
-    return choice, remarks
-
-
-def _only_file(folder: Path) -> Path:
-    (path,) = folder.iterdir()
-    return path
-
-
-def _body(path: Path) -> dict[str, Any]:
-    body: dict[str, Any] = json.loads(path.read_text())
-    return body
+pytestmark = pytest.mark.usefixtures("folder", "without_kernels")
 
 
 # What is set stays as it is.
 
 
-def test_a_configuration_with_nothing_left_out_is_returned_unmeasured(folder: Path, clock: Clock) -> None:
+def test_a_configuration_with_nothing_left_out_is_returned_unmeasured(folder: Path, clock: Rates) -> None:
     asked = Profile("fp32", "contiguous", fused=False, workers=3, threads=2)
     choice, remarks = clock.choose(asked.chosen(), "fp32")
     assert (choice, remarks) == (TunedProfile(asked, "as configured"), [])
@@ -139,7 +43,7 @@ def test_the_threads_of_given_workers_are_an_equal_part_of_all(threads: Callable
     threads(8)
     for workers, expected in ((1, 8), (2, 4), (3, 2), (8, 1), (9, 1)):
         asked = dataclasses.replace(_PLAIN.chosen(), workers=workers, threads=None)
-        assert _choose(asked, "fp32")[0] == TunedProfile(Profile(workers=workers, threads=expected), "as configured")
+        assert chosen(asked, "fp32")[0] == TunedProfile(Profile(workers=workers, threads=expected), "as configured")
 
 
 @pytest.mark.parametrize(
@@ -147,28 +51,28 @@ def test_the_threads_of_given_workers_are_an_equal_part_of_all(threads: Callable
     [
         ("auto", ExecutionConfig()),
         ("fp32", ExecutionConfig(memory_format="contiguous", graphs=False, threads=1)),
-        (possible_precisions(_CPU)[-1], ExecutionConfig(workers=2)),
+        (possible_precisions(CPU)[-1], ExecutionConfig(workers=2)),
     ],
 )
 def test_a_profile_is_measured_and_kept(folder: Path, precision: PrecisionChoice, config: ExecutionConfig) -> None:
     threads, state = torch.get_num_threads(), torch.get_rng_state()
-    choice, remarks = _choose(config, precision)
+    choice, remarks = chosen(config, precision)
     assert remarks == []
     profile = choice.profile
     for name, value in dataclasses.asdict(config).items():
         assert value is None or getattr(profile, name) == value
-    assert profile.precision in possible_precisions(_CPU)
+    assert profile.precision in possible_precisions(CPU)
     assert precision in ("auto", profile.precision)
     assert " images/s of a network of " in choice.reason
     # Torch is left as it was.
     assert torch.get_num_threads() == threads
     assert torch.equal(torch.get_rng_state(), state)
-    path = _only_file(folder)
+    path = only_file(folder)
     assert path.name.startswith("micro-")
     assert path.suffix == ".json"
-    assert _body(path)["profile"] == dataclasses.asdict(profile)
+    assert body_of(path)["profile"] == dataclasses.asdict(profile)
     again = TunedProfile(profile, f"{choice.reason}; measured before, kept in {path}")
-    assert _choose(config, precision) == (again, [])
+    assert chosen(config, precision) == (again, [])
 
 
 @pytest.mark.parametrize(
@@ -189,7 +93,7 @@ def test_a_profile_is_measured_and_kept(folder: Path, precision: PrecisionChoice
 )
 @pytest.mark.parametrize("preferred", [0, 1])
 def test_what_is_set_stays_and_all_else_is_tried_but_compiling(
-    clock: Clock,
+    clock: Rates,
     threads: Callable[[int], None],
     precision: PrecisionChoice,
     config: ExecutionConfig,
@@ -211,7 +115,7 @@ def test_what_is_set_stays_and_all_else_is_tried_but_compiling(
     assert profile == order[-preferred]
 
 
-def test_what_the_device_lacks_is_refused_before_anything_is_measured(clock: Clock) -> None:
+def test_what_the_device_lacks_is_refused_before_anything_is_measured(clock: Rates) -> None:
     with pytest.raises(UserError, match="precision tf32 is not possible on cpu"):
         clock.choose(precision="tf32")
     with pytest.raises(UserError, match=r"execution\.graphs needs a GPU"):
@@ -223,7 +127,7 @@ def test_what_the_device_lacks_is_refused_before_anything_is_measured(clock: Clo
 
 
 def test_the_fastest_of_every_setting_is_chosen_and_each_is_measured_from_the_best_so_far(
-    clock: Clock, threads: Callable[[int], None]
+    clock: Rates, threads: Callable[[int], None]
 ) -> None:
     threads(4)
     factors: dict[tuple[str, object], float] = {
@@ -252,7 +156,7 @@ def test_the_fastest_of_every_setting_is_chosen_and_each_is_measured_from_the_be
     assert list(dict.fromkeys(clock.measured)) == [start, low, contiguous, plain, *several]
 
 
-def test_without_a_faster_one_the_plain_profile_stays(clock: Clock) -> None:
+def test_without_a_faster_one_the_plain_profile_stays(clock: Rates) -> None:
     assert clock.choose()[0].profile == _PLAIN
     assert set(clock.compared) == {
         _PLAIN,
@@ -266,12 +170,12 @@ def test_without_a_faster_one_the_plain_profile_stays(clock: Clock) -> None:
     ("rate", "expected"),
     [(99.0, _PLAIN), (102.9, _PLAIN), (102.99, _PLAIN), (103.1, _CONTIGUOUS), (200.0, _CONTIGUOUS)],
 )
-def test_a_setting_has_to_be_three_per_cent_faster(clock: Clock, rate: float, expected: Profile) -> None:
+def test_a_setting_has_to_be_three_per_cent_faster(clock: Rates, rate: float, expected: Profile) -> None:
     clock.rate = lambda profile, number: rate if profile == _CONTIGUOUS else 100.0
     assert clock.choose(_FORMAT_ONLY, "fp32")[0].profile == expected
 
 
-def test_the_fastest_of_several_measurements_counts(clock: Clock) -> None:
+def test_the_fastest_of_several_measurements_counts(clock: Rates) -> None:
     rates = {_PLAIN: [100.0, 60.0, 120.0, 90.0], _CONTIGUOUS: [30.0, 110.0, 130.0, 125.0]}
     clock.rate = lambda profile, number: rates[profile][max(number - 1, 0)]
     choice, _ = clock.choose(_FORMAT_ONLY, "fp32")
@@ -290,7 +194,7 @@ def test_the_fastest_of_several_measurements_counts(clock: Clock) -> None:
         ([90.0, 10.0, 10.0, 10.0], 4),
     ],
 )
-def test_what_is_far_slower_is_not_measured_again(clock: Clock, rates: list[float], measured: int) -> None:
+def test_what_is_far_slower_is_not_measured_again(clock: Rates, rates: list[float], measured: int) -> None:
     clock.rate = lambda profile, number: rates[max(number - 1, 0)] if profile == _CONTIGUOUS else 100.0
     choice, _ = clock.choose(_FORMAT_ONLY, "fp32")
     assert choice.profile == _PLAIN
@@ -307,7 +211,7 @@ def test_what_is_far_slower_is_not_measured_again(clock: Clock, rates: list[floa
     ],
 )
 def test_fp16_is_tried_only_where_there_is_no_bf16(
-    clock: Clock, monkeypatch: pytest.MonkeyPatch, possible: list[Precision], tried: list[Precision]
+    clock: Rates, monkeypatch: pytest.MonkeyPatch, possible: list[Precision], tried: list[Precision]
 ) -> None:
     monkeypatch.setattr(tuning, "possible_precisions", lambda device: possible)
     clock.choose()
@@ -319,7 +223,7 @@ def test_fp16_is_tried_only_where_there_is_no_bf16(
     [(2, [(2, 1)]), (4, [(2, 2), (4, 1)]), (6, [(2, 3), (4, 1)]), (9, [(2, 4), (4, 2), (8, 1)])],
 )
 def test_clients_at_once_share_the_threads(
-    clock: Clock, threads: Callable[[int], None], count: int, workers: list[tuple[int, int]]
+    clock: Rates, threads: Callable[[int], None], count: int, workers: list[tuple[int, int]]
 ) -> None:
     threads(count)
     clock.choose(dataclasses.replace(_PLAIN.chosen(), workers=None, threads=None), "fp32")
@@ -327,7 +231,7 @@ def test_clients_at_once_share_the_threads(
     assert tried == [(1, count), *workers]
 
 
-def test_clients_at_once_have_the_threads_that_were_set(clock: Clock, threads: Callable[[int], None]) -> None:
+def test_clients_at_once_have_the_threads_that_were_set(clock: Rates, threads: Callable[[int], None]) -> None:
     threads(4)
     clock.choose(dataclasses.replace(_PLAIN.chosen(), workers=None, threads=3), "fp32")
     assert {(profile.workers, profile.threads) for profile in clock.compared} == {(1, 3), (2, 3), (4, 3)}
@@ -358,7 +262,7 @@ def test_up_to_eight_clients_at_once_are_tried_on_a_gpu(threads: Callable[[int],
 
 
 @pytest.mark.parametrize("failing", [1, 2, 3, 4])
-def test_what_fails_is_remarked_and_never_chosen_even_if_it_was_the_fastest_before(clock: Clock, failing: int) -> None:
+def test_what_fails_is_remarked_and_never_chosen_even_if_it_was_the_fastest_before(clock: Rates, failing: int) -> None:
     def rate(profile: Profile, number: int) -> float:
         if profile == _CONTIGUOUS and number == failing:
             raise RuntimeError("no such kernel\nException raised from somewhere")
@@ -381,7 +285,7 @@ def test_a_profile_whose_steps_fail_is_left_out_of_a_real_measurement(monkeypatc
         return run(engine, tasks)
 
     monkeypatch.setattr(InProcessEngine, "run", lacking)
-    choice, remarks = _choose()
+    choice, remarks = chosen()
     assert choice.profile.memory_format == "channels_last"
     (remark,) = remarks
     assert remark.startswith("contiguous ")
@@ -389,7 +293,7 @@ def test_a_profile_whose_steps_fail_is_left_out_of_a_real_measurement(monkeypatc
     assert ": fails" in choice.reason
 
 
-def test_where_the_plain_profile_fails_another_is_chosen(clock: Clock) -> None:
+def test_where_the_plain_profile_fails_another_is_chosen(clock: Rates) -> None:
     def rate(profile: Profile, number: int) -> float:
         # The first two measurements only size the batch.
         if profile == _PLAIN and number:
@@ -402,7 +306,7 @@ def test_where_the_plain_profile_fails_another_is_chosen(clock: Clock) -> None:
     assert remarks == [f"{_PLAIN}: not possible here (broken)"]
 
 
-def test_where_everything_fails_the_error_names_the_device_and_nothing_is_kept(folder: Path, clock: Clock) -> None:
+def test_where_everything_fails_the_error_names_the_device_and_nothing_is_kept(folder: Path, clock: Rates) -> None:
     def rate(profile: Profile, number: int) -> float:
         if number:
             raise RuntimeError("broken")
@@ -414,10 +318,10 @@ def test_where_everything_fails_the_error_names_the_device_and_nothing_is_kept(f
     assert not folder.exists()
 
 
-def test_a_profile_that_needs_more_memory_than_there_is_is_left_out(clock: Clock) -> None:
+def test_a_profile_that_needs_more_memory_than_there_is_is_left_out(clock: Rates) -> None:
     def rate(profile: Profile, number: int) -> float:
         if profile == _CONTIGUOUS:
-            raise OutOfMemoryError(micro_entries()[0].architecture, 8, _CPU)
+            raise OutOfMemoryError(micro_entries()[0].architecture, 8, CPU)
         return 100.0
 
     clock.rate = rate
@@ -426,9 +330,9 @@ def test_a_profile_that_needs_more_memory_than_there_is_is_left_out(clock: Clock
     assert remarks == [f"{_CONTIGUOUS}: not possible here (out of memory on cpu at batch 8)"]
 
 
-def test_where_not_even_a_small_batch_fits_the_error_says_what_to_do(folder: Path, clock: Clock) -> None:
+def test_where_not_even_a_small_batch_fits_the_error_says_what_to_do(folder: Path, clock: Rates) -> None:
     def rate(profile: Profile, number: int) -> float:
-        raise OutOfMemoryError(micro_entries()[0].architecture, 8, _CPU)
+        raise OutOfMemoryError(micro_entries()[0].architecture, 8, CPU)
 
     clock.rate = rate
     with pytest.raises(UserError) as caught:
@@ -447,16 +351,12 @@ def test_where_not_even_a_small_batch_fits_the_error_says_what_to_do(folder: Pat
     [(64, 100.0, 25), (64, 10.0, 8), (64, 1e9, 64), (4, 1e9, 4), (4, 1.0, 4), (8, 1e9, 8), (64, 256.0, 64)],
 )
 def test_the_measured_batch_makes_a_step_of_a_quarter_second_but_is_not_below_eight_nor_above_the_runs(
-    clock: Clock, batch_size: int, rate: float, expected: int
+    clock: Rates, batch_size: int, rate: float, expected: int
 ) -> None:
     clock.rate = lambda profile, number: rate
     choice, _ = clock.choose(recipe=micro_recipe(batch_size=batch_size))
     assert f"{rate:.0f} images/s of a network of " in choice.reason
     assert f" MACs, measured at batch {expected} (" in choice.reason
-
-
-def _with_macs(*macs: int) -> list[CacheEntry]:
-    return [dataclasses.replace(micro_entries()[0], macs=number) for number in macs]
 
 
 @pytest.mark.parametrize(
@@ -472,14 +372,14 @@ def _with_macs(*macs: int) -> list[CacheEntry]:
     ],
 )
 def test_the_measured_network_is_nearest_to_the_geometric_mean(
-    folder: Path, clock: Clock, macs: tuple[int, ...], expected: int
+    folder: Path, clock: Rates, macs: tuple[int, ...], expected: int
 ) -> None:
-    choice, _ = clock.choose(entries=_with_macs(*macs))
-    assert _body(_only_file(folder))["macs"] == expected
+    choice, _ = clock.choose(entries=with_macs(*macs))
+    assert body_of(only_file(folder))["macs"] == expected
     assert f"a network of {format_quantity(expected)} MACs" in choice.reason
 
 
-def test_the_reason_names_all_rates_the_fastest_first(clock: Clock) -> None:
+def test_the_reason_names_all_rates_the_fastest_first(clock: Rates) -> None:
     rates = {_PLAIN: 100.0, dataclasses.replace(_PLAIN, precision="bf16"): 90.4, _CONTIGUOUS: 95.6}
     clock.rate = lambda profile, number: rates[profile]
     choice, _ = clock.choose(dataclasses.replace(_FORMAT_ONLY, fused=True))
@@ -490,7 +390,7 @@ def test_the_reason_names_all_rates_the_fastest_first(clock: Clock) -> None:
     assert choice.reason.startswith("100 images/s of a network of ")
 
 
-def test_with_nothing_to_choose_from_the_reason_says_so(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_nothing_to_choose_from_the_reason_says_so(clock: Rates, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tuning, "possible_precisions", lambda device: ["fp32"])
     choice, remarks = clock.choose(_PLAIN.chosen(), "auto")
     assert choice == TunedProfile(_PLAIN, "there is nothing to choose from")
@@ -499,7 +399,7 @@ def test_with_nothing_to_choose_from_the_reason_says_so(clock: Clock, monkeypatc
 
 @pytest.mark.parametrize("left_out", ["graphs", "memory_format", "fused", "workers", "nothing"])
 def test_what_has_one_candidate_is_neither_measured_nor_announced_nor_kept(
-    folder: Path, clock: Clock, left_out: str
+    folder: Path, clock: Rates, left_out: str
 ) -> None:
     # On a CPU of one thread there are no graphs and no clients at once.
     config = _PLAIN.chosen()
@@ -507,153 +407,27 @@ def test_what_has_one_candidate_is_neither_measured_nor_announced_nor_kept(
         config = ExecutionConfig(**{**dataclasses.asdict(config), left_out: None})
     reports: list[object] = []
     listener = ProgressListener(report=lambda *report: reports.append(report))
-    choice = choose_profile("fp32", config, micro_recipe(), micro_entries(), _CPU, listener, clock)
+    choice = choose_profile("fp32", config, micro_recipe(), micro_entries(), CPU, listener, clock)
     measured = left_out in ("memory_format", "fused")
     assert bool(clock.measured) == bool(reports) == folder.exists() == measured
     assert choice.profile == _PLAIN
 
 
 def test_a_slow_machine_measures_every_candidate_once_when_time_is_up(
-    clock: Clock,
+    clock: Rates,
 ) -> None:
     clock.choose(_FORMAT_ONLY, "fp32")
     at_ease = len(clock.measured)
     # An hour passes between two looks at it.
     clock.step = 3600.0
     clock.measured.clear()
-    clock.choose(dataclasses.replace(_FORMAT_ONLY, threads=1), "fp32", entries=_with_macs(7000))
+    clock.choose(dataclasses.replace(_FORMAT_ONLY, threads=1), "fp32", entries=with_macs(7000))
     assert set(clock.measured) == {_PLAIN, _CONTIGUOUS}
     assert len(clock.measured) < at_ease
 
 
-def test_measuring_reports_its_stages(clock: Clock) -> None:
+def test_measuring_reports_its_stages(clock: Rates) -> None:
     reports: list[tuple[str, int, int]] = []
     listener = ProgressListener(report=lambda what, done, total: reports.append((what, done, total)))
-    choose_profile("auto", ExecutionConfig(), micro_recipe(), micro_entries(), _CPU, listener, clock)
+    choose_profile("auto", ExecutionConfig(), micro_recipe(), micro_entries(), CPU, listener, clock)
     assert reports == [("measuring how to train", done, 6) for done in range(7)]
-
-
-# What was measured is kept.
-
-#: A profile that no measurement of these tests chooses.
-_EDITED = Profile("bf16", "contiguous", fused=False, workers=3, threads=5)
-
-
-def _kept(folder: Path, clock: Clock) -> Path:
-    """Measure once and return the file."""
-    clock.choose()
-    return _only_file(folder)
-
-
-def test_a_kept_profile_is_returned_without_being_measured(folder: Path, clock: Clock) -> None:
-    path = _kept(folder, clock)
-    body = unsealed(_body(path), str(path))
-    path.write_text(json.dumps(sealed({**body, "profile": dataclasses.asdict(_EDITED), "why": "it was edited"})))
-    content = path.read_bytes()
-    clock.measured.clear()
-    choice, remarks = clock.choose()
-    assert choice == TunedProfile(_EDITED, f"it was edited; measured before, kept in {path}")
-    assert (clock.measured, remarks) == ([], [])
-    assert path.read_bytes() == content
-    assert list(folder.iterdir()) == [path]
-
-
-def _changed(**fields: object) -> Callable[[dict[str, Any]], str]:
-    return lambda body: json.dumps({**body, **fields})
-
-
-def _without(*names: str) -> Callable[[dict[str, Any]], str]:
-    return lambda body: json.dumps({name: value for name, value in body.items() if name not in names})
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        pytest.param(lambda body: "", id="empty"),
-        pytest.param(lambda body: json.dumps(body)[:-20], id="cut short"),
-        pytest.param(lambda body: "\0" * 100, id="zeros"),
-        pytest.param(lambda body: "\udcff\udcfe", id="not text"),
-        pytest.param(lambda body: "[]", id="a list"),
-        pytest.param(lambda body: "3", id="a number"),
-        pytest.param(lambda body: "{}", id="nothing"),
-        pytest.param(_without("profile"), id="no profile"),
-        pytest.param(_without("why"), id="no reason"),
-        pytest.param(_without("machine"), id="no machine"),
-        pytest.param(_changed(why="altered"), id="an altered reason"),
-        pytest.param(_changed(profile=dataclasses.asdict(_EDITED)), id="an altered profile"),
-        pytest.param(lambda body: json.dumps(body)[:-1] + ', "why": "twice"}', id="a field that is there twice"),
-        pytest.param(lambda body: "[" * 100_000, id="deep nesting"),
-        pytest.param(_changed(profile=["fp32"]), id="a list for a profile"),
-        pytest.param(_changed(profile=None), id="no value for a profile"),
-        pytest.param(_changed(profile={"precision": "fp32", "speed": 9}), id="an unknown setting"),
-        pytest.param(_changed(version=0), id="another version"),
-        pytest.param(_changed(machine="another machine"), id="another machine"),
-        pytest.param(_changed(gpu="another GPU"), id="another GPU"),
-        pytest.param(_changed(threads=77), id="another number of threads"),
-        pytest.param(_changed(torch="1.0"), id="another torch"),
-        pytest.param(_changed(space="another space"), id="another space"),
-        pytest.param(_changed(macs=1), id="another network"),
-        pytest.param(_changed(batch=9), id="another batch"),
-        pytest.param(_changed(asked={}), id="another configuration"),
-    ],
-)
-def test_a_damaged_or_foreign_file_is_measured_anew_and_replaced(
-    folder: Path, clock: Clock, damage: Callable[[dict[str, Any]], str]
-) -> None:
-    path = _kept(folder, clock)
-    whole = path.read_bytes()
-    path.write_bytes(damage(_body(path)).encode(errors="surrogateescape"))
-    clock.measured.clear()
-    choice, remarks = clock.choose()
-    assert choice.profile == _PLAIN
-    assert "measured before" not in choice.reason
-    assert len(clock.compared) == 4
-    assert remarks == []
-    assert path.read_bytes() == whole
-    assert list(folder.iterdir()) == [path]
-
-
-def test_what_makes_a_difference_has_a_file_of_its_own(
-    folder: Path, clock: Clock, threads: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clock.choose()
-    clock.choose(precision="fp32")
-    clock.choose(ExecutionConfig(fused=False))
-    clock.choose(ExecutionConfig(workers=1))
-    clock.choose(recipe=micro_recipe(batch_size=16))
-    clock.choose(recipe=micro_recipe(dataclasses.replace(MICRO, classes=7)))
-    clock.choose(recipe=micro_recipe(micro_space(name="other")))
-    clock.choose(entries=micro_entries()[:1])
-    threads(2)
-    clock.choose()
-    monkeypatch.setattr(torch, "__version__", "99.0")
-    clock.choose()
-    names = [path.name for path in folder.iterdir()]
-    assert len(names) == 10
-    assert sum(name.startswith("other-") for name in names) == 1
-
-
-def test_where_nothing_can_be_written_the_profile_is_chosen_with_a_remark(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock
-) -> None:
-    # A file where the folder would be: that refuses the superuser, too.
-    blocked = tmp_path / "blocked"
-    blocked.write_text("")
-    monkeypatch.setenv("FEDPARETO_CACHE_DIR", str(blocked))
-    choice, remarks = clock.choose()
-    assert choice.profile == _PLAIN
-    (remark,) = remarks
-    assert remark.startswith(f"cannot write {blocked}/profiles/micro-")
-    assert remark.endswith("; the profile is not kept")
-    assert blocked.read_text() == ""
-
-
-def test_a_folder_in_place_of_the_file_is_a_remark(folder: Path, clock: Clock) -> None:
-    path = _kept(folder, clock)
-    path.unlink()
-    path.mkdir()
-    choice, remarks = clock.choose()
-    assert choice.profile == _PLAIN
-    (remark,) = remarks
-    assert remark.startswith(f"cannot write {path}: ")
-    assert list(folder.iterdir()) == [path]

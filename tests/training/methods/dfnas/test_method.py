@@ -415,7 +415,7 @@ def test_the_command_ends_with_how_to_take_what_it_has_found(
     [
         ({"lr": 0.0}, "dfnas.lr is 0.0; it must be positive"),
         ({"lr": math.nan}, "dfnas.lr is nan; it must be positive"),
-        ({"gap": 0.0}, "dfnas.gap is 0.0; it must be above 0 and up to 1"),
+        ({"gap": 0.0}, "dfnas.gap is 0.0; it must be above 0 and at most 1"),
         ({"gap": 1.1}, "dfnas.gap is 1.1"),
         ({"macs_penalty": -1.0}, "dfnas.macs_penalty is -1.0; it must not be negative (0 for none)"),
         ({"macs_penalty": math.inf}, "dfnas.macs_penalty is inf"),
