@@ -63,7 +63,7 @@ class Extraction:
 
 @dataclasses.dataclass(frozen=True)
 class ExtractedSubnet:
-    """Calibrated subnet of a run, with the report for its file and its accuracy."""
+    """Calibrated subnet of a run, with the metadata for its file, which include its accuracies."""
 
     network: nn.Module
     info: SubnetInfo

@@ -49,7 +49,7 @@ class StopRequest:
     keeps the time, which also tells the user what will happen.
 
     Args:
-        remaining: function that returns the remaining time of the round in words.
+        remaining: function that returns words about the rest of the round and its time.
     """
 
     def __init__(self, remaining: Callable[[], str]) -> None:

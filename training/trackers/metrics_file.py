@@ -88,7 +88,7 @@ def read_records(path: Path) -> list[dict[str, Any]]:
 
 
 def last_share(path: Path) -> float:
-    """Return the share of a run's training that is done, by the last record of its metrics; 0 if that has none."""
+    """Return the share of a run's training that is done, by the last readable line of its metrics; 0 without one."""
     with contextlib.suppress(OSError), path.open("rb") as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
         for text in reversed(file.read().split(b"\n")[:-1]):

@@ -50,7 +50,7 @@ class Pace:
         return passed * (clients - done) / done if done else None
 
     def words(self) -> str:
-        """Return the words about the time until the run would stop at the end of the round."""
+        """Return the words about stopping at the end of the round: its number and the time until then."""
         left = self.seconds_left
         how_long = "how long that takes is not known, as no client has answered yet"
         if left is not None:
