@@ -240,7 +240,7 @@ def best_probe(probes: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
 
 
 def next_search(folder: Path, budget: str) -> str:
-    """Return the command for a subnet of the run: the one it has found itself, with its weights, or one to search for."""
+    """Return the command for a subnet of the run: one to search for, or the one that the run has found itself."""
     found = folder / ARCHITECTURE
     if is_file(found):
         return command("search-subnet", run=folder, architecture=found, checkpoint="newest", output="subnet")

@@ -30,7 +30,7 @@ _TYPICAL = 1000
 
 @dataclasses.dataclass
 class ProfileOptions:
-    """Options of ``profile-device``.
+    """Options of the measurement.
 
     Attributes:
         output: JSON file for the table; what is measured is kept beside it, and an interrupted command goes on.
@@ -38,8 +38,8 @@ class ProfileOptions:
         run: folder of a trained run, whose space is measured with the classes of its images.
         data: the run's images, which are not read here; the suggested search will look for them in that folder.
         classes: outputs of the classifier, with a space; its own when left out.
-        runtime: runtime that runs the networks on the device.
-        device: device they run on, the CPU or the first GPU of this machine.
+        runtime: runtime of the networks on the device.
+        device: device of the measurement, the CPU or the first GPU of this machine.
         threads: CPU threads.
         batch: images a run; the times are of whole batches.
         validate: measure this many whole networks, too, and report how well the table predicts them; of an existing
