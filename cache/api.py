@@ -11,6 +11,7 @@ from fedpareto.cache.exact.frontier_store import load_or_compute_frontier
 from fedpareto.cache.nsga2.solver import Nsga2Settings
 from fedpareto.cache.plot import Fronts, check_plot_path, front_title, plot_fronts
 from fedpareto.fitness.settings import fitness_of
+from fedpareto.supernet.common.arguments import checked
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.units import parse_quantity
 from fedpareto.supernet.common.storage.files import check_output
@@ -20,6 +21,7 @@ from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.space_file import space_of
 
 
+@checked
 def build_cache(
     space: SearchSpace | str | Path,
     entries: int = CACHE_ENTRIES,
@@ -82,6 +84,7 @@ def build_cache(
     return cache
 
 
+@checked
 def frontier(
     space: SearchSpace | str | Path,
     *,

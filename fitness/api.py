@@ -11,6 +11,7 @@ from fedpareto.fitness.report import all_terms
 from fedpareto.fitness.score import score as score_genes
 from fedpareto.fitness.settings import fitness_of
 from fedpareto.supernet.architecture import Architecture, architecture_of
+from fedpareto.supernet.common.arguments import checked
 from fedpareto.supernet.common.errors import ArchitectureError
 from fedpareto.supernet.common.formats.units import format_quantity
 from fedpareto.supernet.fitness_settings import FitnessSettings
@@ -85,6 +86,7 @@ def score(
 ) -> list[ArchitectureScore]: ...
 
 
+@checked
 def score(
     space: SearchSpace | str | Path,
     architectures: ArchitectureLike | Sequence[ArchitectureLike],

@@ -8,6 +8,7 @@ from fedpareto.fitness.settings import fitness_of
 from fedpareto.search.query.answering import SearchOutcome, answer_budgets
 from fedpareto.search.query.device_limits import LatencyLimit, Quantity, budgets_of
 from fedpareto.search.query.subject import SearchTarget, find_subject
+from fedpareto.supernet.common.arguments import checked
 from fedpareto.supernet.common.terminal.progress import progress_or_silence
 from fedpareto.supernet.fitness_settings import FitnessSettings
 from fedpareto.supernet.space import SearchSpace
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from fedpareto.search.trained_run import TrainedRun
 
 
+@checked
 def find_subnet(
     space: SearchSpace | str | Path,
     *,
@@ -76,6 +78,7 @@ def find_subnet(
         return answer_budgets(target, budgets, seed, listener)
 
 
+@checked
 def open_run(
     run: str | Path,
     *,

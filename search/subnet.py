@@ -13,6 +13,7 @@ from torch import nn
 
 from fedpareto.supernet.architecture import Architecture, architecture_from_json
 from fedpareto.supernet.architecture_file import ARCHITECTURE, save_architecture
+from fedpareto.supernet.common.arguments import checked
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.json_fields import Fields
 from fedpareto.supernet.common.formats.json_text import parse_json
@@ -85,6 +86,7 @@ def save_subnet(folder: Path, network: nn.Module, info: SubnetInfo, files: Seque
     record(folder, [WEIGHTS, ARCHITECTURE, *files])
 
 
+@checked
 def load_subnet(folder: str | Path) -> nn.Module:
     """Return the network saved in ``folder``, calibrated and in evaluation mode: a plain ``nn.Module``.
 

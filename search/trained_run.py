@@ -16,9 +16,11 @@ from fedpareto.search.export.settings import ExportSettings, format_of
 from fedpareto.search.extraction.opened_run import Calibration, Extraction, OpenedRun, check_tunable, opened_run
 from fedpareto.search.query.answering import SearchOutcome, answer_budgets
 from fedpareto.search.query.device_limits import LatencyLimit, Quantity, budgets_of
+from fedpareto.search.query.options import check_finetuning
 from fedpareto.search.query.subject import SearchTarget
 from fedpareto.search.subnet import SubnetInfo, save_subnet
 from fedpareto.supernet.architecture import Architecture, architecture_of
+from fedpareto.supernet.common.arguments import checked
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.units import format_quantity
 from fedpareto.supernet.common.storage.files import check_output_folder
@@ -62,6 +64,7 @@ class TrainedRun:
     def __repr__(self) -> str:
         return f"TrainedRun({self.folder}: {self.config.method} on {self.config.data.name}, {self.space.name})"
 
+    @checked
     def find(
         self,
         *,
@@ -111,6 +114,7 @@ class TrainedRun:
         with progress_or_silence("searching", progress) as listener:
             return answer_budgets(target, budgets, seed, listener)
 
+    @checked
     def extract(
         self,
         found: SearchOutcome | CacheEntry | Architecture | Mapping[str, Any],
@@ -134,6 +138,9 @@ class TrainedRun:
         Raises:
             UserError: the images are missing or others, no client can run the subnet, or a private run is to be tuned.
         """
+        check_finetuning(finetune_epochs, finetune_lr)
+        if finetune_lr is not None and not finetune_epochs:
+            raise UserError("finetune_lr is read only with finetune_epochs; give both, or neither")
         entry, report = self._entry(found)
         if finetune_epochs:
             check_tunable(self.folder, self.config)
@@ -184,6 +191,7 @@ class Subnet:
         measured = "" if accuracy is None else f", validation accuracy {accuracy:.1%}"
         return f"Subnet({format_quantity(self.info.report['macs'])} MACs{measured})"
 
+    @checked
     def accuracy(self, split: Literal["validation", "test"] = "validation") -> float:
         """Share of the images of a split that the subnet classifies rightly.
 
@@ -196,6 +204,7 @@ class Subnet:
         evaluator = dataclasses.replace(self._evaluator(f"accuracy({split!r})"), held_out=images)
         return evaluator.accuracy(self.network, self.info.architecture.resolution)
 
+    @checked
     def save(self, output: str | Path) -> Path:
         """Write ``subnet.safetensors`` and ``architecture.json`` into a folder, which ``load_subnet`` reads.
 
@@ -208,6 +217,7 @@ class Subnet:
         save_subnet(folder, self.network, dataclasses.replace(self.info, report=report))
         return folder
 
+    @checked
     def export(
         self,
         path: str | Path,
@@ -249,5 +259,5 @@ def read_trained_run(target: SearchTarget, checkpoint: Checkpoint, data_root: st
     Raises:
         UserError: its configuration is damaged.
     """
-    folder = Path(str(target.run))
+    folder = Path(str(target.run)).absolute()
     return TrainedRun(folder, target, read_run_config(folder), checkpoint, data_root)

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from fedpareto.supernet.common.arguments import checked
 from fedpareto.supernet.common.errors import SpaceError, UserError, unknown_name
 from fedpareto.supernet.common.formats.typed_yaml import from_mapping, read_yaml_mapping
 from fedpareto.supernet.fitness_settings import settings_to_mapping
@@ -20,6 +21,7 @@ def preset_names() -> list[str]:
     return sorted(Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
+@checked
 def load_space(name: str | Path, classes: int | None = None) -> SearchSpace:
     """Load a search space: a preset by name, or a YAML file by path, with its own or another number of classes.
 

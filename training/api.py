@@ -10,18 +10,23 @@ from pathlib import Path
 from typing import Any
 
 from fedpareto.cache.cache_file import Cache, write_cache
+from fedpareto.cache.entries import make_entries
+from fedpareto.supernet.common.arguments import checked, plain
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.typed_yaml import from_mapping, read_yaml_mapping
 from fedpareto.supernet.common.storage.files import write_text
 from fedpareto.supernet.common.terminal.console import silence
+from fedpareto.supernet.genes import encode
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.space_file import preset_names, space_of, space_to_yaml
-from fedpareto.training.config.inputs import relocated
+from fedpareto.training.config.data import DataConfig
+from fedpareto.training.config.inputs import absolute, relocated
 from fedpareto.training.config.methods.config_type import config_type
 from fedpareto.training.config.registries import check_names
 from fedpareto.training.config.run import RunConfig, by_full_name, check_unedited
 from fedpareto.training.config.unused_settings import refuse_unread, settings_of
 from fedpareto.training.data.array_files import write_arrays
+from fedpareto.training.data.functions import COLON, called
 from fedpareto.training.data.image_data import ImageData, image_data_of
 from fedpareto.training.runs.folder import CONFIG, METRICS, check_holds_run, check_new_run
 from fedpareto.training.session import SessionEnd, run_session
@@ -36,6 +41,7 @@ from fedpareto.training.training_result import TrainingResult
 Callback = Callable[[RoundRecord], object] | Tracker
 
 
+@checked
 def train(
     space: SearchSpace | str | Path | None = None,
     *,
@@ -84,16 +90,17 @@ def train(
         if resume is not None:
             if any(given is not None for given in (space, data, cache, config)):
                 raise UserError("resume names a run, which keeps its space, data and cache; leave those and config out")
-            return _result(
-                run_session(_resumed(Path(resume), settings, output), Path(resume), told, ends_process=False)
-            )
+            folder = Path(absolute(resume))
+            return _result(run_session(_resumed(folder, settings, output), folder, told, ends_process=False))
         values = {} if config is None else by_full_name(read_yaml_mapping(Path(config)))
         values |= _full_names(settings)
         if output is not None:
-            values["output"] = str(output)
+            # Whoever changes the working folder meanwhile does not change the run's.
+            values["output"] = absolute(output)
         values |= held.enter_context(_as_files(space, cache, values))
         images = _set_data(values, data)
         run = _built(values)
+        run = dataclasses.replace(run, output=absolute(run_folder(run)))
         refuse_unread(run)
         if images is not None:
             run = held.enter_context(_kept(images, run))
@@ -114,12 +121,18 @@ def _full_names(settings: Mapping[str, Any]) -> dict[str, Any]:
     groups = {name.partition(".")[0] for name in known.values() if "." in name}
     values: dict[str, Any] = {}
     for name, value in settings.items():
-        if name in groups and isinstance(value, Mapping):
-            values |= by_full_name({name: value})
+        if name in groups:
+            if not isinstance(value, Mapping):
+                raise UserError(f"{name} is a group of settings; give a mapping, or {name}_… one by one")
+            given = by_full_name({name: value})
         elif name in known:
-            values[known[name]] = value
+            given = {known[name]: value}
         else:
             raise UserError(_no_such_setting(name, [*known, *groups]))
+        twice = sorted(values.keys() & given.keys())
+        if twice:
+            raise UserError(f"{twice[0]} is given twice, by itself and in its group; give it once")
+        values |= given
     return values
 
 
@@ -138,7 +151,8 @@ def _built(values: Mapping[str, Any]) -> RunConfig:
         for group in groups:
             inner = inner.setdefault(group, {})
         # Paths are texts in files, and so are sequences of any kind lists.
-        inner[last] = str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
+        given = list(value) if isinstance(value, tuple) else plain(value)
+        inner[last] = str(given) if isinstance(given, Path) else given
     config = from_mapping(config_type(), nested, "train()")
     check_names(config)
     return config
@@ -146,7 +160,7 @@ def _built(values: Mapping[str, Any]) -> RunConfig:
 
 def _resumed(folder: Path, settings: Mapping[str, Any], output: str | Path | None) -> RunConfig:
     """Configuration that a run was trained with, overridden by settings that are given now."""
-    if output is not None and Path(output).absolute() != folder.absolute():
+    if output is not None and Path(output).resolve() != folder.resolve():
         raise UserError(f"output is {output}, but a resumed run goes on in its own folder {folder}; leave output out")
     check_holds_run(folder)
     check_unedited(folder / CONFIG)
@@ -176,10 +190,25 @@ def _as_files(
         if isinstance(cache, Cache):
             named["cache"] = str(Path(temporary) / "cache.jsonl")
             searched = space_of(named.get("space", values.get("space", RunConfig().space)))
+            _check_same_space(cache, searched)
             write_cache(Path(named["cache"]), searched, cache)
         elif cache is not None:
             named["cache"] = str(cache)
         yield named
+
+
+def _check_same_space(cache: Cache, space: SearchSpace) -> None:
+    """Refuse a cache in memory that was built for another space, or for other classes."""
+    first = cache.entries[0]
+    try:
+        (again,) = make_entries(space, encode(space, first.architecture)[None], cache.fitness)
+    except UserError as error:
+        raise UserError(f"the cache is of another space than {space.name} ({error}); build one for it") from error
+    if (again.macs, again.params) != (first.macs, first.params):
+        raise UserError(
+            f"the cache is of another space than {space.name}, or of other classes than its {space.classes}; build it "
+            "with build_cache(space)"
+        )
 
 
 def _set_data(values: dict[str, Any], data: object) -> ImageData | None:
@@ -188,13 +217,20 @@ def _set_data(values: dict[str, Any], data: object) -> ImageData | None:
         return None
     if isinstance(data, str):
         values["data.name"] = data
+        if COLON in data:
+            _set_clients(values, called(data, absolute(values.get("data.root", DataConfig().root))))
         return None
     images = image_data_of(data)
     values["data.name"] = "arrays"
+    _set_clients(values, images)
+    return images
+
+
+def _set_clients(values: dict[str, Any], images: ImageData) -> None:
+    """Let every image be its own client's, where the data say whose it is and the user has not chosen otherwise."""
     if images.clients is not None:
         values.setdefault("partition.scheme", "given")
         values.setdefault("clients.count", images.client_count)
-    return images
 
 
 @contextlib.contextmanager

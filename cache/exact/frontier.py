@@ -15,6 +15,7 @@ from fedpareto.cache.entries import CacheEntry, make_entries
 from fedpareto.cache.exact.solver import EQUAL, MEMORY, rounding, solve_front
 from fedpareto.fitness.score import score
 from fedpareto.supernet.arrays import FloatArray, IntArray
+from fedpareto.supernet.common.arguments import checked
 from fedpareto.supernet.common.formats.units import format_quantity
 from fedpareto.supernet.common.terminal.progress import SILENT, ProgressListener
 from fedpareto.supernet.common.terminal.words import counted
@@ -56,6 +57,7 @@ class Frontier:
 
         return fronts_html(repr(self), front_title(self.space), Fronts(self))
 
+    @checked
     def entry(self, index: int) -> CacheEntry:
         """Return a point as an entry."""
         (entry,) = make_entries(self.space, self.genes[[index]], self.fitness)
@@ -66,6 +68,7 @@ class Frontier:
         kept = (self.macs >= (least or 0)) & (self.macs <= (math.inf if most is None else most))
         return dataclasses.replace(self, genes=self.genes[kept], macs=self.macs[kept], values=self.values[kept])
 
+    @checked
     def best_within(self, macs: float | None) -> int | None:
         """Return the index of the fittest network of at most ``macs`` (of any, if None), or None if there is none."""
         count = len(self.macs) if macs is None else int(np.searchsorted(self.macs, macs, side="right"))

@@ -1,6 +1,7 @@
 """Comparison of methods: the runs of a study are trained, measured, and put into tables and a plot."""
 
 import base64
+import contextlib
 import dataclasses
 import html
 from collections.abc import Iterable
@@ -11,11 +12,12 @@ from fedpareto.search.comparison.results.outcome import read_outcome, write_outc
 from fedpareto.search.comparison.results.reporting import PAGE, PLOT, PRICE, TABLE, is_measured, outcome_path, report
 from fedpareto.search.comparison.studies.fields import check_budgets
 from fedpareto.search.comparison.studies.study import Study, Trial, read_study
+from fedpareto.supernet.common.arguments import checked
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.units import format_quantity
 from fedpareto.supernet.common.storage.files import check_output, check_writable, read_text
 from fedpareto.supernet.common.storage.path_checks import exists
-from fedpareto.supernet.common.terminal.console import stderr
+from fedpareto.supernet.common.terminal.console import silence, stderr
 from fedpareto.supernet.common.terminal.progress import progress_display
 from fedpareto.supernet.common.terminal.words import counted
 
@@ -46,8 +48,14 @@ class Comparison:
         return f'<div><p>{html.escape(repr(self))}</p><img src="data:image/png;base64,{picture}" width="640"/></div>'
 
 
+@checked
 def compare(
-    config: str | Path, *, output: str | Path | None = None, data_root: str | Path | None = None, jobs: int = 1
+    config: str | Path,
+    *,
+    output: str | Path | None = None,
+    data_root: str | Path | None = None,
+    jobs: int = 1,
+    progress: bool = True,
 ) -> Comparison:
     """Compare training methods on the same images, clients and compute, over several seeds.
 
@@ -57,7 +65,9 @@ def compare(
         config: YAML file of the study: name, methods, seeds, budgets, run.
         output: folder of runs and results; runs/NAME when left out.
         data_root: folder of the images, in place of the study's.
-        jobs: runs at once, each a process of its own.
+        jobs: runs at once, each a process of its own: methods that a program has registered are known there only by
+            the entry point of an installed package.
+        progress: show progress.
 
     Raises:
         UserError: the study cannot be read, a run failed, or results may not be compared.
@@ -75,8 +85,13 @@ def compare(
     >>> found
     Comparison(two: 2 methods with 1 seed, in runs/two)
     """
+    with contextlib.nullcontext() if progress else silence():
+        return _compared(Path(config), output, None if data_root is None else str(data_root), jobs)
+
+
+def _compared(config: Path, output: str | Path | None, data_root: str | None, jobs: int) -> Comparison:
     check_jobs(jobs)
-    study = read_study(Path(config), None if data_root is None else str(data_root))
+    study = read_study(config, data_root)
     folder = Path(output or f"runs/{study.name}")
     check_writable(folder / "runs")
     for name in (TABLE, PAGE, PLOT, PRICE):

@@ -14,6 +14,7 @@ from fedpareto.cache.costs.latency.table import (
     write_latency_table,
 )
 from fedpareto.search.query.subject import find_space
+from fedpareto.supernet.common.arguments import checked
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.machine import machine
 from fedpareto.supernet.common.storage.files import check_output
@@ -70,6 +71,7 @@ class _Measurement:
             raise UserError(f"--validate is {self.validate}; it must be at least {counted(LEAST_VALIDATED, 'network')}")
 
 
+@checked
 def profile_device(
     space: SearchSpace | str | Path | None = None,
     *,

@@ -165,12 +165,21 @@ def _check_given(options: SearchOptions) -> None:
     check_batch(options)
 
 
+def check_finetuning(epochs: int, lr: float | None) -> None:
+    """Refuse settings of fine-tuning that are out of range.
+
+    Raises:
+        UserError: naming the setting.
+    """
+    if epochs < 0:
+        raise UserError(f"finetune_epochs is {epochs}; it must be at least 0")
+    if lr is not None and not 0 < lr < math.inf:
+        raise UserError(f"finetune_lr is {lr}; it must be a positive number")
+
+
 def _check_trained(options: SearchOptions) -> None:
     """Refuse options that need a trained subnet where there is no run."""
-    if options.finetune_epochs < 0:
-        raise UserError(f"finetune_epochs is {options.finetune_epochs}; it must be at least 0")
-    if options.finetune_lr is not None and not 0 < options.finetune_lr < math.inf:
-        raise UserError(f"finetune_lr is {options.finetune_lr}; it must be a positive number")
+    check_finetuning(options.finetune_epochs, options.finetune_lr)
     if options.run is None and options.space is not None:
         trained = {"test": options.test, "finetune-epochs": options.finetune_epochs, "export": options.export}
         asked = [name for name, value in trained.items() if value]

@@ -1,6 +1,7 @@
 """Validation of a fitness: how well it ranks networks of equal MACs by their measured accuracies."""
 
 import base64
+import contextlib
 import dataclasses
 import html
 import json
@@ -18,9 +19,11 @@ from fedpareto.search.ranking.measuring.of_run import DESIGN, SUBNETS, measured_
 from fedpareto.search.ranking.options import RankingOptions, check_options
 from fedpareto.search.ranking.plot import plot_ranking
 from fedpareto.search.ranking.report import print_ranking, rank, ranking_to_json
+from fedpareto.supernet.common.arguments import checked, plain
 from fedpareto.supernet.common.errors import UserError, unknown_name
 from fedpareto.supernet.common.formats.typed_values import typed_fields
 from fedpareto.supernet.common.storage.files import check_output, write_text
+from fedpareto.supernet.common.terminal.console import silence
 from fedpareto.supernet.common.terminal.progress import progress_display
 from fedpareto.supernet.common.terminal.words import counted
 from fedpareto.supernet.fitness_settings import FitnessSettings, settings_to_mapping
@@ -57,13 +60,15 @@ class FitnessValidation:
         return f'<div><p>{html.escape(repr(self))}</p><img src="data:image/png;base64,{picture}" width="640"/></div>'
 
 
-def validate_fitness(run: str | Path | None = None, **options: Any) -> FitnessValidation:
+@checked
+def validate_fitness(run: str | Path | None = None, *, progress: bool = True, **options: Any) -> FitnessValidation:
     """Measure how well the fitness ranks networks of equal MACs by accuracy, and fit it if asked to.
 
     Prints the tables that the command prints.
 
     Args:
         run: folder of a trained run, whose subnets are measured; or give ``accuracies`` and ``space``.
+        progress: show progress.
         options: all other options of ``validate-fitness``, with underscores for dashes; ``data_root`` for
             ``--data.root``.
 
@@ -84,9 +89,10 @@ def validate_fitness(run: str | Path | None = None, **options: Any) -> FitnessVa
     for name in given:
         if name not in known:
             raise UserError(unknown_name("option", name, sorted({*known, "data_root"})))
-    texts = {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
+    texts = {name: str(value) if isinstance(value, Path) else plain(value) for name, value in given.items()}
     named = typed_fields(RankingOptions, {**texts, **({} if run is None else {"run": str(run)})})
-    return validate(RankingOptions(**named, data=RunImages(None if root is None else str(root))))
+    with contextlib.nullcontext() if progress else silence():
+        return validate(RankingOptions(**named, data=RunImages(None if root is None else str(root))))
 
 
 def validate(options: RankingOptions) -> FitnessValidation:

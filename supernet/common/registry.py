@@ -12,6 +12,7 @@ one refers to is imported when it is used.
 import dataclasses
 import functools
 import importlib
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
@@ -21,6 +22,9 @@ from fedpareto.supernet.common.errors import UserError, unknown_name
 from fedpareto.supernet.common.terminal.console import stderr
 
 T = TypeVar("T")
+
+#: What an option of a command, or a file, can name.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def resolved(reference: Any) -> Any:
@@ -89,8 +93,10 @@ class Registry(Generic[T]):
         """Add a thing, for as long as this process runs; the same once more changes nothing.
 
         Raises:
-            UserError: another one has that name.
+            UserError: another one has that name, or it is no name.
         """
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise UserError(f"a {self.kind} is called {name!r}; its name must be letters, digits, -, _ and .")
         stored = _stored(thing)
         if name in self._loading:
             self._loading.discard(name)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the library's own convention
 
 from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.common.arguments import checked
 from fedpareto.supernet.layer_table import LayerRow, architecture_rows
 from fedpareto.supernet.space import WIDTH_STEP, Activation, Norm, SearchSpace
 
@@ -121,6 +122,7 @@ class Network(nn.Module):
         return x
 
 
+@checked
 def build_network(
     space: SearchSpace,
     architecture: Architecture,

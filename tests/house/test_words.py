@@ -10,7 +10,7 @@ from helpers.repository import ROOT
 
 PACKAGES = ("fedpareto", "supernet", "fitness", "cache", "training", "search")
 #: Folders and files whose docstrings are not rewritten yet: take off what is done.
-PENDING = ("training/config",)
+PENDING: tuple[str, ...] = ()
 #: Openings that ask a question, "Return what …", or answer one that was not asked, "What …", instead of naming a thing.
 QUESTION = "what|how|whether|which|where|why|who|when|by how"
 RIDDLE = re.compile(rf"(Return|Yield|Print|Say|Tell) ({QUESTION}|of) |({QUESTION}|of) ", re.IGNORECASE)

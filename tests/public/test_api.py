@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,17 +18,18 @@ from helpers.commands import run_main
 from helpers.processes import ENVIRONMENT
 from helpers.repository import IMPORTED_FROM
 from numpy.typing import NDArray
-from torch.utils.data import TensorDataset
+from torch.utils.data import Dataset, TensorDataset
 
 import fedpareto as fp
 from fedpareto.cache.cli import CacheOptions
 from fedpareto.search.cli import main as search_subnet
 from fedpareto.search.comparison.cli import CompareOptions
 from fedpareto.search.profiling.cli import ProfileOptions
-from fedpareto.supernet.common.terminal.console import on_screen, stderr
+from fedpareto.supernet.common.terminal.console import on_screen, silence, stderr
 from fedpareto.supernet.common.terminal.progress import SILENT
 from fedpareto.training.cli import main as train_supernet
 from fedpareto.training.data.digits import read_digits
+from fedpareto.training.trackers.callbacks import FunctionTracker
 from fedpareto.training.trackers.records import RoundRecord
 
 #: Nothing is left to be chosen by measurement, which takes long and may end otherwise every time.
@@ -86,7 +88,7 @@ def test_every_public_name_is_there_and_documented() -> None:
     ("function", "options", "others"),
     [
         (fp.build_cache, CacheOptions, {"progress"}),
-        (fp.compare, CompareOptions, set()),
+        (fp.compare, CompareOptions, {"progress"}),
         # The images are not read: the command names them for the one that it suggests.
         (fp.profile_device, ProfileOptions, {"progress"}),
     ],
@@ -184,8 +186,9 @@ def test_a_function_of_a_module_is_called_whenever_the_images_are_read(
         "    images = (pictures[:160] / 16).astype('float32')\n"
         "    return fp.ImageData(images, labels[:160], clients=np.arange(160) // 40, test=(images, labels[:160]))\n"
     )
-    given: dict[str, Any] = {"partition_scheme": "given", "clients_count": 4}
-    fp.train(data="my_own_data:load", rounds=1, output="run", **given, **_SMALL)
+    run = fp.train(data="my_own_data:load", rounds=1, output="run", **_SMALL)
+    # Its clients are those that the images belong to.
+    assert len(json.loads((run.folder / "partition.json").read_text())["clients"]) == 4
     assert not list(tmp_path.glob("run.images"))
     assert run_main(train_supernet, capsys, "--resume", "run", "--rounds", 2).code == 0
     subnet = fp.open_run("run").extract(fp.open_run("run").find(macs="1M", progress=False), progress=False)
@@ -266,6 +269,24 @@ def test_image_data_that_mean_nothing_are_refused(given: dict[str, Any], message
         fp.ImageData(images, labels, **values)
 
 
+def test_splits_are_scaled_alike_though_one_lacks_the_brightest_pixel() -> None:
+    bright, dark = np.zeros((4, 2, 2)), np.zeros((4, 2, 2))
+    bright[0], dark[0], bright[1], dark[1] = 16.0, 13.0, 8.0, 8.0
+    data = fp.ImageData(bright, [0, 1, 0, 1], test=(dark, [0, 1, 0, 1]))
+    assert data.test is not None
+    assert data.train.pixels[1].max() == data.test.pixels[1].max() == 128
+    with pytest.raises(fp.UserError, match="give them as one type"):
+        fp.ImageData(bright, [0, 1, 0, 1], test=(dark.astype(np.uint8), [0, 1, 0, 1]))
+
+
+def test_a_run_without_test_images_says_so(tmp_path: Path) -> None:
+    images, labels = _arrays(120)
+    run = fp.train(data=(images, labels), rounds=1, clients_count=3, output=tmp_path / "run", **_SMALL)
+    subnet = fp.open_run(run.folder).extract(fp.open_run(run.folder).find(macs="1M", progress=False), progress=False)
+    with pytest.raises(fp.UserError, match="holds no test images"):
+        subnet.accuracy("test")
+
+
 def test_a_client_with_less_than_a_batch_is_refused_and_nothing_is_kept(tmp_path: Path) -> None:
     clients = np.arange(240) % 2
     clients[:4] = 2
@@ -282,7 +303,7 @@ def test_limits_of_a_device_are_read_as_the_command_reads_them(capsys: pytest.Ca
     assert json.loads(found.out)["architecture"] == answer.entry.architecture.to_json()
     for mistake, message in (
         ({}, "give a limit"),
-        ({"latency": "5ms"}, "give a limit and a table"),
+        ({"latency": "5ms"}, "latency is '5ms'"),
         ({"macs": "many"}, "many"),
     ):
         with pytest.raises(fp.UserError, match=message):
@@ -320,3 +341,132 @@ def test_a_notebook_sees_progress(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not on_screen()
     monkeypatch.setattr(stderr, "is_jupyter", True)
     assert on_screen()
+
+
+#: The functions as somebody calls them who has no type checker.
+_LOOSE: Any = fp
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: _LOOSE.load_space("mobilenet-tiny", classes="3"), "classes is '3'; it must be a whole number or None"),
+        (
+            lambda: _LOOSE.load_space("mobilenet-tiny", classes=True),
+            "classes is True; it must be a whole number or None",
+        ),
+        (lambda: _LOOSE.build_cache("mobilenet-tiny", solver="x"), "solver is 'x'; it must be 'nsga2' or 'exact'"),
+        (lambda: _LOOSE.build_cache("mobilenet-tiny", entries=2.5), "entries is 2.5; it must be a whole number"),
+        (lambda: _LOOSE.find_subnet("mobilenet-tiny", macs="2M", precision="bogus"), "precision is 'bogus'"),
+        (lambda: _LOOSE.find_subnet("mobilenet-tiny", macs="2M", batch=1.5), "batch is 1.5; it must be a whole number"),
+        (lambda: _LOOSE.score("mobilenet-tiny", 5), "architectures is 5"),
+        (
+            lambda: _LOOSE.build_network("mobilenet-tiny", {}),
+            "space is 'mobilenet-tiny'; it must be of type SearchSpace",
+        ),
+        (lambda: _LOOSE.load_subnet(None), "folder is None; it must be text or a path"),
+        (lambda: _LOOSE.open_run("nowhere", checkpoint="x"), "checkpoint is 'x'; it must be 'best' or 'newest'"),
+        (lambda: _LOOSE.profile_device("mobilenet-tiny", output="t", runtime="xtorch"), "runtime is 'xtorch'"),
+        (
+            lambda: _LOOSE.frontier("mobilenet-tiny", progress=False).best_within("2M"),
+            "macs is '2M'; it must be a number",
+        ),
+        (lambda: _LOOSE.train(callbacks=print), "callbacks is"),
+        (lambda: _LOOSE.train(execution=None), "execution is a group of settings; give a mapping"),
+        (lambda: _LOOSE.train(clients_per_round=2, clients={"per_round": 1}), "clients.per_round is given twice"),
+        (lambda: _LOOSE.train(callbacks=[type("Half", (), {"round_done": print})()]), "has no method client_done"),
+        (lambda: _LOOSE.register_sampler("a b")(print), "a client sampler is called 'a b'"),
+        (lambda: _LOOSE.compare(3), "config is 3; it must be text or a path"),
+    ],
+)
+def test_a_mistaken_argument_is_one_line(call: Callable[[], object], message: str) -> None:
+    with pytest.raises(fp.UserError) as caught:
+        call()
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
+    given = {**_SMALL, "clients_per_round": np.int64(2), "client_lr": np.float64(0.05)}
+    assert fp.train(data="digits", rounds=np.int64(1), clients_count=4, output=tmp_path / "run", **given).rounds == 1
+
+
+def test_a_cache_of_other_classes_is_refused_by_what_it_is(tmp_path: Path) -> None:
+    cache = fp.build_cache("mobilenet-tiny", entries=3, solver="exact", progress=False)
+    with pytest.raises(fp.UserError, match="of other classes than its 3; build it with"):
+        fp.train(fp.load_space("mobilenet-tiny", classes=3), cache=cache, output=tmp_path / "run", rounds=1, **_SMALL)
+
+
+def test_a_run_is_where_it_began_whoever_changes_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other").mkdir()
+    away = [lambda record: os.chdir(tmp_path / "other")]
+    run = fp.train(data="digits", rounds=2, clients_count=4, output="run", callbacks=away, **_SMALL)
+    assert run.folder == tmp_path / "run"
+    assert len(list((tmp_path / "run/checkpoints").iterdir())) == 2
+    assert list((tmp_path / "other").iterdir()) == []
+    assert fp.open_run(run.folder).find(macs="1M", progress=False).certified
+
+
+def test_a_tracker_that_fails_to_close_leaves_no_other_open(tmp_path: Path) -> None:
+    class Failing(FunctionTracker):
+        def close(self) -> None:
+            raise RuntimeError("mine")
+
+    before = threading.active_count()
+    with pytest.raises(RuntimeError, match="mine"):
+        fp.train(
+            data="digits", rounds=1, clients_count=4, output=tmp_path / "run", callbacks=[Failing(print)],
+            **{**_SMALL, "progress": True},
+        )  # fmt: skip
+    assert threading.active_count() == before
+
+
+def test_silence_ends_with_the_last_of_several_blocks() -> None:
+    one, other = silence(), silence()
+    one.__enter__()
+    other.__enter__()
+    one.__exit__(None, None, None)
+    assert stderr.quiet
+    other.__exit__(None, None, None)
+    assert not stderr.quiet
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        ((np.zeros((4, 4)), 0.7), "the label 0.7"),
+        ((np.zeros((4, 4)), "cat"), "the label 'cat'"),
+        (3, "is no \\(image, label\\) pair"),
+        (([[1, 2], [3]], 0), "cannot be read as one array"),
+    ],
+)
+def test_a_data_set_of_odd_items_is_refused(item: object, message: str) -> None:
+    class Odd(Dataset[object]):
+        def __len__(self) -> int:
+            return 8
+
+        def __getitem__(self, index: int) -> object:
+            return item
+
+    with pytest.raises(fp.UserError, match=message):
+        fp.train(data=Odd(), rounds=1, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"labels": [0, 1, 2, 2**40]}, "labels hold 1099511627776"),
+        ({"labels": [0, 1, 2, 9]}, "labels go up to 9, and there are 4 images"),
+        ({"clients": [0, 1, 2, 7]}, "clients go up to 7"),
+        ({"classes": {"a", "b"}}, "classes are of type set"),
+        ({"classes": ["a", "a"]}, "every name may stand there once"),
+        ({"images": [[1, 2], [3]]}, "images cannot be read as one array"),
+    ],
+)
+def test_numbers_that_would_fill_the_memory_are_refused(given: dict[str, Any], message: str) -> None:
+    values = {"images": np.zeros((4, 4, 4), dtype=np.uint8), "labels": [0, 1, 0, 1], **given}
+    with pytest.raises(fp.UserError, match=message):
+        fp.ImageData(values.pop("images"), values.pop("labels"), **values)

@@ -28,7 +28,7 @@ class Bound:
     hint: str = ""
 
     def holds(self, value: float) -> bool:
-        """Whether a value is in the range."""
+        """Return True if a value is in the range."""
         return (
             (self.least is None or value >= self.least)
             and (self.above is None or value > self.above)
@@ -37,7 +37,7 @@ class Bound:
         )
 
     def __str__(self) -> str:
-        """What a value must do to be in the range, e.g. "be at least 1"."""
+        """The range in words that go on after "it must", e.g. "be at least 1"."""
         upper = self.most if self.below is None or self.below == math.inf else self.below
         if upper is None:
             return f"{self._lower()}{self.hint}"

@@ -1,4 +1,4 @@
-"""What of a run's configuration may change when it is resumed."""
+"""Changes to a run's configuration that are allowed when it is resumed."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""Which configurations compute the same, though they look different."""
+"""Coincidence of configurations: those that compute the same, though they look different."""
 
 import dataclasses
 
@@ -8,7 +8,7 @@ from fedpareto.training.config.unused_settings import read_only
 
 
 def coincides(config: RunConfig) -> str | None:
-    """Return why a run's method computes what another one would, or None if it does not."""
+    """Reason why a run's method computes the same as another method; None if it does not."""
     return None if config.spec.coincides is None else config.spec.coincides(config)
 
 

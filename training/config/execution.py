@@ -17,7 +17,7 @@ Kernels = Literal["torch", "numba"]
 
 @dataclasses.dataclass(frozen=True)
 class ExecutionConfig:
-    """How clients' steps run. What is left out is chosen by measurement at the start of a run.
+    """Computation of clients' steps. Settings that are left out are chosen by measurement at the start of a run.
 
     Attributes:
         memory_format: channels_last or contiguous.

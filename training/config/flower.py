@@ -1,4 +1,4 @@
-"""What a run says of the federation behind a SuperLink."""
+"""Settings of a real federation, whose clients are behind Flower's SuperLink."""
 
 import dataclasses
 import math

@@ -151,7 +151,7 @@ def portable(mapping: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _inside(path: str | None, folder: str | None) -> Path | None:
-    """Return where a file lies in a folder, None where it does not."""
+    """Path of a file relative to a folder; None where it lies elsewhere."""
     if path is None or folder is None or not Path(path).is_relative_to(folder):
         return None
     return Path(path).relative_to(folder)

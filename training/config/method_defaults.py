@@ -1,4 +1,4 @@
-"""What a method is trained with where a configuration leaves it to the method."""
+"""Defaults that depend on the method: they fill in settings that a configuration leaves out."""
 
 import dataclasses
 

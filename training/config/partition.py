@@ -15,7 +15,7 @@ class PartitionError(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class PartitionConfig:
-    """How training images are spread over clients.
+    """Partition of the training images over the clients.
 
     Attributes:
         scheme: iid; dirichlet (label skew alpha); pathological (a number of classes a client); shard

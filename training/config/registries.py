@@ -1,4 +1,4 @@
-"""What else is chosen by name and others may add to: client samplers, data sets, trackers, aggregators.
+"""Registries of client samplers, data sets, trackers and aggregators, which are chosen by name.
 
 Here are the names alone, so that a configuration is checked without torch; what they stand for is imported when it is
 used. How to add one is said where its kind is defined: ``training/methods/sampling.py``, ``training/data/sources.py``,

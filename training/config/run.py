@@ -157,7 +157,7 @@ _LONGEST_PROJECT, _NOT_IN_PROJECTS = 128, "/\\#?%:"
 
 @dataclasses.dataclass(frozen=True)
 class TrackingConfig:
-    """Where a run is reported beside its own metrics.jsonl.
+    """Trackers that a run is reported to, beside its own metrics.jsonl.
 
     Attributes:
         wandb: auto (online with a login, else offline), online, offline or off.
@@ -300,7 +300,7 @@ class RunConfig:
 
     @property
     def spec(self) -> MethodSpec:
-        """What is known of the run's method.
+        """Specification of the run's method.
 
         Raises:
             UserError: there is no such method, or it cannot be loaded.

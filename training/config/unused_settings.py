@@ -17,7 +17,7 @@ from fedpareto.training.config.run import RunConfig, by_full_name, complete_mapp
 
 
 class Condition(NamedTuple):
-    """When a setting is read.
+    """Condition under which a setting is read.
 
     Attributes:
         holds: whether a run reads it.
@@ -33,7 +33,7 @@ def _by_scheme(scheme: str) -> Condition:
 
 
 def _has_data(config: RunConfig, *names: str) -> bool:
-    """Whether the data are one of these sets, or of somebody else, who may read what these do."""
+    """Condition: the data are one of these sets, or somebody else's, who may read the same settings."""
     return config.data.name in (*names, *DATA_SETS.others())
 
 
@@ -120,12 +120,12 @@ def _by_methods(methods: list[str], besides: Condition | ReadWhen | None) -> Con
 
 
 def condition_of(name: str) -> Condition | None:
-    """Return when a setting is read, None of one that every run reads."""
+    """Condition under which a setting is read; None for one that every run reads."""
     return next((condition for known, condition in conditions().items() if _names(known, name)), None)
 
 
 def reads(config: RunConfig, name: str) -> bool:
-    """Return whether a run reads a setting."""
+    """Return True if a run reads a setting."""
     condition = condition_of(name)
     return condition is None or condition.holds(config)
 
@@ -151,7 +151,7 @@ def refuse_unread(config: RunConfig) -> None:
 
 
 def unread_words(name: str, value: Any, config: RunConfig) -> str:
-    """Return what is wrong with a setting that a run does not read."""
+    """Error message for a setting that was given and that the run does not read."""
     condition = condition_of(name)
     words = "" if condition is None else f" (it is read only {condition.words})"
     return f"{name} is {value}, which method {config.method} would ignore here{words}"

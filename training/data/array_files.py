@@ -84,6 +84,10 @@ def _pixels(listing: Listing) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint8]
 
 
 def _read(path: Path) -> Listing:
+    if path.name == "test.safetensors" and not path.exists() and path.with_name("train.safetensors").is_file():
+        raise DataError(
+            f"{path.parent} holds no test images, and test images were asked for; train on ImageData(…, test=…)"
+        )
     if not path.is_file():
         raise DataError(f"there is no {path}, which held the images; restore it, or add --data.root FOLDER")
     try:

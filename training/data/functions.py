@@ -27,7 +27,7 @@ def list_function(name: str, root: Path, split: str) -> Listing:
     Raises:
         UserError: it cannot be imported, fails, returns something else, or has no images of that split.
     """
-    data = _called(name, str(root))
+    data = called(name, str(root))
     if split == "test":
         if data.test is None:
             raise DataError(f"{name} gives no test images, and test images were asked for; return ImageData(test=…)")
@@ -45,29 +45,34 @@ def has_validation(name: str, root: Path) -> bool:
     Raises:
         UserError: it cannot be imported, fails or returns something else.
     """
-    return _called(name, str(root)).validation is not None
+    return called(name, str(root)).validation is not None
 
 
 @functools.lru_cache(maxsize=2)
-def _called(name: str, root: str) -> ImageData:
+def called(name: str, root: str) -> ImageData:
+    """Image data that the function ``name`` returns; it is called once for a folder.
+
+    Raises:
+        UserError: it cannot be imported, fails or returns something else.
+    """
     function = _function(name)
-    takes_root = any(
-        parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-        for parameter in inspect.signature(function).parameters.values()
-    )
     try:
+        takes_root = any(
+            parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+            for parameter in inspect.signature(function).parameters.values()
+        )
         returned = function(root) if takes_root else function()
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         # Whatever a user's function raises is for the user to mend.
-        raise DataError(f"{name} failed: {type(error).__name__}: {' '.join(str(error).split())}") from error
+        raise DataError(f"{name} failed: {_told(error)}") from error
     return check_image_data(returned, name)
 
 
 def _function(name: str) -> Callable[..., Any]:
     module, _, attribute = name.partition(COLON)
-    if not module or not attribute.isidentifier():
+    if not all(part.isidentifier() for part in module.split(".")) or not attribute.isidentifier():
         raise DataError(f"data.name is {name!r}; a function is named module:function, e.g. my_data:load_images")
     try:
         with _working_folder_last():
@@ -77,10 +82,17 @@ def _function(name: str) -> Callable[..., Any]:
             f"cannot import {module} of data.name {name} ({error}); run this where the module is, or add its folder to "
             "PYTHONPATH"
         ) from error
+    except (Exception, SystemExit) as error:
+        # Whatever a user's module raises is for the user to mend.
+        raise DataError(f"cannot import {module} of data.name {name} ({_told(error)})") from error
     if not callable(found):
         raise DataError(f"the module {module} has no function {attribute}, which data.name {name} asks for")
     function: Callable[..., Any] = found
     return function
+
+
+def _told(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 @contextlib.contextmanager

@@ -2,10 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import cast
 
 from fedpareto.supernet.common.errors import UserError
-from fedpareto.training.trackers.protocol import Tracker
+from fedpareto.training.trackers.protocol import Tracker, checked_tracker
 from fedpareto.training.trackers.records import LostRound, RoundRecord
 
 
@@ -47,7 +46,7 @@ def trackers_of(callbacks: Sequence[object]) -> list[Tracker]:
 
 def _tracker_of(callback: object) -> Tracker:
     if hasattr(callback, "round_done"):
-        return cast(Tracker, callback)
+        return checked_tracker(callback, "a callback")
     if callable(callback):
         return FunctionTracker(callback)
     raise UserError(f"a callback is of type {type(callback).__name__}; give functions of a round's record, or trackers")

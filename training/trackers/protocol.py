@@ -1,10 +1,12 @@
 """Protocol of trackers, so that the round loop need not know any of them, and their registration by name."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, cast
 
+from fedpareto.supernet.common.errors import UserError
 from fedpareto.training.config.registries import TRACKERS
 from fedpareto.training.config.run import RunConfig
 from fedpareto.training.trackers.records import LostRound, RoundRecord
@@ -67,6 +69,18 @@ def register_tracker(name: str) -> Callable[[T], T]:
     return registered
 
 
+def checked_tracker(given: object, what: str) -> Tracker:
+    """A tracker, once it is seen to be one: everything a run tells trackers of, it can be told.
+
+    Raises:
+        UserError: it lacks a method; ``what`` names it.
+    """
+    for name in ("client_done", "round_done", "round_lost", "checkpoint", "close"):
+        if not callable(getattr(given, name, None)):
+            raise UserError(f"{what} of type {type(given).__name__} has no method {name}, which a tracker has")
+    return cast(Tracker, given)
+
+
 class Trackers:
     """Tracker that passes every event on to several trackers."""
 
@@ -94,6 +108,7 @@ class Trackers:
             tracker.checkpoint(folder, aliases)
 
     def close(self) -> None:
-        """Tell every tracker."""
-        for tracker in self._trackers:
-            tracker.close()
+        """Tell every tracker, the others too where one fails."""
+        with contextlib.ExitStack() as all_of_them:
+            for tracker in reversed(self._trackers):
+                all_of_them.callback(tracker.close)

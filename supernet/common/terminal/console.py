@@ -4,6 +4,7 @@ import contextlib
 import errno
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NoReturn
 
@@ -130,14 +131,23 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
     console.print(table)
 
 
+#: One entry for every block that wants silence.
+_silent: list[bool] = []
+_SILENCE = threading.Lock()
+
+
 @contextlib.contextmanager
 def silence() -> Iterator[None]:
-    """Print no remarks and no progress in the block."""
-    before, stderr.quiet = stderr.quiet, True
+    """Print no remarks and no progress in the block, whichever of several blocks in threads ends last."""
+    with _SILENCE:
+        _silent.append(True)
+        stderr.quiet = True
     try:
         yield
     finally:
-        stderr.quiet = before
+        with _SILENCE:
+            _silent.pop()
+            stderr.quiet = bool(_silent)
 
 
 def on_screen() -> bool:

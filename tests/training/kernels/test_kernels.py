@@ -98,9 +98,15 @@ def _results(run: Callable[..., Tensor], tensors: Sequence[Tensor], *, last: boo
 
 
 def _errors(found: Sequence[Tensor], true: Sequence[Tensor]) -> list[float]:
+    """The error of each tensor relative to its own norm; of one that is truly zero, to the largest norm.
+
+    A gradient of what a norm takes off again is zero, and in single precision nothing but rounding.
+    """
+    norms = [float(other.norm()) for other in true]
+    largest = max(norms)
     return [
-        float((one.double() - other).norm() / other.norm().clamp_min(1e-30))
-        for one, other in zip(found, true, strict=True)
+        float((one.double() - other).norm()) / (norm if norm > 1e-6 * largest else largest)
+        for one, other, norm in zip(found, true, norms, strict=True)
     ]
 
 

@@ -198,16 +198,19 @@ def white_of(array: NDArray[Any]) -> float:
     return next((float(depth) for depth in DEPTHS if most <= depth * OVERSHOOT), most)
 
 
-def to_8_bits(array: NDArray[Any]) -> Pixels:
-    """Return values scaled so that ``white_of`` them is 255, rounded; values beyond white are white.
+def to_8_bits(array: NDArray[Any], white: float | None = None) -> Pixels:
+    """Scale values so that white is 255, rounded; values beyond white become white.
+
+    ``white`` is what ``white_of`` finds in the array, where it is left out.
 
     Raises:
         PictureError: their range is not known.
     """
-    white = white_of(array)
+    found = white_of(array)
     if array.dtype == np.uint8:
         return array
-    return np.rint(array.astype(np.float64) * (255 / white)).clip(max=255).astype(np.uint8)
+    scale = 255 / (found if white is None else white)
+    return np.rint(array.astype(np.float64) * scale).clip(max=255).astype(np.uint8)
 
 
 def _refuse_lost_depth(picture: Image.Image) -> None:

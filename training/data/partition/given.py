@@ -19,7 +19,8 @@ def given_parts(listing: Listing, training: Tensor, clients: int, batch_size: in
     members = listing.clients[training]
     named = int(members.max()) + 1
     if named != clients:
-        raise PartitionError(f"clients.count is {clients}, and the images belong to {counted(named, 'client')}; say so")
+        belong = f"the images belong to {counted(named, 'client')}"
+        raise PartitionError(f"clients.count is {clients}, and {belong}; give --clients.count {named}")
     parts = [torch.nonzero(members == client).flatten().tolist() for client in range(clients)]
     for client, part in enumerate(parts):
         if len(part) < batch_size:
