@@ -108,7 +108,8 @@ def test_the_share_held_out_is_of_the_images_that_are_used() -> None:
 # All images in one place.
 
 
-@pytest.mark.parametrize("scheme", get_args(Scheme))
+# Where the data say whose an image is, they are no digits.
+@pytest.mark.parametrize("scheme", [scheme for scheme in get_args(Scheme) if scheme != "given"])
 def test_pooled_images_are_those_that_the_clients_would_have(scheme: Scheme) -> None:
     # Shards and few classes leave images to nobody.
     config = dataclasses.replace(

@@ -87,7 +87,7 @@ def test_a_change_that_makes_a_weight_infinite_is_refused(
     config: RunConfig, link: LocalLink, value: float, kind: str
 ) -> None:
     def spoil(tensors: Tensors) -> None:
-        models.supernet[BIAS] = torch.full((10,), value).bfloat16()
+        tensors[BIAS] = torch.full((10,), value).bfloat16()
 
     narrow = dataclasses.replace(config, flower=flower(wire_dtype="bf16"))
     run, state, models = prepared_run(narrow, link)
