@@ -31,8 +31,14 @@ def registered_here() -> Iterator[None]:
             registry.remove(name)
 
 
+#: Trains several runs, each a process.
+_LONG = "fedpareto.search.comparison.compare"
+
+
 @pytest.mark.usefixtures("registered_here")
-@pytest.mark.parametrize("name", _MODULES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name == _LONG else []) for name in _MODULES]
+)
 def test_examples_run_as_they_are_printed(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WANDB_MODE", "offline")

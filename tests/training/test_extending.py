@@ -77,6 +77,7 @@ def test_the_command_on_the_page_names_every_part_of_it() -> None:
     assert set(parts) == {f"fedpareto.{kind}" for kind in ("methods", "samplers", "data", "trackers", "aggregators")}
 
 
+@pytest.mark.slow
 def test_the_package_of_the_page_trains_and_is_resumed_to_the_same_bytes(package: Path, tmp_path: Path) -> None:
     arguments = arguments_of(micro_config(tmp_path, cache=None))
     run, again = tmp_path / "run", tmp_path / "again"

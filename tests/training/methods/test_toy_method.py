@@ -365,6 +365,7 @@ def test_an_installed_method_is_found_by_its_entry_point(tmp_path: Path, toy: Me
 
 
 @pytest.mark.usefixtures("installed", "toy")
+@pytest.mark.slow
 def test_a_study_compares_it_with_another(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     methods = {"toy": {}, "back": {"method": "toy", "toy": {"backwards": True}}, "cotrain": {}}
     path = write_study(tmp_path, tiny_study(tmp_path, methods=methods, seeds=[0]))
