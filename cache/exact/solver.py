@@ -5,9 +5,10 @@ is a partial network: its costs, the entropy E it has gained and its sum P of ``
 its number L of scored layers, and the sum and the sum of squares of its depths. Labels of one state have the same
 completions, so a label may be dropped in favour of another that does at least as well with every completion:
 
-- Entropy, ``γ·V``, ``δ·B`` and learned terms are sums; with the same completion, Q and the final L are equal.
+- Entropy, ``γ·V``, ``δ·B`` and learned terms are sums. With the same completion two labels end with the same L, and
+  with the same depth irregularity Q (``docs/fitness.md`` has all terms).
 - ``λ·ρ = λ·L·exp(−P/L)`` changes by ``−λ·exp(−P/L)`` for each unit of P. Over all completions this slope lies between
-  two bounds. So it is enough to compare E plus the lower and E plus the upper multiple of P.
+  two bounds. The difference of two labels is linear in the slope, so it is enough to compare them at both bounds.
 - ``ρ ≤ ρ0`` means ``P ≥ L·ln(L/ρ0)``. Where a completion may fail it, more P counts as better.
 - A label that cannot become as fit as networks that are known, those of a rough pass, is dropped as well
   (``fedpareto.cache.exact.bounds``).

@@ -1,4 +1,4 @@
-"""Local steps: the parts that all kinds share, and the plain step of SGD: forward, backward, clip, update."""
+"""Local steps: the protocol of all of them, the update that they share, and the plain step of SGD."""
 
 from collections.abc import Callable, Iterable
 from typing import Protocol, TypeVar
@@ -29,7 +29,7 @@ class Step(Protocol):
         """
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Take one step on images (N, 3, side, side) and labels (N,) or (N, classes), and return the mean loss."""
+        """Take one step on images (N, channels, side, side) and labels (N,) or (N, classes), and return the mean loss."""
 
     @property
     def macs(self) -> int:

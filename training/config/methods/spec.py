@@ -1,7 +1,7 @@
 """Description of a training method for the rest of the package: one value, made without torch.
 
-Commands, configurations and studies read everything they need to know of a method here, before it trains. So none of
-them names a method itself.
+Commands, configurations and studies read here what they need to know of a method before it trains. So no other file
+of the package names a method.
 """
 
 import dataclasses
