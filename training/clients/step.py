@@ -29,7 +29,7 @@ class Step(Protocol):
         """
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Take one step on images (N, channels, side, side) and labels (N,) or (N, classes), and return the mean loss."""
+        """Take one step on images (N, channels, side, side) and labels (N,) or (N, classes); return the mean loss."""
 
     @property
     def macs(self) -> int:

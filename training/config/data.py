@@ -19,8 +19,8 @@ class DataConfig:
     """The images.
 
     Attributes:
-        name: digits, cifar10, cifar100, imagefolder, module:function for a function that returns ImageData, or a data set
-            that an installed package brings.
+        name: digits, cifar10, cifar100, imagefolder, module:function for a function that returns ImageData, or a data
+            set that an installed package brings.
         root: folder of the images; holds train/CLASS and test/CLASS for imagefolder.
         download: fetch CIFAR if it is not in the root.
         validation: share of the training images that are used held out before they are partitioned, 0.1 when left out;
