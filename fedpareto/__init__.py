@@ -17,6 +17,7 @@ checkout runs, and is typed, as it is.
 """
 
 import importlib
+from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -118,6 +119,8 @@ def __getattr__(name: str) -> Any:
     Raises:
         AttributeError: there is no such name.
     """
+    if name == "__version__":
+        return metadata.version(__name__)
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
     value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

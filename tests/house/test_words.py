@@ -18,8 +18,7 @@ LONGEST = 120
 
 def _files() -> Iterator[Path]:
     for package in PACKAGES:
-        for path in sorted((ROOT / package).rglob("*.py")):
-            yield path
+        yield from sorted((ROOT / package).rglob("*.py"))
 
 
 def _riddles(source: str) -> list[str]:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,7 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
 
 
 def test_every_public_name_is_there_and_documented() -> None:
+    assert fp.__version__ == metadata.version("fedpareto")
     assert sorted(fp.__all__) == fp.__all__ == dir(fp)
     for name in fp.__all__:
         value = getattr(fp, name)
