@@ -31,13 +31,19 @@ def registered_here() -> Iterator[None]:
             registry.remove(name)
 
 
-#: Trains several runs, each a process.
-_LONG = "fedpareto.search.comparison.compare"
+#: Train, or measure, for seconds.
+_LONG = {
+    "fedpareto.search.comparison.compare",
+    "fedpareto.search.profiling.device_profile",
+    "fedpareto.search.ranking.validate",
+    "fedpareto.search.api",
+    "fedpareto.search.subnet",
+}
 
 
 @pytest.mark.usefixtures("registered_here")
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] if name == _LONG else []) for name in _MODULES]
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in _LONG else []) for name in _MODULES]
 )
 def test_examples_run_as_they_are_printed(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -20,7 +20,7 @@ def _clients(per_round: int) -> dict[str, Any]:
     return {"clients": ClientsConfig(count=5, per_round=per_round)}
 
 
-@pytest.mark.parametrize("per_round", [1, 2, 3])
+@pytest.mark.parametrize("per_round", [1, 2, pytest.param(3, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("first", "second"),
     [

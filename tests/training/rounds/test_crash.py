@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from helpers.commands import called
 from helpers.processes import PATIENCE, finish, start, wait_until
 from helpers.runs.federation import arguments_of, finished_run, micro_config, read_metrics
 
+from fedpareto.training.cli import main
 from fedpareto.training.config.run import CheckpointConfig, ClientConfig, RunConfig, ServerConfig
 from fedpareto.training.execution.profile import Profile
 
@@ -54,9 +56,9 @@ def test_a_run_killed_in_mid_round_and_resumed_ends_with_the_same_bytes(tmp_path
     assert process.returncode == -signal.SIGKILL
     assert not (run / f"checkpoints/round-{ROUNDS:06d}").exists()
 
-    resumed = finish("train-supernet", "--resume", run, cwd=tmp_path)
-    assert resumed.returncode == 0, resumed.stderr
-    assert "resuming after round" in resumed.stderr
+    resumed = called(main, "--resume", run)
+    assert resumed.code == 0, resumed.err
+    assert "resuming after round" in resumed.err
     assert _supernet(run) == _supernet(uninterrupted)
     kept, whole = read_metrics(run), read_metrics(uninterrupted)
     assert [record["round"] for record in kept] == list(range(1, ROUNDS + 1))
@@ -69,16 +71,16 @@ def test_a_finished_run_that_is_killed_while_it_is_given_more_ends_with_the_byte
     tmp_path: Path, uninterrupted: Path
 ) -> None:
     more, longer = ROUNDS + 4, Path(shutil.copytree(uninterrupted, tmp_path / "longer"))
-    done = finish("train-supernet", "--resume", longer, "--rounds", more, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    done = called(main, "--resume", longer, "--rounds", more)
+    assert done.code == 0, done.err
     run = Path(shutil.copytree(uninterrupted, tmp_path / "run"))
     process = start("train-supernet", "--resume", run, "--rounds", more, cwd=tmp_path)
     wait_until(lambda: _rounds(run) > ROUNDS, process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     # It remembers how long it is to be.
-    resumed = finish("train-supernet", "--resume", run, cwd=tmp_path)
-    assert resumed.returncode == 0, resumed.stderr
+    resumed = called(main, "--resume", run)
+    assert resumed.code == 0, resumed.err
     assert _supernet(run, more) == _supernet(longer, more) != _supernet(uninterrupted)
     lines = (uninterrupted / "metrics.jsonl").read_bytes()
     for extended in (run, longer):
@@ -86,6 +88,7 @@ def test_a_finished_run_that_is_killed_while_it_is_given_more_ends_with_the_byte
         assert len(read_metrics(extended)) == more
 
 
+@pytest.mark.slow
 def test_the_same_seed_twice_gives_the_same_bytes_and_another_seed_others(tmp_path: Path, uninterrupted: Path) -> None:
     config = _config(tmp_path)
     # In another process, where nothing was drawn before.
@@ -110,8 +113,8 @@ def test_an_interrupt_ends_at_the_rounds_edge_and_prints_the_resume_command(
     stopped = _rounds(run)
     assert 2 <= stopped < ROUNDS
     assert (run / f"checkpoints/round-{stopped:06d}/supernet.safetensors").exists()
-    resumed = finish("train-supernet", "--resume", run, cwd=tmp_path)
-    assert resumed.returncode == 0, resumed.stderr
+    resumed = called(main, "--resume", run)
+    assert resumed.code == 0, resumed.err
     assert _supernet(run) == _supernet(uninterrupted)
 
 
@@ -148,15 +151,15 @@ def test_a_round_abandoned_in_its_middle_leaves_the_one_before_it_and_is_trained
     assert f"round 1 of 2 is kept in {run}/checkpoints/round-000001\nnext: train-supernet --resume {run}\n" in err
     assert "Traceback" not in err
     assert _rounds(run) == 1
-    resumed = finish("train-supernet", "--resume", run, cwd=tmp_path)
-    assert resumed.returncode == 0, resumed.stderr
+    resumed = called(main, "--resume", run)
+    assert resumed.code == 0, resumed.err
     assert _supernet(run, 2) == _supernet(long_uninterrupted, 2)
     assert [record["probes"] for record in read_metrics(run)] == [
         record["probes"] for record in read_metrics(long_uninterrupted)
     ]
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_round_that_would_last_for_hours_is_abandoned(tmp_path: Path, workers: int) -> None:
     config = _config(
         tmp_path,
@@ -184,17 +187,17 @@ def test_a_killed_run_is_tidied_up_and_its_metrics_are_mended_when_it_is_resumed
     metrics = run / "metrics.jsonl"
     lines = metrics.read_bytes().split(b"\n")
     metrics.write_bytes(b"\n".join([lines[0][:40], *lines[1:]]))
-    done = finish("train-supernet", "--resume", run, "--checkpoint.keep", 1, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert f"{metrics} was damaged (kept as metrics.jsonl.damaged); round 1 has no record any more" in done.stderr
+    done = called(main, "--resume", run, "--checkpoint.keep", 1)
+    assert done.code == 0, done.err
+    assert f"{metrics} was damaged (kept as metrics.jsonl.damaged); round 1 has no record any more" in done.err
     assert [record["round"] for record in read_metrics(run)] == [1, 2, 3]
     assert {"round-x", "round-000003"} <= set(os.listdir(checkpoints)) <= {"round-x", "round-000002", "round-000003"}
     assert not [name for name in os.listdir(run) if name.startswith(".fedpareto-")]
     # A finished run is mended as well.
     metrics.unlink()
-    done = finish("train-supernet", "--resume", run, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert f"{metrics} was missing; 3 of 3 rounds have no record any more" in done.stderr
+    done = called(main, "--resume", run)
+    assert done.code == 0, done.err
+    assert f"{metrics} was missing; 3 of 3 rounds have no record any more" in done.err
     assert read_metrics(run) == [{"round": number, "lost": True} for number in (1, 2, 3)]
 
 
@@ -221,8 +224,8 @@ def test_a_checkpoint_that_does_not_fit_on_the_disk_leaves_the_last_good_one(tmp
     assert f"the last good checkpoint is {run}/checkpoints/round-000001" in last
     assert {path: path.read_bytes() for path in run.glob("checkpoints/*/*")} == before
     assert not [name for name in os.listdir(run / "checkpoints") if name.endswith(".tmp")]
-    resumed = finish("train-supernet", "--resume", run, cwd=tmp_path)
-    assert resumed.returncode == 0, resumed.stderr
+    resumed = called(main, "--resume", run)
+    assert resumed.code == 0, resumed.err
 
 
 def test_two_processes_never_train_one_run(tmp_path: Path) -> None:
@@ -231,9 +234,9 @@ def test_two_processes_never_train_one_run(tmp_path: Path) -> None:
     first = start("train-supernet", *arguments_of(config), cwd=tmp_path)
     try:
         wait_until(lambda: _rounds(run) >= 1, first)
-        second = finish("train-supernet", "--resume", run, cwd=tmp_path)
-        assert second.returncode == 2
-        assert "another process is training" in second.stderr
+        second = called(main, "--resume", run)
+        assert second.code == 2
+        assert "another process is training" in second.err
     finally:
         first.kill()
         first.communicate()

@@ -57,7 +57,7 @@ def _resume(capsys: pytest.CaptureFixture[str], run: Path, *arguments: object) -
     return outcome
 
 
-@pytest.mark.parametrize("arguments", [("--rounds", 4), ("--compute", "250M")])
+@pytest.mark.parametrize("arguments", [("--rounds", 4), pytest.param(("--compute", "250M"), marks=pytest.mark.slow)])
 def test_a_finished_run_goes_on_and_its_earlier_rounds_keep_their_bytes(
     capsys: pytest.CaptureFixture[str], run: Path, arguments: tuple[object, ...]
 ) -> None:
@@ -91,7 +91,7 @@ def _train_on(run: Path, config: RunConfig, should_stop: Callable[[], bool]) -> 
     )
 
 
-@pytest.mark.parametrize("changes", [{"rounds": 6}, {"compute": "500M"}])
+@pytest.mark.parametrize("changes", [{"rounds": 6}, pytest.param({"compute": "500M"}, marks=pytest.mark.slow)])
 def test_an_extended_run_that_was_stopped_ends_with_the_bytes_of_one_that_was_not(
     run: Path, tmp_path: Path, changes: dict[str, Any]
 ) -> None:

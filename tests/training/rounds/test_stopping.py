@@ -97,7 +97,8 @@ _PLACES = [
     ("method", "where", "number", "signals"),
     [
         *(("deepfednas", *place) for place in _PLACES),
-        *((method, *_PLACES[place]) for method in ("cotrain", "dfnas", "decnas") for place in (3, 5)),
+        *((method, *_PLACES[3]) for method in ("cotrain", "dfnas", "decnas")),
+        *(pytest.param(method, *_PLACES[5], marks=pytest.mark.slow) for method in ("cotrain", "dfnas", "decnas")),
     ],
 )
 def test_a_run_stopped_anywhere_and_resumed_ends_as_one_that_never_was(

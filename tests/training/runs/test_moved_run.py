@@ -87,7 +87,10 @@ def _configuration(method: str) -> dict[str, Any]:
     return mapping
 
 
-@pytest.mark.parametrize("method", ["deepfednas", "fedavg", "dfnas", "decnas"])
+# What lies in a run's folder: a cache, a network of its own, decisions, networks of a search.
+@pytest.mark.parametrize(
+    "method", ["deepfednas", *(pytest.param(name, marks=pytest.mark.slow) for name in ("fedavg", "dfnas", "decnas"))]
+)
 def test_a_run_needs_nothing_but_its_own_folder_wherever_that_is(place: Place, method: str) -> None:
     start = place.go("start")
     Path("go.yaml").write_text(yaml.safe_dump(_configuration(method)))
