@@ -1,6 +1,8 @@
 """Figures for all plots, drawn so that names are shown literally and files are written whole."""
 
+import base64
 import contextlib
+import html
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -45,6 +47,16 @@ def save(figure: "Figure", path: Path) -> None:
     """
     with replacing(path) as temporary:
         write(figure, temporary, path.suffix[1:])
+
+
+def notebook_html(text: str, picture: str) -> str:
+    """A value as a notebook shows it: a line of text above a picture, an element of HTML."""
+    return f"<div><p>{html.escape(text)}</p>{picture}</div>"
+
+
+def png_element(path: Path) -> str:
+    """The picture of a .png file as an element that needs no file."""
+    return f'<img src="data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}" width="640"/>'
 
 
 def write(figure: "Figure", target: Path | IO[str], kind: str, **options: Any) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fedpareto.cache.entries import CacheEntry
 from fedpareto.cache.exact.frontier import Frontier
-from fedpareto.cache.figures import drawn, save, words, write
+from fedpareto.cache.figures import drawn, notebook_html, save, words, write
 from fedpareto.supernet.arrays import IntArray
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.units import format_quantity
@@ -95,7 +95,7 @@ def fronts_svg(title: str, fronts: Fronts, label: str) -> str:
 
 def fronts_html(text: str, title: str, fronts: Fronts) -> str:
     """The same picture below a line of text, as a notebook shows a value."""
-    return f"<div><p>{html.escape(text)}</p>{fronts_svg(title, fronts, title)}</div>"
+    return notebook_html(text, fronts_svg(title, fronts, title))
 
 
 def _drawn(title: str, fronts: Fronts) -> "Figure":

@@ -30,6 +30,7 @@ from fedpareto.supernet.genes import encode
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.training.config.run import RunConfig
 from fedpareto.training.engines.flower.federation import opened_link
+from fedpareto.training.engines.flower.superlink import Link
 from fedpareto.training.evaluation.evaluator import Evaluator
 from fedpareto.training.runs.folder import read_run_config
 
@@ -145,20 +146,19 @@ class TrainedRun:
         if finetune_epochs:
             check_tunable(self.folder, self.config)
         extraction = Extraction(calibration, finetune_epochs, finetune_lr)
-        if self.config.engine == "in-process":
-            opened = self._opened
-            with progress_or_silence("extracting", progress) as listener:
-                made = opened.extract(entry, extraction, report, listener)
-            return Subnet(made.network, made.info, opened)
+        # Images in this process are read once, clients are found anew.
         with opened_link(self.config) as link:
-            opened = opened_run(self.folder, self.space, self.checkpoint, link, root=self.data_root)
+            opened = self._opened if link is None else self._open(link)
             with progress_or_silence("extracting", progress) as listener:
                 made = opened.extract(entry, extraction, report, listener)
         return Subnet(made.network, made.info, opened)
 
     @functools.cached_property
     def _opened(self) -> OpenedRun:
-        return opened_run(self.folder, self.space, self.checkpoint, None, root=self.data_root)
+        return self._open(None)
+
+    def _open(self, link: Link | None) -> OpenedRun:
+        return opened_run(self.folder, self.space, self.checkpoint, link, root=self.data_root)
 
     def _entry(
         self, found: SearchOutcome | CacheEntry | Architecture | Mapping[str, Any]

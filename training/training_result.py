@@ -1,13 +1,12 @@
 """Result of a training: the run's folder, and how accurate its networks became round by round."""
 
 import dataclasses
-import html
 import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fedpareto.cache.figures import drawn, legend_below, write
+from fedpareto.cache.figures import drawn, legend_below, notebook_html, write
 from fedpareto.supernet.common.formats.units import format_quantity
 from fedpareto.supernet.common.terminal.words import counted
 
@@ -41,7 +40,7 @@ class TrainingResult:
         return f"TrainingResult({self.folder}: {done}{'' if self.finished else ', not finished'}{measured})"
 
     def _repr_html_(self) -> str:
-        return f"<div><p>{html.escape(repr(self))}</p>{self._svg()}</div>"
+        return notebook_html(repr(self), self._svg())
 
     def _svg(self) -> str:
         """Plot of accuracies over the rounds, as an ``<svg>`` element; empty before the first evaluation."""

@@ -1,12 +1,11 @@
 """Comparison of methods: the runs of a study are trained, measured, and put into tables and a plot."""
 
-import base64
 import contextlib
 import dataclasses
-import html
 from collections.abc import Iterable
 from pathlib import Path
 
+from fedpareto.cache.figures import notebook_html, png_element
 from fedpareto.search.comparison.going_on import check_jobs
 from fedpareto.search.comparison.results.outcome import read_outcome, write_outcome
 from fedpareto.search.comparison.results.reporting import PAGE, PLOT, PRICE, TABLE, is_measured, outcome_path, report
@@ -44,8 +43,7 @@ class Comparison:
         return read_text(self.folder / PAGE)
 
     def _repr_html_(self) -> str:
-        picture = base64.b64encode((self.folder / PLOT).read_bytes()).decode()
-        return f'<div><p>{html.escape(repr(self))}</p><img src="data:image/png;base64,{picture}" width="640"/></div>'
+        return notebook_html(repr(self), png_element(self.folder / PLOT))
 
 
 @checked

@@ -1,14 +1,13 @@
 """Validation of a fitness: how well it ranks networks of equal MACs by their measured accuracies."""
 
-import base64
 import contextlib
 import dataclasses
-import html
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fedpareto.cache.figures import notebook_html, png_element
 from fedpareto.fitness.settings import load_settings
 from fedpareto.search.query.subject import RunImages, find_space, find_subject
 from fedpareto.search.ranking.fitting.fitting import FITTED, Fitted, FittingData, fit_fitness
@@ -56,8 +55,7 @@ class FitnessValidation:
         return f"FitnessValidation({networks} of {self.sample.space.name}: Kendall τ within bands of MACs {tau})"
 
     def _repr_html_(self) -> str:
-        picture = base64.b64encode((self.folder / PLOT).read_bytes()).decode()
-        return f'<div><p>{html.escape(repr(self))}</p><img src="data:image/png;base64,{picture}" width="640"/></div>'
+        return notebook_html(repr(self), png_element(self.folder / PLOT))
 
 
 @checked
