@@ -32,7 +32,8 @@ test: $(VENV)/installed-dev
 
 # A real federation, one test after another: Flower takes a minute to notice that a process is gone.
 test-slow: $(VENV)/installed-dev
-	OMP_NUM_THREADS=1 FEDPARETO_EXAMPLES=all $(BIN)/pytest -m slow
+	OMP_NUM_THREADS=1 FEDPARETO_EXAMPLES=all $(BIN)/pytest -n 2 --dist worksteal -m 'slow and not federation'
+	OMP_NUM_THREADS=1 FEDPARETO_EXAMPLES=all $(BIN)/pytest -m 'slow and federation'
 
 bench: $(VENV)/installed-fast
 	$(BIN)/python benchmarks/scoring.py

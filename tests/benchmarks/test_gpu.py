@@ -224,6 +224,7 @@ def test_the_fastest_profile_of_the_middle_network_trains() -> None:
     assert fastest(others[:4], "mobilenet-cifar") is None
 
 
+@pytest.mark.slow
 def test_it_starts_where_only_torch_and_the_listed_wheels_are_installed(tmp_path: Path) -> None:
     names = sorted(path.stem for path in BENCHMARKS.glob("gpu*.py"))
     program = (
@@ -240,6 +241,7 @@ def test_it_starts_where_only_torch_and_the_listed_wheels_are_installed(tmp_path
     )
 
 
+@pytest.mark.slow
 def test_a_machine_without_the_wheels_is_told_of_their_list(tmp_path: Path) -> None:
     program = (
         "import runpy, sys\n"

@@ -91,6 +91,7 @@ def test_a_slow_device_trains_and_tests_on_fewer_images(
     assert torch.unique(found.train.images, dim=0).shape[0] == counts[0]
 
 
+@pytest.mark.slow
 def test_every_method_reaches_the_same_compute_within_one_per_cent(contest: Contest, federated: Federated) -> None:
     for number in range(3):
         diary = Diary()
@@ -221,6 +222,7 @@ def test_without_a_first_the_others_have_nothing_to_reach(
     assert [row.label for row in _trained(contest, 10_000.0)] == ["fedpareto"]
 
 
+@pytest.mark.slow
 def test_a_method_that_fails_says_why_in_its_row_and_the_next_is_trained(
     contest: Contest, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -64,6 +64,7 @@ def test_names_of_spaces_studies_and_methods_are_drawn_as_they_are(tmp_path: Pat
     assert f"8 networks of {_in_comment(name)}" in _texts(path)
 
 
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25, deadline=None)
 @given(wild_text().filter(bool))
 def test_any_text_on_a_figure_is_drawn_without_an_error_or_a_warning(tmp_path: Path, text: str) -> None:

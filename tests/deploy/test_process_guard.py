@@ -47,6 +47,7 @@ def test_closing_ends_everything(processes: GuardedProcesses) -> None:
     assert not processes.running("it")
 
 
+@pytest.mark.slow
 def test_a_command_that_ignores_sigterm_is_killed(processes: GuardedProcesses) -> None:
     pids = start(processes, f"trap '' TERM; {PARENT}; {PARENT}")
     processes.close(["it"])

@@ -303,6 +303,7 @@ def test_a_damaged_frontier_is_made_again_with_a_remark(
     assert command(*search).err == "next: train-supernet --space mobilenet-tiny\n"
 
 
+@pytest.mark.slow
 def test_a_space_too_large_is_searched_without_a_certificate(command: Searching) -> None:
     search = ("--space", _write(command.folder, VAST), "--flops-budget", "10G")
     outcome = command(*search, "--json")

@@ -60,6 +60,7 @@ def test_a_subnet_file_says_what_it_needs(tmp_path: Path) -> None:
     assert architecture_from_json(json.loads((tmp_path / "architecture.json").read_text())) == architecture
 
 
+@pytest.mark.slow
 def test_the_documented_line_of_python_loads_it_in_a_new_process(tmp_path: Path) -> None:
     _saved(tmp_path / "subnet")
     line = "from fedpareto.search.subnet import load_subnet; net = load_subnet('subnet'); "

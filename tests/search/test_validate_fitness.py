@@ -81,6 +81,7 @@ def test_subnets_of_a_run_are_measured_and_ranked(
     assert (tmp_path / "accuracy.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_an_interrupted_measurement_goes_on_to_the_same_file(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,6 +181,7 @@ def test_fitted_weights_rank_better_and_go_into_the_other_commands(
 _LEARN = ("--fit", "--form", "blocks", "--fit-subnets", 48)
 
 
+@pytest.mark.slow
 def test_a_fitness_is_learned_from_a_run_judged_by_other_networks_and_searched(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -105,6 +105,7 @@ def test_the_package_of_the_page_trains_and_is_resumed_to_the_same_bytes(package
     assert _weights(again) == _weights(run)
 
 
+@pytest.mark.slow
 def test_the_script_of_the_page_does_the_same(package: Path, tmp_path: Path) -> None:
     arguments = (*arguments_of(micro_config(tmp_path, cache=None)), *_OPTIONS)
     uninstalled = tmp_path / "modules"

@@ -75,6 +75,7 @@ def _front(limits: Limits) -> list[tuple[int, float]]:
 _CASES = [Limits(), Limits(macs=150_000), Limits(macs=250_000, min_macs=100_000), Limits(params=8_000)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limits", _CASES, ids=str)
 def test_every_entry_is_the_optimum_for_its_macs(limits: Limits) -> None:
     front = _front(limits)
@@ -105,6 +106,7 @@ def test_fewer_entries_are_a_spread_of_the_front_with_both_ends() -> None:
     assert (few[0], few[-1]) == (whole[0], whole[-1])
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_entries_and_another_seed_another_search() -> None:
     quick = [Nsga2Settings(population=20, generations=3, seed=seed) for seed in (3, 3, 4)]
     space = tiny_space()

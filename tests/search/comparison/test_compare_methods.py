@@ -74,6 +74,7 @@ def test_methods_computed_the_same_to_within_a_hundredth(finished: Finished) -> 
             assert outcome.rounds == len(records)
 
 
+@pytest.mark.slow
 def test_what_is_finished_is_not_run_again_and_a_seed_more_is_added(finished: Finished, tmp_path: Path) -> None:
     path, output, _ = finished
     before = {file: file.stat().st_mtime_ns for file in (output / "results").iterdir()}
@@ -156,6 +157,7 @@ def test_a_trial_goes_on_with_images_that_have_moved(tmp_path: Path) -> None:
         check_same(Trial("cotrain", 0, others), tmp_path)
 
 
+@pytest.mark.slow
 def test_the_others_compute_as_much_as_the_reference_did(tmp_path: Path) -> None:
     study = _study(tmp_path, seeds=[3], reference="deepfednas")
     study["run"]["compute"] = None
@@ -168,6 +170,7 @@ def test_the_others_compute_as_much_as_the_reference_did(tmp_path: Path) -> None
     assert abs(other.compute / first.compute - 1) <= 0.01
 
 
+@pytest.mark.slow
 def test_runs_that_cannot_meet_the_compute_are_left_out_of_the_table_and_end_in_an_error(tmp_path: Path) -> None:
     # A step of each client is more than a hundredth of it.
     study = _study(tmp_path, seeds=[0], methods={"deepfednas": {}})

@@ -125,6 +125,7 @@ def _space(config: RunConfig) -> Any:
     return load_space(config.space)
 
 
+@pytest.mark.slow
 def test_a_process_writes_its_result_and_what_it_cannot_do_is_one_line(tmp_path: Path) -> None:
     config = _config(tmp_path)
     write_config(tmp_path / "linear.yaml", config)

@@ -85,6 +85,7 @@ def test_images_in_memory_are_written_to_files_and_read_from_those(tmp_path: Pat
     assert files["accuracy"] == files["fp32_accuracy"] > 0.8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("form", "channels", "fit"),
     [("onnx", 3, "pad"), ("torchscript", 1, "pad"), ("torchscript", 1, "crop"), ("torchscript", 3, "stretch")],
@@ -135,6 +136,7 @@ def _normalised(info: SubnetInfo) -> SubnetInfo:
     return dataclasses.replace(info, normalisation=wrong)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("form", "change", "words"),
     [

@@ -153,6 +153,7 @@ def test_fine_tuning_is_reported_before_and_after_and_in_the_files(command: Comm
     assert float(hits) == pytest.approx(report["test_accuracy"], abs=0.01)
 
 
+@pytest.mark.slow
 def test_an_export_is_written_beside_the_subnet_and_its_checks_are_reported(command: Command, tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     output, space = tmp_path / "subnet", read_space(command.run)

@@ -51,6 +51,7 @@ def command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
     return Command(capsys, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["torch", "onnxruntime"])
 def test_a_table_is_measured_validated_and_searched_with(command: Command, runtime: str) -> None:
     if runtime == "onnxruntime":
@@ -121,6 +122,7 @@ def test_a_table_is_replaced_when_asked_for(command: Command) -> None:
 _COMMAND = "import sys; from fedpareto.search.profiling.cli import main; main(sys.argv[1:])"
 
 
+@pytest.mark.slow
 def test_a_killed_measurement_goes_on_where_it_was(command: Command) -> None:
     space = write_space(command.folder, micro_space())
     names, partial = names_of(micro_space()), command.folder / "table.json.partial"

@@ -260,6 +260,7 @@ def test_a_space_too_large_is_searched_without_a_certificate_and_with_a_remark()
     assert re.match(r"vast is too large to be solved exactly .*; searching with NSGA-II, without a certificate", remark)
 
 
+@pytest.mark.slow
 def test_known_entries_help_a_search_without_a_certificate() -> None:
     limits = Limits(macs=10_000_000_000)
     strong = search(VAST, VAST.fitness, limits, seed=3).entry

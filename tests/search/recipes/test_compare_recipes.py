@@ -62,6 +62,7 @@ def _result(output: Path, stage: str, recipe: str) -> Result:
     return read_result(output / stage / "results" / f"equal.{recipe}-seed0.json")
 
 
+@pytest.mark.slow
 def test_only_what_survives_the_probe_is_trained_with_the_whole_compute(finished: Finished) -> None:
     assert finished.done.code == 0, finished.done.err
     for stage, recipes, compute in (("probe", ["base", "rate", "smooth"], 50e6), ("full", ["base", "rate"], 100e6)):
@@ -77,6 +78,7 @@ def test_only_what_survives_the_probe_is_trained_with_the_whole_compute(finished
     assert "survived the probe: rate (in points, at least 0.5 above" in finished.done.err
 
 
+@pytest.mark.slow
 def test_tables_have_the_differences_of_the_results(finished: Finished) -> None:
     lines = list(csv.DictReader((finished.output / "table.csv").read_text().splitlines()))
     for stage, recipes in (("probe", ["rate", "smooth"]), ("full", ["rate"])):
@@ -93,6 +95,7 @@ def test_tables_have_the_differences_of_the_results(finished: Finished) -> None:
             assert points in finished.done.out
 
 
+@pytest.mark.slow
 def test_it_ends_with_the_command_that_trains_by_the_best_recipe(finished: Finished) -> None:
     (line,) = [line[6:] for line in finished.done.err.splitlines() if line.startswith("next: ")]
     found = parsed(line)
@@ -101,6 +104,7 @@ def test_it_ends_with_the_command_that_trains_by_the_best_recipe(finished: Finis
     assert (found.client.lr, found.compute) == (0.05, "100M")
 
 
+@pytest.mark.slow
 def test_validation_images_decide_and_paired_runs_begin_alike(finished: Finished) -> None:
     runs = [finished.output / "probe" / "runs" / f"equal.{recipe}-seed0" for recipe in ("base", "rate", "smooth")]
     assert len({(run / "partition.json").read_bytes() for run in runs}) == 1
@@ -111,6 +115,7 @@ def test_validation_images_decide_and_paired_runs_begin_alike(finished: Finished
     assert len({json.dumps({**config, "output": None, "cache": None, "space": None}) for config in configs}) == 1
 
 
+@pytest.mark.slow
 def test_only_a_result_that_is_gone_is_made_again_and_alike(finished: Finished) -> None:
     kept = {path: path.stat().st_mtime_ns for path in finished.output.glob("*/results/*.json")}
     gone = finished.output / "probe" / "results" / "equal.rate-seed0.json"
@@ -127,6 +132,7 @@ def test_only_a_result_that_is_gone_is_made_again_and_alike(finished: Finished) 
     assert [(finished.output / name).read_text() for name in ("table.csv", "table.md")] == tables
 
 
+@pytest.mark.slow
 def test_a_result_of_other_settings_is_refused(
     finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -166,6 +172,7 @@ def test_an_interrupted_ablation_leaves_no_process_and_goes_on(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("off", [0.98, 1.02])
+@pytest.mark.slow
 def test_runs_that_miss_the_compute_are_left_out_and_end_in_an_error(
     finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str], off: float
 ) -> None:

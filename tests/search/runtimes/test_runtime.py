@@ -45,6 +45,7 @@ def test_torch_runs_each_block_on_its_own_input() -> None:
             assert not found.requires_grad
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["batch", "group"])
 def test_onnxruntime_runs_each_block_of_a_group_as_a_model_of_its_own(norm: str) -> None:
     pytest.importorskip("onnxruntime")

@@ -53,6 +53,7 @@ _SPACES = {
 }
 
 
+@pytest.mark.slow
 @runs(40)
 @given(data=st.data(), name=st.sampled_from(["tiny", "resnet", "resnet-no-norm"]))
 def test_every_network_begins_as_the_smallest(data: st.DataObject, name: str) -> None:

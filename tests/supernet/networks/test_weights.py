@@ -73,6 +73,7 @@ def test_the_tiny_supernet_computes_what_the_extracted_network_computes(norm: No
     _check_forward(space, data.draw(architectures(space)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["batch", "group", "none"])
 @given(st.data())
 @runs(6, shrink=False)

@@ -189,6 +189,7 @@ def _one_block() -> SearchSpace:
     )
 
 
+@pytest.mark.slow
 def test_networks_trained_longest_ago_are_dropped_beyond_64_and_still_train_right() -> None:
     space = _one_block()
     chosen = list(dict.fromkeys(random_architectures(400, space=space)))[:66]

@@ -138,6 +138,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("written")
 
 
+@pytest.mark.slow
 @runs(60, shrink=False)
 @given(config=_groups(RunConfig))
 def test_a_configuration_of_any_values_is_read_as_it_was_written(folder: Path, config: RunConfig) -> None:
@@ -161,6 +162,7 @@ def test_every_odd_text_comes_back_from_a_configuration(folder: Path, name: str)
         assert _read(folder) == config
 
 
+@pytest.mark.slow
 @runs(60, shrink=False)
 @given(name=st.sampled_from(_leaves(RunConfig)), data=st.data())
 def test_an_option_and_the_file_that_it_ends_in_say_the_same(folder: Path, name: str, data: st.DataObject) -> None:

@@ -31,6 +31,7 @@ print(plain, faults(8))
 """
 
 
+@pytest.mark.slow
 @_needs_glibc
 def test_with_glibc_freed_memory_is_kept_and_not_filled_by_the_system_again() -> None:
     environment = {name: value for name, value in ENVIRONMENT.items() if not name.startswith(("MALLOC_", "GLIBC_"))}

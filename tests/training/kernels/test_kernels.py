@@ -110,6 +110,7 @@ def _errors(found: Sequence[Tensor], true: Sequence[Tensor]) -> list[float]:
     ]
 
 
+@pytest.mark.slow
 @given(_cases(), st.booleans())
 @runs(60, shrink=False)
 def test_values_and_gradients_are_those_of_torch(case: Case, last: bool) -> None:

@@ -76,6 +76,7 @@ def _config(folder: Path, space: SearchSpace, changes: dict[str, Any]) -> RunCon
     return micro_config(folder, space, **changes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("space", "changes"), _RUNS, ids=["deepfednas", "feast"])
 def test_a_resumed_run_ends_with_the_bytes_of_one_that_was_not_interrupted(
     space: SearchSpace, changes: dict[str, Any], tmp_path: Path

@@ -171,6 +171,7 @@ def test_python_trains_it_like_the_command(toy: MethodSpec, tmp_path: Path) -> N
         fedpareto.train(config=path, method=toy.name, toy_strid=2, output=tmp_path / "other", progress=False)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_resumed_ends_with_the_bytes_of_one_that_was_not_interrupted(
     toy: MethodSpec, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -230,6 +231,7 @@ def test_the_search_takes_a_subnet_out_of_its_run(
     assert (tmp_path / "subnet" / "subnet.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_a_run_whose_method_is_not_installed_says_so_and_others_go_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -355,6 +357,7 @@ def _elsewhere(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("installed")
 def test_an_installed_method_is_found_by_its_entry_point(tmp_path: Path, toy: MethodSpec) -> None:
     arguments = arguments_of(micro_config(tmp_path))

@@ -99,6 +99,7 @@ def test_the_same_seed_twice_gives_the_same_bytes_and_another_seed_others(tmp_pa
     assert _supernet(other) != _supernet(uninterrupted)
 
 
+@pytest.mark.slow
 def test_an_interrupt_ends_at_the_rounds_edge_and_prints_the_resume_command(
     tmp_path: Path, uninterrupted: Path
 ) -> None:
@@ -201,6 +202,7 @@ def test_a_killed_run_is_tidied_up_and_its_metrics_are_mended_when_it_is_resumed
     assert read_metrics(run) == [{"round": number, "lost": True} for number in (1, 2, 3)]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_does_not_fit_on_the_disk_leaves_the_last_good_one(tmp_path: Path) -> None:
     run = _finished(tmp_path, rounds=2)
     good = {path: path.read_bytes() for path in run.glob("checkpoints/round-000000/*")}

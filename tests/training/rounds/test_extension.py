@@ -226,6 +226,7 @@ def test_what_another_length_does_to_the_schedules_is_said(
     assert (told in outcome.err) == (second["beta"] is not None)
 
 
+@pytest.mark.slow
 def test_a_search_that_compute_ended_goes_on_and_so_does_the_training_after_it(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -111,6 +111,7 @@ def test_a_limit_below_one_step_of_each_client_ends_after_one_step_of_each(tmp_p
     assert state.compute == sum(8 * macs_of(MICRO, update.task.architecture) for update in engine.updates)
 
 
+@pytest.mark.slow
 def test_rates_are_those_of_a_longer_run_until_the_last_round_and_resuming_changes_no_byte(tmp_path: Path) -> None:
     config = _config(130_000_000)
     run = simulated_run(tmp_path / "whole", config)
@@ -137,6 +138,7 @@ def _reached(counter: Iterator[int], stop: int) -> bool:
     return next(counter) >= stop
 
 
+@pytest.mark.slow
 def test_clients_that_fail_leave_their_compute_to_further_rounds(tmp_path: Path) -> None:
     failed: list[Update] = []
 

@@ -264,6 +264,7 @@ except CheckpointError as error:
 
 
 # The supernet has about 100 kB: one limit stops it half-way, the other the state that follows it.
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [50_000, 150_000])
 def test_a_write_that_fails_leaves_the_earlier_checkpoint_and_nothing_else(tmp_path: Path, limit: int) -> None:
     _save(tmp_path, number=1)

@@ -120,6 +120,7 @@ def test_a_run_needs_nothing_but_its_own_folder_wherever_that_is(place: Place, m
     _succeeded(place.train("--resume", "../third", "--rounds", 4))
 
 
+@pytest.mark.slow
 def test_an_edited_file_changes_nothing_and_is_refused_where_it_is_named_again(place: Place) -> None:
     place.go("start")
     Path("go.yaml").write_text(yaml.safe_dump(_configuration("fedavg")))
@@ -159,6 +160,7 @@ def test_images_are_found_from_any_working_folder(place: Place, run: Path) -> No
     assert read_run_config(run).data.root == str(place.folder / "start/images")
 
 
+@pytest.mark.slow
 def test_moved_images_are_named_once_and_remembered(place: Place, run: Path) -> None:
     images = (place.folder / "start/images").rename(place.folder / "disk")
     place.go("elsewhere")

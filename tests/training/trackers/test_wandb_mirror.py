@@ -128,6 +128,7 @@ def _refusing() -> Iterator[int]:
         server.shutdown()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("server", "why", "mode"),
     [
@@ -173,6 +174,7 @@ def test_a_malformed_key_goes_offline_too(
     assert "wandb goes offline" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["auto", "offline", "off"])
 def test_only_a_run_that_is_to_be_online_needs_a_login(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mode: str

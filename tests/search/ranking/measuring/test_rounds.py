@@ -51,6 +51,7 @@ def _learn(
     return learn_in_rounds(REGION, first, 96, excluded, SPACE.fitness, measure, 0, listener)
 
 
+@pytest.mark.slow
 def test_rounds_measure_what_searches_find_and_each_network_once() -> None:
     told: list[tuple[int, list[Architecture]]] = []
     sample, learned = _learn(told)
@@ -73,6 +74,7 @@ def test_rounds_measure_what_searches_find_and_each_network_once() -> None:
     assert reached > float(score(SPACE, analytic.genes[[before]], TRUTH).fitness[0])
 
 
+@pytest.mark.slow
 def test_networks_that_judge_are_not_learned_from() -> None:
     judges = _architectures(first_subnets(REGION, _entries(), 96, (), np.random.default_rng(0)))[::4]
     judges += [exact_frontier(SPACE, TRUTH).entry(index).architecture for index in (10, 20, 30)]

@@ -123,6 +123,7 @@ def test_aliases_that_multiply_are_refused_at_once(width: int) -> None:
     assert "more than 100,000 values" in _refused("\n".join(lines))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["a: &a [*a]", "a: &a {b: *a}", "[" * 40 + "]" * 40, "[" * 9999, "{a: " * 9999])
 def test_what_has_no_bottom_is_refused(text: str) -> None:
     assert "nested deeper than 32 levels" in _refused(text)

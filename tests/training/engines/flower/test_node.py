@@ -467,6 +467,7 @@ def test_a_job_that_hangs_is_answered_at_the_deadline(config: RunConfig, monkeyp
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "hang",
     [

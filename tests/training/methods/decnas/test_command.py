@@ -21,6 +21,7 @@ def _train(capsys: pytest.CaptureFixture[str], folder: Path, *arguments: object)
     return run_main(main, capsys, *arguments_of(config), *arguments)
 
 
+@pytest.mark.slow
 def test_the_command_ends_with_a_network_within_the_budget_and_what_the_search_has_saved(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -191,6 +191,7 @@ def test_each_group_trains_its_candidate_and_every_candidate_is_the_mean_of_its_
     assert {one["branch"] for one in recorder(run).records[0].clients} == first.models.branches.keys()
 
 
+@pytest.mark.slow
 def test_clients_of_dropped_candidates_move_to_the_others(tmp_path: Path) -> None:
     _trained(simulated_run(tmp_path, _config(clients=17, most_rounds=9, gain=0.0)))
     dropped = 0
@@ -320,6 +321,7 @@ def test_a_client_is_only_given_what_it_can_run(tmp_path: Path) -> None:
     assert {0, 1, 2} <= {client % 3 for client in asked}
 
 
+@pytest.mark.slow
 def test_a_limit_of_compute_ends_a_run_in_its_search_or_its_fine_tuning(tmp_path: Path) -> None:
     state, _ = _trained(simulated_run(tmp_path / "whole", _config()))
     assert state.origin is not None

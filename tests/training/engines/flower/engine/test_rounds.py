@@ -19,6 +19,7 @@ from fedpareto.training.config.partition import PartitionConfig
 from fedpareto.training.config.run import RunConfig, ServerConfig
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
