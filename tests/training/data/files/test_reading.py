@@ -131,15 +131,16 @@ def test_what_pillow_warns_of_is_told_in_one_line(tmp_path: Path, monkeypatch: p
         Files(tuple(sorted(tmp_path.rglob("*.png")))).read(Preparation(8), SILENT)
 
 
-def test_long_reading_is_followed_to_its_end(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("count", "told"),
+    [(1999, []), (2000, list(range(100, 2001, 100))), (2050, [*range(100, 2001, 100), 2050])],
+)
+def test_long_reading_is_followed_to_its_end(tmp_path: Path, count: int, told: list[int]) -> None:
     write_pictures(tmp_path, {"a": {"b": 1}})
     (path,) = tmp_path.rglob("*.png")
     listener, _, reports = _listener()
-    Files((path,) * 2050).read(Preparation(8), listener, keep=False)
-    assert reports == [("reading images", done, 2050) for done in (*range(100, 2001, 100), 2050)]
-    listener, _, reports = _listener()
-    Files((path,) * 1999).read(Preparation(8), listener, keep=False)
-    assert reports == []
+    Files((path,) * count).read(Preparation(8), listener, keep=False)
+    assert reports == [("reading images", done, count) for done in told]
 
 
 @pytest.mark.parametrize("channels", [1, 3, 12])
