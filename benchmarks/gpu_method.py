@@ -23,6 +23,9 @@ from fedpareto.training.runs.progress import extent
 from fedpareto.training.runs.state import Counts, RunState
 from fedpareto.training.trackers.records import LostRound, RoundRecord
 
+#: Plan of a run from here on: its configuration, the rounds so far and the seconds that are left give another one.
+Plan = Callable[[RunConfig, Sequence[RoundRecord], float], RunConfig]
+
 #: Points of a method's curve, about.
 POINTS = 8
 
@@ -115,7 +118,13 @@ def adapted(config: RunConfig, federated: Federated, profile: Profile) -> RunCon
 
 
 def train_for_time(
-    federated: Federated, contender: Contender, tensors: Tensors, diary: Diary, until: Until, cost: float | None
+    federated: Federated,
+    contender: Contender,
+    tensors: Tensors,
+    diary: Diary,
+    until: Until,
+    cost: float | None,
+    plan: Plan | None = None,
 ) -> None:
     """Train until the time is nearly used up; the learning rate, and what is drawn, are at their end by then.
 
@@ -129,6 +138,7 @@ def train_for_time(
         diary: is told of the rounds.
         until: the end.
         cost: seconds a MAC takes, as far as is known before.
+        plan: how it is planned anew; ``replanned`` when left out.
 
     Raises:
         UserError: too many clients failed, or there is not memory enough.
@@ -149,7 +159,7 @@ def train_for_time(
                 return
             planned = max(planned + 1, int(planned * _NEXT_PLAN))
             if not extent(config, state).finished:
-                config = replanned(config, diary.records, until.left)
+                config = (plan or replanned)(config, diary.records, until.left)
 
 
 def train_for_compute(

@@ -27,8 +27,9 @@ from fedpareto.training.config.execution import Precision
 from fedpareto.training.config.run import ClientConfig
 from fedpareto.training.data.augment import Augmentation
 from fedpareto.training.data.images import Normalisation
+from fedpareto.training.execution.machine import THIS_MACHINE
 from fedpareto.training.execution.out_of_memory import OutOfMemoryError
-from fedpareto.training.execution.profile import Profile, apply_to_torch, possible_precisions
+from fedpareto.training.execution.profile import Profile, apply_to_torch
 
 #: The preset of the smallest networks, and that of large images, whose largest network alone is measured.
 SMALLEST, LARGE_IMAGES = "mobilenet-tiny", "mobilenet-imagenet"
@@ -267,7 +268,7 @@ def set_kernels(manner: Manner) -> None:
 
 def _precisions(device: torch.device) -> list[Precision]:
     """Return what a row is measured in, the best first."""
-    possible = possible_precisions(device)
+    possible = THIS_MACHINE.precisions(device)
     return [name for name in ("bf16", "tf32", "fp32") if name in possible]
 
 

@@ -26,6 +26,9 @@ PILOT_ROUNDS, PILOT_SHARE = 3, 0.15
 #: Of the time that the first method is due it has this share: the others may turn out slower than their first rounds.
 FIRST_SHARE = 0.9
 
+#: What a method is trained for: the compute of another, or its time, with what a MAC takes then, if that is known.
+Aim = Training | float | None
+
 
 def trained(
     contest: Contest,
@@ -52,6 +55,27 @@ def trained(
     if costs is None:
         # Clients of a round that was left may still be in their last step, in the memory of their engine.
         contenders = _contenders(contest, federated, profile, recorder)
+
+    def train_one(contender: Contender, own: Until, aim: Aim) -> Training:
+        return finding(federated, contender, profile, _copied(tensors), own, aim)
+
+    yield from one_after_another(contenders, costs, until, train_one)
+
+
+def one_after_another(
+    contenders: list[Contender],
+    costs: Sequence[float] | None,
+    until: Until,
+    train_one: Callable[[Contender, Until, Aim], Training],
+) -> Iterator[Training]:
+    """Train methods in turn, each for its part of the time; those that are done are taken out of ``contenders``.
+
+    Args:
+        contenders: the methods, the reference first.
+        costs: seconds that a MAC of each takes, if that is known.
+        until: the end of all.
+        train_one: function that trains a method until its own end, with an aim as ``finding`` has it.
+    """
     shares = costs or [1.0] * len(contenders)
     cost = costs[0] if costs else None
     first: Training | None = None
@@ -60,7 +84,7 @@ def trained(
         contender, share = contenders.pop(0), shares[0] / sum(shares)
         shares = shares[1:]
         own = Until(time.monotonic() + until.left * share * (1.0 if first else FIRST_SHARE))
-        found = _finding(federated, contender, profile, _copied(tensors), own, first or cost)
+        found = train_one(contender, own, first or cost)
         yield found
         first = first or found
         if first.problem or not first.compute:
@@ -95,18 +119,15 @@ def measured_costs(
     return costs
 
 
-def _finding(
+def finding(
     federated: Federated,
     contender: Contender,
     profile: Profile,
     tensors: Tensors,
     until: Until,
-    aim: Training | float | None,
+    aim: Aim,
 ) -> Training:
-    """Train one method and test it, or say why that went wrong.
-
-    ``aim`` is whose compute it is to reach; of the method that trains for its time what a MAC takes, if that is known.
-    """
+    """Train one method and test it, or say why that went wrong."""
     started, diary = time.monotonic(), Diary()
     problem, seconds, accuracies = None, 0.0, list[Accuracy]()
     try:

@@ -3,6 +3,7 @@
 import dataclasses
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import gpu
@@ -23,7 +24,6 @@ from roofline import share_of_peak
 from time_share import Cut, Until, cut_after
 
 from fedpareto.supernet.common.errors import UserError
-from fedpareto.training.config.execution import Precision
 from fedpareto.training.execution.out_of_memory import OutOfMemoryError
 from fedpareto.training.execution.profile import Profile
 
@@ -118,14 +118,13 @@ def test_a_block_without_time_is_not_entered() -> None:
 
 
 @pytest.fixture
-def card(monkeypatch: pytest.MonkeyPatch) -> list[Precision]:
-    """What the card can compute in."""
-    possible: list[Precision] = ["fp32", "tf32", "bf16", "fp16"]
-    monkeypatch.setattr(gpu_rates, "possible_precisions", lambda device: possible)
-    return possible
+def generation(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Makes torch say that the card is of some generation; the eighth is the first with bf16 and tf32."""
+    return lambda major: monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (major, 0))
 
 
-def test_the_most_telling_rows_come_first_and_none_twice(card: list[Precision]) -> None:
+def test_the_most_telling_rows_come_first_and_none_twice(generation: Callable[[int], None]) -> None:
+    generation(8)
     planned = list(plan(("mobilenet-tiny",), _GPU))
     manners = [manner for _, manner in planned]
     assert [network.size for network, _ in planned[:9:3]] == ["largest", "middle", "smallest"]
@@ -138,8 +137,8 @@ def test_the_most_telling_rows_come_first_and_none_twice(card: list[Precision]) 
     assert kinds == {(precision, graphs) for precision in ("bf16", "tf32", "fp32") for graphs in (False, True)}
 
 
-def test_a_card_without_bf16_is_measured_in_fp32(card: list[Precision]) -> None:
-    card[:] = ["fp32", "fp16"]
+def test_a_card_without_bf16_is_measured_in_fp32(generation: Callable[[int], None]) -> None:
+    generation(7)
     profiles = {manner.profile.precision for _, manner in plan(("mobilenet-tiny",), _GPU)}
     assert profiles == {"fp32"}
 

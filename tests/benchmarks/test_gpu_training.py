@@ -4,10 +4,8 @@ import dataclasses
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import gpu_method
-import gpu_training
 import pytest
 import torch
 from gpu import STUDY
@@ -15,6 +13,7 @@ from gpu_federation import Federated, Images, federation, fitted
 from gpu_method import Contender, Diary, adapted, piloted, replanned, train_for_compute, train_for_time
 from gpu_report import Training
 from gpu_study import Contest, read_contest
+from gpu_training import Aim, finding, one_after_another
 from helpers.runs.federation import random_images, write_space
 from local_training import on_device
 from time_share import Until
@@ -22,6 +21,7 @@ from time_share import Until
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.networks.weights import Tensors
 from fedpareto.training.config.run import RunConfig
+from fedpareto.training.engines.simulation.engine import InProcessEngine
 from fedpareto.training.execution.profile import Profile
 from fedpareto.training.trackers.records import RoundRecord
 
@@ -109,19 +109,16 @@ def test_every_method_reaches_the_same_compute_within_one_per_cent(contest: Cont
         assert all(record.mean_accuracy is not None for record in diary.records)
 
 
-def test_a_run_for_its_time_ends_with_what_was_planned_for_it(
-    contest: Contest, federated: Federated, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_for_its_time_ends_with_what_was_planned_for_it(contest: Contest, federated: Federated) -> None:
     left: list[float] = []
 
     def settled(config: RunConfig, records: Sequence[RoundRecord], seconds: float) -> RunConfig:
         left.append(seconds)
         return config
 
-    monkeypatch.setattr(gpu_method, "replanned", settled)
     diary = Diary()
     contender, tensors = _contender(contest, federated), _tensors(contest, federated)
-    train_for_time(federated, contender, tensors, diary, Until(time.monotonic() + 600), 600 * 0.95 / 150e6)
+    train_for_time(federated, contender, tensors, diary, Until(time.monotonic() + 600), 600 * 0.95 / 150e6, settled)
     assert sum(record.compute for record in diary.records) == pytest.approx(150e6, rel=0.02)
     assert diary.records[-1].done == 1.0
     assert diary.records[-1].mean_accuracy is not None
@@ -130,18 +127,21 @@ def test_a_run_for_its_time_ends_with_what_was_planned_for_it(
     assert 1 <= len(left) < len(diary.records)
 
 
-def test_an_evaluation_that_a_plan_has_put_off_is_made_up_for(
-    contest: Contest, federated: Federated, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(gpu_method, "replanned", lambda config, records, seconds: config)
-    # Planned after every round, each of which is evaluated.
-    monkeypatch.setattr(gpu_method, "_NEXT_PLAN", 1.0)
-    monkeypatch.setattr(gpu_method, "_MANY_ROUNDS", 1)
+def test_an_evaluation_that_a_plan_has_put_off_is_made_up_for(contest: Contest, federated: Federated) -> None:
+    planned: list[int] = []
+
+    def evaluated(config: RunConfig, records: Sequence[RoundRecord], seconds: float) -> RunConfig:
+        planned.append(records[-1].round)
+        return dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, every=1))
+
     diary = Diary()
     contender, tensors = _contender(contest, federated), _tensors(contest, federated)
-    train_for_time(federated, contender, tensors, diary, Until(time.monotonic() + 600), 600 * 0.95 / 30e6)
+    train_for_time(federated, contender, tensors, diary, Until(time.monotonic() + 600), 600 * 0.95 / 30e6, evaluated)
     assert len(diary.records) > 2
-    assert all(record.mean_accuracy is not None and not record.owed for record in diary.records)
+    # The first few rounds all end in a plan; no round but the first, before any plan, goes without an evaluation.
+    assert len(planned) > 1
+    assert all(record.mean_accuracy is not None for record in diary.records[1:])
+    assert not any(record.owed for record in diary.records)
 
 
 def test_without_time_nothing_is_trained(contest: Contest, federated: Federated) -> None:
@@ -171,75 +171,75 @@ def test_a_plan_is_what_was_computed_and_what_the_last_third_of_the_rounds_leave
 
 
 class _Stage:
-    """Stands in for pilots and runs: costs that are given, and a row for every method."""
+    """Stands in for the training of methods: a row for each, of a compute that is given; below 0 it fails."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, costs: list[float] | None, *computes: int) -> None:
-        self.aims: list[Training | float | None] = []
+    def __init__(self, *computes: int) -> None:
+        self.aims: list[Aim] = []
         self.seconds: list[float] = []
         self._computes = list(computes)
-        monkeypatch.setattr(gpu_training, "measured_costs", lambda *rest: costs)
-        monkeypatch.setattr(gpu_training, "_finding", self._finding)
 
-    def _finding(
-        self, federated: Federated, contender: Contender, profile: Profile, tensors: Tensors, until: Until, aim: Any
-    ) -> Training:
+    def __call__(self, contender: Contender, until: Until, aim: Aim) -> Training:
         self.aims.append(aim)
         self.seconds.append(until.left)
-        problem = None if self._computes[0] >= 0 else "diverged"
-        compute = max(0, self._computes.pop(0))
-        return Training(contender.label, 0, str(profile), 5, 3, 2, compute, 9, 1.0, 0.1, 40, problem=problem)
+        compute = self._computes.pop(0)
+        problem = "diverged" if compute < 0 else None
+        return dataclasses.replace(_REACHED, label=contender.label, compute=max(0, compute), problem=problem)
 
 
-def _trained(contest: Contest, seconds: float) -> list[Training]:
-    images = Images(random_images(200), random_images(40, seed=1))
-    until = Until(time.monotonic() + seconds)
-    return list(gpu_training.trained(contest, images, _CPU, _PROFILE, None, until))
+#: A row whose compute others are to reach.
+_REACHED = Training("reached", 0, "fp32", 5, 3, 1, 40_000_000, 9, 1.0, 0.1, 40)
 
 
-def test_the_first_has_its_part_of_the_time_and_the_others_its_compute(
-    contest: Contest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stage = _Stage(monkeypatch, [1.0, 2.0, 7.0], 500, 500, 400)
-    rows = _trained(contest, 10_000.0)
+@pytest.fixture(name="contenders")
+def _contenders(contest: Contest, federated: Federated) -> list[Contender]:
+    """The methods of the study."""
+    return [_contender(contest, federated, number) for number in range(3)]
+
+
+def test_the_first_has_its_part_of_the_time_and_the_others_its_compute(contenders: list[Contender]) -> None:
+    stage = _Stage(500, 500, 400)
+    rows = list(one_after_another(contenders, [1.0, 2.0, 7.0], Until(time.monotonic() + 10_000), stage))
     assert [row.label for row in rows] == ["fedpareto", "deepfednas", "superfednas"]
     assert stage.aims == [1.0, rows[0], rows[0]]
     # A tenth, two ninths and the rest of the time that is left; the first one leaves a tenth of its own.
     assert stage.seconds == pytest.approx([900.0, 10_000 * 2 / 9, 10_000.0], rel=0.05)
+    assert contenders == []
 
 
-def test_methods_that_cannot_be_timed_share_the_time_alike(contest: Contest, monkeypatch: pytest.MonkeyPatch) -> None:
-    stage = _Stage(monkeypatch, None, 500, 500, 500)
-    _trained(contest, 10_000.0)
+def test_methods_that_cannot_be_timed_share_the_time_alike(contenders: list[Contender]) -> None:
+    stage = _Stage(500, 500, 500)
+    list(one_after_another(contenders, None, Until(time.monotonic() + 10_000), stage))
     assert stage.aims[0] is None
     assert stage.seconds == pytest.approx([3000.0, 5000.0, 10_000.0], rel=0.05)
 
 
 @pytest.mark.parametrize("compute", [-1, 0], ids=["fails", "has no time"])
-def test_without_a_first_the_others_have_nothing_to_reach(
-    contest: Contest, monkeypatch: pytest.MonkeyPatch, compute: int
-) -> None:
-    _Stage(monkeypatch, None, compute, 500, 500)
-    assert [row.label for row in _trained(contest, 10_000.0)] == ["fedpareto"]
+def test_without_a_first_the_others_have_nothing_to_reach(contenders: list[Contender], compute: int) -> None:
+    rows = one_after_another(contenders, None, Until(time.monotonic() + 10_000), _Stage(compute, 500, 500))
+    assert [row.label for row in rows] == ["fedpareto"]
+
+
+class _Diverging(InProcessEngine):
+    """An engine whose clients all diverge."""
+
+    def __init__(self) -> None:
+        pass
+
+    def available(self) -> Sequence[int]:
+        raise UserError("it diverged\nhere")
 
 
 @pytest.mark.slow
 def test_a_method_that_fails_says_why_in_its_row_and_the_next_is_trained(
-    contest: Contest, monkeypatch: pytest.MonkeyPatch
+    contest: Contest, federated: Federated, contenders: list[Contender]
 ) -> None:
-    def stopped(federated: Federated, contender: Contender, *rest: Any) -> None:
-        if contender.label == "deepfednas":
-            raise UserError("it diverged\nhere")
-        train_for_compute(federated, contender, *rest)
+    contenders[1] = dataclasses.replace(contenders[1], engine=_Diverging())
 
-    def first(
-        federated: Federated, contender: Contender, tensors: Tensors, diary: Diary, until: Until, cost: float | None
-    ) -> None:
-        del cost
-        train_for_compute(federated, contender, tensors, diary, until, 40_000_000, 1)
+    def train_one(contender: Contender, until: Until, aim: Aim) -> Training:
+        reached = aim if isinstance(aim, Training) else _REACHED
+        return finding(federated, contender, _PROFILE, _tensors(contest, federated), until, reached)
 
-    monkeypatch.setattr(gpu_training, "train_for_time", first)
-    monkeypatch.setattr(gpu_training, "train_for_compute", stopped)
-    rows = _trained(contest, 600.0)
+    rows = list(one_after_another(contenders, None, _later(), train_one))
     assert [(row.label, row.problem) for row in rows] == [
         ("fedpareto", None),
         ("deepfednas", "it diverged"),

@@ -30,7 +30,7 @@ from fedpareto.training.data.augment import Augmentation, augment
 from fedpareto.training.data.files.preparation import Preparation
 from fedpareto.training.data.images import Normalisation
 from fedpareto.training.data.sources import load_images
-from fedpareto.training.engines.simulation import tuning
+from fedpareto.training.engines.simulation.bench import bench_of
 from fedpareto.training.execution.profile import Profile
 from fedpareto.training.runs.checkpoint import load_checkpoint, newest_checkpoint
 from fedpareto.training.runs.folder import read_space
@@ -209,7 +209,7 @@ def test_ways_to_train_are_measured_on_images_of_the_spaces_channels(channels: i
     recipe = dataclasses.replace(
         micro_recipe(space), normalisation=Normalisation((0.5,) * channels, (0.25,) * channels)
     )
-    bench = tuning._sized(recipe, micro_cache(space).entries[0], torch.device("cpu"), tuning.Stopwatch())
+    bench = bench_of(recipe, micro_cache(space).entries[0], torch.device("cpu"), threads=1)
     engine = bench.engine(Profile())
     assert engine._data.images.shape[1] == channels
     assert bench.rate(engine, 1) > 0

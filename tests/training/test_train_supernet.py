@@ -168,15 +168,20 @@ def test_a_cache_of_another_space_is_refused(command: Command) -> None:
     assert f"is a cache of {MICRO.name} (classes: 10, " in error
 
 
-def test_files_are_checked_before_the_images_are_read(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fedpareto.training.setup.new_simulation", None)
-    assert "cannot read no.jsonl" in command.error("--cache", "no.jsonl")
+def test_files_are_checked_before_the_images_are_read(command: Command) -> None:
+    images = command.folder / "images"
+    for place in ("train/a", "train/b", "test/a", "test/b"):
+        (images / place).mkdir(parents=True)
+        (images / place / "0.png").write_bytes(b"no picture")
+    unusable = ("--data.name", "imagefolder", "--data.root", images)
+    assert "class 'a' has 1 training image" in command.error(*unusable)
+    assert "cannot read no.jsonl" in command.error(*unusable, "--cache", "no.jsonl")
     space = dict(json.loads((command.folder / "micro.yaml").read_text()), kernels=[3])
     (command.folder / "my space.yaml").write_text(json.dumps(space))
-    error = command.error("--space", command.folder / "my space.yaml")
+    error = command.error(*unusable, "--space", command.folder / "my space.yaml")
     assert f"build-cache --space '{command.folder}/my space.yaml' --output {command.folder}/new-cache.jsonl" in error
     (command.folder / "cache.jsonl").write_text("{")
-    assert "is not valid JSON" in command.error()
+    assert "is not valid JSON" in command.error(*unusable)
 
 
 def test_a_cache_with_altered_numbers_is_refused(command: Command) -> None:

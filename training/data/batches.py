@@ -34,14 +34,17 @@ class Batches:
     classes: int
     memory_format: torch.memory_format = torch.channels_last
 
-    def epoch(self, data: ImageSet, resolution: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch(
+        self, data: ImageSet, resolution: int, generator: torch.Generator, at_once: int | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield one epoch of (images, labels) in random order; the images that fill no batch are left out.
 
         Images are float32 (size, channels, resolution, resolution), labels int64 (size,), or with mixup or cutmix the
-        float32 shares of the classes (size, classes). All is computed on the device of the data.
+        float32 shares of the classes (size, classes). All is computed on the device of the data, ``at_once`` batches
+        together; by default as many as are fast there.
         """
         order = sent(torch.randperm(len(data), generator=generator), data.images.device)
-        many = self.size * self._at_once(data, resolution)
+        many = self.size * (at_once or self._at_once(data, resolution))
         whole = len(data) // self.size * self.size
         for start in range(0, whole, many):
             chosen = order[start : min(start + many, whole)]

@@ -5,11 +5,12 @@ settings, the last bits of its results.
 """
 
 import dataclasses
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.terminal.words import counted
 from fedpareto.training.config.execution import ExecutionConfig, Kernels, MemoryFormat, Precision, PrecisionChoice
+from fedpareto.training.execution.machine import THIS_MACHINE, Machine
 
 if TYPE_CHECKING:
     import torch
@@ -52,7 +53,7 @@ class Profile:
     @property
     def torch_format(self) -> "torch.memory_format":
         """Memory format as torch's value."""
-        import torch  # noqa: PLC0415
+        import torch  # noqa: PLC0415 - this module is read before torch is needed
 
         return torch.channels_last if self.memory_format == "channels_last" else torch.contiguous_format
 
@@ -62,28 +63,15 @@ class Profile:
         return ExecutionConfig(**{name: getattr(self, name) for name in names})
 
 
-def possible_precisions(device: "torch.device") -> list[Precision]:
-    """Return the precisions that a device can compute in, fp32 first."""
-    import torch  # noqa: PLC0415 - this module is read before torch is needed
-
-    possible = {"fp32": True}
-    if device.type == "cuda":
-        capability = torch.cuda.get_device_capability(device)
-        possible |= {"tf32": capability >= (8, 0), "bf16": capability >= (8, 0), "fp16": capability >= (5, 3)}
-    elif torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-        # oneDNN's own answers; torch has no public ones.
-        mkldnn = torch.ops.mkldnn
-        possible |= {"bf16": mkldnn._is_mkldnn_bf16_supported(), "fp16": mkldnn._is_mkldnn_fp16_supported()}
-    return [cast("Precision", name) for name, yes in possible.items() if yes]
-
-
-def check_possible(device: "torch.device", precision: PrecisionChoice, config: ExecutionConfig) -> None:
-    """Refuse settings that a device cannot do.
+def check_possible(
+    device: "torch.device", precision: PrecisionChoice, config: ExecutionConfig, machine: Machine = THIS_MACHINE
+) -> None:
+    """Refuse settings that a device of a machine cannot do.
 
     Raises:
         UserError: the precision, CUDA graphs or the kernels are not possible; the message says what is possible.
     """
-    possible = possible_precisions(device)
+    possible = machine.precisions(device)
     if precision not in ("auto", *possible):
         raise UserError(
             f"precision {precision} is not possible on {device}; it can do: {', '.join(possible)} (or say auto)"
@@ -95,26 +83,18 @@ def check_possible(device: "torch.device", precision: PrecisionChoice, config: E
             "execution.graphs is not possible with fp16, whose gradient scaler decides on the CPU; use bf16"
         )
     if config.kernels == "numba":
-        _check_kernels(device, precision)
+        _check_kernels(device, precision, machine)
 
 
-def kernels_fit(precision: PrecisionChoice, config: ExecutionConfig, device: "torch.device") -> bool:
-    """Return True if the kernels are left to be chosen and numba's go with the other settings."""
-    free = config.kernels is None and not config.compiled and config.memory_format != "contiguous"
-    return free and precision in ("auto", "fp32") and device.type == "cpu"
-
-
-def _check_kernels(device: "torch.device", precision: PrecisionChoice) -> None:
+def _check_kernels(device: "torch.device", precision: PrecisionChoice, machine: Machine) -> None:
     """Refuse numba's kernels where they cannot be used."""
-    from fedpareto.training.kernels.available import unavailable  # noqa: PLC0415 - compiles them
-
     if device.type != "cpu":
         raise UserError(
             f"execution.kernels numba is for CPUs and the device is {device}; say --execution.kernels torch"
         )
     if precision not in ("auto", "fp32"):
         raise UserError(_KERNELS_NEED_FP32)
-    reason = unavailable()
+    reason = machine.without_kernels()
     if reason is not None:
         raise UserError(f"execution.kernels numba is not possible: {reason}; or say --execution.kernels torch")
 
@@ -127,10 +107,8 @@ def complete_profile(precision: PrecisionChoice, config: ExecutionConfig) -> Pro
     return Profile(precision=precision, **values)
 
 
-def default_profile(precision: PrecisionChoice, config: ExecutionConfig) -> Profile:
+def default_profile(precision: PrecisionChoice, config: ExecutionConfig, machine: Machine = THIS_MACHINE) -> Profile:
     """Return the profile of a configuration without measurements; settings left out get widely suitable values."""
-    import torch  # noqa: PLC0415
-
     return Profile(
         precision="fp32" if precision == "auto" else precision,
         memory_format=config.memory_format or "channels_last",
@@ -138,7 +116,7 @@ def default_profile(precision: PrecisionChoice, config: ExecutionConfig) -> Prof
         compiled=config.compiled,
         graphs=config.graphs is True,
         workers=config.workers or 1,
-        threads=config.threads or torch.get_num_threads(),
+        threads=config.threads or machine.threads(),
         kernels=config.kernels or "torch",
     )
 

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import struct
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,7 @@ from fedpareto.training.config.run import CheckpointConfig, EvaluationConfig, Ru
 from fedpareto.training.data import run_images
 from fedpareto.training.data.files.listing import Listing
 from fedpareto.training.data.sources import SplitName, list_images
-from fedpareto.training.engines.flower import engine as flower_engine
-from fedpareto.training.engines.flower import exchange, node, wire
+from fedpareto.training.engines.flower import node, wire
 from fedpareto.training.engines.flower.engine import FlowerEngine
 from fedpareto.training.engines.flower.relay_socket import TOO_LARGE, LineLost, Reply
 from fedpareto.training.engines.flower.superlink import Link, MessageType
@@ -147,6 +147,10 @@ class LocalLink:
             replies[name] = self._reply(name, reaction, messages[name])
         return replies
 
+    def wait(self) -> None:
+        # Whoever waits for a deadline looks often.
+        time.sleep(0.001)
+
     def asked(self, kind: str) -> list[Message]:
         """Return the messages of a kind that were sent."""
         return [message for message in self.sent if message.asked == kind]
@@ -177,9 +181,7 @@ def config_of(client: int) -> dict[str, Any]:
 
 
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let nobody pause between two looks, and nodes read settings and digits once."""
-    monkeypatch.setattr(exchange, "_POLL", 0.001)
-    monkeypatch.setattr(flower_engine, "_PAUSE", 0.001)
+    """Let nodes read settings and digits once."""
     monkeypatch.setattr(node, "from_mapping", _parsed)
     monkeypatch.setattr(run_images, "list_images", _listed)
 

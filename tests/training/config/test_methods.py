@@ -30,9 +30,9 @@ from fedpareto.training.clients.compute import training_macs
 from fedpareto.training.config.clients import ClientsConfig
 from fedpareto.training.config.methods import CoTrainConfig, FedAvgConfig
 from fedpareto.training.config.run import RunConfig
-from fedpareto.training.local_objective import CoTraining, LocalObjective, Standard
+from fedpareto.training.local_objective import CoTraining, Standard
 from fedpareto.training.messages import tensor_bytes
-from fedpareto.training.methods.cotrain import CoTrain, _objective
+from fedpareto.training.methods.cotrain import CoTrain
 from fedpareto.training.methods.protocol import Method, MethodContext
 from fedpareto.training.methods.registry import make_method
 from fedpareto.training.methods.schedules import learning_rate
@@ -121,21 +121,20 @@ def test_co_training_gives_every_client_its_envelope_and_what_lies_inside() -> N
                 assert all(o.start <= i.start <= i.stop <= o.stop for i, o in zip(index, outer[name], strict=True))
 
 
-def test_what_co_training_clients_do_is_worked_out_once_for_each_envelope(monkeypatch: pytest.MonkeyPatch) -> None:
-    entries, worked = micro_entries(), 0
-
-    def counted(*arguments: Any) -> LocalObjective:
-        nonlocal worked
-        worked += 1
-        return _objective(*arguments)
-
-    monkeypatch.setattr("fedpareto.training.methods.cotrain._objective", counted)
-    many = [Capability(macs=entries[client % 2].macs) for client in range(3_000)]
-    method = _cotrain(many)
-    assert worked == 2
-    plan = method.assign(_START, range(3_000))
-    assert {client: entry.macs for client, entry in plan.assigned.items()} == {
-        client: entries[client % 2].macs for client in plan.assigned
+def test_what_co_training_clients_do_is_worked_out_once_for_each_envelope() -> None:
+    entries = micro_entries()
+    method = _cotrain([Capability(macs=entries[client % 2].macs) for client in range(3_000)])
+    plans = [method.assign(dataclasses.replace(_START, round=number), range(3_000)) for number in range(10)]
+    for plan in plans:
+        assert {client: entry.macs for client, entry in plan.assigned.items()} == {
+            client: entries[client % 2].macs for client in plan.assigned
+        }
+    # Clients of one envelope are given one and the same value.
+    given = [(client % 2, objective) for plan in plans for client, objective in plan.objectives.items()]
+    assert len(given) > 4
+    assert {parity: len({id(objective) for own, objective in given if own == parity}) for parity in (0, 1)} == {
+        0: 1,
+        1: 1,
     }
 
 

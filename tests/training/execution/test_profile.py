@@ -7,12 +7,12 @@ import torch
 
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.training.config.execution import ExecutionConfig, Precision, PrecisionChoice
+from fedpareto.training.execution.machine import THIS_MACHINE
 from fedpareto.training.execution.profile import (
     Profile,
     apply_to_torch,
     check_possible,
     complete_profile,
-    possible_precisions,
 )
 
 _CPU, _GPU = torch.device("cpu"), torch.device("cuda:0")
@@ -32,14 +32,14 @@ def _without_onednn(monkeypatch: pytest.MonkeyPatch) -> torch.device:
 
 
 def test_a_cpu_can_do_fp32_first_and_never_tf32() -> None:
-    possible = possible_precisions(_CPU)
+    possible = THIS_MACHINE.precisions(_CPU)
     assert possible[0] == "fp32"
     assert set(possible) <= {"fp32", "bf16", "fp16"}
     assert len(set(possible)) == len(possible)
 
 
 def test_a_cpu_without_onednn_can_do_fp32_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert possible_precisions(_without_onednn(monkeypatch)) == ["fp32"]
+    assert THIS_MACHINE.precisions(_without_onednn(monkeypatch)) == ["fp32"]
 
 
 @pytest.mark.parametrize(
@@ -57,14 +57,14 @@ def test_a_cpu_without_onednn_can_do_fp32_alone(monkeypatch: pytest.MonkeyPatch)
 def test_what_a_gpu_can_do_depends_on_its_generation(
     monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], expected: list[Precision]
 ) -> None:
-    assert possible_precisions(_gpu_of(monkeypatch, capability)) == expected
+    assert THIS_MACHINE.precisions(_gpu_of(monkeypatch, capability)) == expected
 
 
 def test_a_gpu_is_asked_for_its_own_generation(monkeypatch: pytest.MonkeyPatch) -> None:
     generations = {0: (7, 0), 1: (9, 0)}
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: generations[device.index])
-    assert possible_precisions(torch.device("cuda:0")) == ["fp32", "fp16"]
-    assert possible_precisions(torch.device("cuda:1")) == ["fp32", "tf32", "bf16", "fp16"]
+    assert THIS_MACHINE.precisions(torch.device("cuda:0")) == ["fp32", "fp16"]
+    assert THIS_MACHINE.precisions(torch.device("cuda:1")) == ["fp32", "tf32", "bf16", "fp16"]
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16", "tf32"])

@@ -5,21 +5,23 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from helpers.runs.federation import micro_recipe
 from helpers.runs.simulation import micro_entries
+from helpers.runs.tuning import GivenMachine
 
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.terminal.progress import ProgressListener
 from fedpareto.training.config.execution import ExecutionConfig, Kernels, PrecisionChoice
-from fedpareto.training.engines.simulation import tuning
+from fedpareto.training.engines.simulation.bench import WALL_TIME, Stopwatch
 from fedpareto.training.engines.simulation.engine import InProcessEngine
 from fedpareto.training.engines.simulation.tuning import TunedProfile, choose_profile
-from fedpareto.training.execution import profile as execution
+from fedpareto.training.execution.machine import THIS_MACHINE, Machine
 from fedpareto.training.execution.profile import Profile, check_possible
 from fedpareto.training.kernels import available
 from fedpareto.training.messages import Task
@@ -28,6 +30,12 @@ _CPU = torch.device("cpu")
 _INSTALLED = importlib.util.find_spec("numba") is not None
 _MISSING = "numba is not installed; install it with: pip install 'fedpareto[fast]'"
 needs_numba = pytest.mark.skipif(not _INSTALLED, reason="the extra fast is not installed")
+
+
+@pytest.fixture
+def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A folder of kept profiles with nothing in it yet."""
+    monkeypatch.setenv("FEDPARETO_CACHE_DIR", str(tmp_path))
 
 
 @pytest.fixture
@@ -40,20 +48,19 @@ def missing(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def _choose(
-    stopwatch: tuning.Stopwatch | None = None,
+    stopwatch: Stopwatch = WALL_TIME,
+    machine: Machine = THIS_MACHINE,
     config: ExecutionConfig | None = None,
     precision: PrecisionChoice = "fp32",
 ) -> tuple[TunedProfile, list[str]]:
     remarks: list[str] = []
     given = (config or ExecutionConfig(), micro_recipe(), micro_entries(), _CPU)
-    choice = choose_profile(precision, *given, ProgressListener(remark=remarks.append), stopwatch)
+    choice = choose_profile(precision, *given, ProgressListener(remark=remarks.append), stopwatch, machine)
     return choice, remarks
 
 
-def test_without_numba_torch_trains_and_a_line_says_so(
-    missing: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("FEDPARETO_CACHE_DIR", str(tmp_path))
+@pytest.mark.usefixtures("folder")
+def test_without_numba_torch_trains_and_a_line_says_so(missing: None) -> None:
     choice, remarks = _choose()
     assert choice.profile.kernels == "torch"
     assert remarks == [f"clients train without numba's kernels: {_MISSING}"]
@@ -113,12 +120,10 @@ def test_a_numba_that_cannot_be_imported_is_a_reason_in_one_line(
     ],
 )  # fmt: skip
 def test_what_does_not_go_with_the_kernels_is_refused(
-    device: str, precision: PrecisionChoice, config: dict[str, object], message: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    monkeypatch.setattr(execution, "possible_precisions", lambda device: ["fp32", "bf16"])
+    device: str, precision: PrecisionChoice, config: dict[str, Any], message: str
+) -> None:
     with pytest.raises(UserError) as caught:
-        check_possible(torch.device(device), precision, ExecutionConfig(kernels="numba", **config))  # type: ignore[arg-type]
+        check_possible(torch.device(device), precision, ExecutionConfig(kernels="numba", **config), GivenMachine())
     assert str(caught.value) == message
 
 
@@ -131,7 +136,7 @@ def test_a_profile_computes_with_the_kernels_in_fp32_only() -> None:
 # Measured like any other setting.
 
 
-class Told(tuning.Stopwatch):
+class Told(Stopwatch):
     """Says how many times faster than torch the kernels are, and remembers what was measured."""
 
     def __init__(self, factor: float) -> None:
@@ -144,47 +149,43 @@ class Told(tuning.Stopwatch):
         return 0.01 / (self.factor if profile.kernels == "numba" else 2.0 if profile.precision == "bf16" else 1.0)
 
 
-@pytest.fixture
-def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[float], Told]:
-    """A stopwatch on a machine that has the kernels, and bf16, and keeps nothing yet."""
-    monkeypatch.setenv("FEDPARETO_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(tuning, "unavailable", lambda: None)
-    monkeypatch.setattr(tuning, "to_be_compiled", lambda: False)
-    monkeypatch.setattr(tuning, "possible_precisions", lambda device: ["fp32", "bf16"])
-    return Told
-
-
 @needs_numba
+@pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize(("factor", "expected"), [(3.0, ("fp32", "numba")), (1.5, ("bf16", "torch"))])
-def test_the_kernels_are_taken_if_they_beat_every_precision(
-    measured: Callable[[float], Told], factor: float, expected: tuple[str, str]
-) -> None:
-    choice, _ = _choose(measured(factor), precision="auto")
+def test_the_kernels_are_taken_if_they_beat_every_precision(factor: float, expected: tuple[str, str]) -> None:
+    choice, _ = _choose(Told(factor), GivenMachine(), precision="auto")
     assert (choice.profile.precision, choice.profile.kernels) == expected
 
 
 @needs_numba
+@pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize("config", [{"kernels": "torch"}, {"memory_format": "contiguous"}, {"compiled": True}])
-def test_the_kernels_are_not_measured_where_they_do_not_go(
-    measured: Callable[[float], Told], config: dict[str, object]
-) -> None:
-    told = measured(3.0)
-    _choose(told, ExecutionConfig(**config), "fp32")  # type: ignore[arg-type]
+def test_the_kernels_are_not_measured_where_they_do_not_go(config: dict[str, Any]) -> None:
+    told = Told(3.0)
+    _choose(told, GivenMachine(), ExecutionConfig(**config))
     assert told.seen
     assert {profile.kernels for profile in told.seen} == {"torch"}
 
 
 @needs_numba
-def test_a_kept_choice_of_kernels_that_are_gone_is_measured_anew(
-    measured: Callable[[float], Told], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    told = measured(3.0)
-    assert _choose(told)[0].profile.kernels == "numba"
-    assert _choose(told)[0].reason.endswith(".json")
-    monkeypatch.setattr(tuning, "unavailable", lambda: "gone")
-    choice, remarks = _choose(told)
+@pytest.mark.usefixtures("folder")
+def test_a_kept_choice_of_kernels_that_are_gone_is_measured_anew() -> None:
+    told = Told(3.0)
+    assert _choose(told, GivenMachine())[0].profile.kernels == "numba"
+    assert _choose(told, GivenMachine())[0].reason.endswith(".json")
+    choice, remarks = _choose(told, GivenMachine(lacking="gone"))
     assert choice.profile.kernels == "torch"
     assert remarks == ["clients train without numba's kernels: gone"]
+
+
+@needs_numba
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("kernels", [None, "numba"])
+@pytest.mark.parametrize(("why", "often"), [(None, "once on this machine"), ("read-only", "at every start: read-only")])
+def test_compiling_is_said_before_it_begins(kernels: Kernels | None, why: str | None, often: str) -> None:
+    machine = GivenMachine(compiling=True, forgetting=why)
+    _, remarks = _choose(Told(3.0), machine, ExecutionConfig(kernels=kernels))
+    assert remarks == [f"compiling numba's kernels, which takes about 20 seconds, {often}"]
 
 
 # Compiled once and kept: real processes, as what numba keeps is decided when its functions are defined.
@@ -197,23 +198,6 @@ from fedpareto.training.kernels import depthwise
 hits = 0 if reason else sum(depthwise.forward.stats.cache_hits.values())
 print(json.dumps([reason, hits]))
 """
-
-
-@needs_numba
-@pytest.mark.parametrize("kernels", [None, "numba"])
-@pytest.mark.parametrize(("why", "often"), [(None, "once on this machine"), ("read-only", "at every start: read-only")])
-def test_compiling_is_said_before_it_begins(
-    measured: Callable[[float], Told],
-    monkeypatch: pytest.MonkeyPatch,
-    kernels: Kernels | None,
-    why: str | None,
-    often: str,
-) -> None:
-    monkeypatch.setattr(tuning, "to_be_compiled", lambda: True)
-    monkeypatch.setattr(tuning, "not_kept", lambda: why)
-    monkeypatch.setattr(available, "unavailable", lambda: None)
-    _, remarks = _choose(measured(3.0), ExecutionConfig(kernels=kernels))
-    assert remarks == [f"compiling numba's kernels, which takes about 20 seconds, {often}"]
 
 
 def _ask(folder: Path, program: str = _ASK, /, **environment: str) -> "subprocess.Popen[str]":

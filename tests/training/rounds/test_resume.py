@@ -13,7 +13,8 @@ from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.terminal.progress import SILENT, ProgressListener
 from fedpareto.training.config.run import RunConfig
 from fedpareto.training.engines.simulation.federation import SimulatedFederation
-from fedpareto.training.execution.profile import Profile, possible_precisions
+from fedpareto.training.execution.machine import THIS_MACHINE
+from fedpareto.training.execution.profile import Profile
 from fedpareto.training.rounds.loop import train
 from fedpareto.training.runs.checkpoint import load_checkpoint, newest_checkpoint
 from fedpareto.training.runs.folder import read_run_config, read_space
@@ -118,7 +119,7 @@ def test_a_device_the_machine_lacks_is_an_error(run: Path) -> None:
         resumed_run(run, _with(_config(run), device="cuda:99"), SILENT)
 
 
-@pytest.mark.skipif("bf16" not in possible_precisions(torch.device("cpu")), reason="the CPU cannot do bf16")
+@pytest.mark.skipif("bf16" not in THIS_MACHINE.precisions(torch.device("cpu")), reason="the CPU cannot do bf16")
 def test_another_precision_is_taken_with_a_remark(run: Path) -> None:
     prepared, remarks = _resume(run, precision="bf16")
     assert prepared.profile == Profile("bf16")

@@ -7,7 +7,6 @@ is never taken for it. Unused entries are removed when room is needed (``superne
 """
 
 import contextlib
-import functools
 import hashlib
 import json
 import os
@@ -176,7 +175,6 @@ def _place(paths: Sequence[Path], stamped: Sequence[Stamp | None], preparation: 
     return Place(kept_file(KIND, name, key[:32], SUFFIX), key)
 
 
-@functools.cache
 def _program() -> tuple[str | None, ...]:
     """Return the identity of the decoder: this program's own part of it, and the versions of the libraries."""
     from PIL import __version__, features  # noqa: PLC0415 - needed where something is kept

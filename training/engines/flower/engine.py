@@ -39,9 +39,6 @@ from fedpareto.training.messages import (
 )
 from fedpareto.training.traffic import NO_TRAFFIC
 
-#: Seconds between two looks for clients that are missing.
-_PAUSE = 0.5
-
 #: Clients compute their loss in fp32; sums of larger ones are not finite.
 _LARGEST_LOSS = torch.finfo(torch.float32).max
 
@@ -255,7 +252,7 @@ def wait_for(
             raise Stopped
         if time.monotonic() > end:
             break
-        time.sleep(_PAUSE)
+        roster.wait()
     if lost:
         raise EngineError(f"the SuperLink at {config.address} could not be reached for {config.patience:g} s: {lost}")
     raise EngineError(

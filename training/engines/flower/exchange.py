@@ -16,9 +16,6 @@ from fedpareto.training.engines.flower.wire import Request, WireError
 from fedpareto.training.messages import FailureKind
 from fedpareto.training.traffic import NO_TRAFFIC, Traffic
 
-#: Seconds between two looks for replies.
-_POLL = 0.5
-
 #: What Flower's error codes are counted as; all others are errors of the client's code.
 _KINDS: Mapping[int, FailureKind] = {
     3: "timeout",  # the message's time to live has passed
@@ -125,7 +122,7 @@ class Exchange:
                     waiting = {name: other for name, other in open_.items() if name not in done}
                     done |= self._collected(waiting, late=time.monotonic() > end)
                     if one.name not in done:
-                        time.sleep(_POLL)
+                        self._link.wait()
                 yield done[one.name]
                 # Nobody needs it any more once the next one is asked for.
                 _remove(done[one.name])

@@ -107,6 +107,10 @@ class Roster:
                 self._asked[name] = node, now
         return {client: node for client, node in self._node_of.items() if node not in self._silent}
 
+    def wait(self) -> None:
+        """Wait a moment before the next look for clients that are missing."""
+        self._link.wait()
+
     def suspect(self, client: int) -> None:
         """Give a client no work until it has described its images again."""
         if client in self._node_of:

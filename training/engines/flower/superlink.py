@@ -8,6 +8,7 @@ import ssl
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -30,6 +31,9 @@ _SUBMISSION, _START = 60.0, 90.0
 
 #: Seconds without an answer of the ServerApp after which it counts as lost; it waits for a SuperLink that restarts.
 _SILENCE = 120.0
+
+#: Seconds between two looks for nodes or replies.
+_PAUSE = 0.5
 
 #: Seconds for a connection to open.
 _ANSWER = 10.0
@@ -58,6 +62,9 @@ class Link(Protocol):
 
     def collect(self, messages: Mapping[str, int]) -> Mapping[str, Reply]:
         """Return the replies that have come; ``messages`` has the most bytes of the reply to each message."""
+
+    def wait(self) -> None:
+        """Wait a moment before the next look for nodes or replies."""
 
 
 class FlowerLink:
@@ -115,6 +122,10 @@ class FlowerLink:
         found = {fields["message"]: self._reply(fields) for fields in replies}
         self._open -= found.keys()
         return {name: reply for name, reply in gone.items() if name not in wanted} | found
+
+    def wait(self) -> None:
+        """Wait a moment before the next look for nodes or replies."""
+        time.sleep(_PAUSE)
 
     def close(self) -> None:
         """End the run on the SuperLink and remove the folder with the blobs."""

@@ -15,7 +15,6 @@ from PIL import Image
 
 from fedpareto.supernet.common.terminal.progress import SILENT, ProgressListener
 from fedpareto.supernet.common.terminal.words import counted
-from fedpareto.training.data.files import reading
 from fedpareto.training.data.files.preparation import Preparation, prepare_array, read_picture
 from fedpareto.training.data.files.reading import Arrays, Files, check_memory
 from fedpareto.training.data.images import DataError
@@ -132,17 +131,16 @@ def test_what_pillow_warns_of_is_told_in_one_line(tmp_path: Path, monkeypatch: p
         Files(tuple(sorted(tmp_path.rglob("*.png")))).read(Preparation(8), SILENT)
 
 
-def test_long_reading_is_followed_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "_MANY", 5)
-    monkeypatch.setattr(reading, "_EVERY", 2)
-    write_pictures(tmp_path, {"a": {"b": 5}})
-    paths = tuple(sorted(tmp_path.rglob("*.png")))
+@pytest.mark.parametrize(
+    ("count", "told"),
+    [(1999, []), (2000, list(range(100, 2001, 100))), (2050, [*range(100, 2001, 100), 2050])],
+)
+def test_long_reading_is_followed_to_its_end(tmp_path: Path, count: int, told: list[int]) -> None:
+    write_pictures(tmp_path, {"a": {"b": 1}})
+    (path,) = tmp_path.rglob("*.png")
     listener, _, reports = _listener()
-    Files(paths).read(Preparation(8), listener)
-    assert reports == [("reading images", done, 5) for done in (2, 4, 5)]
-    listener, _, reports = _listener()
-    Files(paths[1:]).read(Preparation(8), listener)
-    assert reports == []
+    Files((path,) * count).read(Preparation(8), listener, keep=False)
+    assert reports == [("reading images", done, count) for done in told]
 
 
 @pytest.mark.parametrize("channels", [1, 3, 12])

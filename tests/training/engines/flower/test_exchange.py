@@ -17,7 +17,6 @@ from helpers.runs.flower import (
     LocalLink,
     Message,
     Reaction,
-    hurry,
     lost,
 )
 
@@ -31,11 +30,6 @@ _NAMES = [f"node-{client}" for client in range(4)]
 
 #: Any answer fits.
 _MOST = 1 << 30
-
-
-@pytest.fixture(autouse=True)
-def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    hurry(monkeypatch)
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ _PLAIN = Profile()
 _FORMAT_ONLY = dataclasses.replace(_PLAIN.chosen(), memory_format=None)
 _CONTIGUOUS = dataclasses.replace(_PLAIN, memory_format="contiguous")
 
-pytestmark = pytest.mark.usefixtures("folder", "without_kernels")
+pytestmark = pytest.mark.usefixtures("folder")
 
 
 #: A profile that no measurement of these tests chooses.
@@ -105,7 +105,7 @@ def test_a_damaged_or_foreign_file_is_measured_anew_and_replaced(
 
 
 def test_what_makes_a_difference_has_a_file_of_its_own(
-    folder: Path, clock: Rates, threads: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+    folder: Path, clock: Rates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock.choose()
     clock.choose(precision="fp32")
@@ -115,7 +115,7 @@ def test_what_makes_a_difference_has_a_file_of_its_own(
     clock.choose(recipe=micro_recipe(dataclasses.replace(MICRO, classes=7)))
     clock.choose(recipe=micro_recipe(micro_space(name="other")))
     clock.choose(entries=micro_entries()[:1])
-    threads(2)
+    clock.machine.count = 2
     clock.choose()
     monkeypatch.setattr(torch, "__version__", "99.0")
     clock.choose()

@@ -1,5 +1,5 @@
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,12 +11,12 @@ from helpers.runs.tuning import CPU, Rates, body_of, chosen, only_file, with_mac
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.units import format_quantity
 from fedpareto.supernet.common.terminal.progress import ProgressListener
-from fedpareto.training.config.execution import ExecutionConfig, Precision, PrecisionChoice
-from fedpareto.training.engines.simulation import tuning
+from fedpareto.training.config.execution import ExecutionConfig, PrecisionChoice
 from fedpareto.training.engines.simulation.engine import InProcessEngine
 from fedpareto.training.engines.simulation.tuning import TunedProfile, choose_profile
+from fedpareto.training.execution.machine import THIS_MACHINE
 from fedpareto.training.execution.out_of_memory import OutOfMemoryError
-from fedpareto.training.execution.profile import Profile, possible_precisions
+from fedpareto.training.execution.profile import Profile
 from fedpareto.training.messages import Failure, Task, Update
 
 #: What is chosen first: all else is measured against it.
@@ -25,7 +25,7 @@ _PLAIN = Profile()
 _FORMAT_ONLY = dataclasses.replace(_PLAIN.chosen(), memory_format=None)
 _CONTIGUOUS = dataclasses.replace(_PLAIN, memory_format="contiguous")
 
-pytestmark = pytest.mark.usefixtures("folder", "without_kernels")
+pytestmark = pytest.mark.usefixtures("folder")
 
 
 # What is set stays as it is.
@@ -39,11 +39,13 @@ def test_a_configuration_with_nothing_left_out_is_returned_unmeasured(folder: Pa
     assert not folder.exists()
 
 
-def test_the_threads_of_given_workers_are_an_equal_part_of_all(threads: Callable[[int], None]) -> None:
-    threads(8)
+def test_the_threads_of_given_workers_are_an_equal_part_of_all(clock: Rates) -> None:
+    clock.machine.count = 8
     for workers, expected in ((1, 8), (2, 4), (3, 2), (8, 1), (9, 1)):
         asked = dataclasses.replace(_PLAIN.chosen(), workers=workers, threads=None)
-        assert chosen(asked, "fp32")[0] == TunedProfile(Profile(workers=workers, threads=expected), "as configured")
+        assert clock.choose(asked, "fp32")[0] == TunedProfile(
+            Profile(workers=workers, threads=expected), "as configured"
+        )
 
 
 @pytest.mark.parametrize(
@@ -51,7 +53,7 @@ def test_the_threads_of_given_workers_are_an_equal_part_of_all(threads: Callable
     [
         ("auto", ExecutionConfig()),
         ("fp32", ExecutionConfig(memory_format="contiguous", graphs=False, threads=1)),
-        (possible_precisions(CPU)[-1], ExecutionConfig(workers=2)),
+        (THIS_MACHINE.precisions(CPU)[-1], ExecutionConfig(workers=2)),
     ],
 )
 def test_a_profile_is_measured_and_kept(folder: Path, precision: PrecisionChoice, config: ExecutionConfig) -> None:
@@ -61,7 +63,7 @@ def test_a_profile_is_measured_and_kept(folder: Path, precision: PrecisionChoice
     profile = choice.profile
     for name, value in dataclasses.asdict(config).items():
         assert value is None or getattr(profile, name) == value
-    assert profile.precision in possible_precisions(CPU)
+    assert profile.precision in THIS_MACHINE.precisions(CPU)
     assert precision in ("auto", profile.precision)
     assert " images/s of a network of " in choice.reason
     # Torch is left as it was.
@@ -94,13 +96,12 @@ def test_a_profile_is_measured_and_kept(folder: Path, precision: PrecisionChoice
 @pytest.mark.parametrize("preferred", [0, 1])
 def test_what_is_set_stays_and_all_else_is_tried_but_compiling(
     clock: Rates,
-    threads: Callable[[int], None],
     precision: PrecisionChoice,
     config: ExecutionConfig,
     tried: set[str],
     preferred: int,
 ) -> None:
-    threads(2)
+    clock.machine.count = 2
     # The later of two choices is the faster one, or the slower.
     clock.rate = lambda profile, number: 100.0 * (1 + preferred * list(dict.fromkeys(clock.measured)).index(profile))
     profile = clock.choose(config, precision)[0].profile
@@ -127,9 +128,9 @@ def test_what_the_device_lacks_is_refused_before_anything_is_measured(clock: Rat
 
 
 def test_the_fastest_of_every_setting_is_chosen_and_each_is_measured_from_the_best_so_far(
-    clock: Rates, threads: Callable[[int], None]
+    clock: Rates,
 ) -> None:
-    threads(4)
+    clock.machine.count = 4
     factors: dict[tuple[str, object], float] = {
         ("precision", "bf16"): 2.0,
         ("memory_format", "contiguous"): 1.5,
@@ -199,63 +200,6 @@ def test_what_is_far_slower_is_not_measured_again(clock: Rates, rates: list[floa
     choice, _ = clock.choose(_FORMAT_ONLY, "fp32")
     assert choice.profile == _PLAIN
     assert clock.compared == {_PLAIN: 4, _CONTIGUOUS: measured}
-
-
-@pytest.mark.parametrize(
-    ("possible", "tried"),
-    [
-        (["fp32"], ["fp32"]),
-        (["fp32", "bf16", "fp16"], ["fp32", "bf16"]),
-        (["fp32", "fp16"], ["fp32", "fp16"]),
-        (["fp32", "tf32", "bf16", "fp16"], ["fp32", "tf32", "bf16"]),
-    ],
-)
-def test_fp16_is_tried_only_where_there_is_no_bf16(
-    clock: Rates, monkeypatch: pytest.MonkeyPatch, possible: list[Precision], tried: list[Precision]
-) -> None:
-    monkeypatch.setattr(tuning, "possible_precisions", lambda device: possible)
-    clock.choose()
-    assert list(dict.fromkeys(profile.precision for profile in clock.measured)) == tried
-
-
-@pytest.mark.parametrize(
-    ("count", "workers"),
-    [(2, [(2, 1)]), (4, [(2, 2), (4, 1)]), (6, [(2, 3), (4, 1)]), (9, [(2, 4), (4, 2), (8, 1)])],
-)
-def test_clients_at_once_share_the_threads(
-    clock: Rates, threads: Callable[[int], None], count: int, workers: list[tuple[int, int]]
-) -> None:
-    threads(count)
-    clock.choose(dataclasses.replace(_PLAIN.chosen(), workers=None, threads=None), "fp32")
-    tried = list(dict.fromkeys((profile.workers, profile.threads) for profile in clock.measured))
-    assert tried == [(1, count), *workers]
-
-
-def test_clients_at_once_have_the_threads_that_were_set(clock: Rates, threads: Callable[[int], None]) -> None:
-    threads(4)
-    clock.choose(dataclasses.replace(_PLAIN.chosen(), workers=None, threads=3), "fp32")
-    assert {(profile.workers, profile.threads) for profile in clock.compared} == {(1, 3), (2, 3), (4, 3)}
-
-
-_GPU = torch.device("cuda:0")
-
-
-def _graphs(best: Profile, config: ExecutionConfig) -> list[Profile]:
-    return list(tuning._graphs(best, "auto", config, _GPU))
-
-
-def test_graphs_are_tried_on_a_gpu_where_they_are_possible_and_nothing_was_said() -> None:
-    assert _graphs(_PLAIN, ExecutionConfig()) == [dataclasses.replace(_PLAIN, graphs=True)]
-    assert _graphs(_PLAIN, ExecutionConfig(graphs=False)) == []
-    assert _graphs(dataclasses.replace(_PLAIN, graphs=True), ExecutionConfig(graphs=True)) == []
-    assert _graphs(dataclasses.replace(_PLAIN, precision="fp16"), ExecutionConfig()) == []
-    assert _graphs(dataclasses.replace(_PLAIN, compiled=True), ExecutionConfig(compiled=True)) == []
-
-
-def test_up_to_eight_clients_at_once_are_tried_on_a_gpu(threads: Callable[[int], None]) -> None:
-    threads(2)
-    tried = list(tuning._workers(Profile(threads=2), "auto", ExecutionConfig(), _GPU))
-    assert [(profile.workers, profile.threads) for profile in tried] == [(2, 1), (4, 1), (8, 1)]
 
 
 # What fails is left out.
@@ -390,8 +334,8 @@ def test_the_reason_names_all_rates_the_fastest_first(clock: Rates) -> None:
     assert choice.reason.startswith("100 images/s of a network of ")
 
 
-def test_with_nothing_to_choose_from_the_reason_says_so(clock: Rates, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tuning, "possible_precisions", lambda device: ["fp32"])
+def test_with_nothing_to_choose_from_the_reason_says_so(clock: Rates) -> None:
+    clock.machine.possible = ["fp32"]
     choice, remarks = clock.choose(_PLAIN.chosen(), "auto")
     assert choice == TunedProfile(_PLAIN, "there is nothing to choose from")
     assert remarks == []
@@ -407,7 +351,7 @@ def test_what_has_one_candidate_is_neither_measured_nor_announced_nor_kept(
         config = ExecutionConfig(**{**dataclasses.asdict(config), left_out: None})
     reports: list[object] = []
     listener = ProgressListener(report=lambda *report: reports.append(report))
-    choice = choose_profile("fp32", config, micro_recipe(), micro_entries(), CPU, listener, clock)
+    choice = choose_profile("fp32", config, micro_recipe(), micro_entries(), CPU, listener, clock, clock.machine)
     measured = left_out in ("memory_format", "fused")
     assert bool(clock.measured) == bool(reports) == folder.exists() == measured
     assert choice.profile == _PLAIN
@@ -429,5 +373,6 @@ def test_a_slow_machine_measures_every_candidate_once_when_time_is_up(
 def test_measuring_reports_its_stages(clock: Rates) -> None:
     reports: list[tuple[str, int, int]] = []
     listener = ProgressListener(report=lambda what, done, total: reports.append((what, done, total)))
-    choose_profile("auto", ExecutionConfig(), micro_recipe(), micro_entries(), CPU, listener, clock)
+    asked = ExecutionConfig(kernels="torch")
+    choose_profile("auto", asked, micro_recipe(), micro_entries(), CPU, listener, clock, clock.machine)
     assert reports == [("measuring how to train", done, 6) for done in range(7)]
