@@ -22,6 +22,7 @@ from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.storage.cache_folder import VARIABLE, NowhereKeptError, kept_file, kept_folder
 from fedpareto.supernet.common.storage.disk_room import kept_bytes, make_room, mark_used
 from fedpareto.supernet.common.terminal.progress import ProgressListener
+from fedpareto.training.data.files import preparation as decoder
 from fedpareto.training.data.files.decoded import Decoded
 from fedpareto.training.data.files.pixel_file import VERSION, file_size, map_pixels, write_pixels
 from fedpareto.training.data.files.preparation import Preparation
@@ -183,6 +184,6 @@ def _program() -> tuple[str | None, ...]:
     # The text itself: whoever changes it need not think of pixels of the old way. Where a program is installed
     # without its text, nobody changes it, and the description of the preparation tells versions apart.
     with contextlib.suppress(OSError):
-        source = pkgutil.get_data("fedpareto.training.data", "preparation.py") or b""
+        source = pkgutil.get_data(decoder.__package__ or "", "preparation.py") or b""
     versions = (str(features.version(name)) for name in _DECODERS)
     return (hashlib.sha256(source).hexdigest(), __version__, *versions)

@@ -1,6 +1,7 @@
 """Decoded images that are kept: always the pixels of the files as they are, decoded once."""
 
 import os
+import pkgutil
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -132,6 +133,14 @@ def test_another_decoder_or_order_is_another_entry(
     monkeypatch.setattr(PIL, "__version__", "another")
     check_kept(pictures)
     assert len(names_in(folder)) == 3
+
+
+def test_an_edited_decoder_is_another_entry(folder: Path, pictures: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    really = pkgutil.get_data
+    read_kept(pictures)
+    monkeypatch.setattr(pkgutil, "get_data", lambda package, name: (really(package, name) or b"") + b"# edited")
+    check_kept(pictures)
+    assert len(names_in(folder)) == 2
 
 
 @pytest.mark.parametrize("field", ["st_size", "st_ino", "st_mtime_ns", "st_ctime_ns"])
