@@ -19,7 +19,7 @@ from fedpareto.search.query.device_limits import LatencyLimit, Quantity, budgets
 from fedpareto.search.query.options import check_finetuning
 from fedpareto.search.query.subject import SearchTarget
 from fedpareto.search.subnet import SubnetInfo, save_subnet
-from fedpareto.supernet.architecture import Architecture, architecture_of
+from fedpareto.supernet.architecture import Architecture, ArchitectureLike, architecture_of
 from fedpareto.supernet.common.arguments import checked
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.units import format_quantity
@@ -118,7 +118,7 @@ class TrainedRun:
     @checked
     def extract(
         self,
-        found: SearchOutcome | CacheEntry | Architecture | Mapping[str, Any],
+        found: SearchOutcome | ArchitectureLike,
         *,
         calibration: Calibration = "auto",
         finetune_epochs: int = 0,
@@ -160,14 +160,10 @@ class TrainedRun:
     def _open(self, link: Link | None) -> OpenedRun:
         return opened_run(self.folder, self.space, self.checkpoint, link, root=self.data_root)
 
-    def _entry(
-        self, found: SearchOutcome | CacheEntry | Architecture | Mapping[str, Any]
-    ) -> tuple[CacheEntry, Mapping[str, Any]]:
+    def _entry(self, found: SearchOutcome | ArchitectureLike) -> tuple[CacheEntry, Mapping[str, Any]]:
         """Entry of the network that is to be extracted, and the report of the search that found it."""
         if isinstance(found, SearchOutcome):
             return found.entry, found.report
-        if isinstance(found, CacheEntry):
-            found = found.architecture
         genes = encode(self.space, architecture_of(found, "architecture"))
         (entry,) = make_entries(self.space, genes[None], self.target.fitness)
         return entry, {"space": self.space.name, "run": str(self.folder), "macs": entry.macs, "params": entry.params}
@@ -185,6 +181,11 @@ class Subnet:
     network: nn.Module
     info: SubnetInfo
     _run: OpenedRun
+
+    @property
+    def architecture(self) -> Architecture:
+        """Architecture of the network."""
+        return self.info.architecture
 
     def __repr__(self) -> str:
         accuracy = self.info.report.get("validation_accuracy")

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import difflib
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,7 +11,7 @@ from typing import Any
 from fedpareto.cache.cache_file import Cache, write_cache
 from fedpareto.cache.entries import make_entries
 from fedpareto.supernet.common.arguments import checked, plain
-from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.errors import UserError, nearest_name
 from fedpareto.supernet.common.formats.typed_yaml import from_mapping, read_yaml_mapping
 from fedpareto.supernet.common.storage.files import write_text
 from fedpareto.supernet.common.terminal.console import silence
@@ -28,7 +27,7 @@ from fedpareto.training.config.unused_settings import refuse_unread, settings_of
 from fedpareto.training.data.array_files import write_arrays
 from fedpareto.training.data.functions import COLON, called
 from fedpareto.training.data.image_data import ImageData, image_data_of
-from fedpareto.training.runs.folder import CONFIG, METRICS, check_holds_run, check_new_run
+from fedpareto.training.runs.folder import CONFIG, METRICS, check_holds_run, check_new_run, check_own_output
 from fedpareto.training.session import SessionEnd, run_session
 from fedpareto.training.setup import run_folder
 from fedpareto.training.trackers.callbacks import trackers_of
@@ -137,8 +136,8 @@ def _full_names(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _no_such_setting(name: str, known: Sequence[str]) -> str:
-    nearest = difflib.get_close_matches(name, known, n=1)
-    meant = f"did you mean {nearest[0]}?" if nearest else "train-supernet --help lists them"
+    nearest = nearest_name(name, known)
+    meant = f"did you mean {nearest}?" if nearest else "train-supernet --help lists them"
     return f"there is no setting {name}; {meant}"
 
 
@@ -160,9 +159,8 @@ def _built(values: Mapping[str, Any]) -> RunConfig:
 
 def _resumed(folder: Path, settings: Mapping[str, Any], output: str | Path | None) -> RunConfig:
     """Configuration that a run was trained with, overridden by settings that are given now."""
-    if output is not None and Path(output).resolve() != folder.resolve():
-        raise UserError(f"output is {output}, but a resumed run goes on in its own folder {folder}; leave output out")
     check_holds_run(folder)
+    check_own_output(output, folder)
     check_unedited(folder / CONFIG)
     before = by_full_name(read_yaml_mapping(folder / CONFIG))
     config = _built({**before, **_full_names(settings)})

@@ -30,7 +30,8 @@ _WORDS: dict[Any, str] = {
 def checked(function: Callable[P, R]) -> Callable[P, R]:
     """Make a function refuse arguments that its annotations do not allow.
 
-    Scalars of numpy pass as Python's own numbers. Annotations in quotes, and protocols, are not looked at.
+    Scalars of numpy pass as Python's own numbers. Annotations in quotes, and protocols that are not runtime_checkable,
+    are not looked at.
     """
     signature = inspect.signature(function)
 
@@ -77,7 +78,9 @@ def _allowed(value: Any, annotation: Any) -> bool:
     if annotation is int:
         return isinstance(value, int) and not isinstance(value, bool)
     kind = origin or annotation
-    if not isinstance(kind, type) or kind is object or getattr(kind, "_is_protocol", False):
+    if not isinstance(kind, type) or kind is object:
+        return True
+    if getattr(kind, "_is_protocol", False) and not getattr(kind, "_is_runtime_protocol", False):
         return True
     # Text is a sequence of letters, which is never meant.
     if isinstance(value, str) and kind is not str:

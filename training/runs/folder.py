@@ -125,6 +125,19 @@ def check_holds_run(folder: Path) -> None:
         raise RunError(f"{folder} holds no run: {reason}")
 
 
+def check_own_output(output: str | Path | None, folder: Path) -> None:
+    """Refuse to resume the run in ``folder`` with an output elsewhere, however either of them is spelled.
+
+    Raises:
+        RunError: naming both.
+    """
+    if output and Path(output).resolve() != folder.resolve():
+        raise RunError(
+            f"output is {output}, but a resumed run goes on in its own folder {folder}; leave output out, or move the "
+            "folder"
+        )
+
+
 def holds_run(folder: Path) -> bool:
     """Return True if a folder holds all files of a run."""
     return _missing(folder) is None
