@@ -13,7 +13,6 @@ from fedpareto.supernet.common.terminal.console import next_step, print_table, s
 from fedpareto.supernet.common.terminal.progress import progress_display
 from fedpareto.supernet.common.terminal.words import command, counted
 from fedpareto.training.config.inputs import PLACES, anchored, named, replaced
-from fedpareto.training.config.registries import TRACKERS
 from fedpareto.training.config.run import EQUAL_COMPUTE, RunConfig, write_config
 from fedpareto.training.engines.flower.federation import opened_link
 from fedpareto.training.engines.flower.superlink import Link
@@ -29,7 +28,7 @@ from fedpareto.training.runs.state import RunState
 from fedpareto.training.setup import Prepared, assemble, new_run, resumed_run
 from fedpareto.training.trackers.metrics_file import MetricsFile, read_records
 from fedpareto.training.trackers.pace import Pace
-from fedpareto.training.trackers.protocol import Tracker, TrackerContext, Trackers, checked_tracker
+from fedpareto.training.trackers.protocol import Tracker, TrackerContext, Trackers, new_tracker
 from fedpareto.training.trackers.terminal import TerminalProgress
 from fedpareto.training.trackers.wandb import WandbTracker, check_environment, require_login
 
@@ -188,7 +187,7 @@ def _privacy_words(config: RunConfig, state: RunState) -> str:
 def _trackers(prepared: Prepared, always: Sequence[Tracker], stop: StopRequest) -> Trackers:
     tracking, folder, state = prepared.config.tracking, prepared.folder, prepared.checkpoint.state
     context = TrackerContext(folder, prepared.config, state.round)
-    trackers = [*always, *(checked_tracker(TRACKERS.get(name)(context), f"tracker {name!r}") for name in tracking.also)]
+    trackers = [*always, *(new_tracker(name, context) for name in tracking.also)]
     if tracking.wandb != "off":
         config = prepared.checkpoint.config
         described = (folder, folder.resolve().name, tracking.project, tracking.wandb, config, state.wandb_id)
