@@ -76,7 +76,9 @@ def compute_cache(
         "limits": {"macs": limits.macs, "min_macs": limits.min_macs},
         "entries": entries,
     }
-    return Cache(tuple(found), fitness, method.solver, solver_settings, None if gaps is None else tuple(gaps.tolist()))
+    return Cache(
+        space, tuple(found), fitness, method.solver, solver_settings, None if gaps is None else tuple(gaps.tolist())
+    )
 
 
 def _searched(method: SolverSettings, generations: int) -> dict[str, Any]:

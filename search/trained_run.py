@@ -1,5 +1,6 @@
 """A trained run from Python: subnets are found in it, extracted, measured, saved and exported."""
 
+import copy
 import dataclasses
 import functools
 from collections.abc import Mapping
@@ -32,7 +33,7 @@ from fedpareto.training.config.run import RunConfig
 from fedpareto.training.engines.flower.federation import opened_link
 from fedpareto.training.engines.flower.superlink import Link
 from fedpareto.training.evaluation.evaluator import Evaluator
-from fedpareto.training.runs.folder import read_run_config
+from fedpareto.training.runs.folder import check_outside_runs, read_run_config
 
 Checkpoint = Literal["best", "newest"]
 
@@ -169,6 +170,10 @@ class TrainedRun:
         return entry, {"space": self.space.name, "run": str(self.folder), "macs": entry.macs, "params": entry.params}
 
 
+class PickleError(UserError, TypeError):
+    """Something that is kept in files of its own, and not by pickling it."""
+
+
 @dataclasses.dataclass(frozen=True, repr=False)
 class Subnet:
     """A subnet with weights of its own: calibrated, on the CPU, in evaluation mode.
@@ -186,6 +191,23 @@ class Subnet:
     def architecture(self) -> Architecture:
         """Architecture of the network."""
         return self.info.architecture
+
+    def __copy__(self) -> "Subnet":
+        """Subnet of the same network."""
+        return dataclasses.replace(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Subnet":
+        """Subnet with weights of its own; the run, which is only read, is the same."""
+        report = copy.deepcopy(dict(self.info.report), memo)
+        return Subnet(copy.deepcopy(self.network, memo), dataclasses.replace(self.info, report=report), self._run)
+
+    def __reduce__(self) -> str:
+        """Refuse to be pickled: the run and its images go with a subnet.
+
+        Raises:
+            TypeError: always; it is a ``UserError`` too.
+        """
+        raise PickleError("a Subnet cannot be pickled; write it with subnet.save(FOLDER), which load_subnet reads")
 
     def __repr__(self) -> str:
         accuracy = self.info.report.get("validation_accuracy")
@@ -210,10 +232,11 @@ class Subnet:
         """Write ``subnet.safetensors`` and ``architecture.json`` into a folder, which ``load_subnet`` reads.
 
         Raises:
-            UserError: the folder is not empty or cannot be written.
+            UserError: the folder is not empty, lies in that of a run or cannot be written.
         """
         folder = Path(output)
         check_output_folder(folder)
+        check_outside_runs(folder)
         report = {**self.info.report, "output": str(folder)}
         save_subnet(folder, self.network, dataclasses.replace(self.info, report=report))
         return folder
@@ -240,8 +263,10 @@ class Subnet:
             progress: show progress.
 
         Raises:
-            UserError: a package is missing, the file exists or does not compute what the subnet computes.
+            UserError: a package is missing, the file exists, lies in the folder of a run or does not compute what the
+                subnet computes.
         """
+        check_outside_runs(Path(path))
         file, evaluator = Path(path), self._evaluator("export")
         settings = ExportSettings(format_of(file), precision, threads, batch, allow_uncalibrated=allow_uncalibrated)
         images = ExportImages(evaluator.calibration, evaluator.held_out, self._run.config.evaluation.batch_size)

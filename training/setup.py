@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fedpareto.cache.build import compute_cache
-from fedpareto.cache.cache_file import Cache, check_cache, read_cache, remedy_of
+from fedpareto.cache.cache_file import Cache, read_cache, read_cache_of_any_classes, remedy_of
 from fedpareto.cache.costs.limits import Limits
 from fedpareto.cache.entries import CACHE_ENTRIES
 from fedpareto.fitness.settings import load_settings
@@ -306,7 +306,7 @@ def _check_files(config: RunConfig, space: SearchSpace) -> None:
     if config.cache is None:
         load_settings(config.fitness, space)
     else:
-        check_cache(Path(config.cache), space, remedy_of(Path(config.cache), config.space, None))
+        read_cache_of_any_classes(Path(config.cache), space, remedy_of(Path(config.cache), config.space, None))
 
 
 def cache_of(config: RunConfig, space: SearchSpace, listener: ProgressListener) -> Cache:

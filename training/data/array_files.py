@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fedpareto.supernet.common.formats.json_text import parse_json
 from fedpareto.supernet.common.storage.files import replacing_folder
+from fedpareto.supernet.common.storage.path_checks import reaching
 from fedpareto.training.data.files.listing import Listing
 from fedpareto.training.data.files.reading import Arrays
 from fedpareto.training.data.image_data import ImageData, LabelledPixels
@@ -34,7 +35,7 @@ def write_arrays(folder: Path, data: ImageData) -> None:
         UserError: the folder cannot be written.
     """
     metadata = {"format": _FORMAT, "classes": json.dumps(data.classes)}
-    with replacing_folder(folder) as temporary:
+    with reaching(folder, "write"), replacing_folder(folder) as temporary:
         for name in ("train", "validation", "test"):
             split: LabelledPixels | None = getattr(data, name)
             if split is None:
