@@ -16,6 +16,7 @@ from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.units import parse_quantity
 from fedpareto.supernet.common.storage.files import check_output
 from fedpareto.supernet.common.terminal.progress import progress_or_silence
+from fedpareto.supernet.common.terminal.words import option
 from fedpareto.supernet.fitness_settings import FitnessSettings
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.space_file import space_of
@@ -145,5 +146,5 @@ def _check_outputs(output: str | Path | None, plot: str | Path | None, *, overwr
     if plot is not None:
         check_plot_path(Path(plot))
         if output is not None and Path(plot) == Path(output):
-            raise UserError(f"--plot and --output are both {output}; name two files")
+            raise UserError(f"{option('plot')} and {option('output')} are both {output}; name two files")
         check_output(Path(plot), overwrite=overwrite)

@@ -20,7 +20,7 @@ from fedpareto.supernet.common.formats.json_text import parse_json, sealed, show
 from fedpareto.supernet.common.formats.typed_yaml import from_mapping
 from fedpareto.supernet.common.formats.units import format_quantity
 from fedpareto.supernet.common.storage.files import check_output, read_text, write_text
-from fedpareto.supernet.common.terminal.words import command, counted
+from fedpareto.supernet.common.terminal.words import command, counted, option
 from fedpareto.supernet.fitness_settings import FitnessSettings, check_fitness, settings_to_mapping
 from fedpareto.supernet.genes import encode
 from fedpareto.supernet.space import SearchSpace
@@ -155,7 +155,7 @@ def remedy_of(path: Path, named: str, classes: int | None) -> str:
         classes: number of classes of the images; None before it is known.
     """
     build = command("build-cache", space=named, classes=classes, output=path.with_name(f"new-{path.name}"))
-    unless = "" if classes else "for images of other classes than the space's add --classes; "
+    unless = "" if classes else f"for images of other classes than the space's add {option('classes')}; "
     return f"{unless}build one with: {build}"
 
 

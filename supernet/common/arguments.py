@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
 
 from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.terminal.words import addressed
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -46,7 +47,8 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
             if parameter.annotation is parameter.empty or parameter.kind in _OPEN:
                 continue
             bound.arguments[name] = _checked(name, value, parameter.annotation)
-        return function(*bound.args, **bound.kwargs)
+        with addressed("python"):
+            return function(*bound.args, **bound.kwargs)
 
     return called
 

@@ -11,6 +11,7 @@ import torch
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.extensions import short
 from fedpareto.supernet.common.terminal.progress import SILENT, ProgressListener
+from fedpareto.supernet.common.terminal.words import option
 from fedpareto.training.config.data import DEFAULT_BATCH
 from fedpareto.training.config.registries import DATA_SETS
 from fedpareto.training.data.array_files import list_arrays, own_validation
@@ -138,14 +139,17 @@ def _list_cifar(dataset: str, root: Path, split: SplitName, download: bool, list
         if download:
             raise DataError(f"cannot download {dataset} to {root}: {error}") from error
         raise DataError(
-            f"{dataset} is not in {root}, or its files are damaged; set --data.root, or pass --data.download"
+            f"{dataset} is not in {root}, or its files are damaged; set {option('data.root')}, or "
+            f"pass {option('data.download')}"
         ) from error
     return Listing(torch.tensor(data.targets), tuple(data.classes), Arrays(dataset, data.data))
 
 
 def _list_folder(root: Path, split: SplitName, download: bool, listener: ProgressListener) -> Listing:
     if download:
-        raise DataError("an image folder cannot be downloaded; drop --data.download and set --data.root")
+        raise DataError(
+            f"an image folder cannot be downloaded; drop {option('data.download')} and set {option('data.root')}"
+        )
     train, test, own = root / "train", root / "test", _own_validation(root)
     if split == "test" and is_there(train) and not is_there(test):
         raise DataError(

@@ -20,7 +20,7 @@ from fedpareto.supernet.common.storage.digests import DIGESTS, check_folder, has
 from fedpareto.supernet.common.storage.files import check_output_folder, read_text, record, replacing_folder, write_text
 from fedpareto.supernet.common.storage.path_checks import exists, is_file, is_folder, reaching
 from fedpareto.supernet.common.terminal.console import stderr
-from fedpareto.supernet.common.terminal.words import command
+from fedpareto.supernet.common.terminal.words import command, option
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.space_file import space_from_mapping, space_to_yaml
 from fedpareto.training.config.changes import RESUME_MAY_ADAPT, RESUME_MAY_EXTEND, changed_fields
@@ -92,7 +92,7 @@ def check_new_run(folder: Path) -> None:
         if _is_locked(folder):
             raise RunError(trained_already(folder))
         raise RunError(
-            f"{folder} already holds a run; choose another --output, or go on with: "
+            f"{folder} already holds a run; choose another {option('output')}, or go on with: "
             f"{command('train-supernet', resume=folder)}"
         )
     check_output_folder(folder)

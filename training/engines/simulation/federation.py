@@ -12,6 +12,7 @@ from torch import Tensor
 from fedpareto.supernet.arrays import IntArray
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.terminal.progress import SILENT, ProgressListener
+from fedpareto.supernet.common.terminal.words import option
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.training.clients.capabilities import capabilities
 from fedpareto.training.clients.trainer import recipe_of
@@ -162,7 +163,9 @@ def _listed_again(folder: Path, config: RunConfig, split: Split) -> Listing:
     except DataError as error:
         if COLON in config.data.name:
             raise
-        raise DataError(f"{error}; if the images of {folder} have moved, add --data.root FOLDER") from error
+        raise DataError(
+            f"{error}; if the images of {folder} have moved, add {option('data.root', 'FOLDER')}"
+        ) from error
     last = max(index for members in (split.validation, *split.clients) for index in members)
     if listing.classes != split.classes or last >= len(listing):
         raise _others(folder, config)
@@ -182,7 +185,7 @@ def _others(folder: Path, config: RunConfig) -> UserError:
         )
     return UserError(
         f"the images in {config.data.root} are not those {folder} was started with; restore them or, if they are "
-        "elsewhere, add --data.root FOLDER"
+        f"elsewhere, add {option('data.root', 'FOLDER')}"
     )
 
 

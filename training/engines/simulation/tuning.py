@@ -21,6 +21,7 @@ from fedpareto.supernet.common.machine import machine
 from fedpareto.supernet.common.storage.cache_folder import NowhereKeptError, kept_file
 from fedpareto.supernet.common.storage.files import read_text, write_text
 from fedpareto.supernet.common.terminal.progress import ProgressListener
+from fedpareto.supernet.common.terminal.words import option
 from fedpareto.supernet.networks.weights import Tensors, initial_tensors, views
 from fedpareto.training.clients.cuda_graphs import RecordingError
 from fedpareto.training.clients.trainer import LocalRecipe
@@ -181,7 +182,7 @@ def _sized(recipe: LocalRecipe, entry: CacheEntry, device: torch.device, stopwat
     except OutOfMemoryError as error:
         raise UserError(
             f"out of memory on {device}: even a batch of {error.batch_size} of the network of "
-            f"{format_quantity(entry.macs)} MACs does not fit; use a smaller space, or another --device"
+            f"{format_quantity(entry.macs)} MACs does not fit; use a smaller space, or another {option('device')}"
         ) from error
     return bench(max(least.recipe.config.batch, min(recipe.config.batch, int(rate * _STEP_SECONDS))))
 
@@ -205,7 +206,9 @@ def _measure(
         rates |= measured
     listener.report("measuring how to train", len(_STAGES), len(_STAGES))
     if not rates.get(best, 1.0):
-        raise UserError(f"nothing trains on {bench.device}: {best} fails; try another --device or --precision")
+        raise UserError(
+            f"nothing trains on {bench.device}: {best} fails; try another {option('device')} or {option('precision')}"
+        )
     return TunedProfile(best, _reason(best, rates, bench))
 
 
