@@ -14,7 +14,7 @@ from helpers.networks.strategies import runs
 from helpers.runs.federation import MICRO
 from helpers.runs.quick import QUICK
 from helpers.runs.simulation import random_tensors
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import fedpareto as fp
@@ -135,6 +135,12 @@ _NUMBERS = st.one_of(st.integers(-9, 9), st.floats(), st.booleans(), st.none(), 
 
 
 @runs(60)
+@example([0, 2, 3, 5])
+@example([0, 2])
+@example([0, 2, 2])
+@example([0, 2, 2, 3])
+@example([0, 2, 4])
+@example([5, 3, 0])
 @given(st.one_of(st.lists(_NUMBERS, max_size=5), _NUMBERS, st.dictionaries(st.integers(0, 5), st.none(), max_size=3)))
 def test_only_distinct_clients_that_are_there_are_drawn(returned: Any) -> None:
     available = [0, 2, 3, 5]
