@@ -160,7 +160,7 @@ def _conditions(options: RankingOptions) -> dict[str, tuple[bool, str]]:
     """Return, for each option that is not always read, whether it is read now, and by which other option."""
     of_run = (
         options.learns and options.run is not None,
-        f"with {option('run')}, {option('fit')} and {option('form')} blocks",
+        f"with {option('run')}, {option('fit')} and {option('form', 'blocks')}",
     )
     split = options.fit and not of_run[0]
     return {

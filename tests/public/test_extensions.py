@@ -153,7 +153,11 @@ def test_only_distinct_clients_that_are_there_are_drawn(returned: Any) -> None:
         if good:
             assert drawn_clients(_SAMPLED, _STATE, available) == returned
         else:
-            _refused(lambda: drawn_clients(_SAMPLED, _STATE, available), "the client sampler mine drew ", "3 distinct")
+            _refused(
+                lambda: drawn_clients(_SAMPLED, _STATE, available),
+                "the client sampler mine drew ",
+                "distinct clients, 3 of [0, 2, 3, 5]",
+            )
 
 
 @pytest.mark.parametrize(
@@ -165,7 +169,7 @@ def test_numbers_of_libraries_are_drawn_too(returned: Any) -> None:
         assert drawn_clients(_SAMPLED, _STATE, available) == [5, 0, 3]
         assert available == [0, 2, 3, 5]
         # All that there are, where that is fewer.
-        _refused(lambda: drawn_clients(_SAMPLED, _STATE, [0, 5]), "it must draw 2 distinct clients of [0, 5]")
+        _refused(lambda: drawn_clients(_SAMPLED, _STATE, [0, 5]), "it must draw distinct clients, 2 of [0, 5]")
 
 
 @pytest.mark.parametrize(

@@ -74,8 +74,8 @@ def drawn_clients(config: RunConfig, state: RunState, available: Sequence[int]) 
         drawn = _numbers(given)
     if drawn is None or len(drawn) != count or len(set(drawn)) < count or not set(drawn) <= set(available):
         raise UserError(
-            f"the client sampler {name} drew {short(given if drawn is None else drawn)}; it must draw {count} distinct "
-            f"clients of {short(list(available))}, by number"
+            f"the client sampler {name} drew {short(given if drawn is None else drawn)}; it must draw distinct "
+            f"clients, {count} of {short(list(available))}, by number"
         )
     return drawn
 

@@ -87,7 +87,7 @@ def check_learnable(networks: int) -> None:
     least = 2 * _FOLDS
     if networks < least:
         raise UserError(
-            f"{option('form')} blocks is fitted to {counted(least, 'network')} at least, better to 200; given are "
+            f"{option('form', 'blocks')} is fitted to {counted(least, 'network')} at least, better to 200; given are "
             f"{networks}"
         )
 
