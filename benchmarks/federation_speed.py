@@ -111,7 +111,7 @@ def write_space(folder: Path, name: str, side: int) -> dict[str, Any]:
     entries = make_entries(space, largest_genes(space)[None], space.fitness)
     path, cache = folder / f"{name}.yaml", folder / f"{name}.jsonl"
     path.write_text(json.dumps(space_to_mapping(space)))
-    write_cache(cache, space, Cache(tuple(entries), space.fitness, "given", {}))
+    write_cache(cache, Cache(space, tuple(entries), space.fitness, "given", {}))
     return {"--space": str(path), "--cache": str(cache)}
 
 

@@ -211,7 +211,7 @@ def simulation(table: Results) -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_noise(Path(folder) / "images", SIMULATED_IMAGES, 16)
         space, cache = load_space("mobilenet-tiny").adapted(classes=2), Path(folder) / "cache.jsonl"
-        write_cache(cache, space, compute_cache(space, space.fitness, Limits(), CACHE_ENTRIES))
+        write_cache(cache, compute_cache(space, space.fitness, Limits(), CACHE_ENTRIES))
         for clients in SIMULATED_CLIENTS:
             # However few images a client holds, it takes one step.
             batch = SIMULATED_IMAGES * 8 // 10 // clients

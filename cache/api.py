@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from fedpareto.cache.build import Solver, SolverSettings, compute_cache
-from fedpareto.cache.cache_file import Cache, write_cache
+from fedpareto.cache.cache_file import Cache, read_cache, read_cache_of_any_classes, write_cache
 from fedpareto.cache.costs.limits import Limits
 from fedpareto.cache.entries import CACHE_ENTRIES
 from fedpareto.cache.exact.frontier import Frontier
@@ -16,6 +16,7 @@ from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.units import parse_quantity
 from fedpareto.supernet.common.storage.files import check_output
 from fedpareto.supernet.common.terminal.progress import progress_or_silence
+from fedpareto.supernet.common.terminal.words import option
 from fedpareto.supernet.fitness_settings import FitnessSettings
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.space_file import space_of
@@ -77,11 +78,33 @@ def build_cache(
     with progress_or_silence("building the cache", progress) as listener:
         cache = compute_cache(given, weights, limits, entries, settings, listener)
     if output is not None:
-        write_cache(Path(output), given, cache)
+        write_cache(Path(output), cache)
     if plot is not None:
         known = None if cache.gaps is None else load_or_compute_frontier(given, weights.for_cache())
         plot_fronts(Path(plot), front_title(given), Fronts(known, entries=cache.entries))
     return cache
+
+
+@checked
+def load_cache(path: str | Path, space: SearchSpace | str | Path, *, classes: int | None = None) -> Cache:
+    """Load a Pareto cache from the file that ``Cache.save`` or ``build-cache`` wrote; all its numbers are recomputed.
+
+    Args:
+        path: the cache file.
+        space: its search space, the name of a preset or a YAML file.
+        classes: outputs of the classifier; those of the file when left out.
+
+    Raises:
+        CacheError: the file is no cache of the space, or was altered.
+        UserError: a file cannot be read.
+
+    >>> import fedpareto as fp
+    >>> path = fp.build_cache("mobilenet-tiny", entries=5, solver="exact", progress=False).save("loaded.jsonl")
+    >>> len(fp.load_cache(path, "mobilenet-tiny").entries)
+    5
+    """
+    given = space_of(space, classes)
+    return read_cache_of_any_classes(Path(path), given) if classes is None else read_cache(Path(path), given)
 
 
 @checked
@@ -123,5 +146,5 @@ def _check_outputs(output: str | Path | None, plot: str | Path | None, *, overwr
     if plot is not None:
         check_plot_path(Path(plot))
         if output is not None and Path(plot) == Path(output):
-            raise UserError(f"--plot and --output are both {output}; name two files")
+            raise UserError(f"{option('plot')} and {option('output')} are both {output}; name two files")
         check_output(Path(plot), overwrite=overwrite)

@@ -12,7 +12,7 @@ from fedpareto.cache.exact.solver import SpaceTooLargeError
 from fedpareto.cache.nsga2.solver import Nsga2Settings, solve_nsga2
 from fedpareto.supernet.common.errors import BudgetError, UserError
 from fedpareto.supernet.common.terminal.progress import SILENT, ProgressListener
-from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.supernet.common.terminal.words import counted, option
 from fedpareto.supernet.fitness_settings import FitnessSettings
 from fedpareto.supernet.space import SearchSpace
 
@@ -35,7 +35,10 @@ class SolverSettings:
 
     def __post_init__(self) -> None:
         if self.solver == "exact" and self.cold:
-            raise UserError("a cold start is one of the nsga2 solver; leave out --cold, or choose --solver nsga2")
+            raise UserError(
+                f"a cold start is one of the nsga2 solver; leave out {option('cold')}, or choose "
+                f"{option('solver', 'nsga2')}"
+            )
 
 
 def compute_cache(
@@ -76,7 +79,9 @@ def compute_cache(
         "limits": {"macs": limits.macs, "min_macs": limits.min_macs},
         "entries": entries,
     }
-    return Cache(tuple(found), fitness, method.solver, solver_settings, None if gaps is None else tuple(gaps.tolist()))
+    return Cache(
+        space, tuple(found), fitness, method.solver, solver_settings, None if gaps is None else tuple(gaps.tolist())
+    )
 
 
 def _searched(method: SolverSettings, generations: int) -> dict[str, Any]:
@@ -93,7 +98,7 @@ def _frontier(
         return load_or_compute_frontier(space, weights, listener)
     except SpaceTooLargeError as error:
         if method.solver == "exact":
-            raise SpaceTooLargeError(f"{error}; use --solver nsga2, or fewer choices") from error
+            raise SpaceTooLargeError(f"{error}; use {option('solver', 'nsga2')}, or fewer choices") from error
         listener.remark(f"{error}; NSGA-II starts cold, and how far it stays behind the optimum is not known")
         return None
 

@@ -14,12 +14,13 @@ from typing import Any
 
 from fedpareto.cache.entries import CacheEntry, make_entries
 from fedpareto.supernet.architecture import architecture_from_json
+from fedpareto.supernet.common.arguments import checked
 from fedpareto.supernet.common.errors import ArchitectureError, UserError
 from fedpareto.supernet.common.formats.json_text import parse_json, sealed, shown, unsealed
 from fedpareto.supernet.common.formats.typed_yaml import from_mapping
 from fedpareto.supernet.common.formats.units import format_quantity
-from fedpareto.supernet.common.storage.files import read_text, write_text
-from fedpareto.supernet.common.terminal.words import command, counted
+from fedpareto.supernet.common.storage.files import check_output, read_text, write_text
+from fedpareto.supernet.common.terminal.words import command, counted, option
 from fedpareto.supernet.fitness_settings import FitnessSettings, check_fitness, settings_to_mapping
 from fedpareto.supernet.genes import encode
 from fedpareto.supernet.space import SearchSpace
@@ -40,6 +41,7 @@ class Cache:
     """The entries of a Pareto cache, by ascending MACs, and how they were found.
 
     Attributes:
+        space: search space, with its classes.
         entries: at least one entry.
         fitness: weights the fitness was computed with.
         solver: name of the solver.
@@ -47,6 +49,7 @@ class Cache:
         gaps: optimality gaps, the highest fitness at each entry's MACs less its own, where that is known.
     """
 
+    space: SearchSpace
     entries: tuple[CacheEntry, ...]
     fitness: FitnessSettings
     solver: str
@@ -62,19 +65,40 @@ class Cache:
             f"{self.solver} solver{gap})"
         )
 
+    @checked
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the cache to a file (JSON Lines), whole or not at all, which ``load_cache`` and commands read.
+
+        Args:
+            path: the file.
+            overwrite: replace a file that exists.
+
+        Raises:
+            UserError: the file exists or cannot be written.
+
+        >>> import fedpareto as fp
+        >>> cache = fp.build_cache("mobilenet-tiny", entries=5, solver="exact", progress=False)
+        >>> fp.load_cache(cache.save("kept.jsonl"), "mobilenet-tiny") == cache
+        True
+        """
+        file = Path(path)
+        check_output(file, overwrite=overwrite)
+        write_cache(file, self)
+        return file
+
     def _repr_html_(self) -> str:
         from fedpareto.cache.plot import Fronts, fronts_html  # noqa: PLC0415 - a notebook draws, a command need not
 
         return fronts_html(repr(self), "Fitness over MACs", Fronts(None, entries=self.entries))
 
 
-def write_cache(path: Path, space: SearchSpace, cache: Cache) -> None:
+def write_cache(path: Path, cache: Cache) -> None:
     """Write a cache file, whole or not at all.
 
     Raises:
         UserError: the file cannot be written.
     """
-    lines = [json.dumps(sealed(_header(space, cache)))]
+    lines = [json.dumps(sealed(_header(cache)))]
     lines += [json.dumps(entry_to_json(entry)) for entry in cache.entries]
     write_text(path, "\n".join(lines) + "\n")
 
@@ -107,11 +131,11 @@ def read_cache(path: Path, space: SearchSpace, remedy: str = "build one with bui
     gaps = _check_gaps(path, header)
     # What entries have to be was recomputed; the rest of the header has only its digest. Checked last: others say more.
     unsealed(header, f"{path}:1", CacheError)
-    return Cache(entries, settings, str(header["solver"]), header["solver_settings"], gaps)
+    return Cache(space, entries, settings, str(header["solver"]), header["solver_settings"], gaps)
 
 
-def check_cache(path: Path, space: SearchSpace, remedy: str) -> None:
-    """Refuse a file that is no cache of ``space``, whatever the number of classes.
+def read_cache_of_any_classes(path: Path, space: SearchSpace, remedy: str = "build one with build-cache") -> Cache:
+    """Read a cache file of ``space``, whatever the number of classes.
 
     Raises:
         CacheError: as ``read_cache`` does.
@@ -119,7 +143,7 @@ def check_cache(path: Path, space: SearchSpace, remedy: str) -> None:
     """
     first = read_text(path).partition("\n")[0]
     classes = _parse_line(path, 1, first).get("classes") if first else None
-    read_cache(path, space.adapted(classes=classes) if type(classes) is int and classes > 0 else space, remedy)
+    return read_cache(path, space.adapted(classes=classes) if type(classes) is int and classes > 0 else space, remedy)
 
 
 def remedy_of(path: Path, named: str, classes: int | None) -> str:
@@ -131,7 +155,7 @@ def remedy_of(path: Path, named: str, classes: int | None) -> str:
         classes: number of classes of the images; None before it is known.
     """
     build = command("build-cache", space=named, classes=classes, output=path.with_name(f"new-{path.name}"))
-    unless = "" if classes else "for images of other classes than the space's add --classes; "
+    unless = "" if classes else f"for images of other classes than the space's add {option('classes')}; "
     return f"{unless}build one with: {build}"
 
 
@@ -141,7 +165,8 @@ def entry_to_json(entry: CacheEntry) -> dict[str, Any]:
     return {**fields, "architecture": entry.architecture.to_json()}
 
 
-def _header(space: SearchSpace, cache: Cache) -> dict[str, Any]:
+def _header(cache: Cache) -> dict[str, Any]:
+    space = cache.space
     return {
         "format": FORMAT,
         "version": VERSION,

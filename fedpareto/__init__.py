@@ -21,7 +21,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fedpareto.cache.api import build_cache, frontier
+    from fedpareto.cache.api import build_cache, frontier, load_cache
     from fedpareto.cache.cache_file import Cache
     from fedpareto.cache.entries import CacheEntry
     from fedpareto.fitness.api import ArchitectureScore, score
@@ -66,6 +66,7 @@ _MODULES = {
     "compare": "search.comparison.compare",
     "find_subnet": "search.api",
     "frontier": "cache.api",
+    "load_cache": "cache.api",
     "load_space": "supernet.space_file",
     "load_subnet": "search.subnet",
     "open_run": "search.api",
@@ -98,6 +99,7 @@ __all__ = [
     "compare",
     "find_subnet",
     "frontier",
+    "load_cache",
     "load_space",
     "load_subnet",
     "open_run",

@@ -10,7 +10,7 @@ import numpy as np
 from fedpareto.fitness.report import all_terms
 from fedpareto.fitness.score import score as score_genes
 from fedpareto.fitness.settings import fitness_of
-from fedpareto.supernet.architecture import Architecture, architecture_of
+from fedpareto.supernet.architecture import Architecture, ArchitectureLike, HasArchitecture, architecture_of
 from fedpareto.supernet.common.arguments import checked
 from fedpareto.supernet.common.errors import ArchitectureError
 from fedpareto.supernet.common.formats.units import format_quantity
@@ -18,9 +18,6 @@ from fedpareto.supernet.fitness_settings import FitnessSettings
 from fedpareto.supernet.genes import encode
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.space_file import space_of
-
-#: An architecture, or its JSON values.
-ArchitectureLike = Architecture | Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +95,8 @@ def score(
 
     Args:
         space: a search space, the name of a preset or a YAML file.
-        architectures: one or several, as values or as the JSON objects that caches hold.
+        architectures: one or several: architectures, the JSON objects that caches hold, or what carries an
+            architecture, such as an entry of a cache or the answer of a search.
         fitness: weights, or a YAML file of them; the space's own when left out.
         classes: outputs of the classifier; the space's own when left out.
 
@@ -110,10 +108,12 @@ def score(
     >>> smallest = fp.frontier(space).entry(0).architecture
     >>> fp.score(space, smallest)
     ArchitectureScore(129.6K MACs, 14.11K parameters, fitness 108.5, ρ 0.821)
+    >>> fp.score(space, fp.find_subnet(space, macs="200K", progress=False)).macs <= 200_000
+    True
     """
     given = space_of(space, classes)
     settings = fitness_of(fitness, given)
-    if isinstance(architectures, Architecture | Mapping):
+    if isinstance(architectures, Architecture | HasArchitecture | Mapping):
         (found,) = scored(given, [("architecture", architecture_of(architectures, "architecture"))], settings)
         return found
     named = [(f"architectures[{number}]", each) for number, each in enumerate(architectures)]

@@ -134,8 +134,10 @@ def _of_run(
 def _check_run(options: SearchOptions, subject: SearchTarget, run: Path, named: Mapping[str, Budgets]) -> None:
     """Refuse what a run's subnet cannot be given, before anything is searched."""
     from fedpareto.search.extraction.opened_run import check_tunable  # noqa: PLC0415 - imports torch
-    from fedpareto.training.runs.folder import read_run_config  # noqa: PLC0415
+    from fedpareto.training.runs.folder import check_outside_runs, read_run_config  # noqa: PLC0415
 
+    if options.output_folder is not None:
+        check_outside_runs(options.output_folder)
     for budgets in named.values():
         export = export_settings(options, budgets)
         if export is not None and subject.space.norm == "batch":

@@ -1,5 +1,6 @@
 """A trained run from Python: subnets are found in it, extracted, measured, saved and exported."""
 
+import copy
 import dataclasses
 import functools
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ from fedpareto.search.query.device_limits import LatencyLimit, Quantity, budgets
 from fedpareto.search.query.options import check_finetuning
 from fedpareto.search.query.subject import SearchTarget
 from fedpareto.search.subnet import SubnetInfo, save_subnet
-from fedpareto.supernet.architecture import Architecture, architecture_of
+from fedpareto.supernet.architecture import Architecture, ArchitectureLike, architecture_of
 from fedpareto.supernet.common.arguments import checked
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.units import format_quantity
@@ -32,7 +33,7 @@ from fedpareto.training.config.run import RunConfig
 from fedpareto.training.engines.flower.federation import opened_link
 from fedpareto.training.engines.flower.superlink import Link
 from fedpareto.training.evaluation.evaluator import Evaluator
-from fedpareto.training.runs.folder import read_run_config
+from fedpareto.training.runs.folder import check_outside_runs, read_run_config
 
 Checkpoint = Literal["best", "newest"]
 
@@ -118,7 +119,7 @@ class TrainedRun:
     @checked
     def extract(
         self,
-        found: SearchOutcome | CacheEntry | Architecture | Mapping[str, Any],
+        found: SearchOutcome | ArchitectureLike,
         *,
         calibration: Calibration = "auto",
         finetune_epochs: int = 0,
@@ -160,17 +161,17 @@ class TrainedRun:
     def _open(self, link: Link | None) -> OpenedRun:
         return opened_run(self.folder, self.space, self.checkpoint, link, root=self.data_root)
 
-    def _entry(
-        self, found: SearchOutcome | CacheEntry | Architecture | Mapping[str, Any]
-    ) -> tuple[CacheEntry, Mapping[str, Any]]:
+    def _entry(self, found: SearchOutcome | ArchitectureLike) -> tuple[CacheEntry, Mapping[str, Any]]:
         """Entry of the network that is to be extracted, and the report of the search that found it."""
         if isinstance(found, SearchOutcome):
             return found.entry, found.report
-        if isinstance(found, CacheEntry):
-            found = found.architecture
         genes = encode(self.space, architecture_of(found, "architecture"))
         (entry,) = make_entries(self.space, genes[None], self.target.fitness)
         return entry, {"space": self.space.name, "run": str(self.folder), "macs": entry.macs, "params": entry.params}
+
+
+class PickleError(UserError, TypeError):
+    """Something that is kept in files of its own, and not by pickling it."""
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -185,6 +186,28 @@ class Subnet:
     network: nn.Module
     info: SubnetInfo
     _run: OpenedRun
+
+    @property
+    def architecture(self) -> Architecture:
+        """Architecture of the network."""
+        return self.info.architecture
+
+    def __copy__(self) -> "Subnet":
+        """Subnet of the same network."""
+        return dataclasses.replace(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Subnet":
+        """Subnet with weights of its own; the run, which is only read, is the same."""
+        report = copy.deepcopy(dict(self.info.report), memo)
+        return Subnet(copy.deepcopy(self.network, memo), dataclasses.replace(self.info, report=report), self._run)
+
+    def __reduce__(self) -> str:
+        """Refuse to be pickled: the run and its images go with a subnet.
+
+        Raises:
+            TypeError: always; it is a ``UserError`` too.
+        """
+        raise PickleError("a Subnet cannot be pickled; write it with subnet.save(FOLDER), which load_subnet reads")
 
     def __repr__(self) -> str:
         accuracy = self.info.report.get("validation_accuracy")
@@ -209,10 +232,11 @@ class Subnet:
         """Write ``subnet.safetensors`` and ``architecture.json`` into a folder, which ``load_subnet`` reads.
 
         Raises:
-            UserError: the folder is not empty or cannot be written.
+            UserError: the folder is not empty, lies in that of a run or cannot be written.
         """
         folder = Path(output)
         check_output_folder(folder)
+        check_outside_runs(folder)
         report = {**self.info.report, "output": str(folder)}
         save_subnet(folder, self.network, dataclasses.replace(self.info, report=report))
         return folder
@@ -239,8 +263,10 @@ class Subnet:
             progress: show progress.
 
         Raises:
-            UserError: a package is missing, the file exists or does not compute what the subnet computes.
+            UserError: a package is missing, the file exists, lies in the folder of a run or does not compute what the
+                subnet computes.
         """
+        check_outside_runs(Path(path))
         file, evaluator = Path(path), self._evaluator("export")
         settings = ExportSettings(format_of(file), precision, threads, batch, allow_uncalibrated=allow_uncalibrated)
         images = ExportImages(evaluator.calibration, evaluator.held_out, self._run.config.evaluation.batch_size)

@@ -8,7 +8,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from fedpareto.supernet.common.errors import ArchitectureError, unknown_name
 from fedpareto.supernet.common.formats.json_text import parse_json, shown
@@ -128,14 +128,35 @@ def architecture_from_text(text: str, source: str) -> Architecture:
         raise ArchitectureError(f"{source}: {error}") from error
 
 
-def architecture_of(given: "Architecture | Mapping[str, Any]", source: str) -> Architecture:
-    """Architecture that was given as such, as its JSON object, or as an object that holds one, such as an entry.
+@runtime_checkable
+class HasArchitecture(Protocol):
+    """Anything that carries an architecture: an entry of a cache, the answer of a search, a score, a subnet."""
+
+    @property
+    def architecture(self) -> Architecture:
+        """The network."""
+
+
+#: An architecture, its JSON values, or what carries one.
+ArchitectureLike = Architecture | HasArchitecture | Mapping[str, Any]
+
+
+def architecture_of(given: ArchitectureLike, source: str) -> Architecture:
+    """Architecture that was given as such, as its JSON object, or within a JSON object or a value that carries one.
 
     Raises:
         ArchitectureError: naming ``source``, the field and what it allows.
     """
     if isinstance(given, Architecture):
         return given
+    carried = getattr(given, "architecture", None)
+    if isinstance(carried, Architecture):
+        return carried
+    if not isinstance(given, Mapping):
+        raise ArchitectureError(
+            f"{source} is of type {type(given).__name__}; give an Architecture, its JSON object, or what carries one, "
+            "such as an entry of a cache or the answer of a search"
+        )
     try:
         return architecture_from_json(given.get("architecture", given))
     except ArchitectureError as error:

@@ -2,21 +2,17 @@
 
 import contextlib
 import dataclasses
-import difflib
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fedpareto.cache.cache_file import Cache, write_cache
-from fedpareto.cache.entries import make_entries
 from fedpareto.supernet.common.arguments import checked, plain
-from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.errors import UserError, nearest_name
 from fedpareto.supernet.common.formats.typed_yaml import from_mapping, read_yaml_mapping
 from fedpareto.supernet.common.storage.files import write_text
 from fedpareto.supernet.common.terminal.console import silence
-from fedpareto.supernet.genes import encode
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.space_file import preset_names, space_of, space_to_yaml
 from fedpareto.training.config.data import DataConfig
@@ -25,10 +21,9 @@ from fedpareto.training.config.methods.config_type import config_type
 from fedpareto.training.config.registries import check_names
 from fedpareto.training.config.run import RunConfig, by_full_name, check_unedited
 from fedpareto.training.config.unused_settings import refuse_unread, settings_of
-from fedpareto.training.data.array_files import write_arrays
 from fedpareto.training.data.functions import COLON, called
 from fedpareto.training.data.image_data import ImageData, image_data_of
-from fedpareto.training.runs.folder import CONFIG, METRICS, check_holds_run, check_new_run
+from fedpareto.training.runs.folder import CONFIG, METRICS, check_holds_run, check_own_output
 from fedpareto.training.session import SessionEnd, run_session
 from fedpareto.training.setup import run_folder
 from fedpareto.training.trackers.callbacks import trackers_of
@@ -102,9 +97,7 @@ def train(
         run = _built(values)
         run = dataclasses.replace(run, output=absolute(run_folder(run)))
         refuse_unread(run)
-        if images is not None:
-            run = held.enter_context(_kept(images, run))
-        return _result(run_session(run, None, told, ends_process=False))
+        return _result(run_session(run, None, told, images=images, ends_process=False))
 
 
 def _result(end: SessionEnd) -> TrainingResult:
@@ -137,8 +130,8 @@ def _full_names(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _no_such_setting(name: str, known: Sequence[str]) -> str:
-    nearest = difflib.get_close_matches(name, known, n=1)
-    meant = f"did you mean {nearest[0]}?" if nearest else "train-supernet --help lists them"
+    nearest = nearest_name(name, known)
+    meant = f"did you mean {nearest}?" if nearest else "train-supernet --help lists them"
     return f"there is no setting {name}; {meant}"
 
 
@@ -160,9 +153,8 @@ def _built(values: Mapping[str, Any]) -> RunConfig:
 
 def _resumed(folder: Path, settings: Mapping[str, Any], output: str | Path | None) -> RunConfig:
     """Configuration that a run was trained with, overridden by settings that are given now."""
-    if output is not None and Path(output).resolve() != folder.resolve():
-        raise UserError(f"output is {output}, but a resumed run goes on in its own folder {folder}; leave output out")
     check_holds_run(folder)
+    check_own_output(output, folder)
     check_unedited(folder / CONFIG)
     before = by_full_name(read_yaml_mapping(folder / CONFIG))
     config = _built({**before, **_full_names(settings)})
@@ -191,7 +183,7 @@ def _as_files(
             named["cache"] = str(Path(temporary) / "cache.jsonl")
             searched = space_of(named.get("space", values.get("space", RunConfig().space)))
             _check_same_space(cache, searched)
-            write_cache(Path(named["cache"]), searched, cache)
+            write_cache(Path(named["cache"]), cache)
         elif cache is not None:
             named["cache"] = str(cache)
         yield named
@@ -199,12 +191,9 @@ def _as_files(
 
 def _check_same_space(cache: Cache, space: SearchSpace) -> None:
     """Refuse a cache in memory that was built for another space, or for other classes."""
-    first = cache.entries[0]
-    try:
-        (again,) = make_entries(space, encode(space, first.architecture)[None], cache.fitness)
-    except UserError as error:
-        raise UserError(f"the cache is of another space than {space.name} ({error}); build one for it") from error
-    if (again.macs, again.params) != (first.macs, first.params):
+    if cache.space.choices_digest != space.choices_digest:
+        raise UserError(f"the cache is of another space than {space.name}, of {cache.space.name}; build one for it")
+    if cache.space.fingerprint != space.fingerprint:
         raise UserError(
             f"the cache is of another space than {space.name}, or of other classes than its {space.classes}; build it "
             "with build_cache(space)"
@@ -231,22 +220,3 @@ def _set_clients(values: dict[str, Any], images: ImageData) -> None:
     if images.clients is not None:
         values.setdefault("partition.scheme", "given")
         values.setdefault("clients.count", images.client_count)
-
-
-@contextlib.contextmanager
-def _kept(images: ImageData, config: RunConfig) -> Iterator[RunConfig]:
-    """Keep images beside the run while it is made, and from then on if it was made."""
-    folder = run_folder(config)
-    check_new_run(folder)
-    beside = folder.with_name(f"{folder.name}.images")
-    if beside.exists():
-        raise UserError(
-            f"{beside} is there already, beside {folder}, which is not; remove it, or choose another output"
-        )
-    write_arrays(beside, images)
-    data = dataclasses.replace(config.data, root=str(beside))
-    try:
-        yield dataclasses.replace(config, data=data)
-    finally:
-        if not (folder / CONFIG).exists():
-            shutil.rmtree(beside, ignore_errors=True)

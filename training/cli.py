@@ -55,12 +55,15 @@ def _with_options_of(resumed: Path, parser: CommandParser, arguments: Sequence[s
     Raises:
         UserError: the folder holds no run, or its configuration was altered or says something else.
     """
-    from fedpareto.training.runs.folder import CONFIG, check_holds_run  # noqa: PLC0415 - torch
+    from fedpareto.training.runs.folder import CONFIG, check_holds_run, check_own_output  # noqa: PLC0415 - torch
 
     check_holds_run(resumed)
     check_unedited(resumed / CONFIG)
-    values = parser.parse(["--config", str(resumed / CONFIG), *arguments])
-    _check_output(values.output, resumed)
+    own = str(resumed / CONFIG)
+    values = parser.parse(["--config", own, *arguments])
+    # What the run itself says is where it was written, which may be another place.
+    if parser.origins.get("output") != own:
+        check_own_output(values.output, resumed)
     return values
 
 
@@ -119,23 +122,6 @@ def _resumed(values: Namespace) -> Path | None:
     if not (values.resume or "").strip():
         raise UserError("resume is empty, as if a variable was not set; name a run's folder, or leave resume out")
     return Path(values.resume)
-
-
-def _check_output(output: str | None, resumed: Path) -> None:
-    """Refuse an output other than the folder of the resumed run, or the folder that this run was in before.
-
-    Raises:
-        UserError: naming both.
-    """
-    from fedpareto.training.config.inputs import absolute  # noqa: PLC0415
-    from fedpareto.training.runs.folder import CONFIG  # noqa: PLC0415
-
-    known = (str(resumed), _output_in(resumed / CONFIG))
-    if output and absolute(output) not in [absolute(place) for place in known if place]:
-        raise UserError(
-            f"output is {output}, but a resumed run goes on in its own folder {resumed}; leave output out, or move the "
-            "folder"
-        )
 
 
 def _output_in(path: Path) -> str | None:

@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,9 @@ from fedpareto.supernet.common.storage.path_checks import is_file
 from fedpareto.supernet.common.terminal.console import next_step, print_table, stderr
 from fedpareto.supernet.common.terminal.progress import progress_display
 from fedpareto.supernet.common.terminal.words import command, counted
-from fedpareto.training.config.inputs import PLACES, anchored, named, replaced
-from fedpareto.training.config.registries import TRACKERS
+from fedpareto.training.config.inputs import PLACES, anchored, check_paths, named, replaced
 from fedpareto.training.config.run import EQUAL_COMPUTE, RunConfig, write_config
+from fedpareto.training.data.image_data import ImageData
 from fedpareto.training.engines.flower.federation import opened_link
 from fedpareto.training.engines.flower.superlink import Link
 from fedpareto.training.execution.allocator import keep_freed_memory
@@ -22,14 +22,16 @@ from fedpareto.training.privacy.accountant import guarantee
 from fedpareto.training.rounds.interrupt import StopRequest, stop_on_interrupt
 from fedpareto.training.rounds.loop import train
 from fedpareto.training.runs.checkpoint import checkpoint_folder, prune_checkpoints
-from fedpareto.training.runs.folder import CONFIG, METRICS, locked, read_run_config
+from fedpareto.training.runs.folder import CONFIG, METRICS, check_new_run, locked, read_run_config
+from fedpareto.training.runs.kept_images import kept_images
 from fedpareto.training.runs.leftovers import opened_to_write
 from fedpareto.training.runs.progress import extent, known_rounds
+from fedpareto.training.runs.reservation import reserved
 from fedpareto.training.runs.state import RunState
-from fedpareto.training.setup import Prepared, assemble, new_run, resumed_run
+from fedpareto.training.setup import Prepared, assemble, new_run, resumed_run, run_folder
 from fedpareto.training.trackers.metrics_file import MetricsFile, read_records
 from fedpareto.training.trackers.pace import Pace
-from fedpareto.training.trackers.protocol import Tracker, TrackerContext, Trackers, checked_tracker
+from fedpareto.training.trackers.protocol import Tracker, TrackerContext, Trackers, new_tracker
 from fedpareto.training.trackers.terminal import TerminalProgress
 from fedpareto.training.trackers.wandb import WandbTracker, check_environment, require_login
 
@@ -56,7 +58,12 @@ class SessionEnd:
 
 
 def run_session(
-    config: RunConfig, resumed: Path | None, callbacks: Sequence[Tracker] = (), *, ends_process: bool = True
+    config: RunConfig,
+    resumed: Path | None,
+    callbacks: Sequence[Tracker] = (),
+    *,
+    images: ImageData | None = None,
+    ends_process: bool = True,
 ) -> SessionEnd:
     """Start a new run, or go on with the one in the folder ``resumed``, until it is finished or interrupted.
 
@@ -64,6 +71,7 @@ def run_session(
         config: configuration of the run.
         resumed: folder of a run to go on with.
         callbacks: trackers that are told of every event beside the run's own trackers.
+        images: images of a new run that were given in memory, to be kept beside it.
         ends_process: whether the process ends with the session, so that an interrupted one need not wait for anything.
 
     Raises:
@@ -72,24 +80,37 @@ def run_session(
     # Before torch starts threads of its own.
     keep_freed_memory()
     with opened_link(config) as link:
-        return _run(config, resumed, link, callbacks, ends_process)
+        check_environment(config.tracking.wandb)
+        require_login(config.tracking.wandb)
+        ready = _made(config, images, link) if resumed is None else _reopened(resumed, config, link)
+        with ready as prepared:
+            return _train(prepared, resumed, callbacks, ends_process)
 
 
-def _run(
-    config: RunConfig, resumed: Path | None, link: Link | None, callbacks: Sequence[Tracker], ends_process: bool
-) -> SessionEnd:
-    check_environment(config.tracking.wandb)
-    require_login(config.tracking.wandb)
+@contextlib.contextmanager
+def _made(config: RunConfig, images: ImageData | None, link: Link | None) -> Iterator[Prepared]:
+    """Make a new run, and hold its lock; nobody else makes one in the same place meanwhile."""
+    check_paths(config)
+    folder = run_folder(config)
+    check_new_run(folder)
     with contextlib.ExitStack() as held:
-        if resumed is not None:
-            held.enter_context(opened_to_write(resumed))
-        with progress_display("preparing the run") as listener:
-            prepared = (
-                new_run(config, listener, link) if resumed is None else resumed_run(resumed, config, listener, link)
-            )
-        if resumed is None:
+        with contextlib.ExitStack() as making:
+            making.enter_context(reserved(folder))
+            if images is not None:
+                config = making.enter_context(kept_images(images, config, folder))
+            with progress_display("preparing the run") as listener:
+                prepared = new_run(config, listener, link)
             held.enter_context(locked(prepared.folder))
-        return _train(prepared, resumed, callbacks, ends_process)
+        yield prepared
+
+
+@contextlib.contextmanager
+def _reopened(folder: Path, config: RunConfig, link: Link | None) -> Iterator[Prepared]:
+    """Open a run to go on with, and hold its lock."""
+    with opened_to_write(folder):
+        with progress_display("preparing the run") as listener:
+            prepared = resumed_run(folder, config, listener, link)
+        yield prepared
 
 
 def _train(prepared: Prepared, resumed: Path | None, callbacks: Sequence[Tracker], ends_process: bool) -> SessionEnd:
@@ -188,7 +209,7 @@ def _privacy_words(config: RunConfig, state: RunState) -> str:
 def _trackers(prepared: Prepared, always: Sequence[Tracker], stop: StopRequest) -> Trackers:
     tracking, folder, state = prepared.config.tracking, prepared.folder, prepared.checkpoint.state
     context = TrackerContext(folder, prepared.config, state.round)
-    trackers = [*always, *(checked_tracker(TRACKERS.get(name)(context), f"tracker {name!r}") for name in tracking.also)]
+    trackers = [*always, *(new_tracker(name, context) for name in tracking.also)]
     if tracking.wandb != "off":
         config = prepared.checkpoint.config
         described = (folder, folder.resolve().name, tracking.project, tracking.wandb, config, state.wandb_id)

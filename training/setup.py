@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from fedpareto.cache.build import compute_cache
-from fedpareto.cache.cache_file import Cache, check_cache, read_cache, remedy_of
+from fedpareto.cache.cache_file import Cache, read_cache, read_cache_of_any_classes, remedy_of
 from fedpareto.cache.costs.limits import Limits
 from fedpareto.cache.entries import CACHE_ENTRIES
 from fedpareto.fitness.settings import load_settings
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.terminal.progress import ProgressListener
-from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.supernet.common.terminal.words import counted, option
 from fedpareto.supernet.networks.weights import Tensors, initial_tensors
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.space_file import load_space
@@ -274,12 +274,12 @@ def _refuse_changes(folder: Path, config: RunConfig, changes: Sequence[tuple[str
         if name == "init":
             raise UserError(
                 f"init is {new}, but {folder} has begun already, with {old or 'a supernet of its own'}; leave init out "
-                "to go on with it, or start a new run with another --output and without --resume"
+                f"to go on with it, or start a new run with another {option('output')} and without {option('resume')}"
             )
         if not name.startswith((*RESUME_MAY_ADAPT, *RESUME_MAY_EXTEND)):
             raise UserError(
                 f"{name} is {new}, but {folder} was trained with {old}; a resumed run keeps its configuration: drop "
-                "the change, or start a new run with another --output"
+                f"the change, or start a new run with another {option('output')}"
             )
         if name == "client.batch_size" and config.client.batch > old:
             raise UserError(
@@ -306,7 +306,7 @@ def _check_files(config: RunConfig, space: SearchSpace) -> None:
     if config.cache is None:
         load_settings(config.fitness, space)
     else:
-        check_cache(Path(config.cache), space, remedy_of(Path(config.cache), config.space, None))
+        read_cache_of_any_classes(Path(config.cache), space, remedy_of(Path(config.cache), config.space, None))
 
 
 def cache_of(config: RunConfig, space: SearchSpace, listener: ProgressListener) -> Cache:

@@ -16,7 +16,7 @@ from fedpareto.supernet.common.formats.units import parse_quantity
 from fedpareto.supernet.common.storage.files import read_text, write_text
 from fedpareto.supernet.common.storage.path_checks import exists, reaching
 from fedpareto.supernet.common.terminal.progress import ProgressListener
-from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.supernet.common.terminal.words import counted, option
 from fedpareto.training.config.methods.config_type import config_type
 from fedpareto.training.config.run import RunConfig, config_to_mapping, write_config
 from fedpareto.training.config.unused_settings import read_only
@@ -158,7 +158,7 @@ def check_same(trial: Trial, folder: Path) -> None:
     if not same:
         raise UserError(
             f"{folder / trial.name} was trained with other settings than the study has now; restore them, or name "
-            "another --output"
+            f"another {option('output')}"
         )
 
 

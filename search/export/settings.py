@@ -7,6 +7,7 @@ from typing import Literal
 from fedpareto.fitness.costs import FilePrecision
 from fedpareto.search.runtimes.extras import require_onnx
 from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.terminal.words import option
 
 Format = Literal["onnx", "torchscript", "exported-program"]
 
@@ -83,6 +84,7 @@ def check_calibrated(method: str | None, settings: ExportSettings) -> None:
     """
     if method in (None, "none") and not settings.allow_uncalibrated:
         raise ExportError(
-            "the subnet is not calibrated, its accuracy is that of chance; give --calibration pooled or federated, or "
-            "export it as it is with --allow-uncalibrated"
+            f"the subnet is not calibrated, its accuracy is that of chance; give "
+            f"{option('calibration', 'pooled')} or federated, or "
+            f"export it as it is with {option('allow-uncalibrated')}"
         )

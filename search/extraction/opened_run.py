@@ -13,6 +13,7 @@ from fedpareto.search.reports.terminal import NOT_NEEDED
 from fedpareto.search.subnet import SubnetInfo
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.terminal.progress import SILENT, ProgressListener, progress_display
+from fedpareto.supernet.common.terminal.words import option
 from fedpareto.supernet.networks.weights import Tensors, views
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.training.clients.capabilities import able_clients, capabilities
@@ -206,7 +207,7 @@ def check_tunable(folder: Path, config: RunConfig) -> None:
     if config.privacy.clip:
         raise UserError(
             f"{folder} was trained with privacy.clip {config.privacy.clip:g}; fine-tuning is neither clipped nor "
-            "noised and would spend that privacy: leave out --finetune-epochs"
+            f"noised and would spend that privacy: leave out {option('finetune-epochs')}"
         )
 
 

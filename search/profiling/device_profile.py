@@ -20,7 +20,7 @@ from fedpareto.supernet.common.machine import machine
 from fedpareto.supernet.common.storage.files import check_output
 from fedpareto.supernet.common.storage.path_checks import is_file
 from fedpareto.supernet.common.terminal.progress import progress_or_silence
-from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.supernet.common.terminal.words import counted, option
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.space_file import space_of
 
@@ -66,9 +66,11 @@ class _Measurement:
             if getattr(self, name) < least:
                 raise UserError(f"--{name} is {getattr(self, name)}; it must be at least {least}")
         if not 0 < self.interval < 1:
-            raise UserError(f"--interval is {self.interval}; it must be above 0 and below 1, such as 0.02")
+            raise UserError(f"{option('interval')} is {self.interval}; it must be above 0 and below 1, such as 0.02")
         if self.validate is not None and self.validate < LEAST_VALIDATED:
-            raise UserError(f"--validate is {self.validate}; it must be at least {counted(LEAST_VALIDATED, 'network')}")
+            raise UserError(
+                f"{option('validate')} is {self.validate}; it must be at least {counted(LEAST_VALIDATED, 'network')}"
+            )
 
 
 @checked
@@ -122,7 +124,7 @@ def profile_device(
     existing = validate is not None and is_file(path) and not overwrite
     check_output(path, overwrite=overwrite or existing)
     if (space is None) == (run is None):
-        raise UserError("give either --space NAME or --run FOLDER")
+        raise UserError(f"give either {option('space')} NAME or {option('run', 'FOLDER')}")
     wanted = find_space(None, str(run), classes) if space is None else space_of(space, classes)
     return DeviceProfile(path, _measured(how, wanted, path, existing=existing, progress=progress), wanted)
 
@@ -176,10 +178,14 @@ def _existing(output: Path, space: SearchSpace, conditions: Conditions) -> Laten
     """Return the table in a file if it was measured as networks would be now."""
     table = read_table(output)
     if table.measured is None or not table.references:
-        raise UserError(f"{output} was not measured by profile-device; choose another --output to measure a table")
+        raise UserError(
+            f"{output} was not measured by profile-device; choose another {option('output')} to measure a table"
+        )
     wanted = dataclasses.asdict(conditions)
     for changing in ("created", "interval", "confidence"):
         del wanted[changing]
-    check_conditions(table, output, remedy="give the settings it was measured with, or another --output", **wanted)
+    check_conditions(
+        table, output, remedy=f"give the settings it was measured with, or another {option('output')}", **wanted
+    )
     latency_cost(table, space, source=output)
     return table

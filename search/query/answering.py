@@ -17,6 +17,7 @@ from fedpareto.search.query.report import search_report
 from fedpareto.search.query.searcher import Answer, search, search_cheapest
 from fedpareto.search.query.subject import SearchTarget
 from fedpareto.search.query.target_workers import answered_by, workers_for
+from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.architecture_file import read_architecture
 from fedpareto.supernet.common.errors import ArchitectureError, UserError
 from fedpareto.supernet.common.formats.units import format_quantity
@@ -47,6 +48,11 @@ class SearchOutcome:
     def entry(self) -> CacheEntry:
         """Architecture with its costs and fitness."""
         return self.answer.entry
+
+    @property
+    def architecture(self) -> Architecture:
+        """Architecture that was found."""
+        return self.entry.architecture
 
     @property
     def certified(self) -> bool:

@@ -11,6 +11,7 @@ from fedpareto.cache.costs.limits import Limits
 from fedpareto.fitness.costs import FilePrecision
 from fedpareto.supernet.common.errors import BudgetError
 from fedpareto.supernet.common.formats.units import parse_bytes, parse_milliseconds, parse_quantity
+from fedpareto.supernet.common.terminal.words import option
 from fedpareto.supernet.space import SearchSpace
 
 
@@ -52,11 +53,14 @@ def check_budgets(budgets: Budgets) -> None:
         BudgetError: naming the budget.
     """
     if (budgets.latency_budget is None) != (budgets.latency_table is None):
-        raise BudgetError("--latency-budget and --latency-table go together; give both or neither")
+        raise BudgetError(f"{option('latency-budget')} and {option('latency-table')} go together; give both or neither")
     if all(getattr(budgets, name) is None for name in LIMITING):
-        raise BudgetError("give a limit: --flops-budget 60M, --params-budget 2M, both, or --min-fitness 2000")
+        raise BudgetError(
+            f"give a limit: {option('flops-budget', '60M')}, {option('params-budget', '2M')}, both, or "
+            f"{option('min-fitness', '2000')}"
+        )
     if budgets.min_fitness is not None and not math.isfinite(budgets.min_fitness):
-        raise BudgetError(f"--min-fitness is {budgets.min_fitness}; it must be a finite number")
+        raise BudgetError(f"{option('min-fitness')} is {budgets.min_fitness}; it must be a finite number")
     check_batch(budgets)
     _counts(budgets)
     for name in ("size_budget", "memory_budget"):

@@ -11,7 +11,7 @@ from fedpareto.search.ranking.measuring.rounds import LEAST_SUBNETS
 from fedpareto.supernet.common.errors import UserError, unknown_name
 from fedpareto.supernet.common.formats.typed_yaml import named
 from fedpareto.supernet.common.formats.units import parse_quantity
-from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.supernet.common.terminal.words import counted, option
 from fedpareto.supernet.common.unused_options import refuse_unused
 
 #: Fewest subnets a band.
@@ -84,7 +84,7 @@ class RankingOptions:
         names = FIELDS if self.fitted is None else tuple(name.strip() for name in self.fitted.split(","))
         for name in names:
             if name not in FIELDS:
-                raise UserError(f"--fitted: {unknown_name('field', name, FIELDS)}")
+                raise UserError(f"{option('fitted')}: {unknown_name('field', name, FIELDS)}")
         return FitOptions(self.pairs, names)
 
     @property
@@ -101,7 +101,7 @@ class RankingOptions:
         """
         if self.budgets is None:
             return None
-        with named("--budgets"):
+        with named(option("budgets")):
             return sorted({parse_quantity(text.strip()) for text in self.budgets.split(",")})
 
     @property
@@ -122,9 +122,11 @@ def check_options(options: RankingOptions) -> None:
         UserError: naming the option, its value and what is allowed.
     """
     if (options.run is None) == (options.accuracies is None):
-        raise UserError("give either --run FOLDER, or --accuracies FILE with --space NAME")
+        raise UserError(
+            f"give either {option('run', 'FOLDER')}, or {option('accuracies', 'FILE')} with {option('space')} NAME"
+        )
     if options.run is not None and (options.space is not None or options.classes is not None):
-        raise UserError("--space and --classes go with --accuracies; a run has its own")
+        raise UserError(f"{option('space')} and {option('classes')} go with {option('accuracies')}; a run has its own")
     options.data.check(options.run)
     if options.accuracies is not None:
         _check_accuracies(options)
@@ -134,41 +136,51 @@ def check_options(options: RankingOptions) -> None:
             raise UserError(f"--{name} is {value}; it must be at least {least}")
     if options.subnets < _LEAST * options.bands:
         raise UserError(
-            f"--subnets is {options.subnets}; at least {_LEAST} in each of {counted(options.bands, 'band')} take "
-            f"{_LEAST * options.bands}"
+            f"{option('subnets')} is {options.subnets}; at least {_LEAST} in each of {counted(options.bands, 'band')} "
+            f"take {_LEAST * options.bands}"
         )
     if options.manner != FitOptions() and (not options.fit or options.learns):
-        raise UserError("--fitted and --pairs go with --fit" + " of weights, not of blocks" * options.learns)
+        raise UserError(
+            f"{option('fitted')} and {option('pairs')} go with {option('fit')}"
+            + " of weights, not of blocks" * options.learns
+        )
     for name in ("band_width", "held_out"):
         if not 0 < getattr(options, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} is {getattr(options, name)}; it must be above 0 and below 1")
     refuse_unused(options, _conditions(options))
     if options.learns and options.run is not None and options.fit_subnets < LEAST_SUBNETS:
-        raise UserError(f"--fit-subnets is {options.fit_subnets}; it must be at least {LEAST_SUBNETS}, better 200")
+        raise UserError(
+            f"{option('fit-subnets')} is {options.fit_subnets}; it must be at least {LEAST_SUBNETS}, better 200"
+        )
     # What cannot be read is refused here.
     _ = options.searched
 
 
 def _conditions(options: RankingOptions) -> dict[str, tuple[bool, str]]:
     """Return, for each option that is not always read, whether it is read now, and by which other option."""
-    of_run = (options.learns and options.run is not None, "with --run, --fit and --form blocks")
+    of_run = (
+        options.learns and options.run is not None,
+        f"with {option('run')}, {option('fit')} and {option('form', 'blocks')}",
+    )
     split = options.fit and not of_run[0]
     return {
-        "form": (options.fit, "with --fit"),
+        "form": (options.fit, f"with {option('fit')}"),
         "fit_subnets": of_run,
         "budgets": of_run,
         "test": of_run,
-        "held_out": (split, "with --fit of weights, or of given accuracies"),
+        "held_out": (split, f"with {option('fit')} of weights, or of given accuracies"),
     }
 
 
 def _check_accuracies(options: RankingOptions) -> None:
     if options.space is None:
-        raise UserError("--accuracies needs --space NAME, the space that its architectures are of")
+        raise UserError(f"{option('accuracies')} needs {option('space')} NAME, the space that its architectures are of")
     unused = RankingOptions()
     for name in ("subnets", "bands", "flops_min", "flops_max", "images", "checkpoint"):
         if getattr(options, name) != getattr(unused, name):
-            raise UserError(f"--{name.replace('_', '-')} goes with --run; given accuracies are taken as they are")
+            raise UserError(
+                f"{option(name.replace('_', '-'))} goes with {option('run')}; given accuracies are taken as they are"
+            )
 
 
 def macs_range(options: RankingOptions, least: int, most: int) -> tuple[int, int]:
@@ -180,5 +192,7 @@ def macs_range(options: RankingOptions, least: int, most: int) -> tuple[int, int
     low = least if options.flops_min is None else parse_quantity(options.flops_min)
     high = most if options.flops_max is None else parse_quantity(options.flops_max)
     if low >= high:
-        raise UserError(f"--flops-min is {low:,} and --flops-max {high:,}; the most must exceed the least")
+        raise UserError(
+            f"{option('flops-min')} is {low:,} and {option('flops-max')} {high:,}; the most must exceed the least"
+        )
     return low, high

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
 
 from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.terminal.words import addressed
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -30,7 +31,8 @@ _WORDS: dict[Any, str] = {
 def checked(function: Callable[P, R]) -> Callable[P, R]:
     """Make a function refuse arguments that its annotations do not allow.
 
-    Scalars of numpy pass as Python's own numbers. Annotations in quotes, and protocols, are not looked at.
+    Scalars of numpy pass as Python's own numbers. Annotations in quotes, and protocols that are not runtime_checkable,
+    are not looked at.
     """
     signature = inspect.signature(function)
 
@@ -45,7 +47,8 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
             if parameter.annotation is parameter.empty or parameter.kind in _OPEN:
                 continue
             bound.arguments[name] = _checked(name, value, parameter.annotation)
-        return function(*bound.args, **bound.kwargs)
+        with addressed("python"):
+            return function(*bound.args, **bound.kwargs)
 
     return called
 
@@ -77,7 +80,9 @@ def _allowed(value: Any, annotation: Any) -> bool:
     if annotation is int:
         return isinstance(value, int) and not isinstance(value, bool)
     kind = origin or annotation
-    if not isinstance(kind, type) or kind is object or getattr(kind, "_is_protocol", False):
+    if not isinstance(kind, type) or kind is object:
+        return True
+    if getattr(kind, "_is_protocol", False) and not getattr(kind, "_is_runtime_protocol", False):
         return True
     # Text is a sequence of letters, which is never meant.
     if isinstance(value, str) and kind is not str:

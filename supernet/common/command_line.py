@@ -1,7 +1,6 @@
 """Command-line options as fields of typed dataclasses, spelled with dashes and read like fields of YAML files."""
 
 import argparse
-import difflib
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +11,7 @@ from jsonargparse import ArgumentParser, Namespace
 from jsonargparse._actions import _ActionConfigLoad
 from jsonargparse._typehints import ActionTypeHint
 
-from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.errors import UserError, nearest_name
 from fedpareto.supernet.common.formats.typed_values import SWITCH_WORDS, build, typed, typed_fields, typed_text
 from fedpareto.supernet.common.formats.typed_yaml import named, read_yaml_mapping
 from fedpareto.supernet.common.formats.yaml_text import parse_yaml
@@ -137,8 +136,9 @@ class CommandParser(ArgumentParser):
             return
         known = [name for action in self._actions for name in action.option_strings if action.help != argparse.SUPPRESS]
         spelled = option.replace("_", "-")
-        meant = [name for name in known if name.startswith(spelled)] or difflib.get_close_matches(spelled, known, n=1)
-        raise UserError(f"there is no option {option}" + (f"; did you mean {' or '.join(meant)}?" if meant else ""))
+        begun = [name for name in known if name.startswith(spelled)]
+        meant = " or ".join(begun) or nearest_name(spelled, known)
+        raise UserError(f"there is no option {option}" + (f"; did you mean {meant}?" if meant else ""))
 
     def _switches(self) -> set[str]:
         actions = self._option_string_actions.items()

@@ -16,15 +16,20 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from fedpareto.supernet.common.errors import UserError, unknown_name
+from fedpareto.supernet.common.extensions import Fault, short, told
 from fedpareto.supernet.common.terminal.console import stderr
 
 T = TypeVar("T")
+A = TypeVar("A")
 
 #: What an option of a command, or a file, can name.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+#: What a thing can be named by, to be imported when it is used.
+_REFERENCE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
 def resolved(reference: Any) -> Any:
@@ -38,6 +43,11 @@ def resolved(reference: Any) -> Any:
         return reference
     module, _, name = reference.partition(":")
     return getattr(importlib.import_module(module), name)
+
+
+def is_reference(value: object) -> bool:
+    """Return True for text ``module:name``."""
+    return isinstance(value, str) and _REFERENCE.fullmatch(value) is not None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +81,7 @@ class Registry(Generic[T]):
         group: of the entry points of other packages.
         built_in: those of this package, as they are or as text ``module:name``.
         checked: makes what an entry point of a name refers to into a thing of the kind, or raises ``UserError``.
+        fault: says what is wrong with what is to be one of them; None if nothing is.
     """
 
     def __init__(
@@ -79,9 +90,10 @@ class Registry(Generic[T]):
         group: str,
         built_in: Mapping[str, T | str] | None = None,
         checked: Callable[[str, Any], T] | None = None,
+        fault: Fault = lambda thing: None,
     ) -> None:
         self.kind, self.group = kind, group
-        self._checked = checked
+        self._checked, self._fault = checked, fault
         self._built_in = tuple(built_in or ())
         self._known: dict[str, T | _Unloaded] = {name: _stored(thing) for name, thing in (built_in or {}).items()}
         self._broken: dict[str, str] = {}
@@ -93,10 +105,15 @@ class Registry(Generic[T]):
         """Add a thing, for as long as this process runs; the same once more changes nothing.
 
         Raises:
-            UserError: another one has that name, or it is no name.
+            UserError: another one has that name, it is no name, or the thing is none of the kind.
         """
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise UserError(f"a {self.kind} is called {name!r}; its name must be letters, digits, -, _ and .")
+        self._check_name(name)
+        if isinstance(thing, str):
+            fault = None if is_reference(thing) else f"it is {short(thing)}; text must be module:name"
+        else:
+            fault = self._fault(thing)
+        if fault is not None:
+            raise UserError(f"{name!r} is no {self.kind}: {fault}")
         stored = _stored(thing)
         if name in self._loading:
             self._loading.discard(name)
@@ -105,6 +122,20 @@ class Registry(Generic[T]):
         known = self._known.setdefault(name, stored)
         if known is not stored and known != stored:
             raise UserError(f"there is another {self.kind} {name!r}; give yours another name")
+
+    def registering(self, name: str) -> Callable[[A], A]:
+        """Decorator that registers what it is put on, and leaves it as it is.
+
+        Raises:
+            UserError: it is no name; the decorator itself raises what ``register`` does.
+        """
+        self._check_name(name)
+
+        def registered(thing: A) -> A:
+            self.register(name, cast("T", thing))
+            return thing
+
+        return registered
 
     def remove(self, name: str) -> None:
         """Take away what was registered under a name."""
@@ -152,6 +183,14 @@ class Registry(Generic[T]):
             except UserError as error:
                 stderr.print(f"{error}; it is left out")
 
+    def brought(self, name: str) -> bool:
+        """Return True if the thing of a name is somebody else's."""
+        return name not in self._built_in
+
+    def _check_name(self, name: object) -> None:
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise UserError(f"a {self.kind} is called {short(name)}; its name must be letters, digits, -, _ and .")
+
     def _search(self) -> None:
         """Look for the entry points of installed packages, once."""
         if self._searched:
@@ -185,9 +224,12 @@ class Registry(Generic[T]):
             thing = resolved(unloaded.reference)
             if name in self._loading:
                 thing = thing if self._checked is None else self._checked(name, thing)
+                fault = self._fault(thing)
+                if fault is not None:
+                    raise UserError(fault)
                 self._known[name] = thing
         except Exception as error:
-            reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+            reason = str(error) if isinstance(error, UserError) else told(error)
             self._break(
                 name,
                 f"the {self.kind} {name!r} of {unloaded.owner} cannot be loaded ({' '.join(reason.split())}); mend or "

@@ -19,6 +19,7 @@ from fedpareto.supernet.genes import random_genes
 SPACE = tiny_space()
 WEIGHTS = FitnessSettings(entropy="prefix", effectiveness_weight=3.5, max_effectiveness=2.0)
 CACHE = Cache(
+    space=SPACE,
     entries=tuple(make_entries(SPACE, random_genes(SPACE, 6, np.random.default_rng(0)), WEIGHTS)),
     fitness=WEIGHTS,
     solver="nsga2",
@@ -30,7 +31,7 @@ Line = dict[str, Any]
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     path = tmp_path / "cache.jsonl"
-    write_cache(path, SPACE, CACHE)
+    write_cache(path, CACHE)
     return path
 
 
@@ -150,7 +151,7 @@ def test_solver_settings_that_are_no_mapping_are_refused(path: Path) -> None:
 @pytest.mark.parametrize("gaps", [None, (0.0, 0.5, 0.0, 1e-13, 12.25, 3.0)])
 def test_gaps_survive_the_file(path: Path, gaps: tuple[float, ...] | None) -> None:
     cache = dataclasses.replace(CACHE, gaps=gaps)
-    write_cache(path, SPACE, cache)
+    write_cache(path, cache)
     assert json.loads(path.read_text().splitlines()[0])["gaps"] == (None if gaps is None else list(gaps))
     assert read_cache(path, SPACE) == cache
 
@@ -297,7 +298,7 @@ def test_a_cache_that_cannot_be_written_leaves_the_old_file(path: Path) -> None:
     before = path.read_text()
     unwritable = dataclasses.replace(CACHE, solver_settings={"population": object()})
     with pytest.raises(TypeError):
-        write_cache(path, SPACE, unwritable)
+        write_cache(path, unwritable)
     assert path.read_text() == before
     assert os.listdir(path.parent) == [path.name]
 
@@ -306,12 +307,12 @@ def test_an_old_file_is_replaced_and_not_rewritten_in_place(path: Path) -> None:
     before = path.read_text()
     reader = path.with_name("held-open")
     reader.hardlink_to(path)
-    write_cache(path, SPACE, dataclasses.replace(CACHE, solver="other"))
+    write_cache(path, dataclasses.replace(CACHE, solver="other"))
     assert reader.read_text() == before
     assert json.loads(path.read_text().splitlines()[0])["solver"] == "other"
 
 
 def test_the_same_cache_is_written_with_the_same_entries(path: Path) -> None:
     again = path.with_name("again.jsonl")
-    write_cache(again, SPACE, read_cache(path, SPACE))
+    write_cache(again, read_cache(path, SPACE))
     assert again.read_text().splitlines()[1:] == path.read_text().splitlines()[1:]

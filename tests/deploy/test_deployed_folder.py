@@ -96,7 +96,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     folder, root = tmp_path_factory.mktemp("run"), tmp_path_factory.mktemp("pictures")
     _write_pictures(root)
     space = micro_space(resolutions=(8, 12), classes=len(CLASSES))
-    write_cache(folder / "elastic.jsonl", space, micro_cache(space))
+    write_cache(folder / "elastic.jsonl", micro_cache(space))
     (folder / "space").mkdir()
     changes: dict[str, Any] = {
         "space": str(write_space(folder / "space", space)),

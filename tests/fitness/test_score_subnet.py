@@ -70,7 +70,7 @@ def test_json_lines_are_scored_line_by_line(command: Command, tmp_path: Path) ->
 def test_a_cache_file_is_scored_entry_by_entry(command: Command, tmp_path: Path) -> None:
     path = tmp_path / "cache.jsonl"
     entries = make_entries(SPACE, random_genes(SPACE, 4, np.random.default_rng(1)), SPACE.fitness)
-    write_cache(path, SPACE, Cache(tuple(entries), SPACE.fitness, "nsga2", {}))
+    write_cache(path, Cache(SPACE, tuple(entries), SPACE.fitness, "nsga2", {}))
     _check_reports(command(path, "--json").out, [entry.architecture for entry in entries])
 
 

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import torch
 from helpers.commands import run_main
 from helpers.processes import ENVIRONMENT, PATIENCE
 from helpers.repository import IMPORTED_FROM
+from helpers.runs.quick import QUICK
 from numpy.typing import NDArray
 from torch.utils.data import Dataset, TensorDataset
 
@@ -32,21 +33,6 @@ from fedpareto.training.cli import main as train_supernet
 from fedpareto.training.data.digits import read_digits
 from fedpareto.training.trackers.callbacks import FunctionTracker
 from fedpareto.training.trackers.records import RoundRecord
-
-#: Nothing is left to be chosen by measurement, which takes long and may end otherwise every time.
-_CHOSEN = {"memory_format": "channels_last", "fused": True, "kernels": "torch", "workers": 1, "threads": 1}
-
-_SMALL: Mapping[str, Any] = {
-    "precision": "fp32",
-    "device": "cpu",
-    "execution": _CHOSEN,
-    "clients_per_round": 2,
-    "client_epochs": 1,
-    "client_batch_size": 8,
-    "evaluation_probes": 2,
-    "tracking_wandb": "off",
-    "progress": False,
-}
 
 
 def _arrays(count: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -65,7 +51,7 @@ def _data(**others: Any) -> fp.ImageData:
 def result(tmp_path_factory: pytest.TempPathFactory) -> fp.TrainingResult:
     """A run on arrays, with the client of each image."""
     folder = tmp_path_factory.mktemp("runs")
-    return fp.train("mobilenet-tiny", data=_data(), rounds=2, output=folder / "mine", **_SMALL)
+    return fp.train("mobilenet-tiny", data=_data(), rounds=2, output=folder / "mine", **QUICK)
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:
@@ -170,7 +156,7 @@ def test_images_in_any_form_make_the_same_run(form: str, tmp_path: Path) -> None
     }
     runs = {}
     for name in {"pair", form}:
-        runs[name] = fp.train(data=forms[name], rounds=1, clients_count=3, output=tmp_path / name, **_SMALL)
+        runs[name] = fp.train(data=forms[name], rounds=1, clients_count=3, output=tmp_path / name, **QUICK)
     one, other = (next(run.folder.glob("checkpoints/*/supernet.safetensors")) for run in (runs["pair"], runs[form]))
     assert one.read_bytes() == other.read_bytes()
 
@@ -188,7 +174,7 @@ def test_a_function_of_a_module_is_called_whenever_the_images_are_read(
         "    images = (pictures[:160] / 16).astype('float32')\n"
         "    return fp.ImageData(images, labels[:160], clients=np.arange(160) // 40, test=(images, labels[:160]))\n"
     )
-    run = fp.train(data="my_own_data:load", rounds=1, output="run", **_SMALL)
+    run = fp.train(data="my_own_data:load", rounds=1, output="run", **QUICK)
     # Its clients are those that the images belong to.
     assert len(json.loads((run.folder / "partition.json").read_text())["clients"]) == 4
     assert not list(tmp_path.glob("run.images"))
@@ -201,7 +187,7 @@ def test_callbacks_are_told_of_every_round_and_memory_is_as_good_as_files(tmp_pa
     space = fp.load_space("mobilenet-tiny", classes=10)
     cache = fp.build_cache(space, entries=4, solver="exact", output=tmp_path / "cache.jsonl", progress=False)
     told: list[RoundRecord] = []
-    given: dict[str, Any] = {"data": "digits", "rounds": 1, "clients_count": 4, **_SMALL}
+    given: dict[str, Any] = {"data": "digits", "rounds": 1, "clients_count": 4, **QUICK}
     first = fp.train(space, cache=cache, output=tmp_path / "memory", callbacks=[told.append], **given)
     fp.train("mobilenet-tiny", cache=tmp_path / "cache.jsonl", output=tmp_path / "files", **given)
     assert [record.round for record in told] == [1]
@@ -283,7 +269,7 @@ def test_splits_are_scaled_alike_though_one_lacks_the_brightest_pixel() -> None:
 
 def test_a_run_without_test_images_says_so(tmp_path: Path) -> None:
     images, labels = _arrays(120)
-    run = fp.train(data=(images, labels), rounds=1, clients_count=3, output=tmp_path / "run", **_SMALL)
+    run = fp.train(data=(images, labels), rounds=1, clients_count=3, output=tmp_path / "run", **QUICK)
     subnet = fp.open_run(run.folder).extract(fp.open_run(run.folder).find(macs="1M", progress=False), progress=False)
     with pytest.raises(fp.UserError, match="holds no test images"):
         subnet.accuracy("test")
@@ -293,7 +279,7 @@ def test_a_client_with_less_than_a_batch_is_refused_and_nothing_is_kept(tmp_path
     clients = np.arange(240) % 2
     clients[:4] = 2
     with pytest.raises(fp.UserError, match=r"client 2 has \d training images?, under one batch of 8"):
-        fp.train(data=_data(clients=clients), rounds=1, output=tmp_path / "run", **_SMALL)
+        fp.train(data=_data(clients=clients), rounds=1, output=tmp_path / "run", **QUICK)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -313,7 +299,7 @@ def test_limits_of_a_device_are_read_as_the_command_reads_them(capsys: pytest.Ca
 
 
 def test_progress_is_silent_when_it_is_not_wanted(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    fp.train(data="digits", rounds=1, clients_count=4, output=tmp_path / "run", **_SMALL)
+    fp.train(data="digits", rounds=1, clients_count=4, output=tmp_path / "run", **QUICK)
     assert capfd.readouterr() == ("", "")
     assert SILENT.report("nothing", 0, 1) is None  # type: ignore[func-returns-value]
 
@@ -326,12 +312,12 @@ def test_ctrl_c_stops_at_the_rounds_edge_and_python_goes_on(tmp_path: Path, capf
         clients_count=4,
         output=tmp_path / "run",
         callbacks=[lambda record: os.kill(os.getpid(), signal.SIGINT) if record.round == 1 else None],
-        **{**_SMALL, "progress": True},
+        **{**QUICK, "progress": True},
     )
     assert (interrupted.finished, interrupted.rounds) == (False, 1)
     assert signal.getsignal(signal.SIGINT) is before
     assert "interrupt again to stop at once" in capfd.readouterr().err
-    whole = fp.train(data="digits", rounds=3, clients_count=4, output=tmp_path / "whole", **_SMALL)
+    whole = fp.train(data="digits", rounds=3, clients_count=4, output=tmp_path / "whole", **QUICK)
     again = fp.train(resume=interrupted.folder, progress=False)
     one, other = (sorted(run.folder.glob("checkpoints/*/supernet.safetensors"))[-1] for run in (whole, again))
     assert one.read_bytes() == other.read_bytes()
@@ -387,14 +373,14 @@ def test_a_mistaken_argument_is_one_line(call: Callable[[], object], message: st
 
 
 def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
-    given = {**_SMALL, "clients_per_round": np.int64(2), "client_lr": np.float64(0.05)}
+    given = {**QUICK, "clients_per_round": np.int64(2), "client_lr": np.float64(0.05)}
     assert fp.train(data="digits", rounds=np.int64(1), clients_count=4, output=tmp_path / "run", **given).rounds == 1
 
 
 def test_a_cache_of_other_classes_is_refused_by_what_it_is(tmp_path: Path) -> None:
     cache = fp.build_cache("mobilenet-tiny", entries=3, solver="exact", progress=False)
     with pytest.raises(fp.UserError, match="of other classes than its 3; build it with"):
-        fp.train(fp.load_space("mobilenet-tiny", classes=3), cache=cache, output=tmp_path / "run", rounds=1, **_SMALL)
+        fp.train(fp.load_space("mobilenet-tiny", classes=3), cache=cache, output=tmp_path / "run", rounds=1, **QUICK)
 
 
 def test_a_run_is_where_it_began_whoever_changes_the_working_folder(
@@ -403,7 +389,7 @@ def test_a_run_is_where_it_began_whoever_changes_the_working_folder(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "other").mkdir()
     away = [lambda record: os.chdir(tmp_path / "other")]
-    run = fp.train(data="digits", rounds=2, clients_count=4, output="run", callbacks=away, **_SMALL)
+    run = fp.train(data="digits", rounds=2, clients_count=4, output="run", callbacks=away, **QUICK)
     assert run.folder == tmp_path / "run"
     assert len(list((tmp_path / "run/checkpoints").iterdir())) == 2
     assert list((tmp_path / "other").iterdir()) == []
@@ -419,7 +405,7 @@ def test_a_tracker_that_fails_to_close_leaves_no_other_open(tmp_path: Path) -> N
     with pytest.raises(RuntimeError, match="mine"):
         fp.train(
             data="digits", rounds=1, clients_count=4, output=tmp_path / "run", callbacks=[Failing(print)],
-            **{**_SMALL, "progress": True},
+            **{**QUICK, "progress": True},
         )  # fmt: skip
     for thread in set(threading.enumerate()) - before:
         # One that shows progress would go on for as long as the process does.

@@ -190,7 +190,7 @@ def test_a_sampler_that_draws_what_is_not_there_ends_the_run_in_one_line(
     sampled += drawn
     outcome = run_main(main, capsys, *arguments_of(micro_config(tmp_path)), "--clients.sampler", "mine")
     assert outcome.code == 2
-    assert f"the client sampler mine drew {drawn}; it must draw distinct clients of [0, 1" in outcome.err
+    assert f"the client sampler mine drew {drawn}; it must draw distinct clients, 3 of [0, 1" in outcome.err
 
 
 def test_names_that_are_taken_are_refused() -> None:
@@ -206,7 +206,7 @@ def test_what_is_registered_is_what_is_used() -> None:
     digits, tracker = source("digits"), register_tracker("mine")(lambda context: Recorder())
     assert register_data_source("mine", digits) is digits
     try:
-        assert source("mine") is digits
+        assert DATA_SETS.get("mine") is digits
         assert TRACKERS.get("mine") is tracker
     finally:
         DATA_SETS.remove("mine")

@@ -16,7 +16,7 @@ from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.json_text import parse_json
 from fedpareto.supernet.common.formats.units import format_bytes, format_quantity, parse_milliseconds, parse_quantity
 from fedpareto.supernet.common.storage.files import read_text
-from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.supernet.common.terminal.words import counted, option
 from fedpareto.supernet.genes import encode
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.training.config.clients import ClientsConfig
@@ -175,7 +175,7 @@ def _listed_in_file(path: Path, config: ClientsConfig, space: SearchSpace) -> li
         latency = None
         if "latency" in fields:
             if cost is None:
-                raise UserError(f"{path}:{number} has a latency; say by which --clients.latency-table")
+                raise UserError(f"{path}:{number} has a latency; say by which {option('clients.latency-table')}")
             latency = LatencyLimit(parse_milliseconds(fields["latency"]), cost, space)
         macs, memory = (parse_quantity(fields[name]) if name in fields else None for name in ("macs", "memory"))
         result.append(Capability(macs, memory, latency))

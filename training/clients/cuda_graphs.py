@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.terminal.words import option
 from fedpareto.training.clients.step import Step
 from fedpareto.training.execution.out_of_memory import tells_of_memory
 from fedpareto.training.local_objective import Logits
@@ -78,7 +79,8 @@ class CudaGraphStep:
                 raise
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise RecordingError(
-                f"a step cannot be recorded as a graph ({reason}); add --execution.graphs false to do without"
+                f"a step cannot be recorded as a graph ({reason}); add "
+                f"{option('execution.graphs', 'false')} to do without"
             ) from error
 
     def begin(self, task: Task) -> None:

@@ -7,11 +7,34 @@ used. How to add one is said where its kind is defined: ``training/methods/sampl
 
 from typing import Any
 
+from fedpareto.supernet.common.extensions import not_taking, short
 from fedpareto.supernet.common.registry import Registry
 from fedpareto.training.config.run import RunConfig
 
+
+def _no_source(thing: Any) -> str | None:
+    """Fault of what is to be a data source. It is known by what it has: its type imports torch."""
+    for name, fault in (
+        ("listing", not_taking("root", "split", "download", "listener")),
+        ("augmentation", not_taking("side")),
+        ("validation", not_taking("root")),
+    ):
+        if not hasattr(thing, name):
+            return f"it is {short(thing)}; it must be a Source, with {name}"
+        wrong = fault(getattr(thing, name))
+        if wrong is not None:
+            return f"{name}: {wrong}"
+    batch = getattr(thing, "batch_size", None)
+    if not isinstance(batch, int) or isinstance(batch, bool) or batch < 1:
+        return f"batch_size is {short(batch)}; it must be a whole number of at least 1"
+    return None
+
+
 SAMPLERS: Registry[Any] = Registry(
-    "client sampler", "fedpareto.samplers", {"uniform": "fedpareto.training.methods.sampling:uniform"}
+    "client sampler",
+    "fedpareto.samplers",
+    {"uniform": "fedpareto.training.methods.sampling:uniform"},
+    fault=not_taking("available", "per_round", "generator", "state"),
 )
 
 DATA_SETS: Registry[Any] = Registry(
@@ -21,14 +44,16 @@ DATA_SETS: Registry[Any] = Registry(
         name: f"fedpareto.training.data.sources:{name.upper()}"
         for name in ("digits", "cifar10", "cifar100", "imagefolder", "arrays")
     },
+    fault=_no_source,
 )
 
-TRACKERS: Registry[Any] = Registry("tracker", "fedpareto.trackers")
+TRACKERS: Registry[Any] = Registry("tracker", "fedpareto.trackers", fault=not_taking("context"))
 
 AGGREGATORS: Registry[Any] = Registry(
     "aggregator",
     "fedpareto.aggregators",
     {"average": "fedpareto.training.aggregation.weighted_average:WeightedAverage"},
+    fault=not_taking("space", "tensors"),
 )
 
 

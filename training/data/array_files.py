@@ -16,6 +16,8 @@ from torch import Tensor
 
 from fedpareto.supernet.common.formats.json_text import parse_json
 from fedpareto.supernet.common.storage.files import replacing_folder
+from fedpareto.supernet.common.storage.path_checks import reaching
+from fedpareto.supernet.common.terminal.words import option
 from fedpareto.training.data.files.listing import Listing
 from fedpareto.training.data.files.reading import Arrays
 from fedpareto.training.data.image_data import ImageData, LabelledPixels
@@ -34,7 +36,7 @@ def write_arrays(folder: Path, data: ImageData) -> None:
         UserError: the folder cannot be written.
     """
     metadata = {"format": _FORMAT, "classes": json.dumps(data.classes)}
-    with replacing_folder(folder) as temporary:
+    with reaching(folder, "write"), replacing_folder(folder) as temporary:
         for name in ("train", "validation", "test"):
             split: LabelledPixels | None = getattr(data, name)
             if split is None:
@@ -89,7 +91,9 @@ def _read(path: Path) -> Listing:
             f"{path.parent} holds no test images, and test images were asked for; train on ImageData(…, test=…)"
         )
     if not path.is_file():
-        raise DataError(f"there is no {path}, which held the images; restore it, or add --data.root FOLDER")
+        raise DataError(
+            f"there is no {path}, which held the images; restore it, or add {option('data.root', 'FOLDER')}"
+        )
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.extensions import blamed, told
 from fedpareto.training.data.array_files import joined, listing_of
 from fedpareto.training.data.files.listing import Listing
 from fedpareto.training.data.image_data import ImageData, check_image_data
@@ -56,17 +56,12 @@ def called(name: str, root: str) -> ImageData:
         UserError: it cannot be imported, fails or returns something else.
     """
     function = _function(name)
-    try:
+    with blamed(name, DataError):
         takes_root = any(
             parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
             for parameter in inspect.signature(function).parameters.values()
         )
         returned = function(root) if takes_root else function()
-    except UserError:
-        raise
-    except (Exception, SystemExit) as error:
-        # Whatever a user's function raises is for the user to mend.
-        raise DataError(f"{name} failed: {_told(error)}") from error
     return check_image_data(returned, name)
 
 
@@ -84,15 +79,11 @@ def _function(name: str) -> Callable[..., Any]:
         ) from error
     except (Exception, SystemExit) as error:
         # Whatever a user's module raises is for the user to mend.
-        raise DataError(f"cannot import {module} of data.name {name} ({_told(error)})") from error
+        raise DataError(f"cannot import {module} of data.name {name} ({told(error)})") from error
     if not callable(found):
         raise DataError(f"the module {module} has no function {attribute}, which data.name {name} asks for")
     function: Callable[..., Any] = found
     return function
-
-
-def _told(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 @contextlib.contextmanager

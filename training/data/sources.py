@@ -9,11 +9,14 @@ import numpy as np
 import torch
 
 from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.extensions import short
 from fedpareto.supernet.common.terminal.progress import SILENT, ProgressListener
+from fedpareto.supernet.common.terminal.words import option
 from fedpareto.training.config.data import DEFAULT_BATCH
 from fedpareto.training.config.registries import DATA_SETS
 from fedpareto.training.data.array_files import list_arrays, own_validation
 from fedpareto.training.data.augment import Augmentation
+from fedpareto.training.data.checked_source import checked_source
 from fedpareto.training.data.digits import read_digits
 from fedpareto.training.data.files.folders import ClassFiles, check_same_classes, class_files, holds_classes, is_there
 from fedpareto.training.data.files.listing import Listing
@@ -95,19 +98,21 @@ def source(name: str) -> Source:
         found: Source = DATA_SETS.get(name)
     except UserError as error:
         raise DataError(str(error)) from error
-    return found
+    return checked_source(name, found) if DATA_SETS.brought(name) else found
 
 
 def register_data_source(name: str, data: Source) -> Source:
     """Register a data set: ``data.name`` may name it for as long as this process runs. Returns it.
 
     Raises:
-        UserError: another one has the name.
+        UserError: another one has the name, it is no name, or ``data`` is no ``Source``.
 
     >>> import fedpareto as fp
     >>> from fedpareto.training.data.sources import DIGITS, Source
     >>> _ = fp.register_data_source("small-batches", Source(DIGITS.listing, DIGITS.augmentation, batch_size=4))
     """
+    if not isinstance(data, Source):
+        raise UserError(f"{short(name)} is no data set: it is {short(data)}; it must be a Source")
     DATA_SETS.register(name, data)
     return data
 
@@ -134,14 +139,17 @@ def _list_cifar(dataset: str, root: Path, split: SplitName, download: bool, list
         if download:
             raise DataError(f"cannot download {dataset} to {root}: {error}") from error
         raise DataError(
-            f"{dataset} is not in {root}, or its files are damaged; set --data.root, or pass --data.download"
+            f"{dataset} is not in {root}, or its files are damaged; set {option('data.root')}, or "
+            f"pass {option('data.download')}"
         ) from error
     return Listing(torch.tensor(data.targets), tuple(data.classes), Arrays(dataset, data.data))
 
 
 def _list_folder(root: Path, split: SplitName, download: bool, listener: ProgressListener) -> Listing:
     if download:
-        raise DataError("an image folder cannot be downloaded; drop --data.download and set --data.root")
+        raise DataError(
+            f"an image folder cannot be downloaded; drop {option('data.download')} and set {option('data.root')}"
+        )
     train, test, own = root / "train", root / "test", _own_validation(root)
     if split == "test" and is_there(train) and not is_there(test):
         raise DataError(

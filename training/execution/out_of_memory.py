@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import torch
 
 from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.common.terminal.words import option
 
 #: What torch's CPU allocator, oneDNN, CUDA and its libraries say; they raise plain RuntimeErrors.
 _PHRASES = (
@@ -27,11 +28,11 @@ class OutOfMemoryError(Exception):
         super().__init__(f"out of memory on {device} at batch {batch_size}")
         self.architecture, self.batch_size, self.device = architecture, batch_size, device
 
-    def advice(self, option: str) -> str:
-        """Return the option that asks for the next smaller batch, or other advice where there is no smaller batch."""
+    def advice(self, setting: str) -> str:
+        """Return the setting that asks for the next smaller batch, or other advice where there is no smaller batch."""
         if self.batch_size < 4:
-            return " on a device with more memory (--device)"
-        return f" --{option} {self.batch_size // 2}"
+            return f" on a device with more memory ({option('device')})"
+        return f" {option(setting)} {self.batch_size // 2}"
 
 
 @contextlib.contextmanager

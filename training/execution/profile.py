@@ -8,7 +8,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from fedpareto.supernet.common.errors import UserError
-from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.supernet.common.terminal.words import counted, option
 from fedpareto.training.config.execution import ExecutionConfig, Kernels, MemoryFormat, Precision, PrecisionChoice
 from fedpareto.training.execution.machine import THIS_MACHINE, Machine
 
@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     import torch
 
 
-_KERNELS_NEED_FP32 = "execution.kernels numba computes in fp32; say --precision fp32, or --execution.kernels torch"
+def _kernels_need_fp32() -> str:
+    return (
+        f"execution.kernels numba computes in fp32; say {option('precision', 'fp32')}, or "
+        f"{option('execution.kernels', 'torch')}"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +44,7 @@ class Profile:
         # The same rules as for what a user asks for.
         self.chosen()
         if self.kernels == "numba" and self.precision != "fp32":
-            raise UserError(_KERNELS_NEED_FP32)
+            raise UserError(_kernels_need_fp32())
 
     def __str__(self) -> str:
         parts = [self.memory_format.replace("_", "-"), self.precision]
@@ -77,7 +81,9 @@ def check_possible(
             f"precision {precision} is not possible on {device}; it can do: {', '.join(possible)} (or say auto)"
         )
     if config.graphs and device.type != "cuda":
-        raise UserError(f"execution.graphs needs a GPU and the device is {device}; say --execution.graphs false")
+        raise UserError(
+            f"execution.graphs needs a GPU and the device is {device}; say {option('execution.graphs', 'false')}"
+        )
     if config.graphs and precision == "fp16":
         raise UserError(
             "execution.graphs is not possible with fp16, whose gradient scaler decides on the CPU; use bf16"
@@ -90,13 +96,16 @@ def _check_kernels(device: "torch.device", precision: PrecisionChoice, machine: 
     """Refuse numba's kernels where they cannot be used."""
     if device.type != "cpu":
         raise UserError(
-            f"execution.kernels numba is for CPUs and the device is {device}; say --execution.kernels torch"
+            f"execution.kernels numba is for CPUs and the device is {device}; say "
+            f"{option('execution.kernels', 'torch')}"
         )
     if precision not in ("auto", "fp32"):
-        raise UserError(_KERNELS_NEED_FP32)
+        raise UserError(_kernels_need_fp32())
     reason = machine.without_kernels()
     if reason is not None:
-        raise UserError(f"execution.kernels numba is not possible: {reason}; or say --execution.kernels torch")
+        raise UserError(
+            f"execution.kernels numba is not possible: {reason}; or say {option('execution.kernels', 'torch')}"
+        )
 
 
 def complete_profile(precision: PrecisionChoice, config: ExecutionConfig) -> Profile | None:

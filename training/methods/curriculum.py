@@ -16,6 +16,7 @@ from fedpareto.cache.costs.limits import Limits
 from fedpareto.cache.entries import CacheEntry, make_entry
 from fedpareto.cache.nsga2.sampling import draw_within
 from fedpareto.supernet.common.errors import BudgetError, UserError
+from fedpareto.supernet.common.terminal.words import option
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.training.clients.capabilities import Capability
 from fedpareto.training.config.methods import CacheDraw
@@ -121,6 +122,6 @@ def runnable_entries(
         if not by_capability[kind] or by_capability[kind][0] is not entries[0]:
             raise UserError(
                 f"client {client} can run {kind}, less than the smallest cache entry ({entries[0].macs:,} MACs); raise "
-                "its limit or build a cache with a lower --flops-min"
+                f"its limit or build a cache with a lower {option('flops-min')}"
             )
     return [by_capability[kind] for kind in clients]

@@ -6,6 +6,7 @@ from fedpareto.cache.entries import CacheEntry, make_entry
 from fedpareto.supernet.architecture_file import read_architecture
 from fedpareto.supernet.common.errors import ArchitectureError, UserError
 from fedpareto.supernet.common.formats.units import format_quantity
+from fedpareto.supernet.common.terminal.words import option
 from fedpareto.training.methods.protocol import MethodContext
 
 
@@ -49,6 +50,6 @@ def largest_for_all(ground: MethodContext, field: str, entries: Sequence[CacheEn
     if not everywhere:
         raise UserError(
             f"no entry of the cache can be run by every client; name a network with --{field}, or build a cache with a "
-            "lower --flops-min"
+            f"lower {option('flops-min')}"
         )
     return everywhere[-1]

@@ -1,11 +1,14 @@
 """Client samplers: they draw the clients of a round from the available ones, uniformly unless another one is chosen."""
 
-from collections.abc import Callable, Sequence
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 import numpy as np
 
+from fedpareto.supernet.common.arguments import plain
 from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.extensions import blamed, short
 from fedpareto.training.config.registries import SAMPLERS
 from fedpareto.training.config.run import RunConfig
 from fedpareto.training.randomness import numpy_stream
@@ -22,7 +25,7 @@ class ClientSampler(Protocol):
 
         Args:
             available: clients that can take part, by number; at least one.
-            per_round: number of clients to draw; fewer if fewer are available.
+            per_round: number of clients to draw; all that are available if those are fewer.
             generator: generator of every random choice.
             state: state of the run so far.
         """
@@ -35,19 +38,14 @@ def register_sampler(name: str) -> Callable[[S], S]:
     """Register a client sampler: decorates a function that ``clients.sampler`` may name while this process runs.
 
     Raises:
-        UserError: another one has the name.
+        UserError: another one has the name, it is no name, or what is decorated cannot be called as it would be.
 
     >>> import fedpareto as fp
     >>> @fp.register_sampler("lowest-numbers")
     ... def lowest_numbers(available, per_round, generator, state):
     ...     return list(available)[:per_round]
     """
-
-    def registered(sampler: S) -> S:
-        SAMPLERS.register(name, sampler)
-        return sampler
-
-    return registered
+    return SAMPLERS.registering(name)
 
 
 def draw_clients(available: Sequence[int], per_round: int, generator: np.random.Generator) -> list[int]:
@@ -66,10 +64,31 @@ def drawn_clients(config: RunConfig, state: RunState, available: Sequence[int]) 
     """Draw the clients of the round after ``state``, in random order.
 
     Raises:
-        UserError: the run's sampler drew none, one twice, or one that is not there.
+        UserError: the run's sampler failed, or drew others than as many distinct clients as were asked for, of those
+            that are there.
     """
     name, generator = config.clients.sampler, numpy_stream(config.seed, "clients", state.round + 1)
-    drawn = [int(client) for client in SAMPLERS.get(name)(available, config.clients.per_round, generator, state)]
-    if not drawn or len(set(drawn)) < len(drawn) or not set(drawn) <= set(available):
-        raise UserError(f"the client sampler {name} drew {drawn}; it must draw distinct clients of {list(available)}")
+    sampler, count = SAMPLERS.get(name), min(config.clients.per_round, len(available))
+    with blamed(f"the client sampler {name}"):
+        given = sampler(list(available), config.clients.per_round, generator, state)
+        drawn = _numbers(given)
+    if drawn is None or len(drawn) != count or len(set(drawn)) < count or not set(drawn) <= set(available):
+        raise UserError(
+            f"the client sampler {name} drew {short(given if drawn is None else drawn)}; it must draw distinct "
+            f"clients, {count} of {short(list(available))}, by number"
+        )
     return drawn
+
+
+def _numbers(given: object) -> list[int] | None:
+    """Whole numbers that a sampler returned, of Python, numpy or torch; None if it returned anything else."""
+    if not isinstance(given, Iterable) or isinstance(given, str | bytes | Mapping):
+        return None
+    values = [plain(value) for value in given]
+    if any(isinstance(value, bool) or not hasattr(value, "__index__") for value in values):
+        return None
+    try:
+        return [operator.index(value) for value in values]
+    except TypeError:
+        # Tensors have the method, whatever they hold.
+        return None

@@ -7,7 +7,7 @@ from typing import Any
 
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.units import format_quantity
-from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.supernet.common.terminal.words import counted, option
 from fedpareto.training.aggregation.round_results import RoundPlan
 from fedpareto.training.config.run import RunConfig
 from fedpareto.training.methods.protocol import Method
@@ -24,8 +24,8 @@ def before_extension(folder: Path, config: RunConfig, state: RunState, trained: 
     before = dataclasses.replace(config, rounds=trained["rounds"], compute=trained.get("compute"))
     if config.compute is not None and config.rounds != before.rounds:
         raise UserError(
-            f"rounds is {config.rounds}, but {folder} ends by compute ({config.compute} MACs); give it more --compute, "
-            "or add --compute null to end it by rounds"
+            f"rounds is {config.rounds}, but {folder} ends by compute ({config.compute} MACs); give it more "
+            f"{option('compute')}, or add {option('compute', 'null')} to end it by rounds"
         )
     if (config.compute is None) == (before.compute is None) and extent(config, state) == extent(before, state):
         return None

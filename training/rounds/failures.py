@@ -4,7 +4,7 @@ from pathlib import Path
 
 from fedpareto.cache.entries import make_entry
 from fedpareto.supernet.common.formats.units import format_quantity
-from fedpareto.supernet.common.terminal.words import command, counted
+from fedpareto.supernet.common.terminal.words import command, counted, option
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.training.aggregation.round_results import RoundResults
 from fedpareto.training.execution.out_of_memory import OutOfMemoryError
@@ -31,7 +31,7 @@ def too_few_answers(folder: Path, answers: RoundResults, retries: int, learning_
     asked = f", asked {counted(1 + retries, 'time')}" if retries else ""
     advice = go_on(folder)
     if all(failure.kind == "non-finite" for failure in answers.failures):
-        advice = f"if training diverged, start a new run with a lower --client.lr (now {learning_rate})"
+        advice = f"if training diverged, start a new run with a lower {option('client.lr')} (now {learning_rate})"
     return (
         f"{who} of round {answers.plan.number} failed{asked} (client {first.task.client}: {first.reason}); "
         f"{kept}; {advice}"
@@ -49,7 +49,7 @@ def memory_in_training(space: SearchSpace, folder: Path, error: OutOfMemoryError
         kept: words that name the round that is kept.
     """
     at_once = f" with {counted(workers, 'client')} at once" if workers > 1 else ""
-    fewer = ", or with --execution.workers 1" if workers > 1 else ""
+    fewer = f", or with {option('execution.workers')} 1" if workers > 1 else ""
     return (
         f"out of memory on {error.device}: training {_described(space, error)}{at_once}; "
         f"{kept}; {go_on(folder)}{error.advice('client.batch-size')}{fewer}"

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.terminal.progress import SILENT, ProgressListener
+from fedpareto.supernet.common.terminal.words import option
 from fedpareto.supernet.networks.weights import Tensors, views
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.training.aggregation.weighted_average import WeightedAverage
@@ -73,5 +74,7 @@ def fine_tune(
 def _all_failed(failure: Failure | None, lr: float) -> str:
     reason = f" (client {failure.task.client}: {failure.reason})" if failure else ""
     diverged = failure is not None and failure.kind == "non-finite"
-    advice = f"use a lower --finetune-lr (now {lr:g})" if diverged else "search again when they are able to train"
+    advice = (
+        f"use a lower {option('finetune-lr')} (now {lr:g})" if diverged else "search again when they are able to train"
+    )
     return f"all clients failed in fine-tuning{reason}; {advice}"

@@ -17,6 +17,7 @@ from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.storage.digests import DIGESTS, DamagedError, check_folder, has_digests, read_digests
 from fedpareto.supernet.common.storage.files import record, remove_if_dead, replacing_folder, restore_folder
+from fedpareto.supernet.common.terminal.words import option
 from fedpareto.supernet.networks.tensor_files import read_tensors
 from fedpareto.supernet.networks.weights import Tensors
 from fedpareto.supernet.slices import supernet_architecture, tensor_shapes
@@ -130,7 +131,7 @@ def newest_checkpoint(run: Path) -> Path:
     """
     folders = _folders(run)
     if not folders:
-        raise CheckpointError(f"{run} has no checkpoint yet; start it anew with another --output")
+        raise CheckpointError(f"{run} has no checkpoint yet; start it anew with another {option('output')}")
     return folders[-1]
 
 

@@ -18,9 +18,9 @@ from fedpareto.supernet.common.formats.json_text import parse_json
 from fedpareto.supernet.common.formats.typed_yaml import from_mapping, read_yaml_mapping
 from fedpareto.supernet.common.storage.digests import DIGESTS, check_folder, has_digests
 from fedpareto.supernet.common.storage.files import check_output_folder, read_text, record, replacing_folder, write_text
-from fedpareto.supernet.common.storage.path_checks import exists, is_file, is_folder
+from fedpareto.supernet.common.storage.path_checks import exists, is_file, is_folder, reaching
 from fedpareto.supernet.common.terminal.console import stderr
-from fedpareto.supernet.common.terminal.words import command
+from fedpareto.supernet.common.terminal.words import command, option
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.space_file import space_from_mapping, space_to_yaml
 from fedpareto.training.config.changes import RESUME_MAY_ADAPT, RESUME_MAY_EXTEND, changed_fields
@@ -67,7 +67,7 @@ def create_run(
         with replacing_folder(folder) as temporary:
             write_config(temporary / CONFIG, config)
             write_text(temporary / SPACE, space_to_yaml(space))
-            write_cache(temporary / CACHE, space, cache)
+            write_cache(temporary / CACHE, cache)
             write_text(temporary / SPLIT, json.dumps(dataclasses.asdict(split)))
             for name, text in inputs.items():
                 write_text(temporary / name, text)
@@ -85,12 +85,14 @@ def check_new_run(folder: Path) -> None:
     """Refuse an output folder that is taken.
 
     Raises:
-        RunError: it holds a run (offers ``--resume``).
+        RunError: it holds a run (offers ``--resume``), which may be in training.
         UserError: it is not empty, or cannot be written.
     """
     if is_folder(folder, "write") and exists(folder / CONFIG):
+        if _is_locked(folder):
+            raise RunError(trained_already(folder))
         raise RunError(
-            f"{folder} already holds a run; choose another --output, or go on with: "
+            f"{folder} already holds a run; choose another {option('output')}, or go on with: "
             f"{command('train-supernet', resume=folder)}"
         )
     check_output_folder(folder)
@@ -125,9 +127,35 @@ def check_holds_run(folder: Path) -> None:
         raise RunError(f"{folder} holds no run: {reason}")
 
 
+def check_own_output(output: str | Path | None, folder: Path) -> None:
+    """Refuse to resume the run in ``folder`` with an output elsewhere, however either of them is spelled.
+
+    Raises:
+        RunError: naming both.
+    """
+    if output and Path(output).resolve() != folder.resolve():
+        raise RunError(
+            f"output is {output}, but a resumed run goes on in its own folder {folder}; leave output out, or move the "
+            "folder"
+        )
+
+
 def holds_run(folder: Path) -> bool:
     """Return True if a folder holds all files of a run."""
     return _missing(folder) is None
+
+
+def check_outside_runs(path: Path) -> None:
+    """Refuse an output in the folder of a run, whose files are those of the run alone.
+
+    Raises:
+        RunError: the path lies in one; the message names it.
+    """
+    with reaching(path, "write"):
+        place = path.resolve()
+    around = next((parent for parent in (place, *place.parents) if holds_run(parent)), None)
+    if around is not None:
+        raise RunError(f"{path} lies in the run {around}, whose folder holds its own files alone; choose another place")
 
 
 def _lacking(folder: Path) -> str | None:
@@ -279,6 +307,27 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def trained_already(folder: Path) -> str:
+    """Words for a place at which another session makes or trains a run."""
+    return f"a run is being trained in {folder} already; wait for it, or choose another output"
+
+
+def _is_locked(folder: Path) -> bool:
+    if not is_file(folder / LOCK):
+        return False
+    descriptor = _open_lock(folder / LOCK)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        # Where a file system has no locks nobody can tell.
+        return False
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def _open_lock(path: Path) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 from fedpareto.supernet.blocks import CLASSIFIER
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.storage.path_checks import is_file, is_folder
+from fedpareto.supernet.common.terminal.words import option
 from fedpareto.supernet.networks.weights import Tensors
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.training.runs.checkpoint import STATE, best_checkpoint, load_checkpoint
@@ -63,7 +64,7 @@ def beginning(path: str, space: SearchSpace) -> Beginning:
     if found.adapted(classes=space.classes).fingerprint != space.fingerprint:
         raise UserError(
             f"init is {path}, a supernet of {found.name}, which builds other networks than {space.name} "
-            f"(they differ in {_differences(found, space)}); train its own space with --space {run / SPACE}"
+            f"(they differ in {_differences(found, space)}); train its own space with {option('space')} {run / SPACE}"
         )
     return Beginning(place if is_checkpoint else best_checkpoint(run), found, read_classes(run))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar, cast
 
 from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.extensions import blamed
 from fedpareto.training.config.registries import TRACKERS
 from fedpareto.training.config.run import RunConfig
 from fedpareto.training.trackers.records import LostRound, RoundRecord
@@ -53,7 +54,7 @@ def register_tracker(name: str) -> Callable[[T], T]:
     """Register a tracker: decorates a class, or another factory, that ``tracking.also`` may name in this process.
 
     Raises:
-        UserError: another one has the name.
+        UserError: another one has the name, it is no name, or what is decorated cannot be called as it would be.
 
     >>> import fedpareto as fp
     >>> from fedpareto.training.trackers.callbacks import FunctionTracker
@@ -61,12 +62,7 @@ def register_tracker(name: str) -> Callable[[T], T]:
     ... def losses(context):
     ...     return FunctionTracker(lambda record: print(record.round, record.train_loss))
     """
-
-    def registered(factory: T) -> T:
-        TRACKERS.register(name, factory)
-        return factory
-
-    return registered
+    return TRACKERS.registering(name)
 
 
 def checked_tracker(given: object, what: str) -> Tracker:
@@ -79,6 +75,55 @@ def checked_tracker(given: object, what: str) -> Tracker:
         if not callable(getattr(given, name, None)):
             raise UserError(f"{what} of type {type(given).__name__} has no method {name}, which a tracker has")
     return cast(Tracker, given)
+
+
+def new_tracker(name: str, context: TrackerContext) -> Tracker:
+    """Make the registered tracker of a name; whatever it raises names it.
+
+    Raises:
+        UserError: there is none of the name, it cannot be loaded or made, or what is made is none.
+    """
+    what, factory = f"tracker {name!r}", TRACKERS.get(name)
+    with blamed(what):
+        made = factory(context)
+    return BlamedTracker(what, checked_tracker(made, what))
+
+
+class BlamedTracker:
+    """Tracker of somebody else, whose failures name it.
+
+    Args:
+        what: words that name it in errors.
+        tracker: the tracker itself.
+    """
+
+    def __init__(self, what: str, tracker: Tracker) -> None:
+        self._what, self._tracker = what, tracker
+
+    def client_done(self, round_number: int, done: int, clients: int) -> None:
+        """Tell the tracker."""
+        with blamed(self._what):
+            self._tracker.client_done(round_number, done, clients)
+
+    def round_done(self, record: RoundRecord) -> None:
+        """Tell the tracker."""
+        with blamed(self._what):
+            self._tracker.round_done(record)
+
+    def round_lost(self, record: LostRound) -> None:
+        """Tell the tracker."""
+        with blamed(self._what):
+            self._tracker.round_lost(record)
+
+    def checkpoint(self, folder: Path, aliases: Sequence[str]) -> None:
+        """Tell the tracker."""
+        with blamed(self._what):
+            self._tracker.checkpoint(folder, aliases)
+
+    def close(self) -> None:
+        """Tell the tracker."""
+        with blamed(self._what):
+            self._tracker.close()
 
 
 class Trackers:

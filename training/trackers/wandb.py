@@ -19,7 +19,7 @@ from typing import IO, Any, Literal
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.units import format_quantity
 from fedpareto.supernet.common.terminal.console import stderr
-from fedpareto.supernet.common.terminal.words import command
+from fedpareto.supernet.common.terminal.words import command, option
 from fedpareto.training.engines.protocol import never
 from fedpareto.training.trackers.records import LostRound, RoundRecord
 
@@ -80,7 +80,7 @@ def require_login(mode: str) -> None:
     if found == _NO_LOGIN:
         raise UserError(
             "tracking.wandb is online and there is no login to wandb; log in with: wandb login, or set WANDB_API_KEY, "
-            "or use --tracking.wandb auto, offline or off"
+            f"or use {option('tracking.wandb')} auto, offline or off"
         )
 
 

@@ -1,7 +1,6 @@
 """A study: the methods to compare, the settings they share, and the seeds and budgets of the comparison."""
 
 import dataclasses
-import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from fedpareto.search.comparison.studies.yardsticks import (
     yardsticks_of,
 )
 from fedpareto.supernet.architecture import Architecture
-from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.errors import UserError, nearest_name
 from fedpareto.supernet.common.formats.typed_values import typed
 from fedpareto.supernet.common.formats.typed_yaml import named, read_yaml_mapping
 from fedpareto.training.config.methods.registry import METHODS
@@ -203,7 +202,7 @@ def _own(path: Path, label: str, own: object) -> dict[str, Any]:
             raise UserError(f"{where}.{name}: all methods of a study share {', '.join(SHARED)}; move it to run")
     known = METHODS.names()
     if "method" not in settings and label not in known:
-        nearest = difflib.get_close_matches(label, known, n=1)
-        meant = f"did you mean {nearest[0]}? Else " if nearest else ""
+        nearest = nearest_name(label, known)
+        meant = f"did you mean {nearest}? Else " if nearest else ""
         raise UserError(f"{where}: {meant}say which method it is, e.g. method: {known[0]}; valid: {', '.join(known)}")
     return {"method": label, **settings}

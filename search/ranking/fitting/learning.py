@@ -22,7 +22,7 @@ from fedpareto.search.ranking.measuring.measured_sample import Sample
 from fedpareto.search.ranking.statistics import correlations, kendall, resampled
 from fedpareto.supernet.arrays import FloatArray, IntArray
 from fedpareto.supernet.common.errors import UserError
-from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.supernet.common.terminal.words import counted, option
 from fedpareto.supernet.fitness_settings import FitnessSettings
 
 #: Strengths of the penalty that are tried, the strongest first.
@@ -87,7 +87,8 @@ def check_learnable(networks: int) -> None:
     least = 2 * _FOLDS
     if networks < least:
         raise UserError(
-            f"--form blocks is fitted to {counted(least, 'network')} at least, better to 200; given are {networks}"
+            f"{option('form', 'blocks')} is fitted to {counted(least, 'network')} at least, better to 200; given are "
+            f"{networks}"
         )
 
 

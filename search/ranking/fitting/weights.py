@@ -31,7 +31,7 @@ from fedpareto.search.ranking.measuring.measured_sample import Sample
 from fedpareto.search.ranking.statistics import LEAST, correlations, kendall, resampled
 from fedpareto.supernet.arrays import FloatArray, IntArray
 from fedpareto.supernet.common.errors import UserError
-from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.supernet.common.terminal.words import counted, option
 from fedpareto.supernet.fitness_settings import FitnessSettings
 
 Pairs = Literal["band", "all"]
@@ -87,7 +87,7 @@ def check_fittable(start: FitnessSettings) -> None:
         UserError: it sums entropy over all blocks so far.
     """
     if start.entropy != "stage":
-        raise UserError(f"--fit goes with entropy: stage, and the fitness has entropy: {start.entropy}")
+        raise UserError(f"{option('fit')} goes with entropy: stage, and the fitness has entropy: {start.entropy}")
 
 
 def check_enough(band: IntArray, share: float) -> None:
@@ -101,9 +101,9 @@ def check_enough(band: IntArray, share: float) -> None:
     # A half of those fitted on is left out in turn.
     if most - held_out < 2 * LEAST or held_out < LEAST:
         raise UserError(
-            f"--fit needs a band with {counted(2 * LEAST, 'network')} to fit on and {LEAST} held out; of "
+            f"{option('fit')} needs a band with {counted(2 * LEAST, 'network')} to fit on and {LEAST} held out; of "
             f"{counted(len(band), 'network')} the largest band leaves {most - held_out} and {held_out}: measure more, "
-            "in fewer --bands, or change --held-out"
+            f"in fewer {option('bands')}, or change {option('held-out')}"
         )
 
 

@@ -17,7 +17,7 @@ from fedpareto.supernet.common.formats.json_fields import fields_of
 from fedpareto.supernet.common.formats.json_text import parse_json, sealed, shown, unsealed
 from fedpareto.supernet.common.storage.files import read_text, write_text
 from fedpareto.supernet.common.storage.path_checks import exists
-from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.supernet.common.terminal.words import counted, option
 
 FORMAT = "fedpareto-accuracies"
 VERSION = 2
@@ -98,7 +98,9 @@ class AccuracyLog:
         text = read_text(self._path)
         whole = text[: text.rfind("\n") + 1]
         if not whole:
-            raise AccuraciesError(f"{self._path} is no file of accuracies; remove it, or choose another --output")
+            raise AccuraciesError(
+                f"{self._path} is no file of accuracies; remove it, or choose another {option('output')}"
+            )
         if whole != text:
             # The line that was being written when the command was killed.
             write_text(self._path, whole)
@@ -106,13 +108,14 @@ class AccuracyLog:
         self._check_header(header)
         if len(lines) > len(self._subnets):
             raise AccuraciesError(
-                f"{self._path} holds more than {counted(len(self._subnets), 'subnet')}; choose another --output"
+                f"{self._path} holds more than {counted(len(self._subnets), 'subnet')}; choose another "
+                f"{option('output')}"
             )
         for (number, value), subnet in zip(lines, self._subnets, strict=False):
             found = _measured(f"{self._path}:{number}", value)
             if found.architecture != subnet.architecture:
                 raise AccuraciesError(
-                    f"{self._path}:{number} holds another subnet than is drawn; choose another --output"
+                    f"{self._path}:{number} holds another subnet than is drawn; choose another {option('output')}"
                 )
             self.readings.append(found.reading)
 
@@ -121,7 +124,7 @@ class AccuracyLog:
             if header.get(name) != wanted:
                 raise AccuraciesError(
                     f"{self._path} was begun with {name} {json.dumps(header.get(name))}, not {json.dumps(wanted)}; "
-                    "repeat the settings it was begun with, or choose another --output"
+                    f"repeat the settings it was begun with, or choose another {option('output')}"
                 )
 
 

@@ -12,7 +12,7 @@ from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.arrays import FloatArray, IntArray
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.units import format_quantity
-from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.supernet.common.terminal.words import counted, option
 from fedpareto.supernet.fitness_settings import FitnessSettings
 from fedpareto.supernet.genes import canonical, decode, gene_layout
 from fedpareto.supernet.space import SearchSpace
@@ -80,8 +80,8 @@ def draw_subnets(
         if len(pool) < wanted:
             raise UserError(
                 f"{counted(len(pool), 'random network')} of {space.name} were found with {band.words()} and ρ ≤ "
-                f"{settings.max_effectiveness:g}, not {wanted}; ask for fewer --subnets, a larger --band-width, "
-                "or other --flops-min and --flops-max"
+                f"{settings.max_effectiveness:g}, not {wanted}; ask for fewer {option('subnets')}, a larger "
+                f"{option('band-width')}, or other {option('flops-min')} and {option('flops-max')}"
             )
         chosen = pool[evenly(score(space, pool, settings).fitness, wanted)]
         subnets += [Subnet(number, decode(space, genes)) for genes in chosen]

@@ -26,7 +26,7 @@ from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.arrays import FloatArray, IntArray
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.terminal.progress import SILENT, ProgressListener
-from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.supernet.common.terminal.words import counted, option
 from fedpareto.supernet.fitness_settings import FitnessSettings
 from fedpareto.supernet.genes import canonical, decode, encode_all, gene_layout
 from fedpareto.supernet.space import SearchSpace
@@ -134,7 +134,8 @@ def _chosen(region: Region, pool: IntArray, count: int, excluded: Collection[Arc
         least, most = region.macs
         raise UserError(
             f"{counted(len(left), 'random network')} of {region.space.name} were found from {least:,} to {most:,} "
-            f"MACs, not {count}; ask for fewer --fit-subnets, or other --flops-min and --flops-max"
+            f"MACs, not {count}; ask for fewer {option('fit-subnets')}, or other {option('flops-min')} and "
+            f"{option('flops-max')}"
         )
     rows = cells_chosen(region.space, left) @ effects_of(cells_of(region.space))
     return region.subnets(left[informative(rows, region.numbers(left), count)])

@@ -13,7 +13,7 @@ from fedpareto.search.ranking.measuring.bands import Subnet
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.terminal.progress import ProgressListener, progress_display
-from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.supernet.common.terminal.words import counted, option
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.training.evaluation.evaluator import Evaluator
 from fedpareto.training.execution.out_of_memory import out_of_memory
@@ -46,7 +46,9 @@ def evaluator_of(run: OpenedRun, images: int | None) -> Evaluator:
     if images is None:
         return run.evaluator
     if images > len(held_out):
-        raise UserError(f"--images is {images:,}; {run.folder} holds out {counted(len(held_out), 'validation image')}")
+        raise UserError(
+            f"{option('images')} is {images:,}; {run.folder} holds out {counted(len(held_out), 'validation image')}"
+        )
     order = torch.randperm(len(held_out), generator=torch_stream(run.config.seed, "ranking"))
     return dataclasses.replace(run.evaluator, held_out=held_out.subset(order[:images].sort().values))
 

@@ -12,7 +12,7 @@ from fedpareto.search.ranking.statistics import LEAST
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.arrays import FloatArray, IntArray
 from fedpareto.supernet.common.errors import UserError
-from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.supernet.common.terminal.words import counted, option
 from fedpareto.supernet.fitness_settings import FitnessSettings
 from fedpareto.supernet.genes import encode_all
 from fedpareto.supernet.space import SearchSpace
@@ -78,7 +78,7 @@ def sample_of(
     if np.bincount(band).max(initial=0) < LEAST:
         raise UserError(
             f"no band of MACs holds {LEAST} of {counted(len(macs), 'network')}; measure more, or give a larger "
-            "--band-width"
+            f"{option('band-width')}"
         )
     accuracy = np.array([reading.accuracy for reading in readings], dtype=float)
     halves = [reading.halves for reading in readings if reading.halves is not None]

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import difflib
 import math
 import sys
 import types
@@ -10,7 +9,7 @@ import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, TypeVar
 
-from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.errors import UserError, nearest_name
 from fedpareto.supernet.common.formats.yaml_text import WrittenFloat, WrittenInt, parse_yaml, read_scalar
 
 T = TypeVar("T")
@@ -124,8 +123,8 @@ def unknown_field(name: str, known: Iterable[str], prefix: str = "") -> str:
     if dot and group in known:
         inner = field.replace("-", "_")
         return f"there is no field {name!r}; fields of a group are written below it: {group}: {{{inner}: …}}"
-    nearest = difflib.get_close_matches(name, known, n=1)
-    meant = f"did you mean {nearest[0]!r}?" if nearest else f"there are: {', '.join(known)}"
+    nearest = nearest_name(name, known)
+    meant = f"did you mean {nearest!r}?" if nearest else f"there are: {', '.join(known)}"
     return f"there is no field {name!r}; {meant}"
 
 
@@ -246,8 +245,8 @@ def _words(hint: Any) -> str:
 def _meant(value: object, hint: Any) -> str:
     """Return a question for the word that comes nearest to the one that was given, where words are listed."""
     words = [each for option in _alternatives(hint) for each in typing.get_args(option) if isinstance(each, str)]
-    nearest = difflib.get_close_matches(value, words, n=1) if isinstance(value, str) else []
-    return f" (did you mean {nearest[0]!r}?)" if nearest else ""
+    nearest = nearest_name(value, words) if isinstance(value, str) else None
+    return f" (did you mean {nearest!r}?)" if nearest else ""
 
 
 def _word(hint: Any) -> str:

@@ -27,6 +27,7 @@ from fedpareto.supernet.common.storage.path_checks import (
     is_folder,
     reaching,
 )
+from fedpareto.supernet.common.terminal.words import option
 
 #: Beginning of the names of temporary files: only such files are ever swept.
 TEMPORARY = ".fedpareto-"
@@ -233,7 +234,7 @@ def check_output(path: Path, *, overwrite: bool | None) -> None:
     if is_folder(path, "write"):
         raise UserError(f"{path} is a folder; name a file in it")
     if exists(path, "write") and not overwrite:
-        remedy = "remove it" if overwrite is None else "pass --overwrite to replace it"
+        remedy = "remove it" if overwrite is None else f"pass {option('overwrite')} to replace it"
         raise UserError(f"{path} exists; {remedy}, or choose another output")
     if exists(path, "write") and not is_file(path, "write"):
         raise UserError(f"{path} is no ordinary file; choose another output")
@@ -247,9 +248,9 @@ def check_output_folder(path: Path) -> None:
         UserError: ``path`` exists and is not an empty folder, is the working folder, or its folder cannot be written.
     """
     if exists(path, "write") and (not is_folder(path, "write") or children(path)):
-        raise UserError(f"{path} exists and is not an empty folder; choose another --output")
+        raise UserError(f"{path} exists and is not an empty folder; choose another {option('output')}")
     if path.resolve() == Path.cwd():
-        raise UserError(f"{path} is the folder you are in, which cannot be replaced; choose another --output")
+        raise UserError(f"{path} is the folder you are in, which cannot be replaced; choose another {option('output')}")
     check_writable(path)
 
 

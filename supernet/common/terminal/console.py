@@ -16,7 +16,7 @@ from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.terminal.display import Display
 from fedpareto.supernet.common.terminal.interruption import Terminated, ended_by_signals, exit_code
 from fedpareto.supernet.common.terminal.streams import close_streams, open_streams
-from fedpareto.supernet.common.terminal.words import printable
+from fedpareto.supernet.common.terminal.words import addressed, printable
 
 #: Exit codes: a mistake that the user can mend, and Ctrl-C.
 EXIT_USER_ERROR = 2
@@ -49,7 +49,7 @@ def run_command(prog: str, command: Callable[[Sequence[str]], int | None], argum
     """Run ``command`` on the arguments and exit: 0, 2 for a user's mistake, 130 after Ctrl-C, 143 after SIGTERM."""
     try:
         open_streams()
-        with ended_by_signals(prog):
+        with ended_by_signals(prog), addressed("command"):
             code: object = _code_of(command, sys.argv[1:] if arguments is None else arguments)
             sys.stdout.flush()
     except UserError as error:

@@ -78,7 +78,7 @@ def write_space(folder: Path, space: SearchSpace = MICRO) -> Path:
 def write_micro(folder: Path, space: SearchSpace = MICRO) -> tuple[Path, Path]:
     """Write a micro space and its cache; return both paths."""
     cache = folder / "cache.jsonl"
-    write_cache(cache, space, micro_cache(space))
+    write_cache(cache, micro_cache(space))
     return write_space(folder, space), cache
 
 

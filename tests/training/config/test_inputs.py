@@ -187,7 +187,7 @@ def _own(config: RunConfig, run: Path) -> RunConfig:
     for own in inputs().values():
         (run / own).parent.mkdir(parents=True, exist_ok=True)
     (run / SPACE).write_text(json.dumps(space_to_mapping(MICRO)))
-    write_cache(run / CACHE, MICRO, micro_cache())
+    write_cache(run / CACHE, micro_cache())
     for name, text in read_inputs(config).items():
         (run / name).write_text(text)
     return with_own_inputs(config, run)
@@ -204,7 +204,7 @@ def test_a_file_that_is_named_again_is_the_runs_copy_if_it_holds_the_same(name: 
     if name == "space":
         path.write_text(json.dumps({**space_to_mapping(MICRO), "kernels": [3]}))
     elif name == "cache":
-        write_cache(path, MICRO, micro_cache(entries=3))
+        write_cache(path, micro_cache(entries=3))
     else:
         path.write_text("else")
     assert with_equal_inputs(again, [name], run, MICRO) == again

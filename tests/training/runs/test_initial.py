@@ -123,7 +123,7 @@ def test_other_classes_get_a_classifier_of_their_own(origin: Path, tmp_path: Pat
         partition=PartitionConfig("iid"),
         clients=ClientsConfig(count=2, per_round=2),
     )
-    write_cache(tmp_path / "cache.jsonl", two, micro_cache(two))
+    write_cache(tmp_path / "cache.jsonl", micro_cache(two))
     tensors = new_run(config, ProgressListener(remark=remarks.append)).checkpoint.models.supernet
     assert {name for name in tensors if tensors[name].shape != theirs[name].shape} == _CLASSIFIER
     assert all(torch.equal(tensors[name], theirs[name]) for name in tensors.keys() - _CLASSIFIER)

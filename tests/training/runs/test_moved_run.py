@@ -142,7 +142,7 @@ def run(place: Place) -> Path:
     write_two_classes(Path("images"))
     mapping = config_to_mapping(micro_config(Path(), rounds=1))
     two = micro_space(classes=2)
-    write_cache(Path("cache.jsonl"), two, micro_cache(two))
+    write_cache(Path("cache.jsonl"), micro_cache(two))
     mapping |= {"space": "micro.yaml", "cache": "cache.jsonl", "output": "run"}
     mapping["data"] |= {"name": "imagefolder", "root": "images"}
     mapping["clients"] |= {"count": 2, "per_round": 2}

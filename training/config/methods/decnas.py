@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.units import parse_quantity
+from fedpareto.supernet.common.terminal.words import option
 from fedpareto.training.config.bounds import bounded, check_bounds
 from fedpareto.training.config.methods.spec import MethodSpec
 
@@ -50,9 +51,12 @@ class DecNasConfig:
 
 def _check(config: "RunConfig") -> None:
     if config.decnas.budget is None:
-        raise UserError("method decnas shrinks a network to a budget; name one, e.g. --decnas.budget 60M")
+        raise UserError(f"method decnas shrinks a network to a budget; name one, e.g. {option('decnas.budget', '60M')}")
     if config.engine == "flower":
-        raise UserError("method decnas groups clients by labels that only simulated ones tell; use --engine in-process")
+        raise UserError(
+            f"method decnas groups clients by labels that only simulated ones tell; use "
+            f"{option('engine', 'in-process')}"
+        )
     if config.clients.data == "pooled":
         raise UserError("method decnas groups clients, of which clients.data pooled leaves one; use independent")
 

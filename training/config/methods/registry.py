@@ -4,7 +4,8 @@ import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
-from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.errors import UserError, unknown_name
+from fedpareto.supernet.common.extensions import short
 from fedpareto.supernet.common.registry import Registry
 from fedpareto.training.config.methods.cotrain import COTRAIN
 from fedpareto.training.config.methods.decnas import DECNAS
@@ -44,7 +45,11 @@ def _checked(name: str, thing: Any) -> MethodSpec:
 
 
 METHODS: Registry[MethodSpec] = Registry(
-    "method", "fedpareto.methods", {spec.name: spec for spec in BUILT_IN}, _checked
+    "method",
+    "fedpareto.methods",
+    {spec.name: spec for spec in BUILT_IN},
+    _checked,
+    lambda thing: None if isinstance(thing, MethodSpec) else f"it is {short(thing)}; it must be a MethodSpec",
 )
 
 
@@ -75,7 +80,8 @@ def register_method(
         attributes: any other attributes of ``MethodSpec``.
 
     Raises:
-        UserError: another method or a group of settings has the name, or the settings are no such dataclass.
+        UserError: another method or a group of settings has the name, the settings are no such dataclass, or an
+            attribute is of another kind than it must be.
 
     >>> import fedpareto as fp
     >>> from fedpareto.training.methods.superfednas import superfednas
@@ -87,10 +93,17 @@ def register_method(
         check_free(name.name)
         METHODS.register(name.name, name)
         return name
+    if not isinstance(name, str):
+        raise UserError(f"a method is called {short(name)}; give its name, or its whole MethodSpec")
+    own = ("name", "summary", "factory", "settings")
+    known = [field.name for field in dataclasses.fields(MethodSpec) if field.name not in own]
+    for attribute in attributes:
+        if attribute not in known:
+            raise UserError(f"method {name}: {unknown_name('attribute', attribute, known)}")
 
     def registered(factory: F) -> F:
-        told = summary or (factory.__doc__ or "").strip().partition("\n")[0].rstrip(".")
-        register_method(MethodSpec(name, told, factory, settings, **attributes))
+        words = summary or (getattr(factory, "__doc__", None) or "").strip().partition("\n")[0].rstrip(".")
+        register_method(MethodSpec(name, words, factory, settings, **attributes))
         return factory
 
     return registered

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedpareto.supernet.common.errors import UserError
-from fedpareto.supernet.common.registry import resolved
+from fedpareto.supernet.common.extensions import not_taking, short, told
+from fedpareto.supernet.common.registry import is_reference, resolved
 
 if TYPE_CHECKING:
     from fedpareto.training.config.run import RunConfig
@@ -89,8 +90,9 @@ class MethodSpec:
     normal: "Callable[[RunConfig, int | None], RunConfig] | None" = None
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name):
-            raise UserError(f"a method is called {self.name!r}; its name must be small letters, digits and _")
+        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
+            raise UserError(f"a method is called {short(self.name)}; its name must be small letters, digits and _")
+        _check_kinds(self)
         if not self.summary:
             raise UserError(f"method {self.name} has no summary, which --help prints; say what it trains in some words")
         if self.settings is not None:
@@ -128,14 +130,58 @@ class MethodSpec:
         try:
             return resolved(reference)
         except Exception as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            raise UserError(f"method {self.name} cannot be used: {reference} cannot be loaded ({reason})") from error
+            raise UserError(
+                f"method {self.name} cannot be used: {reference} cannot be loaded ({told(error)})"
+            ) from error
+
+
+#: Attributes of a specification that are called, each with the parameters of that call.
+_CALLED: Mapping[str, tuple[str, ...]] = {
+    "factory": ("context",),
+    "check": ("config",),
+    "length": ("config", "words"),
+    "report": ("folder",),
+    "coincides": ("config",),
+    "normal": ("config", "entries"),
+}
+
+#: Those of them that may be text ``module:name``, and those that are never left out.
+_BY_NAME, _NEEDED = ("factory", "report"), ("factory",)
+
+#: Types of all other attributes but the settings.
+_KINDS: Mapping[str, type] = {
+    "summary": str,
+    "private": bool,
+    "single_network": bool,
+    "searches_first": bool,
+    "defaults": Mapping,
+    "before": Mapping,
+    "also_reads": tuple,
+    "read_when": Mapping,
+    "files": Mapping,
+}
+
+
+def _check_kinds(spec: MethodSpec) -> None:
+    """Refuse attributes of other kinds than theirs."""
+    for name, kind in _KINDS.items():
+        if not isinstance(getattr(spec, name), kind):
+            raise UserError(
+                f"method {spec.name}: {name} is {short(getattr(spec, name))}; it must be of type {kind.__name__}"
+            )
+    for name, parameters in _CALLED.items():
+        value = getattr(spec, name)
+        if (value is None and name not in _NEEDED) or (name in _BY_NAME and is_reference(value)):
+            continue
+        fault = not_taking(*parameters)(value)
+        if fault is not None:
+            raise UserError(f"method {spec.name}: {name}: {fault}")
 
 
 def _check_settings(name: str, settings: type) -> None:
     """Refuse settings that no configuration could hold."""
-    if not (dataclasses.is_dataclass(settings) and settings.__dataclass_params__.frozen):  # type: ignore[attr-defined]
-        raise UserError(f"the settings of method {name} are {settings!r}; they must be a frozen dataclass")
+    if not (isinstance(settings, type) and dataclasses.is_dataclass(settings) and settings.__dataclass_params__.frozen):  # type: ignore[attr-defined]
+        raise UserError(f"the settings of method {name} are {short(settings)}; they must be a frozen dataclass")
     for field in dataclasses.fields(settings):
         if field.default is field.default_factory is dataclasses.MISSING:
             raise UserError(f"the setting {name}.{field.name} has no default; runs of other methods leave it out")

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fedpareto.supernet.common.terminal.progress import ProgressListener
-from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.supernet.common.terminal.words import counted, option
 from fedpareto.training.data.files.decoded import Decoded
 from fedpareto.training.data.files.kept_pixels import kept_or_decoded
 from fedpareto.training.data.files.preparation import (
@@ -154,7 +154,7 @@ def check_memory(count: int, preparation: Preparation) -> None:
         raise DataError(
             f"{counted(count, 'image')} of {side}×{side} in {counted(channels, 'channel')} need "
             f"{2 * needed / 1e9:.1f} GB and this machine has "
-            f"{available / 1e9:.1f} GB; use fewer (--data.images), or a space of a lower resolution"
+            f"{available / 1e9:.1f} GB; use fewer ({option('data.images')}), or a space of a lower resolution"
         )
 
 

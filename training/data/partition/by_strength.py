@@ -6,6 +6,7 @@ import numpy as np
 
 from fedpareto.supernet.arrays import FloatArray
 from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.terminal.words import option
 
 
 def matched(parts: Sequence[list[int]], max_macs: Sequence[int | None]) -> list[list[int]]:
@@ -29,7 +30,7 @@ def shares_of_images(max_macs: Sequence[int | None], gamma: float) -> FloatArray
     if len(limits) < len(max_macs):
         raise UserError(
             "clients.data is proportional to the MACs that clients can run, and not all have a limit on them; "
-            "give --clients.max-macs"
+            f"give {option('clients.max-macs')}"
         )
     # Relative to the most: powers of MACs would lose digits.
     powers = (np.array(limits) / max(limits)) ** gamma

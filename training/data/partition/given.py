@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.supernet.common.terminal.words import counted, option
 from fedpareto.training.config.partition import PartitionError
 from fedpareto.training.data.files.listing import Listing
 
@@ -20,12 +20,12 @@ def given_parts(listing: Listing, training: Tensor, clients: int, batch_size: in
     named = int(members.max()) + 1
     if named != clients:
         belong = f"the images belong to {counted(named, 'client')}"
-        raise PartitionError(f"clients.count is {clients}, and {belong}; give --clients.count {named}")
+        raise PartitionError(f"clients.count is {clients}, and {belong}; give {option('clients.count')} {named}")
     parts = [torch.nonzero(members == client).flatten().tolist() for client in range(clients)]
     for client, part in enumerate(parts):
         if len(part) < batch_size:
             raise PartitionError(
                 f"client {client} has {counted(len(part), 'training image')}, under one batch of {batch_size}; lower "
-                "--client.batch-size, or leave clients out that have so few"
+                f"{option('client.batch-size')}, or leave clients out that have so few"
             )
     return parts

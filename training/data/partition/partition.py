@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fedpareto.supernet.arrays import FloatArray, IntArray
-from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.supernet.common.terminal.words import counted, option
 from fedpareto.training.config.partition import SHARING, PartitionConfig, PartitionError
 from fedpareto.training.data.partition import schemes
 from fedpareto.training.data.partition.schemes import ImpossibleError
@@ -85,8 +85,10 @@ def _split_by(
 
 def _remedy(config: PartitionConfig) -> str:
     remedies = {
-        "dirichlet": f"raise --partition.alpha (now {config.alpha}), ",
-        "pathological": "lower --partition.classes-per-client, ",
-        "shard": "lower --partition.shards-per-client, ",
+        "dirichlet": f"raise {option('partition.alpha')} (now {config.alpha}), ",
+        "pathological": f"lower {option('partition.classes-per-client')}, ",
+        "shard": f"lower {option('partition.shards-per-client')}, ",
     }
-    return f"{remedies.get(config.scheme, '')}lower --client.batch-size or use fewer --clients.count"
+    return (
+        f"{remedies.get(config.scheme, '')}lower {option('client.batch-size')} or use fewer {option('clients.count')}"
+    )

@@ -13,7 +13,7 @@ from torch import Tensor
 from fedpareto.fitness.score import macs_of
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.common.formats.json_text import shown
-from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.supernet.common.terminal.words import counted, option
 from fedpareto.supernet.networks.weights import Tensors
 from fedpareto.supernet.slices import tensor_shapes
 from fedpareto.supernet.space import SearchSpace
@@ -257,7 +257,7 @@ def wait_for(
         raise EngineError(f"the SuperLink at {config.address} could not be reached for {config.patience:g} s: {lost}")
     raise EngineError(
         f"only {len(present)} of at least {counted(enough, 'client')} came to {config.address} in {config.patience:g} "
-        "s; start more SuperNodes, or lower --flower.min-clients or --flower.quorum"
+        f"s; start more SuperNodes, or lower {option('flower.min-clients')} or {option('flower.quorum')}"
     )
 
 

@@ -16,6 +16,7 @@ from typing import Any, Literal, Protocol
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.json_text import parse_json
 from fedpareto.supernet.common.storage.path_checks import is_file
+from fedpareto.supernet.common.terminal.words import option
 from fedpareto.training.config.flower import FlowerConfig
 from fedpareto.training.engines.flower.relay_socket import GONE, PID, SOCKET, Line, LineLost, Reply
 
@@ -219,7 +220,7 @@ def _flwr_command() -> str:
     found = Path(sys.executable).with_name("flwr")
     command = str(found) if found.exists() else shutil.which("flwr")
     if command is None:
-        raise UserError("--engine flower needs flwr; install it with: pip install 'fedpareto[flower]'")
+        raise UserError(f"{option('engine')} flower needs flwr; install it with: pip install 'fedpareto[flower]'")
     return command
 
 
@@ -236,11 +237,13 @@ def _check_security(config: FlowerConfig) -> None:
     certificates = config.root_certificates
     if certificates is None and not config.insecure:
         raise UserError(
-            "--engine flower needs --flower.root-certificates FILE, the authority that signed the SuperLink's "
-            "certificate; for a SuperLink without TLS on this host say --flower.insecure"
+            f"{option('engine')} flower needs {option('flower.root-certificates', 'FILE')}, the authority that signed "
+            f"the SuperLink's certificate; for a SuperLink without TLS on this host say {option('flower.insecure')}"
         )
     if certificates is not None and config.insecure:
-        raise UserError("--flower.insecure and --flower.root-certificates exclude each other; drop one")
+        raise UserError(
+            f"{option('flower.insecure')} and {option('flower.root-certificates')} exclude each other; drop one"
+        )
     if certificates is not None and not is_file(Path(certificates)):
         raise UserError(
             f"flower.root_certificates is {certificates}, which is no file; give the PEM file of the authority"

@@ -10,6 +10,7 @@ from fedpareto.cache.entries import CacheEntry
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.units import format_quantity
 from fedpareto.supernet.common.terminal.progress import ProgressListener
+from fedpareto.supernet.common.terminal.words import option
 from fedpareto.supernet.networks.weights import Tensors, initial_tensors, views
 from fedpareto.training.clients.cuda_graphs import RecordingError
 from fedpareto.training.clients.trainer import LocalRecipe
@@ -134,6 +135,6 @@ def bench_of(
     except OutOfMemoryError as error:
         raise UserError(
             f"out of memory on {device}: even a batch of {error.batch_size} of the network of "
-            f"{format_quantity(entry.macs)} MACs does not fit; use a smaller space, or another --device"
+            f"{format_quantity(entry.macs)} MACs does not fit; use a smaller space, or another {option('device')}"
         ) from error
     return bench(max(least.recipe.config.batch, min(recipe.config.batch, int(rate * _STEP_SECONDS))))

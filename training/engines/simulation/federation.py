@@ -12,11 +12,13 @@ from torch import Tensor
 from fedpareto.supernet.arrays import IntArray
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.terminal.progress import SILENT, ProgressListener
+from fedpareto.supernet.common.terminal.words import option
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.training.clients.capabilities import capabilities
 from fedpareto.training.clients.trainer import recipe_of
 from fedpareto.training.config.run import RunConfig
 from fedpareto.training.data.files.listing import Listing
+from fedpareto.training.data.functions import COLON
 from fedpareto.training.data.images import DataError, ImageSet
 from fedpareto.training.data.run_images import (
     all_images,
@@ -159,7 +161,11 @@ def _listed_again(folder: Path, config: RunConfig, split: Split) -> Listing:
     try:
         listing = listed(config)
     except DataError as error:
-        raise DataError(f"{error}; if the images of {folder} have moved, add --data.root FOLDER") from error
+        if COLON in config.data.name:
+            raise
+        raise DataError(
+            f"{error}; if the images of {folder} have moved, add {option('data.root', 'FOLDER')}"
+        ) from error
     last = max(index for members in (split.validation, *split.clients) for index in members)
     if listing.classes != split.classes or last >= len(listing):
         raise _others(folder, config)
@@ -172,9 +178,14 @@ def _check_same(folder: Path, config: RunConfig, data: ImageSet, digest: str) ->
 
 
 def _others(folder: Path, config: RunConfig) -> UserError:
+    if COLON in config.data.name:
+        return UserError(
+            f"the function {config.data.name} returns other images than those {folder} was started with; let it return "
+            "the same whenever it is called"
+        )
     return UserError(
         f"the images in {config.data.root} are not those {folder} was started with; restore them or, if they are "
-        "elsewhere, add --data.root FOLDER"
+        f"elsewhere, add {option('data.root', 'FOLDER')}"
     )
 
 

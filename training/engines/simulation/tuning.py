@@ -20,6 +20,7 @@ from fedpareto.supernet.common.machine import machine as machine_line
 from fedpareto.supernet.common.storage.cache_folder import NowhereKeptError, kept_file
 from fedpareto.supernet.common.storage.files import read_text, write_text
 from fedpareto.supernet.common.terminal.progress import ProgressListener
+from fedpareto.supernet.common.terminal.words import option
 from fedpareto.training.clients.trainer import LocalRecipe
 from fedpareto.training.config.execution import ExecutionConfig, PrecisionChoice
 from fedpareto.training.engines.simulation.bench import WALL_TIME, Bench, Stopwatch, bench_of
@@ -116,7 +117,9 @@ def _measure(scope: Scope, bench: Bench, listener: ProgressListener) -> TunedPro
         rates |= measured
     listener.report("measuring how to train", len(STAGES), len(STAGES))
     if not rates.get(best, 1.0):
-        raise UserError(f"nothing trains on {bench.device}: {best} fails; try another --device or --precision")
+        raise UserError(
+            f"nothing trains on {bench.device}: {best} fails; try another {option('device')} or {option('precision')}"
+        )
     return TunedProfile(best, _reason(best, rates, bench))
 
 

@@ -25,6 +25,7 @@ from fedpareto.cache.entries import CacheEntry, make_entry
 from fedpareto.supernet.architecture_file import ARCHITECTURE, architecture_text
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.units import parse_quantity
+from fedpareto.supernet.common.terminal.words import option
 from fedpareto.supernet.slices import supernet_architecture
 from fedpareto.training.aggregation.round_results import RoundPlan, RoundResults
 from fedpareto.training.clients.paths import paths_through
@@ -123,7 +124,7 @@ class Dfnas(SupernetMethod):
         if start != self._start.architecture.to_json():
             raise UserError(
                 "dfnas.architecture holds another network than when the run was started; restore the file, or start a "
-                "new run with another --output"
+                f"new run with another {option('output')}"
             )
         return {owner: decisions_from_json(value) for owner, value in state.method.get("decisions", {}).items()}
 
