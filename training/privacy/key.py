@@ -61,9 +61,11 @@ def read_key(path: Path) -> bytes:
     except OSError as error:
         reason = "a link" if path.is_symlink() else f"missing or unreadable ({error.strerror or error})"
         raise UserError(f"{path} is {reason}; a private run cannot go on without its key: put it back") from error
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         _check_owned(path, os.fstat(descriptor))
-        text = file.read(KEY_BYTES * 4)
+        text = os.read(descriptor, 4 * KEY_BYTES)
+    finally:
+        os.close(descriptor)
     if _EARLIER_FORM.fullmatch(text):
         raise UserError(
             f"{path} is of an earlier version, whose noise had 32 bits of secret and can be taken off; this run is not "

@@ -14,7 +14,6 @@ import dataclasses
 import hmac
 import json
 import os
-import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -100,8 +99,9 @@ class Ledger:
         """
         if self.knows(release):
             return
-        line, self._chained = _line(self.key, self._chained, release.to_json())
+        line, chained = _line(self.key, self._chained, release.to_json())
         _append(self._path, line)
+        self._chained = chained
         self._count(release)
 
     def _count(self, release: Release) -> None:
@@ -128,13 +128,12 @@ class Ledger:
             )
 
 
-def new_ledger(path: Path, key: bytes, clients: int) -> Ledger:
-    """Begin the ledger of a new run.
+def new_ledger(path: Path, key: bytes, run: str, clients: int) -> Ledger:
+    """Begin the ledger of a new run, which is called ``run`` as no other one is.
 
     Raises:
         UserError: it cannot be written.
     """
-    run = secrets.token_hex(16)
     line, chained = _line(key, b"", {"version": _VERSION, "run": run, "clients": clients})
     _append(path, line, begin=True)
     return Ledger(path, key, run, clients, chained)

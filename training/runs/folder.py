@@ -5,6 +5,7 @@ import dataclasses
 import fcntl
 import json
 import os
+import secrets
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -78,7 +79,8 @@ def create_run(
                 record(part)
             if config.privacy.noise:
                 # Lines are added to it, which it has digests of its own for.
-                new_ledger(temporary / RELEASES, read_key(temporary / NOISE_KEY), config.clients.count)
+                key, name = read_key(temporary / NOISE_KEY), secrets.token_hex(16)
+                new_ledger(temporary / RELEASES, key, name, config.clients.count)
             # Checkpoints have digests of their own.
             first_checkpoint(temporary)
     except OSError as error:

@@ -192,7 +192,7 @@ def _ledger(folder: Path, key: int, config: RunConfig) -> Ledger:
     if path.exists():
         return read_ledger(path, secret)
     folder.mkdir(parents=True, exist_ok=True)
-    return new_ledger(path, secret, config.clients.count)
+    return new_ledger(path, secret, "a run", config.clients.count)
 
 
 def spoiled_run(

@@ -52,7 +52,7 @@ def test_rounds_record_the_account_and_the_clipped_share(tmp_path: Path) -> None
     assert all(0 < spent <= drawn.count(client) for client, spent in enumerate(state.exposure) if client in drawn)
     assert all(spent == 0 for client, spent in enumerate(state.exposure) if client not in drawn)
     assert load_checkpoint(newest_checkpoint(tmp_path), MICRO).state == state
-    assert not same_bytes(tensors, train_run(simulated_run(tmp_path, _private(), noise_key=_KEY + 1))[1])
+    assert not same_bytes(tensors, train_run(simulated_run(tmp_path / "other", _private(), noise_key=_KEY + 1))[1])
 
 
 def test_a_run_merges_with_noise_of_the_clip_and_the_largest_weight_of_its_round(tmp_path: Path) -> None:
