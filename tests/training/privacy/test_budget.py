@@ -186,14 +186,22 @@ class _Few:
         return self._there
 
 
-def test_clients_that_are_there_and_have_none_left_are_not_asked(tmp_path: Path) -> None:
-    config = _private(PrivacyConfig(clip=0.5, noise=1.0, epsilon=9.0), checkpoint=CheckpointConfig(every=9, keep=2))
+def test_a_client_that_is_there_and_has_no_privacy_left_is_not_asked(tmp_path: Path) -> None:
+    config = _private(
+        PrivacyConfig(clip=0.5, noise=1.0, epsilon=8.0),
+        checkpoint=CheckpointConfig(every=9, keep=2),
+        clients=ClientsConfig(count=5, per_round=1),
+        # The draws of rounds 2 and 3 among all clients are of others than the only one that will be there.
+        seed=0,
+    )
     run = simulated_run(tmp_path, config, noise_key=_KEY)
-    run = dataclasses.replace(run, engine=_Few(run.engine, [0, 1, 2]))
+    start = fresh_start(run)
+    for done in (1, 2):
+        assert 0 not in run.method.assign(dataclasses.replace(start.state, round=done), range(5)).assigned
+    run = dataclasses.replace(run, engine=_Few(run.engine, [0]))
     state, _ = train_run(run)
-    # Three of five clients are in every round: ε of the third is above the budget.
-    assert epsilon(2.0, 1.0, 1e-5) < 9.0 < epsilon(3.0, 1.0, 1e-5)
-    assert state.round == 2
+    assert epsilon(2.0, 1.0, 1e-5) < 8.0 < epsilon(3.0, 1.0, 1e-5)
+    assert (state.round, state.exposure) == (2, (2.0, 0.0, 0.0, 0.0, 0.0))
     assert checkpoint_names(tmp_path) == ["round-000002"]
 
 
