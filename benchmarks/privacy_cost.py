@@ -8,11 +8,11 @@ from rich.console import Console
 from fedpareto.supernet.networks.weights import initial_tensors
 from fedpareto.supernet.space_file import load_space
 from fedpareto.training.aggregation.weighted_average import maxnet_weights
-from fedpareto.training.config.run import ServerConfig
+from fedpareto.training.config.run import LARGEST_WEIGHT
 from fedpareto.training.methods.sampling import draw_clients
 from fedpareto.training.methods.schedules import largest_weight
 from fedpareto.training.privacy.accountant import epsilon, exposure_after
-from fedpareto.training.privacy.mechanism import Noise
+from fedpareto.training.privacy.mechanism import Noise, sums_digests
 from fedpareto.training.randomness import numpy_stream, torch_stream
 
 ROUNDS, NOISE, DELTA = 100, 1.0, 1e-5
@@ -23,8 +23,7 @@ def main() -> None:
     table = Results("fedpareto", "dp-accounting", "torch")
     for clients, drawn in ((20, 8), (1000, 50)):
         maxnet, equal = (
-            epsilon(max(exposure(clients, drawn, start)), NOISE, DELTA)
-            for start in (ServerConfig().largest_weight, 1 / drawn)
+            epsilon(max(exposure(clients, drawn, start)), NOISE, DELTA) for start in (LARGEST_WEIGHT, 1 / drawn)
         )
         table.add(
             f"ε after {ROUNDS} rounds, noise {NOISE:g}, δ = {DELTA:g}, {drawn} of {clients} clients a round",
@@ -61,8 +60,9 @@ def timed_account(repeats: int = 20) -> float:
 def add_noise(table: Results) -> None:
     """Measure the noise on a round's sums for a supernet."""
     tensors = initial_tensors(load_space("mobilenet-cifar"), torch_stream(0, "initialisation"))
-    noise = Noise(key=0, round=1, deviation=1.0)
+    key = bytes(32)
     started = time.perf_counter()
+    noise = Noise(key, "a run", 1, 1.0, sums_digests(key, tensors.items()))
     for name, tensor in tensors.items():
         noise(name, tensor)
     millions = sum(tensor.numel() for tensor in tensors.values()) / 1e6

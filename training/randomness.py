@@ -18,5 +18,8 @@ def numpy_stream(seed: int, *path: str | int) -> np.random.Generator:
 
 
 def torch_stream(seed: int, *path: str | int) -> torch.Generator:
-    """Return a generator of torch (on the CPU) for one purpose."""
+    """Return a generator of torch (on the CPU) for one purpose.
+
+    It keeps only the low 32 bits of its seed, so that few draws are enough to find the seed: it is for nothing secret.
+    """
     return torch.Generator().manual_seed(derive_seed(seed, *path))

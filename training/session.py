@@ -120,7 +120,7 @@ def _train(prepared: Prepared, resumed: Path | None, callbacks: Sequence[Tracker
     metrics = MetricsFile(folder / METRICS, start.state.round)
     if metrics.remark is not None:
         stderr.print(metrics.remark)
-    if _finished(prepared.config, start.state):
+    if prepared.ends(start.state):
         _remember_places(prepared)
         return SessionEnd(folder, prepared.config, start.state, finished=True, trained=False)
     verb = "training" if resumed is None else f"resuming after round {start.state.round}"
@@ -136,7 +136,8 @@ def _train(prepared: Prepared, resumed: Path | None, callbacks: Sequence[Tracker
             state = train(run, start.state, start.models)
         finally:
             tracker.close()
-    finished = _finished(prepared.config, state)
+    # Whoever did not ask to stop has all there is, also if the clients that are there have no privacy to spend.
+    finished = prepared.ends(state) or not stop()
     if not finished:
         stderr.print(_stopped_words(prepared, state, stop))
     return SessionEnd(folder, prepared.config, state, finished, exit_code=0 if finished else stop.exit_code)
@@ -151,13 +152,19 @@ def tell_end(end: SessionEnd) -> int:
         _print_totals(end.config, end.state)
     else:
         done = counted(end.state.round, "round")
-        stderr.print(f"{end.folder} is finished after {done}; give it more with --rounds or --compute")
+        more = "--rounds or --compute" if extent(end.config, end.state).finished else "a larger --privacy.epsilon"
+        stderr.print(f"{end.folder} is finished after {done}; give it more with {more}")
+    if not extent(end.config, end.state).finished:
+        stderr.print(_budget_words(end.config, end.state))
     _print_end(end.config, end.folder)
     return 0
 
 
-def _finished(config: RunConfig, state: RunState) -> bool:
-    return extent(config, state).finished and state.owed is None
+def _budget_words(config: RunConfig, state: RunState) -> str:
+    return (
+        f"the budget of ε {config.privacy.epsilon:g} is spent ({guarantee(config.privacy, state.exposure)}): the run "
+        f"ends after {counted(state.round, 'round')}, before one that would pass it"
+    )
 
 
 def _stopped_words(prepared: Prepared, state: RunState, stop: StopRequest) -> str:

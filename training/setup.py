@@ -43,9 +43,12 @@ from fedpareto.training.engines.simulation.federation import new_simulation, reo
 from fedpareto.training.engines.simulation.tuning import choose_profile
 from fedpareto.training.execution.device import resolve_device
 from fedpareto.training.execution.profile import Profile, apply_to_torch, default_profile
+from fedpareto.training.methods.protocol import Method
 from fedpareto.training.methods.registry import method_of
 from fedpareto.training.privacy.accountant import require_accountant
+from fedpareto.training.privacy.ledger import Ledger
 from fedpareto.training.randomness import torch_stream
+from fedpareto.training.rounds.budget import run_ends, weight_words, with_solved_noise
 from fedpareto.training.rounds.extension import before_extension, extension_words
 from fedpareto.training.rounds.interrupt import UNINTERRUPTED, Interruptible
 from fedpareto.training.rounds.run import Run
@@ -54,14 +57,15 @@ from fedpareto.training.runs.folder import (
     check_new_run,
     check_run,
     create_run,
+    open_ledger,
     read_census,
-    read_noise_key,
     read_run_cache,
     read_space,
     read_split,
 )
 from fedpareto.training.runs.initial import Beginning, beginning
 from fedpareto.training.runs.models import Models
+from fedpareto.training.runs.progress import extent
 from fedpareto.training.runs.state import Counts, RunState
 from fedpareto.training.trackers.protocol import Tracker
 
@@ -78,6 +82,7 @@ class Prepared:
         federation: the clients and their images, simulated or connected.
         checkpoint: checkpoint that training starts from.
         profile: execution profile of the local training.
+        ledger: ledger of a run with noise that goes on.
     """
 
     folder: Path
@@ -87,6 +92,16 @@ class Prepared:
     federation: Federation
     checkpoint: Checkpoint
     profile: Profile
+    ledger: Ledger | None = None
+
+    @property
+    def method(self) -> Method:
+        """Method of the run, made anew."""
+        return method_of(self.config, self.space, self.cache, self.federation.labels())
+
+    def ends(self, state: RunState) -> bool:
+        """True if nothing is left to do after ``state``."""
+        return state.owed is None and run_ends(self.config, self.method, self.ledger, state)
 
 
 def run_folder(config: RunConfig) -> Path:
@@ -130,6 +145,7 @@ def new_run(config: RunConfig, listener: ProgressListener, link: Link | None = N
         trained=(0,) * len(cache.entries),
         wandb_id=uuid.uuid4().hex[:12],
     )
+    config = _with_noise(config, method, space, state, listener)
     drawn = initial_tensors(space, torch_stream(config.seed, "initialisation"))
     if begun is None:
         tensors = method.start(drawn)
@@ -144,7 +160,19 @@ def new_run(config: RunConfig, listener: ProgressListener, link: Link | None = N
 
     create_run(folder, config, space, cache, federation.split, first_checkpoint, inputs)
     checkpoint = Checkpoint(state, mapping, models)
-    return _on_device(Prepared(folder, config, space, cache, federation, checkpoint, profile), device)
+    ledger = open_ledger(folder) if config.privacy.noise else None
+    return _on_device(Prepared(folder, config, space, cache, federation, checkpoint, profile, ledger), device)
+
+
+def _with_noise(
+    config: RunConfig, method: Method, space: SearchSpace, state: RunState, listener: ProgressListener
+) -> RunConfig:
+    """Return ``config`` with a number for its noise; the listener is told of what noise and weights cost."""
+    config, *words = with_solved_noise(config, method, space, state)
+    for one in (*words, weight_words(config)):
+        if one is not None:
+            listener.remark(one)
+    return config
 
 
 def resumed_run(folder: Path, config: RunConfig, listener: ProgressListener, link: Link | None = None) -> Prepared:
@@ -163,6 +191,8 @@ def resumed_run(folder: Path, config: RunConfig, listener: ProgressListener, lin
     _refuse_changes(folder, config, changed_fields(checkpoint.config, config_to_mapping(config)))
     was = before_extension(folder, config, checkpoint.state, checkpoint.config)
     require_accountant(config.privacy)
+    ledger, state = _account(folder, config, checkpoint.state)
+    checkpoint = dataclasses.replace(checkpoint, state=state)
     device = resolve_device(config.device)
     config = dataclasses.replace(config, device=str(device))
     federation: Federation
@@ -173,12 +203,27 @@ def resumed_run(folder: Path, config: RunConfig, listener: ProgressListener, lin
     cache = read_run_cache(folder, space)
     config, profile = _with_profile(config, space, cache, federation, device, listener)
     for name, old, new in changed_fields(checkpoint.config, config_to_mapping(config)):
-        if name not in RESUME_MAY_EXTEND:
+        if name == "privacy.epsilon":
+            listener.remark(f"the budget is ε {new:g} from here on; {f'it was {old:g}' if old else 'there was none'}")
+        elif name not in RESUME_MAY_EXTEND:
             listener.remark(f"{name} is {new} from here on; it was {old}: the run ends with other bytes")
     if was is not None:
         before, now = (method_of(each, space, cache, federation.labels()) for each in (was, config))
         listener.remark(extension_words(before, now, config, was, checkpoint.state))
-    return _on_device(Prepared(folder, config, space, cache, federation, checkpoint, profile), device)
+    return _on_device(Prepared(folder, config, space, cache, federation, checkpoint, profile, ledger), device)
+
+
+def _account(folder: Path, config: RunConfig, state: RunState) -> tuple[Ledger | None, RunState]:
+    """Return the ledger of a run with noise that goes on, and its state with what was released after its checkpoint.
+
+    Raises:
+        UserError: the key or the ledger is missing, damaged, or knows less than the checkpoint.
+    """
+    if not config.privacy.noise or (extent(config, state).finished and state.owed is None):
+        return None, state
+    ledger = open_ledger(folder)
+    ledger.check_against(state.round, state.exposure)
+    return ledger, dataclasses.replace(state, exposure=ledger.exposure)
 
 
 def assemble(
@@ -187,7 +232,7 @@ def assemble(
     """Put the parts of a prepared run together.
 
     Raises:
-        UserError: a client cannot run the smallest network of the cache; a private run has lost its key.
+        UserError: a client cannot run the smallest network of the cache.
     """
     config, federation = prepared.config, prepared.federation
     connected = config.engine == "flower"
@@ -198,13 +243,13 @@ def assemble(
         config_mapping=config_to_mapping(config),
         space=prepared.space,
         entries=prepared.cache.entries,
-        method=method_of(config, prepared.space, prepared.cache, federation.labels()),
+        method=prepared.method,
         engine=federation.engine(config, prepared.space, prepared.profile, should_stop),
         evaluator=federation.evaluator(config, prepared.space),
         tracker=tracker,
         should_stop=should_stop,
         interruptible=interruptible,
-        noise_key=read_noise_key(prepared.folder) if config.privacy.noise else None,
+        ledger=prepared.ledger,
         # Simulated clients fail alike every time, connected ones do not.
         quorum=config.flower.quorum if connected else 0.0,
         retries=config.flower.retries if connected else 0,
@@ -280,6 +325,11 @@ def _refuse_changes(folder: Path, config: RunConfig, changes: Sequence[tuple[str
             raise UserError(
                 f"{name} is {new}, but {folder} was trained with {old}; a resumed run keeps its configuration: drop "
                 f"the change, or start a new run with another {option('output')}"
+            )
+        if name == "privacy.epsilon" and old is not None and (new is None or new < old):
+            raise UserError(
+                f"{name} is {new}, but {folder} was promised to keep within {old:g}; a resumed run may only be given a "
+                "larger budget"
             )
         if name == "client.batch_size" and config.client.batch > old:
             raise UserError(

@@ -117,6 +117,15 @@ class WeightedAverage:
                 _move(tensor[part], step, None if own is None else own[part], server)
         self._empty()
 
+    def covered_sums(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield the sums of every tensor with a covered entry, by name; they are zero where nobody has added any."""
+        for name, sums in self._sums.items():
+            if self._weights[name]:
+                if name not in self._filled:
+                    sums.zero_()
+                    self._filled.add(name)
+                yield name, sums
+
     def apply_step(
         self, tensors: Tensors, velocity: Tensors | None, server: ServerStep, disturb: Disturb | None = None
     ) -> None:

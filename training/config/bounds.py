@@ -89,5 +89,6 @@ def check_bounds(settings: Any, group: str = "", error: type[UserError] = UserEr
     """
     for name, bound in bounds_of(settings).items():
         value = getattr(settings, name)
-        if value is not None and not bound.holds(value):
+        # A word in place of a number, such as auto, is checked by its type.
+        if isinstance(value, int | float) and not bound.holds(value):
             raise error(f"{group and f'{group}.'}{name} is {value}; it must {bound}")

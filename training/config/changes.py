@@ -6,7 +6,7 @@ from typing import Any
 from fedpareto.training.config.inputs import portable
 from fedpareto.training.config.methods.config_type import config_type
 from fedpareto.training.config.methods.registry import METHODS
-from fedpareto.training.config.run import RunConfig, by_full_name, complete_mapping
+from fedpareto.training.config.run import LARGEST_WEIGHT, RunConfig, by_full_name, complete_mapping
 
 #: What may change when a run is resumed: where things are, what is reported, how many clients train at once.
 RESUME_MAY_CHANGE = (
@@ -42,10 +42,10 @@ RESUME_MAY_ADAPT = (
 )
 
 #: What ends a run, which may be given more; the user is told what that does to the schedules.
-RESUME_MAY_EXTEND = ("rounds", "compute")
+RESUME_MAY_EXTEND = ("rounds", "compute", "privacy.epsilon")
 
 #: What runs of all methods did before there was a choice; methods say themselves what else theirs did.
-_BEFORE = {"client.logit_adjustment": 0.0}
+_BEFORE = {"client.logit_adjustment": 0.0, "server.largest_weight": LARGEST_WEIGHT}
 
 
 def changed_fields(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:

@@ -6,7 +6,7 @@ from fedpareto.training.config.inputs import replaced
 from fedpareto.training.config.methods.registry import METHODS
 from fedpareto.training.config.run import RunConfig, by_full_name, config_to_mapping
 
-_ADJUSTMENT = "client.logit_adjustment"
+_ADJUSTMENT, _WEIGHT = "client.logit_adjustment", "server.largest_weight"
 
 
 def adjustment_of(method: str) -> float:
@@ -15,9 +15,9 @@ def adjustment_of(method: str) -> float:
 
 
 def with_method_defaults(config: RunConfig) -> RunConfig:
-    """Return ``config`` with the method's own values where none were chosen; all methods have one of logits."""
+    """Return ``config`` with the method's own values where none were chosen; all have ones of logits and weights."""
     given = by_full_name(config_to_mapping(config))
-    defaults = {**config.spec.defaults, _ADJUSTMENT: adjustment_of(config.method)}
+    defaults = {**config.spec.defaults, _ADJUSTMENT: adjustment_of(config.method), _WEIGHT: config.largest_weight}
     return replaced(config, {name: value for name, value in defaults.items() if given[name] is None})
 
 

@@ -42,6 +42,9 @@ LearningRateSchedule = Literal["constant", "cosine", "step"]
 #: Of τ: beyond it the shift of logits is all there is to a loss.
 _LARGEST_ADJUSTMENT = 10.0
 
+#: β of the largest network in the first round of a run without noise (MaxNet, SuperFedNAS 2024).
+LARGEST_WEIGHT = 0.9
+
 #: Of a server's rate: beyond it nothing has been seen to train.
 _LARGEST_SERVER_RATE = 10.0
 
@@ -97,7 +100,8 @@ class ServerConfig:
     """Aggregation.
 
     Attributes:
-        largest_weight: β of the largest network in the first round; falls to 1/clients over 80 % of the rounds.
+        largest_weight: β of the largest network in the first round; falls to 1/clients over 80 % of the rounds. When
+            left out 0.9, and with privacy.noise, which larger weights need more of, an equal share.
         weight_by_examples: multiply every client's weight by its number of images.
         aggregator: how updates become the supernet: average, or the name of a registered one.
         momentum: of the server (FedAvgM), μ; steps add up to 1/(1 − μ) times their size, which lr 1 − μ makes up for; 0
@@ -105,7 +109,7 @@ class ServerConfig:
         lr: share of the clients' mean step that the supernet is moved by; 1 with momentum 0 is plain averaging.
     """
 
-    largest_weight: float = bounded(0.9, above=0, below=1)
+    largest_weight: float | None = bounded(None, above=0, below=1)
     weight_by_examples: bool = False
     momentum: float = bounded(0.0, least=0, below=1)
     lr: float = bounded(1.0, above=0, most=_LARGEST_SERVER_RATE)
@@ -265,6 +269,11 @@ class RunConfig:
             raise UserError(f"a RunConfig has no settings of method {spec.name}; make it by config_type()")
         if self.privacy.clip:
             self._check_private(spec)
+        if self.privacy.noise == "auto" and self.compute is not None:
+            raise UserError(
+                f"privacy.noise is auto with compute {self.compute}, which makes a number of rounds that is not known "
+                "beforehand; end the run by rounds, or give privacy.noise a number"
+            )
         if spec.check is not None:
             spec.check(self)
         if self.engine == "flower" and self.clients.data != "independent":
@@ -297,6 +306,15 @@ class RunConfig:
                     f"{name} is {value} with privacy.clip; an account of privacy is of {own} alone: leave one of them "
                     "out"
                 )
+
+    @property
+    def largest_weight(self) -> float:
+        """β of the largest network in the first round, whether or not it was chosen."""
+        if self.server.largest_weight is not None:
+            return self.server.largest_weight
+        many = self.clients.per_round
+        # The noise is for the largest weight: what it does not cover would have 9 times as much and more.
+        return 1 / many if self.privacy.noise and many > 1 else LARGEST_WEIGHT
 
     @property
     def spec(self) -> MethodSpec:

@@ -13,7 +13,7 @@ from fedpareto.supernet.common.errors import UserError
 from fedpareto.training.config.methods.registry import METHODS
 from fedpareto.training.config.methods.spec import SOME_READ, MethodSpec, ReadWhen
 from fedpareto.training.config.registries import DATA_SETS
-from fedpareto.training.config.run import RunConfig, by_full_name, complete_mapping
+from fedpareto.training.config.run import LARGEST_WEIGHT, RunConfig, by_full_name, complete_mapping
 
 
 class Condition(NamedTuple):
@@ -76,9 +76,12 @@ CONDITIONS: Mapping[str, Condition] = {
     "server.largest_weight": Condition(
         lambda config: config.clients.per_round > 1, "with more than one client a round"
     ),
-    "privacy.delta": Condition(lambda config: config.privacy.noise > 0, "with privacy.noise"),
+    "privacy.delta": Condition(lambda config: bool(config.privacy.noise), "with privacy.noise"),
     "flower.": _CONNECTED,
 }
+
+#: What configurations of runs have in place of settings that were left out, also where they are not read.
+_FILLED_IN = {"server.largest_weight": LARGEST_WEIGHT}
 
 #: What every run reads. Where files are and what is reported, too: a run that does without is the same run. Rounds give
 #: way to compute, as the run says when it starts.
@@ -88,7 +91,8 @@ ALWAYS = (
     *("data.images", "partition.scheme"),
     *(f"clients.{name}" for name in ("count", "per_round", "max_macs", "max_memory", "macs_distribution")),
     *(f"clients.{name}" for name in ("max_latency", "latency_table", "file", "data", "sampler")),
-    *("client.", "server.momentum", "server.lr", "server.aggregator", "privacy.clip", "privacy.noise"),
+    *("client.", "server.momentum", "server.lr", "server.aggregator"),
+    *("privacy.clip", "privacy.noise", "privacy.epsilon"),
     *(f"evaluation.{name}" for name in ("every", "calibration_images", "batch_size")),
     *("checkpoint.", "tracking.", "execution."),
 )
@@ -135,7 +139,7 @@ def unread(config: RunConfig) -> dict[str, Any]:
     given, defaults = settings_of(config), settings_of(type(config)())
     found = {}
     for name, value in given.items():
-        if value != defaults[name] and not reads(config, name):
+        if value != defaults[name] and value != _FILLED_IN.get(name) and not reads(config, name):
             found[name] = value
     return found
 

@@ -42,7 +42,7 @@ class MaxNet(WholeSupernet):
         drawn = drawn_clients(config, state, available)
         entries = self._assigner.assign(drawn, state.counts, numpy_stream(config.seed, "curriculum", number))
         done, total, _ = extent(config, state)
-        beta = largest_weight(done, total, len(drawn), config.server.largest_weight)
+        beta = largest_weight(done, total, len(drawn), config.largest_weight)
         weights = maxnet_weights([entry.macs for entry in entries], beta)
         return RoundPlan(
             number=number,

@@ -23,27 +23,34 @@ noise.
 ("amplification by subsampling"): metrics.jsonl names the clients of every round, clients know when they were drawn, and
 the curriculum decides by client, which the theorems on sampling rule out.
 
-**The noise** is as secret as its key, so it does not come from the run's seed, which every copy of the configuration
-holds. Its generator is seeded by the key, the round, the tensor and a digest of the very sums it hides. A round that
-is repeated after a crash with the same answers gives the same bytes. With other answers it has other noise, since two
-sums under the same noise show their difference. Clients that were sent both have seen a release that is not in the
-account. The generator is not a cryptographic one, and sums are rounded to float32.
+**The noise** is as secret as its key of 256 bits (``key.py``), so it does not come from the run's seed, which every
+copy of the configuration holds. Every tensor has a stream of its own (``gaussian.py``), whose key is derived from the
+run's key over the run, the round, the deviation, the tensor's name and a keyed digest of the very sums that it hides. A
+round that is repeated after a crash with the same answers gives the same bytes. With other answers it has other noise,
+since two sums under the same noise show their difference, and is another release, which the account (``ledger.py``)
+counts, too. The noise is added in float64, and the result rounded to float32 once. numpy's logarithms and cosines may
+differ in their last bit between kinds of processors, and so may the noise.
 
-**Not covered**, as no noise is added to them: the clients' training losses, example counts and failures, the share of
-clipped updates, accuracies and so the choice of the best checkpoint, the normalisation of images, the calibration of
-BatchNorm, and fine-tuning. The server itself sees every update. The guarantee is about the supernet.
+**Covered** is the supernet, after every round and whatever is computed from it alone. **Not covered**, as no noise is
+added to them: the clients' training losses, example counts and failures, the share of clipped updates, statistics of
+the clients' images for the normalisation and the calibration of BatchNorm, and fine-tuning. The server itself sees
+every update. What time the noise takes does not depend on what it hides, but rounding to floats is not proven to be
+harmless, only made hard to use.
 """
 
 import dataclasses
-import hashlib
+import hmac
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fedpareto.training.messages import Update
-from fedpareto.training.randomness import torch_stream
+from fedpareto.training.privacy.gaussian import gaussian_pieces
+from fedpareto.training.privacy.key import derive
 
 
 def deltas(update: Update) -> Iterator[tuple[str, Tensor]]:
@@ -63,23 +70,43 @@ def clip_scale(norm: float, clip: float) -> float:
     return min(1.0, clip / norm) if norm else 1.0
 
 
+def sums_digests(key: bytes, sums: Iterable[tuple[str, Tensor]]) -> dict[str, bytes]:
+    """Keyed digests of a round's sums without noise, by tensor: they tell equal sums, and only whoever has the key."""
+    return {name: hmac.digest(derive(key, "digest", name), _values(each).data, "sha256") for name, each in sums}
+
+
 @dataclasses.dataclass(frozen=True)
 class Noise:
     """Gaussian noise of a round, which is added to sums.
 
     Attributes:
-        key: the run's secret.
+        key: the run's secret of 256 bits.
+        run: identity of the run.
         round: number of the round.
         deviation: standard deviation z·C·w_max on the weighted sum.
+        digests: keyed digests of the round's sums, by tensor.
     """
 
-    key: int
+    key: bytes = dataclasses.field(repr=False)
+    run: str
     round: int
     deviation: float
+    digests: Mapping[str, bytes]
 
     def __call__(self, name: str, sums: Tensor) -> None:
         """Add noise to ``sums`` in place; whole tensors, so that the draw does not depend on how they overlap."""
-        values = sums.cpu().contiguous()
-        digest = hashlib.blake2b(values.numpy().data, digest_size=16).hexdigest()
-        generator = torch_stream(self.key, "noise", self.round, name, digest)
-        sums.add_(torch.randn(sums.shape, generator=generator).to(sums.device), alpha=self.deviation)
+        parts = (self.run, self.round, self.deviation.hex(), name, self.digests[name])
+        values = _values(sums).reshape(-1)
+        start = 0
+        for piece in gaussian_pieces(derive(self.key, "noise", *parts), len(values)):
+            part = values[start : start + len(piece)]
+            # In float64, and rounded once.
+            part[:] = part + self.deviation * piece
+            start += len(piece)
+        sums.copy_(torch.from_numpy(values).view(sums.shape))
+
+
+def _values(sums: Tensor) -> NDArray[np.float32]:
+    """Values of a tensor in the order of its shape, whatever its memory's; the tensor's own memory where that fits."""
+    values: NDArray[np.float32] = sums.detach().cpu().contiguous().numpy()
+    return values

@@ -4,11 +4,11 @@ from typing import Self
 
 from fedpareto.supernet.common.storage.files import write_recorded
 from fedpareto.supernet.common.storage.path_checks import exists
+from fedpareto.training.rounds.budget import run_ends
 from fedpareto.training.rounds.run import Run
 from fedpareto.training.runs.checkpoint import checkpoint_folder, save_checkpoint
 from fedpareto.training.runs.checkpoint_writer import CheckpointWriter
 from fedpareto.training.runs.models import Models
-from fedpareto.training.runs.progress import extent
 from fedpareto.training.runs.state import RunState
 
 
@@ -35,7 +35,8 @@ class RoundCheckpoints:
 
         It reads the models until ``finish`` is called.
         """
-        config, last = self._run.config, extent(self._run.config, state).finished
+        run, config = self._run, self._run.config
+        last = run_ends(config, run.method, run.ledger, state)
         best = state.best is not None and state.best.round == state.round
         if last or wanted or best or state.round % config.checkpoint.every == 0:
             self._write_files(state)

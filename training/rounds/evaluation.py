@@ -11,11 +11,11 @@ from fedpareto.supernet.common.formats.json_text import parse_json
 from fedpareto.supernet.networks.weights import Tensors
 from fedpareto.training.evaluation.evaluator import Evaluation, Probe, mean_accuracy
 from fedpareto.training.execution.out_of_memory import OutOfMemoryError
+from fedpareto.training.rounds.budget import run_ends
 from fedpareto.training.rounds.failures import memory_in_evaluation
 from fedpareto.training.rounds.run import Run
 from fedpareto.training.runs.checkpoint import checkpoint_folder
 from fedpareto.training.runs.models import Models
-from fedpareto.training.runs.progress import extent
 from fedpareto.training.runs.state import Best, RunState
 from fedpareto.training.trackers.records import RoundRecord, record_from_json
 
@@ -67,7 +67,8 @@ def owed_record(run: Run, state: RunState) -> RoundRecord:
 
 
 def _probes_due(run: Run, state: RunState) -> bool:
-    return state.round % run.config.evaluation.every == 0 or extent(run.config, state).finished
+    due = state.round % run.config.evaluation.every == 0
+    return due or run_ends(run.config, run.method, run.ledger, state)
 
 
 def _probe(run: Run, tensors: Tensors, entries: Sequence[CacheEntry]) -> Evaluation:

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Generator, Sequence
 
+from fedpareto.supernet.common.errors import UserError
 from fedpareto.training.aggregation.protocol import new_aggregator
 from fedpareto.training.aggregation.round_results import RoundPlan, RoundResults
 from fedpareto.training.engines.protocol import Stopped
@@ -13,11 +14,12 @@ from fedpareto.training.evaluation.evaluator import Evaluation
 from fedpareto.training.messages import Failure, Update, tensor_bytes
 from fedpareto.training.privacy.accountant import guarantee
 from fedpareto.training.rounds.asking import answers_of
-from fedpareto.training.rounds.attempt import attempted
+from fedpareto.training.rounds.attempt import Attempt, attempted
+from fedpareto.training.rounds.budget import has_room, run_ends
 from fedpareto.training.rounds.checkpoints import RoundCheckpoints
 from fedpareto.training.rounds.evaluation import after_evaluation, evaluate, evaluation_due, owed_record
 from fedpareto.training.rounds.last_round import shortened
-from fedpareto.training.rounds.merging import after_merge, merge
+from fedpareto.training.rounds.merging import BudgetError, after_merge, merge
 from fedpareto.training.rounds.run import Run
 from fedpareto.training.runs.models import Models
 from fedpareto.training.runs.progress import extent
@@ -68,12 +70,9 @@ class RoundLoop:
                     attempted(self._run, self._checkpoints, self._state, self._models) as attempt,
                     self._run.interruptible.training(),
                 ):
-                    plan = self._assign(self._draw())
-                    attempt.results = self._results(plan)
-                    with contextlib.closing(self._train(attempt.results)) as answers:
-                        for answer in answers:
-                            self._fold(attempt.results, answer)
+                    self._make(attempt)
                 if attempt.stopped or attempt.results is None:
+                    self._checkpoints.keep(self._state, self._models)
                     break
                 record = self._merge(attempt.results)
                 self._record(record, self._evaluate())
@@ -83,7 +82,19 @@ class RoundLoop:
 
     @property
     def _ended(self) -> bool:
-        return self._stopping or extent(self._run.config, self._state).finished
+        run = self._run
+        return self._stopping or run_ends(run.config, run.method, run.ledger, self._state)
+
+    def _make(self, attempt: Attempt) -> None:
+        """Make an attempt at the next round, unless the budget of privacy has no room for it."""
+        plan = self._assign(self._draw())
+        if not has_room(self._run.config, self._run.ledger, plan.weights, plan.number):
+            # Nobody is asked for what could not be released.
+            return
+        attempt.results = self._results(plan)
+        with contextlib.closing(self._train(attempt.results)) as answers:
+            for answer in answers:
+                self._fold(attempt.results, answer)
 
     def _draw(self) -> Sequence[int]:
         """Available clients, which the method draws the round's clients from; waits for them."""
@@ -113,8 +124,16 @@ class RoundLoop:
         results.take(answer)
 
     def _merge(self, results: RoundResults) -> RoundRecord:
-        """Move the models and the state by the round; return its record, which has no evaluation yet."""
-        merge(self._run, results, self._models)
+        """Move the models and the state by the round; return its record, which has no evaluation yet.
+
+        Raises:
+            UserError: it may not be released, or not be accounted for; the round before it is kept.
+        """
+        try:
+            merge(self._run, results, self._models)
+        except BudgetError as error:
+            kept = self._checkpoints.keep(self._state, self._models)
+            raise UserError(f"{error}; {kept}; resume with a larger --privacy.epsilon, or use it as it is") from error
         seconds = time.perf_counter() - self._started
         self._state = after_merge(self._run, self._state, results)
         return make_record(

@@ -3,33 +3,61 @@
 import dataclasses
 from collections import Counter
 
-from fedpareto.training.aggregation.round_results import RoundResults
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.training.aggregation.round_results import RoundPlan, RoundResults
 from fedpareto.training.aggregation.weighted_average import ServerStep
 from fedpareto.training.privacy.accountant import exposure_after
-from fedpareto.training.privacy.mechanism import Noise
+from fedpareto.training.privacy.ledger import release_of
+from fedpareto.training.privacy.mechanism import Noise, sums_digests
+from fedpareto.training.rounds.budget import within_budget
 from fedpareto.training.rounds.run import Run
 from fedpareto.training.runs.models import Models
 from fedpareto.training.runs.state import RunState
 
 
+class BudgetError(UserError):
+    """Error of a round that may not be released, as it would pass the budget of privacy."""
+
+
 def merge(run: Run, results: RoundResults, models: Models) -> None:
-    """Move the models, in place, by the aggregate of a round's updates; in a private run with noise."""
-    privacy, plan, fold = run.config.privacy, results.plan, results.fold
+    """Move the models, in place, by the aggregate of a round's updates; in a private run with noise.
+
+    Raises:
+        BudgetError: the round was released before, with other answers, and once more would pass the budget of privacy;
+            the models are as they were.
+        UserError: the release cannot be accounted for.
+    """
+    fold = results.fold
     server = ServerStep(run.config.server.momentum, run.config.server.lr)
     for name, branch in results.branches.items():
         branch.write_mean(models.tensors(name))
-    if not privacy.clip:
+    if not run.config.privacy.clip:
         fold.write_mean(models.supernet, models.velocity, server)
         return
+    results.private_fold.apply_step(models.supernet, models.velocity, server, _noise(run, results))
+
+
+def _noise(run: Run, results: RoundResults) -> Noise | None:
+    """Noise of a private round, whose release is accounted for; None where there is none."""
+    privacy, plan, ledger = run.config.privacy, results.plan, run.ledger
+    if ledger is None:
+        return None
+    digests = sums_digests(ledger.key, results.private_fold.covered_sums())
+    release = release_of(ledger.key, plan.number, digests, plan.weights)
+    if not ledger.knows(release) and not within_budget(run.config, ledger.exposure_with(plan.weights)):
+        raise BudgetError(
+            f"round {plan.number} was released before, and its clients have answered otherwise now: to release that, "
+            f"too, would pass the budget of ε {privacy.epsilon:g}"
+        )
+    ledger.write(release)
     # The most that one client can change the weighted sum by is the clip times the largest weight.
-    deviation = privacy.noise * privacy.clip * max(plan.weights.values())
-    noise = None if run.noise_key is None else Noise(run.noise_key, plan.number, deviation)
-    results.private_fold.apply_step(models.supernet, models.velocity, server, noise)
+    deviation = privacy.multiplier * privacy.clip * max(plan.weights.values())
+    return Noise(ledger.key, ledger.run, plan.number, deviation, digests)
 
 
 def after_merge(run: Run, state: RunState, results: RoundResults) -> RunState:
     """State after a merged round; clients that failed count as not having trained."""
-    plan, clip = results.plan, run.config.privacy.clip
+    plan = results.plan
     times = Counter(plan.assigned[client].architecture for client in results.accepted)
     after = dataclasses.replace(
         state,
@@ -39,7 +67,16 @@ def after_merge(run: Run, state: RunState, results: RoundResults) -> RunState:
         ),
         failures=dict(Counter(state.failures) + results.failed_by_kind),
         traffic=state.traffic + results.traffic,
-        exposure=exposure_after(state.exposure, plan.weights, run.config.clients.count) if clip else (),
+        exposure=_exposure(run, state, plan),
         compute=state.compute + results.compute,
     )
     return run.method.after_round(after, results)
+
+
+def _exposure(run: Run, state: RunState, plan: RoundPlan) -> tuple[float, ...]:
+    """Exposure of every client of a private run after a merged round; empty in others."""
+    if run.ledger is not None:
+        return run.ledger.exposure
+    # Clipping alone has no ε, whatever is released.
+    clip, clients = run.config.privacy.clip, run.config.clients.count
+    return exposure_after(state.exposure, plan.weights, clients) if clip else ()

@@ -11,6 +11,7 @@ from fedpareto.training.config.run import RunConfig
 from fedpareto.training.engines.protocol import Engine, never
 from fedpareto.training.evaluation.evaluator import ProbeEvaluator
 from fedpareto.training.methods.protocol import Method
+from fedpareto.training.privacy.ledger import Ledger
 from fedpareto.training.rounds.interrupt import UNINTERRUPTED, Interruptible
 from fedpareto.training.trackers.protocol import Tracker
 
@@ -33,10 +34,10 @@ class Run:
         interruptible: parts of a round that may be left when the user asks to stop.
         quorum: share of a round's clients whose answers are enough for a round; if 0 one answer is enough.
         retries: number of times that failed clients are asked again when there are fewer answers.
-        noise_key: secret key of the noise of a private run.
+        ledger: ledger of the releases of a run with noise, with its secret.
 
     Raises:
-        ValueError: a run with noise has no key.
+        ValueError: a run with noise has no ledger.
     """
 
     folder: Path
@@ -52,8 +53,8 @@ class Run:
     interruptible: Interruptible = UNINTERRUPTED
     quorum: float = 0.0
     retries: int = 0
-    noise_key: int | None = None
+    ledger: Ledger | None = None
 
     def __post_init__(self) -> None:
-        if self.config.privacy.noise and self.noise_key is None:
-            raise ValueError("a run with noise needs a key to draw it with")
+        if self.config.privacy.noise and self.ledger is None:
+            raise ValueError("a run with noise needs a ledger, and a key to draw the noise with")

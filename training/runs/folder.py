@@ -29,6 +29,8 @@ from fedpareto.training.config.methods.config_type import config_type
 from fedpareto.training.config.run import RunConfig, check_unedited, config_to_mapping, write_config
 from fedpareto.training.data.images import Normalisation
 from fedpareto.training.data.split import Census, Split
+from fedpareto.training.privacy.key import read_key, write_key
+from fedpareto.training.privacy.ledger import RELEASES, Ledger, new_ledger, read_ledger
 from fedpareto.training.runs.checkpoint import CHECKPOINTS, newest_checkpoint, read_checkpoint_config
 
 CONFIG = "config.yaml"
@@ -72,9 +74,13 @@ def create_run(
             for name, text in inputs.items():
                 write_text(temporary / name, text)
             if config.privacy.noise:
-                _write_noise_key(temporary / NOISE_KEY)
+                write_key(temporary / NOISE_KEY)
             for part in [temporary, *(path for path in temporary.rglob("*") if path.is_dir())]:
                 record(part)
+            if config.privacy.noise:
+                # Lines are added to it, which it has digests of its own for.
+                key, name = read_key(temporary / NOISE_KEY), secrets.token_hex(16)
+                new_ledger(temporary / RELEASES, key, name, config.clients.count)
             # Checkpoints have digests of their own.
             first_checkpoint(temporary)
     except OSError as error:
@@ -268,25 +274,14 @@ def _parts(folder: Path) -> list[Path]:
     return [folder, *(path for path in sorted(inner) if path.relative_to(folder).parts[0] != CHECKPOINTS)]
 
 
-def read_noise_key(folder: Path) -> int:
-    """Return the secret that the noise of a private run is drawn with.
+def open_ledger(folder: Path) -> Ledger:
+    """Open the ledger of a private run, with its secret.
 
     Raises:
-        RunError: it is missing or damaged; with another key, rounds that are repeated would leak.
+        UserError: the key or the ledger is missing, damaged, or open to others; with another key, rounds that are
+            repeated would leak.
     """
-    path = folder / NOISE_KEY
-    try:
-        return int(read_text(path), 16)
-    except (UserError, ValueError) as error:
-        raise RunError(
-            f"{path} is missing or damaged; a private run cannot go on without its key: put it back"
-        ) from error
-
-
-def _write_noise_key(path: Path) -> None:
-    # It is in no checkpoint, as those are handed on: whoever has it can take the noise off.
-    path.touch(mode=0o600)
-    path.write_text(f"{secrets.randbits(128):032x}\n", encoding="utf-8")
+    return read_ledger(folder / RELEASES, read_key(folder / NOISE_KEY))
 
 
 @contextlib.contextmanager

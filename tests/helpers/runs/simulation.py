@@ -29,6 +29,8 @@ from fedpareto.training.execution.profile import Profile
 from fedpareto.training.messages import Failure, Task, Update
 from fedpareto.training.methods.protocol import MethodContext
 from fedpareto.training.methods.registry import make_method
+from fedpareto.training.privacy.key import KEY_BYTES
+from fedpareto.training.privacy.ledger import RELEASES, Ledger, new_ledger, read_ledger
 from fedpareto.training.rounds.loop import train
 from fedpareto.training.rounds.run import Run
 from fedpareto.training.runs.models import Models
@@ -179,9 +181,18 @@ def simulated_run(
             MICRO, data.subset(torch.arange(16)), held_out, NORMALISATION, config.evaluation.batch_size
         ),
         tracker=Recorder(),
-        noise_key=fields.pop("noise_key", None),
+        ledger=_ledger(folder, fields.pop("noise_key"), config) if "noise_key" in fields else None,
     )
     return dataclasses.replace(run, **fields)
+
+
+def _ledger(folder: Path, key: int, config: RunConfig) -> Ledger:
+    """Return the ledger in a folder, as it is, or a new one."""
+    path, secret = folder / RELEASES, key.to_bytes(KEY_BYTES)
+    if path.exists():
+        return read_ledger(path, secret)
+    folder.mkdir(parents=True, exist_ok=True)
+    return new_ledger(path, secret, "a run", config.clients.count)
 
 
 def spoiled_run(

@@ -25,11 +25,26 @@ from torch import Tensor
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.networks.weights import Tensors, extract, views
 from fedpareto.training.aggregation.round_results import RoundPlan, RoundResults
-from fedpareto.training.aggregation.weighted_average import AVERAGING, ServerStep, WeightedAverage
+from fedpareto.training.aggregation.weighted_average import AVERAGING, Disturb, ServerStep, WeightedAverage
 from fedpareto.training.messages import Failure, Update
-from fedpareto.training.privacy.mechanism import Noise, clip_scale, deltas, update_norm
+from fedpareto.training.privacy.gaussian import gaussian_pieces
+from fedpareto.training.privacy.key import derive
+from fedpareto.training.privacy.mechanism import Noise, clip_scale, deltas, sums_digests, update_norm
 
-_KEY = 12345
+_KEY = (12345).to_bytes(32)
+
+
+def _noise(deviation: float, *, key: bytes = _KEY, run: str = "a run", number: int = 1) -> Disturb:
+    """Return the noise of a round whose sums are seen a tensor at a time."""
+
+    def disturb(name: str, sums: Tensor) -> None:
+        Noise(key, run, number, deviation, sums_digests(key, [(name, sums)]))(name, sums)
+
+    return disturb
+
+
+def _flipped(value: bytes, bit: int) -> bytes:
+    return (int.from_bytes(value) ^ 1 << bit).to_bytes(len(value))
 
 
 def _update(architecture: Architecture, norm: float, seed: int = 1, client: int = 0) -> Update:
@@ -50,7 +65,7 @@ def _plan(chosen: Sequence[Architecture], weights: Sequence[float]) -> RoundPlan
 
 
 def _merged(
-    plan: RoundPlan, answers: Sequence[Update | Failure], clip: float, noise: Noise | None = None
+    plan: RoundPlan, answers: Sequence[Update | Failure], clip: float, noise: Disturb | None = None
 ) -> tuple[Tensors, RoundResults]:
     """Return the supernet after a private round that began with ``random_tensors(0)``."""
     tensors = random_tensors(0)
@@ -200,7 +215,7 @@ def test_noise_has_the_stated_deviation_on_every_covered_entry_and_none_elsewher
     cover, before = _cover(plan), random_tensors(0)
     drawn: list[Tensor] = []
     for key in range(20):
-        noisy, _ = _merged(plan, answers, clip, Noise(key, 1, deviation))
+        noisy, _ = _merged(plan, answers, clip, _noise(deviation, key=key.to_bytes(32)))
         for name, weight in cover.items():
             assert torch.equal(noisy[name][weight == 0], before[name][weight == 0])
             difference = (noisy[name].double() - still[name].double()) * weight / deviation
@@ -217,7 +232,7 @@ def test_noise_has_the_stated_deviation_on_every_covered_entry_and_none_elsewher
 def test_where_all_who_cover_a_tensor_failed_it_has_noise_all_the_same() -> None:
     plan = _plan([smallest(), largest()], [0.5, 0.5])
     failed = Failure(micro_task(client=1), "error", "its battery is empty")
-    after, _ = _merged(plan, [_update(smallest(), 1.0), failed], 1.0, Noise(_KEY, 1, 0.5))
+    after, _ = _merged(plan, [_update(smallest(), 1.0), failed], 1.0, _noise(0.5))
     before, own = random_tensors(0), extract(MICRO, random_tensors(0), smallest())
     alone = [name for name in before if name not in own]
     assert alone
@@ -226,41 +241,83 @@ def test_where_all_who_cover_a_tensor_failed_it_has_noise_all_the_same() -> None
     assert float(changed.std()) == pytest.approx(1.0, abs=5 / math.sqrt(2 * len(changed)))
 
 
-def test_noise_depends_on_key_round_tensor_and_the_sums_it_hides() -> None:
-    zeros, ones = torch.zeros(500), torch.ones(500)
+_DIGEST = bytes(range(32))
 
-    def drawn(noise: Noise, name: str, sums: Tensor) -> Tensor:
-        changed = sums.clone()
-        noise(name, changed)
-        return (changed - sums).round(decimals=3)
+#: What the noise of a tensor depends on, and other values of each that differ in little.
+_OTHERS = [
+    *(("key", _flipped(_KEY, bit)) for bit in range(256)),
+    *(("digests", {"layer": _flipped(_DIGEST, bit), "other": _DIGEST}) for bit in range(256)),
+    *(("run", other) for other in ("a", "", "A run", "a run ", "a run\0")),
+    *(("round", other) for other in (2, 10, 11, 2**31)),
+    *(("deviation", other) for other in (math.nextafter(1.0, 2.0), 2.0)),
+]
 
-    first = drawn(Noise(_KEY, 1, 1.0), "a", zeros)
-    assert torch.equal(first, drawn(Noise(_KEY, 1, 1.0), "a", zeros))
-    others = [
-        drawn(Noise(_KEY + 1, 1, 1.0), "a", zeros),
-        drawn(Noise(_KEY, 2, 1.0), "a", zeros),
-        drawn(Noise(_KEY, 1, 1.0), "b", zeros),
-        drawn(Noise(_KEY, 1, 1.0), "a", ones),
-    ]
-    for other in others:
-        assert abs(float(torch.corrcoef(torch.stack([first, other]))[0, 1])) < 0.25
+
+def test_every_bit_of_what_noise_is_derived_from_changes_all_of_it() -> None:
+    first, values = Noise(_KEY, "a run", 1, 1.0, {"layer": _DIGEST, "other": _DIGEST}), torch.zeros(64)
+    first("layer", values)
+    again, renamed = torch.zeros(64), torch.zeros(64)
+    first("layer", again)
+    first("other", renamed)
+    assert torch.equal(values, again)
+    assert not torch.isclose(values, renamed, rtol=1e-6).any()
+    for field, other in _OTHERS:
+        second, others = dataclasses.replace(first, **{field: other}), torch.zeros(64)  # type: ignore[arg-type]
+        second("layer", others)
+        assert not torch.isclose(values, others / second.deviation, rtol=1e-6).any(), field
+
+
+def test_neighbouring_tensors_of_equal_sums_have_independent_noise() -> None:
+    sums = {f"layer.{number}.weight": torch.zeros(20_000) for number in range(12)}
+    noise = Noise(_KEY, "a run", 1, 1.0, sums_digests(_KEY, sums.items()))
+    for name, tensor in sums.items():
+        noise(name, tensor)
+    between = torch.corrcoef(torch.stack([*sums.values(), *(tensor.roll(1) for tensor in sums.values())]))
+    between.fill_diagonal_(0.0)
+    # Six standard errors of a correlation of so many independent values.
+    assert float(between.abs().max()) < 6 / math.sqrt(20_000)
+
+
+def test_the_digests_tell_equal_sums_and_nothing_without_the_key() -> None:
+    sums = [("a", torch.zeros(5)), ("b", torch.zeros(5))]
+    digests = sums_digests(_KEY, sums)
+    assert digests == sums_digests(_KEY, [(name, tensor.clone()) for name, tensor in sums])
+    assert len({*digests.values(), *sums_digests(bytes(32), sums).values()}) == 4
+    changed = torch.zeros(5)
+    changed[3] = 1e-45
+    assert sums_digests(_KEY, [("a", changed)])["a"] != digests["a"]
+
+
+def test_the_noise_is_added_in_float64_and_rounded_once() -> None:
+    sums = torch.full((1000,), 3.0)
+    noise = Noise(_KEY, "a run", 1, 1e-3, sums_digests(_KEY, [("a", sums)]))
+    parts = ("a run", 1, (1e-3).hex(), "a", noise.digests["a"])
+    (drawn,) = gaussian_pieces(derive(_KEY, "noise", *parts), 1000)
+    noise("a", sums)
+    assert np.array_equal(sums.numpy(), (3.0 + 1e-3 * drawn).astype(np.float32))
+
+
+def test_the_key_is_not_in_the_words_for_a_noise() -> None:
+    noise = Noise(_KEY, "a run", 1, 1.0, {})
+    assert repr(_KEY) not in repr(noise)
+    assert _KEY.hex() not in repr(noise)
 
 
 def test_the_memory_format_does_not_change_the_noise() -> None:
     sums = torch.randn(6, 4, 3, 3, generator=torch.Generator().manual_seed(0))
     turned = sums.to(memory_format=torch.channels_last, copy=True)
     for tensor in (sums, turned):
-        Noise(_KEY, 1, 1.0)("a", tensor)
+        _noise(1.0)("a", tensor)
     assert torch.equal(sums, turned)
 
 
 def test_the_noisy_mean_step_goes_into_the_velocity() -> None:
     plan, update = _plan([smallest()], [1.0]), _update(smallest(), 1.0)
-    still, _ = _merged(plan, [update], 2.0, Noise(_KEY, 1, 0.1))
+    still, _ = _merged(plan, [update], 2.0, _noise(0.1))
     tensors, velocity = random_tensors(0), random_tensors(7)
     told = RoundResults(plan, WeightedAverage(MICRO, tensors), by_examples=False, clip=2.0)
     told.take(update)
-    told.private_fold.apply_step(tensors, velocity, ServerStep(0.5), Noise(_KEY, 1, 0.1))
+    told.private_fold.apply_step(tensors, velocity, ServerStep(0.5), _noise(0.1))
     cover = _cover(plan)
     for name, before in random_tensors(0).items():
         faded = 0.5 * random_tensors(7)[name]
