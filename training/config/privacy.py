@@ -2,9 +2,13 @@
 
 import dataclasses
 import math
+from typing import Literal
 
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.training.config.bounds import bounded, check_bounds
+
+#: What becomes of statistics of clients' images, beside their clipped and noised updates.
+Statistics = Literal["withheld", "exact"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,11 +22,14 @@ class PrivacyConfig:
         clip: largest L2 norm of a client's update, over all its tensors; 0 for no privacy.
         noise: standard deviation of the Gaussian noise over what one client can change; 0 for clipping alone.
         delta: δ at which ε is reported; 1e-5 or clients.count^-1.1, the lower, when left out.
+        statistics: what becomes of losses, counts, normalisation, calibration and accuracies of clients' images in a
+            run with noise: withheld, or exact as in other runs, which (ε, δ) does not cover.
     """
 
     clip: float = bounded(0.0, least=0, below=math.inf, hint=" (0 for none)")
     noise: float = bounded(0.0, least=0, below=math.inf, hint=" (0 for none)")
     delta: float | None = bounded(None, above=0, below=1)
+    statistics: Statistics = "withheld"
 
     def __post_init__(self) -> None:
         check_bounds(self, "privacy")
@@ -31,6 +38,11 @@ class PrivacyConfig:
                 f"privacy.noise is {self.noise} without privacy.clip; noise protects clipped updates only: set "
                 "privacy.clip to a positive norm"
             )
+
+    @property
+    def withheld(self) -> bool:
+        """True if a run has noise, and nothing beside its supernet may tell of clients' images."""
+        return bool(self.noise) and self.statistics == "withheld"
 
     def delta_among(self, clients: int) -> float:
         """Return δ of a federation of ``clients``."""
