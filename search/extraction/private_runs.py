@@ -1,4 +1,4 @@
-"""Subnets of private runs: exact statistics of clients' images are refused unless asked for; what (ε, δ) covers then."""
+"""Subnets of private runs: exact statistics of clients' images only if asked for, and what (ε, δ) covers then."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -8,7 +8,7 @@ from fedpareto.training.config.privacy import PrivacyConfig
 def coverage(privacy: PrivacyConfig) -> str:
     """Return what the (ε, δ) of a run with noise covers, to go on after the guarantee."""
     if privacy.withheld:
-        return "it covers all that the run has recorded, as statistics of clients' images were withheld"
+        return "it covers the run's records too, as statistics of clients' images were withheld"
     return (
         "it does not cover the exact statistics of clients' images in records, normalisation, calibration and "
         "accuracies (privacy.statistics is exact)"
