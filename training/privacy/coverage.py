@@ -6,7 +6,7 @@ from fedpareto.training.config.privacy import PrivacyConfig
 
 
 def coverage(privacy: PrivacyConfig) -> str:
-    """Return what the (ε, δ) of a run with noise covers, to go on after the guarantee."""
+    """Coverage of the (ε, δ) of a run with noise, in words that go on after the guarantee."""
     if privacy.withheld:
         return "it covers the run's records too, as statistics of clients' images were withheld"
     return (
@@ -16,5 +16,5 @@ def coverage(privacy: PrivacyConfig) -> str:
 
 
 def network_coverage(uncovered: Sequence[str]) -> str:
-    """Return whether the (ε, δ) of its run covers a network that was made with the ``uncovered`` steps."""
+    """Coverage of a network by the (ε, δ) of its run, which does not cover the ``uncovered`` steps, in words."""
     return f"(ε, δ) does not cover this network: {', '.join(uncovered)}" if uncovered else "(ε, δ) covers this network"

@@ -29,9 +29,11 @@ is repeated after a crash with the same answers gives the same bytes. With other
 sums under the same noise show their difference. Clients that were sent both have seen a release that is not in the
 account. The generator is not a cryptographic one, and sums are rounded to float32.
 
-**Not covered**, as no noise is added to them: the clients' training losses, example counts and failures, the share of
-clipped updates, accuracies and so the choice of the best checkpoint, the normalisation of images, the calibration of
-BatchNorm, and fine-tuning. The server itself sees every update. The guarantee is about the supernet.
+**Not covered**, as no noise is added to them, and so withheld unless ``privacy.statistics`` is exact: the clients'
+training losses, example counts and failures, the share of clipped updates, and the normalisation, calibration and
+accuracies of clients' images. In their place are constants, or the validation images of a simulation, which belong to
+no client (``trackers/withheld.py``, ``data/run_images.py``). Fine-tuning has no noise. The server itself sees every
+update.
 """
 
 import dataclasses

@@ -70,7 +70,7 @@ class TerminalProgress:
 
 
 def _told(record: RoundRecord) -> list[str]:
-    """What is known of a round's training, which a private run may withhold, and of its privacy."""
+    """Words for a round's training, as far as a private run does not withhold them, and for its privacy."""
     told = []
     if record.train_loss is not None:
         told.append(f"loss {record.train_loss:.3f}")
