@@ -213,7 +213,7 @@ def add_registered(table: Results, dtype: WireDtype) -> None:
         state = RunState(0, Counts.zero(REGISTERED), (0,) * len(cache.entries))
         train_rounds(run, state, Models(tensors))
     last = tracker.records[1:]
-    seconds = statistics.median(record.seconds for record in last)
+    seconds = statistics.median(record.seconds or 0.0 for record in last)
     down, whole = sum(record.traffic.down for record in last), sum(record.bytes_whole for record in last)
     table.add(
         f"server's work in a round, {DRAWN} of {REGISTERED} registered clients, mobilenet-cifar, {dtype}",

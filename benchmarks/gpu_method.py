@@ -206,7 +206,7 @@ def replanned(config: RunConfig, records: Sequence[RoundRecord], left: float) ->
     A third of the rounds tells what those to come take, the last one: what was before has built networks.
     """
     last = records[-max(_LEAST_RECORDS, len(records) // 3) :]
-    seconds, compute = sum(record.seconds + record.evaluation_seconds for record in last), _compute(last)
+    seconds, compute = sum((record.seconds or 0.0) + record.evaluation_seconds for record in last), _compute(last)
     more = int(_PLANNED_SHARE * max(0.0, left) * compute / max(seconds, 1e-9))
     rounds = len(records) + more * len(last) // compute
     return _limited(config, _compute(records) + more, max(1, rounds // POINTS))

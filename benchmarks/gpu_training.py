@@ -115,7 +115,7 @@ def measured_costs(
             return None
         if len(records) < PILOT_ROUNDS:
             return None
-        costs.append(records[-1].seconds / records[-1].compute)
+        costs.append((records[-1].seconds or 0.0) / records[-1].compute)
     return costs
 
 
@@ -171,8 +171,8 @@ def _curve(diary: Diary, started: float) -> Iterator[Point]:
 
 
 def _outside(records: Sequence[RoundRecord]) -> float:
-    seconds = sum(record.seconds for record in records)
-    return 1 - sum(record.sgd_seconds for record in records) / seconds if seconds else 0.0
+    seconds = sum(record.seconds or 0.0 for record in records)
+    return 1 - sum(record.sgd_seconds or 0.0 for record in records) / seconds if seconds else 0.0
 
 
 def _accuracies(federated: Federated, tensors: Tensors, until: Until) -> list[Accuracy]:

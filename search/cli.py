@@ -1,5 +1,6 @@
 """``search-subnet``: the fittest architecture within limits, and with a run the trained subnet itself."""
 
+import contextlib
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ from fedpareto.search.reports.terminal import print_report
 from fedpareto.supernet.architecture_file import save_architecture
 from fedpareto.supernet.common.command_line import options_parser
 from fedpareto.supernet.common.errors import UserError
-from fedpareto.supernet.common.terminal.console import next_step, run_command, say
+from fedpareto.supernet.common.terminal.console import next_step, run_command, say, stderr
 from fedpareto.supernet.common.terminal.progress import progress_display
 from fedpareto.supernet.common.terminal.words import shell
 
@@ -112,16 +113,27 @@ def _of_run(
 ) -> dict[str, dict[str, Any]]:
     from fedpareto.search.extraction.delivery import Delivery, write_subnet  # noqa: PLC0415 - imports torch
     from fedpareto.search.extraction.opened_run import Extraction, opened_run  # noqa: PLC0415
+    from fedpareto.search.extraction.private_runs import asks_clients, extractable  # noqa: PLC0415
     from fedpareto.training.engines.flower.federation import opened_link  # noqa: PLC0415
     from fedpareto.training.runs.folder import read_run_config  # noqa: PLC0415
 
     folder = Path(str(subject.run))
     config = read_run_config(folder)
-    extraction = Extraction(options.calibration, options.finetune_epochs, options.finetune_lr)
+    exact = options.exact_statistics
+    if not extractable(config, subject.space.norm, options.calibration, exact=exact):
+        # Files were refused before anything was searched.
+        stderr.print(
+            "the subnet is not extracted: its calibration would take exact statistics of clients' images, which this "
+            "private run withholds (--exact-statistics takes them, --calibration none does without)"
+        )
+        return {name: dict(answered.report) for name, answered in found.items()}
+    extraction = Extraction(options.calibration, options.finetune_epochs, options.finetune_lr, exact)
+    asks = config.engine != "flower" or asks_clients(config, exact=exact)
     reports = {}
-    with opened_link(config) as link:
+    with opened_link(config) if asks else contextlib.nullcontext() as link:
         with progress_display("reading the run"):
-            run = opened_run(folder, subject.space, options.checkpoint, link, test=options.test, root=options.data.root)
+            root, which = options.data.root, options.checkpoint
+            run = opened_run(folder, subject.space, which, link, test=options.test, root=root, exact=exact)
         # Reading the images had a bar of its own.
         with progress_display("extracting") as listener:
             for name, answered in found.items():
@@ -133,7 +145,7 @@ def _of_run(
 
 def _check_run(options: SearchOptions, subject: SearchTarget, run: Path, named: Mapping[str, Budgets]) -> None:
     """Refuse what a run's subnet cannot be given, before anything is searched."""
-    from fedpareto.search.extraction.opened_run import check_tunable  # noqa: PLC0415 - imports torch
+    from fedpareto.search.extraction.private_runs import check_private, extractable  # noqa: PLC0415 - imports torch
     from fedpareto.training.runs.folder import check_outside_runs, read_run_config  # noqa: PLC0415
 
     if options.output_folder is not None:
@@ -145,8 +157,11 @@ def _check_run(options: SearchOptions, subject: SearchTarget, run: Path, named: 
     config = read_run_config(run)
     if config.engine == "flower":
         _refuse_without_images(options)
-    if options.finetune_epochs:
-        check_tunable(run, config)
+    norm, calibration, exact = subject.space.norm, options.calibration, options.exact_statistics
+    if options.output is None and calibration == "auto" and not extractable(config, norm, calibration, exact=exact):
+        # The answer alone takes nothing of clients' images.
+        calibration = "none"
+    check_private(run, config, norm, calibration, options.finetune_epochs, exact=exact)
 
 
 def _refuse_without_images(options: SearchOptions) -> None:

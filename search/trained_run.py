@@ -1,5 +1,6 @@
 """A trained run from Python: subnets are found in it, extracted, measured, saved and exported."""
 
+import contextlib
 import copy
 import dataclasses
 import functools
@@ -14,7 +15,8 @@ from fedpareto.fitness.costs import FilePrecision
 from fedpareto.fitness.settings import fitness_of
 from fedpareto.search.export.export import ExportImages, export_subnet
 from fedpareto.search.export.settings import ExportSettings, format_of
-from fedpareto.search.extraction.opened_run import Calibration, Extraction, OpenedRun, check_tunable, opened_run
+from fedpareto.search.extraction.opened_run import Calibration, Extraction, OpenedRun, opened_run
+from fedpareto.search.extraction.private_runs import asks_clients, check_private
 from fedpareto.search.query.answering import SearchOutcome, answer_budgets
 from fedpareto.search.query.device_limits import LatencyLimit, Quantity, budgets_of
 from fedpareto.search.query.options import check_finetuning
@@ -124,6 +126,7 @@ class TrainedRun:
         calibration: Calibration = "auto",
         finetune_epochs: int = 0,
         finetune_lr: float | None = None,
+        exact_statistics: bool = False,
         progress: bool = True,
     ) -> "Subnet":
         """Extract a subnet of the supernet, calibrated, with its accuracy on the validation images.
@@ -132,34 +135,45 @@ class TrainedRun:
             found: what ``find`` answered, an entry of a cache, or an architecture.
             calibration: BatchNorm's statistics from images of the clients that the server draws (pooled), from
                 statistics that the clients measure themselves (federated), or none; auto is pooled, and federated
-                where the images are with the clients.
+                where the images are with the clients; a private run takes the server's validation images.
             finetune_epochs: local epochs every client trains on the subnet before it is calibrated.
             finetune_lr: learning rate of the first of them; a tenth of the run's when left out.
+            exact_statistics: fine-tune a subnet of a private run, and take exact statistics of its clients' images;
+                (ε, δ) does not cover them.
             progress: show progress.
 
         Raises:
-            UserError: the images are missing or others, no client can run the subnet, or a private run is to be tuned.
+            UserError: the images are missing or others, no client can run the subnet, or a private run would
+                take exact statistics of clients' images, or be tuned, without ``exact_statistics``.
         """
         check_finetuning(finetune_epochs, finetune_lr)
         if finetune_lr is not None and not finetune_epochs:
             raise UserError("finetune_lr is read only with finetune_epochs; give both, or neither")
         entry, report = self._entry(found)
-        if finetune_epochs:
-            check_tunable(self.folder, self.config)
-        extraction = Extraction(calibration, finetune_epochs, finetune_lr)
+        exact = exact_statistics
+        check_private(self.folder, self.config, self.space.norm, calibration, finetune_epochs, exact=exact)
+        extraction = Extraction(calibration, finetune_epochs, finetune_lr, exact)
+        here = self.config.engine == "in-process" or not asks_clients(self.config, exact=exact)
         # Images in this process are read once, clients are found anew.
-        with opened_link(self.config) as link:
-            opened = self._opened if link is None else self._open(link)
+        with contextlib.nullcontext() if here else opened_link(self.config) as link:
+            if link is None:
+                opened = self._opened_exactly if exact else self._opened
+            else:
+                opened = self._open(link, exact=exact)
             with progress_or_silence("extracting", progress) as listener:
                 made = opened.extract(entry, extraction, report, listener)
         return Subnet(made.network, made.info, opened)
 
     @functools.cached_property
     def _opened(self) -> OpenedRun:
-        return self._open(None)
+        return self._open(None, exact=False)
 
-    def _open(self, link: Link | None) -> OpenedRun:
-        return opened_run(self.folder, self.space, self.checkpoint, link, root=self.data_root)
+    @functools.cached_property
+    def _opened_exactly(self) -> OpenedRun:
+        return self._open(None, exact=True)
+
+    def _open(self, link: Link | None, *, exact: bool) -> OpenedRun:
+        return opened_run(self.folder, self.space, self.checkpoint, link, root=self.data_root, exact=exact)
 
     def _entry(self, found: SearchOutcome | ArchitectureLike) -> tuple[CacheEntry, Mapping[str, Any]]:
         """Entry of the network that is to be extracted, and the report of the search that found it."""

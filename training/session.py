@@ -19,6 +19,7 @@ from fedpareto.training.engines.flower.federation import opened_link
 from fedpareto.training.engines.flower.superlink import Link
 from fedpareto.training.execution.allocator import keep_freed_memory
 from fedpareto.training.privacy.accountant import guarantee
+from fedpareto.training.privacy.coverage import coverage
 from fedpareto.training.rounds.interrupt import StopRequest, stop_on_interrupt
 from fedpareto.training.rounds.loop import train
 from fedpareto.training.runs.checkpoint import checkpoint_folder, prune_checkpoints
@@ -180,10 +181,10 @@ def _stopped_words(prepared: Prepared, state: RunState, stop: StopRequest) -> st
 
 def _print_totals(config: RunConfig, state: RunState) -> None:
     sent = f"{format_bytes(state.traffic.up)} up, {format_bytes(state.traffic.down)} down"
-    stderr.print(
-        f"trained {counted(state.round, 'round')}: {sent}, {format_quantity(state.compute)} MACs of forward passes on "
-        f"clients, failures {dict(state.failures) or 'none'}"
-    )
+    spent = f"{format_quantity(state.compute)} MACs of forward passes on clients, failures"
+    if config.privacy.withheld:
+        spent = "failures that tell nothing of clients' images"
+    stderr.print(f"trained {counted(state.round, 'round')}: {sent}, {spent} {dict(state.failures) or 'none'}")
     if config.compute is not None:
         _tell_of_compute(config.compute, state.compute)
     if config.privacy.clip:
@@ -210,7 +211,7 @@ def _privacy_words(config: RunConfig, state: RunState) -> str:
     if found is None:
         return "updates were clipped without noise: that alone is no differential privacy"
     apart = "" if config.init is None else ", apart from what the supernet it began with was trained on"
-    return f"the supernet is differentially private: {found} for each client{apart}"
+    return f"the supernet is differentially private: {found} for each client{apart}; {coverage(config.privacy)}"
 
 
 def _trackers(prepared: Prepared, always: Sequence[Tracker], stop: StopRequest) -> Trackers:
@@ -231,6 +232,7 @@ def _description(prepared: Prepared) -> str:
     config, entries = prepared.config, prepared.cache.entries
     split = prepared.federation.split
     sizes = [size for size in split.sizes if size]
+    images = "" if config.privacy.withheld else f"{min(sizes)} to {counted(max(sizes), 'image')}, "
     length = f"{config.compute} MACs of training in rounds"
     if config.compute is None:
         length = counted(config.rounds, "round")
@@ -239,8 +241,8 @@ def _description(prepared: Prepared) -> str:
     where = f"on {config.device}" if config.engine == "in-process" else f"over Flower at {config.flower.address}"
     return (
         f"{config.method}: {prepared.space.name} on {config.data.name} ({counted(len(split.classes), 'class')}), "
-        f"{length} of {config.clients.per_round} from {counted(config.clients.count, 'client')} ({min(sizes)} to "
-        f"{counted(max(sizes), 'image')}, {config.partition.scheme}), {counted(len(entries), 'cache entry')} of "
+        f"{length} of {config.clients.per_round} from {counted(config.clients.count, 'client')} ({images}"
+        f"{config.partition.scheme}), {counted(len(entries), 'cache entry')} of "
         f"{format_quantity(entries[0].macs)} to "
         f"{format_quantity(entries[-1].macs)} MACs, {where}; run: {prepared.folder}"
     )

@@ -21,7 +21,12 @@ from fedpareto.supernet.networks.weights import Tensors, initial_tensors
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.space_file import load_space
 from fedpareto.training.clients.trainer import recipe_of
-from fedpareto.training.config.changes import RESUME_MAY_ADAPT, RESUME_MAY_EXTEND, changed_fields
+from fedpareto.training.config.changes import (
+    RESUME_MAY_ADAPT,
+    RESUME_MAY_EXTEND,
+    changed_fields,
+    with_former_statistics,
+)
 from fedpareto.training.config.coincidence import coincides
 from fedpareto.training.config.inputs import (
     anchored,
@@ -121,6 +126,7 @@ def new_run(config: RunConfig, listener: ProgressListener, link: Link | None = N
     check_paths(config)
     folder = run_folder(config)
     check_new_run(folder)
+    _check_statistics(config)
     require_accountant(config.privacy)
     device = resolve_device(config.device)
     space, inputs = load_space(config.space), read_inputs(config)
@@ -189,6 +195,7 @@ def resumed_run(folder: Path, config: RunConfig, listener: ProgressListener, lin
     changes = changed_fields(checkpoint.config, config_to_mapping(config))
     config = with_equal_inputs(config, [name for name, _, _ in changes if name in inputs()], folder, space)
     _refuse_changes(folder, config, changed_fields(checkpoint.config, config_to_mapping(config)))
+    _check_statistics(config)
     was = before_extension(folder, config, checkpoint.state, checkpoint.config)
     require_accountant(config.privacy)
     ledger, state = _account(folder, config, checkpoint.state)
@@ -291,7 +298,16 @@ def _completed(config: RunConfig, trained: Mapping[str, Any], space: SearchSpace
     if "kernels" not in trained["execution"]:
         # Runs of before there was a choice.
         config = dataclasses.replace(config, execution=dataclasses.replace(config.execution, kernels="torch"))
-    return with_data_defaults(with_method_defaults(config), space)
+    return with_data_defaults(with_method_defaults(with_former_statistics(config, trained)), space)
+
+
+def _check_statistics(config: RunConfig) -> None:
+    """Refuse compute as the length of a run whose rounds must not tell of clients' images."""
+    if config.compute is not None and config.privacy.withheld:
+        raise UserError(
+            f"compute is {config.compute} with privacy.noise; it is counted in clients' images, whose numbers a "
+            "private run withholds: give --rounds, or --privacy.statistics exact"
+        )
 
 
 def _with_profile(

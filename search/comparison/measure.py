@@ -60,9 +60,9 @@ def _linear(trial: Trial, result: LinearResult, budgets: Sequence[int]) -> Trial
 
 def _seconds(folder: Path, rounds: int) -> float:
     """Return the seconds of all rounds; those without a record count as the mean of the others."""
-    known = [record["seconds"] for record in read_records(folder / METRICS)]
+    known = [record["seconds"] for record in read_records(folder / METRICS) if record["seconds"] is not None]
     if not known:
-        stderr.print(f"{folder / METRICS} holds no record of a round; its seconds count as 0")
+        stderr.print(f"{folder / METRICS} holds no seconds of a round; its seconds count as 0")
         return 0.0
     return float(sum(known)) * rounds / len(known)
 

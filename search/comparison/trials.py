@@ -17,6 +17,7 @@ from fedpareto.supernet.common.storage.files import read_text, write_text
 from fedpareto.supernet.common.storage.path_checks import exists, reaching
 from fedpareto.supernet.common.terminal.progress import ProgressListener
 from fedpareto.supernet.common.terminal.words import counted, option
+from fedpareto.training.config.changes import with_former_statistics
 from fedpareto.training.config.methods.config_type import config_type
 from fedpareto.training.config.run import RunConfig, config_to_mapping, write_config
 from fedpareto.training.config.unused_settings import read_only
@@ -189,7 +190,9 @@ def _size(config: RunConfig) -> int:
 
 
 def _asked(config: Path) -> dict[str, Any]:
-    return _compared(read_only(from_mapping(config_type(), read_yaml_mapping(config), str(config))))
+    mapping = read_yaml_mapping(config)
+    asked = from_mapping(config_type(), mapping, str(config))
+    return _compared(read_only(with_former_statistics(asked, mapping)))
 
 
 def _compared(config: RunConfig) -> dict[str, Any]:

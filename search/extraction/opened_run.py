@@ -9,11 +9,12 @@ import torch
 from torch import nn
 
 from fedpareto.cache.entries import CacheEntry
-from fedpareto.search.reports.terminal import NOT_NEEDED
+from fedpareto.search.extraction.private_runs import asks_clients, check_private, coverage_report
+from fedpareto.search.reports.terminal import NOT_NEEDED, VALIDATION
 from fedpareto.search.subnet import SubnetInfo
 from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.terminal.console import stderr
 from fedpareto.supernet.common.terminal.progress import SILENT, ProgressListener, progress_display
-from fedpareto.supernet.common.terminal.words import option
 from fedpareto.supernet.networks.weights import Tensors, views
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.training.clients.capabilities import able_clients, capabilities
@@ -23,7 +24,7 @@ from fedpareto.training.data.images import ImageSet
 from fedpareto.training.data.run_images import preparation_of
 from fedpareto.training.data.sources import load_images
 from fedpareto.training.engines.flower.evaluation import FederatedEvaluator
-from fedpareto.training.engines.flower.federation import connect
+from fedpareto.training.engines.flower.federation import UnaskedFederation, connect
 from fedpareto.training.engines.flower.superlink import Link
 from fedpareto.training.engines.protocol import CalibratingEngine, Federation
 from fedpareto.training.engines.simulation.federation import StoredFederation
@@ -34,7 +35,7 @@ from fedpareto.training.evaluation.calibration import (
     statistics_of,
     with_statistics,
 )
-from fedpareto.training.evaluation.evaluator import Evaluator
+from fedpareto.training.evaluation.evaluator import Evaluator, NoEvaluator
 from fedpareto.training.execution.profile import Profile
 from fedpareto.training.rounds.finetune import FineTuning, fine_tune
 from fedpareto.training.runs.checkpoint import Checkpoint, best_checkpoint, load_checkpoint, newest_checkpoint
@@ -52,14 +53,17 @@ class Extraction:
 
     Attributes:
         calibration: ``pooled`` over a draw of the clients' images, ``federated`` by the clients, ``none``, or
-            ``auto``: pooled in a simulation, federated where the images are with the clients.
+            ``auto``: pooled in a simulation, federated where the images are with the clients; on the validation
+            images in a private run that withholds clients' statistics.
         finetune_epochs: local epochs of every client on the subnet, one a round.
         finetune_lr: learning rate of the first round; a tenth of the run's when None.
+        exact: whether a private run may fine-tune, and take exact statistics of clients' images.
     """
 
     calibration: Calibration = "auto"
     finetune_epochs: int = 0
     finetune_lr: float | None = None
+    exact: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +87,7 @@ class OpenedRun:
         checkpoint_path: folder of the checkpoint.
         evaluator: evaluator on the validation images.
         test: test images, None until they are read.
+        exact: whether the evaluator takes exact statistics of clients' images in a private run that withholds them.
     """
 
     folder: Path
@@ -91,8 +96,9 @@ class OpenedRun:
     federation: Federation
     checkpoint: Checkpoint
     checkpoint_path: Path
-    evaluator: Evaluator | FederatedEvaluator
+    evaluator: Evaluator | FederatedEvaluator | NoEvaluator
     test: ImageSet | None
+    exact: bool = False
 
     def test_images(self) -> ImageSet:
         """Read the test images.
@@ -114,8 +120,17 @@ class OpenedRun:
         """Return ``entry``'s subnet with a completed ``report``.
 
         Raises:
-            UserError: all clients failed, none can run the subnet, or a private run is to be fine-tuned.
+            UserError: all clients failed, none can run the subnet, or a private run would take exact statistics of
+                clients' images, or be fine-tuned, without being asked to.
         """
+        check_private(
+            self.folder,
+            self.config,
+            self.space.norm,
+            extraction.calibration,
+            extraction.finetune_epochs,
+            exact=extraction.exact,
+        )
         architecture, tensors = entry.architecture, self.checkpoint.models.supernet
         full = {**report, "checkpoint": str(self.checkpoint_path), "round": self.checkpoint.state.round}
         if extraction.finetune_epochs:
@@ -125,6 +140,7 @@ class OpenedRun:
         if extraction.finetune_epochs:
             full["finetune"]["after"] = accuracies
         full |= accuracies
+        full |= coverage_report(self.config, full, exact=extraction.exact)
         split = self.federation.split
         preparation = preparation_of(self.config, self.space)
         info = SubnetInfo(self.space, architecture, split.classes, preparation, split.normalisation, full)
@@ -134,6 +150,8 @@ class OpenedRun:
         if isinstance(self.evaluator, FederatedEvaluator):
             measured = self.evaluator.accuracy(network, entry)
             return {} if measured is None else {"validation_accuracy": measured}
+        if isinstance(self.evaluator, NoEvaluator):
+            return {}
         held_out = {"validation": self.evaluator.held_out, "test": self.test}
         return {
             f"{name}_accuracy": dataclasses.replace(self.evaluator, held_out=images).accuracy(
@@ -160,15 +178,16 @@ class OpenedRun:
             plan = plan_calibration(self._able(engine, entry), images, batch, self.config.seed)
             tasks = plan.tasks(architecture, views(self.space, tensors, architecture))
             statistics, clients = gather(engine.calibrate(tasks)), len(plan.clients)
+        counts = {"batches": statistics.batches, "images": statistics.images}
+        if pooled and self.config.privacy.withheld and not self.exact:
+            return with_statistics(network, statistics), {"method": VALIDATION, **counts}
         method = "pooled" if pooled else "federated"
-        counts = {"clients": clients, "batches": statistics.batches, "images": statistics.images}
-        return with_statistics(network, statistics), {"method": method, **counts}
+        return with_statistics(network, statistics), {"method": method, "clients": clients, **counts}
 
     def _fine_tuned(
         self, entry: CacheEntry, extraction: Extraction, listener: ProgressListener
     ) -> tuple[Tensors, dict[str, Any]]:
         """Return the supernet with ``entry``'s slices fine-tuned, and the report's fields about the fine-tuning."""
-        check_tunable(self.folder, self.config)
         before, _ = self._calibrated(self.checkpoint.models.supernet, entry, extraction.calibration)
         lr, engine = extraction.finetune_lr, self._engine()
         tuning = FineTuning(
@@ -198,19 +217,6 @@ class OpenedRun:
         return self.federation.engine(self.config, self.space, Profile(threads=torch.get_num_threads()))
 
 
-def check_tunable(folder: Path, config: RunConfig) -> None:
-    """Refuse to fine-tune a subnet of a private run.
-
-    Raises:
-        UserError: the run's updates were clipped.
-    """
-    if config.privacy.clip:
-        raise UserError(
-            f"{folder} was trained with privacy.clip {config.privacy.clip:g}; fine-tuning is neither clipped nor "
-            f"noised and would spend that privacy: leave out {option('finetune-epochs')}"
-        )
-
-
 def opened_run(
     folder: Path,
     space: SearchSpace,
@@ -219,10 +225,12 @@ def opened_run(
     *,
     test: bool = False,
     root: str | None = None,
+    exact: bool = False,
 ) -> OpenedRun:
     """Read a run's checkpoint and its images, with ``test`` also the test images; or find its clients over ``link``.
 
-    The images are in ``root``, or in the run's own place; their digest tells if they are the same.
+    The images are in ``root``, or in the run's own place; their digest tells if they are the same. Of a private run
+    that withholds clients' statistics, nothing of clients' images is read or asked for unless ``exact`` is true.
 
     Raises:
         UserError: the run has no whole checkpoint, its images are missing or changed, or too few clients are there.
@@ -232,13 +240,21 @@ def opened_run(
         config = replaced(config, {"data.root": root})
     path = best_checkpoint(folder) if which == "best" else newest_checkpoint(folder)
     checkpoint = load_checkpoint(path, space)
+    asked = config
+    if exact:
+        asked = dataclasses.replace(config, privacy=dataclasses.replace(config.privacy, statistics="exact"))
+    if asked.privacy.noise and not asked.privacy.withheld:
+        stderr.print("statistics of clients' images that are taken here are exact: (ε, δ) does not cover them")
+    if config.engine == "flower" and not asks_clients(config, exact=exact):
+        silent = UnaskedFederation(read_census(folder))
+        return OpenedRun(folder, config, space, silent, checkpoint, path, silent.evaluator(config, space), None)
     if link is not None:
         with progress_display() as listener:
-            connected = connect(link, config, space, listener, read_census(folder))
-        measured_there = connected.evaluator(config, space)
-        return OpenedRun(folder, config, space, connected, checkpoint, path, measured_there, None)
+            connected = connect(link, asked, space, listener, read_census(folder))
+        measured_there = connected.evaluator(asked, space)
+        return OpenedRun(folder, config, space, connected, checkpoint, path, measured_there, None, exact)
     with progress_display() as listener:
         simulation = StoredFederation(folder, config, space, read_split(folder), listener)
-        evaluator = simulation.evaluator(config, space)
-    opened = OpenedRun(folder, config, space, simulation, checkpoint, path, evaluator, None)
+        evaluator = simulation.evaluator(asked, space)
+    opened = OpenedRun(folder, config, space, simulation, checkpoint, path, evaluator, None, exact)
     return dataclasses.replace(opened, test=opened.test_images()) if test else opened

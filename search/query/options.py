@@ -33,9 +33,11 @@ class SearchOptions(Budgets):
         checkpoint: which checkpoint of the run to use, best by validation or newest.
         calibration: BatchNorm's statistics from images of the clients that the server draws (pooled), from
             statistics that the clients measure themselves (federated), or none; auto is pooled, and federated where
-            the images are with the clients.
+            the images are with the clients, and a private run takes the server's validation images.
         finetune_epochs: local epochs every client trains on the subnet before it is calibrated.
         finetune_lr: learning rate of the first of them; a tenth of the run's when left out.
+        exact_statistics: fine-tune a subnet of a private run, and take exact statistics of its clients' images;
+            (ε, δ) does not cover them.
         test: also measure accuracy on the test images.
         export: also write the subnet in this format, verified: onnx, torchscript or exported-program.
         allow_uncalibrated: export even a subnet that is not calibrated.
@@ -59,6 +61,7 @@ class SearchOptions(Budgets):
     calibration: Literal["auto", "pooled", "federated", "none"] = "auto"
     finetune_epochs: int = 0
     finetune_lr: float | None = None
+    exact_statistics: bool = False
     test: bool = False
     export: Format | None = None
     allow_uncalibrated: bool = False
@@ -111,6 +114,7 @@ def _conditions(options: SearchOptions) -> dict[str, tuple[bool, str]]:
     return {
         "checkpoint": trained,
         "calibration": trained,
+        "exact_statistics": trained,
         "finetune_lr": (options.finetune_epochs > 0, "with --finetune-epochs"),
         "allow_uncalibrated": exported,
         "threads": exported,

@@ -12,7 +12,10 @@ from fedpareto.supernet.common.terminal.words import command
 _PROG = "search-subnet"
 
 #: Options, beside the budgets, that the same subnet takes again.
-_SAME = ("architecture", "targets", "fitness", "checkpoint", "calibration", "finetune_epochs", "finetune_lr")
+_SAME = (
+    *("architecture", "targets", "fitness", "checkpoint", "calibration", "finetune_epochs", "finetune_lr"),
+    "exact_statistics",
+)
 
 
 def after_search(options: SearchOptions, subject: SearchTarget, report: Mapping[str, Any]) -> str:

@@ -23,6 +23,8 @@ def print_targets(space: SearchSpace, reports: Mapping[str, Mapping[str, Any]], 
     print_table(title, ("target", *columns.values(), "certified"), rows)
     searched = sum(report["search_seconds"] for report in found)
     answered = f"{len(found)} of {counted(len(reports), 'target')} answered"
+    for words in sorted({report["privacy"]["words"] for report in found if "privacy" in report}):
+        say(words)
     say(f"{answered}; {searched:.2f} s of search, {seconds:.2f} s by the clock")
 
 

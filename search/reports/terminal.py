@@ -16,6 +16,9 @@ COSTS = {**COST_NAMES, "size": "file size", "memory": "feature maps", "latency":
 #: Value in a report for a subnet without statistics that could be calibrated.
 NOT_NEEDED = "not needed"
 
+#: Value in a report for a subnet that was calibrated on the server's own validation images.
+VALIDATION = "validation"
+
 _FORMS: Mapping[str, Form] = {
     "size": size,
     "memory": size,
@@ -38,7 +41,7 @@ def print_report(report: Mapping[str, Any]) -> None:
     title = f"a subnet of {report['space']}" if report["solver"] == "given" else title
     print_table(title, ("", "value", "limit", "slack"), _rows(report))
     say(standing(report))
-    for line in (_tuned(report), _calibrated(report), *_exported(report)):
+    for line in (_tuned(report), _calibrated(report), _covered(report), *_exported(report)):
         if line is not None:
             say(line)
     say(json.dumps(report["architecture"]))
@@ -75,11 +78,17 @@ def _calibrated(report: Mapping[str, Any]) -> str | None:
         return "not calibrated"
     if calibration["method"] == NOT_NEEDED:
         return "without BatchNorm there is nothing to calibrate"
+    if calibration["method"] == VALIDATION:
+        return f"calibrated on {counted(calibration['images'], 'validation image')}, which belong to no client"
     where = "on the clients" if calibration["method"] == "federated" else "over a draw of the images"
     return (
         f"calibrated {where}: {counted(calibration['batches'], 'batch')}, {counted(calibration['images'], 'image')} "
         f"of {counted(calibration['clients'], 'client')}"
     )
+
+
+def _covered(report: Mapping[str, Any]) -> str | None:
+    return None if "privacy" not in report else str(report["privacy"]["words"])
 
 
 def _exported(report: Mapping[str, Any]) -> Iterator[str]:

@@ -1,11 +1,13 @@
 """Changes to a run's configuration that are allowed when it is resumed."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 from fedpareto.training.config.inputs import portable
 from fedpareto.training.config.methods.config_type import config_type
 from fedpareto.training.config.methods.registry import METHODS
+from fedpareto.training.config.privacy import Statistics
 from fedpareto.training.config.run import LARGEST_WEIGHT, RunConfig, by_full_name, complete_mapping
 
 #: What may change when a run is resumed: where things are, what is reported, how many clients train at once.
@@ -47,6 +49,17 @@ RESUME_MAY_EXTEND = ("rounds", "compute", "privacy.epsilon")
 #: What runs of all methods did before there was a choice; methods say themselves what else theirs did.
 _BEFORE = {"client.logit_adjustment": 0.0, "server.largest_weight": LARGEST_WEIGHT}
 
+#: What runs with noise did before statistics could be withheld; it is not changed, as images are normalised by it.
+_STATISTICS: Statistics = "exact"
+
+
+def with_former_statistics(config: RunConfig, written: Mapping[str, Any]) -> RunConfig:
+    """Return ``config`` with exact statistics if it was ``written`` with noise and before these could be withheld."""
+    privacy = written.get("privacy", {})
+    if not privacy.get("noise") or "statistics" in privacy:
+        return config
+    return dataclasses.replace(config, privacy=dataclasses.replace(config.privacy, statistics=_STATISTICS))
+
 
 def changed_fields(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """Return every (field, old, new) that differs and is not one that any resumed run may change.
@@ -56,6 +69,8 @@ def changed_fields(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[
     """
     defaults = by_full_name(complete_mapping(config_type()()))
     did = {**_BEFORE, **METHODS.get(str(before.get("method", RunConfig.method))).before}
+    if before.get("privacy", {}).get("noise"):
+        did["privacy.statistics"] = _STATISTICS
     old, new = (by_full_name(portable(mapping)) for mapping in (before, after))
     old, new = {**defaults, **did, **old}, {**defaults, **new}
     return [

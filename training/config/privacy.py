@@ -7,6 +7,9 @@ from typing import Literal
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.training.config.bounds import bounded, check_bounds
 
+#: What becomes of statistics of clients' images, beside their clipped and noised updates.
+Statistics = Literal["withheld", "exact"]
+
 
 @dataclasses.dataclass(frozen=True)
 class PrivacyConfig:
@@ -21,12 +24,15 @@ class PrivacyConfig:
             the least with which all rounds are within epsilon.
         delta: δ at which ε is reported; 1e-5 or clients.count^-1.1, the lower, when left out.
         epsilon: budget: the run ends before a round after which ε would be larger; none when left out.
+        statistics: what becomes of losses, counts, normalisation, calibration and accuracies of clients' images in a
+            run with noise: withheld, or exact as in other runs, which (ε, δ) does not cover.
     """
 
     clip: float = bounded(0.0, least=0, below=math.inf, hint=" (0 for none)")
     noise: float | Literal["auto"] = bounded(0.0, least=0, below=math.inf, hint=" (0 for none, auto)")
     delta: float | None = bounded(None, above=0, below=1)
     epsilon: float | None = bounded(None, above=0, below=math.inf)
+    statistics: Statistics = "withheld"
 
     def __post_init__(self) -> None:
         check_bounds(self, "privacy")
@@ -56,6 +62,11 @@ class PrivacyConfig:
         if self.noise == "auto":
             raise ValueError("privacy.noise is auto, and no number was put in its place")
         return self.noise
+
+    @property
+    def withheld(self) -> bool:
+        """True if a run has noise, and nothing beside its supernet may tell of clients' images."""
+        return bool(self.noise) and self.statistics == "withheld"
 
     def delta_among(self, clients: int) -> float:
         """Return δ of a federation of ``clients``."""

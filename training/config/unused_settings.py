@@ -77,6 +77,7 @@ CONDITIONS: Mapping[str, Condition] = {
         lambda config: config.clients.per_round > 1, "with more than one client a round"
     ),
     "privacy.delta": Condition(lambda config: bool(config.privacy.noise), "with privacy.noise"),
+    "privacy.statistics": Condition(lambda config: bool(config.privacy.noise), "with privacy.noise"),
     "flower.": _CONNECTED,
 }
 

@@ -91,6 +91,11 @@ def normalisation_of(images: ImageSet) -> Normalisation:
     return normalisation_of_counts(images.pixel_counts())
 
 
+def fixed_normalisation(channels: int) -> Normalisation:
+    """Return a normalisation that depends on no image: about that of photographs, the same in every channel."""
+    return Normalisation((0.5,) * channels, (0.25,) * channels)
+
+
 def normalisation_of_counts(counts: Tensor) -> Normalisation:
     """Return the mean and deviation of every channel by its histogram, ``counts`` (channels, 256)."""
     values = torch.arange(256, dtype=torch.float64) / 255

@@ -122,15 +122,20 @@ def _partitioned(
 
 def split_of(config: RunConfig, data: ImageSet, given: Shares) -> RunSplit:
     """Return the record of a run's decoded images and of their split, which the run keeps."""
-    training = torch.tensor(sorted(index for members in given.clients for index in members))
-    normalisation = normalisation_of(data.subset(training))
+    training = sorted(index for members in given.clients for index in members)
+    measured = given.validation if config.privacy.withheld else training
+    normalisation = normalisation_of(data.subset(torch.tensor(measured)))
     split = RunSplit(data.digest(), data.classes, given.validation, given.clients, normalisation)
     return dataclasses.replace(split, measured=data.subset(measured_positions(config, split)).digest())
 
 
 def calibration_positions(config: RunConfig, split: RunSplit) -> Tensor:
-    """Return the positions of a fixed draw of the clients' images, for the calibration of BatchNorm."""
-    pool = torch.tensor([index for members in split.clients for index in members])
+    """Return the positions of a fixed draw of the clients' images, for the calibration of BatchNorm.
+
+    Where statistics of those are withheld it is a draw of the validation images, which belong to no client.
+    """
+    members = [split.validation] if config.privacy.withheld else split.clients
+    pool = torch.tensor([index for own in members for index in own])
     order = torch.randperm(len(pool), generator=torch_stream(config.seed, "calibration"))
     chosen: Tensor = pool[order[: config.evaluation.calibration_images]]
     return chosen
@@ -138,4 +143,4 @@ def calibration_positions(config: RunConfig, split: RunSplit) -> Tensor:
 
 def measured_positions(config: RunConfig, split: RunSplit) -> Tensor:
     """Return the ascending positions of all images for validation or calibration."""
-    return torch.cat([torch.tensor(split.validation), calibration_positions(config, split)]).sort().values
+    return torch.tensor(sorted({*split.validation, *calibration_positions(config, split).tolist()}))

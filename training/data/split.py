@@ -72,7 +72,8 @@ class Split:
         classes: class names.
         validation: positions of the held-out images among those that are used.
         clients: positions of every client's images among them.
-        normalisation: mean and standard deviation of the clients' pixels.
+        normalisation: mean and standard deviation of the clients' pixels; of the validation images' in a private run
+            that withholds clients' statistics.
         measured: digest of the images for validation and calibration; None in runs of older programs, whose images are
             drawn otherwise.
     """
@@ -96,7 +97,8 @@ class Census:
 
     Attributes:
         classes: class names.
-        normalisation: mean and standard deviation of all clients' pixels.
+        normalisation: mean and standard deviation of all clients' pixels; constants in a private run that withholds
+            clients' statistics.
         examples: training images of every client; 0 for one that was not there.
         validation: images that every client holds out.
     """

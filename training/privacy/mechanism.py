@@ -32,10 +32,11 @@ counts, too. The noise is added in float64, and the result rounded to float32 on
 differ in their last bit between kinds of processors, and so may the noise.
 
 **Covered** is the supernet, after every round and whatever is computed from it alone. **Not covered**, as no noise is
-added to them: the clients' training losses, example counts and failures, the share of clipped updates, statistics of
-the clients' images for the normalisation and the calibration of BatchNorm, and fine-tuning. The server itself sees
-every update. What time the noise takes does not depend on what it hides, but rounding to floats is not proven to be
-harmless, only made hard to use.
+added to them, and so withheld unless ``privacy.statistics`` is exact: the clients' training losses, example counts and
+failures, the share of clipped updates, and the normalisation, calibration and accuracies of clients' images. In their
+place are constants, or the validation images of a simulation, which belong to no client (``trackers/withheld.py``,
+``data/run_images.py``). Fine-tuning has no noise. The server itself sees every update. What time the noise takes does
+not depend on what it hides, but rounding to floats is not proven to be harmless, only made hard to use.
 """
 
 import dataclasses

@@ -10,11 +10,12 @@ from fedpareto.training.engines.protocol import EngineError, Stopped
 from fedpareto.training.execution.out_of_memory import OutOfMemoryError
 from fedpareto.training.rounds.asking import quorum
 from fedpareto.training.rounds.checkpoints import RoundCheckpoints
-from fedpareto.training.rounds.failures import go_on, memory_in_training, too_few_answers
+from fedpareto.training.rounds.failures import go_on, memory_in_training, too_few_answers, too_few_withheld
 from fedpareto.training.rounds.run import Run
 from fedpareto.training.runs.models import Models
 from fedpareto.training.runs.state import RunState
 from fedpareto.training.trackers.records import lost_round
+from fedpareto.training.trackers.withheld import PUBLIC_FAILURES, planned_traffic, public_lost_round
 
 
 class Attempt:
@@ -62,10 +63,17 @@ def attempted(run: Run, checkpoints: RoundCheckpoints, state: RunState, models: 
     if attempt.results is not None and len(attempt.results.accepted) < quorum(run, attempt.results.plan):
         _tell(run, attempt)
         kept, lr = checkpoints.keep(state, models), run.config.client.lr
+        if run.config.privacy.withheld and set(attempt.results.failed_by_kind) - set(PUBLIC_FAILURES):
+            raise UserError(too_few_withheld(run.folder, attempt.results.plan.number, kept))
         raise UserError(too_few_answers(run.folder, attempt.results, run.retries, lr, kept))
 
 
 def _tell(run: Run, attempt: Attempt) -> None:
     """Tell the tracker of a round that is not merged, if any client was asked."""
-    if attempt.results is not None and attempt.results.failures:
-        run.tracker.round_lost(lost_round(attempt.results))
+    results = attempt.results
+    if results is None or not results.failures:
+        return
+    record = lost_round(results)
+    if run.config.privacy.withheld:
+        record = public_lost_round(record, results, planned_traffic(results.plan, run.config, run.space))
+    run.tracker.round_lost(record)

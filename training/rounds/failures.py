@@ -38,6 +38,20 @@ def too_few_answers(folder: Path, answers: RoundResults, retries: int, learning_
     )
 
 
+def too_few_withheld(folder: Path, number: int, kept: str) -> str:
+    """Return the message about a round in which too many clients failed, without their reasons.
+
+    Args:
+        folder: folder of the run.
+        number: number of the round.
+        kept: words that name the round that is kept.
+    """
+    return (
+        f"too few clients of round {number} gave a usable answer; their reasons may tell of their images, which a "
+        f"private run withholds: look at the clients; {kept}; {go_on(folder)}"
+    )
+
+
 def memory_in_training(space: SearchSpace, folder: Path, error: OutOfMemoryError, workers: int, kept: str) -> str:
     """Return the message about a client's training that took more memory than there is.
 

@@ -25,6 +25,7 @@ from fedpareto.training.runs.models import Models
 from fedpareto.training.runs.progress import extent
 from fedpareto.training.runs.state import RunState
 from fedpareto.training.trackers.records import RoundRecord, evaluated, make_record
+from fedpareto.training.trackers.withheld import planned_traffic, public_record
 
 
 def train(run: Run, state: RunState, models: Models) -> RunState:
@@ -136,13 +137,16 @@ class RoundLoop:
             raise UserError(f"{error}; {kept}; resume with a larger --privacy.epsilon, or use it as it is") from error
         seconds = time.perf_counter() - self._started
         self._state = after_merge(self._run, self._state, results)
-        return make_record(
+        record = make_record(
             results,
             self._state.trained,
             bytes_whole=tensor_bytes(self._models.supernet) * len(results.plan.assigned),
             seconds=seconds,
             guarantee=guarantee(self._run.config.privacy, self._state.exposure),
         )
+        if not self._run.config.privacy.withheld:
+            return record
+        return public_record(record, results, planned_traffic(results.plan, self._run.config, self._run.space))
 
     def _evaluate(self) -> Evaluation | None:
         """Evaluate the models after the round as far as that is due; return None if it is due and owed.

@@ -13,6 +13,7 @@ from fedpareto.training.rounds.budget import within_budget
 from fedpareto.training.rounds.run import Run
 from fedpareto.training.runs.models import Models
 from fedpareto.training.runs.state import RunState
+from fedpareto.training.trackers.withheld import planned_traffic, public_failures
 
 
 class BudgetError(UserError):
@@ -56,19 +57,24 @@ def _noise(run: Run, results: RoundResults) -> Noise | None:
 
 
 def after_merge(run: Run, state: RunState, results: RoundResults) -> RunState:
-    """State after a merged round; clients that failed count as not having trained."""
-    plan = results.plan
-    times = Counter(plan.assigned[client].architecture for client in results.accepted)
+    """State after a merged round; clients that failed count as not having trained.
+
+    Where a private run withholds clients' statistics the state follows from the plan, as if all had answered.
+    """
+    plan, withheld = results.plan, run.config.privacy.withheld
+    times = Counter(plan.assigned[client].architecture for client in (plan.assigned if withheld else results.accepted))
+    failures = public_failures(results) if withheld else results.failed_by_kind
+    traffic = planned_traffic(plan, run.config, run.space) if withheld else results.traffic
     after = dataclasses.replace(
         state,
         round=plan.number,
         trained=tuple(
             count + times[entry.architecture] for count, entry in zip(state.trained, run.entries, strict=True)
         ),
-        failures=dict(Counter(state.failures) + results.failed_by_kind),
-        traffic=state.traffic + results.traffic,
+        failures=dict(Counter(state.failures) + failures),
+        traffic=state.traffic + traffic,
         exposure=_exposure(run, state, plan),
-        compute=state.compute + results.compute,
+        compute=state.compute + (0 if withheld else results.compute),
     )
     return run.method.after_round(after, results)
 

@@ -23,7 +23,12 @@ from fedpareto.supernet.common.terminal.console import stderr
 from fedpareto.supernet.common.terminal.words import command, option
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.space_file import space_from_mapping, space_to_yaml
-from fedpareto.training.config.changes import RESUME_MAY_ADAPT, RESUME_MAY_EXTEND, changed_fields
+from fedpareto.training.config.changes import (
+    RESUME_MAY_ADAPT,
+    RESUME_MAY_EXTEND,
+    changed_fields,
+    with_former_statistics,
+)
 from fedpareto.training.config.inputs import relocated
 from fedpareto.training.config.methods.config_type import config_type
 from fedpareto.training.config.run import RunConfig, check_unedited, config_to_mapping, write_config
@@ -205,7 +210,8 @@ def read_run_config(folder: Path) -> RunConfig:
         UserError: the file is damaged, or is not the one the run was trained with.
     """
     path = folder / CONFIG
-    config = from_mapping(config_type(), read_yaml_mapping(path), str(path))
+    written = read_yaml_mapping(path)
+    config = with_former_statistics(from_mapping(config_type(), written, str(path)), written)
     if not has_digests(folder):
         _check_trained_with(path, config, read_checkpoint_config(newest_checkpoint(folder)))
     return relocated(config, config.output, folder)

@@ -17,7 +17,8 @@ class RoundRecord:
 
     Attributes:
         round: number of the round, from 1.
-        train_loss: mean training loss of the clients' last epochs, weighted by examples.
+        train_loss: mean training loss of the clients' last epochs, weighted by examples; None where a private run
+            withholds clients' statistics, as are ``seconds``, ``sgd_seconds`` and ``overhead_share``.
         lr: learning rate of the clients.
         beta: weight β_t of the largest network; None where all weigh the same.
         clients: for every drawn client: client, macs of its network, and examples, loss,
@@ -38,23 +39,23 @@ class RoundRecord:
         evaluation_failures: clients that gave no usable answer in the evaluation: client, failure and reason.
         evaluation_traffic: bytes of the messages of the evaluation; 0 where no client takes part in it.
         merged: always true, unlike in the record of a round that was not merged.
-        compute: multiply–accumulates of the clients' forward passes in this round.
+        compute: multiply–accumulates of the clients' forward passes in this round; 0 where that is withheld.
         done: share of the scheduled training that is done.
         tested: validation accuracy of networks that the method itself had measured, by name.
         owed: whether the evaluation was due and is made up for when the run is resumed, with a new record of the round.
     """
 
     round: int
-    train_loss: float
+    train_loss: float | None
     lr: float
     beta: float | None
     clients: tuple[Mapping[str, Any], ...]
     failures: Mapping[str, int]
     traffic: Traffic
     bytes_whole: int
-    seconds: float
-    sgd_seconds: float
-    overhead_share: float
+    seconds: float | None
+    sgd_seconds: float | None
+    overhead_share: float | None
     evaluation_seconds: float
     probes: tuple[Probe, ...]
     trained: tuple[int, ...]

@@ -50,10 +50,8 @@ class TerminalProgress:
             self._progress.console.print(f"round {record.round}: {count} failed in the evaluation ({kind})")
         if record.probes:
             probes = "  ".join(f"{format_quantity(p.macs)} {p.accuracy:.1%}" for p in record.probes)
-            self._progress.console.print(
-                f"round {record.round}{self._of}: loss {record.train_loss:.3f}, {record.seconds:.1f} s, "
-                f"{record.overhead_share:.1%} of it not SGD{_privacy(record)}; validation accuracy by MACs: {probes}"
-            )
+            parts = "; ".join(filter(None, (", ".join(_told(record)), f"validation accuracy by MACs: {probes}")))
+            self._progress.console.print(f"round {record.round}{self._of}: {parts}")
 
     def round_lost(self, record: LostRound) -> None:
         """Print every failure; the command itself tells the user how the run ended."""
@@ -71,7 +69,17 @@ class TerminalProgress:
             self._progress.console.print(f"round {record.round}: {count} failed ({kind})")
 
 
-def _privacy(record: RoundRecord) -> str:
-    spent = "" if record.epsilon is None else f", ε {record.epsilon:.2f} at δ {record.delta:.2g}"
-    clipped = "" if record.clipped is None else f", {record.clipped:.0%} of updates clipped"
-    return spent + clipped
+def _told(record: RoundRecord) -> list[str]:
+    """Words for a round's training, as far as a private run does not withhold them, and for its privacy."""
+    told = []
+    if record.train_loss is not None:
+        told.append(f"loss {record.train_loss:.3f}")
+    if record.seconds is not None:
+        told.append(f"{record.seconds:.1f} s")
+    if record.overhead_share is not None:
+        told.append(f"{record.overhead_share:.1%} of it not SGD")
+    if record.epsilon is not None:
+        told.append(f"ε {record.epsilon:.2f} at δ {record.delta:.2g}")
+    if record.clipped is not None:
+        told.append(f"{record.clipped:.0%} of updates clipped")
+    return told

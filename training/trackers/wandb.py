@@ -217,17 +217,17 @@ class WandbTracker:
 def _curves(record: RoundRecord) -> dict[str, Any]:
     """Return the numbers of a round by the names of their curves."""
     values: dict[str, Any] = {
-        "train/loss": record.train_loss,
         "train/lr": record.lr,
         "bytes/up": record.traffic.up,
         "bytes/down": record.traffic.down,
-        "compute/client_macs": record.compute,
         "bytes/whole_supernets": record.bytes_whole,
-        "time/round_seconds": record.seconds,
-        "time/overhead_share": record.overhead_share,
         "failures": sum(record.failures.values()) + len(record.evaluation_failures),
     }
     optional = {
+        "train/loss": record.train_loss,
+        "compute/client_macs": record.compute or None,
+        "time/round_seconds": record.seconds,
+        "time/overhead_share": record.overhead_share,
         "train/beta": record.beta,
         "privacy/epsilon": record.epsilon,
         "privacy/clipped_share": record.clipped,

@@ -41,7 +41,13 @@ def quiet_config(fields: Mapping[str, Any], where: str) -> RunConfig:
         UserError: a field is unknown, or of another type, or values do not go together; it says where.
     """
     tracking = {"wandb": "off", **mapping_of(fields.get("tracking", {}), f"{where}.tracking"), "progress": False}
-    return from_mapping(config_type(), {**fields, "tracking": tracking}, where)
+    config = from_mapping(config_type(), {**fields, "tracking": tracking}, where)
+    if config.privacy.withheld:
+        raise UserError(
+            f"{where}: privacy.statistics is withheld with privacy.noise, and runs are compared at equal compute of "
+            "their clients: give privacy.statistics exact, which (ε, δ) does not cover"
+        )
+    return config
 
 
 def refuse_given_otherwise(settings: Mapping[str, Any], instead: Mapping[str, str], where: str) -> None:

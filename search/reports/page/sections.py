@@ -49,6 +49,10 @@ _LISTS: Mapping[str, Sequence[SectionRow]] = {
         ("batches", "calibration.batches", form.number),
         ("images", "calibration.images", form.number),
     ),
+    "Privacy": (
+        ("guarantee", "privacy.words", form.number),
+        ("network covered", "privacy.covered", form.number),
+    ),
     "Fine-tuning": (
         ("epochs", "finetune.epochs", form.number),
         ("clients", "finetune.clients", form.number),

@@ -39,7 +39,8 @@ def _private(**changes: object) -> RunConfig:
 
 
 def test_rounds_record_the_account_and_the_clipped_share(tmp_path: Path) -> None:
-    run = simulated_run(tmp_path, _private(), noise_key=_KEY)
+    exact = _private(privacy=PrivacyConfig(clip=0.5, noise=0.3, statistics="exact"))
+    run = simulated_run(tmp_path, exact, noise_key=_KEY)
     state, tensors = train_run(run)
     records = recorder(run).records
     spent = [record.epsilon or 0.0 for record in records]
@@ -105,7 +106,8 @@ def test_a_resumed_private_run_ends_with_the_bytes_of_one_never_interrupted(tmp_
 
 
 def test_who_fails_has_no_say_in_later_plans_nor_in_the_account(tmp_path: Path) -> None:
-    config = _private(rounds=4, clients=ClientsConfig(count=5, per_round=3))
+    exact = PrivacyConfig(clip=0.5, noise=0.3, statistics="exact")
+    config = _private(rounds=4, clients=ClientsConfig(count=5, per_round=3), privacy=exact)
 
     def failing(update: Update) -> Update | Failure:
         return Failure(update.task, "error", "its images are too dark") if update.task.client % 2 else update

@@ -90,6 +90,7 @@ def test_failures_are_counted_by_kind_and_the_run_goes_on(tmp_path: Path) -> Non
         assert told[2]["reason"] == "its battery is empty"
         assert {"examples", "loss"} <= told[3].keys()
         assert "loss" not in told[0]
+        assert record.train_loss is not None
         assert np.isfinite(record.train_loss)
     assert recorder(run).clients[-1] == (3, 5, 5)
     assert all(tensor.isfinite().all() for tensor in tensors.values())

@@ -194,6 +194,8 @@ def test_overhead_is_the_share_of_the_round_that_is_not_local_training(tmp_path:
     for record in recorder(run).records:
         clients = [update.task.client for update in engine.updates if update.task.round == record.round]
         assert record.sgd_seconds == pytest.approx(sum(0.001 * (client + 1) for client in clients))
+        assert record.sgd_seconds is not None
+        assert record.seconds is not None
         assert record.overhead_share == pytest.approx(1 - record.sgd_seconds / record.seconds)
 
 
@@ -203,6 +205,7 @@ def test_time_in_a_round_is_local_training_and_less_than_a_whole_overhead(tmp_pa
     for record in recorder(run).records:
         updates = [update for update in engine.updates if update.task.round == record.round]
         assert record.sgd_seconds == pytest.approx(sum(update.sgd_seconds for update in updates))
+        assert record.overhead_share is not None
         assert 0 < record.overhead_share < 1
 
 

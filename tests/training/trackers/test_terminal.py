@@ -132,3 +132,13 @@ def test_on_a_terminal_the_bar_counts_the_clients_of_all_rounds(
     assert "round 4/10" in shown
     assert "15/40" in shown
     assert "62.5%" in shown
+
+
+def test_a_private_round_says_nothing_of_its_training_that_is_withheld(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = TerminalProgress(rounds=10, clients_per_round=2, done=3)
+    quiet = dataclasses.replace(_EVALUATED, train_loss=None, seconds=None, sgd_seconds=None, overhead_share=None)
+    progress.round_done(dataclasses.replace(quiet, epsilon=3.2149, delta=1e-5))
+    progress.round_done(quiet)
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "round 4/10: ε 3.21 at δ 1e-05; validation accuracy by MACs: 35.3M 50.0%  179.7M 62.5%"
+    assert second == "round 4/10: validation accuracy by MACs: 35.3M 50.0%  179.7M 62.5%"

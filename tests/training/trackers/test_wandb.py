@@ -11,7 +11,7 @@ from helpers.runs.trackers import alone, record
 from wandb.proto import wandb_internal_pb2
 
 from fedpareto.training.config.run import RunConfig, config_to_mapping
-from fedpareto.training.trackers.wandb import WandbTracker
+from fedpareto.training.trackers.wandb import WandbTracker, _curves
 
 #: A transaction log is a header of 7 bytes, then blocks of 32 KiB of LevelDB's log format.
 _HEADER, _BLOCK = 7, 32768
@@ -127,3 +127,13 @@ def test_the_histogram_of_a_large_cache_is_logged_too(monkeypatch: pytest.Monkey
         tracker.close()
     (history,) = [_values(message.history.item) for message in _finished_log(tmp_path) if message.HasField("history")]
     assert sum(history["curriculum/entries_trained.values"]) == sum(range(600))
+
+
+def test_what_a_private_run_withholds_has_no_curve() -> None:
+    quiet = dataclasses.replace(
+        record(3), train_loss=None, seconds=None, sgd_seconds=None, overhead_share=None, compute=0
+    )
+    told, curves = _curves(dataclasses.replace(record(3), compute=9)), _curves(quiet)
+    withheld = {"train/loss", "compute/client_macs", "time/round_seconds", "time/overhead_share"}
+    assert told.keys() - curves.keys() == withheld
+    assert None not in curves.values()

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NoReturn
 
 import torch
 
@@ -12,7 +13,7 @@ from fedpareto.supernet.common.terminal.progress import ProgressListener
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.space_file import space_to_mapping
 from fedpareto.training.config.run import RunConfig, config_to_mapping
-from fedpareto.training.data.images import normalisation_of_counts
+from fedpareto.training.data.images import Normalisation, fixed_normalisation, normalisation_of_counts
 from fedpareto.training.data.split import Census
 from fedpareto.training.engines.flower.engine import FlowerEngine, wait_for
 from fedpareto.training.engines.flower.evaluation import FederatedEvaluator
@@ -22,6 +23,7 @@ from fedpareto.training.engines.flower.roster import ClientDescription, Roster
 from fedpareto.training.engines.flower.superlink import FlowerLink, Link
 from fedpareto.training.engines.flower.wire import Request
 from fedpareto.training.engines.protocol import never
+from fedpareto.training.evaluation.evaluator import NoEvaluator
 from fedpareto.training.execution.profile import Profile
 
 #: What a node is told of the configuration: nothing that names a place on the server.
@@ -65,11 +67,48 @@ class ConnectedFederation:
         enough = math.ceil(config.flower.quorum * config.clients.per_round)
         return FlowerEngine(space, config.flower, self.exchange, self.roster, request, enough, should_stop)
 
-    def evaluator(self, config: RunConfig, space: SearchSpace) -> FederatedEvaluator:
-        """Return an evaluator on the images that the clients hold out."""
+    def evaluator(self, config: RunConfig, space: SearchSpace) -> "FederatedEvaluator | NoEvaluator":
+        """Return an evaluator on the images that the clients hold out; one that asks nobody where that is withheld."""
+        if config.privacy.withheld:
+            return NoEvaluator()
         return FederatedEvaluator(self.engine(config, space), config, space)
 
     def on_device(self, device: torch.device) -> "ConnectedFederation":
+        """Return the federation itself, as no image is here."""
+        del device
+        return self
+
+
+@dataclasses.dataclass(frozen=True)
+class UnaskedFederation:
+    """Federation of a private run that is over: its clients, which have been asked for all that (ε, δ) covers.
+
+    Attributes:
+        split: their description of their images when the run started.
+    """
+
+    split: Census
+
+    def labels(self) -> None:
+        """Return None, as only the clients know the numbers of their images of each class."""
+
+    def engine(
+        self, config: RunConfig, space: SearchSpace, profile: Profile, should_stop: Callable[[], bool] = never
+    ) -> NoReturn:
+        """Refuse to ask the clients.
+
+        Raises:
+            UserError: always.
+        """
+        del config, space, profile, should_stop
+        raise UserError("the clients of a private run are asked for nothing that (ε, δ) does not cover")
+
+    def evaluator(self, config: RunConfig, space: SearchSpace) -> NoEvaluator:
+        """Return an evaluator that measures nothing."""
+        del config, space
+        return NoEvaluator()
+
+    def on_device(self, device: torch.device) -> "UnaskedFederation":
         """Return the federation itself, as no image is here."""
         del device
         return self
@@ -106,7 +145,9 @@ def connect(
     told["clients"] = {name: told["clients"][name] for name in ("count", "per_round")}
     told["data"] = {name: value for name, value in told["data"].items() if name not in ("root", "download")}
     flower = config.flower
-    request = Request("describe", flower.deadline, flower.wire_dtype, told, space_to_mapping(space), (), {}, [])
+    # A node that is told the normalisation does not measure its pixels.
+    known = dataclasses.asdict(fixed_normalisation(space.in_channels)) if config.privacy.withheld else {}
+    request = Request("describe", flower.deadline, flower.wire_dtype, told, space_to_mapping(space), (), known, [])
     exchange = Exchange(link)
     roster = Roster(link, exchange, request, config.clients.count, listener.remark)
     listener.report("connecting to the SuperLink", 0, 1)
@@ -115,17 +156,29 @@ def connect(
     except LineLost as error:
         # Later it may come back; now it is more likely that an option is wrong.
         raise UserError(f"the SuperLink at {flower.address} cannot be reached: {error}") from error
+    if config.privacy.withheld:
+        listener.remark(
+            "clients of this private run are asked for clipped updates alone: no probe is measured; with "
+            "--privacy.statistics exact a new run measures them, which (ε, δ) does not cover"
+        )
     wanted = flower.min_clients or config.clients.count
     wait_for(roster, wanted, flower, lambda there: listener.report("waiting for clients", there, wanted))
-    return ConnectedFederation(exchange, roster, request, census or _census(roster.described, config.clients.count))
+    if census is None:
+        fixed = fixed_normalisation(space.in_channels) if config.privacy.withheld else None
+        census = _census(roster.described, config.clients.count, fixed)
+    return ConnectedFederation(exchange, roster, request, census)
 
 
-def _census(described: Mapping[int, ClientDescription], clients: int) -> Census:
-    """Return the census that the run keeps of the connected clients."""
-    counts = torch.tensor([description.pixels for description in described.values()], dtype=torch.int64)
+def _census(
+    described: Mapping[int, ClientDescription], clients: int, normalisation: Normalisation | None = None
+) -> Census:
+    """Return the census that the run keeps of the connected clients; ``normalisation`` is measured if None."""
+    if normalisation is None:
+        counts = torch.tensor([description.pixels for description in described.values()], dtype=torch.int64)
+        normalisation = normalisation_of_counts(counts.sum(dim=0))
     return Census(
         classes=_classes([description.classes for description in described.values()]),
-        normalisation=normalisation_of_counts(counts.sum(dim=0)),
+        normalisation=normalisation,
         examples=[described[client].examples if client in described else 0 for client in range(clients)],
         validation=[described[client].validation if client in described else 0 for client in range(clients)],
     )

@@ -116,13 +116,14 @@ class _Node:
             raise UserError(
                 f"client {self._node.client} has {counted(len(own), 'image')}, less than a batch of {batch}"
             )
-        return {
+        described = {
             "client": self._node.client,
             "examples": len(own),
             "validation": len(images.validation),
             "classes": list(own.classes),
-            "pixels": own.pixel_counts().tolist(),
         }
+        # A private run normalises by what it is told, and has no use for an exact statistic.
+        return described if self._request.normalisation else {**described, "pixels": own.pixel_counts().tolist()}
 
     def _trained(
         self, images: OwnImages, jobs: list[tuple[MessageFields, Tensors]]

@@ -38,7 +38,7 @@ class ClientDescription:
         examples: number of its training images.
         validation: number of images it holds out.
         classes: class names.
-        pixels: histogram of each channel of its training images, over the 256 pixel values.
+        pixels: histogram of each channel of its training images, over the 256 pixel values; empty if not asked for.
     """
 
     client: int
@@ -137,10 +137,13 @@ class Roster:
                     self._tell(node, answer.reason)
                 continue
             try:
-                self._welcome(node, read_description(answer, self._clients, *self._shape))
+                self._welcome(node, self._read(answer))
             except WireError as error:
                 self._leave_alone(node, _LONGEST_PAUSE)
                 self._tell(node, str(error))
+
+    def _read(self, answer: ClientReply) -> ClientDescription:
+        return read_description(answer, self._clients, *self._shape, measured=not self._question.normalisation)
 
     def _welcome(self, node: str, description: ClientDescription) -> None:
         client = description.client
@@ -172,8 +175,12 @@ class Roster:
             self._say(f"node {node} takes no part: {reason}")
 
 
-def read_description(answer: ClientReply, clients: int, side: int, channels: int) -> ClientDescription:
+def read_description(
+    answer: ClientReply, clients: int, side: int, channels: int, *, measured: bool = True
+) -> ClientDescription:
     """Return a client's description of its images, squares of ``side`` pixels in ``channels``.
+
+    Without ``measured`` their pixels were not asked for, and are not looked at.
 
     Raises:
         WireError: a field is missing or absurd.
@@ -185,7 +192,7 @@ def read_description(answer: ClientReply, clients: int, side: int, channels: int
         examples=examples,
         validation=wire.integer(fields, "validation", 0, MOST_IMAGES),
         classes=_class_names(fields),
-        pixels=_histograms(fields, channels, examples * side**2),
+        pixels=_histograms(fields, channels, examples * side**2) if measured else (),
     )
 
 

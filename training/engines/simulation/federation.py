@@ -62,7 +62,7 @@ class SimulatedFederation:
         return InProcessEngine(self.data, members, recipe_of(config, space, self.split.normalisation), profile)
 
     def evaluator(self, config: RunConfig, space: SearchSpace) -> Evaluator:
-        """Return an evaluator on the validation images, calibrated with a fixed draw of the clients' images."""
+        """Return an evaluator on the validation images, calibrated as ``calibration_positions`` says."""
         return _evaluator(config, space, self.split, self.data, torch.arange(len(self.data)))
 
     def on_device(self, device: torch.device) -> "SimulatedFederation":
@@ -79,6 +79,12 @@ def new_simulation(config: RunConfig, space: SearchSpace, listener: ProgressList
     listing = used_images(config, listener)
     by_strength = config.clients.data != "independent"
     able = capabilities(config.clients, space, config.seed) if by_strength else ()
+    if config.privacy.withheld and config.partition.scheme == "given" and not listing.held_out:
+        raise UserError(
+            "partition.scheme is given with privacy.noise, and the data have no validation images of their own: those "
+            "would be clients' images, whose statistics a private run withholds; give the data validation images, or "
+            "give --privacy.statistics exact"
+        )
     # Refuses what cannot be spread before anything is decoded.
     given = shares(config, listing, [client.macs for client in able])
     data = listing.read(preparation_of(config, space), listener)
@@ -129,10 +135,12 @@ class StoredFederation:
     def evaluator(self, config: RunConfig, space: SearchSpace) -> Evaluator:
         """Return the evaluator of the run; the images for validation and calibration are read.
 
+        Where ``config`` asks for exact statistics that the run itself withheld, all images are read.
+
         Raises:
             UserError: they are missing, or are not those the run was started with.
         """
-        if self.split.measured is None:
+        if self.split.measured is None or config.privacy.withheld != self.config.privacy.withheld:
             return self._whole.evaluator(config, space)
         positions = measured_positions(config, self.split)
         listing = _listed_again(self.folder, config, self.split).subset(positions)
