@@ -59,13 +59,14 @@ def check_private(
         return
     if calibration in _CLIENTS_IMAGES:
         raise UserError(
-            f"{option('calibration', calibration)} takes exact statistics of clients' images, which {folder} withholds; leave "
-            f"it out, or {_accept()}"
+            f"{option('calibration', calibration)} takes exact statistics of clients' images, which {folder} withholds; "
+            f"leave it out, or {_accept()}"
         )
     if not extractable(config, norm, calibration, exact=exact):
         raise UserError(
             f"a subnet of {folder} would be calibrated on clients' images, whose exact statistics the run withholds; "
-            f"search without {option('output')}, leave it uncalibrated with {option('calibration', 'none')}, or {_accept()}"
+            f"search without {option('output')}, leave it uncalibrated with {option('calibration', 'none')}, or "
+            f"{_accept()}"
         )
 
 
