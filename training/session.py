@@ -4,17 +4,18 @@ import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fedpareto.supernet.architecture_file import ARCHITECTURE
 from fedpareto.supernet.common.formats.units import format_at_least, format_bytes, format_quantity, parse_quantity
 from fedpareto.supernet.common.storage.path_checks import is_file
+from fedpareto.supernet.common.storage.signatures import NO_KEYS, Keys, is_signed
 from fedpareto.supernet.common.terminal.console import next_step, print_table, stderr
 from fedpareto.supernet.common.terminal.progress import progress_display
 from fedpareto.supernet.common.terminal.words import command, counted
 from fedpareto.training.config.inputs import PLACES, anchored, named, replaced
 from fedpareto.training.config.registries import TRACKERS
-from fedpareto.training.config.run import EQUAL_COMPUTE, RunConfig, write_config
+from fedpareto.training.config.run import EQUAL_COMPUTE, RunConfig, config_to_mapping, write_config
 from fedpareto.training.engines.flower.federation import opened_link
 from fedpareto.training.engines.flower.superlink import Link
 from fedpareto.training.execution.allocator import keep_freed_memory
@@ -26,7 +27,8 @@ from fedpareto.training.runs.folder import CONFIG, METRICS, locked, read_run_con
 from fedpareto.training.runs.leftovers import opened_to_write
 from fedpareto.training.runs.progress import extent, known_rounds
 from fedpareto.training.runs.state import RunState
-from fedpareto.training.setup import Prepared, assemble, new_run, resumed_run
+from fedpareto.training.runs.verification import verify_run
+from fedpareto.training.setup import Prepared, assemble, new_run, resumed_run, signer_of, write_run_session
 from fedpareto.training.trackers.metrics_file import MetricsFile, read_records
 from fedpareto.training.trackers.pace import Pace
 from fedpareto.training.trackers.protocol import Tracker, TrackerContext, Trackers, checked_tracker
@@ -56,7 +58,13 @@ class SessionEnd:
 
 
 def run_session(
-    config: RunConfig, resumed: Path | None, callbacks: Sequence[Tracker] = (), *, ends_process: bool = True
+    config: RunConfig,
+    resumed: Path | None,
+    callbacks: Sequence[Tracker] = (),
+    *,
+    ends_process: bool = True,
+    keys: Keys = NO_KEYS,
+    command_line: Sequence[str] | None = None,
 ) -> SessionEnd:
     """Start a new run, or go on with the one in the folder ``resumed``, until it is finished or interrupted.
 
@@ -65,19 +73,31 @@ def run_session(
         resumed: folder of a run to go on with.
         callbacks: trackers that are told of every event beside the run's own trackers.
         ends_process: whether the process ends with the session, so that an interrupted one need not wait for anything.
+        keys: keys that checkpoints are signed with, and that what is resumed or begun with must be signed with.
+        command_line: words of the command, for the run's provenance; None from Python.
 
     Raises:
         UserError: any mistake that the user can mend.
     """
+    if resumed is not None:
+        verify_run(resumed, "newest", keys.verify)
     # Before torch starts threads of its own.
     keep_freed_memory()
     with opened_link(config) as link:
-        return _run(config, resumed, link, callbacks, ends_process)
+        told = _Told(callbacks, ends_process, keys, command_line)
+        return _run(config, resumed, link, told)
 
 
-def _run(
-    config: RunConfig, resumed: Path | None, link: Link | None, callbacks: Sequence[Tracker], ends_process: bool
-) -> SessionEnd:
+class _Told(NamedTuple):
+    """What a session was told beside its configuration; see ``run_session``."""
+
+    callbacks: Sequence[Tracker]
+    ends_process: bool
+    keys: Keys
+    command_line: Sequence[str] | None
+
+
+def _run(config: RunConfig, resumed: Path | None, link: Link | None, told: _Told) -> SessionEnd:
     check_environment(config.tracking.wandb)
     require_login(config.tracking.wandb)
     with contextlib.ExitStack() as held:
@@ -85,14 +105,16 @@ def _run(
             held.enter_context(opened_to_write(resumed))
         with progress_display("preparing the run") as listener:
             prepared = (
-                new_run(config, listener, link) if resumed is None else resumed_run(resumed, config, listener, link)
+                new_run(config, listener, link, told.keys, told.command_line)
+                if resumed is None
+                else resumed_run(resumed, config, listener, link)
             )
         if resumed is None:
             held.enter_context(locked(prepared.folder))
-        return _train(prepared, resumed, callbacks, ends_process)
+        return _train(prepared, resumed, told)
 
 
-def _train(prepared: Prepared, resumed: Path | None, callbacks: Sequence[Tracker], ends_process: bool) -> SessionEnd:
+def _train(prepared: Prepared, resumed: Path | None, told: _Told) -> SessionEnd:
     folder, start = prepared.folder, prepared.checkpoint
     # What a process that was killed would have removed, or what is no longer to be kept.
     prune_checkpoints(folder, prepared.config.checkpoint.keep, start.state.best)
@@ -102,16 +124,19 @@ def _train(prepared: Prepared, resumed: Path | None, callbacks: Sequence[Tracker
     if _finished(prepared.config, start.state):
         _remember_places(prepared)
         return SessionEnd(folder, prepared.config, start.state, finished=True, trained=False)
+    if resumed is not None and told.keys.sign is None and is_signed(checkpoint_folder(folder, start.state.round)):
+        stderr.print("the run's checkpoints were signed; those from here on are not, without --sign KEY")
     verb = "training" if resumed is None else f"resuming after round {start.state.round}"
     stderr.print(f"{verb}: {_description(prepared)}")
     # What was changed for another machine holds for the next resume too.
     write_config(folder / CONFIG, prepared.config)
+    write_run_session(folder, config_to_mapping(prepared.config), start.state.round, told.command_line)
     pace = Pace(start.state.round)
     stop = StopRequest(pace.words)
-    with stop_on_interrupt(folder, stop, ends_process=ends_process):
-        tracker = _trackers(prepared, [metrics, pace, *callbacks], stop)
+    with stop_on_interrupt(folder, stop, ends_process=told.ends_process):
+        tracker = _trackers(prepared, [metrics, pace, *told.callbacks], stop)
         try:
-            run = assemble(prepared, tracker, stop, stop)
+            run = assemble(prepared, tracker, stop, stop, signer_of(told.keys.sign))
             state = train(run, start.state, start.models)
         finally:
             tracker.close()

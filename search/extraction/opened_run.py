@@ -12,6 +12,7 @@ from fedpareto.cache.entries import CacheEntry
 from fedpareto.search.reports.terminal import NOT_NEEDED
 from fedpareto.search.subnet import SubnetInfo
 from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.storage.signatures import VerifyKey
 from fedpareto.supernet.common.terminal.progress import SILENT, ProgressListener, progress_display
 from fedpareto.supernet.networks.weights import Tensors, views
 from fedpareto.supernet.space import SearchSpace
@@ -38,6 +39,7 @@ from fedpareto.training.execution.profile import Profile
 from fedpareto.training.rounds.finetune import FineTuning, fine_tune
 from fedpareto.training.runs.checkpoint import Checkpoint, best_checkpoint, load_checkpoint, newest_checkpoint
 from fedpareto.training.runs.folder import read_census, read_run_config, read_split
+from fedpareto.training.runs.verification import verify_run
 
 Calibration = Literal["auto", "pooled", "federated", "none"]
 
@@ -218,14 +220,17 @@ def opened_run(
     *,
     test: bool = False,
     root: str | None = None,
+    verify: VerifyKey | None = None,
 ) -> OpenedRun:
     """Read a run's checkpoint and its images, with ``test`` also the test images; or find its clients over ``link``.
 
-    The images are in ``root``, or in the run's own place; their digest tells if they are the same.
+    The images are in ``root``, or in the run's own place; their digest tells if they are the same. With ``verify``,
+    that key must have signed the run.
 
     Raises:
         UserError: the run has no whole checkpoint, its images are missing or changed, or too few clients are there.
     """
+    verify_run(folder, which, verify)
     config = read_run_config(folder)
     if root is not None:
         config = replaced(config, {"data.root": root})

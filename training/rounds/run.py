@@ -12,6 +12,7 @@ from fedpareto.training.engines.protocol import Engine, never
 from fedpareto.training.evaluation.evaluator import ProbeEvaluator
 from fedpareto.training.methods.protocol import Method
 from fedpareto.training.rounds.interrupt import UNINTERRUPTED, Interruptible
+from fedpareto.training.runs.signing import CheckpointSigner
 from fedpareto.training.trackers.protocol import Tracker
 
 
@@ -34,6 +35,7 @@ class Run:
         quorum: share of a round's clients whose answers are enough for a round; if 0 one answer is enough.
         retries: number of times that failed clients are asked again when there are fewer answers.
         noise_key: secret key of the noise of a private run.
+        signer: signs the checkpoints; None to sign none.
 
     Raises:
         ValueError: a run with noise has no key.
@@ -53,6 +55,7 @@ class Run:
     quorum: float = 0.0
     retries: int = 0
     noise_key: int | None = None
+    signer: CheckpointSigner | None = None
 
     def __post_init__(self) -> None:
         if self.config.privacy.noise and self.noise_key is None:
