@@ -47,6 +47,10 @@ def _run(arguments: Sequence[str]) -> int:
     check_names(config)
     keys = read_session_keys(values.get("sign"), values.get("verify"), begun=bool(resumed or config.init))
     config = _relocated(config, [Path(str(path)) for path in values.config or ()])
+    if "check" in values:
+        from fedpareto.training.preflight.server import check_server  # noqa: PLC0415
+
+        return check_server(config, resumed)
     # torch is imported from here on, so that --help and mistyped or meaningless options answer at once.
     with lasting_objects():
         from fedpareto.training.session import run_session, tell_end  # noqa: PLC0415
@@ -95,6 +99,12 @@ def _parser() -> CommandParser:
         action=_Once,
         default=argparse.SUPPRESS,
         help="PEM file of a public key; the run that --resume or --init names must be signed with it",
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="with --engine flower: check this server for the run, line by line with what to do, and start nothing",
     )
     parser.add_class_arguments(config_type())
     methods = ", ".join(f"{spec.name} ({spec.summary})" for spec in METHODS.everything())

@@ -256,7 +256,7 @@ def _check_signature(folder: Path, path: Path, kind: str, trusted: VerifyKey | N
     if signed_kind != kind:
         raise SignatureError(f"{path} is the signature of a {signed_kind}, not of a {kind}")
     digests = read_digests(folder)
-    if not digests or not key.fits(signature, _message(kind, digests, beside)):
+    if not key.fits(signature, _message(kind, digests, beside)):
         raise SignatureError(f"{path} does not fit the files in its folder: they, or it, are not as they were signed")
     return beside
 

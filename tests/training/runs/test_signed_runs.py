@@ -2,15 +2,15 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from helpers.commands import Outcome, called, check_refused
-from helpers.keys import KeyPair, write_pair
 from helpers.runs.federation import arguments_of, micro_config, write_micro
+from helpers.trust.keys import KeyPair, write_pair
 
 import fedpareto as fp
 from fedpareto.search.cli import main as search_subnet
@@ -55,10 +55,9 @@ def delivered(place: Path, made: Path, keys: KeyPair) -> Path:
 
 
 @pytest.fixture
-def run(made: Path, tmp_path: Path) -> Iterator[Path]:
+def run(made: Path, tmp_path: Path) -> Path:
     """A copy of the signed run, to be spoiled."""
-    shutil.copytree(made, tmp_path / "run")
-    return tmp_path / "run"
+    return Path(shutil.copytree(made, tmp_path / "run"))
 
 
 def _search(run: Path, *arguments: object) -> Outcome:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from helpers.keys import KeyPair, write_pair, write_private
+from helpers.trust.keys import KeyPair, write_pair, write_private
 from hypothesis import given
 from hypothesis import strategies as st
 
