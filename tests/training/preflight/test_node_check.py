@@ -6,6 +6,7 @@ import functools
 import importlib.metadata
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -223,7 +224,7 @@ def test_a_key_that_others_may_read_and_one_of_another_kind_are_refused(site: Si
     assert "no OpenSSH key" in node_key(_closed(site.ca.key_path)).found
     assert "is missing" in node_key(site.folder / "nowhere").found
     locked = site.folder / "locked"
-    made = ["ssh-keygen", "-q", "-t", "ecdsa", "-b", "384", "-N", "secret", "-f", locked]
+    made = ["ssh-keygen", "-q", "-t", "ecdsa", "-b", "384", "-N", "secret", "-f", str(locked)]
     subprocess.run(made, check=True)
     assert "without a passphrase" in node_key(locked).found
 
@@ -308,14 +309,14 @@ def test_whatever_settings_are_given_they_are_read_or_refused_in_words(text: str
 
 
 def test_a_full_disk_is_a_line(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    usage = functools.partial(shutil._ntuple_diskusage, 10**9, 10**9)  # type: ignore[attr-defined]
+    usage = functools.partial(shutil._ntuple_diskusage, 10**9, 10**9)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(0))
     assert "0 B free" in _failed(_found(site, closed_port(), _SLOW))["disk"]
 
     def full(**_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(machine_checks.tempfile, "TemporaryFile", full)
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
     assert "No space left on device" in _failed(_found(site, closed_port(), _SLOW))["disk"]
 
 
