@@ -89,7 +89,7 @@ def run_session(
 
 
 class _Told(NamedTuple):
-    """What a session was told beside its configuration; see ``run_session``."""
+    """Arguments of a session beside its configuration; see ``run_session``."""
 
     callbacks: Sequence[Tracker]
     ends_process: bool

@@ -109,7 +109,7 @@ def _version(name: str) -> str | None:
 
 
 def _requirements() -> dict[str, str]:
-    """Return what the installed package says of the versions it goes with, such as ``<1.42,>=1.41``, by name."""
+    """Return the versions that the installed package needs, such as ``<1.42,>=1.41``, by name."""
     try:
         lines = importlib.metadata.requires("fedpareto") or []
     except importlib.metadata.PackageNotFoundError:

@@ -157,7 +157,7 @@ def _remedy(error: OSError, *, gateway: bool) -> str:
         return "correct the host's name, or mend this machine's DNS"
     if isinstance(error, ConnectionRefusedError):
         return f"start {server} on the server, or correct the port"
-    return f"let a firewall pass this port outwards, and check that {server} runs on the server"
+    return f"let a firewall pass this port outwards, and see that {server} is running there"
 
 
 def _certificate_remedy(error: ssl.SSLCertVerificationError, host: str) -> str:

@@ -138,7 +138,7 @@ def _server(options: NodeCheckOptions) -> list[Finding]:
 
 
 class _Site:
-    """What the checks of a site find on the way, for those that come after: its settings, space and images."""
+    """Findings of a site's checks that later ones build on: its settings, space and images."""
 
     def __init__(self, options: NodeCheckOptions) -> None:
         self._options = options
