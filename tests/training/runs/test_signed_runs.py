@@ -141,11 +141,11 @@ def _older_as_newest(run: Path) -> None:
         pytest.param(_alter_space, "space.yaml is not the file that", marks=pytest.mark.slow),
         (_alter_split, "partition.json is not the file that"),
         pytest.param(_alter_cache, "cache.jsonl is not the file that", marks=pytest.mark.slow),
-        (_alter_config, "client.lr is 0.5, but the run was trained with 0.05"),
-        (_alter_supernet, "does not fit the files in its folder"),
+        pytest.param(_alter_config, "client.lr is 0.5, but the run was trained with 0.05", marks=pytest.mark.slow),
+        pytest.param(_alter_supernet, "does not fit the files in its folder", marks=pytest.mark.slow),
         pytest.param(_unsigned, "is not signed", marks=pytest.mark.slow),
         pytest.param(_extra, "branch-x.safetensors is not among the signed files", marks=pytest.mark.slow),
-        (_older_as_newest, "was signed as the checkpoint of round 1"),
+        pytest.param(_older_as_newest, "was signed as the checkpoint of round 1", marks=pytest.mark.slow),
     ],
 )
 def test_a_run_that_was_tampered_with_is_verified_by_nobody(
@@ -196,6 +196,7 @@ def test_a_run_that_goes_on_without_the_key_says_so_and_is_refused_from_there(ru
     assert _search(run, "--checkpoint", "newest", "--verify", keys.public).code == 0
 
 
+@pytest.mark.slow
 def test_a_signed_run_trains_what_an_unsigned_one_does(made: Path, tmp_path: Path) -> None:
     assert called(train_supernet, *arguments_of(micro_config(tmp_path, rounds=2))).code == 0
     first, second = (newest_checkpoint(each) / "supernet.safetensors" for each in (made, tmp_path / "run"))
@@ -280,6 +281,7 @@ def test_a_command_line_is_kept_without_its_secrets() -> None:
     assert without_secrets(["--data.root", "https://me:pass@host/x"]) == ["--data.root", "https://HIDDEN@host/x"]
 
 
+@pytest.mark.slow
 def test_a_run_of_an_earlier_version_goes_on(run: Path) -> None:
     for path in (run / PROVENANCE, *run.rglob("digests.json"), *run.rglob(SIGNATURE)):
         path.unlink()
