@@ -76,7 +76,7 @@ $(VENV)/installed-flower: pyproject.toml $(SOURCES) | $(VENV)/bin/python
 
 $(VENV)/installed-dev: pyproject.toml $(SOURCES) | $(VENV)/bin/python
 	rm -rf build
-	$(BIN)/pip install --quiet '.[dev,export,fast,flower,privacy]'
+	$(BIN)/pip install --quiet '.[dev,export,fast,flower,privacy,signing]'
 	rm -rf build
 	touch $@ $(VENV)/installed $(VENV)/installed-fast $(VENV)/installed-flower
 

@@ -9,6 +9,7 @@ from fedpareto.search.query.answering import SearchOutcome, answer_budgets
 from fedpareto.search.query.device_limits import LatencyLimit, Quantity, budgets_of
 from fedpareto.search.query.subject import SearchTarget, find_subject
 from fedpareto.supernet.common.arguments import checked
+from fedpareto.supernet.common.storage.signatures import read_keys
 from fedpareto.supernet.common.terminal.progress import progress_or_silence
 from fedpareto.supernet.fitness_settings import FitnessSettings
 from fedpareto.supernet.space import SearchSpace
@@ -85,6 +86,7 @@ def open_run(
     checkpoint: Literal["best", "newest"] = "best",
     fitness: FitnessSettings | str | Path | None = None,
     data_root: str | Path | None = None,
+    verify: str | Path | None = None,
 ) -> "TrainedRun":
     """Open a trained run, to find and extract subnets.
 
@@ -93,9 +95,10 @@ def open_run(
         checkpoint: which of its checkpoints, best by validation or newest.
         fitness: weights, or a YAML file of them; those of the run's cache when left out.
         data_root: folder of the images now, if it is not where they were when the run was trained.
+        verify: PEM file of a public key that the run must be signed with.
 
     Raises:
-        UserError: the folder holds no run, or a file of it is damaged.
+        UserError: the folder holds no run, a file of it is damaged, or it is not signed as it must be.
 
     >>> import fedpareto as fp
     >>> federation = {"clients_count": 4, "clients_per_round": 2, "client_epochs": 1}
@@ -106,8 +109,11 @@ def open_run(
     True
     """
     from fedpareto.search.trained_run import read_trained_run  # noqa: PLC0415 - imports torch
+    from fedpareto.training.runs.verification import verify_run  # noqa: PLC0415
 
+    trusted = read_keys(None, verify).verify
+    verify_run(Path(run), checkpoint, trusted)
     target = find_subject(None, str(run), None, None)
     if fitness is not None:
         target = SearchTarget(target.space, fitness_of(fitness, target.space), target.known, target.run)
-    return read_trained_run(target, checkpoint, None if data_root is None else str(data_root))
+    return read_trained_run(target, checkpoint, None if data_root is None else str(data_root), trusted)

@@ -19,6 +19,7 @@ from fedpareto.search.reports.terminal import print_report
 from fedpareto.supernet.architecture_file import save_architecture
 from fedpareto.supernet.common.command_line import options_parser
 from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.storage.signatures import read_keys
 from fedpareto.supernet.common.terminal.console import next_step, run_command, say, stderr
 from fedpareto.supernet.common.terminal.progress import progress_display
 from fedpareto.supernet.common.terminal.words import shell
@@ -36,17 +37,27 @@ def _run(arguments: Sequence[str]) -> None:
         PROG, "Find the architecture of highest fitness within limits, without training.", SearchOptions
     )
     options = SearchOptions(**parser.instantiate(parser.parse(arguments)).as_dict())
-    named = check_options(options)
+    named, typed = check_options(options), [PROG, *arguments]
+    _verify(options)
     subject = find_subject(options.space, options.run, options.classes, options.fitness)
     if subject.run is not None:
         _check_run(options, subject, subject.run, named)
     if options.targets is None:
-        _search_one(options, subject, shell([PROG, *arguments]))
+        _search_one(options, subject, typed)
     else:
-        _search_targets(options, subject, named)
+        _search_targets(options, subject, named, typed)
 
 
-def _search_one(options: SearchOptions, subject: SearchTarget, command: str) -> None:
+def _verify(options: SearchOptions) -> None:
+    """Refuse keys that are none, and a run that is not signed as it must be, before anything of it is read."""
+    trusted = read_keys(options.sign, options.verify).verify
+    if trusted is not None:
+        from fedpareto.training.runs.verification import verify_run  # noqa: PLC0415 - imports torch
+
+        verify_run(Path(str(options.run)), options.checkpoint, trusted)
+
+
+def _search_one(options: SearchOptions, subject: SearchTarget, typed: Sequence[str]) -> None:
     with progress_display("searching") as listener:
         if options.architecture is None:
             answered = answer_budgets(subject, options, options.seed, listener)
@@ -54,11 +65,11 @@ def _search_one(options: SearchOptions, subject: SearchTarget, command: str) -> 
             answered = answer_given(subject, options, options.architecture)
         if options.plot is not None:
             plot_search(Path(options.plot), subject, answered, listener)
-    report = _delivered(options, subject, {"": answered})[""]
+    report = _delivered(options, subject, {"": answered}, typed)[""]
     if options.report is not None:
         from fedpareto.search.reports.page.search_page import write_search_page  # noqa: PLC0415 - only a page pays for its imports
 
-        write_search_page(Path(options.report), subject, answered, report, command)
+        write_search_page(Path(options.report), subject, answered, report, shell(list(typed)))
         report["page"] = options.report
     if options.json:
         say(json.dumps(report))
@@ -67,13 +78,15 @@ def _search_one(options: SearchOptions, subject: SearchTarget, command: str) -> 
     next_step(after_search(options, subject, report))
 
 
-def _search_targets(options: SearchOptions, subject: SearchTarget, named: Mapping[str, Budgets]) -> None:
+def _search_targets(
+    options: SearchOptions, subject: SearchTarget, named: Mapping[str, Budgets], typed: Sequence[str]
+) -> None:
     started = time.perf_counter()
     with progress_display("searching") as listener:
         answers = answer_targets(subject, named, options.seed, listener)
     seconds = time.perf_counter() - started
     found = {name: answer for name, answer in answers.items() if isinstance(answer, SearchOutcome)}
-    delivered = _delivered(options, subject, found)
+    delivered = _delivered(options, subject, found, typed)
     reports = {
         name: {"refused": answer.reason} if isinstance(answer, Refused) else delivered[name]
         for name, answer in answers.items()
@@ -89,13 +102,13 @@ def _search_targets(options: SearchOptions, subject: SearchTarget, named: Mappin
 
 
 def _delivered(
-    options: SearchOptions, subject: SearchTarget, found: Mapping[str, SearchOutcome]
+    options: SearchOptions, subject: SearchTarget, found: Mapping[str, SearchOutcome], typed: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
     """Write what is asked for of every answer, each in a folder of its name; return the completed reports."""
     folder = options.output_folder
     outputs = {name: None if folder is None else folder / name for name in found}
     if subject.run is not None:
-        return _of_run(options, subject, found, outputs)
+        return _of_run(options, subject, found, outputs, typed)
     reports = {}
     for name, answered in found.items():
         reports[name], output = dict(answered.report), outputs[name]
@@ -110,6 +123,7 @@ def _of_run(
     subject: SearchTarget,
     found: Mapping[str, SearchOutcome],
     outputs: Mapping[str, Path | None],
+    typed: Sequence[str],
 ) -> dict[str, dict[str, Any]]:
     from fedpareto.search.extraction.delivery import Delivery, write_subnet  # noqa: PLC0415 - imports torch
     from fedpareto.search.extraction.opened_run import Extraction, opened_run  # noqa: PLC0415
@@ -129,7 +143,7 @@ def _of_run(
         return {name: dict(answered.report) for name, answered in found.items()}
     extraction = Extraction(options.calibration, options.finetune_epochs, options.finetune_lr, exact)
     asks = config.engine != "flower" or asks_clients(config, exact=exact)
-    reports = {}
+    key, reports = read_keys(options.sign, None).sign, {}
     with opened_link(config) if asks else contextlib.nullcontext() as link:
         with progress_display("reading the run"):
             root, which = options.data.root, options.checkpoint
@@ -138,7 +152,7 @@ def _of_run(
         with progress_display("extracting") as listener:
             for name, answered in found.items():
                 export = export_settings(options, answered.budgets)
-                delivery = Delivery(extraction, export, check_latency=options.check_latency)
+                delivery = Delivery(extraction, export, check_latency=options.check_latency, key=key, command=typed)
                 reports[name] = write_subnet(run, answered, delivery, outputs[name], listener)
     return reports
 

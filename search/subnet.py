@@ -17,9 +17,11 @@ from fedpareto.supernet.common.arguments import checked
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.json_fields import Fields
 from fedpareto.supernet.common.formats.json_text import parse_json
+from fedpareto.supernet.common.provenance import PROVENANCE
 from fedpareto.supernet.common.storage.digests import DIGESTS, check_folder, read_digests
-from fedpareto.supernet.common.storage.files import record, replacing
+from fedpareto.supernet.common.storage.files import record, replacing, write_text
 from fedpareto.supernet.common.storage.path_checks import is_file
+from fedpareto.supernet.common.storage.signatures import SigningKey, check_signed, read_keys, sign_folder
 from fedpareto.supernet.networks.network import build_network
 from fedpareto.supernet.networks.tensor_files import read_tensors
 from fedpareto.supernet.networks.weights import network_with
@@ -29,6 +31,9 @@ from fedpareto.training.data.files.preparation import PictureError, Preparation
 from fedpareto.training.data.images import Normalisation
 
 WEIGHTS = "subnet.safetensors"
+
+#: Kind of folder that a signature says it is for.
+KIND = "subnet"
 
 #: Since version 2 a subnet has digests beside it. What was written before says no version.
 VERSION = 2
@@ -55,7 +60,14 @@ class SubnetInfo:
     report: Mapping[str, Any]
 
 
-def save_subnet(folder: Path, network: nn.Module, info: SubnetInfo, files: Sequence[str] = ()) -> None:
+def save_subnet(
+    folder: Path,
+    network: nn.Module,
+    info: SubnetInfo,
+    files: Sequence[str] = (),
+    provenance: Mapping[str, Any] | None = None,
+    key: SigningKey | None = None,
+) -> None:
     """Write ``subnet.safetensors`` (weights, calibrated statistics, metadata), ``architecture.json``, and digests.
 
     Args:
@@ -63,6 +75,8 @@ def save_subnet(folder: Path, network: nn.Module, info: SubnetInfo, files: Seque
         network: the calibrated network.
         info: metadata of the subnet.
         files: names of other files in the folder that belong to the subnet and get a digest too.
+        provenance: content of ``provenance.json``; no such file when None.
+        key: signs the folder with all its files; None to leave it unsigned.
 
     Raises:
         UserError: the folder cannot be written.
@@ -83,18 +97,29 @@ def save_subnet(folder: Path, network: nn.Module, info: SubnetInfo, files: Seque
         except SafetensorError as error:
             raise UserError(f"cannot write {folder / WEIGHTS}: {error}") from error
     save_architecture(folder, info.architecture)
-    record(folder, [WEIGHTS, ARCHITECTURE, *files])
+    own = [WEIGHTS, ARCHITECTURE, *files]
+    if provenance is not None:
+        write_text(folder / PROVENANCE, json.dumps(dict(provenance), indent=1) + "\n")
+        own.append(PROVENANCE)
+    record(folder, own)
+    if key is not None:
+        sign_folder(folder, KIND, key)
 
 
 @checked
-def load_subnet(folder: str | Path) -> nn.Module:
+def load_subnet(folder: str | Path, *, verify: str | Path | None = None) -> nn.Module:
     """Return the network saved in ``folder``, calibrated and in evaluation mode: a plain ``nn.Module``.
 
     It maps normalised images (N, channels, side, side) to logits (N, classes); ``read_subnet_info`` returns
     the preparation of pictures, the normalisation and the class names.
 
+    Args:
+        folder: of the subnet.
+        verify: PEM file of the public key that must have signed the folder; a signature that does not fit its files is
+            refused without, too.
+
     Raises:
-        UserError: the folder holds no subnet, or its file is damaged.
+        UserError: the folder holds no subnet, or its file is damaged, or it is not signed as it must be.
 
     >>> import torch
     >>> import fedpareto as fp
@@ -105,7 +130,7 @@ def load_subnet(folder: str | Path) -> nn.Module:
     >>> fp.load_subnet(folder)(torch.zeros(1, 3, side, side)).shape
     torch.Size([1, 10])
     """
-    info = read_subnet_info(folder)
+    info = read_subnet_info(folder, verify=verify)
     wanted = build_network(info.space, info.architecture, running_statistics=True, device="meta").state_dict()
     shapes = {name: tensor.shape for name, tensor in wanted.items()}
     types = {name: tensor.dtype for name, tensor in wanted.items()}
@@ -113,15 +138,20 @@ def load_subnet(folder: str | Path) -> nn.Module:
     return network_with(info.space, info.architecture, tensors, running_statistics=True).eval()
 
 
-def read_subnet_info(folder: str | Path) -> SubnetInfo:
+def read_subnet_info(folder: str | Path, *, verify: str | Path | None = None) -> SubnetInfo:
     """Return the metadata of the subnet saved in ``folder``.
 
+    Args:
+        folder: of the subnet.
+        verify: PEM file of the public key that must have signed the folder.
+
     Raises:
-        UserError: the folder holds no subnet, or its file is damaged.
+        UserError: the folder holds no subnet, or its file is damaged, or it is not signed as it must be.
     """
     path = Path(folder) / WEIGHTS
     if not is_file(path):
         raise UserError(f"{folder} holds no subnet: {path} is missing; write one with search-subnet --run … --output")
+    check_signed(path.parent, KIND, read_keys(None, verify).verify)
     # All that was delivered is whole or nothing is: what is not read here may be used elsewhere.
     check_folder(path.parent, complete=False)
     try:

@@ -17,6 +17,7 @@ from fedpareto.search.export.export import ExportImages, export_subnet
 from fedpareto.search.export.settings import ExportSettings, format_of
 from fedpareto.search.extraction.opened_run import Calibration, Extraction, OpenedRun, opened_run
 from fedpareto.search.extraction.private_runs import asks_clients, check_private
+from fedpareto.search.extraction.provenance import subnet_provenance
 from fedpareto.search.query.answering import SearchOutcome, answer_budgets
 from fedpareto.search.query.device_limits import LatencyLimit, Quantity, budgets_of
 from fedpareto.search.query.options import check_finetuning
@@ -27,6 +28,7 @@ from fedpareto.supernet.common.arguments import checked
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.units import format_quantity
 from fedpareto.supernet.common.storage.files import check_output_folder
+from fedpareto.supernet.common.storage.signatures import VerifyKey, read_keys
 from fedpareto.supernet.common.terminal.progress import progress_or_silence
 from fedpareto.supernet.fitness_settings import FitnessSettings
 from fedpareto.supernet.genes import encode
@@ -52,6 +54,7 @@ class TrainedRun:
         config: the run's configuration.
         checkpoint: which checkpoint subnets are taken from: best by validation, or newest.
         data_root: folder of the images now, if it is not where they were.
+        verify: key that must have signed the run; None where it need not be signed.
     """
 
     folder: Path
@@ -59,6 +62,7 @@ class TrainedRun:
     config: RunConfig
     checkpoint: Checkpoint = "best"
     data_root: str | None = None
+    verify: VerifyKey | None = None
 
     @property
     def space(self) -> SearchSpace:
@@ -173,7 +177,8 @@ class TrainedRun:
         return self._open(None, exact=True)
 
     def _open(self, link: Link | None, *, exact: bool) -> OpenedRun:
-        return opened_run(self.folder, self.space, self.checkpoint, link, root=self.data_root, exact=exact)
+        root, verify = self.data_root, self.verify
+        return opened_run(self.folder, self.space, self.checkpoint, link, root=root, exact=exact, verify=verify)
 
     def _entry(self, found: SearchOutcome | ArchitectureLike) -> tuple[CacheEntry, Mapping[str, Any]]:
         """Entry of the network that is to be extracted, and the report of the search that found it."""
@@ -242,17 +247,22 @@ class Subnet:
         return evaluator.accuracy(self.network, self.info.architecture.resolution)
 
     @checked
-    def save(self, output: str | Path) -> Path:
+    def save(self, output: str | Path, *, sign: str | Path | None = None) -> Path:
         """Write ``subnet.safetensors`` and ``architecture.json`` into a folder, which ``load_subnet`` reads.
 
+        Args:
+            output: the folder.
+            sign: PEM file of an Ed25519 private key that the folder is signed with.
+
         Raises:
-            UserError: the folder is not empty, lies in that of a run or cannot be written.
+            UserError: the folder is not empty, lies in that of a run or cannot be written, or the key is none.
         """
-        folder = Path(output)
+        folder, key = Path(output), read_keys(sign, None).sign
         check_output_folder(folder)
         check_outside_runs(folder)
         report = {**self.info.report, "output": str(folder)}
-        save_subnet(folder, self.network, dataclasses.replace(self.info, report=report))
+        info, origin = dataclasses.replace(self.info, report=report), subnet_provenance(self._run, None)
+        save_subnet(folder, self.network, info, provenance=origin, key=key)
         return folder
 
     @checked
@@ -293,11 +303,13 @@ class Subnet:
         return self._run.evaluator
 
 
-def read_trained_run(target: SearchTarget, checkpoint: Checkpoint, data_root: str | None) -> TrainedRun:
+def read_trained_run(
+    target: SearchTarget, checkpoint: Checkpoint, data_root: str | None, verify: VerifyKey | None = None
+) -> TrainedRun:
     """Open the run that a search target was read from.
 
     Raises:
         UserError: its configuration is damaged.
     """
     folder = Path(str(target.run)).absolute()
-    return TrainedRun(folder, target, read_run_config(folder), checkpoint, data_root)
+    return TrainedRun(folder, target, read_run_config(folder), checkpoint, data_root, verify)

@@ -24,6 +24,7 @@ from fedpareto.training.config.unused_settings import refuse_unread, settings_of
 from fedpareto.training.data.functions import COLON, called
 from fedpareto.training.data.image_data import ImageData, image_data_of
 from fedpareto.training.runs.folder import CONFIG, METRICS, check_holds_run, check_own_output
+from fedpareto.training.runs.session_keys import read_session_keys
 from fedpareto.training.session import SessionEnd, run_session
 from fedpareto.training.setup import run_folder
 from fedpareto.training.trackers.callbacks import trackers_of
@@ -47,6 +48,8 @@ def train(
     config: str | Path | None = None,
     callbacks: Sequence[Callback] = (),
     progress: bool = True,
+    sign: str | Path | None = None,
+    verify: str | Path | None = None,
     **settings: Any,
 ) -> TrainingResult:
     """Train a supernet federatedly, or go on with a run; Ctrl-C stops at the round's edge.
@@ -65,6 +68,8 @@ def train(
         config: YAML file of settings, which those given here override.
         callbacks: functions that are called with the record of every round, or trackers, which are told of everything.
         progress: show progress.
+        sign: PEM file of an Ed25519 private key that every checkpoint is signed with.
+        verify: PEM file of a public key that the run named by ``resume`` or ``init`` must be signed with.
         settings: all other settings of the command.
 
     Raises:
@@ -86,7 +91,9 @@ def train(
             if any(given is not None for given in (space, data, cache, config)):
                 raise UserError("resume names a run, which keeps its space, data and cache; leave those and config out")
             folder = Path(absolute(resume))
-            return _result(run_session(_resumed(folder, settings, output), folder, told, ends_process=False))
+            keys = read_session_keys(sign, verify, begun=True)
+            run = _resumed(folder, settings, output)
+            return _result(run_session(run, folder, told, ends_process=False, keys=keys))
         values = {} if config is None else by_full_name(read_yaml_mapping(Path(config)))
         values |= _full_names(settings)
         if output is not None:
@@ -97,7 +104,8 @@ def train(
         run = _built(values)
         run = dataclasses.replace(run, output=absolute(run_folder(run)))
         refuse_unread(run)
-        return _result(run_session(run, None, told, images=images, ends_process=False))
+        keys = read_session_keys(sign, verify, begun=run.init is not None)
+        return _result(run_session(run, None, told, images=images, ends_process=False, keys=keys))
 
 
 def _result(end: SessionEnd) -> TrainingResult:

@@ -19,8 +19,12 @@ from fedpareto.training.config.methods.registry import METHODS
 from fedpareto.training.config.registries import AGGREGATORS, DATA_SETS, SAMPLERS, TRACKERS, check_names
 from fedpareto.training.config.run import RunConfig, check_unedited
 from fedpareto.training.config.unused_settings import refuse_unread
+from fedpareto.training.runs.session_keys import read_session_keys
 
 PROG = "train-supernet"
+
+#: Options of the command that are no settings of a run; a file of settings may give them, too.
+_OF_COMMAND = ("resume", "sign", "verify")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -41,12 +45,17 @@ def _run(arguments: Sequence[str]) -> int:
         values = _with_options_of(resumed, parser, arguments)
         config = parser.build(config_type(), values)
     check_names(config)
+    keys = read_session_keys(values.get("sign"), values.get("verify"), begun=bool(resumed or config.init))
     config = _relocated(config, [Path(str(path)) for path in values.config or ()])
+    if "check" in values:
+        from fedpareto.training.preflight.server import check_server  # noqa: PLC0415
+
+        return check_server(config, resumed)
     # torch is imported from here on, so that --help and mistyped or meaningless options answer at once.
     with lasting_objects():
         from fedpareto.training.session import run_session, tell_end  # noqa: PLC0415
 
-    return tell_end(run_session(config, resumed))
+    return tell_end(run_session(config, resumed, keys=keys, command_line=[PROG, *arguments]))
 
 
 def _with_options_of(resumed: Path, parser: CommandParser, arguments: Sequence[str]) -> Namespace:
@@ -71,7 +80,7 @@ def _parser() -> CommandParser:
     parser = CommandParser(
         prog=PROG, description="Train a once-for-all supernet federatedly, with a curriculum from a Pareto cache."
     )
-    parser.add_config("--config", config_type(), "YAML file of these options; later options override it", ("resume",))
+    parser.add_config("--config", config_type(), "YAML file of these options; later options override it", _OF_COMMAND)
     # Without a default: an option that was given nothing is told from one that was not given.
     parser.add_argument(
         "--resume",
@@ -79,6 +88,26 @@ def _parser() -> CommandParser:
         action=_Once,
         default=argparse.SUPPRESS,
         help="folder of a run to go on with; it keeps its configuration, but may be given more --rounds or --compute",
+    )
+    parser.add_argument(
+        "--sign",
+        type=str,
+        action=_Once,
+        default=argparse.SUPPRESS,
+        help="PEM file of an Ed25519 private key; every checkpoint that is written is signed with it",
+    )
+    parser.add_argument(
+        "--verify",
+        type=str,
+        action=_Once,
+        default=argparse.SUPPRESS,
+        help="PEM file of a public key; the run that --resume or --init names must be signed with it",
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="with --engine flower: check this server for the run, line by line with what to do, and start nothing",
     )
     parser.add_class_arguments(config_type())
     methods = ", ".join(f"{spec.name} ({spec.summary})" for spec in METHODS.everything())

@@ -4,16 +4,17 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fedpareto.supernet.architecture_file import ARCHITECTURE
 from fedpareto.supernet.common.formats.units import format_at_least, format_bytes, format_quantity, parse_quantity
 from fedpareto.supernet.common.storage.path_checks import is_file
+from fedpareto.supernet.common.storage.signatures import NO_KEYS, Keys, is_signed
 from fedpareto.supernet.common.terminal.console import next_step, print_table, stderr
 from fedpareto.supernet.common.terminal.progress import progress_display
 from fedpareto.supernet.common.terminal.words import command, counted
 from fedpareto.training.config.inputs import PLACES, anchored, check_paths, named, replaced
-from fedpareto.training.config.run import EQUAL_COMPUTE, RunConfig, write_config
+from fedpareto.training.config.run import EQUAL_COMPUTE, RunConfig, config_to_mapping, write_config
 from fedpareto.training.data.image_data import ImageData
 from fedpareto.training.engines.flower.federation import opened_link
 from fedpareto.training.engines.flower.superlink import Link
@@ -29,7 +30,16 @@ from fedpareto.training.runs.leftovers import opened_to_write
 from fedpareto.training.runs.progress import extent, known_rounds
 from fedpareto.training.runs.reservation import reserved
 from fedpareto.training.runs.state import RunState
-from fedpareto.training.setup import Prepared, assemble, new_run, resumed_run, run_folder
+from fedpareto.training.runs.verification import verify_run
+from fedpareto.training.setup import (
+    Prepared,
+    assemble,
+    new_run,
+    resumed_run,
+    run_folder,
+    signer_of,
+    write_run_session,
+)
 from fedpareto.training.trackers.metrics_file import MetricsFile, read_records
 from fedpareto.training.trackers.pace import Pace
 from fedpareto.training.trackers.protocol import Tracker, TrackerContext, Trackers, new_tracker
@@ -65,6 +75,8 @@ def run_session(
     *,
     images: ImageData | None = None,
     ends_process: bool = True,
+    keys: Keys = NO_KEYS,
+    command_line: Sequence[str] | None = None,
 ) -> SessionEnd:
     """Start a new run, or go on with the one in the folder ``resumed``, until it is finished or interrupted.
 
@@ -74,22 +86,37 @@ def run_session(
         callbacks: trackers that are told of every event beside the run's own trackers.
         images: images of a new run that were given in memory, to be kept beside it.
         ends_process: whether the process ends with the session, so that an interrupted one need not wait for anything.
+        keys: keys that checkpoints are signed with, and that what is resumed or begun with must be signed with.
+        command_line: words of the command, for the run's provenance; None from Python.
 
     Raises:
         UserError: any mistake that the user can mend.
     """
+    if resumed is not None:
+        verify_run(resumed, "newest", keys.verify)
     # Before torch starts threads of its own.
     keep_freed_memory()
     with opened_link(config) as link:
         check_environment(config.tracking.wandb)
         require_login(config.tracking.wandb)
-        ready = _made(config, images, link) if resumed is None else _reopened(resumed, config, link)
+        told = _Told(callbacks, images, ends_process, keys, command_line)
+        ready = _made(config, link, told) if resumed is None else _reopened(resumed, config, link)
         with ready as prepared:
-            return _train(prepared, resumed, callbacks, ends_process)
+            return _train(prepared, resumed, told)
+
+
+class _Told(NamedTuple):
+    """Arguments of a session beside its configuration; see ``run_session``."""
+
+    callbacks: Sequence[Tracker]
+    images: ImageData | None
+    ends_process: bool
+    keys: Keys
+    command_line: Sequence[str] | None
 
 
 @contextlib.contextmanager
-def _made(config: RunConfig, images: ImageData | None, link: Link | None) -> Iterator[Prepared]:
+def _made(config: RunConfig, link: Link | None, told: _Told) -> Iterator[Prepared]:
     """Make a new run, and hold its lock; nobody else makes one in the same place meanwhile."""
     check_paths(config)
     folder = run_folder(config)
@@ -97,10 +124,10 @@ def _made(config: RunConfig, images: ImageData | None, link: Link | None) -> Ite
     with contextlib.ExitStack() as held:
         with contextlib.ExitStack() as making:
             making.enter_context(reserved(folder))
-            if images is not None:
-                config = making.enter_context(kept_images(images, config, folder))
+            if told.images is not None:
+                config = making.enter_context(kept_images(told.images, config, folder))
             with progress_display("preparing the run") as listener:
-                prepared = new_run(config, listener, link)
+                prepared = new_run(config, listener, link, told.keys, told.command_line)
             held.enter_context(locked(prepared.folder))
         yield prepared
 
@@ -114,7 +141,7 @@ def _reopened(folder: Path, config: RunConfig, link: Link | None) -> Iterator[Pr
         yield prepared
 
 
-def _train(prepared: Prepared, resumed: Path | None, callbacks: Sequence[Tracker], ends_process: bool) -> SessionEnd:
+def _train(prepared: Prepared, resumed: Path | None, told: _Told) -> SessionEnd:
     folder, start = prepared.folder, prepared.checkpoint
     # What a process that was killed would have removed, or what is no longer to be kept.
     prune_checkpoints(folder, prepared.config.checkpoint.keep, start.state.best)
@@ -124,16 +151,19 @@ def _train(prepared: Prepared, resumed: Path | None, callbacks: Sequence[Tracker
     if prepared.ends(start.state):
         _remember_places(prepared)
         return SessionEnd(folder, prepared.config, start.state, finished=True, trained=False)
+    if resumed is not None and told.keys.sign is None and is_signed(checkpoint_folder(folder, start.state.round)):
+        stderr.print("the run's checkpoints were signed; those from here on are not, without --sign KEY")
     verb = "training" if resumed is None else f"resuming after round {start.state.round}"
     stderr.print(f"{verb}: {_description(prepared)}")
     # What was changed for another machine holds for the next resume too.
     write_config(folder / CONFIG, prepared.config)
+    write_run_session(folder, config_to_mapping(prepared.config), start.state.round, told.command_line)
     pace = Pace(start.state.round)
     stop = StopRequest(pace.words)
-    with stop_on_interrupt(folder, stop, ends_process=ends_process):
-        tracker = _trackers(prepared, [metrics, pace, *callbacks], stop)
+    with stop_on_interrupt(folder, stop, ends_process=told.ends_process):
+        tracker = _trackers(prepared, [metrics, pace, *told.callbacks], stop)
         try:
-            run = assemble(prepared, tracker, stop, stop)
+            run = assemble(prepared, tracker, stop, stop, signer_of(told.keys.sign))
             state = train(run, start.state, start.models)
         finally:
             tracker.close()

@@ -15,6 +15,8 @@ from fedpareto.cache.costs.limits import Limits
 from fedpareto.cache.entries import CACHE_ENTRIES
 from fedpareto.fitness.settings import load_settings
 from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.storage.digests import digest_of
+from fedpareto.supernet.common.storage.signatures import NO_KEYS, Keys, SigningKey
 from fedpareto.supernet.common.terminal.progress import ProgressListener
 from fedpareto.supernet.common.terminal.words import counted, option
 from fedpareto.supernet.networks.weights import Tensors, initial_tensors
@@ -29,6 +31,7 @@ from fedpareto.training.config.changes import (
 )
 from fedpareto.training.config.coincidence import coincides
 from fedpareto.training.config.inputs import (
+    COPIES,
     anchored,
     check_paths,
     inputs,
@@ -59,6 +62,9 @@ from fedpareto.training.rounds.interrupt import UNINTERRUPTED, Interruptible
 from fedpareto.training.rounds.run import Run
 from fedpareto.training.runs.checkpoint import Checkpoint, load_checkpoint, newest_checkpoint, save_checkpoint
 from fedpareto.training.runs.folder import (
+    CACHE,
+    SPACE,
+    SPLIT,
     check_new_run,
     check_run,
     create_run,
@@ -71,6 +77,8 @@ from fedpareto.training.runs.folder import (
 from fedpareto.training.runs.initial import Beginning, beginning
 from fedpareto.training.runs.models import Models
 from fedpareto.training.runs.progress import extent
+from fedpareto.training.runs.provenance import entries_digest, write_session
+from fedpareto.training.runs.signing import CheckpointSigner
 from fedpareto.training.runs.state import Counts, RunState
 from fedpareto.training.trackers.protocol import Tracker
 
@@ -114,10 +122,17 @@ def run_folder(config: RunConfig) -> Path:
     return Path(config.output or f"runs/{Path(config.space).stem}-{config.data.name}-seed{config.seed}")
 
 
-def new_run(config: RunConfig, listener: ProgressListener, link: Link | None = None) -> Prepared:
+def new_run(
+    config: RunConfig,
+    listener: ProgressListener,
+    link: Link | None = None,
+    keys: Keys = NO_KEYS,
+    command: Sequence[str] | None = None,
+) -> Prepared:
     """Check everything, then create the folder of a new run; ``listener`` follows what takes long.
 
-    The clients are those behind ``link``, or simulated.
+    The clients are those behind ``link``, or simulated. The first checkpoint is signed with ``keys``, and what the run
+    begins with verified; ``command`` is the command line, for the run's provenance.
 
     Raises:
         UserError: any mistake that the user can mend; nothing has been written then.
@@ -130,7 +145,7 @@ def new_run(config: RunConfig, listener: ProgressListener, link: Link | None = N
     require_accountant(config.privacy)
     device = resolve_device(config.device)
     space, inputs = load_space(config.space), read_inputs(config)
-    begun = None if config.init is None else beginning(config.init, space)
+    begun = None if config.init is None else beginning(config.init, space, keys.verify)
     _check_files(config, space)
     config = with_data_defaults(with_method_defaults(config), space)
     if link is None:
@@ -162,7 +177,8 @@ def new_run(config: RunConfig, listener: ProgressListener, link: Link | None = N
     mapping = config_to_mapping(config)
 
     def first_checkpoint(into: Path) -> object:
-        return save_checkpoint(into, state, mapping, models)
+        write_run_session(into, mapping, 0, command)
+        return save_checkpoint(into, state, mapping, models, signer_of(keys.sign))
 
     create_run(folder, config, space, cache, federation.split, first_checkpoint, inputs)
     checkpoint = Checkpoint(state, mapping, models)
@@ -233,8 +249,30 @@ def _account(folder: Path, config: RunConfig, state: RunState) -> tuple[Ledger |
     return ledger, dataclasses.replace(state, exposure=ledger.exposure)
 
 
+def write_run_session(
+    folder: Path, config: Mapping[str, Any], round_number: int, command: Sequence[str] | None
+) -> None:
+    """Note in a run's provenance that a session on it begins, after a number of rounds.
+
+    Raises:
+        UserError: the file is damaged, or cannot be written.
+    """
+    digests = {name: digest_of(folder / file) for name, file in (("data", SPLIT), ("space", SPACE))}
+    digests["cache"] = entries_digest(folder / CACHE)
+    write_session(folder, digests, config, round_number, command)
+
+
+def signer_of(key: SigningKey | None) -> CheckpointSigner | None:
+    """Return the signer of a run's checkpoints, and with them of its space, cache, split and copies of files."""
+    return None if key is None else CheckpointSigner(key, (SPACE, CACHE, SPLIT), (COPIES,))
+
+
 def assemble(
-    prepared: Prepared, tracker: Tracker, should_stop: Callable[[], bool], interruptible: Interruptible = UNINTERRUPTED
+    prepared: Prepared,
+    tracker: Tracker,
+    should_stop: Callable[[], bool],
+    interruptible: Interruptible = UNINTERRUPTED,
+    signer: CheckpointSigner | None = None,
 ) -> Run:
     """Put the parts of a prepared run together.
 
@@ -257,6 +295,7 @@ def assemble(
         should_stop=should_stop,
         interruptible=interruptible,
         ledger=prepared.ledger,
+        signer=signer,
         # Simulated clients fail alike every time, connected ones do not.
         quorum=config.flower.quorum if connected else 0.0,
         retries=config.flower.retries if connected else 0,

@@ -1,10 +1,12 @@
 """Script that classifies a picture with an exported subnet, on a device with numpy, onnxruntime and Pillow alone.
 
-    python deploy.py subnet.onnx PICTURE
+    python deploy.py subnet.onnx PICTURE [--verify PUBLIC_KEY]
 
 The model's metadata say how a picture becomes the network's input; this file does it as training did. Pictures are
 whatever Pillow reads, and ``.npy`` arrays (height, width) or (height, width, channels) of whole numbers or floats.
 Without Pillow it reads ``.npy`` arrays and binary ``.ppm`` files that have the network's size and channels already.
+With ``--verify`` the model is used only if the key has signed it; that needs the package cryptography, and
+``signature.json`` and ``digests.json`` beside the model.
 """
 
 import dataclasses
@@ -91,19 +93,28 @@ def main(arguments: list[str]) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        if len(arguments) != 2:
-            raise DeployError(
-                f"give two files, a model and a picture: deploy.py SUBNET.onnx PICTURE; got {len(arguments)}"
-            )
-        _classify(Path(arguments[0]), Path(arguments[1]))
+        files, key = _with_key(arguments)
+        if len(files) != 2:
+            raise DeployError(f"give two files, a model and a picture: deploy.py SUBNET.onnx PICTURE; got {len(files)}")
+        _classify(Path(files[0]), Path(files[1]), key)
     except DeployError as error:
         print(f"deploy: error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def _classify(model: Path, picture: Path) -> None:
-    session, description = load_model(model)
+def _with_key(arguments: list[str]) -> tuple[list[str], Path | None]:
+    """Return the arguments without ``--verify PUBLIC_KEY``, and the key."""
+    if "--verify" not in arguments:
+        return arguments, None
+    place = arguments.index("--verify")
+    if not "".join(arguments[place + 1 : place + 2]).strip():
+        raise DeployError("--verify names no file of a public key")
+    return [*arguments[:place], *arguments[place + 2 :]], Path(arguments[place + 1])
+
+
+def _classify(model: Path, picture: Path, key: Path | None) -> None:
+    session, description = load_model(model, key=key)
     images = network_input(read_pixels(picture, description), description)
     started = time.perf_counter()
     (logits,) = session.run([OUTPUT], {INPUT: images})
@@ -131,12 +142,47 @@ def _check_digest(path: Path, content: bytes) -> None:
         raise DeployError(f"{path} is damaged (its digest does not fit); copy it again")
 
 
-def load_model(path: Path, threads: int = 0) -> tuple[Any, Description]:
+def check_signed(path: Path, content: bytes, key: Path) -> None:
+    """Refuse a model that the holder of a key has not signed.
+
+    Args:
+        path: the model's file, with the digests and the signature of its folder beside it.
+        content: the bytes of the model.
+        key: PEM file of the public key.
+
+    Raises:
+        DeployError: it is not signed, by another key or as another file; or the key cannot be read.
+    """
+    try:
+        from cryptography.hazmat.primitives.serialization import load_pem_public_key  # noqa: PLC0415 - only who verifies
+    except ImportError:
+        raise DeployError("cryptography is missing: pip install cryptography") from None
+    try:
+        public: Any = load_pem_public_key(key.read_bytes())
+        trusted = public.public_bytes_raw()
+    except Exception as error:
+        raise DeployError(f"cannot read the public key {key}: {_line(error)}") from None
+    try:
+        signature = json.loads(path.with_name("signature.json").read_bytes())
+        files = json.loads(path.with_name("digests.json").read_bytes())["files"]
+        statement = {"kind": "subnet", "files": files, "beside": signature["beside"]}
+        text = json.dumps(statement, sort_keys=True, separators=(",", ":")).encode()
+        if bytes.fromhex(signature["public_key"]) != trusted:
+            raise ValueError("another key signed it")
+        public.verify(bytes.fromhex(signature["signature"]), b"fedpareto folder signature 1\0" + text)
+        if files[path.name] != [hashlib.sha256(content).hexdigest()]:
+            raise ValueError("another file was signed")
+    except Exception as error:
+        raise DeployError(f"{path} is not signed with {key} ({_line(error)}); copy it again with its folder") from None
+
+
+def load_model(path: Path, threads: int = 0, key: Path | None = None) -> tuple[Any, Description]:
     """Load a model: return its onnxruntime session and the description of its input.
 
     Args:
         path: the ``.onnx`` file.
         threads: CPU threads; onnxruntime's own choice when 0.
+        key: PEM file of the public key that must have signed it; None where it need not be signed.
 
     Raises:
         DeployError: it is missing, no ONNX file, or not one that ``search-subnet --export onnx`` wrote.
@@ -146,6 +192,8 @@ def load_model(path: Path, threads: int = 0) -> tuple[Any, Description]:
     except OSError as error:
         raise DeployError(f"cannot read the model {path}: {_line(error)}") from None
     _check_digest(path, content)
+    if key is not None:
+        check_signed(path, content, key)
     try:
         import onnxruntime  # noqa: PLC0415 - reading pictures does not need it
     except ImportError:

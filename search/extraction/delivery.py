@@ -1,15 +1,17 @@
 """Delivery of a subnet to a device: the trained subnet, its files, and the export with its checks."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fedpareto.search.export.export import ExportImages, export_subnet, write_deploy
 from fedpareto.search.export.settings import ExportSettings, file_name
 from fedpareto.search.extraction.opened_run import Extraction, OpenedRun
+from fedpareto.search.extraction.provenance import subnet_provenance
 from fedpareto.search.query.answering import SearchOutcome
 from fedpareto.search.subnet import save_subnet
+from fedpareto.supernet.common.storage.signatures import SigningKey
 from fedpareto.supernet.common.terminal.progress import ProgressListener
 from fedpareto.training.evaluation.evaluator import Evaluator
 
@@ -22,11 +24,15 @@ class Delivery:
         extraction: fine-tuning and calibration of the subnet.
         export: settings of its export, None if it is not exported.
         check_latency: whether its latency is compared with the table's.
+        key: key that its folder is signed with, None if it is not signed.
+        command: words of the command line, for its provenance; None from Python.
     """
 
     extraction: Extraction
     export: ExportSettings | None
     check_latency: bool
+    key: SigningKey | None = None
+    command: Sequence[str] | None = None
 
 
 def write_subnet(
@@ -50,10 +56,15 @@ def write_subnet(
         files.append(file.name)
         report["export"] = export_subnet(file, subnet.network, subnet.info, images, delivery.export, listener)
         if delivery.export.format == "onnx":
-            report["export"]["script"] = str(write_deploy(output))
+            script = write_deploy(output)
+            report["export"]["script"] = str(script)
+            if delivery.key is not None:
+                # Who edits the script on a device is refused nothing, but where all is signed for, it is too.
+                files.append(script.name)
         if delivery.check_latency:
             report["export"] |= _prediction(answered, report)
-    save_subnet(output, subnet.network, dataclasses.replace(subnet.info, report=report), files)
+    info, origin = dataclasses.replace(subnet.info, report=report), subnet_provenance(run, delivery.command)
+    save_subnet(output, subnet.network, info, files, origin, delivery.key)
     return report
 
 

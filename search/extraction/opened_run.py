@@ -13,6 +13,7 @@ from fedpareto.search.extraction.private_runs import asks_clients, check_private
 from fedpareto.search.reports.terminal import NOT_NEEDED, VALIDATION
 from fedpareto.search.subnet import SubnetInfo
 from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.storage.signatures import VerifyKey
 from fedpareto.supernet.common.terminal.console import stderr
 from fedpareto.supernet.common.terminal.progress import SILENT, ProgressListener, progress_display
 from fedpareto.supernet.networks.weights import Tensors, views
@@ -40,6 +41,7 @@ from fedpareto.training.execution.profile import Profile
 from fedpareto.training.rounds.finetune import FineTuning, fine_tune
 from fedpareto.training.runs.checkpoint import Checkpoint, best_checkpoint, load_checkpoint, newest_checkpoint
 from fedpareto.training.runs.folder import read_census, read_run_config, read_split
+from fedpareto.training.runs.verification import verify_run
 
 Calibration = Literal["auto", "pooled", "federated", "none"]
 
@@ -226,15 +228,18 @@ def opened_run(
     test: bool = False,
     root: str | None = None,
     exact: bool = False,
+    verify: VerifyKey | None = None,
 ) -> OpenedRun:
     """Read a run's checkpoint and its images, with ``test`` also the test images; or find its clients over ``link``.
 
     The images are in ``root``, or in the run's own place; their digest tells if they are the same. Of a private run
-    that withholds clients' statistics, nothing of clients' images is read or asked for unless ``exact`` is true.
+    that withholds clients' statistics, nothing of clients' images is read or asked for unless ``exact`` is true. With
+    ``verify``, that key must have signed the run.
 
     Raises:
         UserError: the run has no whole checkpoint, its images are missing or changed, or too few clients are there.
     """
+    verify_run(folder, which, verify)
     config = read_run_config(folder)
     if root is not None:
         config = replaced(config, {"data.root": root})

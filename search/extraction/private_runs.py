@@ -59,8 +59,8 @@ def check_private(
         return
     if calibration in _CLIENTS_IMAGES:
         raise UserError(
-            f"{option('calibration', calibration)} takes exact statistics of clients' images, which {folder} withholds; "
-            f"leave it out, or {_accept()}"
+            f"{option('calibration', calibration)} takes exact statistics of clients' images, and {folder} withholds "
+            f"those; leave it out, or {_accept()}"
         )
     if not extractable(config, norm, calibration, exact=exact):
         raise UserError(

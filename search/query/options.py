@@ -46,6 +46,8 @@ class SearchOptions(Budgets):
         fitness: YAML file of fitness weights; those of the run's cache or of the space when left out.
         classes: outputs of the classifier, with a space; its own when left out.
         output: folder for architecture.json and, with a run, subnet.safetensors and the exported file.
+        sign: PEM file of an Ed25519 private key that the folder of a run's subnet is signed with.
+        verify: PEM file of a public key that the run must be signed with.
         plot: draw frontier, cache and choice to this .png, .svg or .pdf file.
         report: write one self-contained page about the choice to this .html file.
         seed: seed of a genetic search.
@@ -70,6 +72,8 @@ class SearchOptions(Budgets):
     fitness: str | None = None
     classes: int | None = None
     output: str | None = None
+    sign: str | None = None
+    verify: str | None = None
     plot: str | None = None
     report: str | None = None
     seed: int = 0
@@ -115,6 +119,11 @@ def _conditions(options: SearchOptions) -> dict[str, tuple[bool, str]]:
         "checkpoint": trained,
         "calibration": trained,
         "exact_statistics": trained,
+        "sign": (
+            options.run is not None and options.output is not None,
+            "with --run and --output, whose files it signs",
+        ),
+        "verify": trained,
         "finetune_lr": (options.finetune_epochs > 0, "with --finetune-epochs"),
         "allow_uncalibrated": exported,
         "threads": exported,

@@ -46,6 +46,7 @@ class RankingOptions:
         held_out: share of each band that is not fitted on, where all networks are of the bands.
         fitted: fields of the fitness that a fit may change, comma-separated, such as block_penalty; all when left out.
         pairs: compare networks of one band when weights are fitted, or all with all.
+        verify: PEM file of a public key that the run must be signed with.
         output: folder for accuracies, report, plot and fitted weights; RUN/validation, or named after the accuracies.
         seed: seed of draws, intervals and splits.
     """
@@ -71,6 +72,7 @@ class RankingOptions:
     held_out: float = 0.5
     fitted: str | None = None
     pairs: Pairs = "band"
+    verify: str | None = None
     output: str | None = None
     seed: int = 0
 
@@ -176,7 +178,7 @@ def _check_accuracies(options: RankingOptions) -> None:
     if options.space is None:
         raise UserError(f"{option('accuracies')} needs {option('space')} NAME, the space that its architectures are of")
     unused = RankingOptions()
-    for name in ("subnets", "bands", "flops_min", "flops_max", "images", "checkpoint"):
+    for name in ("subnets", "bands", "flops_min", "flops_max", "images", "checkpoint", "verify"):
         if getattr(options, name) != getattr(unused, name):
             raise UserError(
                 f"{option(name.replace('_', '-'))} goes with {option('run')}; given accuracies are taken as they are"

@@ -22,6 +22,7 @@ from fedpareto.supernet.common.arguments import checked, plain
 from fedpareto.supernet.common.errors import UserError, unknown_name
 from fedpareto.supernet.common.formats.typed_values import typed_fields
 from fedpareto.supernet.common.storage.files import check_output, write_text
+from fedpareto.supernet.common.storage.signatures import read_keys
 from fedpareto.supernet.common.terminal.console import silence
 from fedpareto.supernet.common.terminal.progress import progress_display
 from fedpareto.supernet.common.terminal.words import counted
@@ -134,6 +135,11 @@ def _given(options: RankingOptions) -> tuple[FittingData, FitnessSettings]:
 
 def _of_run(options: RankingOptions, folder: str) -> tuple[FittingData, FitnessSettings]:
     """Return the networks of a run, and the fitness to judge."""
+    trusted = read_keys(None, options.verify).verify
+    if trusted is not None:
+        from fedpareto.training.runs.verification import verify_run  # noqa: PLC0415 - imports torch
+
+        verify_run(Path(folder), options.checkpoint, trusted)
     subject = find_subject(None, folder, None, None)
     settings = _judged(options, subject.space, subject.fitness)
     return measured_of_run(options, subject, folder), settings

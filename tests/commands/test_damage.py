@@ -174,7 +174,7 @@ REFUSING: dict[str, Command] = {
     ),
 }
 
-_RUN = ("config.yaml", "space.yaml", "cache.jsonl", "partition.json", "digests.json")
+_RUN = ("config.yaml", "space.yaml", "cache.jsonl", "partition.json", "provenance.json", "digests.json")
 _CHECKPOINT = ("state.json", "supernet.safetensors", "digests.json")
 
 #: The files, and the commands that read each.

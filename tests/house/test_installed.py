@@ -23,6 +23,7 @@ _EXPLAINED = {
     "compare-methods": "training methods",
     "compare-recipes": "training recipes",
     "validate-fitness": "ranks networks of equal MACs",
+    "node-check": "ready to be a SuperNode",
 }
 
 

@@ -23,6 +23,7 @@ _ORDERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("methods",),
         ("rounds",),
         ("setup",),
+        ("preflight",),
         ("training_result",),
         ("session",),
         ("api", "cli"),

@@ -19,13 +19,16 @@ from fedpareto.training.config.methods.registry import METHODS
 from fedpareto.training.config.run import RunConfig
 from fedpareto.training.config.unused_settings import reads
 
+#: Folder of a run's copies of files.
+COPIES = "inputs"
+
 #: Fields of runs of all methods that name a file which decides what is trained, and the run's own copy of it.
 _SHARED: Mapping[str, str] = {
     "space": "space.yaml",
     "cache": "cache.jsonl",
-    "fitness": "inputs/fitness.yaml",
-    "clients.file": "inputs/clients.jsonl",
-    "clients.latency_table": "inputs/latency-table.json",
+    "fitness": f"{COPIES}/fitness.yaml",
+    "clients.file": f"{COPIES}/clients.jsonl",
+    "clients.latency_table": f"{COPIES}/latency-table.json",
 }
 
 #: Fields that name something outside of the run, which may move while the run stays what it is.
@@ -45,7 +48,7 @@ def inputs() -> dict[str, str]:
     copied as they are.
     """
     of_methods = {
-        f"{spec.name}.{setting}": f"inputs/{spec.name}-{setting}".replace("_", "-") + suffix
+        f"{spec.name}.{setting}": f"{COPIES}/{spec.name}-{setting}".replace("_", "-") + suffix
         for spec in METHODS.everything()
         for setting, suffix in spec.files.items()
     }

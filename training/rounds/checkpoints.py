@@ -21,7 +21,8 @@ class RoundCheckpoints:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._writer = CheckpointWriter(run.folder, run.config_mapping, run.config.checkpoint.keep, run.tracker)
+        keep = run.config.checkpoint.keep
+        self._writer = CheckpointWriter(run.folder, run.config_mapping, keep, run.tracker, run.signer)
 
     def __enter__(self) -> Self:
         self._writer.__enter__()
@@ -60,7 +61,7 @@ class RoundCheckpoints:
         folder = checkpoint_folder(self._run.folder, state.round)
         if not exists(folder):
             self._write_files(state)
-            save_checkpoint(self._run.folder, state, self._run.config_mapping, models)
+            save_checkpoint(self._run.folder, state, self._run.config_mapping, models, self._run.signer)
         return f"round {state.round} is kept in {folder}"
 
     def _write_files(self, state: RunState) -> None:

@@ -13,6 +13,7 @@ from fedpareto.training.evaluation.evaluator import ProbeEvaluator
 from fedpareto.training.methods.protocol import Method
 from fedpareto.training.privacy.ledger import Ledger
 from fedpareto.training.rounds.interrupt import UNINTERRUPTED, Interruptible
+from fedpareto.training.runs.signing import CheckpointSigner
 from fedpareto.training.trackers.protocol import Tracker
 
 
@@ -35,6 +36,7 @@ class Run:
         quorum: share of a round's clients whose answers are enough for a round; if 0 one answer is enough.
         retries: number of times that failed clients are asked again when there are fewer answers.
         ledger: ledger of the releases of a run with noise, with its secret.
+        signer: signs the checkpoints; None to sign none.
 
     Raises:
         ValueError: a run with noise has no ledger.
@@ -54,6 +56,7 @@ class Run:
     quorum: float = 0.0
     retries: int = 0
     ledger: Ledger | None = None
+    signer: CheckpointSigner | None = None
 
     def __post_init__(self) -> None:
         if self.config.privacy.noise and self.ledger is None:

@@ -17,12 +17,14 @@ from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.storage.digests import DIGESTS, DamagedError, check_folder, has_digests, read_digests
 from fedpareto.supernet.common.storage.files import record, remove_if_dead, replacing_folder, restore_folder
+from fedpareto.supernet.common.storage.signatures import SignatureError
 from fedpareto.supernet.common.terminal.words import option
 from fedpareto.supernet.networks.tensor_files import read_tensors
 from fedpareto.supernet.networks.weights import Tensors
 from fedpareto.supernet.slices import supernet_architecture, tensor_shapes
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.training.runs.models import Branch, Models
+from fedpareto.training.runs.signing import CheckpointSigner, check_checkpoint_signed
 from fedpareto.training.runs.state import VERSION, WITHOUT_DIGESTS, Best, Body, RunState, body_to_json, read_body
 
 CHECKPOINTS = "checkpoints"
@@ -64,8 +66,10 @@ def branch_file(name: str) -> str:
     return f"branch-{name}.safetensors"
 
 
-def save_checkpoint(run: Path, state: RunState, config: Mapping[str, Any], models: Models) -> Path:
-    """Write the checkpoint of ``state.round`` under a temporary name, sync it and rename it.
+def save_checkpoint(
+    run: Path, state: RunState, config: Mapping[str, Any], models: Models, signer: CheckpointSigner | None = None
+) -> Path:
+    """Write the checkpoint of ``state.round`` under a temporary name, sync it and rename it; ``signer`` signs it.
 
     Raises:
         CheckpointError: it cannot be written, for instance because the disk is full; no partial checkpoint
@@ -82,6 +86,8 @@ def save_checkpoint(run: Path, state: RunState, config: Mapping[str, Any], model
                 save_file(_contiguous(branch.tensors), temporary / branch_file(name))
             (temporary / STATE).write_text(json.dumps(body_to_json(body)), encoding="utf-8")
             record(temporary)
+            if signer is not None:
+                signer.sign(temporary, run)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(_cannot_write(run, folder, error)) from error
     return folder
@@ -154,6 +160,7 @@ def load_checkpoint(folder: Path, space: SearchSpace) -> Checkpoint:
     Raises:
         CheckpointError: a file is missing, cut short or altered, or holds tensors of another space.
     """
+    _check_signature(folder)
     body, whole = _read_state(folder), supernet_architecture(space)
     _check_digests(folder, body)
     try:
@@ -175,9 +182,26 @@ def read_checkpoint_config(folder: Path) -> Mapping[str, Any]:
     return _read_state(folder).config
 
 
+def read_checkpoint_round(folder: Path) -> int:
+    """Return the round that a checkpoint is of.
+
+    Raises:
+        CheckpointError: its state is damaged.
+    """
+    return _read_state(folder).state.round
+
+
 def _read_branch(folder: Path, name: str, space: SearchSpace, architecture: Architecture) -> Branch:
     shapes = tensor_shapes(space, architecture)
     return Branch(architecture, read_tensors(folder / branch_file(name), shapes, f"the branch {name} of {space.name}"))
+
+
+def _check_signature(folder: Path) -> None:
+    """Refuse a checkpoint whose signature, if it has one, does not fit its files."""
+    try:
+        check_checkpoint_signed(folder, None)
+    except (SignatureError, DamagedError) as error:
+        raise _damaged(folder, error) from error
 
 
 def _check_digests(folder: Path, body: Body) -> None:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Self
 
 from fedpareto.training.runs.checkpoint import prune_checkpoints, save_checkpoint
 from fedpareto.training.runs.models import Models
+from fedpareto.training.runs.signing import CheckpointSigner
 from fedpareto.training.runs.state import RunState
 from fedpareto.training.trackers.protocol import Tracker
 
@@ -27,10 +28,18 @@ class CheckpointWriter:
         config: the run's configuration as plain values.
         keep: number of newest checkpoints that are kept; the best is kept too.
         tracker: tracker that is told of the best and the final checkpoint.
+        signer: signs each checkpoint; None to sign none.
     """
 
-    def __init__(self, run: Path, config: Mapping[str, Any], keep: int, tracker: Tracker) -> None:
-        self._run, self._config, self._keep, self._tracker = run, config, keep, tracker
+    def __init__(
+        self,
+        run: Path,
+        config: Mapping[str, Any],
+        keep: int,
+        tracker: Tracker,
+        signer: CheckpointSigner | None = None,
+    ) -> None:
+        self._run, self._config, self._keep, self._tracker, self._signer = run, config, keep, tracker, signer
         self._pool = ThreadPoolExecutor(1, "checkpoint")
         self._started: _Started | None = None
 
@@ -63,6 +72,6 @@ class CheckpointWriter:
             self._tracker.checkpoint(written, aliases)
 
     def _write(self, state: RunState, models: Models) -> Path:
-        folder = save_checkpoint(self._run, state, self._config, models)
+        folder = save_checkpoint(self._run, state, self._config, models, self._signer)
         prune_checkpoints(self._run, self._keep, state.best)
         return folder

@@ -258,6 +258,16 @@ def read_census(folder: Path) -> Census:
     )
 
 
+def check_trained_with(folder: Path, trained: Mapping[str, Any]) -> None:
+    """Refuse a run whose ``config.yaml`` differs from a checkpoint's in settings that a resumed run may not change.
+
+    Raises:
+        UserError: naming the setting; or the file is damaged.
+    """
+    path = folder / CONFIG
+    _check_trained_with(path, from_mapping(config_type(), read_yaml_mapping(path), str(path)), trained)
+
+
 def _check_trained_with(path: Path, config: RunConfig, trained: Mapping[str, Any]) -> None:
     """Refuse a configuration that differs from a checkpoint's in settings that a resumed run may not change."""
     for name, old, new in changed_fields(trained, config_to_mapping(config)):

@@ -7,11 +7,13 @@ from pathlib import Path
 from fedpareto.supernet.blocks import CLASSIFIER
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.storage.path_checks import is_file, is_folder
+from fedpareto.supernet.common.storage.signatures import VerifyKey
 from fedpareto.supernet.common.terminal.words import option
 from fedpareto.supernet.networks.weights import Tensors
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.training.runs.checkpoint import STATE, best_checkpoint, load_checkpoint
 from fedpareto.training.runs.folder import SPACE, RunError, check_run, read_classes, read_space
+from fedpareto.training.runs.verification import verify_checkpoint, verify_run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,16 +49,21 @@ class Beginning:
         return mixed, f"{words}; its classifier is drawn anew, as the classes are others"
 
 
-def beginning(path: str, space: SearchSpace) -> Beginning:
+def beginning(path: str, space: SearchSpace, verify: VerifyKey | None = None) -> Beginning:
     """Return the checkpoint that the option ``--init`` names: itself, or the best one of the run that it names.
 
     Raises:
+        SignatureError: ``verify`` has not signed it.
         UserError: it names neither, or its space builds other networks than ``space`` apart from the classes.
     """
     place = Path(path).resolve()
     is_checkpoint = is_folder(place) and is_file(place / STATE)
     run = place.parent.parent if is_checkpoint else place
     try:
+        if is_checkpoint:
+            verify_checkpoint(place, verify)
+        else:
+            verify_run(run, "best", verify)
         check_run(run)
     except RunError as error:
         raise RunError(f"init is {path}; {error}") from error

@@ -15,6 +15,9 @@ from fedpareto.supernet.common.formats.json_text import parse_json
 
 DIGESTS = "digests.json"
 
+#: Signs the digests, where a folder is signed; it has no digest itself.
+SIGNATURE = "signature.json"
+
 FORMAT, VERSION = "fedpareto-digests", 1
 
 

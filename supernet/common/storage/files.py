@@ -12,6 +12,7 @@ from pathlib import Path
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.storage.digests import (
     DIGESTS,
+    SIGNATURE,
     check_content,
     digest_of,
     digests_before_replacing,
@@ -182,7 +183,7 @@ def record(folder: Path, names: Iterable[str] | None = None) -> None:
         OSError: a file cannot be read.
     """
     chosen = sorted(path.name for path in folder.iterdir() if path.is_file()) if names is None else names
-    found = {name: (digest_of(folder / name),) for name in chosen if name != DIGESTS}
+    found = {name: (digest_of(folder / name),) for name in chosen if name not in (DIGESTS, SIGNATURE)}
     write_text(folder / DIGESTS, digests_text({**read_digests(folder), **found}))
 
 

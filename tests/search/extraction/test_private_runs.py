@@ -114,7 +114,7 @@ def test_python_refuses_the_same(runs: dict[str, Path]) -> None:
     run = open_run(runs["one"])
     found = run.find(macs="1M", progress=False)
     for refused in ({"finetune_epochs": 1}, {"calibration": "pooled"}):
-        with pytest.raises(UserError, match="--exact-statistics"):
+        with pytest.raises(UserError, match="with exact_statistics"):
             run.extract(found, **refused, progress=False)
     assert run.extract(found, progress=False).info.report["privacy"]["covered"]
     exactly = run.extract(found, exact_statistics=True, progress=False).info.report

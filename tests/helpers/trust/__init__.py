@@ -1,0 +1,1 @@
+"""Runs, federations and studies for tests."""

@@ -1,0 +1,1 @@
+"""Preflight of a federation: what a machine needs before a run, checked, each line with its remedy."""
