@@ -1,4 +1,4 @@
-"""Aggregators: they merge the clients' updates into the supernet; the weighted average unless another one is chosen."""
+"""Aggregators: they merge the clients' updates into the supernet; the weighted mean unless another one is chosen."""
 
 from collections.abc import Callable, Mapping
 from typing import Protocol, TypeVar
@@ -34,13 +34,14 @@ class Aggregator(Protocol):
 
 
 #: Makes the aggregator of a supernet, or of a network that trains beside it, of the space and the tensors to be moved.
+#: One with settings has ``configured``, which is given a run's configuration and returns the factory of that run.
 AggregatorFactory = Callable[[SearchSpace, Mapping[str, Tensor]], Aggregator]
 
 A = TypeVar("A", bound=AggregatorFactory)
 
 
 def register_aggregator(name: str) -> Callable[[A], A]:
-    """Register an aggregator: decorates a class, or another factory, that ``server.aggregator`` may name.
+    """Register an aggregator: decorates a class, or another factory, that ``server.aggregation`` may name.
 
     It is known for as long as this process runs.
 
@@ -67,5 +68,7 @@ def new_aggregator(config: RunConfig, space: SearchSpace, tensors: Mapping[str, 
     Raises:
         UserError: there is none of the name, or it cannot be loaded.
     """
-    made: Aggregator = AGGREGATORS.get(config.server.aggregator)(space, tensors)
+    factory = AGGREGATORS.get(config.server.aggregation)
+    configured: Callable[[RunConfig], AggregatorFactory] | None = getattr(factory, "configured", None)
+    made: Aggregator = (factory if configured is None else configured(config))(space, tensors)
     return made

@@ -32,7 +32,7 @@ def test_every_field_of_the_test_differs_from_its_default() -> None:
             default = defaults[name][field] if isinstance(value, dict) else defaults[name]
             # Excluded by others: weights by examples, samplers and aggregators by privacy, files and matched data by
             # limits and Flower.
-            excluded = field in ("weight_by_examples", "sampler", "aggregator") or (
+            excluded = field in ("weight_by_examples", "sampler", "aggregation") or (
                 name == "clients" and field in ("file", "data")
             )
             assert inner != default or excluded, f"{name}.{field}"
