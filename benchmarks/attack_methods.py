@@ -78,7 +78,8 @@ def little_is_enough(space: SearchSpace) -> Attack:
                     inner = tuple(
                         slice(c.start - b.start, c.stop - b.start) for c, b in zip(common, theirs, strict=True)
                     )
-                    stacked[(place, *common)] = (update.tensors[name] - update.task.tensors[name])[inner]
+                    there: tuple[int | slice, ...] = (place, *common)
+                    stacked[there] = (update.tensors[name] - update.task.tensors[name])[inner]
             stacked = stacked[(slice(None), *index[name])]
             mean = stacked.nanmean(0)
             deviation = (stacked - mean).square().nanmean(0).sqrt()
@@ -125,7 +126,8 @@ class HostileEngine:
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Update | Failure]:
         """Yield the honest clients' answers, then those of the hostile ones."""
-        honest, waiting = [], []
+        honest: list[Update] = []
+        waiting: list[Update] = []
         for answer in self._inner.run(tasks):
             if isinstance(answer, Failure):
                 yield answer

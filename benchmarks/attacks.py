@@ -1,8 +1,9 @@
 """Attacks of hostile clients against rules of aggregation: accuracy kept, on the digits; as JSON and a Markdown table.
 
-Every run trains mobilenet-tiny with all of ten clients in every round. Accuracy is the mean of five subnets, smallest
-to largest, on validation images. The bar: with 2 of 10 clients hostile ``trimmed`` or ``median`` stays within 3 points
-of no attack where ``mean`` falls to chance.
+Every run trains mobilenet-tiny for ten rounds with all of ten clients, whose images are drawn alike. Accuracy is the
+mean of five subnets, smallest to largest, on validation images. There are no bounds on updates besides the rules. The
+bar: with 2 of 10 clients hostile ``trimmed`` or ``median`` stays within 3 points of no attack where ``mean`` falls to
+chance.
 """
 
 import argparse
@@ -48,12 +49,12 @@ from fedpareto.training.rounds.loop import train
 from fedpareto.training.setup import Prepared, assemble, new_run
 from fedpareto.training.trackers.protocol import Trackers
 
-SPACE, CLIENTS, ROUNDS = "mobilenet-tiny", 10, 15
+SPACE, CLIENTS, ROUNDS = "mobilenet-tiny", 10, 10
 RULES = ("mean", "clipped", "median", "trimmed", "krum")
 #: Accuracy of guessing among ten digits, with what luck may add to it.
 CHANCE = 0.2
 #: Clients that are hostile in the table, and where the bar is measured; points of accuracy that the bar allows.
-HOSTILE, BAR_HOSTILE, BAR = (1, 3), 2, 0.03
+HOSTILE, BAR_HOSTILE, BAR = (3, 1), 2, 0.03
 BAR_ATTACKS = ("x10^6", "sign flip x10")
 
 
@@ -89,9 +90,10 @@ def attacks(space: SearchSpace) -> dict[str, Attack]:
 
 
 def trials(seeds: Sequence[int], names: Sequence[str]) -> Iterator[Trial]:
-    """Trials of the bar and of the table, the most telling first."""
+    """Trials of the table and of the bar, the most telling first; some come twice."""
+    yield from (Trial(rule, "", 0, seeds[0]) for rule in RULES)
     for seed in seeds:
-        yield from (Trial(rule, "", 0, seed) for rule in RULES)
+        yield Trial("mean", "", 0, seed)
         for name, rule in itertools.product(BAR_ATTACKS, ("mean", "median", "trimmed")):
             yield Trial(rule, name, BAR_HOSTILE, seed)
     for seed, hostile, name, rule in itertools.product(seeds, HOSTILE, names, RULES):
@@ -109,13 +111,13 @@ def config_of(trial: Trial, cache: Path, folder: Path, rounds: int = ROUNDS) -> 
         device="cpu",
         precision="fp32",
         data=DataConfig(name="digits"),
-        partition=PartitionConfig("dirichlet", alpha=1.0, balanced=True),
+        partition=PartitionConfig("iid"),
         clients=ClientsConfig(count=CLIENTS, per_round=CLIENTS),
-        client=ClientConfig(epochs=3),
+        client=ClientConfig(epochs=2),
         server=ServerConfig(aggregation=trial.rule),
         evaluation=EvaluationConfig(every=rounds, calibration_images=512),
         tracking=TrackingConfig(wandb="off", progress=False),
-        execution=ExecutionConfig("channels_last", True, False, False, 1, 1, "torch"),
+        execution=ExecutionConfig("channels_last", True, False, False, 1, 1, "numba"),
     )
 
 
@@ -208,6 +210,8 @@ def main() -> None:
         write_cache(cache, space, compute_cache(space, space.fitness, Limits(), CACHE_ENTRIES, listener=SILENT))
         names = [name for name in attacks(space) if name not in BAR_ATTACKS[1:]]
         for trial in trials(range(options.seeds), names):
+            if trial in found:
+                continue
             if time.monotonic() > end:
                 break
             started = time.monotonic()
