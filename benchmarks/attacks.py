@@ -92,12 +92,18 @@ def attacks(space: SearchSpace) -> dict[str, Attack]:
 def trials(seeds: Sequence[int], names: Sequence[str]) -> Iterator[Trial]:
     """Trials of the table and of the bar, the most telling first; some come twice."""
     yield from (Trial(rule, "", 0, seeds[0]) for rule in RULES)
-    for seed in seeds:
-        yield Trial("mean", "", 0, seed)
-        for name, rule in itertools.product(BAR_ATTACKS, ("mean", "median", "trimmed")):
-            yield Trial(rule, name, BAR_HOSTILE, seed)
+    yield from _trials_of_bar(seeds, BAR_ATTACKS[0])
+    for hostile, name, rule in itertools.product(HOSTILE, names, RULES):
+        yield Trial(rule, name, hostile, seeds[0])
+    yield from _trials_of_bar(seeds, BAR_ATTACKS[1])
     for seed, hostile, name, rule in itertools.product(seeds, HOSTILE, names, RULES):
         yield Trial(rule, name, hostile, seed)
+
+
+def _trials_of_bar(seeds: Sequence[int], attack: str) -> Iterator[Trial]:
+    for seed in seeds:
+        yield Trial("mean", "", 0, seed)
+        yield from (Trial(rule, attack, BAR_HOSTILE, seed) for rule in ("mean", "median", "trimmed"))
 
 
 def config_of(trial: Trial, cache: Path, folder: Path, rounds: int = ROUNDS) -> RunConfig:
@@ -159,6 +165,12 @@ def write_json(path: Path, found: Mapping[Trial, float]) -> None:
     path.write_text(json.dumps({"machine": machine(), "versions": versions, "trials": rows}, indent=1))
 
 
+def read_json(path: Path) -> dict[Trial, float]:
+    """Return what an earlier call has found; nothing where there is no file."""
+    rows = json.loads(path.read_text())["trials"] if path.exists() else []
+    return {Trial(row["rule"], row["attack"], row["hostile"], row["seed"]): row["accuracy"] for row in rows}
+
+
 def markdown(found: Mapping[Trial, float]) -> str:
     """Tables of the mean accuracies in percent, over the seeds that were run; ± is half the range over seeds."""
     counts = sorted({trial.hostile for trial in found})
@@ -198,12 +210,14 @@ def bar_words(found: Mapping[Trial, float]) -> str:
 def main() -> None:
     """Run the trials one after another; what is done is written after each."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("--json", type=Path, default=Path("attacks.json"), help="file of the results")
+    parser.add_argument(
+        "--json", type=Path, default=Path("attacks.json"), help="file of the results; what it holds is not run again"
+    )
     parser.add_argument("--markdown", type=Path, default=Path("attacks.md"), help="file of the table")
     parser.add_argument("--seeds", type=int, default=1, help="number of seeds")
     parser.add_argument("--minutes", type=float, default=90.0, help="no run is started after that")
     options = parser.parse_args()
-    end, found = time.monotonic() + 60 * options.minutes, dict[Trial, float]()
+    end, found = time.monotonic() + 60 * options.minutes, read_json(options.json)
     space = load_space(SPACE)
     with tempfile.TemporaryDirectory() as folder:
         cache = Path(folder) / "cache.jsonl"

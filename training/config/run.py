@@ -12,7 +12,7 @@ from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.units import parse_quantity
 from fedpareto.supernet.common.storage.digests import DamagedError, check_file
 from fedpareto.supernet.common.storage.files import write_text
-from fedpareto.supernet.common.terminal.words import command
+from fedpareto.supernet.common.terminal.words import command, counted
 from fedpareto.training.config.bounds import bounded, check_bounds
 from fedpareto.training.config.clients import ClientsConfig
 from fedpareto.training.config.data import DEFAULT_BATCH, DataConfig
@@ -309,12 +309,12 @@ class RunConfig:
         rule, hostile, drawn = self.server.aggregation, self.server.hostile, self.clients.per_round
         if rule in _COMPARING and drawn < _COMPARED:
             raise UserError(
-                f"clients.per_round is {drawn} with server.aggregation {rule}, which compares at least {_COMPARED} "
-                "clients: draw more, or take server.aggregation clipped"
+                f"clients.per_round is {drawn} with server.aggregation {rule}, which compares at least "
+                f"{counted(_COMPARED, 'client')}: draw more, or take server.aggregation clipped"
             )
         if rule == "krum" and hostile is not None and drawn < 2 * hostile + 3:
             raise UserError(
-                f"server.hostile is {hostile} with clients.per_round {drawn}; krum holds against at most "
+                f"server.hostile is {hostile} and clients.per_round {drawn}; krum holds against at most "
                 f"{(drawn - 3) // 2} of them (clients.per_round must be at least 2·server.hostile + 3)"
             )
 

@@ -261,7 +261,7 @@ def test_images_in_proportion_to_macs_need_a_scheme_that_can_give_them() -> None
             "clients.per_round is 2 with server.aggregation median, which ",
         ),
         (ServerConfig(aggregation="krum"), 2, "clients.per_round is 2 with server.aggregation krum, which "),
-        (ServerConfig(aggregation="krum", hostile=3), 8, "server.hostile is 3 with clients.per_round 8; krum holds "),
+        (ServerConfig(aggregation="krum", hostile=3), 8, "server.hostile is 3 and clients.per_round 8; krum holds "),
     ],
 )
 def test_too_few_clients_for_a_robust_rule_are_refused_in_one_line(
