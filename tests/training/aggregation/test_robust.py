@@ -259,21 +259,21 @@ def test_entries_that_nobody_covers_keep_their_bytes_and_their_velocity_fades(ru
 @pytest.mark.parametrize("rule", RULES)
 def test_momentum_and_rate_move_the_supernet_as_they_do_with_the_mean(rule: str) -> None:
     """Alike clients have the mean as their robust mean: both aggregators end with the same values and velocity."""
-    clients, ends = [_client(architecture, 1) for architecture in (largest(),) * 3], []
+    ends = []
     for factory in (RULES[rule], WeightedAverage):
         tensors = random_tensors(0)
         velocity = {name: torch.full_like(tensor, 0.1) for name, tensor in tensors.items()}
         made = factory(MICRO, tensors)
         # A second round begins with nothing of the first.
-        for _ in range(2):
-            for architecture, trained in clients:
-                made.add(architecture, trained, 1.0)
+        for seed in (1, 2):
+            for _ in range(3):
+                made.add(*_client(largest(), seed), 1.0)
             made.write_mean(tensors, velocity, ServerStep(0.9, 0.5))
         ends.append((tensors, velocity))
-    for (values, velocities), (wanted, wanted_velocities) in [ends]:
-        for name, tensor in wanted.items():
-            torch.testing.assert_close(values[name], tensor, rtol=1e-5, atol=1e-5)
-            torch.testing.assert_close(velocities[name], wanted_velocities[name], rtol=1e-5, atol=1e-5)
+    (values, velocities), (wanted, wanted_velocities) = ends
+    for name, tensor in wanted.items():
+        torch.testing.assert_close(values[name], tensor, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(velocities[name], wanted_velocities[name], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("rule", RULES)
