@@ -317,3 +317,13 @@ def test_a_share_of_an_entrys_clients_is_trimmed_and_one_at_least(clients: int, 
 )
 def test_krum_leaves_out_a_fifth_and_no_more_than_it_can(clients: int, hostile: int | None, out: int) -> None:
     assert tolerated(clients, hostile) == out
+
+
+def test_krum_leaves_out_by_the_distances_to_the_two_nearest_of_five_as_by_hand() -> None:
+    """Changes 0, 1, 4, 5 and 7 score 17, 10, 10, 5 and 13 by two others each; by three, 7 would be left out."""
+    tensors = {name: torch.zeros_like(tensor) for name, tensor in random_tensors(0).items()}
+    rule = Krum(MICRO, tensors, hostile=1)
+    for change in (7.0, 0.0, 4.0, 5.0, 1.0):
+        rule.add(largest(), {name: torch.full_like(tensor, change) for name, tensor in tensors.items()}, 1.0)
+    rule.write_mean(tensors)
+    assert all((tensor == 4.25).all() for tensor in tensors.values())
