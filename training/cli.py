@@ -115,7 +115,7 @@ def _parser() -> CommandParser:
     for name, registry in (
         ("data.name", DATA_SETS),
         ("clients.sampler", SAMPLERS),
-        ("server.aggregator", AGGREGATORS),
+        ("server.aggregation", AGGREGATORS),
         ("tracking.also", TRACKERS),
     ):
         if registry.others():

@@ -159,6 +159,9 @@ def new_run(
     same = coincides(config)
     if same is not None:
         listener.remark(same)
+    if method.weight_by_examples and not config.server.weighs_clients:
+        rule = f"server.aggregation {config.server.aggregation} weighs all clients alike"
+        listener.remark(f"{rule}; method {config.method} would weigh them by their images")
     config, profile = _with_profile(config, space, cache, federation, device, listener)
     state = RunState(
         round=0,

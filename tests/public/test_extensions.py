@@ -198,7 +198,7 @@ _CONTEXT = TrackerContext(Path("run"), RunConfig(), 0)
 
 
 def _aggregator() -> Any:
-    config = RunConfig(server=ServerConfig(aggregator="mine"))
+    config = RunConfig(server=ServerConfig(aggregation="mine"))
     return new_aggregator(config, MICRO, random_tensors())
 
 
@@ -331,7 +331,7 @@ def test_a_run_that_a_part_ends_goes_on_once_that_is_mended(part: str, tmp_path:
         return FunctionTracker(lambda record: 1 // (record.round - 2) if broken else None)
 
     parts = {"sampler": (SAMPLERS, sampler), "aggregator": (AGGREGATORS, Aggregator), "tracker": (TRACKERS, tracker)}
-    setting = {"sampler": "clients_sampler", "aggregator": "server_aggregator", "tracker": "tracking_also"}[part]
+    setting = {"sampler": "clients_sampler", "aggregator": "server_aggregation", "tracker": "tracking_also"}[part]
     named = ["mine"] if part == "tracker" else "mine"
     given = {**QUICK, "clients_count": 4, "rounds": 2, setting: named}
     registry, thing = parts[part]

@@ -35,7 +35,7 @@ _PAGE = ROOT / "docs" / "extending.md"
 
 _OPTIONS = (
     *("--method", "slim", "--slim.share", "0.4", "--clients.sampler", "in-turn", "--data.name", "squares"),
-    *("--server.aggregator", "halfway", "--tracking.also", "lines"),
+    *("--server.aggregation", "halfway", "--tracking.also", "lines"),
 )
 
 
@@ -90,9 +90,7 @@ def test_the_package_of_the_page_trains_and_is_resumed_to_the_same_bytes(package
     largest = max(client["macs"] for record in read_metrics(run) for client in record["clients"])
     assert largest <= 0.4 * max(probe["macs"] for probe in read_metrics(run)[-1]["probes"])
     # The mean itself is another supernet than halfway to it.
-    done = _run(
-        package, _COMMAND, *arguments, *_OPTIONS, "--server.aggregator", "average", "--output", tmp_path / "mean"
-    )
+    done = _run(package, _COMMAND, *arguments, *_OPTIONS, "--server.aggregation", "mean", "--output", tmp_path / "mean")
     assert done.returncode == 0, done.stderr
     assert _weights(tmp_path / "mean") != _weights(run)
     # Stopped after its second round.
@@ -143,7 +141,10 @@ def test_help_lists_what_is_installed_and_loads_no_torch_for_it(package: Path) -
             ("--data.name", "digit"),
             "unknown data set 'digit'; valid: arrays, cifar10, cifar100, digits, imagefolder (did you",
         ),
-        (("--server.aggregator", "averag"), "unknown aggregator 'averag'; valid: average (did you mean 'average'?)"),
+        (
+            ("--server.aggregation", "medain"),
+            "unknown aggregator 'medain'; valid: clipped, krum, mean, median, trimmed (did you mean 'median'?)",
+        ),
         (("--tracking.also", "lines"), "unknown tracker 'lines'; valid: "),
         (("--method", "fedpreto"), "it must be one of 'fedpareto', 'deepfednas'"),
     ],
@@ -161,8 +162,8 @@ def test_a_private_run_has_the_draw_and_the_average_that_its_account_is_of() -> 
     private = PrivacyConfig(clip=1.0)
     with pytest.raises(UserError, match=r"clients\.sampler is mine with privacy\.clip"):
         RunConfig(privacy=private, clients=ClientsConfig(sampler="mine"))
-    with pytest.raises(UserError, match=r"server\.aggregator is mine with privacy\.clip"):
-        RunConfig(privacy=private, server=ServerConfig(aggregator="mine"))
+    with pytest.raises(UserError, match=r"server\.aggregation is mine with privacy\.clip"):
+        RunConfig(privacy=private, server=ServerConfig(aggregation="mine"))
     assert RunConfig(privacy=private).clients.sampler == "uniform"
 
 
@@ -196,8 +197,8 @@ def test_a_sampler_that_draws_what_is_not_there_ends_the_run_in_one_line(
 def test_names_that_are_taken_are_refused() -> None:
     with pytest.raises(UserError, match="there is another client sampler 'uniform'; give yours another name"):
         register_sampler("uniform")(functools.partial(uniform))
-    with pytest.raises(UserError, match="there is another aggregator 'average'"):
-        register_aggregator("average")(functools.partial(WeightedAverage))
+    with pytest.raises(UserError, match="there is another aggregator 'mean'"):
+        register_aggregator("mean")(functools.partial(WeightedAverage))
     with pytest.raises(UserError, match="there is another data set 'digits'"):
         register_data_source("digits", source("imagefolder"))
 
@@ -211,5 +212,5 @@ def test_what_is_registered_is_what_is_used() -> None:
     finally:
         DATA_SETS.remove("mine")
         TRACKERS.remove("mine")
-    assert AGGREGATORS.get("average") is WeightedAverage
+    assert AGGREGATORS.get("mean") is WeightedAverage
     assert SAMPLERS.get("uniform") is uniform

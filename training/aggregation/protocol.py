@@ -1,4 +1,4 @@
-"""Aggregators: they merge the clients' updates into the supernet; the weighted average unless another one is chosen."""
+"""Aggregators: they merge the clients' updates into the supernet; the weighted mean unless another one is chosen."""
 
 from collections.abc import Callable, Mapping
 from typing import Protocol, TypeVar
@@ -37,13 +37,14 @@ class Aggregator(Protocol):
 
 
 #: Makes the aggregator of a supernet, or of a network that trains beside it, of the space and the tensors to be moved.
+#: One with settings has ``configured``, which is given a run's configuration and returns the factory of that run.
 AggregatorFactory = Callable[[SearchSpace, Mapping[str, Tensor]], Aggregator]
 
 A = TypeVar("A", bound=AggregatorFactory)
 
 
 def register_aggregator(name: str) -> Callable[[A], A]:
-    """Register an aggregator: decorates a class, or another factory, that ``server.aggregator`` may name.
+    """Register an aggregator: decorates a class, or another factory, that ``server.aggregation`` may name.
 
     It is known for as long as this process runs.
 
@@ -65,14 +66,15 @@ def new_aggregator(config: RunConfig, space: SearchSpace, tensors: Mapping[str, 
     Raises:
         UserError: there is none of the name, it cannot be loaded or made, or what is made is none.
     """
-    name = config.server.aggregator
+    name = config.server.aggregation
     factory = AGGREGATORS.get(name)
+    configured: Callable[[RunConfig], AggregatorFactory] | None = getattr(factory, "configured", None)
     if not AGGREGATORS.brought(name):
-        own: Aggregator = factory(space, tensors)
+        own: Aggregator = (factory if configured is None else configured(config))(space, tensors)
         return own
     what = f"the aggregator {name}"
     with blamed(what):
-        made = factory(space, tensors)
+        made = (factory if configured is None else configured(config))(space, tensors)
     for method in ("add", "write_mean"):
         if not callable(getattr(made, method, None)):
             raise UserError(f"{what} is made as {short(made)}, which has no method {method}; an aggregator has it")

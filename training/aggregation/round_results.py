@@ -64,7 +64,7 @@ class ClientResult:
 
 
 class RoundResults:
-    """Results of a round so far: adds up good updates and counts all others. It holds no tensors but the sums.
+    """Results of a round so far: passes good updates to their aggregators and counts all others.
 
     Args:
         plan: the round.

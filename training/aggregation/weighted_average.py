@@ -108,7 +108,7 @@ class WeightedAverage:
         empty afterwards.
         """
         for name, tensor in tensors.items():
-            sums, own = self._sums[name], _faded(velocity, name, server)
+            sums, own = self._sums[name], faded_velocity(velocity, name, server)
             for part, cover in _parts(self._weights[name], tensor.device):
                 if own is None and server.rate == 1:
                     torch.div(sums[part], cover, out=tensor[part])
@@ -135,7 +135,7 @@ class WeightedAverage:
         ``velocity`` is the server's, None without momentum. The fold is empty afterwards.
         """
         for name, tensor in tensors.items():
-            own = _faded(velocity, name, server)
+            own = faded_velocity(velocity, name, server)
             if not self._weights[name]:
                 continue
             sums = self._sums[name]
@@ -161,7 +161,7 @@ class WeightedAverage:
         self.updates = 0
 
 
-def _faded(velocity: Tensors | None, name: str, server: ServerStep) -> Tensor | None:
+def faded_velocity(velocity: Tensors | None, name: str, server: ServerStep) -> Tensor | None:
     """Return the velocity of a tensor, multiplied by the momentum in place; None where none is kept."""
     return None if velocity is None else velocity[name].mul_(server.momentum)
 

@@ -8,7 +8,7 @@ from fedpareto.training.config.inputs import portable
 from fedpareto.training.config.methods.config_type import config_type
 from fedpareto.training.config.methods.registry import METHODS
 from fedpareto.training.config.privacy import Statistics
-from fedpareto.training.config.run import LARGEST_WEIGHT, RunConfig, by_full_name, complete_mapping
+from fedpareto.training.config.run import LARGEST_WEIGHT, RunConfig, ServerConfig, by_full_name, complete_mapping
 
 #: What may change when a run is resumed: where things are, what is reported, how many clients train at once.
 RESUME_MAY_CHANGE = (
@@ -71,10 +71,15 @@ def changed_fields(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[
     did = {**_BEFORE, **METHODS.get(str(before.get("method", RunConfig.method))).before}
     if before.get("privacy", {}).get("noise"):
         did["privacy.statistics"] = _STATISTICS
-    old, new = (by_full_name(portable(mapping)) for mapping in (before, after))
+    old, new = (by_full_name(_modern(portable(mapping))) for mapping in (before, after))
     old, new = {**defaults, **did, **old}, {**defaults, **new}
     return [
         (name, old.get(name), new.get(name))
         for name in sorted(old.keys() | new.keys())
         if not name.startswith(RESUME_MAY_CHANGE) and old.get(name) != new.get(name)
     ]
+
+
+def _modern(mapping: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration's plain values by the names that settings have today."""
+    return {**mapping, "server": ServerConfig.modern_mapping(mapping.get("server", {}))}

@@ -52,7 +52,13 @@ TRACKERS: Registry[Any] = Registry("tracker", "fedpareto.trackers", fault=not_ta
 AGGREGATORS: Registry[Any] = Registry(
     "aggregator",
     "fedpareto.aggregators",
-    {"average": "fedpareto.training.aggregation.weighted_average:WeightedAverage"},
+    {
+        "mean": "fedpareto.training.aggregation.weighted_average:WeightedAverage",
+        "clipped": "fedpareto.training.aggregation.clipped:Clipped",
+        "median": "fedpareto.training.aggregation.median:Median",
+        "trimmed": "fedpareto.training.aggregation.trimmed:Trimmed",
+        "krum": "fedpareto.training.aggregation.krum:Krum",
+    },
     fault=not_taking("space", "tensors"),
 )
 
@@ -67,6 +73,6 @@ def check_names(config: RunConfig) -> None:
     if ":" not in config.data.name:
         # Else it is a function of the user.
         DATA_SETS.check(config.data.name)
-    AGGREGATORS.check(config.server.aggregator)
+    AGGREGATORS.check(config.server.aggregation)
     for name in config.tracking.also:
         TRACKERS.check(name)

@@ -12,7 +12,7 @@ from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.units import parse_quantity
 from fedpareto.supernet.common.storage.digests import DamagedError, check_file
 from fedpareto.supernet.common.storage.files import write_text
-from fedpareto.supernet.common.terminal.words import command
+from fedpareto.supernet.common.terminal.words import command, counted
 from fedpareto.training.config.bounds import bounded, check_bounds
 from fedpareto.training.config.clients import ClientsConfig
 from fedpareto.training.config.data import DEFAULT_BATCH, DataConfig
@@ -47,6 +47,12 @@ LARGEST_WEIGHT = 0.9
 
 #: Of a server's rate: beyond it nothing has been seen to train.
 _LARGEST_SERVER_RATE = 10.0
+
+#: Rules of aggregation in which all clients weigh the same: with β one of them would decide alone.
+EQUAL_WEIGHTS = ("clipped", "median", "trimmed", "krum")
+
+#: Those of them that compare an entry's clients, of which there must be so many.
+_COMPARING, _COMPARED = ("median", "trimmed", "krum"), 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,20 +109,39 @@ class ServerConfig:
         largest_weight: β of the largest network in the first round; falls to 1/clients over 80 % of the rounds. When
             left out 0.9, and with privacy.noise, which larger weights need more of, an equal share.
         weight_by_examples: multiply every client's weight by its number of images.
-        aggregator: how updates become the supernet: average, or the name of a registered one.
         momentum: of the server (FedAvgM), μ; steps add up to 1/(1 − μ) times their size, which lr 1 − μ makes up for; 0
             for none.
         lr: share of the clients' mean step that the supernet is moved by; 1 with momentum 0 is plain averaging.
+        aggregation: how updates become the supernet: mean; clipped, median, trimmed or krum, which hold against hostile
+            clients and weigh all clients alike; or the name of a registered one.
+        trim: share of an entry's clients that trimmed leaves out at either end, at least one of three or more.
+        hostile: most hostile clients of a round that krum holds against; a fifth of those that answer when left out.
     """
 
     largest_weight: float | None = bounded(None, above=0, below=1)
     weight_by_examples: bool = False
     momentum: float = bounded(0.0, least=0, below=1)
     lr: float = bounded(1.0, above=0, most=_LARGEST_SERVER_RATE)
-    aggregator: str = "average"
+    aggregation: str = "mean"
+    trim: float = bounded(0.2, above=0, below=0.5)
+    hostile: int | None = bounded(None, least=1)
 
     def __post_init__(self) -> None:
         check_bounds(self, "server")
+
+    @property
+    def weighs_clients(self) -> bool:
+        """True if clients may weigh more than others."""
+        return self.aggregation not in EQUAL_WEIGHTS
+
+    @staticmethod
+    def modern_mapping(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Settings of the group as they are called today: ``aggregation`` was ``aggregator``, its mean ``average``."""
+        if "aggregator" not in mapping or "aggregation" in mapping:
+            return mapping
+        named = {"aggregator": "aggregation"}
+        modern = {named.get(name, name): value for name, value in mapping.items()}
+        return {**modern, "aggregation": "mean"} if modern["aggregation"] == "average" else modern
 
 
 @dataclasses.dataclass(frozen=True)
@@ -264,6 +289,7 @@ class RunConfig:
                 "server.weight_by_examples is on with privacy.clip; weights that depend on the clients' images are not "
                 "private: turn one of them off"
             )
+        self._check_aggregation()
         spec = self.spec
         if spec.settings is not None and not isinstance(getattr(self, spec.name, None), spec.settings):
             raise UserError(f"a RunConfig has no settings of method {spec.name}; make it by config_type()")
@@ -288,6 +314,19 @@ class RunConfig:
         if self.clients.data == "pooled":
             self._check_pooled()
 
+    def _check_aggregation(self) -> None:
+        rule, hostile, drawn = self.server.aggregation, self.server.hostile, self.clients.per_round
+        if rule in _COMPARING and drawn < _COMPARED:
+            raise UserError(
+                f"clients.per_round is {drawn} with server.aggregation {rule}, which compares at least "
+                f"{counted(_COMPARED, 'client')}: draw more, or take server.aggregation clipped"
+            )
+        if rule == "krum" and hostile is not None and drawn < 2 * hostile + 3:
+            raise UserError(
+                f"server.hostile is {hostile} and clients.per_round {drawn}; krum holds against at most "
+                f"{(drawn - 3) // 2} of them (clients.per_round must be at least 2·server.hostile + 3)"
+            )
+
     def _check_pooled(self) -> None:
         if self.privacy.clip:
             raise UserError(
@@ -299,8 +338,8 @@ class RunConfig:
         if not spec.private:
             private = [each.name for each in METHODS.everything() if each.private]
             raise UserError(f"method {self.method} does not go with privacy.clip; private are: {', '.join(private)}")
-        for name, value in (("clients.sampler", self.clients.sampler), ("server.aggregator", self.server.aggregator)):
-            own = {"clients.sampler": ClientsConfig.sampler, "server.aggregator": ServerConfig.aggregator}[name]
+        for name, value in (("clients.sampler", self.clients.sampler), ("server.aggregation", self.server.aggregation)):
+            own = {"clients.sampler": ClientsConfig.sampler, "server.aggregation": ServerConfig.aggregation}[name]
             if value != own:
                 raise UserError(
                     f"{name} is {value} with privacy.clip; an account of privacy is of {own} alone: leave one of them "

@@ -32,10 +32,16 @@ def _by_scheme(scheme: str) -> Condition:
     return Condition(lambda config: config.partition.scheme == scheme, f"with partition.scheme {scheme}")
 
 
+def _by_aggregation(rule: str) -> Condition:
+    return Condition(lambda config: config.server.aggregation == rule, f"with server.aggregation {rule}")
+
+
 def _has_data(config: RunConfig, *names: str) -> bool:
     """Condition: the data are one of these sets, or somebody else's, who may read the same settings."""
     return config.data.name in (*names, *DATA_SETS.others())
 
+
+_EQUAL = "clipped, median, trimmed or krum, which weigh all clients alike"
 
 _CONNECTED = Condition(lambda config: config.engine == "flower", "with engine flower")
 
@@ -74,8 +80,14 @@ CONDITIONS: Mapping[str, Condition] = {
         lambda config: config.clients.file is None, "without clients.file, which has all limits"
     ),
     "server.largest_weight": Condition(
-        lambda config: config.clients.per_round > 1, "with more than one client a round"
+        lambda config: config.clients.per_round > 1 and config.server.weighs_clients,
+        f"with more than one client a round, and not with server.aggregation {_EQUAL}",
     ),
+    "server.weight_by_examples": Condition(
+        lambda config: config.server.weighs_clients, f"where server.aggregation is none of {_EQUAL}"
+    ),
+    "server.trim": _by_aggregation("trimmed"),
+    "server.hostile": _by_aggregation("krum"),
     "privacy.delta": Condition(lambda config: bool(config.privacy.noise), "with privacy.noise"),
     "privacy.statistics": Condition(lambda config: bool(config.privacy.noise), "with privacy.noise"),
     "flower.": _CONNECTED,
@@ -92,7 +104,7 @@ ALWAYS = (
     *("data.images", "partition.scheme"),
     *(f"clients.{name}" for name in ("count", "per_round", "max_macs", "max_memory", "macs_distribution")),
     *(f"clients.{name}" for name in ("max_latency", "latency_table", "file", "data", "sampler")),
-    *("client.", "server.momentum", "server.lr", "server.aggregator"),
+    *("client.", "server.momentum", "server.lr", "server.aggregation"),
     *("privacy.clip", "privacy.noise", "privacy.epsilon"),
     *(f"evaluation.{name}" for name in ("every", "calibration_images", "batch_size")),
     *("checkpoint.", "tracking.", "execution."),

@@ -42,8 +42,10 @@ class MaxNet(WholeSupernet):
         drawn = drawn_clients(config, state, available)
         entries = self._assigner.assign(drawn, state.counts, numpy_stream(config.seed, "curriculum", number))
         done, total, _ = extent(config, state)
-        beta = largest_weight(done, total, len(drawn), config.largest_weight)
-        weights = maxnet_weights([entry.macs for entry in entries], beta)
+        beta = None
+        if config.server.weighs_clients:
+            beta = largest_weight(done, total, len(drawn), config.largest_weight)
+        weights = [1.0] * len(drawn) if beta is None else maxnet_weights([entry.macs for entry in entries], beta)
         return RoundPlan(
             number=number,
             learning_rate=rate_of(config, state),

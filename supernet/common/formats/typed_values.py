@@ -75,7 +75,8 @@ def typed_text(text: str, hint: Any, field: str) -> Any:
 def typed_fields(cls: type, mapping: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Convert the values in ``mapping`` to the types of the fields of dataclass ``cls``; groups stay mappings.
 
-    A class that has a ``check_mapping`` is asked before.
+    A class that has a ``check_mapping`` is asked before; one that has a ``modern_mapping`` makes of what older programs
+    wrote what it would be today.
 
     Raises:
         UserError: a field is unknown, or its value is of another type; its name begins with ``prefix``.
@@ -83,6 +84,8 @@ def typed_fields(cls: type, mapping: Mapping[str, Any], prefix: str = "") -> dic
     hints = _hints(cls)
     if not prefix and hasattr(cls, "check_mapping"):
         cls.check_mapping(mapping)
+    if hasattr(cls, "modern_mapping"):
+        mapping = cls.modern_mapping(mapping)
     values = {}
     for name, value in mapping.items():
         if name not in hints:

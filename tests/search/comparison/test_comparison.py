@@ -61,7 +61,7 @@ def test_a_study_may_name_its_methods_and_take_its_images_from_elsewhere(tmp_pat
             r"methods\.superfedna: did you mean superfednas\? Else say",
         ),
         ({"methods": {"a b": {}}}, "names of methods are letters"),
-        ({"methods": {"cotrain": {"server": {"aggregator": "mean"}}}}, r"methods\.cotrain: unknown aggregator 'mean'"),
+        ({"methods": {"cotrain": {"server": {"aggregation": "none"}}}}, r"methods\.cotrain: unknown aggregator 'none'"),
         ({"methods": {"cotrain": {"seed": 3}}}, r"methods\.cotrain\.seed: all methods of a study share"),
         ({"methods": {"cotrain": {"data": {"crop": 3}}}}, r"methods\.cotrain\.data: all methods of a study share"),
         ({"methods": {"cotrain": {"compute": "1T"}}}, r"methods\.cotrain\.compute: all methods of a study share"),

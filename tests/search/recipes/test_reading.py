@@ -63,8 +63,8 @@ def test_a_file_has_defaults_for_what_it_leaves_out(tmp_path: Path) -> None:
         ({"base": {"cotrain": {"distillation": 0.1}}}, r"the base in setting equal: cotrain\.distillation is 0\.1"),
         ({"base": {"method": "fedavg"}}, r"the base in setting equal: method fedavg trains one network"),
         (
-            {"base": {"server": {"aggregator": "mean"}}},
-            r"the base in setting equal: unknown aggregator 'mean'; valid: av",
+            {"base": {"server": {"aggregation": "none"}}},
+            r"the base in setting equal: unknown aggregator 'none'; valid: cl",
         ),
         ({"base": {"engine": "flower"}}, r"the base in setting equal: engine is flower; recipes are compared in sim"),
         (

@@ -135,3 +135,14 @@ def test_a_run_from_before_logits_were_adjusted_goes_on_without() -> None:
     assert changed_fields(before, config_to_mapping(old)) == []
     adjusted = dataclasses.replace(old, client=dataclasses.replace(old.client, logit_adjustment=1.0))
     assert changed_fields(before, config_to_mapping(adjusted)) == [("client.logit_adjustment", 0.0, 1.0)]
+
+
+def test_a_run_of_before_aggregation_had_its_name_goes_on_as_it_was() -> None:
+    before, now = config_to_mapping(RunConfig()), config_to_mapping(RunConfig())
+    for name in ("aggregation", "trim", "hostile"):
+        del before["server"][name]
+    assert changed_fields(before, now) == []
+    before["server"]["aggregator"] = "average"
+    assert changed_fields(before, now) == []
+    now["server"]["aggregation"] = "median"
+    assert changed_fields(before, now) == [("server.aggregation", "mean", "median")]

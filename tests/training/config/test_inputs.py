@@ -41,7 +41,7 @@ _NO_PATHS = {
     "device",
     "data.name",
     "clients.sampler",
-    "server.aggregator",
+    "server.aggregation",
     "tracking.also",
     "clients.max_macs",
     "clients.max_memory",

@@ -32,7 +32,7 @@ def test_every_field_of_the_test_differs_from_its_default() -> None:
             default = defaults[name][field] if isinstance(value, dict) else defaults[name]
             # Excluded by others: weights by examples, samplers and aggregators by privacy, files and matched data by
             # limits and Flower.
-            excluded = field in ("weight_by_examples", "sampler", "aggregator") or (
+            excluded = field in ("weight_by_examples", "sampler", "aggregation") or (
                 name == "clients" and field in ("file", "data")
             )
             assert inner != default or excluded, f"{name}.{field}"
@@ -77,6 +77,11 @@ _BAD_VALUES: list[tuple[str, object]] = [
     ("server.largest_weight", 1.0),
     ("server.momentum", 1.0),
     ("server.lr", 0.0),
+    ("server.trim", 0.0),
+    ("server.trim", 0.5),
+    ("server.trim", float("nan")),
+    ("server.hostile", 0),
+    ("server.aggregation", None),
     ("fedpareto.power_first", 21.0),
     ("fedpareto.power_last", float("nan")),
     ("server.lr", 11.0),
@@ -245,3 +250,44 @@ def test_images_in_proportion_to_macs_need_a_scheme_that_can_give_them() -> None
         RunConfig(clients=clients, partition=PartitionConfig("shard"))
     with pytest.raises(UserError, match=r"clients\.gamma is -1"):
         ClientsConfig(gamma=-1)
+
+
+@pytest.mark.parametrize(
+    ("server", "per_round", "message"),
+    [
+        (
+            ServerConfig(aggregation="median"),
+            2,
+            "clients.per_round is 2 with server.aggregation median, which ",
+        ),
+        (ServerConfig(aggregation="krum"), 2, "clients.per_round is 2 with server.aggregation krum, which "),
+        (ServerConfig(aggregation="krum", hostile=3), 8, "server.hostile is 3 and clients.per_round 8; krum holds "),
+    ],
+)
+def test_too_few_clients_for_a_robust_rule_are_refused_in_one_line(
+    server: ServerConfig, per_round: int, message: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        RunConfig(server=server, clients=ClientsConfig(per_round=per_round))
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+def test_enough_clients_for_a_robust_rule_are_taken() -> None:
+    RunConfig(server=ServerConfig(aggregation="krum", hostile=3), clients=ClientsConfig(per_round=9))
+    RunConfig(server=ServerConfig(aggregation="trimmed"), clients=ClientsConfig(per_round=3))
+    RunConfig(server=ServerConfig(aggregation="clipped"), clients=ClientsConfig(per_round=1))
+
+
+@pytest.mark.parametrize("rule", ["clipped", "median", "trimmed", "krum"])
+def test_a_private_run_refuses_robust_rules_in_one_line(rule: str) -> None:
+    with pytest.raises(UserError, match=rf"server\.aggregation is {rule} with privacy\.clip; .* is of mean alone"):
+        RunConfig(privacy=PrivacyConfig(clip=1.0), server=ServerConfig(aggregation=rule))
+
+
+@pytest.mark.parametrize(("old", "new"), [("average", "mean"), ("halfway", "halfway")])
+def test_files_of_before_aggregation_had_its_name_are_read(old: str, new: str) -> None:
+    config = from_mapping(RunConfig, {"server": {"aggregator": old, "lr": 0.5}}, "config.yaml")
+    assert config.server == ServerConfig(aggregation=new, lr=0.5)
+    with pytest.raises(UserError, match=r"no field 'server\.aggregator'; did you mean 'server\.aggregation'"):
+        from_mapping(RunConfig, {"server": {"aggregator": old, "aggregation": new}}, "config.yaml")

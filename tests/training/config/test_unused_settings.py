@@ -66,6 +66,17 @@ _UNREAD: list[tuple[dict[str, Any], str]] = [
         ({"method": method, "server": ServerConfig(weight_by_examples=True)}, "server.weight_by_examples")
         for method in ("fedavg", "cotrain", "dfnas")
     ),
+    *(
+        (
+            {"method": "superfednas", "server": ServerConfig(aggregation=rule, **changes)},
+            f"server.{next(iter(changes))}",
+        )
+        for rule in ("clipped", "median", "trimmed", "krum")
+        for changes in ({"largest_weight": 0.5}, {"weight_by_examples": True})
+    ),
+    ({"server": ServerConfig(trim=0.1)}, "server.trim"),
+    ({"server": ServerConfig(aggregation="krum", trim=0.1)}, "server.trim"),
+    ({"server": ServerConfig(aggregation="trimmed", hostile=2)}, "server.hostile"),
     ({"fedpareto": FedParetoConfig(nested_start=False), "init": "runs/other"}, "fedpareto.nested_start"),
     ({"decnas": DecNasConfig(budget="60M")}, "decnas.budget"),
     ({"decnas": DecNasConfig(gain=0.1)}, "decnas.gain"),
@@ -132,6 +143,9 @@ def test_a_setting_that_would_be_ignored_is_refused_in_one_line_that_says_what_r
         },
         {"fedpareto": FedParetoConfig(2.0, 1.0), "server": ServerConfig(weight_by_examples=True, lr=0.5)},
         {"method": "fedavg", "fedavg": FedAvgConfig("a.json")},
+        {"server": ServerConfig(aggregation="trimmed", trim=0.1, momentum=0.5)},
+        {"server": ServerConfig(aggregation="krum", hostile=2, lr=0.5)},
+        {"method": "superfednas", "server": ServerConfig(0.5, True, aggregation="registered")},
         {"method": "cotrain", "cotrain": CoTrainConfig("extremes", 0.3, 2.0), "evaluation": EvaluationConfig(probes=3)},
         {"method": "cotrain", "cotrain": CoTrainConfig("smallest")},
         {"method": "dfnas", "dfnas": DfnasConfig("a.json", 0.1, 0.5, 0.1, "60M", personal=True)},

@@ -1,23 +1,26 @@
 import dataclasses
 import functools
+import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from helpers.runs.federation import micro_config
 from helpers.runs.simulation import Recorder
 
 from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.storage.files import write_recorded
 from fedpareto.supernet.common.terminal.progress import SILENT, ProgressListener
-from fedpareto.training.config.run import RunConfig
+from fedpareto.training.config.run import RunConfig, ServerConfig
 from fedpareto.training.engines.simulation.federation import SimulatedFederation
 from fedpareto.training.execution.machine import THIS_MACHINE
 from fedpareto.training.execution.profile import Profile
 from fedpareto.training.rounds.loop import train
-from fedpareto.training.runs.checkpoint import load_checkpoint, newest_checkpoint
-from fedpareto.training.runs.folder import read_run_config, read_space
+from fedpareto.training.runs.checkpoint import STATE, load_checkpoint, newest_checkpoint
+from fedpareto.training.runs.folder import CONFIG, read_run_config, read_space
 from fedpareto.training.setup import Prepared, assemble, new_run, resumed_run
 
 
@@ -236,3 +239,21 @@ def test_a_run_goes_on_as_it_was_adapted_and_its_checkpoints_say_so(copy: Path) 
     assert remarks == []
     assert prepared.checkpoint.state.round == 2
     assert "with 8 and its clients" in _refused(copy, **changes | {"client__batch_size": 9})
+
+
+def test_the_folder_of_a_run_of_before_aggregation_had_its_name_is_resumed(copy: Path) -> None:
+    config, state = copy / CONFIG, newest_checkpoint(copy) / STATE
+    mapping, body = yaml.safe_load(config.read_text()), json.loads(state.read_text())
+    for each in (mapping, body["config"]):
+        del each["server"]["aggregation"], each["server"]["trim"], each["server"]["hostile"]
+        each["server"]["aggregator"] = "average"
+    write_recorded(config, yaml.safe_dump(mapping))
+    write_recorded(state, json.dumps(body))
+    remarks: list[str] = []
+    prepared = resumed_run(copy, read_run_config(copy), ProgressListener(remark=remarks.append))
+    assert prepared.config.server == ServerConfig()
+    assert len(remarks) == 1
+
+
+def test_a_resumed_run_keeps_its_rule_of_aggregation(run: Path) -> None:
+    assert "server.aggregation is median, but" in _refused(run, server__aggregation="median")
