@@ -99,6 +99,9 @@ class ServerConfig:
     Attributes:
         largest_weight: β of the largest network in the first round; falls to 1/clients over 80 % of the rounds.
         weight_by_examples: multiply every client's weight by its number of images.
+        max_share: largest share of a round's images that one client's weight may count for where weights are multiplied
+            by images, as some methods do always; where clients are more than its inverse. When left out 0.5 with engine
+            flower and three or more clients a round, 1 (no limit) otherwise.
         aggregator: how updates become the supernet: average, or the name of a registered one.
         momentum: of the server (FedAvgM), μ; steps add up to 1/(1 − μ) times their size, which lr 1 − μ makes up for; 0
             for none.
@@ -110,6 +113,7 @@ class ServerConfig:
     momentum: float = bounded(0.0, least=0, below=1)
     lr: float = bounded(1.0, above=0, most=_LARGEST_SERVER_RATE)
     aggregator: str = "average"
+    max_share: float | None = bounded(None, above=0, most=1)
 
     def __post_init__(self) -> None:
         check_bounds(self, "server")

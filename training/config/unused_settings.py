@@ -37,6 +37,8 @@ def _has_data(config: RunConfig, *names: str) -> bool:
     return config.data.name in (*names, *DATA_SETS.others())
 
 
+_WEIGHED = "server.weight_by_examples"
+
 _CONNECTED = Condition(lambda config: config.engine == "flower", "with engine flower")
 
 #: When settings are read, by name; a name that ends in a dot is that of a whole group. The first that fits counts. What
@@ -75,6 +77,11 @@ CONDITIONS: Mapping[str, Condition] = {
     ),
     "server.largest_weight": Condition(
         lambda config: config.clients.per_round > 1, "with more than one client a round"
+    ),
+    "server.max_share": Condition(
+        # Who has no choice but to weigh by images does not read the other setting.
+        lambda config: config.server.weight_by_examples or _WEIGHED not in config.spec.also_reads,
+        "where clients weigh by their images: with server.weight_by_examples, or a method that always does so",
     ),
     "privacy.delta": Condition(lambda config: config.privacy.noise > 0, "with privacy.noise"),
     "flower.": _CONNECTED,

@@ -1,15 +1,34 @@
 """Merging of a round: its updates are aggregated into the models, and the state moves on."""
 
 import dataclasses
+import math
 from collections import Counter
 
-from fedpareto.training.aggregation.round_results import RoundResults
+from fedpareto.training.aggregation.round_results import RoundPlan, RoundResults
 from fedpareto.training.aggregation.weighted_average import ServerStep
 from fedpareto.training.privacy.accountant import exposure_after
 from fedpareto.training.privacy.mechanism import Noise
 from fedpareto.training.rounds.run import Run
 from fedpareto.training.runs.models import Models
 from fedpareto.training.runs.state import RunState
+from fedpareto.training.shares import largest_weight
+
+#: Largest share of a round's images of one connected client where nothing else is said; and what it takes of clients.
+_CONNECTED_SHARE, _CONNECTED_CLIENTS = 0.5, 3
+
+
+def most_examples(run: Run, plan: RoundPlan) -> float:
+    """Images beyond which a client of a round weighs no more, by ``server.max_share``; infinite where none is capped.
+
+    The share is of the images of all clients that were drawn: of those that answer one may have more.
+    """
+    share = run.config.server.max_share
+    if share is None:
+        connected = run.config.engine == "flower" and len(plan.assigned) >= _CONNECTED_CLIENTS
+        share = _CONNECTED_SHARE if connected else 1.0
+    if share == 1:
+        return math.inf
+    return largest_weight([run.engine.examples(client) for client in plan.assigned], share)
 
 
 def merge(run: Run, results: RoundResults, models: Models) -> None:

@@ -103,6 +103,9 @@ _UNREAD: list[tuple[dict[str, Any], str]] = [
     ({"flower": FlowerConfig(address="10.0.0.1:9")}, "flower.address"),
     ({"flower": FlowerConfig(wire_dtype="bf16")}, "flower.wire_dtype"),
     ({"flower": FlowerConfig(retries=0)}, "flower.retries"),
+    ({"server": ServerConfig(max_share=0.5)}, "server.max_share"),
+    ({"flower": FlowerConfig(max_examples=5)}, "flower.max_examples"),
+    ({"flower": FlowerConfig(clients="clients.jsonl")}, "flower.clients"),
 ]
 
 
@@ -130,7 +133,8 @@ def test_a_setting_that_would_be_ignored_is_refused_in_one_line_that_says_what_r
             "server": ServerConfig(0.3, weight_by_examples=True, momentum=0.5),
         },
         {"fedpareto": FedParetoConfig(2.0, 1.0), "server": ServerConfig(weight_by_examples=True, lr=0.5)},
-        {"method": "fedavg", "fedavg": FedAvgConfig("a.json")},
+        {"method": "fedavg", "fedavg": FedAvgConfig("a.json"), "server": ServerConfig(max_share=0.5)},
+        {"server": ServerConfig(weight_by_examples=True, max_share=0.5)},
         {"method": "cotrain", "cotrain": CoTrainConfig("extremes", 0.3, 2.0), "evaluation": EvaluationConfig(probes=3)},
         {"method": "cotrain", "cotrain": CoTrainConfig("smallest")},
         {"method": "dfnas", "dfnas": DfnasConfig("a.json", 0.1, 0.5, 0.1, "60M", personal=True)},

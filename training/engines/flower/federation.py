@@ -4,8 +4,10 @@ import contextlib
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.terminal.progress import ProgressListener
@@ -14,18 +16,24 @@ from fedpareto.supernet.space_file import space_to_mapping
 from fedpareto.training.config.run import RunConfig, config_to_mapping
 from fedpareto.training.data.images import normalisation_of_counts
 from fedpareto.training.data.split import Census
+from fedpareto.training.engines.flower.admission import ClientDescription, Plausible, bindings
 from fedpareto.training.engines.flower.engine import FlowerEngine, wait_for
 from fedpareto.training.engines.flower.evaluation import FederatedEvaluator
 from fedpareto.training.engines.flower.exchange import Exchange
 from fedpareto.training.engines.flower.relay_socket import LineLost
-from fedpareto.training.engines.flower.roster import ClientDescription, Roster
+from fedpareto.training.engines.flower.roster import Roster
 from fedpareto.training.engines.flower.superlink import FlowerLink, Link
 from fedpareto.training.engines.flower.wire import Request
 from fedpareto.training.engines.protocol import never
 from fedpareto.training.execution.profile import Profile
+from fedpareto.training.shares import largest_weight
 
 #: What a node is told of the configuration: nothing that names a place on the server.
 _TOLD = ("rounds", "seed", "precision", "data", "partition", "clients", "client", "evaluation", "execution")
+
+
+#: Largest share of one client in the normalisation of all, and the clients from which on it is bounded.
+_SHARE, _ENOUGH = 0.5, 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,13 +116,16 @@ def connect(
     flower = config.flower
     request = Request("describe", flower.deadline, flower.wire_dtype, told, space_to_mapping(space), (), {}, [])
     exchange = Exchange(link)
-    roster = Roster(link, exchange, request, config.clients.count, listener.remark)
+    # A run that was begun has settled its classes, and whose its clients' numbers are.
+    begun = None if census is None or config.output is None else Path(config.output)
+    plausible = Plausible.of(flower, 0 if census is None else len(census.classes))
+    roster = Roster(link, exchange, request, config.clients.count, listener.remark, plausible, bindings(flower, begun))
     listener.report("connecting to the SuperLink", 0, 1)
     try:
         link.nodes()
     except LineLost as error:
         # Later it may come back; now it is more likely that an option is wrong.
-        raise UserError(f"the SuperLink at {flower.address} cannot be reached: {error}") from error
+        raise UserError(f"the SuperLink at {flower.address} cannot be used: {error}") from error
     wanted = flower.min_clients or config.clients.count
     wait_for(roster, wanted, flower, lambda there: listener.report("waiting for clients", there, wanted))
     return ConnectedFederation(exchange, roster, request, census or _census(roster.described, config.clients.count))
@@ -122,13 +133,24 @@ def connect(
 
 def _census(described: Mapping[int, ClientDescription], clients: int) -> Census:
     """Return the census that the run keeps of the connected clients."""
+    examples = [description.examples for description in described.values()]
     counts = torch.tensor([description.pixels for description in described.values()], dtype=torch.int64)
+    most = math.inf if len(described) < _ENOUGH else largest_weight(examples, _SHARE)
     return Census(
         classes=_classes([description.classes for description in described.values()]),
-        normalisation=normalisation_of_counts(counts.sum(dim=0)),
+        normalisation=normalisation_of_counts(_sum(counts, examples, most)),
         examples=[described[client].examples if client in described else 0 for client in range(clients)],
         validation=[described[client].validation if client in described else 0 for client in range(clients)],
     )
+
+
+def _sum(counts: Tensor, examples: Sequence[int], most: float) -> Tensor:
+    """Return the sum of histograms (clients, channels, 256), each lowered to what ``most`` images would have."""
+    if math.isinf(most):
+        # Exact: the sum of all histograms is that of all images.
+        return counts.sum(dim=0)
+    lowered = torch.tensor([min(1.0, most / count) for count in examples], dtype=torch.float64)
+    return (counts * lowered[:, None, None]).sum(dim=0)
 
 
 def _classes(lists: Sequence[tuple[str, ...]]) -> tuple[str, ...]:

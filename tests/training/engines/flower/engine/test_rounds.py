@@ -13,10 +13,37 @@ from helpers.runs.flower_rounds import by_client, rarely
 from helpers.runs.simulation import recorder, same_bytes
 
 from fedpareto.supernet.networks.weights import Tensors
+from fedpareto.training.aggregation.round_results import RoundResults
 from fedpareto.training.config.clients import ClientsConfig
 from fedpareto.training.config.data import DataConfig
 from fedpareto.training.config.partition import PartitionConfig
 from fedpareto.training.config.run import RunConfig, ServerConfig
+from fedpareto.training.engines.flower.engine import FlowerEngine
+from fedpareto.training.rounds import loop
+
+
+def test_a_client_of_many_images_is_at_most_half_of_a_round_of_connected_ones(
+    config: RunConfig, link: LocalLink, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # fedavg weighs by images, and client 0 has most of them: as much as is believed beside the others.
+    config = dataclasses.replace(config, method="fedavg", evaluation=rarely(config))
+    seen: list[float] = []
+    monkeypatch.setattr(FlowerEngine, "examples", lambda self, client: 900 if client == 0 else 100)
+
+    class Seen(RoundResults):
+        def __init__(self, *arguments: Any, **rest: Any) -> None:
+            super().__init__(*arguments, **rest)
+            seen.append(rest["most_examples"])
+
+    monkeypatch.setattr(loop, "RoundResults", Seen)
+    trained(config, link)
+    assert seen == [300.0]
+    limited = dataclasses.replace(config, output=str(tmp_path / "other"), server=ServerConfig(max_share=0.4))
+    trained(limited, LocalLink(tmp_path / "link-1", 4))
+    assert seen[1:] == [200.0]
+    unbounded = dataclasses.replace(config, output=str(tmp_path / "third"), server=ServerConfig(max_share=1.0))
+    trained(unbounded, LocalLink(tmp_path / "link-2", 4))
+    assert seen[2:] == [float("inf")]
 
 
 @pytest.mark.parametrize(
