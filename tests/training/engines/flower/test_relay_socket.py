@@ -351,7 +351,7 @@ def test_a_configuration_of_flower_comes_back_from_its_values() -> None:
         ("quorum", 0.0), ("quorum", 1.01), ("quorum", float("nan")), ("quorum", -0.5),
         ("retries", -1), ("retries", 0.5), ("min_clients", 0), ("min_clients", 21), ("wire_dtype", "fp16"),
         ("insecure", "perhaps"), ("max_examples", 0), ("max_examples", (1 << 30) + 1), ("max_ratio", 0.5),
-        ("max_ratio", float("inf")), ("max_classes", 0), ("max_classes", 100_001), ("clients", 3),
+        ("max_ratio", float("inf")), ("max_classes", 0), ("max_classes", 100_001),
     ],
 )  # fmt: skip
 def test_a_bad_value_is_an_error_of_one_line_that_names_the_field(name: str, value: object) -> None:
