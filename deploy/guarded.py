@@ -46,6 +46,7 @@ class GuardedProcesses:
             env=environment,
             cwd=self.folder,
             start_new_session=True,
+            umask=0o077,  # state.db, logs and keys are nobody else's
         )
 
     def running(self, name: str) -> bool:

@@ -44,7 +44,7 @@ from fedpareto.training.config.run import RunConfig, config_to_mapping
 from fedpareto.training.config.unused_settings import refuse_unread
 from fedpareto.training.data.run_images import with_validation
 from fedpareto.training.data.sources import source
-from fedpareto.training.engines.flower.federation import connect
+from fedpareto.training.engines.flower.federation import ConnectedFederation, connect
 from fedpareto.training.engines.flower.superlink import Link
 from fedpareto.training.engines.protocol import Federation
 from fedpareto.training.engines.simulation.federation import new_simulation, reopen_simulation
@@ -285,6 +285,8 @@ def assemble(
     config, federation = prepared.config, prepared.federation
     connected = config.engine == "flower"
     apply_to_torch(prepared.profile)
+    if isinstance(federation, ConnectedFederation):
+        federation.roster.keep_in(prepared.folder)
     return Run(
         folder=prepared.folder,
         config=config,

@@ -1,19 +1,24 @@
 """The scripts and files of deploy/: what they write, what they refuse."""
 
 import configparser
+import json
 import os
 import re
 import shlex
 import shutil
+import socket
 import ssl
 import stat
 import subprocess
+import time
 import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
-from loopback import HERE, find_nginx, read_environment
+from loopback import HERE, Federation, find_nginx, read_environment
+
+from fedpareto.training.engines.flower.admission import read_clients
 
 SCRIPTS = ["make-certificates", "make-node-key", "make-secret", "make-connection", "make-gateway", "register-node"]
 
@@ -151,6 +156,125 @@ def test_a_private_key_is_not_registered(tmp_path: Path) -> None:
     assert "no file none.pub" in run("register-node", "none.pub", cwd=tmp_path, FLWR_HOME=home).stderr
 
 
+#: Stands in for Flower's command: lets nodes in by the number in a file, and notes whom it throws out.
+_FLWR = """#!/bin/bash
+if [[ $2 == register ]]; then
+    n=$(cat next); echo $((n + 1)) > next
+    printf '{\\n  "success": true,\\n  "node-id": %s\\n}\\n' "$n"
+else
+    echo "$3" >> out
+fi
+"""
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Path:
+    """A folder with two nodes' keys, a connection and a command that stands in for Flower's."""
+    for name in ("a", "b", "c"):
+        succeed("make-node-key", name, cwd=tmp_path)
+    succeed("make-connection", "home", "127.0.0.1:1", cwd=tmp_path)
+    (tmp_path / "next").write_text("18446744073709551613\n")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "flwr").write_text(_FLWR.replace("18446744073709551613", ""))
+    (tmp_path / "bin" / "flwr").chmod(0o700)
+    return tmp_path
+
+
+def register(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    path = f"{folder / 'bin'}:{os.environ['PATH']}"
+    return run("register-node", *arguments, cwd=folder, FLWR_HOME=str(folder / "home"), PATH=path)
+
+
+def test_a_list_of_clients_is_what_train_supernet_reads(registry: Path) -> None:
+    (registry / "next").write_text("1000\n")
+    for client, name in ((0, "a"), (10, "b")):
+        done = register(registry, "--client", client, "--clients", "list", f"{name}.pub")
+        assert done.returncode == 0, done.stderr
+    assert read_clients(registry / "list") == {0: "1000", 10: "1001"}
+    lines = [json.loads(line) for line in (registry / "list").read_text().splitlines()]
+    print_of = subprocess.run(
+        ["ssh-keygen", "-l", "-f", registry / "a.pub"], capture_output=True, text=True, check=True
+    )
+    assert lines[0] == {"client": 0, "node": "1000", "key": print_of.stdout.split()[1], "name": "a"}
+    # A number that is taken is nobody else's, and nobody is let in for it.
+    refused = register(registry, "--client", 0, "--clients", "list", "c.pub")
+    assert refused.returncode == 1
+    assert "client 0 has a line in list, with node 1000; for a new key of it say --rotate" in refused.stderr
+    assert (registry / "next").read_text() == "1002\n"
+
+
+def test_a_key_is_rotated_and_the_node_of_the_old_one_thrown_out(registry: Path) -> None:
+    (registry / "next").write_text("7\n")
+    for client, name in ((1, "a"), (11, "b")):
+        register(registry, "--client", client, "--clients", "list", f"{name}.pub")
+    done = register(registry, "--client", 1, "--clients", "list", "--rotate", "c.pub", "site-c")
+    assert done.returncode == 0, done.stderr
+    assert read_clients(registry / "list") == {1: "9", 11: "8"}
+    assert (registry / "out").read_text() == "7\n"
+    unknown = register(registry, "--client", 2, "--clients", "list", "--rotate", "c.pub")
+    assert "client 2 has no line in list" in unknown.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--client", "-1", "--clients", "list"], "not the number of a client"),
+        (["--client", "01", "--clients", "list"], "not the number of a client"),
+        (["--client", '1, "node": "2"', "--clients", "list"], "not the number of a client"),
+        (["--client", "1", "--clients", "missing/list"], "no folder missing"),
+        (["--client", "1"], "usage"),
+        (["--clients", "list"], "usage"),
+        (["--rotate"], "usage"),
+        (["--client"], "usage"),
+    ],
+)
+def test_what_cannot_be_listed_is_refused_and_nobody_is_let_in(
+    registry: Path, arguments: list[str], words: str
+) -> None:
+    (registry / "next").write_text("7\n")
+    done = register(registry, *arguments, "a.pub")
+    assert done.returncode in (1, 2)
+    assert words in done.stderr
+    assert (registry / "next").read_text() == "7\n"
+    assert not (registry / "list").exists()
+    assert "a name of letters" in register(registry, "--client", 1, "--clients", "list", "a.pub", 'x", "y').stderr
+
+
+def test_a_key_that_flower_refuses_leaves_the_list_as_it_was(registry: Path) -> None:
+    (registry / "bin" / "flwr").write_text("#!/bin/bash\necho '{\"success\": false}'; exit 1\n")
+    done = register(registry, "--client", 1, "--clients", "list", "a.pub")
+    assert done.returncode == 1
+    assert "not registered" in done.stderr
+    assert not (registry / "list").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not find_nginx(), reason="nginx is not installed: apt-get install nginx-light")
+def test_the_gateway_cuts_a_body_that_stays_away_for_twenty_seconds(tmp_path: Path) -> None:
+    # No SuperLink is behind it: a body goes there when it is whole.
+    federation = Federation(tmp_path / "f", gateway=True)
+    federation.keys.mkdir(parents=True, mode=0o700)
+    federation.script("make-certificates", federation.keys, "127.0.0.1", "localhost")
+    federation.start_gateway()
+    host, port = federation.gateway_address.split(":")
+    context = ssl.create_default_context(cafile=federation.root_certificates)
+    head = b"POST /v1/fleet/push-object HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n"
+    try:
+        with (
+            socket.create_connection((host, int(port)), 60) as plain,
+            context.wrap_socket(plain, server_hostname=host) as connection,
+        ):
+            connection.sendall(head + bytes(1000))
+            time.sleep(3)
+            connection.sendall(bytes(1000))
+            started = time.monotonic()
+            while connection.recv(4096):
+                continue
+            assert 15 < time.monotonic() - started < 30
+    finally:
+        federation.close()
+
+
 @pytest.mark.skipif(not find_nginx(), reason="nginx is not installed: apt-get install nginx-light")
 def test_the_gateway_as_filled_in_is_what_nginx_takes(tmp_path: Path) -> None:
     succeed("make-certificates", "keys", "localhost", cwd=tmp_path)
@@ -189,6 +313,8 @@ def test_a_unit_restarts_for_ever_and_may_do_little(unit: Path) -> None:
     assert service["NoNewPrivileges"] == "yes"
     assert service["ProtectSystem"] == "strict"
     assert service["User"] != "root"
+    # state.db above all, and what nodes keep of their images.
+    assert service["UMask"] == "0077"
     # The ServerApp and train-supernet meet at a socket in a folder that both must see.
     assert (service["PrivateTmp"] == "no") == (unit.stem == "fedpareto-superexec")
 
@@ -233,6 +359,11 @@ def test_the_image_holds_nothing_but_the_packages_and_two_scripts() -> None:
     scripts = ["deploy/make-connection", "deploy/register-node"]
     assert copied == ["pyproject.toml", "README.md", "LICENSE", *packages, *scripts]
     assert all((HERE.parent / name).exists() for name in copied)
+    (entry,) = [line.removeprefix("ENTRYPOINT ") for line in lines if line.startswith("ENTRYPOINT ")]
+    done = subprocess.run(
+        [*json.loads(entry), "bash", "-c", "umask; echo $0 $1", "a b", "c"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "0077\na b c\n"
 
 
 def test_a_node_keeps_its_images_where_its_unit_may_write() -> None:

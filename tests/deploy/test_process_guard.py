@@ -2,6 +2,7 @@
 
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -29,6 +30,14 @@ def start(processes: GuardedProcesses, script: str = PARENT) -> list[int]:
     processes.start("it", ["bash", "-c", script])
     processes.wait("it", lambda: "ready" in processes.log("it") and len(processes.pids("it")) == 3, "it was ready")
     return processes.pids("it")
+
+
+def test_what_a_guarded_command_writes_is_its_owners_alone(processes: GuardedProcesses, tmp_path: Path) -> None:
+    # The SuperLink's database holds what nodes have sent, logs what they have said.
+    processes.start("it", ["bash", "-c", "echo said; touch state.db; mkdir state"])
+    processes.ended("it")
+    for name, mode in {"state.db": 0o600, "it.log": 0o600, "state": 0o700}.items():
+        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == mode, name
 
 
 def gone(pids: list[int]) -> bool:

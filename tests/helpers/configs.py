@@ -44,7 +44,7 @@ OTHER = RunConfig(
     ),
     client=ClientConfig(2, 32, 0.025, "step", 0.5, 1e-4, 1.0, 0.1, 0.5, True),
     # Weights by examples are refused beside privacy.
-    server=ServerConfig(0.75, False, 0.9, 0.5, trim=0.3, hostile=2),
+    server=ServerConfig(0.75, False, 0.9, 0.5, trim=0.3, hostile=2, max_share=0.4),
     fedpareto=FedParetoConfig(2.0, 1.0, nested_start=False),
     deepfednas=DeepFedNasConfig("uniform"),
     fedavg=FedAvgConfig("network.json"),
@@ -56,5 +56,5 @@ OTHER = RunConfig(
     checkpoint=CheckpointConfig(5, 6),
     tracking=TrackingConfig("offline", "mine", False, ("mine",)),
     execution=ExecutionConfig("contiguous", False, True, False, 3, 2, "torch"),
-    flower=FlowerConfig("superlink:9092", "ca.crt", True, 3, 10.0, 20.0, 0.75, 5, "bf16"),
+    flower=FlowerConfig("superlink:9092", "ca.crt", True, 3, 10.0, 20.0, 0.75, 5, "bf16", "list", 9, 2.0, 7),
 )

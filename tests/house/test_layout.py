@@ -10,7 +10,7 @@ _MOST_FILES = 15
 #: The rooms of a package, lowest first: a room imports those of lines above its own, and no neighbour.
 _ORDERS: dict[str, tuple[tuple[str, ...], ...]] = {
     "training": (
-        ("randomness", "traffic"),
+        ("randomness", "shares", "traffic"),
         ("local_objective",),
         ("config",),
         ("kernels",),

@@ -71,6 +71,7 @@ class RoundResults:
         fold: aggregator of the updates of the supernet.
         branches: aggregators of the networks with weights of their own, by name.
         by_examples: multiply every client's weight by its number of images.
+        most_examples: images beyond which a client weighs no more.
         clip: largest norm of a client's change in a private run; 0 in others, which average whole tensors.
     """
 
@@ -80,11 +81,12 @@ class RoundResults:
         fold: Aggregator,
         *,
         by_examples: bool,
+        most_examples: float = math.inf,
         clip: float = 0.0,
         branches: Mapping[str, Aggregator] | None = None,
     ) -> None:
         self.plan, self.fold, self.branches = plan, fold, branches or {}
-        self._by_examples, self._clip = by_examples, clip
+        self._by_examples, self._most_examples, self._clip = by_examples, most_examples, clip
         self._clipped = 0
         if clip:
             # Whoever fails later counts as a change of zero: the divisor must not tell who failed.
@@ -121,7 +123,8 @@ class RoundResults:
         if not self._clip:
             branch = self.plan.branches.get(update.task.client)
             fold = self.fold if branch is None else self.branches[branch]
-            fold.add(architecture, update.tensors, weight * (update.examples if self._by_examples else 1))
+            images = min(update.examples, self._most_examples) if self._by_examples else 1
+            fold.add(architecture, update.tensors, weight * images)
             return None
         norm = update_norm(update)
         if not math.isfinite(norm):

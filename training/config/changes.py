@@ -29,6 +29,10 @@ RESUME_MAY_CHANGE = (
             "deadline",
             "quorum",
             "retries",
+            "clients",
+            "max_examples",
+            "max_ratio",
+            "max_classes",
         )
     ),
 )

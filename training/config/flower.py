@@ -9,6 +9,9 @@ from fedpareto.training.config.bounds import bounded, check_bounds
 
 WireDtype = Literal["fp32", "bf16"]
 
+#: Images a client may ever claim to hold, and classes they may have: what no operator can raise.
+MOST_IMAGES, MOST_CLASSES = 1 << 30, 100_000
+
 
 @dataclasses.dataclass(frozen=True)
 class FlowerConfig:
@@ -24,6 +27,11 @@ class FlowerConfig:
         quorum: share of a round's clients whose answers make a round.
         retries: times those that failed are asked again when the quorum is not reached.
         wire_dtype: type of tensors on the wire; with bf16 clients send what changed, half the bytes.
+        clients: JSON Lines of which node is which client, as register-node writes them; a client's number is taken
+            from no other node. When left out the first node that says a number keeps it for the whole run.
+        max_examples: most images that a client is believed to have; who says more takes no part.
+        max_ratio: the same, in medians of the connected clients, once there are three.
+        max_classes: most classes of all clients together; the client with most names of its own takes no part.
     """
 
     address: str = "127.0.0.1:8000"
@@ -35,6 +43,10 @@ class FlowerConfig:
     quorum: float = bounded(0.5, above=0, most=1)
     retries: int = bounded(2, least=0)
     wire_dtype: WireDtype = "fp32"
+    clients: str | None = None
+    max_examples: int = bounded(10_000_000, least=1, most=MOST_IMAGES)
+    max_ratio: float = bounded(100.0, least=1, below=math.inf)
+    max_classes: int = bounded(1000, least=1, most=MOST_CLASSES)
 
     def __post_init__(self) -> None:
         host, colon, port = self.address.rpartition(":")

@@ -32,7 +32,7 @@ _SHARED: Mapping[str, str] = {
 }
 
 #: Fields that name something outside of the run, which may move while the run stays what it is.
-PLACES = ("output", "data.root", "flower.root_certificates")
+PLACES = ("output", "data.root", "flower.root_certificates", "flower.clients")
 
 #: Fields that say where a run came from; they are never read again.
 ORIGINS = ("init",)

@@ -109,6 +109,9 @@ class ServerConfig:
         largest_weight: β of the largest network in the first round; falls to 1/clients over 80 % of the rounds. When
             left out 0.9, and with privacy.noise, which larger weights need more of, an equal share.
         weight_by_examples: multiply every client's weight by its number of images.
+        max_share: largest share of a round's images that one client's weight may count for where weights are multiplied
+            by images, as some methods do always; where clients are more than its inverse. When left out 0.5 with engine
+            flower and three or more clients a round, 1 (no limit) otherwise.
         momentum: of the server (FedAvgM), μ; steps add up to 1/(1 − μ) times their size, which lr 1 − μ makes up for; 0
             for none.
         lr: share of the clients' mean step that the supernet is moved by; 1 with momentum 0 is plain averaging.
@@ -125,6 +128,7 @@ class ServerConfig:
     aggregation: str = "mean"
     trim: float = bounded(0.2, above=0, below=0.5)
     hostile: int | None = bounded(None, least=1)
+    max_share: float | None = bounded(None, above=0, most=1)
 
     def __post_init__(self) -> None:
         check_bounds(self, "server")

@@ -42,6 +42,7 @@ def _has_data(config: RunConfig, *names: str) -> bool:
 
 
 _EQUAL = "clipped, median, trimmed or krum, which weigh all clients alike"
+_WEIGHED = "server.weight_by_examples"
 
 _CONNECTED = Condition(lambda config: config.engine == "flower", "with engine flower")
 
@@ -85,6 +86,15 @@ CONDITIONS: Mapping[str, Condition] = {
     ),
     "server.weight_by_examples": Condition(
         lambda config: config.server.weighs_clients, f"where server.aggregation is none of {_EQUAL}"
+    ),
+    "server.max_share": Condition(
+        # Who has no choice but to weigh by images does not read the other setting.
+        lambda config: (
+            config.server.weighs_clients
+            and (config.server.weight_by_examples or _WEIGHED not in config.spec.also_reads)
+        ),
+        "where clients weigh by their images: with server.weight_by_examples, or a method that always does so, and not "
+        f"with server.aggregation {_EQUAL}",
     ),
     "server.trim": _by_aggregation("trimmed"),
     "server.hostile": _by_aggregation("krum"),

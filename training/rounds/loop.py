@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import math
 import time
 from collections.abc import Generator, Sequence
 
@@ -19,7 +20,7 @@ from fedpareto.training.rounds.budget import has_room, run_ends
 from fedpareto.training.rounds.checkpoints import RoundCheckpoints
 from fedpareto.training.rounds.evaluation import after_evaluation, evaluate, evaluation_due, owed_record
 from fedpareto.training.rounds.last_round import shortened
-from fedpareto.training.rounds.merging import BudgetError, after_merge, merge
+from fedpareto.training.rounds.merging import BudgetError, after_merge, merge, most_examples
 from fedpareto.training.rounds.run import Run
 from fedpareto.training.runs.models import Models
 from fedpareto.training.runs.progress import extent
@@ -114,7 +115,14 @@ class RoundLoop:
         run, names = self._run, set(plan.branches.values())
         branches = {name: new_aggregator(run.config, run.space, self._models.tensors(name)) for name in names}
         by_examples, clip = run.method.weight_by_examples, run.config.privacy.clip
-        return RoundResults(plan, self._aggregator, by_examples=by_examples, clip=clip, branches=branches)
+        return RoundResults(
+            plan,
+            self._aggregator,
+            by_examples=by_examples,
+            most_examples=most_examples(run, plan) if by_examples else math.inf,
+            clip=clip,
+            branches=branches,
+        )
 
     def _train(self, results: RoundResults) -> Generator[Update | Failure, None, None]:
         """Yield the answers of the round's clients, as they come."""

@@ -1,6 +1,7 @@
 """Merging of a round: its updates are aggregated into the models, and the state moves on."""
 
 import dataclasses
+import math
 from collections import Counter
 
 from fedpareto.supernet.common.errors import UserError
@@ -13,11 +14,29 @@ from fedpareto.training.rounds.budget import within_budget
 from fedpareto.training.rounds.run import Run
 from fedpareto.training.runs.models import Models
 from fedpareto.training.runs.state import RunState
+from fedpareto.training.shares import largest_weight
 from fedpareto.training.trackers.withheld import planned_traffic, public_failures
+
+#: Largest share of a round's images of one connected client where nothing else is said; and what it takes of clients.
+_CONNECTED_SHARE, _CONNECTED_CLIENTS = 0.5, 3
 
 
 class BudgetError(UserError):
     """Error of a round that may not be released, as it would pass the budget of privacy."""
+
+
+def most_examples(run: Run, plan: RoundPlan) -> float:
+    """Images beyond which a client of a round weighs no more, by ``server.max_share``; infinite where none is capped.
+
+    The share is of the images of all clients that were drawn: of those that answer one may have more.
+    """
+    share = run.config.server.max_share
+    if share is None:
+        connected = run.config.engine == "flower" and len(plan.assigned) >= _CONNECTED_CLIENTS
+        share = _CONNECTED_SHARE if connected else 1.0
+    if share == 1:
+        return math.inf
+    return largest_weight([run.engine.examples(client) for client in plan.assigned], share)
 
 
 def merge(run: Run, results: RoundResults, models: Models) -> None:

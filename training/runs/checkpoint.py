@@ -16,7 +16,14 @@ from torch import Tensor
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.storage.digests import DIGESTS, DamagedError, check_folder, has_digests, read_digests
-from fedpareto.supernet.common.storage.files import record, remove_if_dead, replacing_folder, restore_folder
+from fedpareto.supernet.common.storage.files import (
+    give_ordinary_mode,
+    record,
+    remove_if_dead,
+    replacing_folder,
+    restore_folder,
+    sync,
+)
 from fedpareto.supernet.common.storage.signatures import SignatureError
 from fedpareto.supernet.common.terminal.words import option
 from fedpareto.supernet.networks.tensor_files import read_tensors
@@ -79,11 +86,11 @@ def save_checkpoint(
     body = Body(VERSION, state, config, {name: branch.architecture for name, branch in models.branches.items()})
     try:
         with replacing_folder(folder, replace=True) as temporary:
-            save_file(_contiguous(models.supernet), temporary / SUPERNET)
+            _save(models.supernet, temporary / SUPERNET)
             if models.velocity is not None:
-                save_file(_contiguous(models.velocity), temporary / SERVER)
+                _save(models.velocity, temporary / SERVER)
             for name, branch in models.branches.items():
-                save_file(_contiguous(branch.tensors), temporary / branch_file(name))
+                _save(branch.tensors, temporary / branch_file(name))
             (temporary / STATE).write_text(json.dumps(body_to_json(body)), encoding="utf-8")
             record(temporary)
             if signer is not None:
@@ -91,6 +98,12 @@ def save_checkpoint(
     except (OSError, SafetensorError) as error:
         raise CheckpointError(_cannot_write(run, folder, error)) from error
     return folder
+
+
+def _save(tensors: Tensors, path: Path) -> None:
+    save_file(_contiguous(tensors), path)
+    # What is read by its owner only, beside files that all may read, would be a secret; it is none.
+    give_ordinary_mode(path)
 
 
 def prune_checkpoints(run: Path, keep: int, best: Best | None) -> None:
@@ -110,6 +123,7 @@ def _remove(folder: Path) -> None:
     dying = folder.with_name(f".{folder.name}.tmp")
     with contextlib.suppress(OSError):
         folder.rename(dying)
+        sync(folder.parent)
         shutil.rmtree(dying)
 
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.json_text import parse_json
-from fedpareto.supernet.common.storage.files import write_text
+from fedpareto.supernet.common.storage.files import sync, write_text
 from fedpareto.supernet.common.terminal.words import counted
 from fedpareto.training.trackers.records import LostRound, RoundRecord, lost_from_json, record_from_json
 
@@ -205,6 +205,7 @@ def _put_aside(path: Path) -> Path:
     aside = next(name for name in names if not os.path.lexists(name))
     try:
         path.rename(aside)
+        sync(path.parent)
     except OSError as error:
         raise UserError(f"cannot rename {path}: {error.strerror or error}") from error
     return aside

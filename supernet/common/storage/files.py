@@ -47,11 +47,11 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary: Path | None = None
     handle: int | None = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folders(path.parent)
         sweep(path.parent)
         handle, temporary = _temporary_file(path)
         yield temporary
-        temporary.chmod(0o666 & ~_umask())
+        give_ordinary_mode(temporary)
         sync(temporary)
         digests = digests_before_replacing(path, temporary)
         if digests is not None:
@@ -83,16 +83,18 @@ def replacing_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.tmp")
     if os.path.lexists(temporary) and not remove_if_dead(temporary):
         raise OSError(errno.EBUSY, f"another process is writing it, in {temporary}")
-    temporary.mkdir(parents=True)
+    make_folders(path.parent)
+    temporary.mkdir()
     handle = os.open(temporary, os.O_RDONLY)
     try:
         _lock(handle)
         yield temporary
-        for file in temporary.rglob("*"):
+        for file in (temporary, *temporary.rglob("*")):
             sync(file)
         if replace and path.exists():
             restore_folder(path)
             path.rename(_old(path))
+            sync(path.parent)
         temporary.rename(path)
         sync(path.parent)
         shutil.rmtree(_old(path), ignore_errors=True)
@@ -107,6 +109,7 @@ def restore_folder(path: Path) -> None:
     """Restore a folder's name if a process was killed while replacing it; else remove the replaced one."""
     if _old(path).is_dir() and not path.exists():
         _old(path).rename(path)
+        sync(path.parent)
     shutil.rmtree(_old(path), ignore_errors=True)
 
 
@@ -270,6 +273,23 @@ def check_writable(path: Path) -> None:
             pass
     except OSError as error:
         raise UserError(f"cannot write {path}: {folder} is not a folder you may write to") from error
+
+
+def make_folders(folder: Path) -> None:
+    """Make a folder and all that it is in, as far as they are missing; their entries are synced to the disk.
+
+    Raises:
+        OSError: one cannot be made.
+    """
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for each in reversed(missing):
+        sync(each.parent)
+
+
+def give_ordinary_mode(path: Path) -> None:
+    """Give a file the permissions of any new file; some libraries write files that only their owner may read."""
+    path.chmod(0o666 & ~_umask())
 
 
 def sync(path: Path) -> None:

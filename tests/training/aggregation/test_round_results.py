@@ -40,6 +40,22 @@ def _update(client: int = 0, started: float = 0.0, seconds: float = 1.0, example
     return Update(task, tensors, examples, 1.0 + client, started, seconds, Traffic(size, size), compute=70)
 
 
+def test_beyond_the_most_examples_a_client_weighs_no_more() -> None:
+    def merged(most: float, liar: int) -> Tensors:
+        supernet, entry = random_tensors(), micro_entries()[0]
+        plan = RoundPlan(1, 0.1, None, dict.fromkeys(range(2), entry), dict.fromkeys(range(2), 1.0))
+        results = RoundResults(plan, WeightedAverage(MICRO, supernet), by_examples=True, most_examples=most)
+        for client, examples in ((0, 10), (1, liar)):
+            tensors = extract(MICRO, random_tensors(client + 1), entry.architecture)
+            task = micro_task(entry.architecture, client=client)
+            results.take(Update(task, tensors, examples, 1.0, 0.0, 1.0))
+        results.fold.write_mean(supernet)
+        return supernet
+
+    assert same_bytes(merged(10, 1 << 30), merged(float("inf"), 10))
+    assert not same_bytes(merged(float("inf"), 1 << 30), merged(float("inf"), 10))
+
+
 def _sgd_seconds(intervals: list[tuple[float, float]]) -> float:
     """Return the time of a round whose clients trained from the first to the second of each pair of times."""
     answers, update = _answers(), _update()

@@ -115,6 +115,9 @@ _UNREAD: list[tuple[dict[str, Any], str]] = [
     ({"flower": FlowerConfig(address="10.0.0.1:9")}, "flower.address"),
     ({"flower": FlowerConfig(wire_dtype="bf16")}, "flower.wire_dtype"),
     ({"flower": FlowerConfig(retries=0)}, "flower.retries"),
+    ({"server": ServerConfig(max_share=0.5)}, "server.max_share"),
+    ({"flower": FlowerConfig(max_examples=5)}, "flower.max_examples"),
+    ({"flower": FlowerConfig(clients="clients.jsonl")}, "flower.clients"),
 ]
 
 
@@ -142,7 +145,8 @@ def test_a_setting_that_would_be_ignored_is_refused_in_one_line_that_says_what_r
             "server": ServerConfig(0.3, weight_by_examples=True, momentum=0.5),
         },
         {"fedpareto": FedParetoConfig(2.0, 1.0), "server": ServerConfig(weight_by_examples=True, lr=0.5)},
-        {"method": "fedavg", "fedavg": FedAvgConfig("a.json")},
+        {"method": "fedavg", "fedavg": FedAvgConfig("a.json"), "server": ServerConfig(max_share=0.5)},
+        {"server": ServerConfig(weight_by_examples=True, max_share=0.5)},
         {"server": ServerConfig(aggregation="trimmed", trim=0.1, momentum=0.5)},
         {"server": ServerConfig(aggregation="krum", hostile=2, lr=0.5)},
         {"method": "superfednas", "server": ServerConfig(0.5, True, aggregation="registered")},

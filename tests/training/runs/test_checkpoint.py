@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import os
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
@@ -82,6 +83,15 @@ def test_a_checkpoint_is_a_folder_named_after_its_round_without_pickles(tmp_path
     assert sorted(path.name for path in folder.iterdir()) == [DIGESTS, SERVER, STATE, SUPERNET]
     json.loads((folder / STATE).read_text())
     assert _names(tmp_path) == ["round-000120"]
+
+
+def test_all_files_of_a_checkpoint_may_be_read_by_the_same_people(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        folder = _save(tmp_path)
+    finally:
+        os.umask(before)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o640}
 
 
 def test_a_checkpoint_of_the_same_round_takes_the_place_of_the_old_one(tmp_path: Path) -> None:

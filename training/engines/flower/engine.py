@@ -42,6 +42,9 @@ from fedpareto.training.traffic import NO_TRAFFIC
 #: Clients compute their loss in fp32; sums of larger ones are not finite.
 _LARGEST_LOSS = torch.finfo(torch.float32).max
 
+#: A loss of zero that was computed in a low precision.
+_ROUNDING = 1e-3
+
 AnyTask = TypeVar("AnyTask", Task, CalibrationTask, EvaluationTask)
 AnyAnswer = TypeVar("AnyAnswer", ClientReply, ReplyFailure)
 
@@ -138,24 +141,27 @@ class FlowerEngine:
                 for task, share in zip(group, _shares(answer, len(group)), strict=True):
                     yield Failure(task, share.kind, share.reason, share.traffic)
             else:
-                yield from self._results(group, answer, read)
+                yield from self._results(kind, group, answer, read)
 
     def _results(
         self,
+        kind: MessageKind,
         group: Sequence[AnyTask],
         answer: ClientReply,
         read: Callable[[AnyTask, Mapping[str, Any], Tensors, ClientReply], Any],
     ) -> Iterator[Any]:
-        unreadable: WireError | None = None
+        unreadable: WireError | Unusable | None = None
         jobs: Sequence[Mapping[str, Any]] = [{}] * len(group)
         parts: Sequence[Tensors] = [{}] * len(group)
         try:
+            _check_sender(answer, group[0].client)
             jobs = answer.jobs
             if len(jobs) != len(group):
                 raise WireError(f"{len(jobs)} results for {counted(len(group), 'job')}")
             blobs = answer.blob.stat().st_size
-            parts = wire.separated(wire.read_blob(answer.blob) if blobs else {}, len(group))
-        except WireError as error:
+            expected = [name for task in group for name in self._names(kind, task)] if blobs else []
+            parts = wire.separated(wire.read_blob(answer.blob, expected) if blobs else {}, len(group))
+        except (WireError, Unusable) as error:
             jobs, unreadable = [{}] * len(group), error
         for task, job, tensors, share in zip(group, jobs, parts, _shares(answer, len(group)), strict=True):
             try:
@@ -164,8 +170,14 @@ class FlowerEngine:
                 _check_echo(task.architecture, job)
                 yield read(task, job, tensors, share)
             except (WireError, Unusable) as error:
-                kind = error.kind if isinstance(error, Unusable) else "malformed"
-                yield Failure(task, kind, str(error), share.traffic)
+                failure = error.kind if isinstance(error, Unusable) else "malformed"
+                yield Failure(task, failure, str(error), share.traffic)
+
+    def _names(self, kind: MessageKind, task: AnyTask) -> Iterable[str]:
+        """Return the names of the tensors of an answer to a task."""
+        if kind == "train":
+            return task.tensors.keys()
+        return statistics_shapes(self._space, task.architecture) if kind == "calibrate" else ()
 
     def _update(self, task: Task, job: Mapping[str, Any], tensors: Tensors, answer: ClientReply) -> Update:
         if wire.integer(job, "round", 0, 1 << 31) != task.round:
@@ -176,6 +188,9 @@ class FlowerEngine:
         loss = math.nan if job.get("loss") is None else wire.number(job, "loss")
         if abs(loss) > _LARGEST_LOSS:
             raise Unusable("non-finite", f"its training loss is {loss:g}")
+        if loss < -_ROUNDING:
+            raise Unusable("malformed", f"its training loss is {loss:g}; no loss is negative")
+        _check_dtypes(task, tensors, wire.TORCH_DTYPES[self._request.wire_dtype])
         # No client computes more than its network and two smaller ones in every step.
         steps = task.epochs * examples if task.steps is None else min(task.epochs, task.steps) * examples
         compute = wire.integer(job, "compute", 0, 3 * steps * macs_of(self._space, task.architecture))
@@ -196,7 +211,11 @@ class FlowerEngine:
         self, task: CalibrationTask, job: Mapping[str, Any], sums: Tensors, answer: ClientReply
     ) -> Statistics:
         batches = wire.integer(job, "batches", 0, task.batches)
-        images = wire.integer(job, "images", batches, batches * task.batch_size)
+        # Each batch is as large as was asked for, or holds all images of a client that has fewer.
+        images = wire.integer(job, "images", 0, batches * task.batch_size)
+        size = min(task.batch_size, self._roster.described[task.client].examples)
+        if images != batches * size:
+            raise WireError(f"{counted(batches, 'batch')} of {counted(size, 'image')} are not {images:,} images")
         expected = statistics_shapes(self._space, task.architecture) if batches else {}
         if {name: tuple(tensor.shape) for name, tensor in sums.items()} != expected:
             raise Unusable("shape", "its statistics are those of another network")
@@ -296,6 +315,31 @@ def _logits(job: Mapping[str, Any]) -> Logits | None:
         return None if value is None else logits_from_json(value)
     except (TypeError, OverflowError) as error:
         raise WireError(f"logits that cannot be read: {error}") from error
+
+
+def _check_sender(answer: ClientReply, client: int) -> None:
+    """Refuse an answer of another protocol, or one that says it is another client's.
+
+    Raises:
+        Unusable: it speaks another protocol.
+        WireError: it is another client's.
+    """
+    protocol, said = answer.fields.get("protocol"), answer.fields.get("client")
+    if protocol != wire.PROTOCOL or type(protocol) is not int:
+        raise Unusable("version", f"its protocol is {shown(protocol)}; the server speaks {wire.PROTOCOL}")
+    if said != client or type(said) is not int:
+        raise WireError(f"an answer of client {shown(said)}, where client {client} was asked")
+
+
+def _check_dtypes(task: Task, tensors: Tensors, expected: torch.dtype) -> None:
+    """Refuse tensors of another type than the wire's: what is a change in bf16 would count as weights in fp32.
+
+    Raises:
+        Unusable: naming the first such tensor of those that were asked for.
+    """
+    for name in task.tensors:
+        if name in tensors and tensors[name].dtype != expected:
+            raise Unusable("dtype", f"{name} came as {tensors[name].dtype} instead of {expected}")
 
 
 def _by_client(tasks: Iterable[AnyTask]) -> Iterator[Sequence[AnyTask]]:

@@ -4,9 +4,11 @@ import contextlib
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 import torch
+from torch import Tensor
 
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.terminal.progress import ProgressListener
@@ -15,19 +17,25 @@ from fedpareto.supernet.space_file import space_to_mapping
 from fedpareto.training.config.run import RunConfig, config_to_mapping
 from fedpareto.training.data.images import Normalisation, fixed_normalisation, normalisation_of_counts
 from fedpareto.training.data.split import Census
+from fedpareto.training.engines.flower.admission import ClientDescription, Plausible, bindings
 from fedpareto.training.engines.flower.engine import FlowerEngine, wait_for
 from fedpareto.training.engines.flower.evaluation import FederatedEvaluator
 from fedpareto.training.engines.flower.exchange import Exchange
 from fedpareto.training.engines.flower.relay_socket import LineLost
-from fedpareto.training.engines.flower.roster import ClientDescription, Roster
+from fedpareto.training.engines.flower.roster import Roster
 from fedpareto.training.engines.flower.superlink import FlowerLink, Link
 from fedpareto.training.engines.flower.wire import Request
 from fedpareto.training.engines.protocol import never
 from fedpareto.training.evaluation.evaluator import NoEvaluator
 from fedpareto.training.execution.profile import Profile
+from fedpareto.training.shares import largest_weight
 
 #: What a node is told of the configuration: nothing that names a place on the server.
 _TOLD = ("rounds", "seed", "precision", "data", "partition", "clients", "client", "evaluation", "execution")
+
+
+#: Largest share of one client in the normalisation of all, and the clients from which on it is bounded.
+_SHARE, _ENOUGH = 0.5, 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,13 +157,16 @@ def connect(
     known = dataclasses.asdict(fixed_normalisation(space.in_channels)) if config.privacy.withheld else {}
     request = Request("describe", flower.deadline, flower.wire_dtype, told, space_to_mapping(space), (), known, [])
     exchange = Exchange(link)
-    roster = Roster(link, exchange, request, config.clients.count, listener.remark)
+    # A run that was begun has settled its classes, and whose its clients' numbers are.
+    begun = None if census is None or config.output is None else Path(config.output)
+    plausible = Plausible.of(flower, 0 if census is None else len(census.classes))
+    roster = Roster(link, exchange, request, config.clients.count, listener.remark, plausible, bindings(flower, begun))
     listener.report("connecting to the SuperLink", 0, 1)
     try:
         link.nodes()
     except LineLost as error:
         # Later it may come back; now it is more likely that an option is wrong.
-        raise UserError(f"the SuperLink at {flower.address} cannot be reached: {error}") from error
+        raise UserError(f"the SuperLink at {flower.address} cannot be used: {error}") from error
     if config.privacy.withheld:
         listener.remark(
             "clients of this private run are asked for clipped updates alone: no probe is measured; with "
@@ -174,14 +185,25 @@ def _census(
 ) -> Census:
     """Return the census that the run keeps of the connected clients; ``normalisation`` is measured if None."""
     if normalisation is None:
+        examples = [description.examples for description in described.values()]
         counts = torch.tensor([description.pixels for description in described.values()], dtype=torch.int64)
-        normalisation = normalisation_of_counts(counts.sum(dim=0))
+        most = math.inf if len(described) < _ENOUGH else largest_weight(examples, _SHARE)
+        normalisation = normalisation_of_counts(_sum(counts, examples, most))
     return Census(
         classes=_classes([description.classes for description in described.values()]),
         normalisation=normalisation,
         examples=[described[client].examples if client in described else 0 for client in range(clients)],
         validation=[described[client].validation if client in described else 0 for client in range(clients)],
     )
+
+
+def _sum(counts: Tensor, examples: Sequence[int], most: float) -> Tensor:
+    """Return the sum of histograms (clients, channels, 256), each lowered to what ``most`` images would have."""
+    if math.isinf(most):
+        # Exact: the sum of all histograms is that of all images.
+        return counts.sum(dim=0)
+    lowered = torch.tensor([min(1.0, most / count) for count in examples], dtype=torch.float64)
+    return (counts * lowered[:, None, None]).sum(dim=0)
 
 
 def _classes(lists: Sequence[tuple[str, ...]]) -> tuple[str, ...]:

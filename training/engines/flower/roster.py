@@ -1,19 +1,18 @@
 """Roster of a federation: the connected nodes, each with the client that it is and its description of its images."""
 
-import dataclasses
 import time
 from collections.abc import Callable, Mapping, Set
+from pathlib import Path
 from typing import Any
 
 from fedpareto.supernet.common.formats.json_text import shown
 from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.training.config.flower import MOST_CLASSES, MOST_IMAGES
 from fedpareto.training.engines.flower import wire
+from fedpareto.training.engines.flower.admission import Bindings, ClientDescription, Plausible
 from fedpareto.training.engines.flower.exchange import ClientReply, ClientRequest, Exchange, ReplyFailure, read_reply
 from fedpareto.training.engines.flower.superlink import Link
 from fedpareto.training.engines.flower.wire import Request, WireError
-
-#: Images a client may claim to hold, and classes they may have: bounds on nonsense, not on federations.
-MOST_IMAGES, MOST_CLASSES = 1 << 30, 100_000
 
 #: Bytes of a description: class names take most of it.
 _MOST_BYTES = 1 << 22
@@ -29,25 +28,6 @@ _PAUSE, _LONGEST_PAUSE = 1.0, 60.0
 _RENEWAL = 90.0
 
 
-@dataclasses.dataclass(frozen=True)
-class ClientDescription:
-    """Description of a client's images by itself; nothing else ever leaves the client except tensors and counts.
-
-    Attributes:
-        client: number of the client.
-        examples: number of its training images.
-        validation: number of images it holds out.
-        classes: class names.
-        pixels: histogram of each channel of its training images, over the 256 pixel values; empty if not asked for.
-    """
-
-    client: int
-    examples: int
-    validation: int
-    classes: tuple[str, ...]
-    pixels: tuple[tuple[int, ...], ...]
-
-
 class Roster:
     """Roster of nodes; a node that missed an answer is asked for its description again before it is given work.
 
@@ -57,6 +37,8 @@ class Roster:
         question: request for a description.
         clients: number of clients of the run.
         say: function that is told of nodes that cannot take part, once each.
+        plausible: bounds of what clients may say of their images, beside the others.
+        bindings: whose each client's number is; None where whoever is there first has it.
         clock: function that returns seconds; by them a node that keeps failing is left alone for ever longer times.
     """
 
@@ -67,6 +49,8 @@ class Roster:
         question: Request,
         clients: int,
         say: Callable[[str], None],
+        plausible: Plausible,
+        bindings: Bindings | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._link, self._exchange, self._question, self._clients, self._say = link, exchange, question, clients, say
@@ -80,10 +64,17 @@ class Roster:
         self._shape = question.space["resolutions"][-1], question.space["in_channels"]
         # How long a node that failed is left alone, and until when: each question starts a process there.
         self._clock = clock
+        self._plausible, self._bindings = plausible, bindings
+        #: All that clients have said of their images, and the clients that nobody can believe beside the others.
+        self._said: dict[int, ClientDescription] = {}
+        self._odd: Mapping[int, str] = {}
         self._pauses: dict[str, float] = {}
         self._rest: dict[str, float] = {}
-        #: The newest description of every client that was ever there.
-        self.described: dict[int, ClientDescription] = {}
+
+    @property
+    def described(self) -> Mapping[int, ClientDescription]:
+        """The newest description of every client that was ever there and is believed."""
+        return {client: said for client, said in self._said.items() if client not in self._odd}
 
     def refresh(self) -> Mapping[int, str]:
         """Return the node of every client that is connected now; new nodes and silent ones are asked for a description.
@@ -105,7 +96,11 @@ class Roster:
             name, _ = self._exchange.send(ClientRequest(node, self._question, {}, _MOST_BYTES))
             if name is not None:
                 self._asked[name] = node, now
-        return {client: node for client, node in self._node_of.items() if node not in self._silent}
+        return {
+            client: node
+            for client, node in self._node_of.items()
+            if node not in self._silent and client not in self._odd
+        }
 
     def wait(self) -> None:
         """Wait a moment before the next look for clients that are missing."""
@@ -115,6 +110,15 @@ class Roster:
         """Give a client no work until it has described its images again."""
         if client in self._node_of:
             self._silent.add(self._node_of[client])
+
+    def keep_in(self, folder: Path) -> None:
+        """Keep whose the clients' numbers are in a run's folder, for when the run is resumed.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
+        if self._bindings is not None:
+            self._bindings.keep_in(folder)
 
     def forget_questions(self) -> None:
         """Forget all open questions, which were lost with the SuperLink's run, so that they are asked again."""
@@ -147,6 +151,11 @@ class Roster:
 
     def _welcome(self, node: str, description: ClientDescription) -> None:
         client = description.client
+        problem = None if self._bindings is None else self._bindings.problem(client, node)
+        if problem is not None:
+            self._leave_alone(node, _LONGEST_PAUSE)
+            self._tell(node, problem)
+            return
         other = self._node_of.get(client)
         if other is not None and other != node and other not in self._silent:
             # A node that was restarted has another name, and Flower lists the old one for another minute.
@@ -154,10 +163,21 @@ class Roster:
             self._tell(node, f"it is client {client}, as node {other} is; give each node a partition-id of its own")
             return
         self._node_of = {one: its for one, its in self._node_of.items() if its != node} | {client: node}
-        self.described[client] = description
+        if self._bindings is not None:
+            self._bindings.bind(client, node)
+        self._said[client] = description
         self._silent.discard(node)
         for notes in (self._told, self._pauses, self._rest):
             notes.pop(node, None)
+        self._weigh_words()
+
+    def _weigh_words(self) -> None:
+        """Leave out the clients whose words are not believed beside those of the others, until they are."""
+        before, self._odd = self._odd, self._plausible.implausible(self._said)
+        for client, reason in self._odd.items():
+            # The numbers in the reason change with every client that comes.
+            if client in self._node_of and client not in before:
+                self._tell(self._node_of[client], reason)
 
     def _known(self) -> Set[str]:
         """Return the nodes that have described their images and have not fallen silent since."""

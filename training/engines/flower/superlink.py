@@ -1,10 +1,14 @@
 """Link of the server to a running SuperLink: submits the app, then sends messages and collects replies through it."""
 
+import contextlib
+import errno
+import ipaddress
 import json
 import os
 import shutil
 import socket
 import ssl
+import struct
 import subprocess
 import sys
 import tempfile
@@ -27,8 +31,9 @@ ENVIRONMENT: Mapping[str, str] = {
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
 }
 
-#: Seconds for the SuperLink to take a run, and for a SuperExec to start its ServerApp.
-_SUBMISSION, _START = 60.0, 90.0
+#: Seconds for the SuperLink to take a run, of which Flower's imports may take a minute on a busy machine, and for a
+#: SuperExec to start its ServerApp.
+_SUBMISSION, _START = 300.0, 90.0
 
 #: Seconds without an answer of the ServerApp after which it counts as lost; it waits for a SuperLink that restarts.
 _SILENCE = 120.0
@@ -80,6 +85,7 @@ class FlowerLink:
         _check_security(config)
         self._config, self._name, self._command = config, name, _flwr_command()
         self._line: Line | None = None
+        self._claim: socket.socket | None = None
         # Messages of this line that have no reply yet: on another one Flower does not know them.
         self._open: set[str] = set()
         _check_temporary_folder()
@@ -132,6 +138,8 @@ class FlowerLink:
         """End the run on the SuperLink and remove the folder with the blobs."""
         self._hang_up()
         shutil.rmtree(self.folder, ignore_errors=True)
+        if self._claim is not None:
+            self._claim.close()
 
     def _reply(self, fields: Mapping[str, Any]) -> Reply:
         if "error" in fields:
@@ -179,6 +187,8 @@ class FlowerLink:
 
     def _submit(self) -> None:
         check_reachable(self._config)
+        if self._claim is None:
+            self._claim = claimed(self._config.address)
         command = [self._command, "run", str(_BUNDLE), _CONNECTION, "--format", "json"]
         command += ["--run-config", f"line={json.dumps(str(self.folder))}"]
         environment = {**os.environ, **ENVIRONMENT, "FLWR_HOME": str(self.folder / "flwr")}
@@ -187,10 +197,64 @@ class FlowerLink:
                 command, env=environment, capture_output=True, text=True, timeout=_SUBMISSION, check=False
             )
         except subprocess.TimeoutExpired as error:
-            raise LineLost(f"no SuperLink answers at {self._config.address}") from error
+            # It was reached a moment ago.
+            raise LineLost(
+                f"it answers, but Flower's command has not submitted the run within {_SUBMISSION:.0f} s; this machine "
+                "may be too busy, or short of memory"
+            ) from error
         complaint = _complaint(done.stdout, done.stderr)
         if complaint is not None:
             raise LineLost(complaint)
+
+
+def claimed(address: str) -> socket.socket:
+    """Claim a SuperLink for this process until the socket that is returned is closed, or the process ends.
+
+    Nodes do one thing at a time: the messages of two runs would wait for each other until deadlines pass. Whoever uses
+    a SuperLink is on its host, so a name in that host's abstract namespace, which only Linux has, keeps runs apart;
+    elsewhere nothing does.
+
+    Raises:
+        UserError: another process has claimed it; the message names the process.
+    """
+    claim = socket.socket(socket.AF_UNIX)
+    if sys.platform != "linux":
+        return claim
+    name = f"\0fedpareto-superlink-{_place(address)}"
+    try:
+        claim.bind(name)
+        claim.listen(1)
+    except OSError as error:
+        claim.close()
+        if error.errno != errno.EADDRINUSE:
+            raise UserError(f"the SuperLink at {address} cannot be claimed: {error.strerror or error}") from error
+        raise UserError(
+            f"another run ({_holder(name)}) uses the SuperLink at {address}; wait for it or stop it, or start a "
+            "SuperLink of its own on another port"
+        ) from error
+    return claim
+
+
+def _place(address: str) -> str:
+    """Return the one name of an address; all of loopback's are one."""
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]").lower()
+    with contextlib.suppress(ValueError):
+        if ipaddress.ip_address(host).is_loopback:
+            host = "localhost"
+    return f"{host[:64]}:{int(port)}"
+
+
+def _holder(name: str) -> str:
+    """Return the process that listens on a socket, in words."""
+    with socket.socket(socket.AF_UNIX) as asking:
+        asking.settimeout(1.0)
+        try:
+            asking.connect(name)
+            pid, _, _ = struct.unpack("3i", asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        except OSError:
+            return "of a process that has not said more"
+    return f"of process {pid}"
 
 
 def check_reachable(config: FlowerConfig) -> None:

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -25,6 +25,10 @@ MOST_HEADER_BYTES = 1 << 20
 
 #: What a blob may hold beside the values of its tensors: their names and shapes.
 _BLOB_EXTRA = 1 << 20
+
+#: Bytes of a tensor in a blob's header beside its name: type, shape and place; and of names that nobody asked for,
+#: which are read to be named in the refusal.
+_ENTRY_BYTES, _ODD_BYTES = 160, 1 << 14
 
 #: What safetensors and torch raise for files that are none, or whose headers lie.
 _UNREADABLE = (SafetensorError, OSError, ValueError, TypeError, KeyError, RuntimeError, OverflowError)
@@ -165,18 +169,23 @@ def make_blob(tensors: Mapping[str, Tensor], dtype: torch.dtype | None = None) -
     return blob
 
 
-def read_blob(path: Path) -> Tensors:
+def read_blob(path: Path, expected: Iterable[str]) -> Tensors:
     """Return the tensors of a file whose size was checked.
 
+    Args:
+        path: the file.
+        expected: names of the tensors that were asked for, by which the file's header is bounded before it is read:
+            names without values take many times their bytes in memory, and their time.
+
     Raises:
-        WireError: it is not a safetensors file, or mostly header: names without values, which take many times their
-            bytes in memory.
+        WireError: it is not a safetensors file, or mostly header.
     """
+    most = _ODD_BYTES + sum(len(json.dumps(name)) + _ENTRY_BYTES for name in expected)
     try:
         with path.open("rb") as file:
             header = int.from_bytes(file.read(8), "little")
-        if header > _BLOB_EXTRA:
-            raise ValueError(f"a header of {header:,} bytes; at most {_BLOB_EXTRA:,} are read")
+        if header > most:
+            raise ValueError(f"a header of {header:,} bytes; at most {most:,} are read")
         tensors: Tensors = safetensors.torch.load_file(path)
     except _UNREADABLE as error:
         raise WireError(f"a blob that is not safetensors ({error})") from error

@@ -9,6 +9,7 @@ import pytest
 from helpers.processes import PATIENCE
 
 from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.storage import files
 from fedpareto.supernet.common.storage.files import (
     check_output,
     check_output_folder,
@@ -75,6 +76,28 @@ def test_a_written_file_has_the_permissions_of_an_ordinary_one(tmp_path: Path) -
     ordinary.write_text("")
     write_text(written, "")
     assert stat.S_IMODE(written.stat().st_mode) == stat.S_IMODE(ordinary.stat().st_mode)
+
+
+def test_every_folder_that_gets_a_new_name_is_synced_after_the_name_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[tuple[str, list[str]]] = []
+
+    def sync(path: Path) -> None:
+        if path.is_dir():
+            synced.append((str(path.relative_to(tmp_path)), sorted(os.listdir(path))))
+
+    monkeypatch.setattr(files, "sync", sync)
+    write_text(tmp_path / "new" / "er" / "text", "")
+    assert synced == [(".", ["new"]), ("new", ["er"]), ("new/er", ["text"])]
+    synced.clear()
+    with replacing_folder(tmp_path / "a" / "b") as temporary:
+        (temporary / "c").write_text("")
+    assert synced == [(".", ["a", "new"]), ("a/.b.tmp", ["c"]), ("a", ["b"])]
+    synced.clear()
+    with replacing_folder(tmp_path / "a" / "b", replace=True) as temporary:
+        (temporary / "d").write_text("")
+    assert synced == [("a/.b.tmp", ["d"]), ("a", [".b.old", ".b.tmp"]), ("a", [".b.old", "b"])]
 
 
 def test_writing_below_a_file_is_a_user_error(tmp_path: Path) -> None:

@@ -34,8 +34,8 @@ from fedpareto.training.data.images import ImageSet, Normalisation, normalisatio
 from fedpareto.training.data.run_images import shares, split_of, used_images
 from fedpareto.training.engines.flower import federation as connection
 from fedpareto.training.engines.flower import wire
+from fedpareto.training.engines.flower.admission import ClientDescription
 from fedpareto.training.engines.flower.node import answer
-from fedpareto.training.engines.flower.roster import ClientDescription
 from fedpareto.training.engines.flower.wire import Request
 from fedpareto.training.execution.out_of_memory import OutOfMemoryError
 from fedpareto.training.execution.profile import Profile
@@ -219,6 +219,22 @@ def test_the_census_of_all_clients_is_the_normalisation_of_all_training_images(c
     assert list(census.examples) == list(split.sizes)
     assert census.classes == split.classes
     assert sum(census.validation) == len(split.validation)
+
+
+def test_one_clients_pixels_are_no_more_than_half_of_everyones_normalisation(config: RunConfig) -> None:
+    def of(examples: int, value: int) -> ClientDescription:
+        counts = [0] * 256
+        counts[value] = examples
+        return ClientDescription(0, examples, 1, _DIGITS, (tuple(counts),))
+
+    def mean(*clients: ClientDescription) -> float:
+        return connection._census(dict(enumerate(clients)), 4).normalisation.mean[0]
+
+    # Images of one colour, as many as are believed beside 40 of the others.
+    assert mean(of(10, 0), of(20, 0), of(10, 0), of(1000, 255)) == pytest.approx(0.5)
+    assert mean(of(10, 0), of(20, 0), of(10, 0), of(39, 255)) == 39 / 79
+    # Of two neither can be told from the other.
+    assert mean(of(10, 0), of(30, 255)) == 0.75
 
 
 def test_kept_images_are_read_without_the_decoder(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:

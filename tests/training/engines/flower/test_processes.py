@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import signal
+import stat
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -265,6 +266,30 @@ def test_without_the_right_root_certificate_nothing_is_started(federation: Feder
     assert "Traceback" not in done.stderr
     assert "certificate" in done.stderr.lower()
     assert not Path(str(config.output)).exists()
+
+
+@pytest.mark.slow
+def test_a_squatter_is_named_and_a_second_run_on_the_superlink_refused(federation: Federation, tmp_path: Path) -> None:
+    # By the list client 1 is a node that is not there; the one that says it is client 1 is let in for nothing.
+    online = federation.online()
+    clients = tmp_path / "clients"
+    clients.write_text(
+        "".join(f'{{"client": {client}, "node": "{node}"}}\n' for client, node in ((0, online["node0"]), (1, 1)))
+    )
+    config = _config(tmp_path, federation, clients=str(clients), patience=60.0)
+    process = start("train-supernet", "--config", _file(config), cwd=tmp_path)
+    # It is there for good: the nodes have been asked.
+    wait_until(lambda: bool(_client_apps(federation, 0)), process)
+    other = tmp_path / "other"
+    other.mkdir()
+    second = _train(other, dataclasses.replace(_config(other, federation), cache=config.cache, space=config.space))
+    assert second.returncode == 2
+    assert f"another run (of process {process.pid}) uses the SuperLink at {federation.address}" in second.stderr
+    _, words = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 2
+    said = f"node {online['node1']} takes no part: it says it is client 1, which by {clients} is node 1's"
+    assert said in " ".join(words.split())
+    assert stat.S_IMODE((federation.folder / "state.db").stat().st_mode) == 0o600
 
 
 #: What a node with code of its own might do: fill the server's memory, answer for others.

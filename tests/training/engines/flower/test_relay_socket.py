@@ -1,8 +1,10 @@
 """The line to the ServerApp, and what is checked before there is one."""
 
 import json
+import os
 import shutil
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
@@ -18,6 +20,7 @@ from fedpareto.training.config.changes import RESUME_MAY_CHANGE, changed_fields
 from fedpareto.training.config.clients import ClientsConfig
 from fedpareto.training.config.flower import FlowerConfig
 from fedpareto.training.config.run import RunConfig, config_to_mapping
+from fedpareto.training.engines.flower import superlink
 from fedpareto.training.engines.flower.federation import opened_link
 from fedpareto.training.engines.flower.relay_socket import GONE, SOCKET, Line, LineLost
 from fedpareto.training.engines.flower.superlink import FlowerLink, check_reachable
@@ -239,6 +242,52 @@ def test_a_superlink_that_takes_no_run_is_a_lost_line_in_its_words(
     link.close()
 
 
+def test_a_command_that_takes_long_is_not_called_a_superlink_that_is_not_there(
+    folders: Path, listening: FlowerConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert superlink._SUBMISSION > 120
+    monkeypatch.setattr(superlink, "_SUBMISSION", 0.2)
+    _flwr(folders, "exec sleep 60")
+    link = FlowerLink(listening, "test")
+    with pytest.raises(LineLost, match="it answers, but Flower's command has not submitted the run within"):
+        link.nodes()
+    link.close()
+
+
+def test_of_two_runs_on_one_superlink_the_second_is_refused_and_told_of_the_first(
+    folders: Path, listening: FlowerConfig
+) -> None:
+    _flwr(folders, "exit 3")
+    port = listening.address.rpartition(":")[2]
+    first, second = FlowerLink(listening, "test"), FlowerLink(FlowerConfig(f"localhost:{port}", insecure=True), "test")
+    # It keeps it, also while it submits its run anew.
+    for _ in range(2):
+        with pytest.raises(LineLost, match="failed without a word"):
+            first.nodes()
+    with pytest.raises(UserError) as caught:
+        second.nodes()
+    assert f"another run (of process {os.getpid()}) uses the SuperLink at localhost:{port}; wait" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    first.close()
+    with pytest.raises(LineLost, match="failed without a word"):
+        second.nodes()
+    second.close()
+
+
+def test_a_run_that_is_killed_claims_its_superlink_no_more(listening: FlowerConfig) -> None:
+    claim = f"claimed({listening.address!r})"
+    code = (
+        f"from fedpareto.training.engines.flower.superlink import claimed; c = {claim}; print(1, flush=True); input()"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.read(1)
+        with pytest.raises(UserError, match=f"of process {other.pid}"):
+            superlink.claimed(listening.address)
+        other.kill()
+    superlink.claimed(listening.address).close()
+
+
 #: Stands in for ``flwr run``: calls at the socket that it was given and answers one request, then hangs up.
 _CALLER = """
 import json, socket, sys
@@ -280,7 +329,7 @@ def test_a_link_connects_when_it_is_first_used_and_anew_after_it_was_lost(
 
 # The configuration.
 
-_OTHER = FlowerConfig("host:1", "ca.crt", True, 2, 5.0, 6.0, 0.75, 7, "bf16")
+_OTHER = FlowerConfig("host:1", "ca.crt", True, 2, 5.0, 6.0, 0.75, 7, "bf16", "list", 9, 2.0, 7)
 
 
 def test_a_configuration_of_flower_comes_back_from_its_values() -> None:
@@ -301,7 +350,8 @@ def test_a_configuration_of_flower_comes_back_from_its_values() -> None:
         ("deadline", 0.0), ("deadline", float("nan")), ("deadline", float("inf")), ("deadline", "soon"),
         ("quorum", 0.0), ("quorum", 1.01), ("quorum", float("nan")), ("quorum", -0.5),
         ("retries", -1), ("retries", 0.5), ("min_clients", 0), ("min_clients", 21), ("wire_dtype", "fp16"),
-        ("insecure", "perhaps"),
+        ("insecure", "perhaps"), ("max_examples", 0), ("max_examples", (1 << 30) + 1), ("max_ratio", 0.5),
+        ("max_ratio", float("inf")), ("max_classes", 0), ("max_classes", 100_001),
     ],
 )  # fmt: skip
 def test_a_bad_value_is_an_error_of_one_line_that_names_the_field(name: str, value: object) -> None:

@@ -8,11 +8,15 @@ from typing import Any
 import pytest
 from helpers.runs.flower import EXPIRED, NODE_GONE, RAISED, Error, Honest, LocalLink, Message, Reaction, config_of, lost
 
+from fedpareto.training.config.flower import MOST_IMAGES, FlowerConfig
 from fedpareto.training.engines.flower import wire
+from fedpareto.training.engines.flower.admission import Bindings, Plausible
 from fedpareto.training.engines.flower.exchange import Exchange
 from fedpareto.training.engines.flower.relay_socket import LineLost
-from fedpareto.training.engines.flower.roster import MOST_IMAGES, Roster
+from fedpareto.training.engines.flower.roster import Roster
 from fedpareto.training.engines.flower.wire import Request
+
+PLAUSIBLE = Plausible.of(FlowerConfig())
 
 #: Three clients of 10 images of 8×8 pixels.
 _EXAMPLES, _SIDE = 10, 8
@@ -32,14 +36,16 @@ def _description(client: int) -> dict[str, Any]:
 class _Nodes:
     """Nodes behind a link that say what a test tells them, a roster, and what the user was told."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, bindings: Bindings | None = None) -> None:
         self.link = LocalLink(folder / "link", 3)
         self.link.spoil = self._say
         self.said: dict[str, Reaction] = {}
         self.told: list[str] = []
         self.now, self.a_look = 0.0, 1000.0
         question = Request("describe", 30.0, "fp32", {}, {"resolutions": [_SIDE], "in_channels": 3}, (), {}, [])
-        self.roster = Roster(self.link, Exchange(self.link), question, 3, self.told.append, self._clock)
+        self.roster = Roster(
+            self.link, Exchange(self.link), question, 3, self.told.append, PLAUSIBLE, bindings, self._clock
+        )
 
     def _clock(self) -> float:
         return self.now
@@ -200,6 +206,63 @@ def test_of_two_nodes_that_are_one_client_the_first_is_it(nodes: _Nodes) -> None
     assert told == (
         "node node-9 takes no part: it is client 1, as node node-1 is; give each node a partition-id of its own"
     )
+
+
+def test_a_squatter_is_named_and_gets_no_number_that_is_bound(tmp_path: Path) -> None:
+    nodes = _Nodes(tmp_path, Bindings({0: "node-0", 1: "node-1", 2: "node-2"}, "list", {}))
+    # It is there before the real one, which is not locked out.
+    real = nodes.link.online.pop("node-1")
+    nodes.join("node-9", 1)
+    assert sorted(nodes.refresh()) == [0, 2]
+    nodes.link.online["node-1"] = real
+    assert nodes.refresh() == {0: "node-0", 1: "node-1", 2: "node-2"}
+    assert nodes.told == ["node node-9 takes no part: it says it is client 1, which by list is node node-1's"]
+    assert 1 in nodes.roster.described
+
+
+def test_the_first_node_keeps_its_number_when_it_is_silent_or_away(tmp_path: Path) -> None:
+    nodes = _Nodes(tmp_path, Bindings(None, "nodes.json", {}))
+    nodes.refresh()
+    nodes.join("node-9", 1)
+    nodes.said["node-1"] = None
+    nodes.roster.suspect(1)
+    assert sorted(nodes.refresh()) == [0, 2]
+    config = nodes.link.online.pop("node-1")
+    assert sorted(nodes.refresh()) == [0, 2]
+    del nodes.said["node-1"]
+    nodes.link.online["node-1"] = config
+    assert nodes.refresh()[1] == "node-1"
+    # Nor may a node have two numbers, one after the other.
+    nodes.say("node-0", client=2)
+    nodes.roster.suspect(0)
+    nodes.refresh()
+    assert [line.partition(": ")[2].partition(",")[0] for line in nodes.told] == [
+        "it says it is client 1", "it says it is client 2",
+    ]  # fmt: skip
+
+
+def test_a_client_that_nobody_can_believe_takes_no_part_and_the_others_go_on(nodes: _Nodes) -> None:
+    # 2³⁰ images, with a histogram of as many pixels: more than any mean by images or normalisation should hear of.
+    nodes.say("node-1", examples=MOST_IMAGES, pixels=_pixels(MOST_IMAGES * _SIDE**2))
+    for _ in range(3):
+        assert sorted(nodes.refresh()) == [0, 2]
+    assert sorted(nodes.roster.described) == [0, 2]
+    (told,) = nodes.told
+    assert told.startswith("node node-1 takes no part: it says 1,073,741,824 training images; at most 10,000,000")
+    # It is believed once it speaks sense.
+    del nodes.said["node-1"]
+    nodes.roster.suspect(1)
+    assert sorted(nodes.refresh()) == [0, 1, 2]
+
+
+def test_a_client_of_countless_classes_takes_no_part_also_if_it_was_first(nodes: _Nodes) -> None:
+    others = {name: nodes.link.online.pop(name) for name in ("node-0", "node-2")}
+    nodes.say("node-1", classes=[f"class-{index}" for index in range(999)])
+    assert sorted(nodes.refresh()) == [1]
+    nodes.link.online |= others
+    assert sorted(nodes.refresh()) == [0, 2]
+    (told,) = nodes.told
+    assert "999 classes, 999 of them its own" in told
 
 
 def test_a_node_that_was_restarted_takes_its_clients_place_once_the_old_one_is_off_the_list(nodes: _Nodes) -> None:

@@ -1,22 +1,79 @@
 """A round over Flower stays what it is in the simulation."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers.runs.flower import (
     LocalLink,
+    config_of,
     trained,
 )
-from helpers.runs.flower_rounds import by_client, rarely
+from helpers.runs.flower_rounds import by_client, flower, rarely
 from helpers.runs.simulation import recorder, same_bytes
 
+from fedpareto.supernet.common.terminal.progress import ProgressListener
 from fedpareto.supernet.networks.weights import Tensors
+from fedpareto.training.aggregation.round_results import RoundResults
 from fedpareto.training.config.clients import ClientsConfig
 from fedpareto.training.config.data import DataConfig
 from fedpareto.training.config.partition import PartitionConfig
 from fedpareto.training.config.run import RunConfig, ServerConfig
+from fedpareto.training.engines.flower.admission import read_bindings
+from fedpareto.training.engines.flower.engine import FlowerEngine
+from fedpareto.training.engines.flower.federation import ConnectedFederation
+from fedpareto.training.rounds import loop
+from fedpareto.training.setup import resumed_run
+
+
+def test_a_resumed_run_knows_whose_its_clients_numbers_are(config: RunConfig, tmp_path: Path) -> None:
+    # With TLS nodes have keys, and Flower a number for each.
+    (tmp_path / "ca.crt").touch()
+    config = dataclasses.replace(config, flower=flower(insecure=False, root_certificates=str(tmp_path / "ca.crt")))
+
+    def nodes(folder: str, ids: Mapping[int, str]) -> LocalLink:
+        link = LocalLink(tmp_path / folder)
+        link.online = {node: config_of(client) for client, node in ids.items()}
+        return link
+
+    first = {client: f"10{client}" for client in range(4)}
+    run, _, _ = trained(config, nodes("first", first))
+    assert read_bindings(run.folder) == first
+    # Another node has come in the place of client 1, before the real one is back.
+    told: list[str] = []
+    settings = dataclasses.replace(config.flower, min_clients=3)
+    again = dataclasses.replace(config, rounds=2, flower=settings)
+    resumed = resumed_run(run.folder, again, ProgressListener(remark=told.append), nodes("second", {**first, 1: "666"}))
+    assert isinstance(resumed.federation, ConnectedFederation)
+    assert sorted(resumed.federation.roster.refresh()) == [0, 2, 3]
+    squatter = "node 666 takes no part: it says it is client 1, which is node 101's for the whole run"
+    assert [line for line in told if line.startswith(squatter)]
+
+
+def test_a_client_of_many_images_is_at_most_half_of_a_round_of_connected_ones(
+    config: RunConfig, link: LocalLink, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # fedavg weighs by images, and client 0 has most of them: as much as is believed beside the others.
+    config = dataclasses.replace(config, method="fedavg", evaluation=dataclasses.replace(rarely(config), probes=5))
+    seen: list[float] = []
+    monkeypatch.setattr(FlowerEngine, "examples", lambda self, client: 900 if client == 0 else 100)
+
+    class Seen(RoundResults):
+        def __init__(self, *arguments: Any, **rest: Any) -> None:
+            super().__init__(*arguments, **rest)
+            seen.append(rest["most_examples"])
+
+    monkeypatch.setattr(loop, "RoundResults", Seen)
+    trained(config, link)
+    assert seen == [300.0]
+    limited = dataclasses.replace(config, output=str(tmp_path / "other"), server=ServerConfig(max_share=0.4))
+    trained(limited, LocalLink(tmp_path / "link-1", 4))
+    assert seen[1:] == [200.0]
+    unbounded = dataclasses.replace(config, output=str(tmp_path / "third"), server=ServerConfig(max_share=1.0))
+    trained(unbounded, LocalLink(tmp_path / "link-2", 4))
+    assert seen[2:] == [float("inf")]
 
 
 @pytest.mark.slow

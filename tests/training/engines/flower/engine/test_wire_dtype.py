@@ -82,6 +82,18 @@ def test_what_cannot_be_added_is_left_to_be_refused(odd: Tensor) -> None:
     assert restored(sent, {"b": odd}, "bf16")["b"] is odd
 
 
+def test_weights_in_fp32_are_no_change_in_bf16(config: RunConfig, link: LocalLink) -> None:
+    # They would be taken for weights as they are, and past whatever bounds a change.
+    def spoil(tensors: Tensors) -> None:
+        tensors.update({name: tensor.float() for name, tensor in tensors.items()})
+
+    run, state, models = prepared_run(dataclasses.replace(config, flower=flower(wire_dtype="bf16")), link)
+    link.spoil = only(ODD, "train", edited(tensors=spoil))
+    assert train(run, state, models).failures == {"dtype": 1}
+    (failure,) = [each for each in recorder(run).records[0].clients if "failure" in each]
+    assert failure["reason"].endswith("came as torch.float32 instead of torch.bfloat16")
+
+
 @pytest.mark.parametrize(("value", "kind"), [(float("nan"), "non-finite"), (3.3e38, "non-finite")])
 def test_a_change_that_makes_a_weight_infinite_is_refused(
     config: RunConfig, link: LocalLink, value: float, kind: str
