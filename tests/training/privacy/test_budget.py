@@ -312,7 +312,7 @@ def test_a_lost_ledger_or_an_earlier_key_ends_a_run_that_is_not_finished(tmp_pat
     lines = (run / "releases.jsonl").read_bytes()
     for content, words in (
         (lines[:-4], "releases.jsonl is damaged (line 3 is cut off)"),
-        (b"".join(lines.splitlines(keepends=True)[:2]), "has 1 releases, fewer than the run's checkpoint knows of"),
+        (b"".join(lines.splitlines(keepends=True)[:2]), "has 1 release, fewer than the run's checkpoint knows of"),
     ):
         (run / "releases.jsonl").write_bytes(content)
         refused = called(main, "--resume", run, "--rounds", "3")
