@@ -121,8 +121,8 @@ class Ledger:
         own, known = (each or (0.0,) * self._clients for each in (self.exposure, exposure))
         if any(mine < theirs for mine, theirs in zip(own, known, strict=True)):
             raise UserError(
-                f"{self._path} has {counted(len(self._releases), 'release')}, fewer than the run's checkpoint knows of; "
-                f"without them its privacy cannot be accounted for: {_remedy(self._path)}"
+                f"{self._path} has {counted(len(self._releases), 'release')}, fewer than the run's checkpoint knows "
+                f"of; without them its privacy cannot be accounted for: {_remedy(self._path)}"
             )
 
 
