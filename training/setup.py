@@ -248,7 +248,7 @@ def _account(folder: Path, config: RunConfig, state: RunState) -> tuple[Ledger |
     if not config.privacy.noise or (extent(config, state).finished and state.owed is None):
         return None, state
     ledger = open_ledger(folder)
-    ledger.check_against(state.round, state.exposure)
+    ledger.check_against(state.exposure)
     return ledger, dataclasses.replace(state, exposure=ledger.exposure)
 
 

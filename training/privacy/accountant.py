@@ -16,6 +16,8 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from fedpareto.supernet.common.extras import require_extra
 from fedpareto.training.config.privacy import PrivacyConfig
 
@@ -69,7 +71,9 @@ def epsilon(exposure: float, noise: float, delta: float) -> float:
     # A second of import that only private runs pay for.
     from dp_accounting import get_epsilon_gaussian  # noqa: PLC0415
 
-    return float(get_epsilon_gaussian(noise / math.sqrt(exposure), delta))
+    # Logarithms of 0 are meant there, where noise is large.
+    with np.errstate(divide="ignore"):
+        return float(get_epsilon_gaussian(noise / math.sqrt(exposure), delta))
 
 
 def least_noise(exposure: float, budget: float, delta: float) -> float:

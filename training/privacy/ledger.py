@@ -21,6 +21,7 @@ from typing import Any
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.json_fields import fields_of
 from fedpareto.supernet.common.formats.json_text import parse_json
+from fedpareto.supernet.common.terminal.words import counted
 from fedpareto.training.privacy.accountant import exposure_after
 from fedpareto.training.privacy.key import derive
 
@@ -108,23 +109,20 @@ class Ledger:
         self.exposure = self.exposure_with(release.weights)
         self._releases.append(release)
 
-    def check_against(self, rounds: int, exposure: Sequence[float]) -> None:
-        """Refuse a ledger that has less than a checkpoint knows of.
+    def check_against(self, exposure: Sequence[float]) -> None:
+        """Refuse a ledger that has less than a checkpoint knows of; each release exposes some client by 1.
 
         Args:
-            rounds: number of rounds that the checkpoint has.
-            exposure: exposure of every client in it.
+            exposure: exposure of every client in the checkpoint; empty before the first round.
 
         Raises:
             UserError: lines are missing.
         """
-        found = {release.round for release in self._releases}
-        missing = [number for number in range(1, rounds + 1) if number not in found]
         own, known = (each or (0.0,) * self._clients for each in (self.exposure, exposure))
-        if missing or any(mine < theirs for mine, theirs in zip(own, known, strict=True)):
+        if any(mine < theirs for mine, theirs in zip(own, known, strict=True)):
             raise UserError(
-                f"{self._path} has {len(self._releases)} releases, fewer than the run's checkpoint knows of; without "
-                f"them its privacy cannot be accounted for: {_remedy(self._path)}"
+                f"{self._path} has {counted(len(self._releases), 'release')}, fewer than the run's checkpoint knows "
+                f"of; without them its privacy cannot be accounted for: {_remedy(self._path)}"
             )
 
 

@@ -99,9 +99,8 @@ def with_solved_noise(
     noise = least_noise(exposures[-1], privacy.epsilon, delta)
     if noise > _MOST_NOISE:
         raise UserError(
-            f"privacy.epsilon is {privacy.epsilon:g}, for which {counted(rounds, 'round')} would need noise of "
-            f"{noise:g} times what one client can change, with which nothing is learnt: give a larger epsilon or fewer "
-            "rounds"
+            f"privacy.epsilon is {privacy.epsilon:g}, for which {counted(rounds, 'round')} would need a privacy.noise "
+            f"of {noise:g}, with which nothing is learnt: give a larger epsilon, or train for less rounds"
         )
     solved = dataclasses.replace(config, privacy=dataclasses.replace(privacy, noise=noise))
     found = Guarantee(epsilon(exposures[-1], noise, delta), delta)
@@ -116,5 +115,5 @@ def weight_words(config: RunConfig) -> str | None:
     factor = beta * (many - 1) / (1 - beta)
     return (
         f"server.largest_weight {beta:g} needs noise for that weight: entries that the largest network does not cover "
-        f"have {factor:.3g} times the noise of equal weights; leave it out for those"
+        f"have more noise than with equal weights, by a factor of {factor:.3g}; leave it out for those"
     )

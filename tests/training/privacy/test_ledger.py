@@ -174,13 +174,13 @@ def test_another_runs_key_does_not_open_it_and_a_missing_one_is_refused(tmp_path
 @pytest.mark.parametrize("left", [1, 2, 3])
 def test_a_ledger_with_less_than_a_checkpoint_knows_of_is_refused(tmp_path: Path, left: int) -> None:
     whole = _kept(tmp_path)
-    whole.check_against(3, whole.exposure)
-    whole.check_against(2, (2.0, 0.0, 0.5, 0.0))
-    whole.check_against(0, ())
+    whole.check_against(whole.exposure)
+    whole.check_against((2.0, 0.0, 0.5, 0.0))
+    whole.check_against(())
     path = tmp_path / RELEASES
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:left]))
-    with pytest.raises(UserError, match=rf"has {left - 1} releases, fewer than the run's checkpoint knows of"):
-        read_ledger(path, _KEY).check_against(3, whole.exposure)
+    with pytest.raises(UserError, match=rf"has {left - 1} releases?, fewer than the run's checkpoint knows of"):
+        read_ledger(path, _KEY).check_against(whole.exposure)
 
 
 def test_a_release_of_a_repeated_round_that_was_cut_off_is_missed_by_the_exposure(tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_a_release_of_a_repeated_round_that_was_cut_off_is_missed_by_the_exposur
     path = tmp_path / RELEASES
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
     with pytest.raises(UserError, match="has 2 releases, fewer than"):
-        read_ledger(path, _KEY).check_against(2, ledger.exposure)
+        read_ledger(path, _KEY).check_against(ledger.exposure)
 
 
 def test_a_ledger_is_begun_once(tmp_path: Path) -> None:
