@@ -12,6 +12,7 @@ from fedpareto.cache.entries import CacheEntry
 from fedpareto.search.reports.terminal import NOT_NEEDED
 from fedpareto.search.subnet import SubnetInfo
 from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.terminal.console import stderr
 from fedpareto.supernet.common.terminal.progress import SILENT, ProgressListener, progress_display
 from fedpareto.supernet.networks.weights import Tensors, views
 from fedpareto.supernet.space import SearchSpace
@@ -150,6 +151,7 @@ class OpenedRun:
             return network.eval(), {"method": NOT_NEEDED}
         if method == "none":
             return network.eval(), {"method": "none"}
+        refused: list[dict[str, Any]] = []
         pooled = isinstance(self.evaluator, Evaluator) and method != "federated"
         if isinstance(self.evaluator, Evaluator) and pooled:
             statistics = statistics_of(network, self.evaluator.calibration_batches(architecture.resolution))
@@ -157,11 +159,16 @@ class OpenedRun:
         else:
             engine, images, batch = self._engine(), self.config.evaluation.calibration_images, self.config.client.batch
             plan = plan_calibration(self._able(engine, entry), images, batch, self.config.seed)
-            tasks = plan.tasks(architecture, views(self.space, tensors, architecture))
-            statistics, clients = gather(engine.calibrate(tasks)), len(plan.clients)
+            tasks = list(plan.tasks(architecture, views(self.space, tensors, architecture)))
+            statistics, failures = gather(tasks, engine.calibrate(tasks))
+            clients = len(plan.clients)
+            for each in failures:
+                stderr.print(f"client {each.task.client} is left out of the calibration: {each.reason}")
+            refused = [{"client": each.task.client, "kind": each.kind, "reason": each.reason} for each in failures]
         method = "pooled" if pooled else "federated"
         counts = {"clients": clients, "batches": statistics.batches, "images": statistics.images}
-        return with_statistics(network, statistics), {"method": method, **counts}
+        told = {"failures": refused} if refused else {}
+        return with_statistics(network, statistics), {"method": method, **counts, **told}
 
     def _fine_tuned(
         self, entry: CacheEntry, extraction: Extraction, listener: ProgressListener
@@ -175,6 +182,8 @@ class OpenedRun:
             lr=_FINETUNE_RATE * self.config.client.lr if lr is None else lr,
             clients=self._able(engine, entry),
             seed=self.config.seed,
+            client=self.config.client,
+            outlier_factor=self.config.server.outlier_factor,
         )
         tensors = {name: tensor.clone() for name, tensor in self.checkpoint.models.supernet.items()}
         fine_tune(self.space, tensors, entry.architecture, engine, tuning, listener)

@@ -103,6 +103,8 @@ class ServerConfig:
         momentum: of the server (FedAvgM), μ; steps add up to 1/(1 − μ) times their size, which lr 1 − μ makes up for; 0
             for none.
         lr: share of the clients' mean step that the supernet is moved by; 1 with momentum 0 is plain averaging.
+        outlier_factor: an update that moves its weights more than this many times as far as the median client's is
+            refused; 0 for no bound.
     """
 
     largest_weight: float = bounded(0.9, above=0, below=1)
@@ -110,9 +112,15 @@ class ServerConfig:
     momentum: float = bounded(0.0, least=0, below=1)
     lr: float = bounded(1.0, above=0, most=_LARGEST_SERVER_RATE)
     aggregator: str = "average"
+    outlier_factor: float = bounded(20.0, least=0, below=math.inf, hint=" (0 for no bound)")
 
     def __post_init__(self) -> None:
         check_bounds(self, "server")
+        if 0 < self.outlier_factor < 1:
+            raise UserError(
+                f"server.outlier_factor is {self.outlier_factor:g}; it must be at least 1, or 0 for no bound: half of "
+                "all honest updates are beyond the median"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

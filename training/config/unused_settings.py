@@ -76,6 +76,9 @@ CONDITIONS: Mapping[str, Condition] = {
     "server.largest_weight": Condition(
         lambda config: config.clients.per_round > 1, "with more than one client a round"
     ),
+    "server.outlier_factor": Condition(
+        lambda config: config.privacy.clip == 0, "without privacy.clip, which bounds every update itself"
+    ),
     "privacy.delta": Condition(lambda config: config.privacy.noise > 0, "with privacy.noise"),
     "flower.": _CONNECTED,
 }

@@ -8,6 +8,7 @@ from collections.abc import Generator, Sequence
 
 from fedpareto.training.aggregation.protocol import new_aggregator
 from fedpareto.training.aggregation.round_results import RoundPlan, RoundResults
+from fedpareto.training.aggregation.update_bounds import UpdateBounds
 from fedpareto.training.engines.protocol import Stopped
 from fedpareto.training.evaluation.evaluator import Evaluation
 from fedpareto.training.messages import Failure, Update, tensor_bytes
@@ -17,7 +18,8 @@ from fedpareto.training.rounds.attempt import attempted
 from fedpareto.training.rounds.checkpoints import RoundCheckpoints
 from fedpareto.training.rounds.evaluation import after_evaluation, evaluate, evaluation_due, owed_record
 from fedpareto.training.rounds.last_round import shortened
-from fedpareto.training.rounds.merging import after_merge, merge
+from fedpareto.training.rounds.merge_check import MergeCheck
+from fedpareto.training.rounds.merging import after_merge
 from fedpareto.training.rounds.run import Run
 from fedpareto.training.runs.models import Models
 from fedpareto.training.runs.progress import extent
@@ -29,7 +31,8 @@ def train(run: Run, state: RunState, models: Models) -> RunState:
     """Train ``models``, in place, from ``state`` until the run is finished or is asked to stop; return the state then.
 
     Raises:
-        UserError: too many clients of a round failed, or a file cannot be written; the last checkpoint is whole.
+        UserError: too many clients of a round failed, what they merge into is spoiled, or a file cannot be written;
+            the last checkpoint is whole.
     """
     return RoundLoop(run, state, models).run()
 
@@ -47,6 +50,7 @@ class RoundLoop:
         self._run, self._state, self._models = run, state, models
         self._aggregator = new_aggregator(run.config, run.space, models.supernet)
         self._checkpoints = RoundCheckpoints(run)
+        self._check = MergeCheck(run, self._checkpoints)
         self._stopping = False
         self._started = time.perf_counter()
 
@@ -54,7 +58,8 @@ class RoundLoop:
         """Train until the run is finished or is asked to stop; return the state then.
 
         Raises:
-            UserError: too many clients of a round failed, or a file cannot be written; the last checkpoint is whole.
+            UserError: too many clients of a round failed, what they merge into is spoiled, or a file cannot be
+                written; the last checkpoint is whole.
         """
         self._sync_branches()
         with self._checkpoints:
@@ -102,7 +107,12 @@ class RoundLoop:
         run, names = self._run, set(plan.branches.values())
         branches = {name: new_aggregator(run.config, run.space, self._models.tensors(name)) for name in names}
         by_examples, clip = run.method.weight_by_examples, run.config.privacy.clip
-        return RoundResults(plan, self._aggregator, by_examples=by_examples, clip=clip, branches=branches)
+        # The account of a private run is of updates that do not depend on each other; the clip bounds them.
+        factor = 0.0 if clip else run.config.server.outlier_factor
+        bounds = UpdateBounds(run.config.client, factor, self._state.past)
+        return RoundResults(
+            plan, self._aggregator, by_examples=by_examples, clip=clip, branches=branches, bounds=bounds
+        )
 
     def _train(self, results: RoundResults) -> Generator[Update | Failure, None, None]:
         """Yield the answers of the round's clients, as they come."""
@@ -114,7 +124,7 @@ class RoundLoop:
 
     def _merge(self, results: RoundResults) -> RoundRecord:
         """Move the models and the state by the round; return its record, which has no evaluation yet."""
-        merge(self._run, results, self._models)
+        self._check.merge(self._state, results, self._models)
         seconds = time.perf_counter() - self._started
         self._state = after_merge(self._run, self._state, results)
         return make_record(

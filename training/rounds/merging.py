@@ -4,6 +4,7 @@ import dataclasses
 from collections import Counter
 
 from fedpareto.training.aggregation.round_results import RoundResults
+from fedpareto.training.aggregation.update_bounds import REMEMBERED
 from fedpareto.training.aggregation.weighted_average import ServerStep
 from fedpareto.training.privacy.accountant import exposure_after
 from fedpareto.training.privacy.mechanism import Noise
@@ -41,5 +42,6 @@ def after_merge(run: Run, state: RunState, results: RoundResults) -> RunState:
         traffic=state.traffic + results.traffic,
         exposure=exposure_after(state.exposure, plan.weights, run.config.clients.count) if clip else (),
         compute=state.compute + results.compute,
+        past=(*state.past, results.memory)[-REMEMBERED:],
     )
     return run.method.after_round(after, results)
