@@ -30,6 +30,9 @@ _EXPLODED = 50.0
 #: Times that the norm of the supernet may grow in one round. Honest runs have not been seen to reach 2.
 _GROWN = 10.0
 
+#: Clients whose median loss is believed.
+_ENOUGH = 3
+
 #: No weight of a network that trains is above it.
 _LARGEST_WEIGHT = 1e6
 
@@ -77,7 +80,10 @@ class MergeCheck:
         before, after, whose = self._loss, self._loss_of(state, models), "the supernet's loss"
         self._loss = after
         if after is None:
-            # Only clients have images: their losses tell of the supernet that they were sent.
+            # Only clients have images: their losses tell of the supernet that they were sent. Fewer than three could
+            # end a run by what one of them says.
+            if len(results.accepted) < _ENOUGH:
+                return None
             before = statistics.median([one.loss for one in state.past] or [0.0])
             after, whose = results.memory.loss, "the loss of the median client"
         most = _EXPLODED * max(before or 0.0, math.log(self._run.space.classes), 1.0)

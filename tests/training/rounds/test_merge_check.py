@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.runs.attacks import HostileEngine
 from helpers.runs.federation import MICRO
 from helpers.runs.simulation import (
     checkpoint_names,
@@ -20,9 +21,11 @@ from torch import Tensor
 
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.networks.weights import Tensors
+from fedpareto.training.aggregation.round_results import RoundResults
 from fedpareto.training.aggregation.weighted_average import AVERAGING, ServerStep, WeightedAverage
 from fedpareto.training.config.run import CheckpointConfig, RunConfig
 from fedpareto.training.evaluation.evaluator import Evaluation
+from fedpareto.training.messages import Update
 from fedpareto.training.rounds import loop
 from fedpareto.training.rounds.loop import train
 from fedpareto.training.runs.checkpoint import load_checkpoint, newest_checkpoint
@@ -108,21 +111,11 @@ def test_losses_of_clients_tell_where_the_server_has_no_images(tmp_path: Path, m
             del tensors, entries
             return Evaluation()
 
+    def losing(update: Update) -> Update:
+        return dataclasses.replace(update, loss=1e5) if update.task.round == 2 else update
+
     run = simulated_run(tmp_path, short_config(), evaluator=Blind())
-    inner = run.engine
-
-    class Losing:
-        def available(self) -> Any:
-            return inner.available()
-
-        def examples(self, client: int) -> int:
-            return inner.examples(client)
-
-        def run(self, tasks: Any) -> Any:
-            for update in inner.run(tasks):
-                yield dataclasses.replace(update, loss=1e5) if update.task.round == 2 else update
-
-    run = dataclasses.replace(run, engine=Losing())
+    run = dataclasses.replace(run, engine=HostileEngine(run.engine, dict.fromkeys(range(5), losing)))
     with pytest.raises(UserError, match=r"round 2 is refused.*the loss of the median client has risen from"):
         train(run, *fresh_start(run))
 
@@ -130,8 +123,6 @@ def test_losses_of_clients_tell_where_the_server_has_no_images(tmp_path: Path, m
 def test_one_clients_doing_is_not_answered_with_a_lower_learning_rate(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fedpareto.training.aggregation.round_results import RoundResults
-
     monkeypatch.setattr(RoundResults, "moves", property(lambda self: dict.fromkeys(self.accepted, 1.0)))
     error, _ = _spoilt(tmp_path / "all", _set(3e10), monkeypatch)
     assert "no client stands out: if training diverged, start a new run with a lower --client.lr" in str(error)
