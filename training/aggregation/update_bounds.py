@@ -109,8 +109,8 @@ class UpdateBounds:
         median, move = self._median(update.task.learning_rate), self.moves[update.task.client]
         if median is None or move <= max(self._factor * median, _HARMLESS):
             return None
-        times = f"{move / median:.2g} times as far as" if median else "unlike"
-        return _outlier(update, f"its update moves weights {times} the median client's (at most {self._factor:g})")
+        far = f"{move / median:.2g}× as far as" if median else "unlike"
+        return _outlier(update, f"its update moves weights {far} the median client's (at most {self._factor:g}×)")
 
     def _median(self, rate: float) -> float | None:
         """Median move that updates of a learning rate are compared with; None where nothing can be compared."""

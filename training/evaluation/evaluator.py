@@ -19,7 +19,7 @@ from fedpareto.training.messages import Failure
 from fedpareto.training.traffic import NO_TRAFFIC, Traffic
 
 #: Images that a loss is measured on.
-_LOSS_IMAGES = 16
+_LOSS_IMAGES = 8
 
 
 @dataclasses.dataclass(frozen=True)

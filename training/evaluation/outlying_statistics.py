@@ -53,7 +53,7 @@ def _outliers(numbers: Sequence[int], parts: Sequence[Statistics]) -> Iterator[t
         times = (moments / (median + _SHARE * median.mean() + 1e-12)).amax(dim=1)
         for number, most in zip(numbers, times.tolist(), strict=True):
             if not most <= MOST:
-                reason = f"{most:.2g} times the median client's in a channel (at most {MOST:g})"
+                reason = f"{most:.2g}× the median client's in a channel (at most {MOST:g}×)"
                 yield number, f"its statistics of {norm} are {reason}"
 
 

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import torch
 from helpers.runs.attacks import Change, HostileEngine, constant, from_round, scaled, with_logit
+from helpers.runs.federation import MICRO, micro_config
 from helpers.runs.simulation import (
+    Recorder,
     recorder,
     same_bytes,
     short_config,
@@ -17,11 +19,17 @@ from helpers.runs.simulation import (
     train_run,
 )
 
+from fedpareto.supernet.common.terminal.progress import SILENT
 from fedpareto.supernet.networks.weights import Tensors
 from fedpareto.training.config.clients import ClientsConfig
+from fedpareto.training.config.partition import PartitionConfig
 from fedpareto.training.config.run import ClientConfig, RunConfig, ServerConfig
+from fedpareto.training.engines.protocol import never
 from fedpareto.training.messages import Failure, Update
+from fedpareto.training.rounds.loop import train
+from fedpareto.training.runs.checkpoint import load_checkpoint, newest_checkpoint
 from fedpareto.training.runs.state import RunState
+from fedpareto.training.setup import assemble, new_run
 
 _METHODS = ("fedpareto", "deepfednas", "superfednas", "fedavg", "cotrain", "dfnas", "decnas")
 _HOSTILE = 3
@@ -94,8 +102,8 @@ def test_the_refusal_says_how_far_beyond_the_others_the_update_is(tmp_path: Path
     assert told[0]["failure"] == "outlier"
     reason = told[0]["reason"]
     assert reason.startswith("its update moves weights ")
-    assert reason.endswith(" times as far as the median client's (at most 20)")
-    assert 1e5 < float(reason.split()[4]) < 1e7
+    assert reason.endswith("× as far as the median client's (at most 20×)")
+    assert 1e5 < float(reason.split()[4].removesuffix("×")) < 1e7
 
 
 @pytest.mark.parametrize("logit", [1e300, 2e3, 50.0, -1e300])
@@ -114,6 +122,22 @@ def test_a_logit_that_steps_cannot_reach_settles_nothing(tmp_path: Path, logit: 
     assert same_bytes(tensors, without)
 
 
+def test_a_resumed_run_remembers_the_rounds_before(tmp_path: Path) -> None:
+    # Within what steps can do, so that only the rounds before tell.
+    config = _config(rounds=3, client=ClientConfig(epochs=1, batch_size=8, lr=0.05, clip=0))
+    change = from_round(3, scaled(1000))
+    state, tensors, _ = _attacked(tmp_path / "whole", config, change)
+    assert state.failures == {"outlier": 1}
+    _attacked(tmp_path / "resumed", dataclasses.replace(config, rounds=2), change)
+    checkpoint = load_checkpoint(newest_checkpoint(tmp_path / "resumed"), MICRO)
+    assert len(checkpoint.state.past) == 2
+    run = simulated_run(tmp_path / "resumed", config)
+    run = dataclasses.replace(run, engine=HostileEngine(run.engine, {_HOSTILE: change}))
+    resumed = train(run, checkpoint.state, checkpoint.models)
+    assert (resumed.past, resumed.failures) == (state.past, state.failures)
+    assert same_bytes(checkpoint.models.supernet, tensors)
+
+
 def test_without_a_factor_only_what_no_steps_can_do_is_refused(tmp_path: Path) -> None:
     config = _config(rounds=1, server=ServerConfig(outlier_factor=0))
     state, tensors, _ = _attacked(tmp_path, config, scaled(2))
@@ -122,3 +146,19 @@ def test_without_a_factor_only_what_no_steps_can_do_is_refused(tmp_path: Path) -
     state, _, told = _attacked(tmp_path / "far", config, scaled(1e6))
     assert state.failures == {"outlier": 1}
     assert "steps of learning rate 0.05 with clipped gradients" in told[0]["reason"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["fedpareto", "deepfednas"])
+def test_a_run_on_digits_ends_as_accurate_as_without_the_hostile_client(tmp_path: Path, method: Any) -> None:
+    clients, partition = ClientsConfig(count=6, per_round=6), PartitionConfig(alpha=10.0)
+    client = ClientConfig(epochs=3, batch_size=16, lr=0.1)
+    config = micro_config(tmp_path, method=method, rounds=12, clients=clients, partition=partition, client=client)
+    prepared, tracker = new_run(config, SILENT), Recorder()
+    run = assemble(prepared, tracker, never)
+    run = dataclasses.replace(run, engine=HostileEngine(run.engine, {_HOSTILE: scaled(1e6)}))
+    state = train(run, prepared.checkpoint.state, prepared.checkpoint.models)
+    assert state.failures == {"outlier": 12}
+    accuracy = tracker.records[-1].mean_accuracy
+    assert accuracy is not None
+    assert accuracy > 0.6
