@@ -61,7 +61,7 @@ def refused_round(folder: Path, results: RoundResults, problem: str, learning_ra
         who += f", the median of the others by {statistics.median(others):.2g}"
     who += f", and weighs {weights[first] / total:.0%}"
     advice = f"leave that client out, or lower --server.outlier-factor, and {go_on(folder)}"
-    if not others or moves.get(first, 0.0) <= _ALONE * statistics.median(others):
+    if others and moves.get(first, 0.0) <= _ALONE * statistics.median(others):
         advice = (
             "no client stands out: if training diverged, start a new run with a lower --client.lr (now "
             f"{learning_rate}), else {go_on(folder)}"

@@ -19,6 +19,7 @@ from helpers.runs.simulation import (
     train_run,
 )
 
+from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.terminal.progress import SILENT
 from fedpareto.supernet.networks.weights import Tensors
 from fedpareto.training.config.clients import ClientsConfig
@@ -136,6 +137,23 @@ def test_a_resumed_run_remembers_the_rounds_before(tmp_path: Path) -> None:
     resumed = train(run, checkpoint.state, checkpoint.models)
     assert (resumed.past, resumed.failures) == (state.past, state.failures)
     assert same_bytes(checkpoint.models.supernet, tensors)
+
+
+@pytest.mark.parametrize(("clients", "magnitude"), [(2, 1e6), (2, 1e4), (1, 1e6)])
+def test_where_nobody_can_compare_a_spoiled_merge_names_the_client_and_no_learning_rate(
+    tmp_path: Path, clients: int, magnitude: float
+) -> None:
+    config = _config(
+        clients=ClientsConfig(count=clients, per_round=clients),
+        client=ClientConfig(epochs=1, batch_size=8, lr=0.05, clip=0),
+    )
+    run = simulated_run(tmp_path, config)
+    hostile = clients - 1
+    run = dataclasses.replace(run, engine=HostileEngine(run.engine, {hostile: scaled(magnitude)}))
+    with pytest.raises(UserError, match=rf"^round 1 is refused: .*\(client {hostile} moved its weights") as caught:
+        train_run(run)
+    assert "--client.lr" not in str(caught.value)
+    assert "leave that client out" in str(caught.value)
 
 
 def test_without_a_factor_only_what_no_steps_can_do_is_refused(tmp_path: Path) -> None:
