@@ -8,6 +8,7 @@ import math
 import statistics
 from collections.abc import Iterator
 
+import torch
 from torch import Tensor
 
 from fedpareto.supernet.common.errors import UserError
@@ -61,7 +62,10 @@ class MergeCheck:
             self._norm, self._loss = norm_of(models.supernet.values()), self._loss_of(state, models)
         copied = None if self._checkpoints.has(state) else models.moved(_cloned)
         merge(run, results, models)
-        problem = _spoiled(results, models) or self._grown(models) or self._exploded(state, results, models)
+        problem = _spoiled(results, models)
+        if problem is None and not run.config.privacy.clip:
+            # Clipped updates spoil nothing, and noise is as large as it was asked for.
+            problem = self._grown(models) or self._exploded(state, results, models)
         if problem is None:
             return
         run.tracker.round_lost(lost_round(results))
@@ -105,10 +109,11 @@ def _spoiled(results: RoundResults, models: Models) -> str | None:
         name = first_not_finite(tensors)
         if name is not None:
             return f"{name} has NaN or infinity"
-        largest = {name: float(tensor.abs().max()) for name, tensor in tensors.items()}
-        name = max(largest, key=lambda name: largest[name])
-        if largest[name] > _LARGEST_WEIGHT:
-            return f"{name} has a weight of {largest[name]:.1e}, and no network that trains has above 1e6"
+        # A GPU is waited for once.
+        largest = torch.stack([tensor.abs().max() for tensor in tensors.values()]).tolist()
+        size, name = max(zip(largest, tensors, strict=True))
+        if size > _LARGEST_WEIGHT:
+            return f"{name} has a weight of {size:.1e}, and no network that trains has above 1e6"
     return None
 
 
