@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from helpers.runs.federation import MICRO, micro_recipe, random_images
 from helpers.runs.simulation import (
     largest,
@@ -158,7 +159,7 @@ def test_two_clients_of_a_first_round_cannot_tell_who_is_honest() -> None:
 
 
 def test_only_the_last_rounds_count_each_by_its_learning_rate() -> None:
-    past = [PastRound(100.0, 0.05, 1.0), *[PastRound(0.01, 0.05, 1.0)] * REMEMBERED]
+    past = [*[PastRound(100.0, 0.05, 1.0)] * 6, *[PastRound(0.01, 0.05, 1.0)] * REMEMBERED]
     for rate, move, refused in ((0.05, 0.19, False), (0.05, 0.21, True), (0.5, 1.9, False), (0.5, 2.1, True),
                                 (0.005, 0.19, False)):  # fmt: skip
         bounds = UpdateBounds(_UNCLIPPED, 20.0, past)
@@ -166,6 +167,15 @@ def test_only_the_last_rounds_count_each_by_its_learning_rate() -> None:
         assert not bounds.waiting
         assert bounds.measure(update) is None
         assert (bounds.compare(update) is not None) == refused
+
+
+@pytest.mark.parametrize("value", [1e30, 3e38, -3e38])
+def test_no_value_that_overflows_sums_is_taken_with_all_comparisons_off(value: float) -> None:
+    task = micro_task()
+    tensors = {name: torch.full_like(tensor, value) for name, tensor in task.tensors.items()}
+    failure = UpdateBounds(_UNCLIPPED, 0.0).measure(Update(task, tensors, 20, 1.0, 0.0, 0.0))
+    assert failure is not None
+    assert failure.kind == "outlier"
 
 
 def test_rounding_is_no_outlier_where_the_learning_rate_ends() -> None:
