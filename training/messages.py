@@ -21,6 +21,7 @@ FailureKind = Literal[
     "dtype",
     "non-finite",
     "examples",
+    "outlier",
     "malformed",
     "size",
     # It sent nothing: its code failed, it refused, it is gone, it is late.

@@ -171,6 +171,7 @@ class OpenedRun:
             return network.eval(), {"method": NOT_NEEDED}
         if method == "none":
             return network.eval(), {"method": "none"}
+        refused: list[dict[str, Any]] = []
         pooled = isinstance(self.evaluator, Evaluator) and method != "federated"
         if isinstance(self.evaluator, Evaluator) and pooled:
             statistics = statistics_of(network, self.evaluator.calibration_batches(architecture.resolution))
@@ -178,13 +179,17 @@ class OpenedRun:
         else:
             engine, images, batch = self._engine(), self.config.evaluation.calibration_images, self.config.client.batch
             plan = plan_calibration(self._able(engine, entry), images, batch, self.config.seed)
-            tasks = plan.tasks(architecture, views(self.space, tensors, architecture))
-            statistics, clients = gather(engine.calibrate(tasks)), len(plan.clients)
+            tasks = list(plan.tasks(architecture, views(self.space, tensors, architecture)))
+            statistics, failures = gather(tasks, engine.calibrate(tasks))
+            clients = len(plan.clients)
+            for each in failures:
+                stderr.print(f"client {each.task.client} is left out of the calibration: {each.reason}")
+            refused = [{"client": each.task.client, "kind": each.kind, "reason": each.reason} for each in failures]
         counts = {"batches": statistics.batches, "images": statistics.images}
         if pooled and self.config.privacy.withheld and not self.exact:
             return with_statistics(network, statistics), {"method": VALIDATION, **counts}
-        method = "pooled" if pooled else "federated"
-        return with_statistics(network, statistics), {"method": method, "clients": clients, **counts}
+        method, told = "pooled" if pooled else "federated", {"failures": refused} if refused else {}
+        return with_statistics(network, statistics), {"method": method, "clients": clients, **counts, **told}
 
     def _fine_tuned(
         self, entry: CacheEntry, extraction: Extraction, listener: ProgressListener
@@ -197,6 +202,8 @@ class OpenedRun:
             lr=_FINETUNE_RATE * self.config.client.lr if lr is None else lr,
             clients=self._able(engine, entry),
             seed=self.config.seed,
+            client=self.config.client,
+            outlier_factor=self.config.server.outlier_factor,
         )
         tensors = {name: tensor.clone() for name, tensor in self.checkpoint.models.supernet.items()}
         fine_tune(self.space, tensors, entry.architecture, engine, tuning, listener)

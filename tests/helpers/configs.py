@@ -44,7 +44,7 @@ OTHER = RunConfig(
     ),
     client=ClientConfig(2, 32, 0.025, "step", 0.5, 1e-4, 1.0, 0.1, 0.5, True),
     # Weights by examples are refused beside privacy.
-    server=ServerConfig(0.75, False, 0.9, 0.5, trim=0.3, hostile=2, max_share=0.4),
+    server=ServerConfig(0.75, False, 0.9, 0.5, trim=0.3, hostile=2, max_share=0.4, outlier_factor=5.0),
     fedpareto=FedParetoConfig(2.0, 1.0, nested_start=False),
     deepfednas=DeepFedNasConfig("uniform"),
     fedavg=FedAvgConfig("network.json"),

@@ -2,12 +2,15 @@
 
 import dataclasses
 import math
+import statistics
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from fedpareto.cache.entries import CacheEntry
+from fedpareto.training.aggregation.held_updates import HeldUpdates
 from fedpareto.training.aggregation.protocol import Aggregator
+from fedpareto.training.aggregation.update_bounds import PastRound, UpdateBounds
 from fedpareto.training.aggregation.weighted_average import WeightedAverage
 from fedpareto.training.local_objective import LocalObjective, Logits, Standard
 from fedpareto.training.messages import Failure, Update, check_update
@@ -73,6 +76,7 @@ class RoundResults:
         by_examples: multiply every client's weight by its number of images.
         most_examples: images beyond which a client weighs no more.
         clip: largest norm of a client's change in a private run; 0 in others, which average whole tensors.
+        bounds: bounds on one client's update; None for none.
     """
 
     def __init__(
@@ -84,9 +88,11 @@ class RoundResults:
         most_examples: float = math.inf,
         clip: float = 0.0,
         branches: Mapping[str, Aggregator] | None = None,
+        bounds: UpdateBounds | None = None,
     ) -> None:
         self.plan, self.fold, self.branches = plan, fold, branches or {}
         self._by_examples, self._most_examples, self._clip = by_examples, most_examples, clip
+        self._bounds, self._held = bounds, HeldUpdates()
         self._clipped = 0
         if clip:
             # Whoever fails later counts as a change of zero: the divisor must not tell who failed.
@@ -101,14 +107,33 @@ class RoundResults:
         self.compute = 0
 
     def take(self, answer: Update | Failure) -> None:
-        """Check an answer, then add it to the sums, or count it as a failure."""
+        """Check an answer, then add it to the sums, count it as a failure, or hold it until ``settle``."""
         self.traffic += answer.traffic
         if isinstance(answer, Failure):
             self.failures.append(answer)
             return
         self._sgd.append((answer.started, answer.started + answer.sgd_seconds))
         self.compute += answer.compute
-        failure = check_update(answer) or self._fold(answer)
+        failure = check_update(answer) or self._measured(answer)
+        if failure is not None:
+            self.failures.append(failure)
+        elif self._bounds is not None and self._bounds.waiting:
+            self._held.keep(answer)
+        else:
+            self._add(answer)
+
+    def settle(self) -> None:
+        """Judge the updates that were held by the round's median, and add the good ones in the order they came."""
+        for update in self._held.taken():
+            self._add(update)
+
+    def _measured(self, update: Update) -> Failure | None:
+        return None if self._bounds is None else self._bounds.measure(update)
+
+    def _add(self, answer: Update) -> None:
+        """Add an update to the sums, or count it as a failure if it is an outlier or has no norm."""
+        outlier = None if self._bounds is None else self._bounds.compare(answer)
+        failure = outlier or self._fold(answer)
         if failure is not None:
             self.failures.append(failure)
             return
@@ -119,19 +144,27 @@ class RoundResults:
 
     def _fold(self, update: Update) -> Failure | None:
         """Add an update to the sums, or return the failure that it is counted as."""
-        architecture, weight = update.task.architecture, self.plan.weights[update.task.client]
+        architecture = update.task.architecture
         if not self._clip:
             branch = self.plan.branches.get(update.task.client)
             fold = self.fold if branch is None else self.branches[branch]
-            images = min(update.examples, self._most_examples) if self._by_examples else 1
-            fold.add(architecture, update.tensors, weight * images)
+            fold.add(architecture, update.tensors, self._weight(update.task.client, update.examples))
             return None
         norm = update_norm(update)
         if not math.isfinite(norm):
             return Failure(update.task, "non-finite", f"its change has norm {norm}")
-        self.private_fold.add_steps(architecture, deltas(update), weight * clip_scale(norm, self._clip))
+        self.private_fold.add_steps(
+            architecture, deltas(update), self.plan.weights[update.task.client] * clip_scale(norm, self._clip)
+        )
         self._clipped += norm > self._clip
         return None
+
+    def weight(self, client: int) -> float:
+        """Weight of an accepted client's update in the round's sums."""
+        return self._weight(client, self.accepted[client].examples)
+
+    def _weight(self, client: int, examples: int) -> float:
+        return self.plan.weights[client] * (min(examples, self._most_examples) if self._by_examples else 1)
 
     @property
     def private_fold(self) -> WeightedAverage:
@@ -144,6 +177,21 @@ class RoundResults:
     def clipped(self) -> float | None:
         """Share of the accepted updates that were larger than the clip, or None in a run that is not private."""
         return self._clipped / len(self.accepted) if self._clip else None
+
+    @property
+    def moves(self) -> dict[int, float]:
+        """How far the accepted clients moved their weights, ‖Δ‖/‖sent‖; empty without bounds."""
+        found = {} if self._bounds is None else self._bounds.moves
+        return {client: found[client] for client in self.accepted if client in found}
+
+    @property
+    def memory(self) -> PastRound:
+        """What later rounds are judged by."""
+        if self._clip:
+            # What is neither clipped nor noisy is not kept.
+            return PastRound(0.0, self.plan.learning_rate, 0.0)
+        losses, moves = [one.loss for one in self.accepted.values()], list(self.moves.values())
+        return PastRound(statistics.median(moves or [0.0]), self.plan.learning_rate, statistics.median(losses))
 
     @property
     def sgd_seconds(self) -> float:

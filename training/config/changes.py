@@ -16,6 +16,7 @@ RESUME_MAY_CHANGE = (
     "data.root",
     "data.download",
     "checkpoint.",
+    "server.outlier_factor",
     "tracking.",
     "execution.workers",
     *(

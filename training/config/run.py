@@ -119,6 +119,8 @@ class ServerConfig:
             clients and weigh all clients alike; or the name of a registered one.
         trim: share of an entry's clients that trimmed leaves out at either end, at least one of three or more.
         hostile: most hostile clients of a round that krum holds against; a fifth of those that answer when left out.
+        outlier_factor: an update that moves its weights more than this many times as far as the median client's is
+            refused; 0 for no bound.
     """
 
     largest_weight: float | None = bounded(None, above=0, below=1)
@@ -129,9 +131,15 @@ class ServerConfig:
     trim: float = bounded(0.2, above=0, below=0.5)
     hostile: int | None = bounded(None, least=1)
     max_share: float | None = bounded(None, above=0, most=1)
+    outlier_factor: float = bounded(20.0, least=0, below=math.inf, hint=" (0 for no bound)")
 
     def __post_init__(self) -> None:
         check_bounds(self, "server")
+        if 0 < self.outlier_factor < 1:
+            raise UserError(
+                f"server.outlier_factor is {self.outlier_factor:g}; it must be at least 1, or 0 for no bound: half of "
+                "all honest updates are beyond the median"
+            )
 
     @property
     def weighs_clients(self) -> bool:

@@ -98,6 +98,9 @@ CONDITIONS: Mapping[str, Condition] = {
     ),
     "server.trim": _by_aggregation("trimmed"),
     "server.hostile": _by_aggregation("krum"),
+    "server.outlier_factor": Condition(
+        lambda config: config.privacy.clip == 0, "without privacy.clip, which bounds every update itself"
+    ),
     "privacy.delta": Condition(lambda config: bool(config.privacy.noise), "with privacy.noise"),
     "privacy.statistics": Condition(lambda config: bool(config.privacy.noise), "with privacy.noise"),
     "flower.": _CONNECTED,

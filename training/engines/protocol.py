@@ -54,7 +54,7 @@ class CalibratingEngine(Engine, Protocol):
     """Engine whose clients also calibrate subnets."""
 
     def calibrate(self, tasks: Iterable[CalibrationTask]) -> Iterator[Statistics | Failure]:
-        """Yield one answer for every task, in any order."""
+        """Yield one answer for every task, in their order."""
 
 
 class Federation(Protocol):

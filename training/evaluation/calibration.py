@@ -20,6 +20,7 @@ from fedpareto.supernet.space import SearchSpace
 from fedpareto.training.data.batches import plain_batches
 from fedpareto.training.data.images import ImageSet, Normalisation
 from fedpareto.training.evaluation.moments import mean_and_variance, moments_of, norms_of
+from fedpareto.training.evaluation.outlying_statistics import judged
 from fedpareto.training.messages import CalibrationTask, Failure, Statistics
 from fedpareto.training.randomness import derive_seed, numpy_stream
 
@@ -166,15 +167,17 @@ def client_statistics(
     return statistics_of(network.to(memory_format=torch.channels_last), (images for images, _ in batches))
 
 
-def gather(answers: Iterable[Statistics | Failure]) -> Statistics:
-    """Return the statistics of all clients that answered.
+def gather(
+    tasks: Iterable[CalibrationTask], answers: Iterable[Statistics | Failure]
+) -> tuple[Statistics, list[Failure]]:
+    """Return the statistics of all clients whose answers can be used, in the order of the tasks, and the failures.
 
     Raises:
-        UserError: no client answered.
+        UserError: no client's answer can be used.
     """
     good: list[Statistics] = []
     failures: list[Failure] = []
-    for answer in answers:
+    for _, answer in judged(tasks, answers):
         if isinstance(answer, Failure):
             failures.append(answer)
         else:
@@ -183,7 +186,7 @@ def gather(answers: Iterable[Statistics | Failure]) -> Statistics:
         raise UserError(
             f"no client could calibrate the subnet (client {failures[0].task.client}: {failures[0].reason})"
         )
-    return combined(good)
+    return combined(good), failures
 
 
 def _norms(network: nn.Module) -> dict[str, nn.BatchNorm2d]:

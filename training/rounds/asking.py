@@ -47,6 +47,7 @@ def answers_of(run: Run, models: Models, results: RoundResults) -> Generator[Upd
             for done, answer in enumerate(coming, answered + 1):
                 yield answer
                 run.tracker.client_done(plan.number, done, len(plan.assigned))
+        results.settle()
         if len(results.accepted) >= quorum(run, plan):
             break
         missing = [(client, entry) for client, entry in missing if client not in results.accepted]

@@ -69,10 +69,13 @@ def attempted(run: Run, checkpoints: RoundCheckpoints, state: RunState, models: 
 
 
 def _tell(run: Run, attempt: Attempt) -> None:
-    """Tell the tracker of a round that is not merged, if any client was asked."""
-    results = attempt.results
-    if results is None or not results.failures:
-        return
+    """Tell the tracker of a round that failed, if any client did."""
+    if attempt.results is not None and attempt.results.failures:
+        tell_lost(run, attempt.results)
+
+
+def tell_lost(run: Run, results: RoundResults) -> None:
+    """Tell the tracker of a round that is not taken over, as far as a private run tells of its rounds."""
     record = lost_round(results)
     if run.config.privacy.withheld:
         record = public_lost_round(record, results, planned_traffic(results.plan, run.config, run.space))

@@ -52,6 +52,10 @@ class RoundCheckpoints:
         """
         self._writer.finish()
 
+    def has(self, state: RunState) -> bool:
+        """Return True if the round of ``state`` has a checkpoint."""
+        return exists(checkpoint_folder(self._run.folder, state.round))
+
     def keep(self, state: RunState, models: Models) -> str:
         """Make sure that the round of ``state`` has a checkpoint; return words that name its folder.
 
@@ -59,7 +63,7 @@ class RoundCheckpoints:
             CheckpointError: it cannot be written.
         """
         folder = checkpoint_folder(self._run.folder, state.round)
-        if not exists(folder):
+        if not self.has(state):
             self._write_files(state)
             save_checkpoint(self._run.folder, state, self._run.config_mapping, models, self._run.signer)
         return f"round {state.round} is kept in {folder}"

@@ -1,5 +1,6 @@
 """Messages to the user about a round that failed: the cause, the round that is kept, and the command to go on."""
 
+import statistics
 from pathlib import Path
 
 from fedpareto.cache.entries import make_entry
@@ -8,6 +9,9 @@ from fedpareto.supernet.common.terminal.words import command, counted, option
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.training.aggregation.round_results import RoundResults
 from fedpareto.training.execution.out_of_memory import OutOfMemoryError
+
+#: Times the others' move from which on a spoiled merge is one client's doing.
+_ALONE = 3.0
 
 
 def go_on(folder: Path) -> str:
@@ -50,6 +54,33 @@ def too_few_withheld(folder: Path, number: int, kept: str) -> str:
         f"too few clients of round {number} gave a usable answer; their reasons may tell of their images, which a "
         f"private run withholds: look at the clients; {kept}; {go_on(folder)}"
     )
+
+
+def refused_round(folder: Path, results: RoundResults, problem: str, learning_rate: float, kept: str) -> str:
+    """Return the message about a merged round that is not taken over.
+
+    Args:
+        folder: folder of the run.
+        results: results of the round.
+        problem: words for what is wrong with the merged weights.
+        learning_rate: learning rate of the run's first round.
+        kept: words that name the round that is kept.
+    """
+    weights = {client: results.weight(client) for client in results.accepted}
+    total, moves = sum(weights.values()), results.moves
+    effects = sorted(weights, key=lambda client: -moves.get(client, 0.0) * weights[client])
+    first, others = effects[0], [moves.get(client, 0.0) for client in effects[1:]]
+    who = f"client {first} moved its weights by {moves.get(first, 0.0):.2g} of their norm"
+    if others:
+        who += f", the median of the others by {statistics.median(others):.2g}"
+    who += f", and weighs {weights[first] / total:.0%}"
+    advice = f"leave that client out, or lower {option('server.outlier-factor')}, and {go_on(folder)}"
+    if others and moves.get(first, 0.0) <= _ALONE * statistics.median(others):
+        advice = (
+            "no client stands out: if training diverged, start a new run with a lower {option('client.lr')} (now "
+            f"{learning_rate}), else {go_on(folder)}"
+        )
+    return f"round {results.plan.number} is refused: merged, {problem} ({who}); {kept}; {advice}"
 
 
 def memory_in_training(space: SearchSpace, folder: Path, error: OutOfMemoryError, workers: int, kept: str) -> str:

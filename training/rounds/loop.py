@@ -10,6 +10,7 @@ from collections.abc import Generator, Sequence
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.training.aggregation.protocol import new_aggregator
 from fedpareto.training.aggregation.round_results import RoundPlan, RoundResults
+from fedpareto.training.aggregation.update_bounds import UpdateBounds
 from fedpareto.training.engines.protocol import Stopped
 from fedpareto.training.evaluation.evaluator import Evaluation
 from fedpareto.training.messages import Failure, Update, tensor_bytes
@@ -20,7 +21,8 @@ from fedpareto.training.rounds.budget import has_room, run_ends
 from fedpareto.training.rounds.checkpoints import RoundCheckpoints
 from fedpareto.training.rounds.evaluation import after_evaluation, evaluate, evaluation_due, owed_record
 from fedpareto.training.rounds.last_round import shortened
-from fedpareto.training.rounds.merging import BudgetError, after_merge, merge, most_examples
+from fedpareto.training.rounds.merge_check import MergeCheck
+from fedpareto.training.rounds.merging import BudgetError, after_merge, most_examples
 from fedpareto.training.rounds.run import Run
 from fedpareto.training.runs.models import Models
 from fedpareto.training.runs.progress import extent
@@ -33,7 +35,8 @@ def train(run: Run, state: RunState, models: Models) -> RunState:
     """Train ``models``, in place, from ``state`` until the run is finished or is asked to stop; return the state then.
 
     Raises:
-        UserError: too many clients of a round failed, or a file cannot be written; the last checkpoint is whole.
+        UserError: too many clients of a round failed, what they merge into is spoiled, or a file cannot be written;
+            the last checkpoint is whole.
     """
     return RoundLoop(run, state, models).run()
 
@@ -51,6 +54,7 @@ class RoundLoop:
         self._run, self._state, self._models = run, state, models
         self._aggregator = new_aggregator(run.config, run.space, models.supernet)
         self._checkpoints = RoundCheckpoints(run)
+        self._check = MergeCheck(run, self._checkpoints)
         self._stopping = False
         self._started = time.perf_counter()
 
@@ -58,7 +62,8 @@ class RoundLoop:
         """Train until the run is finished or is asked to stop; return the state then.
 
         Raises:
-            UserError: too many clients of a round failed, or a file cannot be written; the last checkpoint is whole.
+            UserError: too many clients of a round failed, what they merge into is spoiled, or a file cannot be
+                written; the last checkpoint is whole.
         """
         self._sync_branches()
         with self._checkpoints:
@@ -115,6 +120,8 @@ class RoundLoop:
         run, names = self._run, set(plan.branches.values())
         branches = {name: new_aggregator(run.config, run.space, self._models.tensors(name)) for name in names}
         by_examples, clip = run.method.weight_by_examples, run.config.privacy.clip
+        # The account of a private run is of updates that do not depend on each other; the clip bounds them.
+        factor = 0.0 if clip else run.config.server.outlier_factor
         return RoundResults(
             plan,
             self._aggregator,
@@ -122,6 +129,7 @@ class RoundLoop:
             most_examples=most_examples(run, plan) if by_examples else math.inf,
             clip=clip,
             branches=branches,
+            bounds=UpdateBounds(run.config.client, factor, self._state.past),
         )
 
     def _train(self, results: RoundResults) -> Generator[Update | Failure, None, None]:
@@ -139,7 +147,7 @@ class RoundLoop:
             UserError: it may not be released, or not be accounted for; the round before it is kept.
         """
         try:
-            merge(self._run, results, self._models)
+            self._check.merge(self._state, results, self._models)
         except BudgetError as error:
             kept = self._checkpoints.keep(self._state, self._models)
             raise UserError(f"{error}; {kept}; resume with a larger --privacy.epsilon, or use it as it is") from error

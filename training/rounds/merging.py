@@ -6,6 +6,7 @@ from collections import Counter
 
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.training.aggregation.round_results import RoundPlan, RoundResults
+from fedpareto.training.aggregation.update_bounds import REMEMBERED
 from fedpareto.training.aggregation.weighted_average import ServerStep
 from fedpareto.training.privacy.accountant import exposure_after
 from fedpareto.training.privacy.ledger import release_of
@@ -94,6 +95,7 @@ def after_merge(run: Run, state: RunState, results: RoundResults) -> RunState:
         traffic=state.traffic + traffic,
         exposure=_exposure(run, state, plan),
         compute=state.compute + (0 if withheld else results.compute),
+        past=(*state.past, results.memory)[-REMEMBERED:],
     )
     return run.method.after_round(after, results)
 

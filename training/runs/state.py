@@ -10,6 +10,7 @@ from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.json_fields import Fields, fields_of
 from fedpareto.supernet.common.formats.json_text import parse_json
 from fedpareto.supernet.common.storage.files import read_text
+from fedpareto.training.aggregation.update_bounds import PastRound
 from fedpareto.training.traffic import NO_TRAFFIC, Traffic, spread
 
 #: Since version 2 a checkpoint has digests of its files. What version 1 wrote is read without.
@@ -70,6 +71,7 @@ class RunState:
         origin: origin of the scheduled training; None while a search precedes it.
         owed: record of the last round as a line of JSON, if its evaluation was due and has not been made: the run was
             stopped before it, and makes up for it when it is resumed.
+        past: the last rounds, by which updates are judged; the newest last.
     """
 
     round: int
@@ -84,6 +86,7 @@ class RunState:
     method: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     origin: Origin | None = Origin()
     owed: str | None = None
+    past: tuple[PastRound, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,11 +157,17 @@ def _state(fields: Fields) -> RunState:
         # nor, from before there were searches, an origin.
         origin=_origin(fields),
         owed=fields.text("owed") if fields.has("owed") else None,
+        # Nor, from before updates were judged, a memory of rounds.
+        past=tuple(map(_past_round, fields.each("past"))) if "past" in fields.values else (),
     )
 
 
 def _best(fields: Fields) -> Best:
     return Best(fields.whole("round"), fields.number("accuracy", 0, 1))
+
+
+def _past_round(fields: Fields) -> PastRound:
+    return PastRound(fields.number("move", 0), fields.number("lr", 0), fields.number("loss"))
 
 
 def _origin(fields: Fields) -> Origin | None:

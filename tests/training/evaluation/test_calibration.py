@@ -59,7 +59,7 @@ def test_federated_calibration_equals_central_calibration_over_the_same_batches(
     tensors = random_tensors()
     plan = CalibrationPlan(range(CLIENTS), batches=2, batch_size=8, seed=5)
     tasks = list(plan.tasks(architecture, views(MICRO, tensors, architecture)))
-    statistics = gather(_engine().calibrate(tasks))
+    statistics, _ = gather(tasks, _engine().calibrate(tasks))
     federated = with_statistics(blank_network(MICRO, tensors, architecture), statistics)
     every_batch = [batch for task in tasks for batch in _batches_of(task)]
     central = calibrate(blank_network(MICRO, tensors, architecture), every_batch)
@@ -95,8 +95,9 @@ def test_clients_of_one_class_each_add_up_to_the_mean_and_variance_of_all_images
     engine = InProcessEngine(data, parts, micro_recipe(), Profile())
     # Every client runs as many whole batches as it has.
     used = [count // min(batch, count) * min(batch, count) for count in counts]
-    tasks = CalibrationPlan(range(len(counts)), 99, batch, 5).tasks(architecture, views(MICRO, tensors, architecture))
-    statistics = gather(engine.calibrate(tasks))
+    plan = CalibrationPlan(range(len(counts)), 99, batch, 5)
+    tasks = list(plan.tasks(architecture, views(MICRO, tensors, architecture)))
+    statistics, _ = gather(tasks, engine.calibrate(tasks))
     network = with_statistics(blank_network(MICRO, tensors, architecture), statistics)
     assert statistics.images == sum(used)
     chosen = [
@@ -184,6 +185,7 @@ def test_clients_that_fail_are_left_out_and_all_failing_is_an_error() -> None:
     tasks = list(CalibrationPlan(range(3), 1, 8, 5).tasks(smallest(), views(MICRO, random_tensors(), smallest())))
     good = client_statistics(MICRO, tasks[0], random_images(8), NORMALISATION)
     failure = Failure(tasks[1], "error", "battery empty")
-    assert gather([failure, good]).batches == good.batches
+    statistics, failures = gather(tasks[:2], [good, failure])
+    assert (statistics.batches, failures) == (good.batches, [failure])
     with pytest.raises(UserError, match=r"no client could calibrate the subnet \(client 1: battery empty\)"):
-        gather([failure])
+        gather(tasks[1:2], [failure])

@@ -17,6 +17,7 @@ from helpers.runs.simulation import largest, random_tensors, same_bytes, smalles
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.storage.digests import DIGESTS
 from fedpareto.supernet.networks.weights import extract
+from fedpareto.training.aggregation.update_bounds import PastRound
 from fedpareto.training.runs.checkpoint import (
     SERVER,
     STATE,
@@ -49,6 +50,7 @@ def _state(number: int = 7, best: Best | None = _BEST) -> RunState:
         traffic=Traffic(10**12, 123),
         wandb_id="abc",
         exposure=(0.5, 0.1 + 0.2, 3.0),
+        past=(PastRound(0.0125, 0.1, 2.25), PastRound(0.1 + 0.2, 0.05, -1.0)),
     )
 
 
@@ -237,6 +239,11 @@ def test_a_state_of_another_form_is_an_error_that_names_the_folder(tmp_path: Pat
     _refused(folder, STATE)
     (folder / DIGESTS).unlink()
     _refused(folder, STATE)
+
+
+def test_a_checkpoint_from_before_updates_were_judged_remembers_no_round(tmp_path: Path) -> None:
+    folder = _as_of_version_1(_save(tmp_path), lambda body: body["state"].pop("past"))
+    assert load_checkpoint(folder, MICRO).state == dataclasses.replace(_state(), past=())
 
 
 def test_a_checkpoint_from_before_there_was_privacy_has_no_exposure(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from fedpareto.training.engines.flower.engine import FlowerEngine
 from fedpareto.training.engines.protocol import EngineError
 from fedpareto.training.evaluation.calibration import blank_network, combined, plan_calibration, with_statistics
 from fedpareto.training.evaluation.evaluator import Evaluation, Probe
+from fedpareto.training.evaluation.outlying_statistics import judged
 from fedpareto.training.messages import CalibrationTask, Correct, EvaluationTask, Failure, Statistics
 from fedpareto.training.traffic import Traffic
 
@@ -88,10 +89,11 @@ class FederatedEvaluator:
         ]
         # Tasks of one client in a row travel as one message.
         tasks.sort(key=lambda task: task.client)
-        # Added up as they come: memory is independent of the number of clients.
         found: dict[Architecture, Statistics] = {}
-        for task, answer in zip(tasks, tally.counted(self.engine.calibrate(tasks)), strict=True):
-            if isinstance(answer, Statistics):
+        for task, answer in judged(tasks, tally.counted(self.engine.calibrate(tasks))):
+            if isinstance(answer, Failure):
+                tally.failed(answer)
+            else:
                 so_far = found.get(task.architecture)
                 found[task.architecture] = combined([answer] if so_far is None else [so_far, answer])
         return {
@@ -139,5 +141,8 @@ class _Tally:
         for answer in answers:
             self.traffic += answer.traffic
             if isinstance(answer, Failure):
-                self.failures.setdefault((type(answer.task), answer.task.client, answer.kind), answer)
+                self.failed(answer)
             yield answer
+
+    def failed(self, failure: Failure) -> None:
+        self.failures.setdefault((type(failure.task), failure.task.client, failure.kind), failure)

@@ -231,6 +231,8 @@ def test_a_client_that_fails_in_an_evaluation_has_no_part_in_it(config: RunConfi
     unmeasured = probes(3, only(ODD, "calibrate", error), "error")
     negative = edited(tensors=lambda ts: ts.update({n: -t - 1 for n, t in ts.items() if n.endswith("running_var")}))
     assert probes(4, only(ODD, "calibrate", negative), "non-finite") == unmeasured
+    vast = edited(tensors=lambda ts: ts.update({n: t * 1e9 for n, t in ts.items() if n.endswith("running_var")}))
+    assert probes(5, only(ODD, "calibrate", vast), "outlier") == unmeasured
 
 
 def test_probes_that_nobody_measures_are_left_out_and_the_run_goes_on(config: RunConfig, link: LocalLink) -> None:
