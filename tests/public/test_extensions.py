@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,11 @@ _LOOSE: Any = fp
 
 #: What is no function, class, source or specification.
 _ODD: tuple[Any, ...] = (3, None, "text", "a:", "no module:name", [], {}, object(), np.zeros(3), float("nan"))
+
+
+def _name(value: object) -> str:
+    """Name of a case that is the same in every process: no address of an object in it."""
+    return re.sub(r" at 0x[0-9a-f]+", "", str(value))
 
 
 @contextlib.contextmanager
@@ -93,7 +99,7 @@ def test_what_is_no_part_is_refused_when_it_is_registered(odd: Any) -> None:
         ({"settings": DIGITS}, "the settings of method mine are Source("),
         ({"sumary": "all"}, "unknown attribute 'sumary'"),
     ],
-    ids=str,
+    ids=_name,
 )
 def test_a_method_of_odd_attributes_is_refused(fields: Mapping[str, Any], words: str) -> None:
     given = {"summary": "nothing", "factory": print, **fields}
@@ -161,7 +167,7 @@ def test_only_distinct_clients_that_are_there_are_drawn(returned: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "returned", [np.array([5, 0, 3]), (5, 0, 3), [np.int32(5), 0, np.uint8(3)], torch.tensor([5, 0, 3])], ids=str
+    "returned", [np.array([5, 0, 3]), (5, 0, 3), [np.int32(5), 0, np.uint8(3)], torch.tensor([5, 0, 3])], ids=_name
 )
 def test_numbers_of_libraries_are_drawn_too(returned: Any) -> None:
     with _registered(SAMPLERS, lambda available, per_round, generator, state: available.clear() or returned):
@@ -202,7 +208,7 @@ def _aggregator() -> Any:
     return new_aggregator(config, MICRO, random_tensors())
 
 
-@pytest.mark.parametrize("made", [None, 3, object(), WeightedAverage], ids=str)
+@pytest.mark.parametrize("made", [None, 3, object(), WeightedAverage], ids=_name)
 def test_what_is_made_as_no_aggregator_and_no_tracker_is_refused(made: object) -> None:
     if made is not WeightedAverage:
         with _registered(AGGREGATORS, lambda space, tensors: made):
@@ -281,7 +287,7 @@ _GOOD = Listing(torch.arange(8) % 2, ("a", "b"), Arrays("mine", _PIXELS))
         ({"clients": torch.zeros(7, dtype=torch.int64)}, "7 clients for 8 images"),
         ({"clients": [0] * 8}, "clients [0, 0"),
     ],
-    ids=str,
+    ids=_name,
 )
 def test_a_listing_that_no_run_could_use_is_refused(returned: Any, words: str) -> None:
     changed = isinstance(returned, dict) and returned
