@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from attack_methods import HostileEngine, scaled
-from attacks import BAR, CHANCE, SPACE, Trial, accuracy_of
+from attacks import BAR, CHANCE, SPACE, UNBOUNDED, Trial, accuracy_of
 from helpers.runs.federation import micro_config
 from helpers.runs.simulation import fresh_start, recorder, same_bytes, short_config, simulated_run, train_run
 
@@ -100,7 +100,7 @@ def test_with_2_of_10_clients_hostile_trimmed_stays_near_no_attack_where_the_mea
     tmp_path: Path,
 ) -> None:
     cache, attack = _cache(tmp_path), "x10^6"
-    unattacked = accuracy_of(Trial("mean", "", 0, seed=0), cache)
+    unattacked = accuracy_of(Trial(UNBOUNDED, "", 0, seed=0), cache)
     assert unattacked > 0.8
-    assert accuracy_of(Trial("mean", attack, 2, seed=0), cache) <= CHANCE
+    assert accuracy_of(Trial(UNBOUNDED, attack, 2, seed=0), cache) <= CHANCE
     assert accuracy_of(Trial("trimmed", attack, 2, seed=0), cache) >= unattacked - BAR
