@@ -38,11 +38,15 @@ from fedpareto.supernet.common.terminal.console import stderr
 from fedpareto.supernet.common.terminal.progress import SILENT
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.space_file import load_space
+from fedpareto.training.config.client import ClientConfig
 from fedpareto.training.config.clients import ClientsConfig
 from fedpareto.training.config.data import DataConfig
+from fedpareto.training.config.evaluation import EvaluationConfig
 from fedpareto.training.config.execution import ExecutionConfig
 from fedpareto.training.config.partition import PartitionConfig
-from fedpareto.training.config.run import ClientConfig, EvaluationConfig, RunConfig, ServerConfig, TrackingConfig
+from fedpareto.training.config.run import RunConfig
+from fedpareto.training.config.server import ServerConfig
+from fedpareto.training.config.tracking import TrackingConfig
 from fedpareto.training.engines.simulation.federation import SimulatedFederation
 from fedpareto.training.evaluation.evaluator import mean_accuracy
 from fedpareto.training.rounds.loop import train

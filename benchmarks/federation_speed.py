@@ -29,8 +29,9 @@ from fedpareto.supernet.networks.weights import initial_tensors
 from fedpareto.supernet.space import HeadSpec, SearchSpace, StageSpec, StemSpec
 from fedpareto.supernet.space_file import load_space, space_to_mapping
 from fedpareto.training.config.clients import ClientsConfig
+from fedpareto.training.config.evaluation import CheckpointConfig, EvaluationConfig
 from fedpareto.training.config.flower import WireDtype
-from fedpareto.training.config.run import CheckpointConfig, EvaluationConfig, RunConfig, config_to_mapping
+from fedpareto.training.config.run import RunConfig, config_to_mapping
 from fedpareto.training.engines.flower import wire
 from fedpareto.training.engines.flower.federation import connect
 from fedpareto.training.engines.flower.relay_socket import Reply

@@ -11,7 +11,8 @@ from gpu_federation import Federated
 from time_share import Until, cut_after
 
 from fedpareto.supernet.networks.weights import Tensors
-from fedpareto.training.config.run import CheckpointConfig, RunConfig, config_to_mapping
+from fedpareto.training.config.evaluation import CheckpointConfig
+from fedpareto.training.config.run import RunConfig, config_to_mapping
 from fedpareto.training.engines.protocol import Stopped, never
 from fedpareto.training.engines.simulation.engine import InProcessEngine
 from fedpareto.training.execution.profile import Profile

@@ -23,8 +23,8 @@ from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.space_file import load_space
 from fedpareto.training.clients.cuda_graphs import Recorder
 from fedpareto.training.clients.trainer import LocalRecipe
+from fedpareto.training.config.client import ClientConfig
 from fedpareto.training.config.execution import Precision
-from fedpareto.training.config.run import ClientConfig
 from fedpareto.training.data.augment import Augmentation
 from fedpareto.training.data.images import Normalisation
 from fedpareto.training.execution.machine import THIS_MACHINE

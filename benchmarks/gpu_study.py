@@ -5,10 +5,10 @@ from pathlib import Path
 
 from fedpareto.search.comparison.studies.study import Study, Trial, read_study
 from fedpareto.supernet.common.errors import UserError
-from fedpareto.training.config.method_defaults import with_method_defaults
 from fedpareto.training.config.methods.registry import METHODS
+from fedpareto.training.config.rules.method_defaults import with_method_defaults
+from fedpareto.training.config.rules.unused_settings import settings_of
 from fedpareto.training.config.run import RunConfig
-from fedpareto.training.config.unused_settings import settings_of
 
 #: Settings of a run that the benchmark takes from the study; a name that ends in a dot is that of a whole group.
 TAKEN = (

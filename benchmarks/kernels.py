@@ -30,7 +30,7 @@ from fedpareto.supernet.networks.weights import extract, initial_tensors
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.space_file import load_space
 from fedpareto.training.clients.trainer import LocalRecipe, LocalTrainer
-from fedpareto.training.config.run import ClientConfig
+from fedpareto.training.config.client import ClientConfig
 from fedpareto.training.data.augment import Augmentation
 from fedpareto.training.data.images import Normalisation
 from fedpareto.training.execution.allocator import keep_freed_memory

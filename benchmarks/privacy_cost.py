@@ -8,7 +8,7 @@ from rich.console import Console
 from fedpareto.supernet.networks.weights import initial_tensors
 from fedpareto.supernet.space_file import load_space
 from fedpareto.training.aggregation.weighted_average import maxnet_weights
-from fedpareto.training.config.run import LARGEST_WEIGHT
+from fedpareto.training.config.server import LARGEST_WEIGHT
 from fedpareto.training.methods.sampling import draw_clients
 from fedpareto.training.methods.schedules import largest_weight
 from fedpareto.training.privacy.accountant import epsilon, exposure_after

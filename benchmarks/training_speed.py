@@ -36,8 +36,8 @@ from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.space_file import load_space
 from fedpareto.training.aggregation.weighted_average import WeightedAverage
 from fedpareto.training.clients.trainer import LocalRecipe
+from fedpareto.training.config.client import ClientConfig
 from fedpareto.training.config.execution import ExecutionConfig
-from fedpareto.training.config.run import ClientConfig
 from fedpareto.training.data.augment import Augmentation
 from fedpareto.training.data.images import Normalisation
 from fedpareto.training.engines.simulation.tuning import choose_profile

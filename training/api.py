@@ -19,8 +19,8 @@ from fedpareto.training.config.data import DataConfig
 from fedpareto.training.config.inputs import absolute, relocated
 from fedpareto.training.config.methods.config_type import config_type
 from fedpareto.training.config.registries import check_names
+from fedpareto.training.config.rules.unused_settings import refuse_unread, settings_of
 from fedpareto.training.config.run import RunConfig, by_full_name, check_unedited
-from fedpareto.training.config.unused_settings import refuse_unread, settings_of
 from fedpareto.training.data.functions import COLON, called
 from fedpareto.training.data.image_data import ImageData, image_data_of
 from fedpareto.training.runs.folder import CONFIG, METRICS, check_holds_run, check_own_output

@@ -17,8 +17,8 @@ from fedpareto.supernet.common.terminal.console import run_command
 from fedpareto.training.config.methods.config_type import config_type
 from fedpareto.training.config.methods.registry import METHODS
 from fedpareto.training.config.registries import AGGREGATORS, DATA_SETS, SAMPLERS, TRACKERS, check_names
+from fedpareto.training.config.rules.unused_settings import refuse_unread
 from fedpareto.training.config.run import RunConfig, check_unedited
-from fedpareto.training.config.unused_settings import refuse_unread
 from fedpareto.training.runs.session_keys import read_session_keys
 
 PROG = "train-supernet"

@@ -23,13 +23,6 @@ from fedpareto.supernet.networks.weights import Tensors, initial_tensors
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.space_file import load_space
 from fedpareto.training.clients.trainer import recipe_of
-from fedpareto.training.config.changes import (
-    RESUME_MAY_ADAPT,
-    RESUME_MAY_EXTEND,
-    changed_fields,
-    with_former_statistics,
-)
-from fedpareto.training.config.coincidence import coincides
 from fedpareto.training.config.inputs import (
     COPIES,
     anchored,
@@ -39,9 +32,16 @@ from fedpareto.training.config.inputs import (
     with_equal_inputs,
     with_own_inputs,
 )
-from fedpareto.training.config.method_defaults import with_method_defaults
+from fedpareto.training.config.rules.changes import (
+    RESUME_MAY_ADAPT,
+    RESUME_MAY_EXTEND,
+    changed_fields,
+    with_former_statistics,
+)
+from fedpareto.training.config.rules.coincidence import coincides
+from fedpareto.training.config.rules.method_defaults import with_method_defaults
+from fedpareto.training.config.rules.unused_settings import refuse_unread
 from fedpareto.training.config.run import RunConfig, config_to_mapping
-from fedpareto.training.config.unused_settings import refuse_unread
 from fedpareto.training.data.run_images import with_validation
 from fedpareto.training.data.sources import source
 from fedpareto.training.engines.flower.federation import ConnectedFederation, connect

@@ -17,10 +17,10 @@ from fedpareto.supernet.common.storage.files import read_text, write_text
 from fedpareto.supernet.common.storage.path_checks import exists, reaching
 from fedpareto.supernet.common.terminal.progress import ProgressListener
 from fedpareto.supernet.common.terminal.words import counted, option
-from fedpareto.training.config.changes import with_former_statistics
 from fedpareto.training.config.methods.config_type import config_type
+from fedpareto.training.config.rules.changes import with_former_statistics
+from fedpareto.training.config.rules.unused_settings import read_only
 from fedpareto.training.config.run import RunConfig, config_to_mapping, write_config
-from fedpareto.training.config.unused_settings import read_only
 from fedpareto.training.runs.folder import CONFIG, METRICS
 from fedpareto.training.trackers.metrics_file import last_share
 

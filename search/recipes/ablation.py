@@ -9,8 +9,8 @@ from typing import Any, Literal, get_args
 from fedpareto.search.comparison.studies.fields import merged, quiet_config
 from fedpareto.search.comparison.studies.study import Trial
 from fedpareto.supernet.common.formats.units import parse_quantity
+from fedpareto.training.config.rules.unused_settings import read_only
 from fedpareto.training.config.run import RunConfig
-from fedpareto.training.config.unused_settings import read_only
 
 #: Names of recipes that are no single lever: with none, with all, and with those that survived the probe alone.
 BASE, TOGETHER, SURVIVORS = "base", "together", "survivors"

@@ -9,10 +9,10 @@ from fedpareto.search.recipes.ablation import BASE, TOGETHER, Ablation, Recipe, 
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.typed_yaml import named
 from fedpareto.supernet.common.storage.path_checks import is_file
-from fedpareto.training.config.coincidence import normal_form
 from fedpareto.training.config.registries import check_names
+from fedpareto.training.config.rules.coincidence import normal_form
+from fedpareto.training.config.rules.unused_settings import unread, unread_words
 from fedpareto.training.config.run import RunConfig, by_full_name
-from fedpareto.training.config.unused_settings import unread, unread_words
 
 #: Settings that all recipes share: images, clients, compute, execution and evaluation. A name that ends in a dot is
 #: that of a whole group.

@@ -10,7 +10,7 @@ from fedpareto.search.recipes.tables import Table, tables, to_csv
 from fedpareto.supernet.common.storage.files import write_text
 from fedpareto.supernet.common.terminal.console import print_table, stderr
 from fedpareto.supernet.common.terminal.words import command, counted
-from fedpareto.training.config.unused_settings import settings_of
+from fedpareto.training.config.rules.unused_settings import settings_of
 
 #: Files in the output folder, beside the stages' runs and results.
 TABLE, PAGE = "table.csv", "table.md"

@@ -10,8 +10,8 @@ from fedpareto.search.recipes.ablation import Planned
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.json_fields import Fields
 from fedpareto.supernet.common.storage.sealed_file import read_sealed, write_sealed
+from fedpareto.training.config.rules.unused_settings import settings_of
 from fedpareto.training.config.run import RunConfig
-from fedpareto.training.config.unused_settings import settings_of
 
 #: Settings that are paths, which do not change a run's result.
 _PLACES = ("output", "data.root", "data.download")

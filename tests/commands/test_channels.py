@@ -23,9 +23,10 @@ from fedpareto.supernet.networks.weights import Tensors
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.space_file import space_to_mapping
 from fedpareto.training.cli import main as train_supernet
+from fedpareto.training.config.client import ClientConfig
 from fedpareto.training.config.clients import ClientsConfig
 from fedpareto.training.config.data import DataConfig
-from fedpareto.training.config.run import ClientConfig, RunConfig
+from fedpareto.training.config.run import RunConfig
 from fedpareto.training.data.augment import Augmentation, augment
 from fedpareto.training.data.files.preparation import Preparation
 from fedpareto.training.data.images import Normalisation

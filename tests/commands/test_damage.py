@@ -33,8 +33,10 @@ from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.storage.digests import DIGESTS, check_folder, read_digests
 from fedpareto.supernet.slices import supernet_architecture
 from fedpareto.training.cli import main as train_supernet
+from fedpareto.training.config.evaluation import CheckpointConfig
 from fedpareto.training.config.methods import DecNasConfig
-from fedpareto.training.config.run import CheckpointConfig, ServerConfig, config_to_mapping
+from fedpareto.training.config.run import config_to_mapping
+from fedpareto.training.config.server import ServerConfig
 from fedpareto.training.runs.checkpoint import newest_checkpoint
 
 _SETTINGS = DecNasConfig(budget="110K", step=0.15, drop_after=1, least_rounds=1, most_rounds=2)

@@ -1,7 +1,9 @@
 """A configuration in which everything is set."""
 
+from fedpareto.training.config.client import ClientConfig
 from fedpareto.training.config.clients import ClientsConfig
 from fedpareto.training.config.data import DataConfig
+from fedpareto.training.config.evaluation import CheckpointConfig, EvaluationConfig
 from fedpareto.training.config.execution import ExecutionConfig
 from fedpareto.training.config.flower import FlowerConfig
 from fedpareto.training.config.methods import (
@@ -14,14 +16,9 @@ from fedpareto.training.config.methods import (
 )
 from fedpareto.training.config.partition import PartitionConfig
 from fedpareto.training.config.privacy import PrivacyConfig
-from fedpareto.training.config.run import (
-    CheckpointConfig,
-    ClientConfig,
-    EvaluationConfig,
-    RunConfig,
-    ServerConfig,
-    TrackingConfig,
-)
+from fedpareto.training.config.run import RunConfig
+from fedpareto.training.config.server import ServerConfig
+from fedpareto.training.config.tracking import TrackingConfig
 
 #: No field has its default value.
 OTHER = RunConfig(

@@ -28,7 +28,8 @@ from fedpareto.training.config.clients import ClientsConfig
 from fedpareto.training.config.methods import MethodSpec
 from fedpareto.training.config.methods.registry import METHODS
 from fedpareto.training.config.registries import AGGREGATORS, DATA_SETS, SAMPLERS, TRACKERS
-from fedpareto.training.config.run import RunConfig, ServerConfig
+from fedpareto.training.config.run import RunConfig
+from fedpareto.training.config.server import ServerConfig
 from fedpareto.training.data.files.listing import Listing
 from fedpareto.training.data.files.reading import Arrays
 from fedpareto.training.data.sources import DIGITS, Source, list_images, source

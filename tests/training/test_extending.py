@@ -25,7 +25,8 @@ from fedpareto.training.cli import main
 from fedpareto.training.config.clients import ClientsConfig
 from fedpareto.training.config.privacy import PrivacyConfig
 from fedpareto.training.config.registries import AGGREGATORS, DATA_SETS, SAMPLERS, TRACKERS
-from fedpareto.training.config.run import RunConfig, ServerConfig
+from fedpareto.training.config.run import RunConfig
+from fedpareto.training.config.server import ServerConfig
 from fedpareto.training.data.sources import register_data_source, source
 from fedpareto.training.methods.sampling import register_sampler, uniform
 from fedpareto.training.runs.state import RunState

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from fedpareto.supernet.common.terminal.words import counted
-from fedpareto.training.config.run import ClientConfig
+from fedpareto.training.config.client import ClientConfig
 from fedpareto.training.messages import Failure, Update
 from fedpareto.training.privacy.mechanism import deltas
 

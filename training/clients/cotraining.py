@@ -18,7 +18,7 @@ from fedpareto.supernet.space import SearchSpace
 from fedpareto.training.clients.loss import ClientLoss
 from fedpareto.training.clients.nested import NestedWeights
 from fedpareto.training.clients.step import OptimizerStep, objective_of, runnable
-from fedpareto.training.config.run import ClientConfig
+from fedpareto.training.config.client import ClientConfig
 from fedpareto.training.execution.profile import Profile
 from fedpareto.training.local_objective import CoTraining
 from fedpareto.training.messages import Task

@@ -14,7 +14,7 @@ from fedpareto.training.clients.cotraining import CoTrainingStep, InnerNetwork
 from fedpareto.training.clients.loss import ClientLoss
 from fedpareto.training.clients.path_sampling import PathSamplingStep
 from fedpareto.training.clients.step import EagerStep, Step
-from fedpareto.training.config.run import ClientConfig
+from fedpareto.training.config.client import ClientConfig
 from fedpareto.training.execution.profile import Profile
 from fedpareto.training.local_objective import CoTraining, LocalObjective, PathSampling, Standard
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the library's own convention
 
-from fedpareto.training.config.run import ClientConfig
+from fedpareto.training.config.client import ClientConfig
 
 #: Images that a client counts as having more of every class than it has: a class it lacks is rare, not impossible.
 _UNSEEN = 1.0

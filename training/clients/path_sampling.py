@@ -25,7 +25,7 @@ from fedpareto.training.clients.loss import ClientLoss
 from fedpareto.training.clients.path_network import PathNetwork
 from fedpareto.training.clients.paths import Path, Paths
 from fedpareto.training.clients.step import OptimizerStep, objective_of
-from fedpareto.training.config.run import ClientConfig
+from fedpareto.training.config.client import ClientConfig
 from fedpareto.training.execution.profile import Profile
 from fedpareto.training.local_objective import Logits, PathSampling
 from fedpareto.training.messages import Task

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fedpareto.training.clients.loss import ClientLoss
-from fedpareto.training.config.run import ClientConfig
+from fedpareto.training.config.client import ClientConfig
 from fedpareto.training.execution.profile import Profile
 from fedpareto.training.local_objective import LocalObjective, Logits
 from fedpareto.training.messages import Task

@@ -21,8 +21,9 @@ from fedpareto.training.clients.local_steps import KEPT_NETWORKS, LocalModel, ma
 from fedpareto.training.clients.loss import ClientLoss
 from fedpareto.training.clients.sgd import Sgd
 from fedpareto.training.clients.step import Step
+from fedpareto.training.config.client import ClientConfig
 from fedpareto.training.config.data import DataConfig
-from fedpareto.training.config.run import ClientConfig, RunConfig
+from fedpareto.training.config.run import RunConfig
 from fedpareto.training.data.augment import Augmentation
 from fedpareto.training.data.batches import Batches
 from fedpareto.training.data.images import ImageSet, Normalisation

@@ -16,8 +16,8 @@ from fedpareto.supernet.common.storage.files import read_text
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.space_file import load_space, preset_names
 from fedpareto.training.config.methods.registry import METHODS
+from fedpareto.training.config.rules.unused_settings import reads
 from fedpareto.training.config.run import RunConfig
-from fedpareto.training.config.unused_settings import reads
 
 #: Folder of a run's copies of files.
 COPIES = "inputs"

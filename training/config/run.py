@@ -14,8 +14,10 @@ from fedpareto.supernet.common.storage.digests import DamagedError, check_file
 from fedpareto.supernet.common.storage.files import write_text
 from fedpareto.supernet.common.terminal.words import command, counted
 from fedpareto.training.config.bounds import bounded, check_bounds
+from fedpareto.training.config.client import ClientConfig
 from fedpareto.training.config.clients import ClientsConfig
-from fedpareto.training.config.data import DEFAULT_BATCH, DataConfig
+from fedpareto.training.config.data import DataConfig
+from fedpareto.training.config.evaluation import CheckpointConfig, EvaluationConfig
 from fedpareto.training.config.execution import ExecutionConfig, PrecisionChoice
 from fedpareto.training.config.flower import FlowerConfig
 from fedpareto.training.config.methods import (
@@ -30,195 +32,17 @@ from fedpareto.training.config.methods.registry import METHODS, MethodName
 from fedpareto.training.config.methods.spec import MethodSpec
 from fedpareto.training.config.partition import SHARING, PartitionConfig
 from fedpareto.training.config.privacy import PrivacyConfig
+from fedpareto.training.config.server import LARGEST_WEIGHT, ServerConfig
+from fedpareto.training.config.tracking import TrackingConfig
 
 #: Share by which runs may miss the compute they were asked for and still count as equal.
 EQUAL_COMPUTE = 0.01
 
 EngineName = Literal["in-process", "flower"]
 
-LearningRateSchedule = Literal["constant", "cosine", "step"]
 
-
-#: Of τ: beyond it the shift of logits is all there is to a loss.
-_LARGEST_ADJUSTMENT = 10.0
-
-#: β of the largest network in the first round of a run without noise (MaxNet, SuperFedNAS 2024).
-LARGEST_WEIGHT = 0.9
-
-#: Of a server's rate: beyond it nothing has been seen to train.
-_LARGEST_SERVER_RATE = 10.0
-
-#: Rules of aggregation in which all clients weigh the same: with β one of them would decide alone.
-EQUAL_WEIGHTS = ("clipped", "median", "trimmed", "krum")
-
-#: Those of them that compare an entry's clients, of which there must be so many.
+#: Rules of aggregation that compare an entry's clients, of which there must be so many.
 _COMPARING, _COMPARED = ("median", "trimmed", "krum"), 3
-
-
-@dataclasses.dataclass(frozen=True)
-class ClientConfig:
-    """Local training of a client.
-
-    Attributes:
-        epochs: passes over its images in a round.
-        batch_size: images a step; the data set's own when left out (64, for the digits 16).
-        lr: learning rate of the first round.
-        lr_schedule: how the rate falls over the rounds.
-        momentum: of SGD.
-        weight_decay: on convolutions and linear layers; norms and biases have none unless decay_all is on.
-        clip: largest norm of all gradients; 0 for none.
-        label_smoothing: share of the target spread over all classes.
-        logit_adjustment: τ; every logit is raised by τ times the logarithm of its class's share of the client's images
-            while it trains, so that clients with other classes agree (FedLC); 0 for none, and when left out 1 with
-            method fedpareto, 0 with others.
-        decay_all: weight decay on norms and biases, too, as DeepFedNAS, SuperFedNAS and FEAST train.
-    """
-
-    epochs: int = bounded(5, above=0)
-    batch_size: int | None = bounded(None, least=2)
-    lr: float = bounded(0.1, above=0)
-    lr_schedule: LearningRateSchedule = "cosine"
-    momentum: float = bounded(0.9, least=0, below=1)
-    weight_decay: float = bounded(5e-4, least=0)
-    clip: float = bounded(10.0, least=0)
-    label_smoothing: float = bounded(0.0, least=0, below=1)
-    logit_adjustment: float | None = bounded(None, least=0, most=_LARGEST_ADJUSTMENT)
-    decay_all: bool = False
-
-    def __post_init__(self) -> None:
-        check_bounds(self, "client")
-        if self.decay_all and not self.weight_decay:
-            raise UserError("client.decay_all is true and client.weight_decay 0, which decays nothing; leave one out")
-
-    @property
-    def batch(self) -> int:
-        """Images a step."""
-        return DEFAULT_BATCH if self.batch_size is None else self.batch_size
-
-    @property
-    def adjustment(self) -> float:
-        """The adjustment τ of logits."""
-        return 0.0 if self.logit_adjustment is None else self.logit_adjustment
-
-
-@dataclasses.dataclass(frozen=True)
-class ServerConfig:
-    """Aggregation.
-
-    Attributes:
-        largest_weight: β of the largest network in the first round; falls to 1/clients over 80 % of the rounds. When
-            left out 0.9, and with privacy.noise, which larger weights need more of, an equal share.
-        weight_by_examples: multiply every client's weight by its number of images.
-        max_share: largest share of a round's images that one client's weight may count for where weights are multiplied
-            by images, as some methods do always; where clients are more than its inverse. When left out 0.5 with engine
-            flower and three or more clients a round, 1 (no limit) otherwise.
-        momentum: of the server (FedAvgM), μ; steps add up to 1/(1 − μ) times their size, which lr 1 − μ makes up for; 0
-            for none.
-        lr: share of the clients' mean step that the supernet is moved by; 1 with momentum 0 is plain averaging.
-        aggregation: how updates become the supernet: mean; clipped, median, trimmed or krum, which hold against hostile
-            clients and weigh all clients alike; or the name of a registered one.
-        trim: share of an entry's clients that trimmed leaves out at either end, at least one of three or more.
-        hostile: most hostile clients of a round that krum holds against; a fifth of those that answer when left out.
-        outlier_factor: an update that moves its weights more than this many times as far as the median client's is
-            refused; 0 for no bound.
-    """
-
-    largest_weight: float | None = bounded(None, above=0, below=1)
-    weight_by_examples: bool = False
-    momentum: float = bounded(0.0, least=0, below=1)
-    lr: float = bounded(1.0, above=0, most=_LARGEST_SERVER_RATE)
-    aggregation: str = "mean"
-    trim: float = bounded(0.2, above=0, below=0.5)
-    hostile: int | None = bounded(None, least=1)
-    max_share: float | None = bounded(None, above=0, most=1)
-    outlier_factor: float = bounded(20.0, least=0, below=math.inf, hint=" (0 for no bound)")
-
-    def __post_init__(self) -> None:
-        check_bounds(self, "server")
-        if 0 < self.outlier_factor < 1:
-            raise UserError(
-                f"server.outlier_factor is {self.outlier_factor:g}; it must be at least 1, or 0 for no bound: half of "
-                "all honest updates are beyond the median"
-            )
-
-    @property
-    def weighs_clients(self) -> bool:
-        """True if clients may weigh more than others."""
-        return self.aggregation not in EQUAL_WEIGHTS
-
-    @staticmethod
-    def modern_mapping(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Settings of the group as they are called today: ``aggregation`` was ``aggregator``, its mean ``average``."""
-        if "aggregator" not in mapping or "aggregation" in mapping:
-            return mapping
-        named = {"aggregator": "aggregation"}
-        modern = {named.get(name, name): value for name, value in mapping.items()}
-        return {**modern, "aggregation": "mean"} if modern["aggregation"] == "average" else modern
-
-
-@dataclasses.dataclass(frozen=True)
-class EvaluationConfig:
-    """Evaluation of probe networks on validation images.
-
-    Attributes:
-        every: rounds between evaluations; the last round is always evaluated.
-        probes: networks evaluated, from the cache's smallest to its largest.
-        calibration_images: training images that set BatchNorm's statistics of a probe.
-        batch_size: images a batch of evaluation and calibration.
-    """
-
-    every: int = bounded(10, least=1)
-    probes: int = bounded(5, least=2)
-    calibration_images: int = bounded(1024, least=2)
-    batch_size: int = bounded(128, least=2)
-
-    def __post_init__(self) -> None:
-        check_bounds(self, "evaluation")
-
-
-@dataclasses.dataclass(frozen=True)
-class CheckpointConfig:
-    """Checkpoints.
-
-    Attributes:
-        every: rounds between checkpoints; the last round and an interrupted one always have one.
-        keep: newest checkpoints kept; the best by validation is kept too.
-    """
-
-    every: int = bounded(1, least=1)
-    keep: int = bounded(2, least=1)
-
-    def __post_init__(self) -> None:
-        check_bounds(self, "checkpoint")
-
-
-#: What wandb allows as the name of a project.
-_LONGEST_PROJECT, _NOT_IN_PROJECTS = 128, "/\\#?%:"
-
-
-@dataclasses.dataclass(frozen=True)
-class TrackingConfig:
-    """Trackers that a run is reported to, beside its own metrics.jsonl.
-
-    Attributes:
-        wandb: auto (online with a login, else offline), online, offline or off.
-        project: wandb project.
-        progress: show progress on the terminal.
-        also: names of registered trackers that are told of the run, too.
-    """
-
-    wandb: Literal["auto", "online", "offline", "off"] = "auto"
-    project: str = "fedpareto"
-    progress: bool = True
-    also: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        named = self.project.strip()
-        if not named or len(self.project) > _LONGEST_PROJECT or set(self.project) & set(_NOT_IN_PROJECTS):
-            raise UserError(
-                f"tracking.project is {self.project!r}; wandb takes 1 to {_LONGEST_PROJECT} characters, none of them "
-                f"of {' '.join(_NOT_IN_PROJECTS)}"
-            )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import math
 
-from fedpareto.training.config.run import LearningRateSchedule
+from fedpareto.training.config.client import LearningRateSchedule
 
 #: The ``step`` schedule divides the rate by 10 at these shares of the run (He et al., 2015).
 _STEPS = (0.5, 0.75)

@@ -15,7 +15,8 @@ from fedpareto.supernet.slices import supernet_architecture
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.training.clients.capabilities import Capability
 from fedpareto.training.clients.trainer import LocalTrainer, recipe_of
-from fedpareto.training.config.run import ClientConfig, RunConfig
+from fedpareto.training.config.client import ClientConfig
+from fedpareto.training.config.run import RunConfig
 from fedpareto.training.data.images import ImageSet, Normalisation
 from fedpareto.training.execution.device import resolve_device
 from fedpareto.training.execution.profile import default_profile

@@ -13,7 +13,7 @@ from fedpareto.supernet.space import SearchSpace
 from fedpareto.training.aggregation.round_results import RoundPlan, RoundResults
 from fedpareto.training.aggregation.update_bounds import PastRound, UpdateBounds
 from fedpareto.training.aggregation.weighted_average import WeightedAverage
-from fedpareto.training.config.run import ClientConfig
+from fedpareto.training.config.client import ClientConfig
 from fedpareto.training.engines.protocol import Engine
 from fedpareto.training.messages import Failure, Task
 from fedpareto.training.methods.schedules import learning_rate

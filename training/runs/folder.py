@@ -23,14 +23,14 @@ from fedpareto.supernet.common.terminal.console import stderr
 from fedpareto.supernet.common.terminal.words import command, option
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.supernet.space_file import space_from_mapping, space_to_yaml
-from fedpareto.training.config.changes import (
+from fedpareto.training.config.inputs import relocated
+from fedpareto.training.config.methods.config_type import config_type
+from fedpareto.training.config.rules.changes import (
     RESUME_MAY_ADAPT,
     RESUME_MAY_EXTEND,
     changed_fields,
     with_former_statistics,
 )
-from fedpareto.training.config.inputs import relocated
-from fedpareto.training.config.methods.config_type import config_type
 from fedpareto.training.config.run import RunConfig, check_unedited, config_to_mapping, write_config
 from fedpareto.training.data.images import Normalisation
 from fedpareto.training.data.split import Census, Split

@@ -13,8 +13,8 @@ from fedpareto.supernet.common.provenance import FORMAT, PROVENANCE, VERSION, or
 from fedpareto.supernet.common.storage.digests import has_digests
 from fedpareto.supernet.common.storage.files import read_text, write_recorded, write_text
 from fedpareto.supernet.common.storage.path_checks import exists
-from fedpareto.training.config.changes import RESUME_MAY_CHANGE
 from fedpareto.training.config.inputs import portable
+from fedpareto.training.config.rules.changes import RESUME_MAY_CHANGE
 from fedpareto.training.config.run import by_full_name
 
 

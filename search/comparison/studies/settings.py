@@ -8,9 +8,9 @@ from typing import Any
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.storage.files import read_text
 from fedpareto.supernet.common.storage.path_checks import is_file
-from fedpareto.training.config.coincidence import coincides, normal_form
+from fedpareto.training.config.rules.coincidence import coincides, normal_form
+from fedpareto.training.config.rules.unused_settings import unread, unread_words
 from fedpareto.training.config.run import RunConfig
-from fedpareto.training.config.unused_settings import unread, unread_words
 
 
 def check_read(path: Path, configs: Mapping[str, RunConfig], own: Mapping[str, Mapping[str, Any]]) -> None:

@@ -30,8 +30,8 @@ from fedpareto.supernet.common.formats.typed_values import typed
 from fedpareto.supernet.common.formats.typed_yaml import named, read_yaml_mapping
 from fedpareto.training.config.methods.registry import METHODS
 from fedpareto.training.config.registries import check_names
+from fedpareto.training.config.rules.unused_settings import read_only
 from fedpareto.training.config.run import RunConfig
-from fedpareto.training.config.unused_settings import read_only
 
 #: Settings that all methods of a study share.
 SHARED = ("space", "seed", "compute", "engine", "data", "partition", "clients", "output", "rounds")

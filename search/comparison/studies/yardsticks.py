@@ -13,11 +13,12 @@ from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.typed_values import typed
 from fedpareto.supernet.common.formats.units import format_quantity, parse_quantity
 from fedpareto.training.config.clients import ClientsConfig
-from fedpareto.training.config.method_defaults import adjustment_of, with_adjustment
 from fedpareto.training.config.methods.fedavg import FEDAVG
 from fedpareto.training.config.partition import PartitionConfig
-from fedpareto.training.config.run import RunConfig, ServerConfig
-from fedpareto.training.config.unused_settings import read_only
+from fedpareto.training.config.rules.method_defaults import adjustment_of, with_adjustment
+from fedpareto.training.config.rules.unused_settings import read_only
+from fedpareto.training.config.run import RunConfig
+from fedpareto.training.config.server import ServerConfig
 
 #: What trains the one network of a yardstick, given as its setting ``architecture``.
 ONE_NETWORK = FEDAVG

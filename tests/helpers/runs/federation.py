@@ -16,16 +16,13 @@ from fedpareto.cache.nsga2.solver import Nsga2Settings
 from fedpareto.supernet.space import HeadSpec, SearchSpace, StageSpec, StemSpec
 from fedpareto.supernet.space_file import space_to_mapping
 from fedpareto.training.clients.trainer import LocalRecipe
+from fedpareto.training.config.client import ClientConfig
 from fedpareto.training.config.clients import ClientsConfig
 from fedpareto.training.config.data import DataConfig
+from fedpareto.training.config.evaluation import CheckpointConfig, EvaluationConfig
 from fedpareto.training.config.partition import PartitionConfig
-from fedpareto.training.config.run import (
-    CheckpointConfig,
-    ClientConfig,
-    EvaluationConfig,
-    RunConfig,
-    TrackingConfig,
-)
+from fedpareto.training.config.run import RunConfig
+from fedpareto.training.config.tracking import TrackingConfig
 from fedpareto.training.data.augment import Augmentation
 from fedpareto.training.data.images import ImageSet, Normalisation
 from fedpareto.training.execution.profile import Profile

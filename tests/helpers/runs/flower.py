@@ -16,9 +16,10 @@ from fedpareto.supernet.common.terminal.progress import SILENT
 from fedpareto.supernet.networks.weights import Tensors
 from fedpareto.training.config.clients import ClientsConfig
 from fedpareto.training.config.data import DataConfig
+from fedpareto.training.config.evaluation import CheckpointConfig, EvaluationConfig
 from fedpareto.training.config.flower import FlowerConfig
 from fedpareto.training.config.partition import PartitionConfig
-from fedpareto.training.config.run import CheckpointConfig, EvaluationConfig, RunConfig
+from fedpareto.training.config.run import RunConfig
 from fedpareto.training.data import run_images
 from fedpareto.training.data.files.listing import Listing
 from fedpareto.training.data.sources import SplitName, list_images

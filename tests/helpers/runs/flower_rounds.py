@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from fedpareto.supernet.networks.weights import Tensors
+from fedpareto.training.config.evaluation import EvaluationConfig
 from fedpareto.training.config.flower import FlowerConfig
-from fedpareto.training.config.run import EvaluationConfig, RunConfig
+from fedpareto.training.config.run import RunConfig
 from fedpareto.training.engines.flower.engine import FlowerEngine
 from fedpareto.training.evaluation.evaluator import Evaluation
 from fedpareto.training.messages import (

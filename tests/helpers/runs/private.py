@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from fedpareto.training.config.clients import ClientsConfig
 from fedpareto.training.config.data import DataConfig
+from fedpareto.training.config.evaluation import EvaluationConfig
 from fedpareto.training.config.partition import PartitionConfig
 from fedpareto.training.config.privacy import PrivacyConfig, Statistics
-from fedpareto.training.config.run import EvaluationConfig, RunConfig
+from fedpareto.training.config.run import RunConfig
 from fedpareto.training.data.array_files import write_arrays
 from fedpareto.training.data.image_data import ImageData
 from fedpareto.training.rounds import evaluation, loop

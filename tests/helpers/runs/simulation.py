@@ -17,9 +17,11 @@ from fedpareto.supernet.slices import supernet_architecture
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.training.clients.capabilities import capabilities
 from fedpareto.training.clients.trainer import LocalRecipe, LocalTrainer
+from fedpareto.training.config.client import ClientConfig
 from fedpareto.training.config.clients import ClientsConfig
+from fedpareto.training.config.evaluation import CheckpointConfig, EvaluationConfig
 from fedpareto.training.config.methods import DecNasConfig
-from fedpareto.training.config.run import CheckpointConfig, ClientConfig, EvaluationConfig, RunConfig, config_to_mapping
+from fedpareto.training.config.run import RunConfig, config_to_mapping
 from fedpareto.training.data.augment import Augmentation
 from fedpareto.training.data.images import ImageSet
 from fedpareto.training.engines.protocol import Engine

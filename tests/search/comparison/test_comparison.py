@@ -16,7 +16,7 @@ from fedpareto.search.comparison.results.summary import MeanStd, Served, rows, t
 from fedpareto.search.comparison.studies.study import Study, read_study
 from fedpareto.search.comparison.trials import share_done
 from fedpareto.supernet.common.errors import UserError
-from fedpareto.training.config.unused_settings import refuse_unread
+from fedpareto.training.config.rules.unused_settings import refuse_unread
 from fedpareto.training.runs.folder import METRICS
 
 

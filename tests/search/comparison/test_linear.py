@@ -26,9 +26,10 @@ from fedpareto.search.comparison.linear import (
     write_linear,
 )
 from fedpareto.supernet.common.errors import UserError
+from fedpareto.training.config.client import ClientConfig
 from fedpareto.training.config.clients import ClientsConfig
 from fedpareto.training.config.data import DataConfig
-from fedpareto.training.config.run import ClientConfig, RunConfig, write_config
+from fedpareto.training.config.run import RunConfig, write_config
 from fedpareto.training.data.images import ImageSet
 from fedpareto.training.engines.simulation.federation import new_simulation
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedpareto.search.recipes.ablation import BASE, Recipe, planned
-from fedpareto.training.config.unused_settings import settings_of
+from fedpareto.training.config.rules.unused_settings import settings_of
 
 _THREE: dict[str, Any] = {name: {"client": {"clip": 1 + place}} for place, name in enumerate("abc")}
 

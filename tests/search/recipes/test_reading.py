@@ -14,8 +14,8 @@ from fedpareto.search.recipes.ablation import BASE, Recipe
 from fedpareto.search.recipes.checks import FIXED, is_fixed
 from fedpareto.search.recipes.reading import read_ablation
 from fedpareto.supernet.common.errors import UserError
+from fedpareto.training.config.rules.unused_settings import settings_of
 from fedpareto.training.config.run import RunConfig
-from fedpareto.training.config.unused_settings import settings_of
 
 _LR = {"client": {"lr": 0.01}}
 

@@ -11,7 +11,8 @@ from fedpareto.search.recipes.ablation import Ablation, Planned, planned
 from fedpareto.search.recipes.result import Reached, Result, given_settings, read_result, result_of, write_result
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.training.config.data import DataConfig
-from fedpareto.training.config.run import RunConfig, TrackingConfig
+from fedpareto.training.config.run import RunConfig
+from fedpareto.training.config.tracking import TrackingConfig
 
 
 def _planned(folder: Path) -> tuple[Ablation, Planned]:

@@ -25,7 +25,7 @@ from fedpareto.training.aggregation.round_results import RoundPlan, RoundResults
 from fedpareto.training.aggregation.update_bounds import _ADAM_STEPS, REMEMBERED, PastRound, UpdateBounds
 from fedpareto.training.aggregation.weighted_average import WeightedAverage
 from fedpareto.training.clients.path_sampling import _BETAS
-from fedpareto.training.config.run import ClientConfig
+from fedpareto.training.config.client import ClientConfig
 from fedpareto.training.local_objective import PathSampling
 from fedpareto.training.messages import Failure, Task, Update
 

@@ -27,7 +27,7 @@ from fedpareto.supernet.space import SearchSpace
 from fedpareto.training.clients.cotraining import CoTrainingStep, InnerNetwork, distillation_loss
 from fedpareto.training.clients.loss import ClientLoss
 from fedpareto.training.clients.trainer import make_optimizer
-from fedpareto.training.config.run import ClientConfig
+from fedpareto.training.config.client import ClientConfig
 from fedpareto.training.execution.profile import Profile
 from fedpareto.training.local_objective import CoTraining
 

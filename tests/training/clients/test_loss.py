@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fedpareto.training.clients.loss import ClientLoss, logit_shift
-from fedpareto.training.config.run import ClientConfig
+from fedpareto.training.config.client import ClientConfig
 from fedpareto.training.data.images import ImageSet
 
 _CPU = torch.device("cpu")

@@ -29,8 +29,8 @@ from fedpareto.training.clients.local_steps import LocalModel, make_step
 from fedpareto.training.clients.loss import ClientLoss
 from fedpareto.training.clients.step import EagerStep
 from fedpareto.training.clients.trainer import LocalRecipe, LocalTrainer, make_optimizer
+from fedpareto.training.config.client import ClientConfig
 from fedpareto.training.config.execution import Precision
-from fedpareto.training.config.run import ClientConfig
 from fedpareto.training.data.augment import Augmentation
 from fedpareto.training.data.images import ImageSet
 from fedpareto.training.execution.out_of_memory import OutOfMemoryError

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from helpers.configs import OTHER
 
-from fedpareto.training.config.changes import RESUME_MAY_ADAPT, RESUME_MAY_CHANGE, changed_fields
-from fedpareto.training.config.method_defaults import with_method_defaults
 from fedpareto.training.config.methods import DeepFedNasConfig
 from fedpareto.training.config.privacy import PrivacyConfig
+from fedpareto.training.config.rules.changes import RESUME_MAY_ADAPT, RESUME_MAY_CHANGE, changed_fields
+from fedpareto.training.config.rules.method_defaults import with_method_defaults
 from fedpareto.training.config.run import RunConfig, config_to_mapping
 
 

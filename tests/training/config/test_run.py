@@ -9,12 +9,14 @@ from helpers.configs import OTHER
 
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.typed_yaml import from_mapping, read_yaml_mapping
+from fedpareto.training.config.client import ClientConfig
 from fedpareto.training.config.clients import ClientsConfig
 from fedpareto.training.config.data import DataConfig
 from fedpareto.training.config.methods import DecNasConfig
 from fedpareto.training.config.partition import PartitionConfig, Scheme
 from fedpareto.training.config.privacy import PrivacyConfig
-from fedpareto.training.config.run import ClientConfig, RunConfig, ServerConfig, config_to_mapping, write_config
+from fedpareto.training.config.run import RunConfig, config_to_mapping, write_config
+from fedpareto.training.config.server import ServerConfig
 
 
 def _nested(name: str, value: object) -> dict[str, Any]:

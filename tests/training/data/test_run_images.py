@@ -16,10 +16,12 @@ from PIL import Image
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.terminal.progress import SILENT, ProgressListener
 from fedpareto.supernet.networks.weights import Tensors
+from fedpareto.training.config.client import ClientConfig
 from fedpareto.training.config.clients import ClientsConfig
 from fedpareto.training.config.data import DataConfig
+from fedpareto.training.config.evaluation import EvaluationConfig
 from fedpareto.training.config.partition import PartitionConfig, Scheme
-from fedpareto.training.config.run import ClientConfig, EvaluationConfig, RunConfig
+from fedpareto.training.config.run import RunConfig
 from fedpareto.training.data.files.listing import Listing
 from fedpareto.training.data.files.preparation import Preparation
 from fedpareto.training.data.files.reading import Files

@@ -27,7 +27,9 @@ from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.units import format_quantity
 from fedpareto.training.clients.cuda_graphs import RecordingError
 from fedpareto.training.clients.trainer import LocalTrainer
-from fedpareto.training.config.run import CheckpointConfig, EvaluationConfig, RunConfig, ServerConfig
+from fedpareto.training.config.evaluation import CheckpointConfig, EvaluationConfig
+from fedpareto.training.config.run import RunConfig
+from fedpareto.training.config.server import ServerConfig
 from fedpareto.training.engines.protocol import Engine
 from fedpareto.training.execution.out_of_memory import OutOfMemoryError, out_of_memory
 from fedpareto.training.execution.profile import Profile

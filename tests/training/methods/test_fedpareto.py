@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 
 from fedpareto.cache.entries import CacheEntry
 from fedpareto.training.clients.capabilities import Capability, capabilities
-from fedpareto.training.config.coincidence import normal_form
-from fedpareto.training.config.method_defaults import with_method_defaults
 from fedpareto.training.config.methods import FedParetoConfig
-from fedpareto.training.config.run import RunConfig, ServerConfig
+from fedpareto.training.config.rules.coincidence import normal_form
+from fedpareto.training.config.rules.method_defaults import with_method_defaults
+from fedpareto.training.config.run import RunConfig
+from fedpareto.training.config.server import ServerConfig
 from fedpareto.training.methods.fedpareto import FedPareto, draw_shares, power_at, stratified_draws
 from fedpareto.training.methods.protocol import MethodContext
 from fedpareto.training.runs.state import Counts, RunState

@@ -14,11 +14,12 @@ from fedpareto.supernet.networks.weights import Tensors, initial_tensors, networ
 from fedpareto.supernet.slices import supernet_architecture
 from fedpareto.supernet.space import SearchSpace, StageSpec, StemSpec
 from fedpareto.training.clients.trainer import make_optimizer
+from fedpareto.training.config.client import ClientConfig
 from fedpareto.training.config.clients import ClientsConfig
 from fedpareto.training.config.data import DataConfig
 from fedpareto.training.config.methods import DeepFedNasConfig
 from fedpareto.training.config.partition import PartitionConfig
-from fedpareto.training.config.run import ClientConfig, RunConfig
+from fedpareto.training.config.run import RunConfig
 from fedpareto.training.data.batches import plain_batches
 from fedpareto.training.rounds.loop import train
 from fedpareto.training.runs.checkpoint import load_checkpoint, newest_checkpoint

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedpareto.training.config.run import LearningRateSchedule
+from fedpareto.training.config.client import LearningRateSchedule
 from fedpareto.training.methods.schedules import largest_weight, learning_rate
 
 

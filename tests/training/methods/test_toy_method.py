@@ -24,11 +24,11 @@ from fedpareto.search.comparison.cli import main as compare_methods
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.training.aggregation.round_results import RoundPlan, RoundResults
 from fedpareto.training.cli import main as train_supernet
-from fedpareto.training.config.changes import changed_fields
 from fedpareto.training.config.methods import METHODS, MethodSpec, ReadWhen, register_method
 from fedpareto.training.config.methods.config_type import config_type
+from fedpareto.training.config.rules.changes import changed_fields
+from fedpareto.training.config.rules.unused_settings import read_only, refuse_unread, settings_of
 from fedpareto.training.config.run import RunConfig, config_to_mapping
-from fedpareto.training.config.unused_settings import read_only, refuse_unread, settings_of
 from fedpareto.training.methods.curriculum import runnable_entries
 from fedpareto.training.methods.plans import WholeSupernet, equal_plan
 from fedpareto.training.methods.protocol import MethodContext

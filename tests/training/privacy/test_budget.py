@@ -24,8 +24,10 @@ from scipy.stats import norm
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.training.cli import main
 from fedpareto.training.config.clients import ClientsConfig
+from fedpareto.training.config.evaluation import CheckpointConfig, EvaluationConfig
 from fedpareto.training.config.privacy import PrivacyConfig
-from fedpareto.training.config.run import CheckpointConfig, EvaluationConfig, RunConfig, ServerConfig
+from fedpareto.training.config.run import RunConfig
+from fedpareto.training.config.server import ServerConfig
 from fedpareto.training.privacy.accountant import epsilon, exposure_after, least_noise
 from fedpareto.training.privacy.ledger import Release
 from fedpareto.training.rounds.budget import planned_exposures, weight_words, with_solved_noise

@@ -14,8 +14,8 @@ from helpers.runs.federation import finished_run, read_metrics
 
 from fedpareto.training.aggregation.round_results import RoundResults
 from fedpareto.training.cli import main
+from fedpareto.training.config.evaluation import EvaluationConfig
 from fedpareto.training.config.privacy import PrivacyConfig
-from fedpareto.training.config.run import EvaluationConfig
 from fedpareto.training.messages import Failure, Update
 from fedpareto.training.privacy.accountant import epsilon, exposure_after
 from fedpareto.training.runs.checkpoint import newest_checkpoint

@@ -23,8 +23,10 @@ from helpers.runs.simulation import (
 
 from fedpareto.supernet.networks.weights import views
 from fedpareto.training.config.clients import ClientsConfig
+from fedpareto.training.config.evaluation import CheckpointConfig, EvaluationConfig
 from fedpareto.training.config.privacy import PrivacyConfig
-from fedpareto.training.config.run import CheckpointConfig, EvaluationConfig, RunConfig, ServerConfig
+from fedpareto.training.config.run import RunConfig
+from fedpareto.training.config.server import ServerConfig
 from fedpareto.training.messages import Failure, Update
 from fedpareto.training.rounds.loop import train
 from fedpareto.training.runs.checkpoint import load_checkpoint, newest_checkpoint

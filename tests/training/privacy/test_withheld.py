@@ -20,9 +20,9 @@ from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.typed_yaml import read_yaml_mapping
 from fedpareto.supernet.common.storage.files import record, write_text
 from fedpareto.supernet.common.terminal.progress import SILENT
-from fedpareto.training.config.changes import changed_fields, with_former_statistics
 from fedpareto.training.config.partition import PartitionConfig
 from fedpareto.training.config.privacy import PrivacyConfig
+from fedpareto.training.config.rules.changes import changed_fields, with_former_statistics
 from fedpareto.training.config.run import RunConfig, config_to_mapping
 from fedpareto.training.data.images import ImageSet, normalisation_of
 from fedpareto.training.data.run_images import Shares, calibration_positions, split_of

@@ -15,7 +15,10 @@ from helpers.processes import PATIENCE, finish, start, wait_until
 from helpers.runs.federation import arguments_of, finished_run, micro_config, read_metrics
 
 from fedpareto.training.cli import main
-from fedpareto.training.config.run import CheckpointConfig, ClientConfig, RunConfig, ServerConfig
+from fedpareto.training.config.client import ClientConfig
+from fedpareto.training.config.evaluation import CheckpointConfig
+from fedpareto.training.config.run import RunConfig
+from fedpareto.training.config.server import ServerConfig
 from fedpareto.training.execution.profile import Profile
 
 ROUNDS = 6

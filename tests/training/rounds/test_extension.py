@@ -14,8 +14,11 @@ from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.terminal.progress import SILENT
 from fedpareto.supernet.common.terminal.words import counted
 from fedpareto.training.cli import main
+from fedpareto.training.config.client import ClientConfig
+from fedpareto.training.config.evaluation import CheckpointConfig
 from fedpareto.training.config.methods import DecNasConfig
-from fedpareto.training.config.run import CheckpointConfig, ClientConfig, RunConfig, ServerConfig
+from fedpareto.training.config.run import RunConfig
+from fedpareto.training.config.server import ServerConfig
 from fedpareto.training.rounds.extension import before_extension
 from fedpareto.training.rounds.loop import train
 from fedpareto.training.runs.folder import METRICS, read_run_config

@@ -25,7 +25,8 @@ from helpers.runs.simulation import (
 
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.training.config.clients import ClientsConfig
-from fedpareto.training.config.run import CheckpointConfig, RunConfig
+from fedpareto.training.config.evaluation import CheckpointConfig
+from fedpareto.training.config.run import RunConfig
 from fedpareto.training.messages import Failure, Update, tensor_bytes
 from fedpareto.training.rounds.loop import train
 from fedpareto.training.runs.checkpoint import load_checkpoint, newest_checkpoint

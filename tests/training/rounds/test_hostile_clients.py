@@ -22,9 +22,11 @@ from helpers.runs.simulation import (
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.terminal.progress import SILENT
 from fedpareto.supernet.networks.weights import Tensors
+from fedpareto.training.config.client import ClientConfig
 from fedpareto.training.config.clients import ClientsConfig
 from fedpareto.training.config.partition import PartitionConfig
-from fedpareto.training.config.run import ClientConfig, RunConfig, ServerConfig
+from fedpareto.training.config.run import RunConfig
+from fedpareto.training.config.server import ServerConfig
 from fedpareto.training.engines.protocol import never
 from fedpareto.training.messages import Failure, Update
 from fedpareto.training.rounds.loop import train

@@ -33,9 +33,10 @@ from hypothesis import strategies as st
 from fedpareto.fitness.score import macs_of
 from fedpareto.training.aggregation.round_results import RoundPlan
 from fedpareto.training.clients.trainer import LocalTrainer
+from fedpareto.training.config.client import ClientConfig
 from fedpareto.training.config.clients import ClientsConfig
 from fedpareto.training.config.methods import CoTrainConfig, DecNasConfig, DfnasConfig
-from fedpareto.training.config.run import ClientConfig, RunConfig
+from fedpareto.training.config.run import RunConfig
 from fedpareto.training.data.augment import Augmentation
 from fedpareto.training.execution.profile import Profile
 from fedpareto.training.local_objective import CoTraining, Standard

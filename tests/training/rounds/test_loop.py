@@ -29,8 +29,9 @@ from fedpareto.supernet.networks.weights import Tensors
 from fedpareto.supernet.slices import tensor_shapes
 from fedpareto.training.clients.capabilities import Capability
 from fedpareto.training.config.clients import ClientsConfig
+from fedpareto.training.config.evaluation import CheckpointConfig
 from fedpareto.training.config.methods.registry import METHODS
-from fedpareto.training.config.run import CheckpointConfig, ServerConfig
+from fedpareto.training.config.server import ServerConfig
 from fedpareto.training.engines.protocol import Engine
 from fedpareto.training.evaluation.evaluator import Evaluation, Probe
 from fedpareto.training.messages import Failure, Task, Update

@@ -23,7 +23,8 @@ from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.networks.weights import Tensors
 from fedpareto.training.aggregation.round_results import RoundResults
 from fedpareto.training.aggregation.weighted_average import AVERAGING, ServerStep, WeightedAverage
-from fedpareto.training.config.run import CheckpointConfig, RunConfig
+from fedpareto.training.config.evaluation import CheckpointConfig
+from fedpareto.training.config.run import RunConfig
 from fedpareto.training.evaluation.evaluator import Evaluation
 from fedpareto.training.messages import Update
 from fedpareto.training.rounds import loop

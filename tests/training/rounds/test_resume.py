@@ -14,7 +14,8 @@ from helpers.runs.simulation import Recorder
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.storage.files import write_recorded
 from fedpareto.supernet.common.terminal.progress import SILENT, ProgressListener
-from fedpareto.training.config.run import RunConfig, ServerConfig
+from fedpareto.training.config.run import RunConfig
+from fedpareto.training.config.server import ServerConfig
 from fedpareto.training.engines.simulation.federation import SimulatedFederation
 from fedpareto.training.execution.machine import THIS_MACHINE
 from fedpareto.training.execution.profile import Profile

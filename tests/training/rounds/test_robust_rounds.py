@@ -19,7 +19,7 @@ from fedpareto.supernet.common.terminal.progress import SILENT, ProgressListener
 from fedpareto.supernet.space_file import load_space
 from fedpareto.training.config.clients import ClientsConfig
 from fedpareto.training.config.methods import DecNasConfig
-from fedpareto.training.config.run import ServerConfig
+from fedpareto.training.config.server import ServerConfig
 from fedpareto.training.execution.profile import Profile
 from fedpareto.training.rounds.loop import train
 from fedpareto.training.setup import new_run

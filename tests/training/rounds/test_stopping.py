@@ -13,7 +13,7 @@ from helpers.runs.simulation import fresh_start, recorder, same_bytes, short_con
 from torch import Tensor
 
 from fedpareto.cache.entries import CacheEntry
-from fedpareto.training.config.run import CheckpointConfig, EvaluationConfig
+from fedpareto.training.config.evaluation import CheckpointConfig, EvaluationConfig
 from fedpareto.training.engines.protocol import Engine
 from fedpareto.training.evaluation.evaluator import Evaluation, ProbeEvaluator
 from fedpareto.training.messages import Failure, Task, Update

@@ -14,7 +14,7 @@ import pytest
 from helpers.runs.trackers import alone, record
 
 from fedpareto.supernet.common.errors import UserError
-from fedpareto.training.config.run import TrackingConfig
+from fedpareto.training.config.tracking import TrackingConfig
 from fedpareto.training.trackers.wandb import WandbTracker, check_environment, require_login
 
 #: A bound on what takes a few seconds; no expectation.

@@ -26,7 +26,7 @@ from fedpareto.supernet.common.terminal.words import counted
 from fedpareto.supernet.slices import tensor_shapes
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.training.clients.compute import training_macs
-from fedpareto.training.config.run import ClientConfig
+from fedpareto.training.config.client import ClientConfig
 
 ACCOUNTING = "accounting.json"
 

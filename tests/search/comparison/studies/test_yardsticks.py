@@ -19,7 +19,7 @@ from fedpareto.search.comparison.results.summary import cells, rows
 from fedpareto.search.comparison.studies.study import read_study
 from fedpareto.search.comparison.studies.yardsticks import Yardstick, row_label, rows_of, yardsticks_of
 from fedpareto.supernet.common.errors import UserError
-from fedpareto.training.config.unused_settings import refuse_unread
+from fedpareto.training.config.rules.unused_settings import refuse_unread
 from fedpareto.training.data.run_images import shares
 from fedpareto.training.data.sources import list_images
 from fedpareto.training.runs.folder import METRICS, read_split

@@ -16,9 +16,9 @@ import pytest
 
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.typed_yaml import from_mapping
-from fedpareto.training.config.changes import RESUME_MAY_CHANGE, changed_fields
 from fedpareto.training.config.clients import ClientsConfig
 from fedpareto.training.config.flower import FlowerConfig
+from fedpareto.training.config.rules.changes import RESUME_MAY_CHANGE, changed_fields
 from fedpareto.training.config.run import RunConfig, config_to_mapping
 from fedpareto.training.engines.flower import superlink
 from fedpareto.training.engines.flower.federation import opened_link

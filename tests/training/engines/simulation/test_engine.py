@@ -21,7 +21,7 @@ from helpers.runs.simulation import (
     train_run,
 )
 
-from fedpareto.training.config.run import ServerConfig
+from fedpareto.training.config.server import ServerConfig
 from fedpareto.training.data.images import ImageSet
 from fedpareto.training.engines.simulation.engine import InProcessEngine
 from fedpareto.training.execution.profile import Profile

@@ -33,8 +33,9 @@ from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.networks.weights import extract
 from fedpareto.training.clients.capabilities import Capability, capabilities
 from fedpareto.training.config.clients import ClientsConfig
+from fedpareto.training.config.evaluation import CheckpointConfig, EvaluationConfig
 from fedpareto.training.config.methods import DecNasConfig
-from fedpareto.training.config.run import CheckpointConfig, EvaluationConfig, RunConfig
+from fedpareto.training.config.run import RunConfig
 from fedpareto.training.messages import Task, Update
 from fedpareto.training.methods.decnas.accounting import ACCOUNTING
 from fedpareto.training.methods.decnas.method import DecNas, decnas

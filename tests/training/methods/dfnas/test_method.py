@@ -31,9 +31,10 @@ from fedpareto.supernet.slices import tensor_shapes
 from fedpareto.training.clients.capabilities import Capability
 from fedpareto.training.clients.paths import paths_through
 from fedpareto.training.config.clients import ClientsConfig
+from fedpareto.training.config.evaluation import CheckpointConfig
 from fedpareto.training.config.methods import DfnasConfig
 from fedpareto.training.config.privacy import PrivacyConfig
-from fedpareto.training.config.run import CheckpointConfig, RunConfig
+from fedpareto.training.config.run import RunConfig
 from fedpareto.training.engines.protocol import EngineError
 from fedpareto.training.execution.profile import Profile
 from fedpareto.training.local_objective import PathSampling, Standard

@@ -12,10 +12,10 @@ from helpers.images.pictures import write_pictures
 from helpers.runs.federation import micro_config, micro_space
 
 from fedpareto.supernet.common.terminal.progress import SILENT, ProgressListener
+from fedpareto.training.config.client import ClientConfig
 from fedpareto.training.config.clients import ClientsConfig
 from fedpareto.training.config.data import DataConfig
 from fedpareto.training.config.partition import PartitionConfig
-from fedpareto.training.config.run import ClientConfig
 from fedpareto.training.data.files import reading
 from fedpareto.training.data.files.decoded import Decoded
 from fedpareto.training.data.files.preparation import Preparation

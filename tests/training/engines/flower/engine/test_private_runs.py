@@ -7,8 +7,9 @@ from helpers.runs.flower import LocalLink, trained
 from helpers.runs.simulation import recorder
 
 from fedpareto.supernet.common.terminal.progress import ProgressListener
+from fedpareto.training.config.evaluation import EvaluationConfig
 from fedpareto.training.config.privacy import PrivacyConfig
-from fedpareto.training.config.run import EvaluationConfig, RunConfig
+from fedpareto.training.config.run import RunConfig
 from fedpareto.training.data.images import fixed_normalisation
 from fedpareto.training.engines.flower import wire
 from fedpareto.training.engines.flower.federation import connect

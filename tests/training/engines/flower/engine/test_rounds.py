@@ -20,7 +20,8 @@ from fedpareto.training.aggregation.round_results import RoundResults
 from fedpareto.training.config.clients import ClientsConfig
 from fedpareto.training.config.data import DataConfig
 from fedpareto.training.config.partition import PartitionConfig
-from fedpareto.training.config.run import RunConfig, ServerConfig
+from fedpareto.training.config.run import RunConfig
+from fedpareto.training.config.server import ServerConfig
 from fedpareto.training.engines.flower.admission import read_bindings
 from fedpareto.training.engines.flower.engine import FlowerEngine
 from fedpareto.training.engines.flower.federation import ConnectedFederation

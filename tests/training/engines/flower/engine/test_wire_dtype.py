@@ -19,8 +19,9 @@ from helpers.runs.simulation import recorder, smallest
 from torch import Tensor
 
 from fedpareto.supernet.networks.weights import Tensors, views
+from fedpareto.training.config.client import ClientConfig
 from fedpareto.training.config.clients import ClientsConfig
-from fedpareto.training.config.run import ClientConfig, RunConfig
+from fedpareto.training.config.run import RunConfig
 from fedpareto.training.engines.flower import wire
 from fedpareto.training.engines.flower.engine import restored
 from fedpareto.training.messages import (

@@ -13,7 +13,8 @@ from fedpareto.supernet.common.errors import UserError
 from fedpareto.training.config.methods.registry import METHODS
 from fedpareto.training.config.methods.spec import SOME_READ, MethodSpec, ReadWhen
 from fedpareto.training.config.registries import DATA_SETS
-from fedpareto.training.config.run import LARGEST_WEIGHT, RunConfig, by_full_name, complete_mapping
+from fedpareto.training.config.run import RunConfig, by_full_name, complete_mapping
+from fedpareto.training.config.server import LARGEST_WEIGHT
 
 
 class Condition(NamedTuple):

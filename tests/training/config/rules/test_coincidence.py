@@ -10,9 +10,10 @@ from helpers.runs.simulation import same_bytes, short_config, simulated_run, tra
 
 from fedpareto.supernet.common.terminal.progress import ProgressListener
 from fedpareto.training.config.clients import ClientsConfig
-from fedpareto.training.config.coincidence import coincides, normal_form
+from fedpareto.training.config.evaluation import CheckpointConfig, EvaluationConfig
 from fedpareto.training.config.methods import CoTrainConfig, DeepFedNasConfig, FedParetoConfig
-from fedpareto.training.config.run import CheckpointConfig, EvaluationConfig, RunConfig
+from fedpareto.training.config.rules.coincidence import coincides, normal_form
+from fedpareto.training.config.run import RunConfig
 from fedpareto.training.setup import new_run
 
 

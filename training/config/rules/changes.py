@@ -8,7 +8,8 @@ from fedpareto.training.config.inputs import portable
 from fedpareto.training.config.methods.config_type import config_type
 from fedpareto.training.config.methods.registry import METHODS
 from fedpareto.training.config.privacy import Statistics
-from fedpareto.training.config.run import LARGEST_WEIGHT, RunConfig, ServerConfig, by_full_name, complete_mapping
+from fedpareto.training.config.run import RunConfig, by_full_name, complete_mapping
+from fedpareto.training.config.server import LARGEST_WEIGHT, ServerConfig
 
 #: What may change when a run is resumed: where things are, what is reported, how many clients train at once.
 RESUME_MAY_CHANGE = (

@@ -2,9 +2,10 @@
 
 import dataclasses
 
-from fedpareto.training.config.method_defaults import with_method_defaults
-from fedpareto.training.config.run import EvaluationConfig, RunConfig
-from fedpareto.training.config.unused_settings import read_only
+from fedpareto.training.config.evaluation import EvaluationConfig
+from fedpareto.training.config.rules.method_defaults import with_method_defaults
+from fedpareto.training.config.rules.unused_settings import read_only
+from fedpareto.training.config.run import RunConfig
 
 
 def coincides(config: RunConfig) -> str | None:

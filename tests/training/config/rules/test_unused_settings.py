@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.training.config.clients import ClientsConfig
 from fedpareto.training.config.data import DataConfig
+from fedpareto.training.config.evaluation import EvaluationConfig
 from fedpareto.training.config.flower import FlowerConfig
 from fedpareto.training.config.methods import (
     CoTrainConfig,
@@ -23,8 +24,7 @@ from fedpareto.training.config.methods import (
 )
 from fedpareto.training.config.partition import PartitionConfig
 from fedpareto.training.config.privacy import PrivacyConfig
-from fedpareto.training.config.run import EvaluationConfig, RunConfig, ServerConfig
-from fedpareto.training.config.unused_settings import (
+from fedpareto.training.config.rules.unused_settings import (
     ALWAYS,
     condition_of,
     conditions,
@@ -33,6 +33,8 @@ from fedpareto.training.config.unused_settings import (
     settings_of,
     unread,
 )
+from fedpareto.training.config.run import RunConfig
+from fedpareto.training.config.server import ServerConfig
 
 
 @pytest.mark.parametrize("name", settings_of(RunConfig()))
