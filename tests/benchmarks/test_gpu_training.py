@@ -109,6 +109,7 @@ def test_every_method_reaches_the_same_compute_within_one_per_cent(contest: Cont
         assert all(record.mean_accuracy is not None for record in diary.records)
 
 
+@pytest.mark.slow
 def test_a_run_for_its_time_ends_with_what_was_planned_for_it(contest: Contest, federated: Federated) -> None:
     left: list[float] = []
 

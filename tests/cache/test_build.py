@@ -87,6 +87,7 @@ def test_entries_of_a_preset_are_points_of_its_frontier(solver: Solver) -> None:
     assert (cache.entries[0].macs, cache.entries[-1].macs) == (frontier.macs[0], frontier.macs[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("space", [tiny_space(), narrow_resnet()], ids=lambda space: space.name)
 @pytest.mark.parametrize(("population", "generations"), [(20, 5), (60, 30)])
 def test_a_cold_search_comes_within_a_hundredth_of_the_optimum_everywhere(

@@ -75,6 +75,7 @@ def test_a_cache_is_built_and_reported(command: Command) -> None:
     assert os.listdir(command.folder) == ["cache.jsonl"]
 
 
+@pytest.mark.slow
 def test_the_same_seed_builds_the_same_entries(command: Command) -> None:
     built, path = [], command.write_space(VAST)
     for seed in ("3", "3", "4"):

@@ -85,6 +85,7 @@ def test_a_run_of_any_channels_trains_and_is_evaluated(run: Run, channels: int) 
     assert _weights(folder)["stem.entry.conv.weight"].shape[1] == channels
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", _CHANNELS)
 def test_a_subnet_of_any_channels_is_tuned_calibrated_tested_and_exported(
     run: Run, channels: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -141,6 +141,7 @@ def _class_of(output: Path, path: Path, capsys: pytest.CaptureFixture[str]) -> s
     return capsys.readouterr().out.split()[1]
 
 
+@pytest.mark.slow
 def test_the_printed_command_works_with_the_delivered_folder_alone(
     trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

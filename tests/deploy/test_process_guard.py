@@ -70,6 +70,7 @@ def test_a_killed_command_takes_along_what_it_started(processes: GuardedProcesse
     assert gone(pids)
 
 
+@pytest.mark.slow
 def test_everything_ends_with_who_started_it(tmp_path: Path) -> None:
     command = [sys.executable, str(GUARD), str(tmp_path / "log"), "bash", "-c", PARENT]
     program = f"import subprocess, time\nsubprocess.Popen({command!r}, stdin=subprocess.PIPE)\ntime.sleep({ASLEEP})"

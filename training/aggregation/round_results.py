@@ -180,13 +180,13 @@ class RoundResults:
 
     @property
     def moves(self) -> dict[int, float]:
-        """How far the accepted clients moved their weights, ‖Δ‖/‖sent‖; empty without bounds."""
+        """Moves of the accepted clients, ‖Δ‖/‖sent‖, by client; empty without bounds."""
         found = {} if self._bounds is None else self._bounds.moves
         return {client: found[client] for client in self.accepted if client in found}
 
     @property
     def memory(self) -> PastRound:
-        """What later rounds are judged by."""
+        """Memory of the round, by which later ones are judged."""
         if self._clip:
             # What is neither clipped nor noisy is not kept.
             return PastRound(0.0, self.plan.learning_rate, 0.0)

@@ -77,7 +77,7 @@ def refused_round(folder: Path, results: RoundResults, problem: str, learning_ra
     advice = f"leave that client out, or lower {option('server.outlier-factor')}, and {go_on(folder)}"
     if others and moves.get(first, 0.0) <= _ALONE * statistics.median(others):
         advice = (
-            "no client stands out: if training diverged, start a new run with a lower {option('client.lr')} (now "
+            f"no client stands out: if training diverged, start a new run with a lower {option('client.lr')} (now "
             f"{learning_rate}), else {go_on(folder)}"
         )
     return f"round {results.plan.number} is refused: merged, {problem} ({who}); {kept}; {advice}"

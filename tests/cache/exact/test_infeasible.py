@@ -73,6 +73,7 @@ def _check_named(case: Case, limits: Limits) -> None:
     assert match["amount"].startswith(amount)
 
 
+@pytest.mark.slow
 @given(cases(networks=1500), st.data())
 @runs(60)
 def test_where_effectiveness_and_macs_exclude_each_other_macs_bind(case: Case, data: st.DataObject) -> None:

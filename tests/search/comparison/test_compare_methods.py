@@ -46,6 +46,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Outc
 Finished = tuple[Path, Path, Outcome]
 
 
+@pytest.mark.slow
 def test_a_study_ends_with_a_table_a_plot_and_the_next_command(finished: Finished) -> None:
     _, output, done = finished
     assert done.code == 0, done.err
@@ -62,6 +63,7 @@ def test_a_study_ends_with_a_table_a_plot_and_the_next_command(finished: Finishe
     assert f"next: search-subnet --run {output / 'runs' / 'deepfednas-seed0'}" in done.err
 
 
+@pytest.mark.slow
 def test_methods_computed_the_same_to_within_a_hundredth(finished: Finished) -> None:
     _, output, _ = finished
     for label in ("deepfednas", "cotrain"):
@@ -90,6 +92,7 @@ def test_what_is_finished_is_not_run_again_and_a_seed_more_is_added(finished: Fi
     assert {line["seeds"] for line in csv.DictReader((output / "table.csv").read_text().splitlines())} == {"3"}
 
 
+@pytest.mark.slow
 def test_a_trial_of_other_settings_is_refused(finished: Finished, tmp_path: Path) -> None:
     path, output, _ = finished
     study = yaml.safe_load(path.read_text())
@@ -124,6 +127,7 @@ def test_runs_are_measured_again_for_a_budget_that_was_added(finished: Finished,
     assert not (output / "price.csv").exists()
 
 
+@pytest.mark.slow
 def test_results_of_other_settings_are_refused_too(finished: Finished, tmp_path: Path) -> None:
     path, output, _ = finished
     study = yaml.safe_load(path.read_text())
@@ -210,6 +214,7 @@ def test_an_interrupted_study_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert len(records) > rounds
 
 
+@pytest.mark.slow
 def test_a_trial_that_fails_says_why(tmp_path: Path) -> None:
     study = _study(tmp_path, seeds=[0], methods={"deepfednas": {}})
     study["run"]["clients"] = {"count": 500, "per_round": 3}

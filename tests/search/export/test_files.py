@@ -76,6 +76,7 @@ def _exported(path: Path, subnet: Learned, form: Format = "torchscript") -> dict
     return export_subnet(path, *subnet, ExportSettings(form), SILENT, HASTY)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", _FORMATS)
 def test_images_in_memory_are_written_to_files_and_read_from_those(tmp_path: Path, form: Format) -> None:
     report = _exported(tmp_path / "subnet", learned(), form)
@@ -100,6 +101,7 @@ def test_files_of_every_kind_are_read_as_in_training(
     assert report["files"]["accuracy"] == report["files"]["fp32_accuracy"] == report["validation_accuracy"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("form", "resolutions"), [("onnx", (10, 16)), ("torchscript", (8, 12)), ("exported-program", (10, 16))]
 )

@@ -98,6 +98,7 @@ def test_a_subnet_that_is_not_calibrated_says_so(command: Command) -> None:
     assert "not calibrated" in outcome.out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["group", "none"])
 def test_a_network_without_batchnorm_is_said_to_need_no_calibration(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, norm: Norm
@@ -230,6 +231,7 @@ def test_a_table_that_says_nothing_about_the_export_is_refused(
     assert not (tmp_path / "subnet").exists()
 
 
+@pytest.mark.slow
 def test_a_table_of_another_machine_serves_an_export_that_is_not_compared(command: Command, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     table = _measured(tmp_path / "table.json", read_space(command.run), machine="a Raspberry Pi 5")
@@ -257,6 +259,7 @@ def test_a_run_without_a_checkpoint_is_refused(command: Command, tmp_path: Path)
     assert not (tmp_path / "subnet").exists()
 
 
+@pytest.mark.slow
 def test_a_subnet_that_is_not_calibrated_is_exported_only_when_asked_for(command: Command, tmp_path: Path) -> None:
     export = (*BUDGET, "--calibration", "none", "--export", "onnx", "--output", tmp_path / "subnet")
     assert "not calibrated" in command.error(*export)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.runs.flower import LocalLink, flower_config, hurry, trained
-from helpers.runs.private import client_images, federation_of, hold_supernet_still
+from helpers.trust.private import client_images, federation_of, hold_supernet_still
 
 from fedpareto.search.api import open_run
 from fedpareto.search.cli import main

@@ -80,6 +80,7 @@ def test_the_answer_is_the_best_of_all_networks_within_the_limits(
     assert found >= 3
 
 
+@pytest.mark.slow
 def test_the_time_of_an_answer_is_a_limit_it_meets(tmp_path: Path) -> None:
     for space, seed in itertools.product(SPACES, range(3)):
         cost = _latency_limits(space, tmp_path, np.inf, seed).extras[0]
@@ -248,6 +249,7 @@ def test_parameters_that_bind_give_a_network_off_the_frontier_of_a_preset() -> N
     assert bound.entry.fitness < free.fitness
 
 
+@pytest.mark.slow
 def test_a_space_too_large_is_searched_without_a_certificate_and_with_a_remark() -> None:
     remarks: list[str] = []
     limits = Limits(macs=10_000_000_000)

@@ -37,6 +37,7 @@ def test_parameters_of_its_steps_have_no_history() -> None:
     assert all(tensor.is_leaf for tensor in _trained(Sgd, torch.tensor(0.1), fused=True))
 
 
+@pytest.mark.slow
 def test_torch_compile_is_not_imported_for_it() -> None:
     program = (
         "import sys, torch\n"

@@ -235,6 +235,7 @@ class _Full:
         yield from self._inner.run([first, *rest])
 
 
+@pytest.mark.slow
 def test_a_run_out_of_memory_while_its_last_checkpoint_is_written_keeps_that_checkpoint(tmp_path: Path) -> None:
     folder = checkpoint_folder(tmp_path, 1)
     run = simulated_run(tmp_path, config_mapping=_Contended(folder))

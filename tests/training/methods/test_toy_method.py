@@ -186,6 +186,7 @@ def test_a_run_that_is_resumed_ends_with_the_bytes_of_one_that_was_not_interrupt
         assert (again / "toy.json").read_text() == '{"turn": 6}'
 
 
+@pytest.mark.slow
 def test_a_resumed_run_keeps_its_settings(toy: MethodSpec, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _train(capsys, tmp_path, "--toy.stride", 2).code == 0
     line = check_refused(

@@ -39,6 +39,7 @@ def test_epsilon_is_that_of_one_gaussian_mechanism_of_all_rounds(exposure: float
     assert epsilon(exposure, noise, delta) == pytest.approx(expected, rel=1e-6, abs=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("noise", "shares"), [(1.0, [1.0] * 10), (2.0, [1.0, 0.5, 0.25, 0.1] * 4), (0.8, [0.3, 1.0])])
 def test_another_accountant_that_composes_round_by_round_agrees(noise: float, shares: list[float]) -> None:
     other = pld.PLDAccountant(dp_accounting.NeighboringRelation.REPLACE_SPECIAL)

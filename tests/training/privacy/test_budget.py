@@ -251,6 +251,7 @@ def test_the_command_solves_for_noise_and_writes_it_down(tmp_path: Path) -> None
     assert "largest_weight: 0.3333333333333333" in written
 
 
+@pytest.mark.slow
 def test_the_command_ends_by_the_budget_and_goes_on_with_a_larger_one(tmp_path: Path) -> None:
     run = finished_run(
         tmp_path, rounds=6, privacy=PrivacyConfig(clip=1.0, noise=1.0, epsilon=6.0), evaluation=_EVALUATED

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from helpers.runs.federation import MICRO, micro_config, read_metrics
-from helpers.runs.private import client_images, federation_of, hold_supernet_still
 from helpers.runs.simulation import recorder, short_config, spoiled_run, train_run
+from helpers.trust.private import client_images, federation_of, hold_supernet_still
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray

@@ -181,6 +181,7 @@ def test_a_round_that_would_last_for_hours_is_abandoned(tmp_path: Path, workers:
     assert os.listdir(run / "checkpoints") == ["round-000000"]
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_tidied_up_and_its_metrics_are_mended_when_it_is_resumed(tmp_path: Path) -> None:
     run = _finished(tmp_path, rounds=3)
     checkpoints = run / "checkpoints"

@@ -127,7 +127,7 @@ def test_a_logit_that_steps_cannot_reach_settles_nothing(tmp_path: Path, logit: 
 
 def test_a_resumed_run_remembers_the_rounds_before(tmp_path: Path) -> None:
     # Within what steps can do, so that only the rounds before tell.
-    config = _config(rounds=3, client=ClientConfig(epochs=1, batch_size=8, lr=0.05, clip=0))
+    config = _config(rounds=3, client=ClientConfig(epochs=1, batch_size=8, lr=0.05, lr_schedule="constant", clip=0))
     change = from_round(3, scaled(1000))
     state, tensors, _ = _attacked(tmp_path / "whole", config, change)
     assert state.failures == {"outlier": 1}

@@ -15,7 +15,7 @@ from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.storage.files import write_recorded
 from fedpareto.supernet.common.terminal.progress import SILENT, ProgressListener
 from fedpareto.training.config.run import RunConfig
-from fedpareto.training.config.server import ServerConfig
+from fedpareto.training.config.server import LARGEST_WEIGHT, ServerConfig
 from fedpareto.training.engines.simulation.federation import SimulatedFederation
 from fedpareto.training.execution.machine import THIS_MACHINE
 from fedpareto.training.execution.profile import Profile
@@ -246,13 +246,14 @@ def test_the_folder_of_a_run_of_before_aggregation_had_its_name_is_resumed(copy:
     config, state = copy / CONFIG, newest_checkpoint(copy) / STATE
     mapping, body = yaml.safe_load(config.read_text()), json.loads(state.read_text())
     for each in (mapping, body["config"]):
-        del each["server"]["aggregation"], each["server"]["trim"], each["server"]["hostile"]
+        for name in ("aggregation", "trim", "hostile", "max_share", "outlier_factor"):
+            del each["server"][name]
         each["server"]["aggregator"] = "average"
     write_recorded(config, yaml.safe_dump(mapping))
     write_recorded(state, json.dumps(body))
     remarks: list[str] = []
     prepared = resumed_run(copy, read_run_config(copy), ProgressListener(remark=remarks.append))
-    assert prepared.config.server == ServerConfig()
+    assert prepared.config.server == ServerConfig(largest_weight=LARGEST_WEIGHT)
     assert len(remarks) == 1
 
 

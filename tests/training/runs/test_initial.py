@@ -86,6 +86,7 @@ def test_a_checkpoint_of_a_run_is_taken_itself(origin: Path, tmp_path: Path) -> 
     _same(tensors, load_file(newest / _SUPERNET))
 
 
+@pytest.mark.slow
 def test_a_run_does_not_need_the_one_it_began_with_any_more(
     origin: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -49,6 +49,7 @@ def _values(items: Any) -> dict[str, Any]:
     return {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in items}
 
 
+@pytest.mark.slow
 def test_an_offline_run_holds_configuration_curves_plot_and_checkpoint(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -118,6 +119,7 @@ def test_an_offline_run_holds_configuration_curves_plot_and_checkpoint(
     assert [entry.path for entry in artifact.manifest.contents] == ["state.json"]
 
 
+@pytest.mark.slow
 def test_the_histogram_of_a_large_cache_is_logged_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     alone(monkeypatch, tmp_path)
     tracker = WandbTracker(tmp_path, "mine", "fedpareto-tests", "offline", {}, "large")

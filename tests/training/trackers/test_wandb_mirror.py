@@ -81,6 +81,7 @@ def test_what_wandb_raises_is_one_remark_and_the_run_goes_on(
     assert told[0].endswith("; the run goes on without it; metrics.jsonl has all rounds")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["login", "init", "log", "finish"])
 def test_a_wandb_that_hangs_delays_no_round_and_the_end_by_no_more_than_it_may(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str], place: str

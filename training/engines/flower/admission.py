@@ -89,12 +89,13 @@ class Plausible:
     def _too_many(self, one: ClientDescription, described: Mapping[int, ClientDescription]) -> str | None:
         median = statistics.median(each.examples for each in described.values())
         for what, said in (("training", one.examples), ("held-out", one.validation)):
+            claim = f"it says {counted(said, f'{what} image')}"
             if said > self.examples:
-                return f"it says {said:,} {what} images; at most {self.examples:,} are believed (flower.max_examples)"
+                return f"{claim}; at most {self.examples:,} are believed (flower.max_examples)"
             if len(described) >= _ENOUGH and said > self.ratio * median:
                 return (
-                    f"it says {said:,} {what} images, {said / median:,.0f} times the median client's training images; "
-                    f"at most {self.ratio:g} times are believed (flower.max_ratio)"
+                    f"{claim}, {said / median:,.0f}× the median client's training images; "
+                    f"at most {self.ratio:g}× are believed (flower.max_ratio)"
                 )
         return None
 

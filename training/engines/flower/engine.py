@@ -215,7 +215,9 @@ class FlowerEngine:
         images = wire.integer(job, "images", 0, batches * task.batch_size)
         size = min(task.batch_size, self._roster.described[task.client].examples)
         if images != batches * size:
-            raise WireError(f"{counted(batches, 'batch')} of {counted(size, 'image')} are not {images:,} images")
+            raise WireError(
+                f"{counted(batches, 'batch')} of {counted(size, 'image')} do not have {counted(images, 'image')}"
+            )
         expected = statistics_shapes(self._space, task.architecture) if batches else {}
         if {name: tuple(tensor.shape) for name, tensor in sums.items()} != expected:
             raise Unusable("shape", "its statistics are those of another network")

@@ -42,6 +42,7 @@ def _check_within(region: Region, subnets: list[Subnet]) -> None:
         assert region.parts[subnet.band].least <= macs <= region.parts[subnet.band].most
 
 
+@pytest.mark.slow
 def test_spread_subnets_make_every_choice_more_evenly_than_random_ones_and_cover_all_macs() -> None:
     region = _region(tiny_space())
     subnets = spread_subnets(region, 160, (), np.random.default_rng(0))

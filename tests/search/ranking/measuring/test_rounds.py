@@ -83,6 +83,7 @@ def test_networks_that_judge_are_not_learned_from() -> None:
     assert not set(judges) & {architecture for _, architectures in told for architecture in architectures}
 
 
+@pytest.mark.slow
 def test_the_same_generator_draws_the_same_subnets() -> None:
     once, again, other = (first_subnets(REGION, _entries(), 96, (), np.random.default_rng(seed)) for seed in (0, 0, 1))
     assert once == again

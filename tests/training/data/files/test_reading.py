@@ -187,6 +187,7 @@ def _encoded(kind: str) -> bytes:
     return file.getvalue()
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(st.sampled_from(_FORMATS), st.data())
 def test_a_damaged_file_is_read_or_refused_by_name_and_nothing_else(kind: str, data: st.DataObject) -> None:

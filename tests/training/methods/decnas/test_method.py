@@ -94,6 +94,7 @@ def _ground(config: RunConfig, clients: Sequence[Capability] | None = None, *, k
     return MethodContext(config, MICRO, micro_entries(), able, labels if known else None)
 
 
+@pytest.mark.slow
 def test_a_run_shrinks_the_network_to_its_budget_and_then_trains_it_for_its_rounds(tmp_path: Path) -> None:
     run = simulated_run(tmp_path, _config())
     state, start = _trained(run)
@@ -130,6 +131,7 @@ def test_every_target_is_the_steps_share_of_the_start_below_the_current_network(
         macs = step["macs"]
 
 
+@pytest.mark.slow
 def test_the_winner_of_an_iteration_gained_most_or_lost_least_per_mac_and_its_weights_are_the_supernets(
     tmp_path: Path,
 ) -> None:
@@ -162,6 +164,7 @@ def test_the_winner_of_an_iteration_gained_most_or_lost_least_per_mac_and_its_we
     assert changes == len(_searched(found[-1].state).history) >= 2
 
 
+@pytest.mark.slow
 def test_the_supernet_outside_the_current_network_keeps_its_bytes(tmp_path: Path) -> None:
     run = simulated_run(tmp_path, _config())
     start = fresh_start(run)
@@ -362,6 +365,7 @@ def test_a_search_has_a_rate_of_its_own_if_one_is_set(tmp_path: Path) -> None:
     assert recorder(run).records[state.origin.round].lr == 0.05
 
 
+@pytest.mark.slow
 def test_the_servers_momentum_begins_with_the_fine_tuning(tmp_path: Path) -> None:
     config = _config()
     server = dataclasses.replace(config.server, momentum=0.5)
@@ -374,6 +378,7 @@ def test_the_servers_momentum_begins_with_the_fine_tuning(tmp_path: Path) -> Non
     assert start.models.velocity is not None
 
 
+@pytest.mark.slow
 def test_a_checkpoint_has_a_file_for_every_candidate_in_the_race(tmp_path: Path) -> None:
     state, _ = _trained(simulated_run(tmp_path, _config()))
     assert state.origin is not None
@@ -383,6 +388,7 @@ def test_a_checkpoint_has_a_file_for_every_candidate_in_the_race(tmp_path: Path)
         assert bool(files) == (one.state.round < state.origin.round)
 
 
+@pytest.mark.slow
 def test_the_state_of_a_search_comes_back_from_json_as_it_was(tmp_path: Path) -> None:
     _trained(simulated_run(tmp_path, _config()))
     for one in _states(tmp_path):

@@ -48,6 +48,7 @@ def test_bf16_halves_the_bytes_and_stays_close(config: RunConfig, link: LocalLin
         assert (tensor - whole[name]).norm() <= 0.25 * (whole[name] - start.supernet[name]).norm() + 1e-6
 
 
+@pytest.mark.slow
 def test_bf16_does_not_lose_changes_that_are_smaller_than_its_steps(config: RunConfig, tmp_path: Path) -> None:
     def run(dtype: str) -> tuple[Tensors, Tensors]:
         slow = dataclasses.replace(

@@ -17,7 +17,7 @@ from fedpareto.training.config.privacy import PrivacyConfig, Statistics
 from fedpareto.training.config.run import RunConfig
 from fedpareto.training.data.array_files import write_arrays
 from fedpareto.training.data.image_data import ImageData
-from fedpareto.training.rounds import evaluation, loop
+from fedpareto.training.rounds import evaluation, merge_check
 from helpers.runs.federation import micro_config
 
 #: Clients of a federation, the images of each, and their classes.
@@ -59,5 +59,5 @@ def federation_of(
 
 def hold_supernet_still(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stand in for the merge, whose noise hides what clients trained, and for the clock of the server's own work."""
-    monkeypatch.setattr(loop, "merge", lambda run, results, models: None)
+    monkeypatch.setattr(merge_check, "merge", lambda run, results, models: None)
     monkeypatch.setattr(evaluation, "time", types.SimpleNamespace(perf_counter=lambda: 0.0))
