@@ -126,7 +126,8 @@ def config_of(trial: Trial, cache: Path, folder: Path, rounds: int = ROUNDS) -> 
         data=DataConfig(name="digits"),
         partition=PartitionConfig("iid"),
         clients=ClientsConfig(count=CLIENTS, per_round=CLIENTS),
-        client=ClientConfig(epochs=2),
+        # Bounds by steps follow from the clip of gradients.
+        client=ClientConfig(epochs=2, clip=0.0) if trial.rule == UNBOUNDED else ClientConfig(epochs=2),
         server=ServerConfig(outlier_factor=0.0) if trial.rule == UNBOUNDED else ServerConfig(aggregation=trial.rule),
         evaluation=EvaluationConfig(every=rounds, calibration_images=512),
         tracking=TrackingConfig(wandb="off", progress=False),

@@ -91,8 +91,8 @@ def test_an_exact_run_is_calibrated_on_clients_images_and_says_so(runs: dict[str
     ("options", "words"),
     [
         (("--finetune-epochs", 1), "leave out --finetune-epochs, or accept what (ε, δ) does not cover with --exact-"),
-        (("--calibration", "pooled"), "--calibration pooled takes exact statistics of clients' images, which"),
-        (("--calibration", "federated"), "--calibration federated takes exact statistics of clients' images, which"),
+        (("--calibration", "pooled"), "--calibration pooled takes exact statistics of clients' images, and"),
+        (("--calibration", "federated"), "--calibration federated takes exact statistics of clients' images, and"),
     ],
 )
 def test_exact_statistics_are_refused_unless_asked_for(

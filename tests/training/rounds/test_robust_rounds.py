@@ -17,6 +17,7 @@ from fedpareto.cache.costs.limits import Limits
 from fedpareto.cache.entries import CACHE_ENTRIES
 from fedpareto.supernet.common.terminal.progress import SILENT, ProgressListener
 from fedpareto.supernet.space_file import load_space
+from fedpareto.training.config.client import ClientConfig
 from fedpareto.training.config.clients import ClientsConfig
 from fedpareto.training.config.methods import DecNasConfig
 from fedpareto.training.config.server import ServerConfig
@@ -31,9 +32,9 @@ ROBUST = ("clipped", "median", "trimmed", "krum")
 def test_a_client_that_sends_a_million_times_its_change_moves_the_supernet_no_further_than_others(
     tmp_path: Path, rule: str
 ) -> None:
-    config = short_config(
-        server=ServerConfig(aggregation=rule, momentum=0.5, outlier_factor=0), clients=ClientsConfig(5, 5)
-    )
+    # Without any bounds on updates but the rule.
+    server, client = ServerConfig(aggregation=rule, momentum=0.5, outlier_factor=0), ClientConfig(1, 8, 0.05, clip=0)
+    config = short_config(server=server, client=client, clients=ClientsConfig(5, 5))
     run = simulated_run(tmp_path, config)
     start = fresh_start(run).models.supernet
     _, honest = train_run(run)
