@@ -20,7 +20,7 @@ from fedpareto.training.engines.flower.federation import opened_link
 from fedpareto.training.engines.flower.superlink import Link
 from fedpareto.training.execution.allocator import keep_freed_memory
 from fedpareto.training.privacy.accountant import guarantee
-from fedpareto.training.privacy.coverage import coverage
+from fedpareto.training.privacy.coverage import begun_apart, coverage
 from fedpareto.training.rounds.interrupt import StopRequest, stop_on_interrupt
 from fedpareto.training.rounds.loop import train
 from fedpareto.training.runs.checkpoint import checkpoint_folder, prune_checkpoints
@@ -240,7 +240,7 @@ def _privacy_words(config: RunConfig, state: RunState) -> str:
     found = guarantee(config.privacy, state.exposure)
     if found is None:
         return "updates were clipped without noise: that alone is no differential privacy"
-    apart = "" if config.init is None else ", apart from what the supernet it began with was trained on"
+    apart = begun_apart(config.init)
     return f"the supernet is differentially private: {found} for each client{apart}; {coverage(config.privacy)}"
 
 

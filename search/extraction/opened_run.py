@@ -1,6 +1,7 @@
 """Subnets of a trained run: extracted, fine-tuned if asked for, calibrated, evaluated."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +19,7 @@ from fedpareto.supernet.common.terminal.console import stderr
 from fedpareto.supernet.common.terminal.progress import SILENT, ProgressListener, progress_display
 from fedpareto.supernet.networks.weights import Tensors, views
 from fedpareto.supernet.space import SearchSpace
+from fedpareto.training.aggregation.protocol import new_aggregator
 from fedpareto.training.clients.capabilities import able_clients, capabilities
 from fedpareto.training.config.inputs import replaced
 from fedpareto.training.config.run import RunConfig
@@ -204,6 +206,8 @@ class OpenedRun:
             seed=self.config.seed,
             client=self.config.client,
             outlier_factor=self.config.server.outlier_factor,
+            aggregator=functools.partial(new_aggregator, self.config),
+            by_examples=self.config.server.weighs_clients,
         )
         tensors = {name: tensor.clone() for name, tensor in self.checkpoint.models.supernet.items()}
         fine_tune(self.space, tensors, entry.architecture, engine, tuning, listener)

@@ -8,7 +8,7 @@ from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.terminal.words import option
 from fedpareto.supernet.space import Norm
 from fedpareto.training.config.run import RunConfig
-from fedpareto.training.privacy.coverage import network_coverage
+from fedpareto.training.privacy.coverage import begun_apart, network_coverage
 
 #: Methods of calibration that measure clients' images.
 _CLIENTS_IMAGES = ("pooled", "federated")
@@ -87,4 +87,5 @@ def coverage_report(config: RunConfig, report: Mapping[str, Any], *, exact: bool
         "measured on clients' images": asks_clients(config, exact=exact) and "validation_accuracy" in report,
     }
     uncovered = [reason for reason, holds in reasons.items() if holds]
-    return {"privacy": {"covered": not uncovered, "words": network_coverage(uncovered)}}
+    words = network_coverage(uncovered) + begun_apart(config.init)
+    return {"privacy": {"covered": not uncovered, "words": words}}

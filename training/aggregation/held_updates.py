@@ -5,9 +5,11 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from fedpareto.training.aggregation.spool import no_room
 from fedpareto.training.messages import Update, tensor_bytes
 
 #: Bytes of updates that are held in memory.
@@ -30,7 +32,7 @@ class HeldUpdates:
         """Hold a copy of an update.
 
         Raises:
-            OSError: it cannot be written.
+            UserError: it does not fit into memory, and the temporary folder cannot hold it.
         """
         # Not on a GPU, whose memory is for training; a copy keeps every bit.
         copied = {name: tensor.detach().to("cpu", copy=True) for name, tensor in update.tensors.items()}
@@ -49,8 +51,11 @@ class HeldUpdates:
             self._folder = None
 
     def _write(self, tensors: Mapping[str, Tensor]) -> Path:
-        if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="fedpareto-updates-")
-        path = Path(self._folder.name) / f"{len(self._held)}.safetensors"
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+        try:
+            if self._folder is None:
+                self._folder = tempfile.TemporaryDirectory(prefix="fedpareto-updates-")
+            path = Path(self._folder.name) / f"{len(self._held)}.safetensors"
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+        except (OSError, SafetensorError) as error:
+            raise no_room(error) from error
         return path

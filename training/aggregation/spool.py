@@ -102,11 +102,16 @@ class Spool:
             path = Path(self._folder.name) / f"{len(self._updates)}.safetensors"
             save_file(tensors, path)
         except (OSError, SafetensorError) as error:
-            raise UserError(
-                f"the temporary folder {tempfile.gettempdir()} cannot hold an update of the round ({error}): make room "
-                "there, or name another one by TMPDIR"
-            ) from error
+            raise no_room(error) from error
         return path
+
+
+def no_room(error: Exception) -> UserError:
+    """Error of an update that the temporary folder cannot hold."""
+    return UserError(
+        f"the temporary folder {tempfile.gettempdir()} cannot hold an update of the round ({error}): make room there, "
+        "or name another one by TMPDIR"
+    )
 
 
 def _digest(tensors: Tensors) -> bytes:

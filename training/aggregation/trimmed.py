@@ -55,5 +55,7 @@ class Trimmed(RobustAggregator):
 
 def trimmed_count(clients: int, trim: float) -> int:
     """Number of an entry's clients that are left out at either end."""
-    # Products such as 0.29·100 fall short of the whole number they stand for.
-    return max(1, math.floor(trim * clients + 1e-9)) if clients >= COMPARED else 0
+    if clients < COMPARED:
+        return 0
+    # Products such as 0.29·100 fall short of the whole number they stand for; of a share near a half somebody is left.
+    return min(max(1, math.floor(trim * clients + 1e-9)), (clients - 1) // 2)

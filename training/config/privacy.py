@@ -11,6 +11,10 @@ from fedpareto.training.config.bounds import bounded, check_bounds
 Statistics = Literal["withheld", "exact"]
 
 
+#: Least noise multiplier of a run with noise; the accountant finds no ε of much less.
+LEAST_NOISE = 1e-6
+
+
 @dataclasses.dataclass(frozen=True)
 class PrivacyConfig:
     """Differential privacy of the clients, by the server (DP-FedAvg).
@@ -36,6 +40,11 @@ class PrivacyConfig:
 
     def __post_init__(self) -> None:
         check_bounds(self, "privacy")
+        if self.noise != "auto" and 0 < self.noise < LEAST_NOISE:
+            raise UserError(
+                f"privacy.noise is {self.noise:g}; it must be 0 for none, or at least {LEAST_NOISE:g}: with less ε is "
+                "beyond all numbers that say anything"
+            )
         if self.noise and not self.clip:
             raise UserError(
                 f"privacy.noise is {self.noise} without privacy.clip; noise protects clipped updates only: set "

@@ -15,6 +15,11 @@ def coverage(privacy: PrivacyConfig) -> str:
     )
 
 
+def begun_apart(init: str | None) -> str:
+    """Words on what the account of a run leaves out that began with the supernet ``init``; none if it began anew."""
+    return "" if init is None else ", apart from what the supernet it began with was trained on"
+
+
 def network_coverage(uncovered: Sequence[str]) -> str:
     """Coverage of a network by the (ε, δ) of its run, which does not cover the ``uncovered`` steps, in words."""
     return f"(ε, δ) does not cover this network: {', '.join(uncovered)}" if uncovered else "(ε, δ) covers this network"

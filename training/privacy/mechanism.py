@@ -101,8 +101,9 @@ class Noise:
         start = 0
         for piece in gaussian_pieces(derive(self.key, "noise", *parts), len(values)):
             part = values[start : start + len(piece)]
-            # In float64, and rounded once.
-            part[:] = part + self.deviation * piece
+            # In float64, and rounded once; what is too large for that is found when the merge is checked.
+            with np.errstate(over="ignore"):
+                part[:] = part + self.deviation * piece
             start += len(piece)
         sums.copy_(torch.from_numpy(values).view(sums.shape))
 

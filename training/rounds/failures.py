@@ -83,6 +83,21 @@ def refused_round(folder: Path, results: RoundResults, problem: str, learning_ra
     return f"round {results.plan.number} is refused: merged, {problem} ({who}); {kept}; {advice}"
 
 
+def refused_withheld(folder: Path, number: int, problem: str, kept: str) -> str:
+    """Return the message about a merged round that is not taken over, without what its clients did.
+
+    Args:
+        folder: folder of the run.
+        number: number of the round.
+        problem: words for what is wrong with the merged weights, noise and all.
+        kept: words that name the round that is kept.
+    """
+    return (
+        f"round {number} is refused: merged, {problem}; {kept}; if privacy.noise times privacy.clip is too much for "
+        f"its weights, start a new run with a lower {option('privacy.clip')}, else {go_on(folder)}"
+    )
+
+
 def memory_in_training(space: SearchSpace, folder: Path, error: OutOfMemoryError, workers: int, kept: str) -> str:
     """Return the message about a client's training that took more memory than there is.
 

@@ -1,4 +1,4 @@
-"""Federated fine-tuning of one subnet: plain federated averaging on its slices of the supernet."""
+"""Federated fine-tuning of one subnet: federated averaging, or the run's rule, on its slices of the supernet."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -10,6 +10,7 @@ from fedpareto.supernet.common.terminal.progress import SILENT, ProgressListener
 from fedpareto.supernet.common.terminal.words import option
 from fedpareto.supernet.networks.weights import Tensors, views
 from fedpareto.supernet.space import SearchSpace
+from fedpareto.training.aggregation.protocol import AggregatorFactory
 from fedpareto.training.aggregation.round_results import RoundPlan, RoundResults
 from fedpareto.training.aggregation.update_bounds import PastRound, UpdateBounds
 from fedpareto.training.aggregation.weighted_average import WeightedAverage
@@ -31,6 +32,8 @@ class FineTuning:
         seed: seed of the run.
         client: local training of the run's clients.
         outlier_factor: largest move of an update in those of the median client; 0 for no bound.
+        aggregator: makes the aggregator of the clients' updates, the run's own.
+        by_examples: whether clients weigh as much as they have images; they weigh alike under a robust rule.
     """
 
     epochs: int
@@ -39,6 +42,8 @@ class FineTuning:
     seed: int
     client: ClientConfig = dataclasses.field(default_factory=ClientConfig)
     outlier_factor: float = 0.0
+    aggregator: AggregatorFactory = WeightedAverage
+    by_examples: bool = True
 
 
 def fine_tune(
@@ -51,13 +56,14 @@ def fine_tune(
 ) -> None:
     """Train the slices of ``tensors`` that ``architecture`` owns, in place; the rest keeps its bytes.
 
-    Clients weigh as much as they have images (FedAvg, McMahan et al. 2017); one that fails is left out of its round.
+    Clients weigh as much as they have images (FedAvg, McMahan et al. 2017), or alike under a robust rule; one that
+    fails is left out of its round.
 
     Raises:
         UserError: all clients of a round failed.
         OutOfMemoryError: the subnet and its batch do not fit.
     """
-    fold, entry, past = WeightedAverage(space, tensors), make_entry(space, architecture), list[PastRound]()
+    fold, entry, past = tuning.aggregator(space, tensors), make_entry(space, architecture), list[PastRound]()
     for epoch in range(tuning.epochs):
         rate = learning_rate("cosine", tuning.lr, epoch, tuning.epochs)
         sliced = views(space, tensors, architecture)
@@ -72,7 +78,7 @@ def fine_tune(
             epoch + 1, rate, None, dict.fromkeys(tuning.clients, entry), dict.fromkeys(tuning.clients, 1.0)
         )
         bounds = UpdateBounds(tuning.client, tuning.outlier_factor, past)
-        results = RoundResults(plan, fold, by_examples=True, bounds=bounds)
+        results = RoundResults(plan, fold, by_examples=tuning.by_examples, bounds=bounds)
         for done, answer in enumerate(engine.run(tasks()), 1):
             results.take(answer)
             listener.report("fine-tuning", epoch * clients + done, tuning.epochs * clients)

@@ -119,7 +119,9 @@ class RoundLoop:
         """Results of the round, without any answer yet."""
         run, names = self._run, set(plan.branches.values())
         branches = {name: new_aggregator(run.config, run.space, self._models.tensors(name)) for name in names}
-        by_examples, clip = run.method.weight_by_examples, run.config.privacy.clip
+        clip = run.config.privacy.clip
+        # Robust rules weigh all alike, and so does whatever else the method takes from the answers.
+        by_examples = run.method.weight_by_examples and run.config.server.weighs_clients
         # The account of a private run is of updates that do not depend on each other; the clip bounds them.
         factor = 0.0 if clip else run.config.server.outlier_factor
         return RoundResults(

@@ -19,7 +19,7 @@ from fedpareto.training.aggregation.update_bounds import norm_of
 from fedpareto.training.evaluation.evaluator import Evaluator
 from fedpareto.training.rounds.attempt import tell_lost
 from fedpareto.training.rounds.checkpoints import RoundCheckpoints
-from fedpareto.training.rounds.failures import refused_round
+from fedpareto.training.rounds.failures import refused_round, refused_withheld
 from fedpareto.training.rounds.merging import merge
 from fedpareto.training.rounds.run import Run
 from fedpareto.training.runs.models import Models
@@ -70,6 +70,8 @@ class MergeCheck:
             return
         tell_lost(run, results)
         kept = self._checkpoints.keep(state, copied or models)
+        if run.config.privacy.withheld:
+            raise UserError(refused_withheld(run.folder, results.plan.number, problem, kept))
         raise UserError(refused_round(run.folder, results, problem, run.config.client.lr, kept))
 
     def _grown(self, models: Models) -> str | None:

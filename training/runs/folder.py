@@ -75,7 +75,7 @@ def create_run(
             write_config(temporary / CONFIG, config)
             write_text(temporary / SPACE, space_to_yaml(space))
             write_cache(temporary / CACHE, cache)
-            write_text(temporary / SPLIT, json.dumps(dataclasses.asdict(split)))
+            write_text(temporary / SPLIT, json.dumps(dataclasses.asdict(split) | _salt(config)))
             for name, text in inputs.items():
                 write_text(temporary / name, text)
             if config.privacy.noise:
@@ -90,6 +90,15 @@ def create_run(
             first_checkpoint(temporary)
     except OSError as error:
         raise RunError(f"cannot write {folder}: {error.strerror or error}") from error
+
+
+def _salt(config: RunConfig) -> dict[str, str]:
+    """Random field of the split's file in a run that withholds clients' statistics; none in others.
+
+    The file's digest is in provenance and signatures, which are handed on. Without it, whoever guesses a client's
+    images could see there that the guess is right.
+    """
+    return {"salt": secrets.token_hex(32)} if config.privacy.withheld else {}
 
 
 def check_new_run(folder: Path) -> None:

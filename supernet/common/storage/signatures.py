@@ -123,6 +123,8 @@ def read_signing_key(path: Path) -> SigningKey:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415
 
     content = _key_file(path)
+    if b"PUBLIC KEY" in content:
+        raise SignatureError(f"{path} is a public key; sign with the private one that it was made of")
     found = status(path)
     if found is not None and found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         mode = f"{stat.S_IMODE(found.st_mode):04o}"

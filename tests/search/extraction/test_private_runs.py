@@ -80,6 +80,12 @@ def test_exact_statistics_tell_clients_images_apart_and_are_not_covered(
     assert "are exact: (ε, δ) does not cover them" in " ".join(capsys.readouterr().err.split())
 
 
+def test_what_a_run_began_with_is_said_not_to_be_covered() -> None:
+    config = RunConfig(privacy=_PRIVATE, init="elsewhere")
+    told = coverage_report(config, {"calibration": {"method": "none"}}, exact=False)["privacy"]["words"]
+    assert told == "(ε, δ) covers this network, apart from what the supernet it began with was trained on"
+
+
 def test_an_exact_run_is_calibrated_on_clients_images_and_says_so(runs: dict[str, Path]) -> None:
     report = _extracted(runs["exact"], exact=False)[2]
     assert report["calibration"]["method"] == "pooled"

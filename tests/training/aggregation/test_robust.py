@@ -306,7 +306,8 @@ def test_norms_are_brought_to_their_median_and_of_two_to_the_lesser(norms: list[
 
 
 @pytest.mark.parametrize(
-    ("clients", "trim", "out"), [(2, 0.4, 0), (3, 0.01, 1), (4, 0.2, 1), (10, 0.2, 2), (100, 0.29, 29), (5, 0.49, 2)]
+    ("clients", "trim", "out"),
+    [(2, 0.4, 0), (3, 0.01, 1), (4, 0.2, 1), (10, 0.2, 2), (100, 0.29, 29), (5, 0.49, 2), (4, 0.4999999999, 1)],
 )
 def test_a_share_of_an_entrys_clients_is_trimmed_and_one_at_least(clients: int, trim: float, out: int) -> None:
     assert trimmed_count(clients, trim) == out

@@ -6,12 +6,15 @@ import pytest
 import torch
 from helpers.runs.federation import MICRO
 from helpers.runs.simulation import random_tensors, smallest
+from safetensors import SafetensorError
 
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.networks.weights import extract
 from fedpareto.supernet.slices import slices
+from fedpareto.training.aggregation.held_updates import HeldUpdates
 from fedpareto.training.aggregation.median import Median
 from fedpareto.training.aggregation.spool import Spool
+from fedpareto.training.messages import Task, Update
 
 
 @pytest.fixture
@@ -53,6 +56,17 @@ def test_files_are_gone_after_a_merge(folder: Path) -> None:
     assert list(folder.iterdir())
     rule.write_mean(tensors)
     assert not list(folder.iterdir())
+
+
+def test_updates_that_wait_for_the_median_need_room_there_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise SafetensorError("No space left on device")
+
+    task = Task(1, 0, smallest(), {}, 1, 0.1, 0)
+    update = Update(task, extract(MICRO, random_tensors(1), smallest()), 8, 1.0, 0.0, 0.0)
+    monkeypatch.setattr("fedpareto.training.aggregation.held_updates.save_file", full)
+    with pytest.raises(UserError, match=r"the temporary folder .* cannot hold an update .*No space left.*TMPDIR"):
+        HeldUpdates(0).keep(update)
 
 
 def test_a_folder_without_room_is_an_error_of_one_line(folder: Path) -> None:

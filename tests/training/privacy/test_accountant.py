@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from fedpareto.training.config.privacy import PrivacyConfig
+from fedpareto.supernet.common.errors import UserError
+from fedpareto.training.config.privacy import LEAST_NOISE, PrivacyConfig
 from fedpareto.training.privacy.accountant import Guarantee, epsilon, exposure_after, guarantee
 
 _noises, _exposures = st.floats(0.3, 20.0), st.floats(0.01, 200.0)
@@ -94,7 +95,7 @@ def test_the_guarantee_is_that_of_the_most_exposed_client() -> None:
     assert str(Guarantee(3.2149, 1e-5)) == "(ε, δ) = (3.21, 1e-05)"
 
 
-@pytest.mark.parametrize("noise", [1e-4, 1e3])
+@pytest.mark.parametrize("noise", [LEAST_NOISE, 1e-4, 1e3])
 def test_very_little_and_very_much_noise_give_numbers(noise: float) -> None:
     assert 0 <= epsilon(1000.0, noise, 1e-5) < math.inf
 
@@ -112,3 +113,8 @@ def test_without_the_accountant_a_run_with_noise_is_refused_before_anything_is_w
         capsys.readouterr().err.split()
     )
     assert not (tmp_path / "run").exists()
+
+
+def test_noise_of_which_no_epsilon_can_be_found_is_refused() -> None:
+    with pytest.raises(UserError, match=r"privacy\.noise is 1e-300; it must be 0 for none, or at least 1e-06"):
+        PrivacyConfig(clip=1.0, noise=1e-300)

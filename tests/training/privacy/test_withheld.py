@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.runs.federation import MICRO, micro_config, read_metrics
-from helpers.runs.simulation import recorder, short_config, spoiled_run, train_run
+from helpers.runs.simulation import recorder, short_config, simulated_run, spoiled_run, train_run
 from helpers.trust.private import client_images, federation_of, hold_supernet_still
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.typed_yaml import read_yaml_mapping
+from fedpareto.supernet.common.provenance import PROVENANCE
 from fedpareto.supernet.common.storage.files import record, write_text
 from fedpareto.supernet.common.terminal.progress import SILENT
 from fedpareto.training.config.partition import PartitionConfig
@@ -223,6 +225,27 @@ def test_a_lost_round_keeps_reasons_to_itself_and_says_so(tmp_path: Path) -> Non
     with pytest.raises(UserError, match=r"all 3 clients of round 1 failed \(client \d: it is not connected\)"):
         train_run(run)
     assert recorder(run).lost[0].failures == {"offline": 3}
+
+
+@pytest.mark.parametrize("statistics", ["withheld", "exact"])
+def test_a_merge_that_noise_spoils_is_refused_without_a_word_of_clients(statistics: Any, tmp_path: Path) -> None:
+    privacy = PrivacyConfig(clip=1e30, noise=1e10, statistics=statistics)
+    with pytest.raises(UserError, match=r"round 1 is refused: merged, .* has NaN or infinity") as caught:
+        train_run(simulated_run(tmp_path, short_config(privacy=privacy), noise_key=7))
+    told = re.search(r"client \d|moved its weights|median|weighs", str(caught.value))
+    assert (told is None) == (statistics == "withheld")
+    assert statistics == "exact" or "--privacy.clip" in str(caught.value)
+
+
+def test_the_digests_that_go_with_a_run_confirm_no_guess_of_its_images(tmp_path: Path) -> None:
+    """They are in provenance and signatures, beside every subnet and checkpoint."""
+    found: dict[str, list[str]] = {}
+    for name, statistics in (("one", "withheld"), ("two", "withheld"), ("three", "exact"), ("four", "exact")):
+        choice: Any = statistics
+        end = run_session(federation_of(tmp_path / name, client_images(0), choice), None, ends_process=False)
+        digests = json.loads((end.folder / PROVENANCE).read_text())["digests"]
+        found.setdefault(statistics, []).append(digests["data"])
+    assert [len(set(each)) for each in found.values()] == [2, 1]
 
 
 def test_validation_images_that_are_clients_are_refused(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import pytest
 import torch
+from attack_methods import HostileEngine, scaled
 from helpers.runs.federation import MICRO, micro_recipe, random_images
 from helpers.runs.simulation import own_memory, random_tensors, smallest
 
@@ -12,6 +13,8 @@ from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.terminal.progress import ProgressListener
 from fedpareto.supernet.networks.weights import views
 from fedpareto.supernet.slices import slices
+from fedpareto.training.aggregation.median import Median
+from fedpareto.training.config.client import ClientConfig
 from fedpareto.training.engines.simulation.engine import InProcessEngine
 from fedpareto.training.execution.profile import Profile
 from fedpareto.training.messages import Failure, FailureKind, Task, Update
@@ -97,3 +100,17 @@ def test_a_round_in_which_all_fail_is_an_error_with_the_advice_that_fits(kind: F
     words = rf"all clients failed in fine-tuning \(client 0: battery empty\); {advice}"
     with pytest.raises(UserError, match=words):
         fine_tune(MICRO, random_tensors(), smallest(), _Failing(kind=kind), TUNING)
+
+
+def test_the_rule_of_the_run_holds_for_its_subnets_too() -> None:
+    """One of three sends a change of another size."""
+    # Without the bound by steps.
+    tuning = dataclasses.replace(TUNING, epochs=1, client=ClientConfig(clip=0))
+    robust = dataclasses.replace(tuning, aggregator=Median, by_examples=False)
+    moved = []
+    for each in (tuning, robust):
+        tensors, before = random_tensors(), random_tensors()
+        hostile = HostileEngine(_engine(), {0}, scaled(1e4))
+        fine_tune(MICRO, tensors, smallest(), hostile, each)
+        moved.append(max(float((tensors[name] - before[name]).norm()) for name in tensors))
+    assert moved[0] > 100 * moved[1]

@@ -10,9 +10,10 @@ client's number is bound to a node's id: by a list that the operator gives, else
 
 import dataclasses
 import json
+import math
 import statistics
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from fedpareto.supernet.common.errors import UserError
@@ -81,9 +82,10 @@ class Plausible:
         left = {client: one.classes for client, one in described.items() if client not in found}
         while (reason := self._too_many_names(left)) is not None:
             names = Counter(name for classes in left.values() for name in classes)
-            own = {client: sum(names[name] == 1 for name in classes) for client, classes in left.items()}
-            odd = max(left, key=lambda client: (own[client], len(left[client]), client))
-            found[odd] = f"it names {counted(len(left.pop(odd)), 'class')}, {own[odd]:,} of them its own; {reason}"
+            due = {client: _due(classes, names) for client, classes in left.items()}
+            odd = max(left, key=lambda client: (due[client], client))
+            own = sum(names[name] == 1 for name in left[odd])
+            found[odd] = f"it names {counted(len(left.pop(odd)), 'class')}, {own:,} of them its own; {reason}"
         return found
 
     def _too_many(self, one: ClientDescription, described: Mapping[int, ClientDescription]) -> str | None:
@@ -106,6 +108,15 @@ class Plausible:
         if len(json.dumps(sorted(names))) > _MOST_NAME_BYTES:
             return f"the names of all classes may take {_MOST_NAME_BYTES:,} bytes, or no message would be read"
         return None
+
+
+def _due(classes: Iterable[str], names: Mapping[str, int]) -> float:
+    """Bytes of class names that are due to a client, as JSON: of each its part among the clients that name it.
+
+    So a few that name the same countless classes are as much to blame as one, and whoever has a class that nobody else
+    has is not.
+    """
+    return math.fsum(len(json.dumps(name)) / names[name] for name in classes)
 
 
 class Bindings:

@@ -83,7 +83,7 @@ class Dfnas(SupernetMethod):
         for client in sorted(answers.logits):
             by_owner.setdefault(self._owner(client), []).append(client)
         for owner, members in by_owner.items():
-            weighed = [(float(answers.accepted[client].examples), answers.logits[client]) for client in members]
+            weighed = [(answers.weight(client), answers.logits[client]) for client in members]
             before = found.get(owner, undecided(self._paths))
             found[owner] = before.answered(self._paths, weighed, self._settings.gap)
         kept = {owner: found[owner].to_json() for owner in sorted(found)}

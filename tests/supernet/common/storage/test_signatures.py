@@ -252,6 +252,7 @@ def test_what_is_no_key_of_ours_is_refused_in_words(tmp_path: Path, keys: KeyPai
     for path, words in (
         (curve, "of another kind than Ed25519"),
         (empty, "holds no private key in PEM"),
+        (keys.public, "is a public key; sign with the private one"),
         (tmp_path / "nowhere", "No such file"),
         (tmp_path, "it is a folder"),
     ):

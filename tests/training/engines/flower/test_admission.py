@@ -88,6 +88,18 @@ def test_several_that_share_their_names_do_not_push_the_others_out() -> None:
     assert list(_BOUNDS.implausible(_described(*said))) == [3]
 
 
+def test_two_that_name_the_same_countless_classes_push_out_nobody_who_has_a_class_of_its_own() -> None:
+    honest = [_client(client, classes=("a", "b", f"own-{client}")) for client in range(5)]
+    colluding = [_client(client, classes=_names(2000)) for client in (5, 6)]
+    assert set(_BOUNDS.implausible(_described(*honest, *colluding))) == {5, 6}
+
+
+def test_few_names_that_are_long_are_told_from_many_that_are_short() -> None:
+    honest = [_client(client, classes=_names(300, f"c{client}")) for client in range(3)]
+    long = tuple("\U0001f600" * 250 + str(index) for index in range(200))
+    assert list(_BOUNDS.implausible(_described(*honest, _client(3, classes=long)))) == [3]
+
+
 def test_a_run_of_many_classes_goes_on_with_them() -> None:
     many = _names(2000)
     assert Plausible.of(FlowerConfig(), settled=2000).implausible(_described(_client(0, classes=many))) == {}

@@ -35,6 +35,7 @@ from fedpareto.training.config.evaluation import CheckpointConfig
 from fedpareto.training.config.methods import DfnasConfig
 from fedpareto.training.config.privacy import PrivacyConfig
 from fedpareto.training.config.run import RunConfig
+from fedpareto.training.config.server import ServerConfig
 from fedpareto.training.engines.protocol import EngineError
 from fedpareto.training.execution.profile import Profile
 from fedpareto.training.local_objective import PathSampling, Standard
@@ -161,6 +162,33 @@ def test_logits_are_averaged_by_numbers_of_images(tmp_path: Path) -> None:
             sums = sum(weight * (logits[number] or ())[own] for weight, logits in parts if logits is not None)
             assert logit == pytest.approx(sums / total, rel=1e-12)
     assert max(abs(logit) for slot in _decisions(state).logits for logit in slot) > 0.1
+
+
+@pytest.mark.parametrize("rule", ["median", "krum"])
+def test_under_a_robust_rule_logits_are_averaged_alike_whatever_images_a_client_invents(
+    tmp_path: Path, rule: str
+) -> None:
+    def told(update: Update) -> Update:
+        return dataclasses.replace(update, examples=10**6 if update.task.client == 0 else 1)
+
+    run, engine = spoiled_run(tmp_path, told, _config(rounds=1, server=ServerConfig(aggregation=rule)))
+    state, _ = train_run(run)
+    assert len(engine.updates) >= 3
+    for number, slot in enumerate(_decisions(state).logits):
+        for own, logit in enumerate(slot):
+            sent = [(update.logits[number] or ())[own] for update in engine.updates if update.logits is not None]
+            assert logit == pytest.approx(sum(sent) / len(engine.updates), rel=1e-12)
+
+
+def test_a_share_that_is_capped_caps_logits_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def told(update: Update) -> Update:
+        return dataclasses.replace(update, examples=10 * update.task.client + 1)
+
+    run, engine = spoiled_run(tmp_path, told, _config(rounds=1))
+    monkeypatch.setattr("fedpareto.training.rounds.loop.most_examples", lambda run, plan: 1.0)
+    state, _ = train_run(run)
+    first = [(update.logits[0] or ())[0] for update in engine.updates if update.logits is not None]
+    assert _decisions(state).logits[0][0] == pytest.approx(sum(first) / len(first), rel=1e-12)
 
 
 def test_updates_that_are_refused_move_no_logits(tmp_path: Path) -> None:
