@@ -213,7 +213,7 @@ def _print_totals(config: RunConfig, state: RunState) -> None:
     sent = f"{format_bytes(state.traffic.up)} up, {format_bytes(state.traffic.down)} down"
     spent = f"{format_quantity(state.compute)} MACs of forward passes on clients, failures"
     if config.privacy.withheld:
-        spent = "failures that tell nothing of clients' images"
+        spent = "failures before a client looked at its images:"
     stderr.print(f"trained {counted(state.round, 'round')}: {sent}, {spent} {dict(state.failures) or 'none'}")
     if config.compute is not None:
         _tell_of_compute(config.compute, state.compute)
@@ -241,7 +241,10 @@ def _privacy_words(config: RunConfig, state: RunState) -> str:
     if found is None:
         return "updates were clipped without noise: that alone is no differential privacy"
     apart = "" if config.init is None else ", apart from what the supernet it began with was trained on"
-    return f"the supernet is differentially private: {found} for each client{apart}; {coverage(config.privacy)}"
+    return (
+        f"the supernet is differentially private: {found} for each client{apart}; {coverage(config.privacy)}; "
+        "not against the server, which sees every update"
+    )
 
 
 def _trackers(prepared: Prepared, always: Sequence[Tracker], stop: StopRequest) -> Trackers:
