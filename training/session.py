@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fedpareto.cache.cache_file import read_cache_of_any_classes
 from fedpareto.supernet.architecture_file import ARCHITECTURE
 from fedpareto.supernet.common.formats.units import format_at_least, format_bytes, format_quantity, parse_quantity
 from fedpareto.supernet.common.storage.path_checks import is_file
@@ -13,6 +14,7 @@ from fedpareto.supernet.common.storage.signatures import NO_KEYS, Keys, is_signe
 from fedpareto.supernet.common.terminal.console import next_step, print_table, stderr
 from fedpareto.supernet.common.terminal.progress import progress_display
 from fedpareto.supernet.common.terminal.words import command, counted
+from fedpareto.supernet.space_file import load_space
 from fedpareto.training.config.inputs import PLACES, anchored, check_paths, named, replaced
 from fedpareto.training.config.run import EQUAL_COMPUTE, RunConfig, config_to_mapping, write_config
 from fedpareto.training.data.image_data import ImageData
@@ -24,7 +26,7 @@ from fedpareto.training.privacy.coverage import begun_apart, coverage
 from fedpareto.training.rounds.interrupt import StopRequest, stop_on_interrupt
 from fedpareto.training.rounds.loop import train
 from fedpareto.training.runs.checkpoint import checkpoint_folder, prune_checkpoints
-from fedpareto.training.runs.folder import CONFIG, METRICS, check_new_run, locked, read_run_config
+from fedpareto.training.runs.folder import CACHE, CONFIG, METRICS, SPACE, check_new_run, locked, read_run_config
 from fedpareto.training.runs.kept_images import kept_images
 from fedpareto.training.runs.leftovers import opened_to_write
 from fedpareto.training.runs.progress import extent, known_rounds
@@ -213,7 +215,7 @@ def _print_totals(config: RunConfig, state: RunState) -> None:
     sent = f"{format_bytes(state.traffic.up)} up, {format_bytes(state.traffic.down)} down"
     spent = f"{format_quantity(state.compute)} MACs of forward passes on clients, failures"
     if config.privacy.withheld:
-        spent = "failures that tell nothing of clients' images"
+        spent = "failures before a client looked at its images:"
     stderr.print(f"trained {counted(state.round, 'round')}: {sent}, {spent} {dict(state.failures) or 'none'}")
     if config.compute is not None:
         _tell_of_compute(config.compute, state.compute)
@@ -241,7 +243,10 @@ def _privacy_words(config: RunConfig, state: RunState) -> str:
     if found is None:
         return "updates were clipped without noise: that alone is no differential privacy"
     apart = begun_apart(config.init)
-    return f"the supernet is differentially private: {found} for each client{apart}; {coverage(config.privacy)}"
+    return (
+        f"the supernet is differentially private: {found} for each client{apart}; {coverage(config.privacy)}; "
+        "not against the server, which sees every update"
+    )
 
 
 def _trackers(prepared: Prepared, always: Sequence[Tracker], stop: StopRequest) -> Trackers:
@@ -282,13 +287,19 @@ def _print_end(config: RunConfig, folder: Path) -> None:
     config.spec.print_report(folder)
     evaluated = [record for record in read_records(folder / METRICS) if record["probes"]]
     if not evaluated:
-        next_step(next_search(folder, "60M"))
+        next_step(next_search(folder, format_at_least(middle_macs(folder))))
         return
     last = evaluated[-1]
     rows = [(f"{probe['macs']:,}", f"{probe['params']:,}", f"{probe['accuracy']:.1%}") for probe in last["probes"]]
     title = f"validation accuracy after round {last['round']}"
     print_table(title, ("MACs", "params", "accuracy"), rows, figures=0)
     next_step(next_search(folder, format_at_least(best_probe(last["probes"])["macs"])))
+
+
+def middle_macs(folder: Path) -> int:
+    """Return the MACs of the middle entry of a run's cache, a budget that its space can use."""
+    entries = read_cache_of_any_classes(folder / CACHE, load_space(str(folder / SPACE))).entries
+    return entries[len(entries) // 2].macs
 
 
 def best_probe(probes: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:

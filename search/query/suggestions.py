@@ -25,7 +25,7 @@ def after_search(options: SearchOptions, subject: SearchTarget, report: Mapping[
     again = {"run": subject.run, **options.data.options, **_asked(options)}
     images_here = not _is_connected(subject.run)
     if options.output is None:
-        return command(_PROG, **again, test=images_here, output="subnet")
+        return command(_PROG, **again, **_uncalibrated(options, subject), test=images_here, output="subnet")
     if not images_here:
         return _profile(options, subject)
     if options.export is None:
@@ -35,6 +35,16 @@ def after_search(options: SearchOptions, subject: SearchTarget, report: Mapping[
     if options.architecture is not None:
         return _profile(options, subject)
     return command(_PROG, **again, report="report.html")
+
+
+def _uncalibrated(options: SearchOptions, subject: SearchTarget) -> dict[str, object]:
+    """Return the option without which no subnet of a private run whose images are with the clients is written."""
+    from fedpareto.search.extraction.private_runs import extractable  # noqa: PLC0415 - imports torch
+    from fedpareto.training.runs.folder import read_run_config  # noqa: PLC0415
+
+    config, exact = read_run_config(Path(str(subject.run))), options.exact_statistics
+    written = extractable(config, subject.space.norm, options.calibration, exact=exact)
+    return {} if written else {"calibration": "none"}
 
 
 def _profile(options: SearchOptions, subject: SearchTarget) -> str:

@@ -222,9 +222,9 @@ def test_a_key_is_rotated_and_the_node_of_the_old_one_thrown_out(registry: Path)
         (["--client", "01", "--clients", "list"], "not the number of a client"),
         (["--client", '1, "node": "2"', "--clients", "list"], "not the number of a client"),
         (["--client", "1", "--clients", "missing/list"], "no folder missing"),
-        (["--client", "1"], "usage"),
-        (["--clients", "list"], "usage"),
-        (["--rotate"], "usage"),
+        (["--client", "1"], "need both a number and a list"),
+        (["--clients", "list"], "need both a number and a list"),
+        (["--rotate"], "need both a number and a list"),
         (["--client"], "usage"),
     ],
 )

@@ -24,7 +24,7 @@ class ClientsConfig:
     Attributes:
         count: registered clients.
         per_round: clients drawn each round.
-        max_macs: most MACs a client can run, e.g. [60M, 180M]; how they are given out says macs_distribution.
+        max_macs: most MACs a client can run, e.g. [60M, 180M]; macs_distribution says who gets which.
         max_memory: most bytes of fp32 parameters and feature maps of one batch a client can hold, e.g.
             [64M, 1G]; the list repeats over the clients.
         macs_distribution: listed (the values repeat over the clients), tiers (each client draws one of the values),

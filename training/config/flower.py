@@ -27,8 +27,8 @@ class FlowerConfig:
         quorum: share of a round's clients whose answers make a round.
         retries: times those that failed are asked again when the quorum is not reached.
         wire_dtype: type of tensors on the wire; with bf16 clients send what changed, half the bytes.
-        clients: JSON Lines of which node is which client, as register-node writes them; a client's number is taken
-            from no other node. When left out the first node that says a number keeps it for the whole run.
+        clients: JSON Lines of which node is which client, as deploy/register-node writes them; a client's number is
+            taken from no other node. When left out the first node that says a number keeps it for the whole run.
         max_examples: most images that a client is believed to have; who says more takes no part.
         max_ratio: the same, in medians of the connected clients, once there are three.
         max_classes: most classes of all clients together; the client with most names of its own takes no part.

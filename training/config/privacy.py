@@ -24,8 +24,8 @@ class PrivacyConfig:
 
     Attributes:
         clip: largest L2 norm of a client's update, over all its tensors; 0 for no privacy.
-        noise: standard deviation of the Gaussian noise over what one client can change; 0 for clipping alone, auto for
-            the least with which all rounds are within epsilon.
+        noise: standard deviation of the Gaussian noise, in multiples of the most that one client can change; 0 for
+            clipping alone, which promises nothing; auto for the least with which all rounds are within epsilon.
         delta: δ at which ε is reported; 1e-5 or clients.count^-1.1, the lower, when left out.
         epsilon: budget: the run ends before a round after which ε would be larger; none when left out.
         statistics: what becomes of losses, counts, normalisation, calibration and accuracies of clients' images in a

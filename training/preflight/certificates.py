@@ -23,15 +23,20 @@ _MAKE = "run deploy/make-certificates on the server again, and install what it w
 _FETCH = "fetch ca.crt from the server again"
 
 
-def authority(path: Path) -> Finding:
-    """Check the certificate of an authority: that it is one, and that it holds now."""
+def authority(path: Path, fetch: str = _FETCH) -> Finding:
+    """Check the certificate of an authority: that it is one, and that it holds now.
+
+    Args:
+        path: its PEM file.
+        fetch: words on where the right one comes from.
+    """
     what = "authority"
     try:
         certificate = read_certificate(path)
     except UserError as error:
-        return Finding(what, str(error), "failed", _FETCH)
+        return Finding(what, str(error), "failed", fetch)
     if not _is_authority(certificate):
-        return Finding(what, f"{path} is the certificate of {_name(certificate)}, no authority", "failed", _FETCH)
+        return Finding(what, f"{path} is the certificate of {_name(certificate)}, no authority", "failed", fetch)
     return validity(what, path, certificate, f"{_MAKE}; send ca.crt to every site")
 
 

@@ -169,7 +169,9 @@ class _Site:
         from fedpareto.training.engines.flower.own_images import read_node_config  # noqa: PLC0415
         from fedpareto.training.preflight.image_checks import folder_images, partition_images  # noqa: PLC0415
 
-        space, node = self._needed_space(), read_node_config(self._needed_settings())
+        if self._settings is None:
+            return [Finding("images", "not tried without the node's settings", "failed", "mend node-config first")]
+        space, node = self._needed_space(), read_node_config(self._settings)
         batch = self._options.batch_size
         if node.folder is None:
             found = partition_images(node, self._options.data, batch)

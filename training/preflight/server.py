@@ -7,9 +7,11 @@ from pathlib import Path
 from fedpareto.cache.cache_file import read_cache_of_any_classes
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.storage.path_checks import is_file
+from fedpareto.supernet.common.terminal.words import counted
 from fedpareto.supernet.slices import supernet_architecture, tensor_shapes
 from fedpareto.supernet.space_file import load_space
 from fedpareto.training.config.run import RunConfig
+from fedpareto.training.engines.flower.admission import read_clients
 from fedpareto.training.engines.flower.federation import opened_link
 from fedpareto.training.preflight.certificates import authority, pair
 from fedpareto.training.preflight.findings import Check, Finding, findings_of, report
@@ -20,6 +22,9 @@ from fedpareto.training.setup import run_folder
 
 #: Names of certificates that deploy/make-certificates writes beside that of the authority, each with a key.
 _SERVED = ("superlink", "gateway")
+
+#: Words on an authority that is wrong here, where it was made.
+_MAKE_AUTHORITY = "correct --flower.root-certificates, or make it with deploy/make-certificates"
 
 _EXTRA = "install the extra: pip install 'fedpareto[flower]'"
 
@@ -44,10 +49,14 @@ def _checks(config: RunConfig, resumed: Path | None) -> Iterator[Check]:
     yield Check("Flower", lambda: _flower(config), "correct the option, or install the extra")
     certificates = config.flower.root_certificates
     if certificates is not None:
-        yield Check("authority", lambda: authority(Path(certificates)), _EXTRA)
+        yield Check("authority", lambda: authority(Path(certificates), _MAKE_AUTHORITY), _EXTRA)
         for name in _SERVED:
             yield Check(f"{name}.crt", functools.partial(_served, Path(certificates), name), _EXTRA)
     yield Check("address", lambda: _superlink(config), "give the SuperLink's address: --flower.address HOST:PORT")
+    if (listed := config.flower.clients) is not None:
+        yield Check(
+            "clients", lambda: _clients(Path(listed)), "name the list that deploy/register-node --clients writes"
+        )
     yield Check("output", lambda: _output(config, resumed), "choose another --output")
     yield Check("space", lambda: _space(config), "name a preset or a space's YAML file")
     yield Check(
@@ -84,6 +93,10 @@ def _superlink(config: RunConfig) -> list[Finding]:
         words = f"{host} is not this machine's loopback: whoever reaches a SuperLink may run code on every node"
         found.append(Finding("exposure", words, "warning", remedy))
     return found
+
+
+def _clients(path: Path) -> Finding:
+    return Finding("clients", f"{counted(len(read_clients(path)), 'client')} in {path}")
 
 
 def _output(config: RunConfig, resumed: Path | None) -> Finding:

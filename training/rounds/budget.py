@@ -104,7 +104,7 @@ def with_solved_noise(
         )
     solved = dataclasses.replace(config, privacy=dataclasses.replace(privacy, noise=noise))
     found = Guarantee(epsilon(exposures[-1], noise, delta), delta)
-    return solved, f"privacy.noise is {noise:g}: after {counted(rounds, 'round')} every client has {found}"
+    return solved, f"privacy.noise is {noise:g}: after {counted(rounds, 'round')} no client has more than {found}"
 
 
 def weight_words(config: RunConfig) -> str | None:

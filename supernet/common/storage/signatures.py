@@ -224,7 +224,9 @@ def check_signed(folder: Path, kind: str, trusted: VerifyKey | None, around: Pat
     path = folder / SIGNATURE
     if not exists(path):
         if trusted is not None:
-            raise SignatureError(f"{folder} is not signed ({SIGNATURE} is missing); take one that is, or drop verify")
+            raise SignatureError(
+                f"{folder} is not signed ({SIGNATURE} is missing); take one that is, or leave --verify out"
+            )
         return
     require_signing()
     beside = _check_signature(folder, path, kind, trusted)

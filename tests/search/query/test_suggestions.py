@@ -17,6 +17,7 @@ from fedpareto.search.query.options import SearchOptions
 from fedpareto.search.query.subject import SearchTarget
 from fedpareto.search.query.suggestions import after_search, after_targets
 from fedpareto.search.reports.page.search_page import _commands
+from fedpareto.training.config.privacy import PrivacyConfig
 from fedpareto.training.session import best_probe, next_search
 
 _REPORT = {"export": {"script": "my subnet/deploy.py", "file": "-subnet.onnx"}}
@@ -79,10 +80,9 @@ def test_the_commands_own_parsers_read_every_suggestion(name: str) -> None:
 
 @pytest.fixture
 def connected(monkeypatch: pytest.MonkeyPatch) -> Any:
-    def set_engine(engine: str) -> None:
-        monkeypatch.setattr(
-            "fedpareto.training.runs.folder.read_run_config", lambda run: SimpleNamespace(engine=engine)
-        )
+    def set_engine(engine: str, privacy: PrivacyConfig | None = None) -> None:
+        config = SimpleNamespace(engine=engine, privacy=privacy or PrivacyConfig())
+        monkeypatch.setattr("fedpareto.training.runs.folder.read_run_config", lambda run: config)
 
     return set_engine
 
@@ -120,6 +120,15 @@ def test_what_is_suggested_asks_for_the_same_subnet_again(connected: Any, engine
             if name not in ("output", "export"):
                 assert getattr(namespace, name) == value
         assert namespace.output is not None or namespace.report is not None
+
+
+def test_no_calibration_is_suggested_that_a_private_federation_refuses(connected: Any) -> None:
+    connected("flower", PrivacyConfig(clip=1.0, noise=1.0))
+    subject = _subject("my run", run=True)
+    assert subject.space.norm == "batch"
+    assert "--calibration none" in after_search(SearchOptions(run="my run", flops_budget="60M"), subject, _REPORT)
+    exact = SearchOptions(run="my run", flops_budget="60M", exact_statistics=True)
+    assert "--calibration" not in after_search(exact, subject, _REPORT)
 
 
 def test_the_suggested_budget_is_that_of_the_most_accurate_probe_and_no_larger_than_need_be() -> None:

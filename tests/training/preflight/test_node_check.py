@@ -266,6 +266,17 @@ def test_a_folder_without_images_is_a_line(site: Site, fault: Callable[[Site], N
     assert str(site.images) in _failed(found)["images"]
 
 
+def test_a_folder_of_a_node_is_not_told_the_layout_of_a_data_set_alone(site: Site) -> None:
+    _no_folder(site)
+    assert "a node's data-folder in FOLDER/CLASS" in _failed(_found(site, closed_port(), _STEP))["images"]
+
+
+def test_images_are_not_asked_for_before_the_nodes_settings(site: Site) -> None:
+    checks = node_checks(NodeCheckOptions(node_config=None))
+    (images,) = findings_of(check for check in checks if check.what == "images")
+    assert (images.state, images.remedy) == ("failed", "mend node-config first")
+
+
 def test_images_that_cannot_be_read_are_counted_and_one_is_named(site: Site) -> None:
     (site.images / "cat" / "0.png").write_bytes(b"no picture")
     (site.images / "dog" / "1.png").write_bytes((site.images / "dog" / "1.png").read_bytes()[:40])

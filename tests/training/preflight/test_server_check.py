@@ -60,6 +60,17 @@ def test_a_missing_certificate_no_security_and_a_taken_folder_are_lines(tmp_path
     assert "is not an empty folder" in _line(outcome, "output")
     outcome = _checked(tmp_path, "--flower.root-certificates", tmp_path / "nowhere.crt")
     assert "is no file" in _line(outcome, "authority")
+    assert "make it with deploy/make-certificates" in _line(outcome, "authority")
+
+
+def test_a_list_of_clients_is_read(tmp_path: Path) -> None:
+    listed = tmp_path / "clients"
+    options = ("--flower.address", closed_port(), "--flower.insecure", "--flower.clients", listed)
+    assert "deploy/register-node --clients writes" in _line(_checked(tmp_path, *options), "clients")
+    listed.write_text('{"client": 0, "node": "7"}\n{"client": 1, "node": "8"}\n')
+    assert "2 clients in" in _line(_checked(tmp_path, *options), "clients")
+    listed.write_text('{"client": 0, "node": "7"}\n{"client": 0, "node": "8"}\n')
+    assert "client 0 is listed twice" in _line(_checked(tmp_path, *options), "clients")
 
 
 def test_a_superlink_off_loopback_is_warned_of(tmp_path: Path) -> None:

@@ -109,6 +109,7 @@ def test_federations_that_differ_in_a_client_leave_the_same_records(
     assert _left(folder) == left
     assert also_told == told
     assert "for each client; it covers the run's records too" in told
+    assert "not against the server, which sees every update" in told
     assert "MACs of forward passes" not in told
     assert "40 images" not in told
     assert all(probe["accuracy"] > 0 for probe in read_metrics(folder)[-1]["probes"])

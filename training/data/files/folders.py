@@ -27,7 +27,7 @@ _LEFTOVERS = frozenset(
 #: Formats that Pillow names and cannot decode by itself.
 _UNDECODABLE = ("MPEG",)
 
-_LAYOUT = "images belong in ROOT/train/CLASS and ROOT/test/CLASS"
+_LAYOUT = "images belong in ROOT/train/CLASS and ROOT/test/CLASS, or those of a node's data-folder in FOLDER/CLASS"
 
 
 @dataclasses.dataclass

@@ -222,7 +222,7 @@ def read_clients(path: Path) -> dict[int, str]:
             raise UserError(f"{where}: client {client} is listed twice; leave one line of it")
         nodes[client] = node
     if not nodes:
-        raise UserError(f"{path} lists no client; register-node --clients {path} writes a line for each")
+        raise UserError(f"{path} lists no client; deploy/register-node --clients {path} writes a line for each")
     _check_single(nodes, str(path))
     return nodes
 

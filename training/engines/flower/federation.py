@@ -172,6 +172,11 @@ def connect(
             "clients of this private run are asked for clipped updates alone: no probe is measured; with "
             "--privacy.statistics exact a new run measures them, which (ε, δ) does not cover"
         )
+        if space.norm == "batch":
+            listener.remark(
+                f"no subnet of {space.name} will be calibrated either, as BatchNorm needs clients' images for that, "
+                "and uncalibrated ones guess; a space with norm: group or norm: none needs no calibration"
+            )
     wanted = flower.min_clients or config.clients.count
     wait_for(roster, wanted, flower, lambda there: listener.report("waiting for clients", there, wanted))
     if census is None:
