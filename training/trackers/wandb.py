@@ -166,7 +166,10 @@ class WandbTracker:
         self._kill()
         if late:
             self._remark(f"wandb has not sent all in time; send the rest with: {self._sync()}/*run-*")
-        elif self._process.returncode:
+            return
+        # Why it has ended may still be in the pipe.
+        self._listener.join(_LAST_WORDS)
+        if self._process.returncode:
             self._remark("wandb has ended by itself; the run goes on without it")
         elif self._mode == "offline":
             stderr.print(f"wandb ran offline; upload it with: {self._sync()}/offline-run-*")
