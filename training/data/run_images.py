@@ -11,12 +11,13 @@ from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.terminal.progress import SILENT, ProgressListener
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.training.config.data import DataConfig
+from fedpareto.training.config.partition import NATURAL
 from fedpareto.training.config.run import RunConfig
 from fedpareto.training.data.files.listing import Listing
 from fedpareto.training.data.files.preparation import Preparation
 from fedpareto.training.data.images import ImageSet, normalisation_of
 from fedpareto.training.data.partition.by_strength import matched, shares_of_images
-from fedpareto.training.data.partition.given import given_parts
+from fedpareto.training.data.partition.natural import NaturalClients, natural_clients, with_count
 from fedpareto.training.data.partition.partition import partition
 from fedpareto.training.data.sources import SplitName, list_images, source
 from fedpareto.training.data.split import Split as RunSplit
@@ -75,10 +76,19 @@ def all_images(config: RunConfig, listener: ProgressListener = SILENT) -> Listin
 
 @dataclasses.dataclass(frozen=True)
 class Shares:
-    """Positions of the validation images and of every client's, among the images that a run uses."""
+    """Positions of the validation images and of every client's, among the images that a run uses.
+
+    Attributes:
+        validation: of the validation images.
+        clients: of every client's.
+        names: of the clients, where the data name them.
+        remarks: for the user, of clients that are left out.
+    """
 
     validation: Sequence[int]
     clients: Sequence[Sequence[int]]
+    names: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 def shares(config: RunConfig, listing: Listing, max_macs: Sequence[int | None] = ()) -> Shares:
@@ -91,20 +101,42 @@ def shares(config: RunConfig, listing: Listing, max_macs: Sequence[int | None] =
     Raises:
         UserError: a class has too few images, or a client would have less than a batch.
     """
-    if listing.held_out:
-        positions, last = torch.arange(len(listing)), len(listing) - listing.held_out
-        training, validation = positions[:last], positions[last:]
-    else:
-        stream = torch_stream(config.seed, "validation")
-        training, validation = validation_split(listing, config.data.validation_share, stream)
-    if config.partition.scheme == "given":
-        parts = given_parts(listing, training, config.clients.count, config.client.batch)
+    training, validation = _held_out(config, listing)
+    natural: NaturalClients | None = None
+    if config.partition.scheme == NATURAL:
+        natural = natural_clients(listing, training, config.partition.min_images)
+        natural.check_count(config)
+        parts = natural.parts
     else:
         parts = _partitioned(config, listing, training, max_macs)
     spread = matched(parts, max_macs) if config.clients.data == "matched" else parts
     if config.clients.data == "pooled":
         spread = [sorted(index for part in parts for index in part)]
-    return Shares(validation.tolist(), [training[part].tolist() for part in spread])
+    positions = [training[part].tolist() for part in spread]
+    if natural is None:
+        return Shares(validation.tolist(), positions)
+    return Shares(validation.tolist(), positions, natural.names, natural.remarks)
+
+
+def with_own_clients(config: RunConfig, listing: Listing) -> RunConfig:
+    """Return ``config`` with the number of clients that the data name, where they say whose each image is.
+
+    Raises:
+        UserError: the data name no clients, or the configuration has another number of them.
+    """
+    if config.partition.scheme != NATURAL:
+        return config
+    training, _ = _held_out(config, listing)
+    return with_count(config, natural_clients(listing, training, config.partition.min_images))
+
+
+def _held_out(config: RunConfig, listing: Listing) -> tuple[Tensor, Tensor]:
+    """Positions of the images to train with, and of those for validation."""
+    if listing.held_out:
+        positions, last = torch.arange(len(listing)), len(listing) - listing.held_out
+        return positions[:last], positions[last:]
+    stream = torch_stream(config.seed, "validation")
+    return validation_split(listing, config.data.validation_share, stream)
 
 
 def _partitioned(

@@ -226,7 +226,7 @@ def test_a_lost_round_keeps_reasons_to_itself_and_says_so(tmp_path: Path) -> Non
 
 
 def test_validation_images_that_are_clients_are_refused(tmp_path: Path) -> None:
-    config = micro_config(tmp_path, partition=PartitionConfig("given"), privacy=PrivacyConfig(clip=1.0, noise=1.0))
+    config = micro_config(tmp_path, partition=PartitionConfig("natural"), privacy=PrivacyConfig(clip=1.0, noise=1.0))
     with pytest.raises(UserError, match=r"would be clients' images.*--privacy.statistics exact"):
         new_run(config, SILENT)
 

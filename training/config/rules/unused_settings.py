@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.training.config.methods.registry import METHODS
 from fedpareto.training.config.methods.spec import SOME_READ, MethodSpec, ReadWhen
+from fedpareto.training.config.partition import NATURAL
 from fedpareto.training.config.registries import DATA_SETS
 from fedpareto.training.config.run import RunConfig, by_full_name, complete_mapping
 from fedpareto.training.config.server import LARGEST_WEIGHT
@@ -73,6 +74,7 @@ CONDITIONS: Mapping[str, Condition] = {
     ),
     "partition.classes_per_client": _by_scheme("pathological"),
     "partition.shards_per_client": _by_scheme("shard"),
+    "partition.min_images": _by_scheme(NATURAL),
     "clients.macs_exponent": Condition(
         lambda config: config.clients.macs_distribution in ("zipf", "zipf-ranks"),
         "with clients.macs_distribution zipf and zipf-ranks",
