@@ -15,7 +15,8 @@ from fedpareto.training.config.partition import NATURAL
 from fedpareto.training.config.run import RunConfig
 from fedpareto.training.data.files.listing import Listing
 from fedpareto.training.data.files.preparation import Preparation
-from fedpareto.training.data.images import ImageSet, normalisation_of
+from fedpareto.training.data.formats.shared_images import refuse_shared
+from fedpareto.training.data.images import ImageSet, NoTestImagesError, normalisation_of
 from fedpareto.training.data.partition.by_strength import matched, shares_of_images
 from fedpareto.training.data.partition.natural import NaturalClients, natural_clients, with_count
 from fedpareto.training.data.partition.partition import partition
@@ -36,7 +37,7 @@ def with_validation(data: DataConfig, listener: ProgressListener = SILENT) -> Da
     Raises:
         UserError: a share is given although there is such a split.
     """
-    own = source(data.name).validation(Path(data.root))
+    own = source(data.name, data.reading).validation(Path(data.root))
     if own is None:
         return dataclasses.replace(data, validation=data.validation_share)
     if data.validation is not None:
@@ -44,7 +45,8 @@ def with_validation(data: DataConfig, listener: ProgressListener = SILENT) -> Da
             f"data.validation is {data.validation}, and {own} holds the validation images; leave data.validation out, "
             "or rename the folder"
         )
-    listener.remark(f"validation images are those of {own}; none of {own.parent / 'train'} is held out")
+    others = "the others" if own == Path(data.root) else own.parent / "train"
+    listener.remark(f"validation images are those of {own}; none of {others} is held out")
     return data
 
 
@@ -67,11 +69,30 @@ def all_images(config: RunConfig, listener: ProgressListener = SILENT) -> Listin
         UserError: they are missing.
     """
     data = config.data
-    own = source(data.name).validation(Path(data.root))
+    own = source(data.name, data.reading).validation(Path(data.root))
     if own is not None and data.validation is not None:
         listener.remark(f"the images of {own} are not used: data.validation is {data.validation}")
     split: SplitName = "train" if data.validation is not None else "train+validation"
-    return list_images(data.name, data.root, split, download=data.download, listener=listener)
+    return list_images(data.name, data.root, split, download=data.download, reading=data.reading, listener=listener)
+
+
+def refuse_shared_images(config: RunConfig, listing: Listing) -> None:
+    """Refuse a user's own files in which images to train with are also for test or validation.
+
+    Raises:
+        DataError: some are; it names the first.
+    """
+    data = config.data
+    if data.allow_duplicates or not source(data.name, data.reading).in_files:
+        return
+    if listing.held_out:
+        own = torch.arange(len(listing) - listing.held_out, len(listing))
+        refuse_shared(listing, listing.subset(own), "validation")
+    try:
+        test = list_images(data.name, data.root, "test", download=data.download, reading=data.reading)
+    except NoTestImagesError:
+        return
+    refuse_shared(listing, test, "test")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -32,5 +32,5 @@ def _edges(values: IntArray) -> FloatArray:
     """Edges of bars between whole numbers."""
     least, most = int(values.min()), int(values.max())
     step = max(1, -(-(most + 1 - least) // _BARS))
-    edges: FloatArray = np.arange(least, most + step + 1, step) - 0.5
+    edges: FloatArray = np.arange(least, most + step + 1, step, dtype=np.float64) - 0.5
     return edges

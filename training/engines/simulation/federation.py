@@ -26,6 +26,7 @@ from fedpareto.training.data.run_images import (
     calibration_positions,
     measured_positions,
     preparation_of,
+    refuse_shared_images,
     shares,
     split_of,
     used_images,
@@ -90,7 +91,8 @@ def new_simulation(config: RunConfig, space: SearchSpace, listener: ProgressList
             "those would be clients' images, whose statistics a private run withholds; give the data validation "
             "images, or give --privacy.statistics exact"
         )
-    # Refuses what cannot be spread before anything is decoded.
+    # Refuses what cannot be spread, or would be measured on what it is trained on, before anything is decoded.
+    refuse_shared_images(config, listing)
     given = shares(config, listing, [client.macs for client in able])
     for words in given.remarks:
         listener.remark(words)
