@@ -284,8 +284,8 @@ def test_a_client_with_less_than_a_batch_trains_on_it_and_a_run_describes_its_cl
     run = fp.train(data=_data(clients=clients), rounds=1, output=tmp_path / "run", **settings)
     assert run.finished
     said = " ".join(capsys.readouterr().err.split())
-    assert "left out: 1 of 4 clients with fewer than 2 images to train with (e.g. 3 with " in said
-    assert "3 clients of the data: " in said
+    assert "left out: 1 of 4 clients with fewer images to train with than 2 (e.g. 3 with " in said
+    assert "3 clients of the data; " in said
     assert "1 with less than a batch of 8, who train on it" in said
     table = (run.folder / "federation.csv").read_text().splitlines()
     assert table[0].startswith("client,name,images,classes,class 0,")

@@ -8,7 +8,7 @@ from fedpareto.training.config.bounds import bounded, check_bounds
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """What is read of data that have a choice.
+    """Choice of what is read of data.
 
     Attributes:
         image: column of the images; found by its type or name when left out.
@@ -61,7 +61,7 @@ class DataConfig:
         label_column: column of the labels, or their key in the .json of a tar.
         client_column: column of the clients, or their key.
         skip_damaged: leave out pictures that cannot be decoded, and count them.
-        allow_duplicates: train although the test or validation images hold some of those to train with.
+        allow_duplicates: train although some of the images are also test images.
     """
 
     name: str = "digits"
@@ -90,7 +90,7 @@ class DataConfig:
 
     @property
     def reading(self) -> Reading:
-        """What is read of data that have a choice."""
+        """Choice of what is read of the data."""
         return Reading(self.image_column, self.label_column, self.client_column, self.skip_damaged, self.download)
 
     def __post_init__(self) -> None:

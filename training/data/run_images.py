@@ -77,7 +77,7 @@ def all_images(config: RunConfig, listener: ProgressListener = SILENT) -> Listin
 
 
 def refuse_shared_images(config: RunConfig, listing: Listing) -> None:
-    """Refuse a user's own files in which images to train with are also for test or validation.
+    """Refuse a user's own files in which images to train with are also test images.
 
     Raises:
         DataError: some are; it names the first.
@@ -85,14 +85,11 @@ def refuse_shared_images(config: RunConfig, listing: Listing) -> None:
     data = config.data
     if data.allow_duplicates or not source(data.name, data.reading).in_files:
         return
-    if listing.held_out:
-        own = torch.arange(len(listing) - listing.held_out, len(listing))
-        refuse_shared(listing, listing.subset(own), "validation")
     try:
         test = list_images(data.name, data.root, "test", download=data.download, reading=data.reading)
     except NoTestImagesError:
         return
-    refuse_shared(listing, test, "test")
+    refuse_shared(listing, test)
 
 
 @dataclasses.dataclass(frozen=True)

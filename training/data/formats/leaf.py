@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fedpareto.supernet.common.formats.json_text import parse_json
 from fedpareto.supernet.common.storage.files import read_text
+from fedpareto.supernet.common.terminal.words import counted
 from fedpareto.training.config.data import Reading
 from fedpareto.training.data.files.preparation import PictureError, to_8_bits, white_of
 from fedpareto.training.data.files.reading import Arrays
@@ -47,8 +48,8 @@ def read_leaf(root: Path, reading: Reading) -> Examples:
     if len(lengths) > 1:
         (one, first), (other, second), *_ = lengths.items()
         raise DataError(
-            f"images of {second[1]!r} in {second[0]} have {other} values and those of {first[1]!r} {one}; all of a set "
-            "have as many"
+            f"images of {second[1]!r} in {second[0]} are lists of {other}, those of {first[1]!r} of {one}; all of a set "
+            "are as long"
         )
     pixels = _square(np.concatenate(values), str(root))
 
@@ -88,7 +89,9 @@ def _users(path: Path) -> list[tuple[str, NDArray[np.float32], list[str | int]]]
         if not isinstance(own, dict) or not isinstance(own.get("x"), list) or not isinstance(own.get("y"), list):
             raise DataError(f"{path}: the user {user!r} has no x and y in user_data")
         if not own["x"] or len(own["x"]) != len(own["y"]):
-            raise DataError(f"{path}: the user {user!r} has {len(own['x'])} images and {len(own['y'])} labels; mend it")
+            raise DataError(
+                f"{path}: the user {user!r} has {counted(len(own['x']), 'image')} and {counted(len(own['y']), 'label')}; mend it"
+            )
         found.append((user, _values(path, user, own["x"]), [_label(path, user, label) for label in own["y"]]))
     return found
 
@@ -119,4 +122,4 @@ def _square(values: NDArray[np.float32], where: str) -> NDArray[np.uint8]:
                 return to_8_bits(values, white_of(values)).reshape(-1, side, side, channels)
             except PictureError as error:
                 raise DataError(f"images of {where}: {error}") from error
-    raise DataError(f"images of {where} have {count} values, which are no squares of 1 or 3 channels")
+    raise DataError(f"images of {where} are lists of {count}, which are no squares of 1 or 3 channels")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedpareto.supernet.common.terminal.words import counted
 from fedpareto.training.config.data import Reading
 from fedpareto.training.data.files.reading import Arrays
 from fedpareto.training.data.formats.examples import Examples, examples_of
@@ -60,8 +61,8 @@ def _examples(root: Path, data: ImageData, clients: NDArray[Any] | None) -> Exam
     if clients is not None:
         if clients.shape != (len(data.train),) or clients.dtype.kind not in "iuU":
             raise DataError(
-                f"{root}: clients are {clients.dtype} of shape {clients.shape}; give the number or name of each of "
-                f"{len(data.train)} images"
+                f"{root}: clients are {clients.dtype} of shape {clients.shape}; give the number or name of the "
+                f"client of each of {counted(len(data.train), 'image')}"
             )
         owners = [*clients.tolist(), *[None] * (len(splits) - len(clients))]
     return examples_of(

@@ -1,4 +1,4 @@
-"""Images that two splits share, found by digests of their contents."""
+"""Images that are both to train with and to test, found by digests of their contents."""
 
 import hashlib
 from collections import defaultdict
@@ -23,13 +23,13 @@ class Contents(Protocol):
         """A number that equal pictures have alike, at little cost."""
 
 
-def refuse_shared(training: Listing, other: Listing, name: str) -> None:
-    """Refuse images that are to train with and in another split.
+def refuse_shared(training: Listing, test: Listing) -> None:
+    """Refuse test images that are also to train with.
 
     Raises:
         DataError: there are some; it names the first.
     """
-    first, second = training.pictures, other.pictures
+    first, second = training.pictures, test.pictures
     if not isinstance(first, Contents) or not isinstance(second, Contents):
         return
     last = len(training) - training.held_out
@@ -37,7 +37,7 @@ def refuse_shared(training: Listing, other: Listing, name: str) -> None:
     for position in range(last):
         by_size[first.size(position)].append(position)
     wanted: dict[int, list[int]] = defaultdict(list)
-    for position in range(len(other)):
+    for position in range(len(test)):
         size = second.size(position)
         if size in by_size:
             wanted[size].append(position)
@@ -49,7 +49,7 @@ def refuse_shared(training: Listing, other: Listing, name: str) -> None:
     if shared:
         one, same = min(shared, key=lambda pair: pair[1])
         raise DataError(
-            f"{counted(len(shared), f'{name} image')} also to train with, first {second.described(same)}, which is "
+            f"{counted(len(shared), 'test image')} also to train with, first {second.described(same)}, which is "
             f"{first.described(one)}; remove them from one split, or add {option('data.allow-duplicates', 'true')}"
         )
 

@@ -126,7 +126,7 @@ def _samples(path: Path, split: str, reading: Reading, lost: list[str]) -> Itera
     for parts in groups.values():
         images = [part for kind, part in parts.items() if kind in suffixes]
         if len(images) > 1:
-            raise DataError(f"{path}: {images[0].name} and {images[1].name} are pictures of one sample; keep one")
+            raise DataError(f"{path}: the sample of {images[0].name} has a second picture, {images[1].name}; keep one")
         if not images:
             continue
         try:

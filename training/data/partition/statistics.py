@@ -42,8 +42,8 @@ class FederationStatistics:
         few = int((self.images < self.batch).sum())
         less = "each fills a batch" if not few else f"{few:,} with less than a batch of {self.batch}, who train on it"
         return (
-            f"{counted(len(self.names), 'client')} of the data: {_spread(self.images)} images and "
-            f"{_spread(self.seen)} classes each (least, median, most), {less}"
+            f"{counted(len(self.names), 'client')} of the data; images of a client: {_spread(self.images)}; classes: "
+            f"{_spread(self.seen)} (least, median, most); {less}"
         )
 
     def csv(self) -> str:

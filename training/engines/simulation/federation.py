@@ -91,9 +91,9 @@ def new_simulation(config: RunConfig, space: SearchSpace, listener: ProgressList
             "those would be clients' images, whose statistics a private run withholds; give the data validation "
             "images, or give --privacy.statistics exact"
         )
-    # Refuses what cannot be spread, or would be measured on what it is trained on, before anything is decoded.
-    refuse_shared_images(config, listing)
+    # Refuses what cannot be spread, or would be tested on what it is trained on, before anything is decoded.
     given = shares(config, listing, [client.macs for client in able])
+    refuse_shared_images(config, listing)
     for words in given.remarks:
         listener.remark(words)
     data = listing.read(preparation_of(config, space), listener)

@@ -119,8 +119,8 @@ def test_a_client_without_images_is_refused(tmp_path: Path) -> None:
     [
         ({"y": [True] * 20}, "has the label True"),
         ({"y": [-1] * 20}, "has the label -1"),
-        ({"y": [0]}, "has 20 images and 1 labels"),
-        ({"x": [[0.5] * 16] * 20}, "all of a set have as many"),
+        ({"y": [0]}, "has 20 images and 1 label;"),
+        ({"x": [[0.5] * 16] * 20}, "all of a set are as long"),
         ({"x": [[0.5]] * 19 + [[0.5, 1]]}, "no lists of equally many numbers"),
         ({"x": ["a"] * 20}, "no lists of equally many numbers"),
     ],

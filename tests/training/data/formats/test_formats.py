@@ -129,7 +129,7 @@ def test_a_run_over_the_clients_of_a_format_is_prepared_and_found_again(name: st
     )
     prepared = new_run(config, ProgressListener(remark=said.append))
     assert prepared.config.clients.count == 3
-    assert any(words.startswith("3 clients of the data: ") for words in said)
+    assert any(words.startswith("3 clients of the data; ") for words in said)
     assert (prepared.folder / "federation.csv").read_text(encoding="utf-8").count("山") == 1
     again = reopen_simulation(prepared.folder, prepared.config, prepared.space, prepared.federation.split)  # type: ignore[arg-type]
     assert again.data.digest() == prepared.federation.split.digest  # type: ignore[union-attr]

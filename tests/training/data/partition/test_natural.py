@@ -74,8 +74,8 @@ def test_statistics_are_a_line_a_table_and_a_picture() -> None:
     labels = np.array([[3, 0], [40, 41], [1, 1]])
     found = FederationStatistics(("Ann", 'B"o, ö', "C"), ("cat", "dog"), labels, 16)
     assert found.words() == (
-        "3 clients of the data: 2, 3, 81 images and 1, 2, 2 classes each (least, median, most), 2 with less than a "
-        "batch of 16, who train on it"
+        "3 clients of the data; images of a client: 2, 3, 81; classes: 1, 2, 2 (least, median, most); 2 with less than "
+        "a batch of 16, who train on it"
     )
     assert dataclasses.replace(found, batch=2).words().endswith("each fills a batch")
     rows = list(csv.reader(io.StringIO(found.csv())))
