@@ -48,8 +48,8 @@ def read_leaf(root: Path, reading: Reading) -> Examples:
     if len(lengths) > 1:
         (one, first), (other, second), *_ = lengths.items()
         raise DataError(
-            f"images of {second[1]!r} in {second[0]} are lists of {other}, those of {first[1]!r} of {one}; all of a set "
-            "are as long"
+            f"images of {second[1]!r} in {second[0]} are lists of {other}, those of {first[1]!r} of {one}; all of a "
+            "set are as long"
         )
     pixels = _square(np.concatenate(values), str(root))
 
@@ -89,9 +89,8 @@ def _users(path: Path) -> list[tuple[str, NDArray[np.float32], list[str | int]]]
         if not isinstance(own, dict) or not isinstance(own.get("x"), list) or not isinstance(own.get("y"), list):
             raise DataError(f"{path}: the user {user!r} has no x and y in user_data")
         if not own["x"] or len(own["x"]) != len(own["y"]):
-            raise DataError(
-                f"{path}: the user {user!r} has {counted(len(own['x']), 'image')} and {counted(len(own['y']), 'label')}; mend it"
-            )
+            both = f"{counted(len(own['x']), 'image')} and {counted(len(own['y']), 'label')}"
+            raise DataError(f"{path}: the user {user!r} has {both}; mend it")
         found.append((user, _values(path, user, own["x"]), [_label(path, user, label) for label in own["y"]]))
     return found
 

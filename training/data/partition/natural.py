@@ -68,8 +68,8 @@ def natural_clients(listing: Listing, training: Tensor, least: int) -> NaturalCl
     if len(kept) < named:
         poor = int(np.flatnonzero(sizes < least)[0])
         remarks = (
-            f"left out: {named - len(kept):,} of {counted(named, 'client')} with fewer images to train with than {least} "
-            f"(e.g. {names[poor]} with {sizes[poor]}); {option('partition.min-images')} says how many are needed",
+            f"left out: {named - len(kept):,} of {counted(named, 'client')} with fewer images to train with than "
+            f"{least} (e.g. {names[poor]} with {sizes[poor]}); {option('partition.min-images')} says how many are needed",
         )
     return NaturalClients(
         [parts[client].tolist() for client in kept], tuple(names[client] for client in kept), named, remarks

@@ -42,7 +42,9 @@ def _written(made: list[Row], split: str, classes: dict[str, str]) -> set[tuple[
     }
 
 
-@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == "huggingface" else ()) for name in WRITERS]
+)
 def test_a_format_has_the_images_labels_and_clients_that_were_written(name: str, tmp_path: Path) -> None:
     made = rows()
     root = WRITERS[name](tmp_path / "data", made)
@@ -68,6 +70,7 @@ def test_validation_images_of_a_format_are_held_out(name: str, tmp_path: Path) -
     assert len(list_images(used, str(root), "train")) == 48
 
 
+@pytest.mark.slow
 def test_a_dataset_has_the_clients_of_flowers_natural_partitioner(tmp_path: Path) -> None:
     import datasets
     from flwr_datasets.partitioner import NaturalIdPartitioner
