@@ -69,7 +69,7 @@ def natural_clients(listing: Listing, training: Tensor, least: int) -> NaturalCl
         poor = int(np.flatnonzero(sizes < least)[0])
         remarks = (
             f"left out: {named - len(kept):,} of {counted(named, 'client')} with fewer images to train with than "
-            f"{least} (e.g. {names[poor]} with {sizes[poor]}); {option('partition.min-images')} says how many are needed",
+            f"{least} (e.g. {names[poor]} with {sizes[poor]}); {option('partition.min-images')} sets the least",
         )
     return NaturalClients(
         [parts[client].tolist() for client in kept], tuple(names[client] for client in kept), named, remarks
