@@ -59,7 +59,7 @@ def png_element(path: Path) -> str:
     return f'<img src="data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}" width="640"/>'
 
 
-def write(figure: "Figure", target: Path | IO[str], kind: str, **options: Any) -> None:
+def write(figure: "Figure", target: Path | IO[str] | IO[bytes], kind: str, **options: Any) -> None:
     """Write a figure in a format, with ``options`` of the format."""
     with warnings.catch_warnings():
         # What the font lacks is drawn as boxes, what is too long overlaps: of a name no warning would help.

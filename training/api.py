@@ -18,6 +18,7 @@ from fedpareto.supernet.space_file import preset_names, space_of, space_to_yaml
 from fedpareto.training.config.data import DataConfig
 from fedpareto.training.config.inputs import absolute, relocated
 from fedpareto.training.config.methods.config_type import config_type
+from fedpareto.training.config.partition import NATURAL
 from fedpareto.training.config.registries import check_names
 from fedpareto.training.config.rules.unused_settings import refuse_unread, settings_of
 from fedpareto.training.config.run import RunConfig, by_full_name, check_unedited
@@ -226,5 +227,5 @@ def _set_data(values: dict[str, Any], data: object) -> ImageData | None:
 def _set_clients(values: dict[str, Any], images: ImageData) -> None:
     """Let every image be its own client's, where the data say whose it is and the user has not chosen otherwise."""
     if images.clients is not None:
-        values.setdefault("partition.scheme", "given")
+        values.setdefault("partition.scheme", NATURAL)
         values.setdefault("clients.count", images.client_count)

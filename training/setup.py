@@ -42,12 +42,19 @@ from fedpareto.training.config.rules.coincidence import coincides
 from fedpareto.training.config.rules.method_defaults import with_method_defaults
 from fedpareto.training.config.rules.unused_settings import refuse_unread
 from fedpareto.training.config.run import RunConfig, config_to_mapping
+from fedpareto.training.data.partition.natural import with_own_count
+from fedpareto.training.data.partition.picture import federation_picture
+from fedpareto.training.data.partition.statistics import FederationStatistics
 from fedpareto.training.data.run_images import with_validation
 from fedpareto.training.data.sources import source
 from fedpareto.training.engines.flower.federation import ConnectedFederation, connect
 from fedpareto.training.engines.flower.superlink import Link
 from fedpareto.training.engines.protocol import Federation
-from fedpareto.training.engines.simulation.federation import new_simulation, reopen_simulation
+from fedpareto.training.engines.simulation.federation import (
+    SimulatedFederation,
+    new_simulation,
+    reopen_simulation,
+)
 from fedpareto.training.engines.simulation.tuning import choose_profile
 from fedpareto.training.execution.device import resolve_device
 from fedpareto.training.execution.profile import Profile, apply_to_torch, default_profile
@@ -63,6 +70,8 @@ from fedpareto.training.rounds.run import Run
 from fedpareto.training.runs.checkpoint import Checkpoint, load_checkpoint, newest_checkpoint, save_checkpoint
 from fedpareto.training.runs.folder import (
     CACHE,
+    FEDERATION_PICTURE,
+    FEDERATION_TABLE,
     SPACE,
     SPLIT,
     check_new_run,
@@ -152,6 +161,8 @@ def new_run(
         config = dataclasses.replace(config, data=with_validation(config.data, listener))
     config = anchored(dataclasses.replace(config, output=str(folder), device=str(device)))
     federation = new_simulation(config, space, listener) if link is None else connect(link, config, space, listener)
+    if isinstance(federation, SimulatedFederation) and federation.names:
+        config = with_own_count(config, len(federation.names))
     space = space.adapted(classes=len(federation.split.classes))
     cache = cache_of(config, space, listener)
     # Refuses clients that are too weak for the cache, before anything is written.
@@ -183,10 +194,27 @@ def new_run(
         write_run_session(into, mapping, 0, command)
         return save_checkpoint(into, state, mapping, models, signer_of(keys.sign))
 
-    create_run(folder, config, space, cache, federation.split, first_checkpoint, inputs)
+    files = {**inputs, **_federation_files(config, federation, listener)}
+    create_run(folder, config, space, cache, federation.split, first_checkpoint, files)
     checkpoint = Checkpoint(state, mapping, models)
     ledger = open_ledger(folder) if config.privacy.noise else None
     return _on_device(Prepared(folder, config, space, cache, federation, checkpoint, profile, ledger), device)
+
+
+def _federation_files(config: RunConfig, federation: Federation, listener: ProgressListener) -> dict[str, str | bytes]:
+    """Return a table and a picture of clients that the data name, by their file names; their numbers are told.
+
+    Whoever withholds statistics of clients' images gets none.
+    """
+    if not isinstance(federation, SimulatedFederation) or not federation.names or config.privacy.withheld:
+        return {}
+    if config.clients.data != "independent":
+        # The images have changed hands.
+        return {}
+    classes, labels = federation.split.classes, federation.labels()
+    statistics = FederationStatistics(federation.names, classes, labels, config.client.batch)
+    listener.remark(statistics.words())
+    return {FEDERATION_TABLE: statistics.csv(), FEDERATION_PICTURE: federation_picture(statistics)}
 
 
 def _with_noise(

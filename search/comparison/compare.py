@@ -160,7 +160,7 @@ def _check_test_images(study: Study) -> None:
     from fedpareto.training.data.sources import list_images  # noqa: PLC0415 - imports torch
 
     data = study.trials[0].config.data
-    list_images(data.name, data.root, "test", download=data.download)
+    list_images(data.name, data.root, "test", download=data.download, reading=data.reading)
 
 
 def _with_compute(study: Study, folder: Path, trial: Trial) -> Trial:

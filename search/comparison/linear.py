@@ -126,7 +126,8 @@ def linear_of(config: RunConfig, listener: ProgressListener = SILENT) -> LinearR
     data, split = federation.data, federation.split
     training = data.subset(torch.tensor(sorted(index for members in split.clients for index in members)))
     preparation = preparation_of(config, space)
-    test = load_images(config.data.name, config.data.root, "test", preparation, listener=listener)
+    own = config.data
+    test = load_images(own.name, own.root, "test", preparation, reading=own.reading, listener=listener)
     return fit_linear(training, data.subset(torch.tensor(split.validation)), test)
 
 

@@ -41,7 +41,7 @@ def space_of(config: RunConfig) -> SearchSpace:
         UserError: the space or the images are missing.
     """
     data = config.data
-    classes = list_images(data.name, data.root, "train", download=data.download).classes
+    classes = list_images(data.name, data.root, "train", download=data.download, reading=data.reading).classes
     return load_space(config.space).adapted(classes=len(classes))
 
 

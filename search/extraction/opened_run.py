@@ -116,7 +116,8 @@ class OpenedRun:
             raise UserError("test images are not on this machine: those of this run are with its clients")
         data = self.config.data
         with progress_display() as listener:
-            return load_images(data.name, data.root, "test", preparation_of(self.config, self.space), listener=listener)
+            preparation = preparation_of(self.config, self.space)
+            return load_images(data.name, data.root, "test", preparation, reading=data.reading, listener=listener)
 
     def extract(
         self, entry: CacheEntry, extraction: Extraction, report: Mapping[str, Any], listener: ProgressListener = SILENT

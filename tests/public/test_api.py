@@ -219,7 +219,7 @@ def test_values_print_themselves_in_a_notebook(result: fp.TrainingResult) -> Non
         ({"callbacks": [3]}, r"a callback is of type int"),
         ({"resume": "nowhere", "data": "digits"}, r"resume names a run"),
         ({"resume": "nowhere"}, r"nowhere holds no run"),
-        ({"data": "digits", "partition_scheme": "given"}, r"the data do not say whose each image is"),
+        ({"data": "digits", "partition_scheme": "natural"}, r"the data do not say whose each image is"),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_nothing(
@@ -275,12 +275,22 @@ def test_a_run_without_test_images_says_so(tmp_path: Path) -> None:
         subnet.accuracy("test")
 
 
-def test_a_client_with_less_than_a_batch_is_refused_and_nothing_is_kept(tmp_path: Path) -> None:
+def test_a_client_with_less_than_a_batch_trains_on_it_and_a_run_describes_its_clients(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     clients = np.arange(240) % 2
-    clients[:4] = 2
-    with pytest.raises(fp.UserError, match=r"client 2 has \d training images?, under one batch of 8"):
-        fp.train(data=_data(clients=clients), rounds=1, output=tmp_path / "run", **QUICK)
-    assert list(tmp_path.iterdir()) == []
+    clients[:6], clients[6] = 2, 3
+    settings = {**QUICK, "clients_per_round": 3, "progress": True}
+    run = fp.train(data=_data(clients=clients), rounds=1, output=tmp_path / "run", **settings)
+    assert run.finished
+    said = " ".join(capsys.readouterr().err.split())
+    assert "left out: 1 of 4 clients with fewer images to train with than 2 (e.g. 3 with " in said
+    assert "3 clients of the data; " in said
+    assert "1 with less than a batch of 8, who train on it" in said
+    table = (run.folder / "federation.csv").read_text().splitlines()
+    assert table[0].startswith("client,name,images,classes,class 0,")
+    assert [row.split(",")[:2] for row in table[1:]] == [["0", "0"], ["1", "1"], ["2", "2"]]
+    assert (run.folder / "federation.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_limits_of_a_device_are_read_as_the_command_reads_them(capsys: pytest.CaptureFixture[str]) -> None:

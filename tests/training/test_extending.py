@@ -140,7 +140,8 @@ def test_help_lists_what_is_installed_and_loads_no_torch_for_it(package: Path) -
         ),
         (
             ("--data.name", "digit"),
-            "unknown data set 'digit'; valid: arrays, cifar10, cifar100, digits, imagefolder (did you",
+            "unknown data set 'digit'; valid: arrays, cifar10, cifar100, clientfolders, digits, huggingface, "
+            "imagefolder, leaf, npz, table, webdataset (did you",
         ),
         (
             ("--server.aggregation", "medain"),

@@ -89,7 +89,12 @@ class CudaGraphStep:
         self.macs = 0
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Take one step and return the mean loss."""
+        """Take one step and return the mean loss; a batch of another shape is not replayed."""
+        if images.shape != self._images.shape:
+            before = self._step.macs
+            loss = self._step(images, labels)
+            self.macs += self._step.macs - before
+            return loss
         self._images.copy_(images)
         self._labels.copy_(labels)
         self._replay()

@@ -25,7 +25,7 @@ from fedpareto.training.config.client import ClientConfig
 from fedpareto.training.config.data import DataConfig
 from fedpareto.training.config.run import RunConfig
 from fedpareto.training.data.augment import Augmentation
-from fedpareto.training.data.batches import Batches
+from fedpareto.training.data.batches import Batches, batch_of
 from fedpareto.training.data.images import ImageSet, Normalisation
 from fedpareto.training.execution.out_of_memory import out_of_memory
 from fedpareto.training.execution.profile import Profile
@@ -118,7 +118,7 @@ class LocalTrainer:
         # Many networks stay built; none may keep the memory of its gradients.
         built.optimizer.zero_grad(set_to_none=True)
         seconds, traffic = time.monotonic() - started, Traffic(*[tensor_bytes(built.weights)] * 2)
-        compute = built.step.macs * self._recipe.config.batch
+        compute = built.step.macs * batch_of(self._recipe.config.batch, len(data))
         return Update(task, built.weights, len(data), loss, started, seconds, traffic, compute, built.step.logits)
 
     def _on_stream(self) -> AbstractContextManager[object]:

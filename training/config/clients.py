@@ -13,6 +13,9 @@ MacsDistribution = Literal["listed", "tiers", "uniform", "zipf", "zipf-ranks"]
 DataAmounts = Literal["independent", "matched", "proportional", "pooled"]
 
 
+#: Registered clients of a configuration that does not say; data of natural clients have a number of their own.
+DEFAULT_COUNT = 20
+
 #: Of Zipf's s: beyond it all clients have one limit.
 _LARGEST_EXPONENT = 10.0
 
@@ -22,7 +25,7 @@ class ClientsConfig:
     """The federation.
 
     Attributes:
-        count: registered clients.
+        count: registered clients; when left out 20, and with partition.scheme natural as many as the data name.
         per_round: clients drawn each round.
         max_macs: most MACs a client can run, e.g. [60M, 180M]; macs_distribution says who gets which.
         max_memory: most bytes of fp32 parameters and feature maps of one batch a client can hold, e.g.
@@ -43,7 +46,7 @@ class ClientsConfig:
         sampler: who takes part in a round: uniform (drawn without a preference), or the name of a registered one.
     """
 
-    count: int = 20
+    count: int = DEFAULT_COUNT
     per_round: int = 8
     max_macs: tuple[str, ...] = ()
     max_memory: tuple[str, ...] = ()
@@ -62,10 +65,9 @@ class ClientsConfig:
             raise UserError(
                 f"clients.count is {self.count} and clients.per_round {self.per_round}; both must be at least 1"
             )
-        if self.per_round > self.count:
-            raise UserError(
-                f"clients.per_round is {self.per_round}, more than the {counted(self.count, 'client')} of clients.count"
-            )
+        # How many a configuration has that does not say is known where its partition is.
+        if self.count != DEFAULT_COUNT:
+            self.check_drawn()
         if self.data == "pooled" and self.per_round != 1:
             raise UserError(
                 f"clients.per_round is {self.per_round} and clients.data pooled, where one client has all images; "
@@ -82,6 +84,17 @@ class ClientsConfig:
             raise UserError(f"clients.{has} is given without clients.{lacks}; a limit on latency needs both")
         if self.file is not None and (self.max_macs or self.max_memory or self.max_latency):
             raise UserError(f"clients.file is {self.file}, which holds all limits; leave out the other limits")
+
+    def check_drawn(self) -> None:
+        """Refuse to draw more clients a round than there are.
+
+        Raises:
+            UserError: naming both numbers.
+        """
+        if self.per_round > self.count:
+            raise UserError(
+                f"clients.per_round is {self.per_round}, more than the {counted(self.count, 'client')} of clients.count"
+            )
 
     def _check_distribution(self) -> None:
         name = self.macs_distribution

@@ -79,7 +79,12 @@ def named(config: RunConfig, field: str) -> str | None:
 def anchored(config: RunConfig) -> RunConfig:
     """Return ``config`` with the places that the run reads as absolute paths, seen from the working folder."""
     places = {name: value for name in PLACES if (value := named(config, name)) is not None and reads(config, name)}
-    return replaced(config, {name: absolute(value) for name, value in places.items()})
+    return replaced(config, {name: value if is_hub(value) else absolute(value) for name, value in places.items()})
+
+
+def is_hub(root: str) -> bool:
+    """Return True for the name of a dataset on a hub, which is no path; a path made of it has one slash less."""
+    return root.startswith("hf:/")
 
 
 def absolute(path: str | Path) -> str:

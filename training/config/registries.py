@@ -42,7 +42,10 @@ DATA_SETS: Registry[Any] = Registry(
     "fedpareto.data",
     {
         name: f"fedpareto.training.data.sources:{name.upper()}"
-        for name in ("digits", "cifar10", "cifar100", "imagefolder", "arrays")
+        for name in (
+            *("digits", "cifar10", "cifar100", "imagefolder", "arrays", "clientfolders", "table", "leaf"),
+            *("huggingface", "webdataset", "npz"),
+        )
     },
     fault=_no_source,
 )

@@ -30,7 +30,7 @@ from fedpareto.training.config.methods import (
 )
 from fedpareto.training.config.methods.registry import METHODS, MethodName
 from fedpareto.training.config.methods.spec import MethodSpec
-from fedpareto.training.config.partition import SHARING, PartitionConfig
+from fedpareto.training.config.partition import NATURAL, SHARING, PartitionConfig
 from fedpareto.training.config.privacy import PrivacyConfig
 from fedpareto.training.config.server import LARGEST_WEIGHT, ServerConfig
 from fedpareto.training.config.tracking import TrackingConfig
@@ -114,6 +114,8 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         _check_finite(complete_mapping(self))
+        if self.partition.scheme != NATURAL or self.engine == "flower":
+            self.clients.check_drawn()
         wanted = self.flower.min_clients
         if wanted is not None and wanted > self.clients.count:
             raise UserError(f"flower.min_clients is {wanted}, more than the {self.clients.count} of clients.count")

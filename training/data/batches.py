@@ -16,6 +16,11 @@ from fedpareto.training.execution.device import sent
 _BYTES_AT_ONCE = 32 * 2**20
 
 
+def batch_of(size: int, images: int) -> int:
+    """Images of a batch of a client: ``size``, or all of its ``images`` where it has fewer."""
+    return min(size, images) if images else size
+
+
 @dataclasses.dataclass(frozen=True)
 class Batches:
     """Recipe for training batches: their size, augmentation, normalisation and memory format.
@@ -39,21 +44,24 @@ class Batches:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield one epoch of (images, labels) in random order; the images that fill no batch are left out.
 
+        Fewer images than a batch are one batch, of so many.
+
         Images are float32 (size, channels, resolution, resolution), labels int64 (size,), or with mixup or cutmix the
         float32 shares of the classes (size, classes). All is computed on the device of the data, ``at_once`` batches
         together; by default as many as are fast there.
         """
         order = sent(torch.randperm(len(data), generator=generator), data.images.device)
-        many = self.size * (at_once or self._at_once(data, resolution))
-        whole = len(data) // self.size * self.size
+        size = batch_of(self.size, len(data))
+        many = size * (at_once or self._at_once(data, resolution))
+        whole = len(data) // size * size
         for start in range(0, whole, many):
             chosen = order[start : min(start + many, whole)]
-            images = augment(data.images[chosen], self.augmentation, generator, self.size)
+            images = augment(data.images[chosen], self.augmentation, generator, size)
             prepared = prepare(images, resolution, self.normalisation, self.memory_format)
             labels = data.labels[chosen]
             if self.augmentation.mixes:
                 prepared, labels = mix(prepared, labels, self.classes, self.augmentation, generator)
-            yield from zip(torch.split(prepared, self.size), torch.split(labels, self.size), strict=True)
+            yield from zip(torch.split(prepared, size), torch.split(labels, size), strict=True)
 
     def _at_once(self, data: ImageSet, resolution: int) -> int:
         """Return the number of batches that are made together: many on a GPU, where small kernels would slow a step.

@@ -16,6 +16,10 @@ class DataError(UserError):
     """Error of images that are missing, unreadable or do not fit together."""
 
 
+class NoTestImagesError(DataError):
+    """Error of test images that are asked for, and that data do not have."""
+
+
 @dataclasses.dataclass(frozen=True)
 class ImageSet:
     """Images and labels in memory.

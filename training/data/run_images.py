@@ -11,12 +11,14 @@ from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.terminal.progress import SILENT, ProgressListener
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.training.config.data import DataConfig
+from fedpareto.training.config.partition import NATURAL
 from fedpareto.training.config.run import RunConfig
 from fedpareto.training.data.files.listing import Listing
 from fedpareto.training.data.files.preparation import Preparation
-from fedpareto.training.data.images import ImageSet, normalisation_of
+from fedpareto.training.data.formats.shared_images import refuse_shared
+from fedpareto.training.data.images import ImageSet, NoTestImagesError, normalisation_of
 from fedpareto.training.data.partition.by_strength import matched, shares_of_images
-from fedpareto.training.data.partition.given import given_parts
+from fedpareto.training.data.partition.natural import NaturalClients, natural_clients, with_count
 from fedpareto.training.data.partition.partition import partition
 from fedpareto.training.data.sources import SplitName, list_images, source
 from fedpareto.training.data.split import Split as RunSplit
@@ -35,7 +37,7 @@ def with_validation(data: DataConfig, listener: ProgressListener = SILENT) -> Da
     Raises:
         UserError: a share is given although there is such a split.
     """
-    own = source(data.name).validation(Path(data.root))
+    own = source(data.name, data.reading).validation(Path(data.root))
     if own is None:
         return dataclasses.replace(data, validation=data.validation_share)
     if data.validation is not None:
@@ -43,7 +45,8 @@ def with_validation(data: DataConfig, listener: ProgressListener = SILENT) -> Da
             f"data.validation is {data.validation}, and {own} holds the validation images; leave data.validation out, "
             "or rename the folder"
         )
-    listener.remark(f"validation images are those of {own}; none of {own.parent / 'train'} is held out")
+    others = "the others" if own == Path(data.root) else own.parent / "train"
+    listener.remark(f"validation images are those of {own}; none of {others} is held out")
     return data
 
 
@@ -66,19 +69,44 @@ def all_images(config: RunConfig, listener: ProgressListener = SILENT) -> Listin
         UserError: they are missing.
     """
     data = config.data
-    own = source(data.name).validation(Path(data.root))
+    own = source(data.name, data.reading).validation(Path(data.root))
     if own is not None and data.validation is not None:
         listener.remark(f"the images of {own} are not used: data.validation is {data.validation}")
     split: SplitName = "train" if data.validation is not None else "train+validation"
-    return list_images(data.name, data.root, split, download=data.download, listener=listener)
+    return list_images(data.name, data.root, split, download=data.download, reading=data.reading, listener=listener)
+
+
+def refuse_shared_images(config: RunConfig, listing: Listing) -> None:
+    """Refuse a user's own files in which images to train with are also test images.
+
+    Raises:
+        DataError: some are; it names the first.
+    """
+    data = config.data
+    if data.allow_duplicates or not source(data.name, data.reading).in_files:
+        return
+    try:
+        test = list_images(data.name, data.root, "test", download=data.download, reading=data.reading)
+    except NoTestImagesError:
+        return
+    refuse_shared(listing, test)
 
 
 @dataclasses.dataclass(frozen=True)
 class Shares:
-    """Positions of the validation images and of every client's, among the images that a run uses."""
+    """Positions of the validation images and of every client's, among the images that a run uses.
+
+    Attributes:
+        validation: of the validation images.
+        clients: of every client's.
+        names: of the clients, where the data name them.
+        remarks: for the user, of clients that are left out.
+    """
 
     validation: Sequence[int]
     clients: Sequence[Sequence[int]]
+    names: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 def shares(config: RunConfig, listing: Listing, max_macs: Sequence[int | None] = ()) -> Shares:
@@ -91,20 +119,42 @@ def shares(config: RunConfig, listing: Listing, max_macs: Sequence[int | None] =
     Raises:
         UserError: a class has too few images, or a client would have less than a batch.
     """
-    if listing.held_out:
-        positions, last = torch.arange(len(listing)), len(listing) - listing.held_out
-        training, validation = positions[:last], positions[last:]
-    else:
-        stream = torch_stream(config.seed, "validation")
-        training, validation = validation_split(listing, config.data.validation_share, stream)
-    if config.partition.scheme == "given":
-        parts = given_parts(listing, training, config.clients.count, config.client.batch)
+    training, validation = _held_out(config, listing)
+    natural: NaturalClients | None = None
+    if config.partition.scheme == NATURAL:
+        natural = natural_clients(listing, training, config.partition.min_images)
+        natural.check_count(config)
+        parts = natural.parts
     else:
         parts = _partitioned(config, listing, training, max_macs)
     spread = matched(parts, max_macs) if config.clients.data == "matched" else parts
     if config.clients.data == "pooled":
         spread = [sorted(index for part in parts for index in part)]
-    return Shares(validation.tolist(), [training[part].tolist() for part in spread])
+    positions = [training[part].tolist() for part in spread]
+    if natural is None:
+        return Shares(validation.tolist(), positions)
+    return Shares(validation.tolist(), positions, natural.names, natural.remarks)
+
+
+def with_own_clients(config: RunConfig, listing: Listing) -> RunConfig:
+    """Return ``config`` with the number of clients that the data name, where they say whose each image is.
+
+    Raises:
+        UserError: the data name no clients, or the configuration has another number of them.
+    """
+    if config.partition.scheme != NATURAL:
+        return config
+    training, _ = _held_out(config, listing)
+    return with_count(config, natural_clients(listing, training, config.partition.min_images))
+
+
+def _held_out(config: RunConfig, listing: Listing) -> tuple[Tensor, Tensor]:
+    """Positions of the images to train with, and of those for validation."""
+    if listing.held_out:
+        positions, last = torch.arange(len(listing)), len(listing) - listing.held_out
+        return positions[:last], positions[last:]
+    stream = torch_stream(config.seed, "validation")
+    return validation_split(listing, config.data.validation_share, stream)
 
 
 def _partitioned(

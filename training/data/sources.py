@@ -1,6 +1,7 @@
-"""Data sources by name: scikit-learn's digits, CIFAR through torchvision, image folders, and registered ones."""
+"""Data sources by name: the digits, CIFAR, folders, tables and other formats, a user's function, registered ones."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +13,7 @@ from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.extensions import short
 from fedpareto.supernet.common.terminal.progress import SILENT, ProgressListener
 from fedpareto.supernet.common.terminal.words import option
-from fedpareto.training.config.data import DEFAULT_BATCH
+from fedpareto.training.config.data import DEFAULT_BATCH, Reading
 from fedpareto.training.config.registries import DATA_SETS
 from fedpareto.training.data.array_files import list_arrays, own_validation
 from fedpareto.training.data.augment import Augmentation
@@ -22,8 +23,17 @@ from fedpareto.training.data.files.folders import ClassFiles, check_same_classes
 from fedpareto.training.data.files.listing import Listing
 from fedpareto.training.data.files.preparation import Preparation
 from fedpareto.training.data.files.reading import Arrays, Files
+from fedpareto.training.data.files.stamps import Stamp, stamps
+from fedpareto.training.data.formats.client_folders import read_client_folders
+from fedpareto.training.data.formats.damage import undamaged
+from fedpareto.training.data.formats.examples import Examples
+from fedpareto.training.data.formats.huggingface import read_huggingface
+from fedpareto.training.data.formats.leaf import read_leaf
+from fedpareto.training.data.formats.npz import read_npz
+from fedpareto.training.data.formats.table import read_table
+from fedpareto.training.data.formats.webdataset import read_webdataset
 from fedpareto.training.data.functions import COLON, has_validation, list_function
-from fedpareto.training.data.images import DataError, ImageSet
+from fedpareto.training.data.images import DataError, ImageSet, NoTestImagesError
 
 #: Which images; with ``train+validation`` those of the data's own validation split come last.
 SplitName = Literal["train", "train+validation", "test"]
@@ -34,6 +44,9 @@ _VALIDATION = ("val", "valid", "validation")
 #: Photographs of fewer pixels a side are flipped only: at 16, crops cost small networks three to five points
 #: (``docs/recipe.md``).
 _LEAST_CROPPED = 32
+
+#: Data without a choice are read so, and those of whose choice nothing is said.
+_PLAIN = Reading()
 
 #: Every fifth digit of each class is test data.
 _DIGITS_TEST_EVERY = 5
@@ -49,13 +62,16 @@ class Source:
 
     ``listing(root, split, download, listener)`` returns a split's images, none of them decoded, and tells the listener
     of files that it skips. ``validation(root)`` returns the folder of the data's own validation split, None if there is
-    none.
+    none. ``configured(reading)``, where there is a choice, returns the source that reads so. ``in_files`` is True of a
+    user's own files, in which splits may share images.
     """
 
     listing: Callable[[Path, SplitName, bool, ProgressListener], Listing]
     augmentation: Callable[[int], Augmentation]
     batch_size: int = DEFAULT_BATCH
     validation: Callable[[Path], Path | None] = _none
+    configured: "Callable[[Reading], Source] | None" = None
+    in_files: bool = False
 
 
 def load_images(
@@ -65,6 +81,7 @@ def load_images(
     preparation: Preparation,
     *,
     download: bool = False,
+    reading: Reading = _PLAIN,
     listener: ProgressListener = SILENT,
 ) -> ImageSet:
     """Return all images of a split of a data set, decoded.
@@ -72,22 +89,30 @@ def load_images(
     Raises:
         DataError: the data set is unknown, missing or unreadable; the message names the file or option.
     """
-    return list_images(name, root, split, download=download, listener=listener).read(preparation, listener)
+    listing = list_images(name, root, split, download=download, reading=reading, listener=listener)
+    return listing.read(preparation, listener)
 
 
 def list_images(
-    name: str, root: str, split: SplitName, *, download: bool = False, listener: ProgressListener = SILENT
+    name: str,
+    root: str,
+    split: SplitName,
+    *,
+    download: bool = False,
+    reading: Reading = _PLAIN,
+    listener: ProgressListener = SILENT,
 ) -> Listing:
     """Return the images of a split of a data set, none of them decoded.
 
     Raises:
         DataError: the data set is unknown or missing; the message names the file or option.
     """
-    return source(name).listing(Path(root), split, download, listener)
+    listing = source(name, reading).listing(Path(root), split, download, listener)
+    return undamaged(listing, listener) if reading.skip_damaged else listing
 
 
-def source(name: str) -> Source:
-    """Return the source called ``name``.
+def source(name: str, reading: Reading = _PLAIN) -> Source:
+    """Return the source called ``name``, which reads as ``reading`` says where it has a choice.
 
     Raises:
         DataError: there is no such source; the message lists the valid names.
@@ -98,7 +123,9 @@ def source(name: str) -> Source:
         found: Source = DATA_SETS.get(name)
     except UserError as error:
         raise DataError(str(error)) from error
-    return checked_source(name, found) if DATA_SETS.brought(name) else found
+    if DATA_SETS.brought(name):
+        return checked_source(name, found)
+    return found if found.configured is None else found.configured(reading)
 
 
 def register_data_source(name: str, data: Source) -> Source:
@@ -152,7 +179,7 @@ def _list_folder(root: Path, split: SplitName, download: bool, listener: Progres
         )
     train, test, own = root / "train", root / "test", _own_validation(root)
     if split == "test" and is_there(train) and not is_there(test):
-        raise DataError(
+        raise NoTestImagesError(
             f"there is no folder {test}, and test images were asked for; name the right folder, or do without them"
         )
     # A difference between training and test images is told before anything is trained.
@@ -208,6 +235,44 @@ def _list_arrays(root: Path, split: SplitName, download: bool, listener: Progres
     return list_arrays(root, split)
 
 
+def _of_examples(read: Callable[[Path, Reading], Examples], *, kept: bool = True) -> Source:
+    """Data source of a format; what was read is ``kept`` until other data, or others' columns, are read."""
+
+    def configured(reading: Reading) -> Source:
+        def examples(root: Path) -> Examples:
+            return _read_once(read, root, reading, _stamped(root)) if kept else read(root, reading)
+
+        def listing(root: Path, split: SplitName, download: bool, listener: ProgressListener) -> Listing:
+            if download and not reading.download:
+                return configured(dataclasses.replace(reading, download=True)).listing(root, split, download, listener)
+            found = examples(root)
+            if split != "test":
+                for words in found.remarks:
+                    listener.remark(words)
+            return found.listing(split)
+
+        def validation(root: Path) -> Path | None:
+            return root if examples(root).has_validation else None
+
+        return Source(listing, _natural, validation=validation, configured=configured, in_files=True)
+
+    return configured(_PLAIN)
+
+
+def _stamped(root: Path) -> tuple[Stamp | None, ...]:
+    """Stamps of a file, or of all files in a folder."""
+    files = sorted(path for path in root.rglob("*") if path.is_file()) if root.is_dir() else [root]
+    return tuple(stamps(files))
+
+
+@functools.lru_cache(maxsize=1)
+def _read_once(
+    read: Callable[[Path, Reading], Examples], root: Path, reading: Reading, stamped: tuple[Stamp | None, ...]
+) -> Examples:
+    del stamped
+    return read(root, reading)
+
+
 def _of_function(name: str) -> Source:
     """Data source of a user's own function."""
 
@@ -227,6 +292,13 @@ DIGITS = Source(_list_digits, lambda side: Augmentation(crop=side // 8), batch_s
 
 CIFAR10, CIFAR100 = _cifar("CIFAR10"), _cifar("CIFAR100")
 
-IMAGEFOLDER = Source(_list_folder, _natural, validation=_own_validation)
+IMAGEFOLDER = Source(_list_folder, _natural, validation=_own_validation, in_files=True)
 
 ARRAYS = Source(_list_arrays, _natural, validation=own_validation)
+
+# Its folders are walked anew whenever they are listed, as those of an imagefolder are.
+CLIENTFOLDERS = _of_examples(read_client_folders, kept=False)
+
+TABLE, LEAF, HUGGINGFACE = _of_examples(read_table), _of_examples(read_leaf), _of_examples(read_huggingface)
+
+WEBDATASET, NPZ = _of_examples(read_webdataset), _of_examples(read_npz)

@@ -11,6 +11,7 @@ from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.training.aggregation.round_results import RoundPlan
 from fedpareto.training.config.run import RunConfig
+from fedpareto.training.data.batches import batch_of
 from fedpareto.training.local_objective import LocalObjective
 from fedpareto.training.randomness import derive_seed
 from fedpareto.training.runs.progress import Progress
@@ -49,8 +50,8 @@ def shortened(
     costs = {
         client: _costs_after_steps(
             step_macs(space, entry.architecture, plan.objective(client), task_seed(config, plan.number, client)),
-            config.client.epochs * (examples(client) // config.client.batch),
-            config.client.batch,
+            config.client.epochs * (examples(client) // batch_of(config.client.batch, examples(client))),
+            batch_of(config.client.batch, examples(client)),
         )
         for client, entry in plan.assigned.items()
     }

@@ -43,6 +43,10 @@ SPACE = "space.yaml"
 CACHE = "cache.jsonl"
 SPLIT = "partition.json"
 METRICS = "metrics.jsonl"
+
+#: Of clients that the data name.
+FEDERATION_TABLE, FEDERATION_PICTURE = "federation.csv", "federation.png"
+
 NOISE_KEY = "noise.key"
 LOCK = ".lock"
 
@@ -61,11 +65,11 @@ def create_run(
     cache: Cache,
     split: Split | Census,
     first_checkpoint: Callable[[Path], object],
-    inputs: Mapping[str, str],
+    inputs: Mapping[str, str | bytes],
 ) -> None:
     """Write a new run's files and its first checkpoint; the folder appears when it is complete.
 
-    ``inputs`` are the texts of further files by their names in the run.
+    ``inputs`` are the contents of further files by their names in the run.
 
     Raises:
         UserError: the folder cannot be written.
@@ -77,7 +81,10 @@ def create_run(
             write_cache(temporary / CACHE, cache)
             write_text(temporary / SPLIT, json.dumps(dataclasses.asdict(split) | _salt(config)))
             for name, text in inputs.items():
-                write_text(temporary / name, text)
+                if isinstance(text, str):
+                    write_text(temporary / name, text)
+                else:
+                    (temporary / name).write_bytes(text)
             if config.privacy.noise:
                 write_key(temporary / NOISE_KEY)
             for part in [temporary, *(path for path in temporary.rglob("*") if path.is_dir())]:

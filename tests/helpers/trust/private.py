@@ -49,7 +49,7 @@ def federation_of(
         folder,
         rounds=1,
         data=DataConfig("arrays", str(folder / "images")),
-        partition=PartitionConfig("given"),
+        partition=PartitionConfig("natural"),
         clients=ClientsConfig(count=CLIENTS, per_round=CLIENTS),
         privacy=PrivacyConfig(clip=1.0, noise=1.0, statistics=statistics),
         evaluation=EvaluationConfig(every=1, probes=3, calibration_images=32, batch_size=32),

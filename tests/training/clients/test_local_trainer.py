@@ -24,10 +24,12 @@ from helpers.runs.simulation import (
     train_client,
 )
 
+from fedpareto.fitness.score import macs_of
 from fedpareto.supernet.networks.weights import views
 from fedpareto.supernet.space import SearchSpace, StageSpec
+from fedpareto.training.clients.compute import training_macs
 from fedpareto.training.clients.trainer import LocalRecipe, LocalTrainer
-from fedpareto.training.config.execution import Precision
+from fedpareto.training.config.execution import Kernels, Precision
 from fedpareto.training.data.images import ImageSet
 from fedpareto.training.execution.profile import Profile
 from fedpareto.training.messages import Task, Update
@@ -233,3 +235,13 @@ def test_a_cancelled_client_stops_before_its_next_step_and_leaves_no_trace() -> 
 def test_graphs_are_refused_where_there_is_no_gpu() -> None:
     with pytest.raises(ValueError, match="graphs are recorded on a GPU, not on cpu"):
         train_client(micro_task(), random_images(8), micro_recipe(), Profile(graphs=True))
+
+
+@pytest.mark.parametrize("kernels", ["torch", "numba"])
+def test_a_client_of_fewer_images_than_a_batch_trains_on_one_batch_of_them(kernels: Kernels) -> None:
+    task, profile = micro_task(epochs=2), Profile(kernels=kernels)
+    few = train_client(task, random_images(5), micro_recipe(batch_size=8), profile)
+    exact = train_client(task, random_images(5), micro_recipe(batch_size=5), profile)
+    assert same_bytes(dict(few.tensors), dict(exact.tensors))
+    assert not same_bytes(dict(few.tensors), dict(task.tensors))
+    assert few.compute == exact.compute == training_macs(macs_of(MICRO, task.architecture), 5, 2, 8) > 0

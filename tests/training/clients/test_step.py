@@ -218,6 +218,15 @@ def test_a_replayed_step_counts_what_it_recorded_once_a_step() -> None:
         assert step.macs == 5 * steps
 
 
+def test_a_batch_of_another_size_than_the_recorded_one_is_trained_without_the_record() -> None:
+    recorded = torch.zeros(4, 3, 2, 2), torch.zeros(4, dtype=torch.int64)
+    step = CudaGraphStep(_Sum(), *recorded, _Rerun())
+    step.begin(micro_task())
+    assert step(torch.ones(3, 3, 2, 2), torch.ones(3, dtype=torch.int64)).item() == 36 + 3
+    assert step.macs == 5
+    assert not recorded[0].any()
+
+
 @pytest.mark.parametrize("objective", [CoTraining, PathSampling])
 def test_a_step_refuses_tasks_of_another_local_objective(objective: type[LocalObjective]) -> None:
     network = network_with(MICRO, largest(), random_tensors()).train()

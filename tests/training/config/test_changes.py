@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 from helpers.configs import OTHER
 
+from fedpareto.supernet.common.formats.typed_yaml import from_mapping
 from fedpareto.training.config.methods import DeepFedNasConfig
+from fedpareto.training.config.partition import PartitionConfig
 from fedpareto.training.config.privacy import PrivacyConfig
 from fedpareto.training.config.rules.changes import RESUME_MAY_ADAPT, RESUME_MAY_CHANGE, changed_fields
 from fedpareto.training.config.rules.method_defaults import with_method_defaults
@@ -146,3 +148,11 @@ def test_a_run_of_before_aggregation_had_its_name_goes_on_as_it_was() -> None:
     assert changed_fields(before, now) == []
     now["server"]["aggregation"] = "median"
     assert changed_fields(before, now) == [("server.aggregation", "mean", "median")]
+
+
+def test_natural_clients_are_those_that_older_programs_called_given() -> None:
+    now = config_to_mapping(RunConfig(partition=PartitionConfig("natural")))
+    before = {**now, "partition": {**now["partition"], "scheme": "given"}}
+    assert from_mapping(RunConfig, before, "config.yaml") == RunConfig(partition=PartitionConfig("natural"))
+    assert changed_fields(before, now) == []
+    assert [name for name, _, _ in changed_fields(before, config_to_mapping(RunConfig()))] == ["partition.scheme"]

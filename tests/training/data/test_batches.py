@@ -39,7 +39,13 @@ def test_an_epoch_holds_every_image_at_most_once_with_its_own_label() -> None:
 def test_images_that_fill_no_batch_are_left_out() -> None:
     assert [len(images) for images, _ in _epoch(_numbered(20), 6, _generator())] == [6, 6, 6]
     assert [len(images) for images, _ in _epoch(_numbered(6), 6, _generator())] == [6]
-    assert _epoch(_numbered(5), 6, _generator()) == []
+
+
+def test_fewer_images_than_a_batch_are_one_batch() -> None:
+    ((images, labels),) = _epoch(_numbered(5), 6, _generator())
+    assert sorted(images) == list(range(5))
+    assert [number + 100 for number in images] == labels
+    assert _epoch(_numbered(0), 6, _generator()) == []
 
 
 def test_epochs_of_one_generator_differ_and_repeat_with_their_seed() -> None:

@@ -111,7 +111,7 @@ def test_the_share_held_out_is_of_the_images_that_are_used() -> None:
 
 
 # Digits do not say whose each of them is.
-@pytest.mark.parametrize("scheme", [scheme for scheme in get_args(Scheme) if scheme != "given"])
+@pytest.mark.parametrize("scheme", [scheme for scheme in get_args(Scheme) if scheme != "natural"])
 def test_pooled_images_are_those_that_the_clients_would_have(scheme: Scheme) -> None:
     # Shards and few classes leave images to nobody.
     config = dataclasses.replace(

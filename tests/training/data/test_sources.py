@@ -305,7 +305,7 @@ def test_more_images_than_memory_is_an_error_before_any_is_decoded(
 
 def test_an_unknown_data_set_is_an_error_that_lists_the_valid_ones() -> None:
     with pytest.raises(
-        DataError, match="unknown data set 'mnist'; valid: arrays, cifar10, cifar100, digits, imagefolder"
+        DataError, match="unknown data set 'mnist'; valid: arrays, cifar10, cifar100, clientfolders, digits, "
     ):
         load_images("mnist", "", "train", Preparation(8))
 

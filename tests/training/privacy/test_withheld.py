@@ -250,7 +250,7 @@ def test_the_digests_that_go_with_a_run_confirm_no_guess_of_its_images(tmp_path:
 
 
 def test_validation_images_that_are_clients_are_refused(tmp_path: Path) -> None:
-    config = micro_config(tmp_path, partition=PartitionConfig("given"), privacy=PrivacyConfig(clip=1.0, noise=1.0))
+    config = micro_config(tmp_path, partition=PartitionConfig("natural"), privacy=PrivacyConfig(clip=1.0, noise=1.0))
     with pytest.raises(UserError, match=r"would be clients' images.*--privacy.statistics exact"):
         new_run(config, SILENT)
 

@@ -215,6 +215,15 @@ def test_a_round_that_fits_is_left_as_it_is() -> None:
     assert shortened(plan, config, MICRO, Progress(0, cost // 2), lambda client: 20).steps == {0: 1, 4: 1}
 
 
+def test_a_client_of_less_than_a_batch_costs_what_it_has() -> None:
+    entry = micro_entries()[2]
+    plan = RoundPlan(3, 0.1, None, {0: entry}, {0: 1.0})
+    config = short_config()
+    cost = config.client.epochs * 3 * entry.macs
+    assert shortened(plan, config, MICRO, Progress(5, cost + 5), lambda client: 3) is plan
+    assert shortened(plan, config, MICRO, Progress(0, cost - 1), lambda client: 3) is not plan
+
+
 def test_a_round_that_would_leave_a_few_steps_is_made_two(tmp_path: Path) -> None:
     entry = micro_entries()[2]
     plan = RoundPlan(3, 0.1, None, dict.fromkeys(range(3), entry), dict.fromkeys(range(3), 1.0))

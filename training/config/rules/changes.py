@@ -7,6 +7,7 @@ from typing import Any
 from fedpareto.training.config.inputs import portable
 from fedpareto.training.config.methods.config_type import config_type
 from fedpareto.training.config.methods.registry import METHODS
+from fedpareto.training.config.partition import PartitionConfig
 from fedpareto.training.config.privacy import Statistics
 from fedpareto.training.config.run import RunConfig, by_full_name, complete_mapping
 from fedpareto.training.config.server import LARGEST_WEIGHT, ServerConfig
@@ -88,4 +89,5 @@ def changed_fields(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[
 
 def _modern(mapping: Mapping[str, Any]) -> dict[str, Any]:
     """Return a configuration's plain values by the names that settings have today."""
-    return {**mapping, "server": ServerConfig.modern_mapping(mapping.get("server", {}))}
+    server = ServerConfig.modern_mapping(mapping.get("server", {}))
+    return {**mapping, "server": server, "partition": PartitionConfig.modern_mapping(mapping.get("partition", {}))}

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.training.config.methods.registry import METHODS
 from fedpareto.training.config.methods.spec import SOME_READ, MethodSpec, ReadWhen
+from fedpareto.training.config.partition import NATURAL
 from fedpareto.training.config.registries import DATA_SETS
 from fedpareto.training.config.run import RunConfig, by_full_name, complete_mapping
 from fedpareto.training.config.server import LARGEST_WEIGHT
@@ -42,6 +43,14 @@ def _has_data(config: RunConfig, *names: str) -> bool:
     return config.data.name in (*names, *DATA_SETS.others())
 
 
+#: Data sets of pictures that are decoded, of those with columns or keys, and of arrays in files of a user.
+_PICTURES = ("imagefolder", "clientfolders", "table", "huggingface", "webdataset")
+_COLUMNS, _IN_ARRAYS = ("table", "huggingface", "webdataset"), ("leaf", "npz")
+
+_BY_COLUMNS = Condition(
+    lambda config: _has_data(config, *_COLUMNS), f"with data.name {', '.join(_COLUMNS[:-1])} and {_COLUMNS[-1]}"
+)
+
 _EQUAL = "clipped, median, trimmed or krum, which weigh all clients alike"
 _WEIGHED = "server.weight_by_examples"
 
@@ -58,12 +67,20 @@ CONDITIONS: Mapping[str, Condition] = {
         "by data sets that are files; data.name is digits, which come with a package",
     ),
     "data.download": Condition(
-        lambda config: config.engine == "in-process" and _has_data(config, "cifar10", "cifar100"),
-        "by data.name cifar10 and cifar100 with engine in-process",
+        lambda config: config.engine == "in-process" and _has_data(config, "cifar10", "cifar100", "huggingface"),
+        "by data.name cifar10, cifar100 and huggingface with engine in-process",
     ),
     "data.fit": Condition(
-        lambda config: config.engine == "flower" or _has_data(config, "imagefolder"),
-        "with data.name imagefolder",
+        lambda config: config.engine == "flower" or _has_data(config, *_PICTURES),
+        f"with data.name {', '.join(_PICTURES[:-1])} and {_PICTURES[-1]}",
+    ),
+    **{f"data.{column}_column": _BY_COLUMNS for column in ("image", "label", "client")},
+    "data.skip_damaged": Condition(
+        lambda config: _has_data(config, *_PICTURES), f"with data.name {', '.join(_PICTURES[:-1])} and {_PICTURES[-1]}"
+    ),
+    "data.allow_duplicates": Condition(
+        lambda config: config.engine == "in-process" and _has_data(config, *_PICTURES, *_IN_ARRAYS),
+        f"with engine in-process and data.name {', '.join(_PICTURES)}, {' and '.join(_IN_ARRAYS)}",
     ),
     "data.magnitude": Condition(lambda config: config.data.randaugment > 0, "with data.randaugment"),
     "partition.alpha": _by_scheme("dirichlet"),
@@ -73,6 +90,7 @@ CONDITIONS: Mapping[str, Condition] = {
     ),
     "partition.classes_per_client": _by_scheme("pathological"),
     "partition.shards_per_client": _by_scheme("shard"),
+    "partition.min_images": _by_scheme(NATURAL),
     "clients.macs_exponent": Condition(
         lambda config: config.clients.macs_distribution in ("zipf", "zipf-ranks"),
         "with clients.macs_distribution zipf and zipf-ranks",

@@ -39,6 +39,7 @@ class Listing:
         pictures: the images, in the order of the labels.
         held_out: number of images at the end that the data set itself holds out for validation.
         clients: (N,) int64, the client of each image if the data set itself names them, else None.
+        client_names: names of the clients; their numbers where they have no names.
     """
 
     labels: Tensor
@@ -46,6 +47,7 @@ class Listing:
     pictures: Pictures
     held_out: int = 0
     clients: Tensor | None = None
+    client_names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -54,7 +56,8 @@ class Listing:
         """Return the images at ascending ``positions``."""
         held_out = int((positions >= len(self) - self.held_out).sum())
         clients = None if self.clients is None else self.clients[positions]
-        return Listing(self.labels[positions], self.classes, self.pictures.subset(positions), held_out, clients)
+        pictures = self.pictures.subset(positions)
+        return Listing(self.labels[positions], self.classes, pictures, held_out, clients, self.client_names)
 
     def read(self, preparation: Preparation, listener: ProgressListener = SILENT, *, keep: bool = True) -> ImageSet:
         """Return the images decoded; ``listener`` follows the progress, and is told of images that look wrong.

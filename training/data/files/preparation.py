@@ -11,6 +11,7 @@ Training, evaluation, export and the deployed example all follow this one descri
 """
 
 import dataclasses
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -44,6 +45,9 @@ FLOATS = 16
 
 #: Files that hold arrays (height, width) or (height, width, channels) and not pictures.
 ARRAY_SUFFIX = ".npy"
+
+#: What their bytes begin with.
+_ARRAY_MAGIC = b"\x93NUMPY"
 
 
 class PictureError(ValueError):
@@ -113,17 +117,17 @@ def read_picture(path: Path, preparation: Preparation) -> Pixels:
     return read_sized(path, preparation)[0]
 
 
-def read_sized(path: Path, preparation: Preparation) -> tuple[Pixels, tuple[int, int]]:
-    """Return the pixels of a file as ``read_picture`` does, and its own (width, height).
+def read_sized(source: Path | bytes, preparation: Preparation) -> tuple[Pixels, tuple[int, int]]:
+    """Return the pixels of a file, or of the content of one, as ``read_picture`` does, and its own (width, height).
 
     Raises:
         PictureError: it cannot be read, or its content cannot be prepared.
     """
     try:
-        if path.suffix.lower() == ARRAY_SUFFIX:
-            array = _read_array(path)
+        if _is_array(source):
+            array = _read_array(source)
             return prepare_array(array, preparation), (array.shape[1], array.shape[0])
-        with Image.open(path) as picture:
+        with Image.open(source if isinstance(source, Path) else io.BytesIO(source)) as picture:
             return prepare_picture(picture, preparation), picture.size
     except PictureError:
         raise
@@ -134,9 +138,32 @@ def read_sized(path: Path, preparation: Preparation) -> tuple[Pixels, tuple[int,
         raise PictureError(str(error) or type(error).__name__) from error
 
 
-def _read_array(path: Path) -> NDArray[Any]:
+def check_readable(content: bytes) -> None:
+    """Refuse the content of a picture or ``.npy`` file that cannot be decoded.
+
+    Raises:
+        PictureError: it cannot; the message says why.
+    """
+    try:
+        if _is_array(content):
+            _read_array(content)
+            return
+        with Image.open(io.BytesIO(content)) as picture:
+            picture.load()
+    except Exception as error:
+        # Readers of damaged files raise whatever they stumble over.
+        raise PictureError(str(error) or type(error).__name__) from error
+
+
+def _is_array(source: Path | bytes) -> bool:
+    if isinstance(source, bytes):
+        return source.startswith(_ARRAY_MAGIC)
+    return source.suffix.lower() == ARRAY_SUFFIX
+
+
+def _read_array(source: Path | bytes) -> NDArray[Any]:
     # ``np.load`` would take archives of arrays, too.
-    with path.open("rb") as file:
+    with source.open("rb") if isinstance(source, Path) else io.BytesIO(source) as file:
         return np.lib.format.read_array(file, allow_pickle=False)
 
 

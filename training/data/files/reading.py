@@ -65,6 +65,28 @@ class Files:
         decoded.tell(self.paths, preparation, listener)
         return decoded.pixels
 
+    def described(self, position: int) -> str:
+        """Words for a picture, for a user to find it."""
+        return str(self.paths[position])
+
+    def content(self, position: int) -> bytes:
+        """Return the bytes of a file.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        try:
+            return self.paths[position].read_bytes()
+        except OSError as error:
+            raise DataError(f"cannot read {self.paths[position]}: {error.strerror or error}") from error
+
+    def size(self, position: int) -> int:
+        """Return the size of a file, which equal pictures have alike; -1 where that is not known."""
+        try:
+            return self.paths[position].stat().st_size
+        except OSError:
+            return -1
+
     def _lists(self) -> list[tuple[Path, ...]]:
         """Return the files, then the larger set they were chosen from, and so on."""
         return [self.paths] if self.whole is None else [self.paths, *self.whole._lists()]
@@ -96,6 +118,18 @@ class Arrays:
         """Return the pictures at ``positions``."""
         return Arrays(self.name, self.pixels[positions.numpy()])
 
+    def described(self, position: int) -> str:
+        """Words for a picture, for a user to find it."""
+        return f"image {position} of {self.name}"
+
+    def content(self, position: int) -> bytes:
+        """Return the values of a picture."""
+        return bytes(self.pixels[position].tobytes())
+
+    def size(self, position: int) -> int:
+        """Return any number that equal pictures have alike."""
+        return len(self.pixels[position])
+
     def read(self, preparation: Preparation, listener: ProgressListener, *, keep: bool = True) -> Tensor:
         """Return the pixels, (N, channels, side, side) uint8; none are cached, as the array has a file of its own.
 
@@ -124,19 +158,37 @@ def decoded_files(paths: Sequence[Path], preparation: Preparation, listener: Pro
     Raises:
         DataError: one cannot be decoded; the message names the first that cannot.
     """
-    oblong = np.zeros(len(paths), dtype=np.bool_)
+    return decoded_pictures(
+        len(paths), lambda position: str(paths[position]), lambda position: paths[position], preparation, listener
+    )
+
+
+def decoded_pictures(
+    count: int,
+    name: Callable[[int], str],
+    source: Callable[[int], Path | bytes],
+    preparation: Preparation,
+    listener: ProgressListener,
+) -> Decoded:
+    """Decode pictures of which ``source`` gives the file or the content, on all cores.
+
+    Raises:
+        DataError: one cannot be decoded; the message calls the first that cannot by its ``name``.
+    """
+    oblong = np.zeros(count, dtype=np.bool_)
 
     def decode(position: int) -> Pixels:
-        path, noted.position = paths[position], position
+        noted.position = position
         try:
-            pixels, (width, height) = read_sized(path, preparation)
+            pixels, (width, height) = read_sized(source(position), preparation)
         except PictureError as error:
-            raise DataError(f"cannot decode {path}: {' '.join(str(error).split())}; repair or remove it") from error
+            reason = " ".join(str(error).split())
+            raise DataError(f"cannot decode {name(position)}: {reason}; repair or remove it") from error
         oblong[position] = width != height
         return pixels
 
     with _warnings_noted() as noted:
-        pixels = _filled(len(paths), preparation, decode, listener)
+        pixels = _filled(count, preparation, decode, listener)
     return Decoded(pixels, torch.from_numpy(oblong), noted.warnings)
 
 

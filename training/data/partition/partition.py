@@ -69,7 +69,7 @@ def _split(labels: IntArray, clients: int, config: PartitionConfig, batch_size: 
             return schemes.growing(labels, clients, np.square)
         case "exponential":
             return schemes.growing(labels, clients, np.exp)
-        case "given":
+        case "natural":
             raise ValueError("images that belong to clients are not partitioned")
 
 

@@ -111,11 +111,9 @@ class _Node:
         return fields, wire.joined([tensors for _, tensors in results])
 
     def _described(self, images: OwnImages) -> dict[str, Any]:
-        own, batch = images.training, self._config.client.batch
-        if len(own) < batch:
-            raise UserError(
-                f"client {self._node.client} has {counted(len(own), 'image')}, less than a batch of {batch}"
-            )
+        own, least = images.training, self._config.partition.min_images
+        if len(own) < least:
+            raise UserError(f"client {self._node.client} has {counted(len(own), 'image')}; it needs at least {least}")
         described = {
             "client": self._node.client,
             "examples": len(own),

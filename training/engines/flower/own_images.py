@@ -164,6 +164,7 @@ def _identity(node: NodeConfig, config: RunConfig, preparation: Preparation) -> 
     settings = config_to_mapping(config)
     chosen = {name: settings[name] for name in ("seed", "partition")}
     data = (config.data.name, config.data.validation, config.data.images, config.client.batch, config.clients.count)
+    data = (*data, *dataclasses.astuple(config.data.reading))
     digest = hashlib.sha256(repr((dataclasses.astuple(node), preparation.to_json(), chosen, data)).encode())
     for path in _files(node):
         with reaching(path):
@@ -175,4 +176,5 @@ def _identity(node: NodeConfig, config: RunConfig, preparation: Preparation) -> 
 def _files(node: NodeConfig) -> list[Path]:
     """Return all files that may hold a client's images, links followed."""
     root = Path(node.root) if node.folder is None else node.folder
-    return sorted(all_files(root))
+    # The file of a table, or of a tar, is all that is known of it here.
+    return [root] if root.is_file() else sorted(all_files(root))

@@ -16,6 +16,7 @@ from fedpareto.supernet.common.terminal.words import option
 from fedpareto.supernet.space import SearchSpace
 from fedpareto.training.clients.capabilities import capabilities
 from fedpareto.training.clients.trainer import recipe_of
+from fedpareto.training.config.partition import NATURAL
 from fedpareto.training.config.run import RunConfig
 from fedpareto.training.data.files.listing import Listing
 from fedpareto.training.data.functions import COLON
@@ -25,9 +26,11 @@ from fedpareto.training.data.run_images import (
     calibration_positions,
     measured_positions,
     preparation_of,
+    refuse_shared_images,
     shares,
     split_of,
     used_images,
+    with_own_clients,
 )
 from fedpareto.training.data.split import Split
 from fedpareto.training.engines.protocol import never
@@ -43,10 +46,12 @@ class SimulatedFederation:
     Attributes:
         data: the images that are used, validation included.
         split: the split of the images: validation, and every client's.
+        names: names of the clients that the data name.
     """
 
     data: ImageSet
     split: Split
+    names: tuple[str, ...] = ()
 
     def labels(self) -> IntArray:
         """Return every client's number of images of each class, shape (clients, classes)."""
@@ -67,7 +72,7 @@ class SimulatedFederation:
 
     def on_device(self, device: torch.device) -> "SimulatedFederation":
         """Return the federation with its images on ``device``."""
-        return SimulatedFederation(self.data.on(device), self.split)
+        return dataclasses.replace(self, data=self.data.on(device))
 
 
 def new_simulation(config: RunConfig, space: SearchSpace, listener: ProgressListener = SILENT) -> SimulatedFederation:
@@ -77,18 +82,22 @@ def new_simulation(config: RunConfig, space: SearchSpace, listener: ProgressList
         UserError: the images are missing, or the partition that is asked for is impossible.
     """
     listing = used_images(config, listener)
+    config = with_own_clients(config, listing)
     by_strength = config.clients.data != "independent"
     able = capabilities(config.clients, space, config.seed) if by_strength else ()
-    if config.privacy.withheld and config.partition.scheme == "given" and not listing.held_out:
+    if config.privacy.withheld and config.partition.scheme == NATURAL and not listing.held_out:
         raise UserError(
-            "partition.scheme is given with privacy.noise, and the data have no validation images of their own: those "
-            "would be clients' images, whose statistics a private run withholds; give the data validation images, or "
-            "give --privacy.statistics exact"
+            "partition.scheme is natural with privacy.noise, and the data have no validation images of their own: "
+            "those would be clients' images, whose statistics a private run withholds; give the data validation "
+            "images, or give --privacy.statistics exact"
         )
-    # Refuses what cannot be spread before anything is decoded.
+    # Refuses what cannot be spread, or would be tested on what it is trained on, before anything is decoded.
     given = shares(config, listing, [client.macs for client in able])
+    refuse_shared_images(config, listing)
+    for words in given.remarks:
+        listener.remark(words)
     data = listing.read(preparation_of(config, space), listener)
-    return SimulatedFederation(data, split_of(config, data, given))
+    return SimulatedFederation(data, split_of(config, data, given), given.names)
 
 
 def reopen_simulation(

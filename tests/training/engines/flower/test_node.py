@@ -416,10 +416,14 @@ def test_a_class_the_run_does_not_have_is_refused_by_name(config: RunConfig, tmp
     )
 
 
-def test_fewer_images_than_a_batch_are_refused(config: RunConfig, tmp_path: Path) -> None:
+def test_fewer_images_than_a_batch_are_one_batch_and_too_few_are_refused(config: RunConfig, tmp_path: Path) -> None:
     folder = _folder(tmp_path / "mine", {"3": 8, "7": 8})
-    fields, _ = _ask(_request(config), {"partition-id": 2, "device": "cpu", "data-folder": str(folder)})
-    assert fields["refused"] == "client 2 has 14 images, less than a batch of 16"
+    settings = {"partition-id": 2, "device": "cpu", "data-folder": str(folder)}
+    fields, _ = _ask(_request(config), settings)
+    assert fields["examples"] == 14 < config.client.batch
+    many = dataclasses.replace(config, partition=PartitionConfig("natural", min_images=15))
+    fields, _ = _ask(_request(many), settings)
+    assert fields["refused"] == "client 2 has 14 images; it needs at least 15"
 
 
 @pytest.mark.parametrize(
