@@ -29,12 +29,14 @@ def normal_form(config: RunConfig, entries: int | None = None) -> RunConfig:
 def _without_reports(config: RunConfig) -> RunConfig:
     """Return a configuration without where things are and what is reported."""
     defaults, evaluation = RunConfig(), EvaluationConfig()
-    shown = {"every": evaluation.every, "probes": evaluation.probes}
+    unread = dataclasses.replace(
+        config.evaluation, every=evaluation.every, probes=evaluation.probes, metric=evaluation.metric
+    )
     return dataclasses.replace(
         config,
         output=None,
         checkpoint=defaults.checkpoint,
         tracking=defaults.tracking,
-        evaluation=dataclasses.replace(config.evaluation, **shown),
+        evaluation=unread,
         execution=dataclasses.replace(config.execution, workers=None),
     )

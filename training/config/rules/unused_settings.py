@@ -102,6 +102,11 @@ CONDITIONS: Mapping[str, Condition] = {
     "server.outlier_factor": Condition(
         lambda config: config.privacy.clip == 0, "without privacy.clip, which bounds every update itself"
     ),
+    "evaluation.metric": Condition(
+        lambda config: config.engine == "in-process" and not config.privacy.noise,
+        "with engine in-process and without privacy.noise, as only accuracy is told of clients' images and of private "
+        "runs",
+    ),
     "privacy.delta": Condition(lambda config: bool(config.privacy.noise), "with privacy.noise"),
     "privacy.statistics": Condition(lambda config: bool(config.privacy.noise), "with privacy.noise"),
     "flower.": _CONNECTED,

@@ -117,6 +117,11 @@ _UNREAD: list[tuple[dict[str, Any], str]] = [
     ({"flower": FlowerConfig(address="10.0.0.1:9")}, "flower.address"),
     ({"flower": FlowerConfig(wire_dtype="bf16")}, "flower.wire_dtype"),
     ({"flower": FlowerConfig(retries=0)}, "flower.retries"),
+    ({"engine": "flower", "evaluation": EvaluationConfig(metric="balanced")}, "evaluation.metric"),
+    (
+        {"privacy": PrivacyConfig(clip=1.0, noise=1.0), "evaluation": EvaluationConfig(metric="macro-f1")},
+        "evaluation.metric",
+    ),
     ({"server": ServerConfig(max_share=0.5)}, "server.max_share"),
     ({"flower": FlowerConfig(max_examples=5)}, "flower.max_examples"),
     ({"flower": FlowerConfig(clients="clients.jsonl")}, "flower.clients"),
