@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from fedpareto.training.config.client import WEIGHING
 from fedpareto.training.config.evaluation import EvaluationConfig
 from fedpareto.training.config.rules.method_defaults import with_method_defaults
 from fedpareto.training.config.rules.unused_settings import read_only
@@ -23,6 +24,9 @@ def normal_form(config: RunConfig, entries: int | None = None) -> RunConfig:
     config = with_method_defaults(read_only(config))
     if config.spec.normal is not None:
         config = read_only(config.spec.normal(config, entries))
+    if config.client.imbalance not in WEIGHING:
+        # What it has chosen is filled in as an adjustment of logits.
+        config = dataclasses.replace(config, client=dataclasses.replace(config.client, imbalance=None))
     return _without_reports(config)
 
 

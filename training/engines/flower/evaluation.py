@@ -61,15 +61,15 @@ class FederatedEvaluator:
         ]
         return Evaluation(probes, tuple(tally.failures.values()), tally.traffic)
 
-    def accuracy(self, network: nn.Module, entry: CacheEntry) -> float | None:
-        """Return the share of held-out images that ``entry``'s calibrated network classifies rightly.
+    def measured(self, network: nn.Module, entry: CacheEntry) -> Probe | None:
+        """Return a probe of ``entry``'s calibrated network on held-out images.
 
         None if no client answered that can run it.
         """
         clients = self._able(entry, self.engine.available())
         measured = self._measured({entry.architecture: network}, {entry.architecture: clients}, _Tally())
         found = measured.get(entry.architecture)
-        return None if found is None else _accuracy(found)
+        return None if found is None else _probe(entry, found, accuracy_alone=bool(self.config.privacy.noise))
 
     @functools.cached_property
     def _clients(self) -> Sequence[Capability]:
