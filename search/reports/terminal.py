@@ -58,7 +58,7 @@ def print_report(report: Mapping[str, Any]) -> None:
     title = f"a subnet of {report['space']}" if report["solver"] == "given" else title
     print_table(title, ("", "value", "limit", "slack"), _rows(report))
     say(standing(report))
-    doubted = [f"on {split} images {report[f'{split}_remark']}" for split in _SPLITS if f"{split}_remark" in report]
+    doubted = [f"in {split} {report[f'{split}_remark']}" for split in _SPLITS if f"{split}_remark" in report]
     for line in (*doubted, _tuned(report), _calibrated(report), _covered(report), *_exported(report)):
         if line is not None:
             say(line)

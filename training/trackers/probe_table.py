@@ -39,14 +39,14 @@ def print_probes(record: RoundRecord) -> None:
 
 
 def client_spreads(probes: Sequence[Probe]) -> Iterator[str]:
-    """Yield what is known of how the most accurate probe's accuracy is spread over clients."""
+    """Yield the spread over clients of the most accurate probe's accuracy, in words; nothing where it is not known."""
     best = max(probes, key=lambda probe: probe.accuracy)
     if best.clients is not None:
         clients = best.clients
         yield (
             f"the network of {format_quantity(best.macs)} MACs over {counted(clients.clients, 'client')}: mean "
             f"accuracy {clients.mean:.1%}, worst tenth {clients.worst_decile:.1%}, "
-            f"standard deviation {100 * clients.deviation:.1f} points"
+            f"standard deviation {clients.deviation:.1%}"
         )
 
 

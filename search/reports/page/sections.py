@@ -191,7 +191,7 @@ def limited(report: Mapping[str, Any]) -> Sequence[Limited]:
 def lists(report: Mapping[str, Any]) -> Sequence[Listed]:
     """Return the sections that list figures, of those the report has."""
     sections = [Listed(title, _found(report, rows)) for title, rows in _LISTS.items()]
-    sections[1:1] = [Listed(f"Recall on {split} images", _recalls(report, split)) for split in _SPLITS]
+    sections[1:1] = [Listed(f"Recall in {split}", _recalls(report, split)) for split in _SPLITS]
     return [section for section in sections if section.rows]
 
 

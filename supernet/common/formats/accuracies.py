@@ -20,7 +20,7 @@ def wilson_interval(accuracy: float, images: int) -> tuple[float, float]:
         ValueError: there are no images, or the accuracy is not from 0 to 1.
     """
     if images < 1 or not 0 <= accuracy <= 1:
-        raise ValueError(f"an accuracy of {accuracy} on {images} images")
+        raise ValueError(f"an accuracy of {accuracy}, images {images}")
     square = _QUANTILE**2
     centre = (accuracy + square / (2 * images)) / (1 + square / images)
     spread = accuracy * (1 - accuracy) / images + square / (4 * images**2)
