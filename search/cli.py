@@ -152,25 +152,39 @@ def _of_run(
         with progress_display("extracting") as listener:
             for name, answered in found.items():
                 export = export_settings(options, answered.budgets)
-                delivery = Delivery(extraction, export, check_latency=options.check_latency, key=key, command=typed)
+                delivery = Delivery(
+                    extraction,
+                    export,
+                    check_latency=options.check_latency,
+                    confusion=options.confusion,
+                    key=key,
+                    command=typed,
+                )
                 reports[name] = write_subnet(run, answered, delivery, outputs[name], listener)
     return reports
 
 
 def _check_run(options: SearchOptions, subject: SearchTarget, run: Path, named: Mapping[str, Budgets]) -> None:
     """Refuse what a run's subnet cannot be given, before anything is searched."""
-    from fedpareto.search.extraction.private_runs import check_private, extractable  # noqa: PLC0415 - imports torch
+    from fedpareto.search.extraction.private_runs import check_private, export_of, extractable  # noqa: PLC0415 - imports torch
     from fedpareto.training.runs.folder import check_outside_runs, read_run_config  # noqa: PLC0415
 
     if options.output_folder is not None:
         check_outside_runs(options.output_folder)
+    config = read_run_config(run)
     for budgets in named.values():
         export = export_settings(options, budgets)
+        if export is not None:
+            export_of(config, export)
         if export is not None and subject.space.norm == "batch":
             check_calibrated(options.calibration, export)
-    config = read_run_config(run)
     if config.engine == "flower":
         _refuse_without_images(options)
+    if options.confusion and config.privacy.noise:
+        raise UserError(
+            f"--confusion tells more of validation images than accuracy, and {run} is private, whose reports tell "
+            "accuracy alone; leave it out"
+        )
     norm, calibration, exact = subject.space.norm, options.calibration, options.exact_statistics
     if options.output is None and calibration == "auto" and not extractable(config, norm, calibration, exact=exact):
         # The answer alone takes nothing of clients' images.
@@ -182,6 +196,7 @@ def _refuse_without_images(options: SearchOptions) -> None:
     """Refuse what needs images on this machine, for a run whose images are with its clients."""
     asked = {
         "--test": options.test,
+        "--confusion": options.confusion,
         "--data.root": options.data.root,
         "--export": options.export,
         "--calibration pooled": options.calibration == "pooled",

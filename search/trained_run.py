@@ -14,9 +14,9 @@ from fedpareto.cache.entries import CacheEntry, make_entries
 from fedpareto.fitness.costs import FilePrecision
 from fedpareto.fitness.settings import fitness_of
 from fedpareto.search.export.export import ExportImages, export_subnet
-from fedpareto.search.export.settings import ExportSettings, format_of
+from fedpareto.search.export.settings import ExportSettings, TemperatureUse, format_of
 from fedpareto.search.extraction.opened_run import Calibration, Extraction, OpenedRun, opened_run
-from fedpareto.search.extraction.private_runs import asks_clients, check_private
+from fedpareto.search.extraction.private_runs import asks_clients, check_private, export_of
 from fedpareto.search.extraction.provenance import subnet_provenance
 from fedpareto.search.query.answering import SearchOutcome, answer_budgets
 from fedpareto.search.query.device_limits import LatencyLimit, Quantity, budgets_of
@@ -26,6 +26,7 @@ from fedpareto.search.subnet import SubnetInfo, save_subnet
 from fedpareto.supernet.architecture import Architecture, ArchitectureLike, architecture_of
 from fedpareto.supernet.common.arguments import checked
 from fedpareto.supernet.common.errors import UserError
+from fedpareto.supernet.common.formats.accuracies import format_accuracy
 from fedpareto.supernet.common.formats.units import format_quantity
 from fedpareto.supernet.common.storage.files import check_output_folder
 from fedpareto.supernet.common.storage.signatures import VerifyKey, read_keys
@@ -37,6 +38,7 @@ from fedpareto.training.config.run import RunConfig
 from fedpareto.training.engines.flower.federation import opened_link
 from fedpareto.training.engines.flower.superlink import Link
 from fedpareto.training.evaluation.evaluator import Evaluator
+from fedpareto.training.evaluation.measures import Measures
 from fedpareto.training.runs.folder import check_outside_runs, read_run_config
 
 Checkpoint = Literal["best", "newest"]
@@ -229,8 +231,9 @@ class Subnet:
         raise PickleError("a Subnet cannot be pickled; write it with subnet.save(FOLDER), which load_subnet reads")
 
     def __repr__(self) -> str:
-        accuracy = self.info.report.get("validation_accuracy")
-        measured = "" if accuracy is None else f", validation accuracy {accuracy:.1%}"
+        accuracy, interval = (self.info.report.get(f"validation_{name}") for name in ("accuracy", "interval"))
+        known = None if interval is None else interval["images"]
+        measured = "" if accuracy is None else f", validation accuracy {format_accuracy(accuracy, known)}"
         return f"Subnet({format_quantity(self.info.report['macs'])} MACs{measured})"
 
     @checked
@@ -245,6 +248,21 @@ class Subnet:
         images = self._run.test_images() if split == "test" else self._evaluator("images").held_out
         evaluator = dataclasses.replace(self._evaluator(f"accuracy({split!r})"), held_out=images)
         return evaluator.accuracy(self.network, self.info.architecture.resolution)
+
+    @checked
+    def measures(self, split: Literal["validation", "test"] = "validation") -> Measures:
+        """Measures of the subnet on the images of a split: balanced accuracy, macro F1, recalls, calibration error.
+
+        Raises:
+            UserError: the images are with the clients of a real federation, there are no test images, or the run is
+                private, and tells accuracy alone.
+        """
+        if self._run.config.privacy.noise:
+            raise UserError(f"measures({split!r}) tells more than accuracy, and the run is private; take accuracy()")
+        evaluator = self._evaluator(f"measures({split!r})")
+        if split == "test":
+            evaluator = dataclasses.replace(evaluator, held_out=self._run.test_images())
+        return evaluator.predictions(self.network, self.info.architecture.resolution).measures()
 
     @checked
     def save(self, output: str | Path, *, sign: str | Path | None = None) -> Path:
@@ -274,6 +292,7 @@ class Subnet:
         threads: int = 1,
         batch: int = 1,
         allow_uncalibrated: bool = False,
+        temperature: TemperatureUse = "metadata",
         progress: bool = True,
     ) -> dict[str, Any]:
         """Export the subnet to a file of another runtime, verified on the validation images; return the report.
@@ -284,6 +303,8 @@ class Subnet:
             threads: threads the file is timed with.
             batch: images a run it is timed with.
             allow_uncalibrated: export even a subnet that is not calibrated.
+            temperature: fit the temperature of calibrated confidences on the validation images and tell it in the
+                file's metadata, divide the logits by it, too (logits), or none.
             progress: show progress.
 
         Raises:
@@ -292,7 +313,10 @@ class Subnet:
         """
         check_outside_runs(Path(path))
         file, evaluator = Path(path), self._evaluator("export")
-        settings = ExportSettings(format_of(file), precision, threads, batch, allow_uncalibrated=allow_uncalibrated)
+        asked = ExportSettings(
+            format_of(file), precision, threads, batch, allow_uncalibrated=allow_uncalibrated, temperature=temperature
+        )
+        settings = export_of(self._run.config, asked)
         images = ExportImages(evaluator.calibration, evaluator.held_out, self._run.config.evaluation.batch_size)
         with progress_or_silence("exporting", progress) as listener:
             return export_subnet(file, self.network, self.info, images, settings, listener)

@@ -2,24 +2,26 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from fedpareto.cache.cache_file import read_cache_of_any_classes
 from fedpareto.supernet.architecture_file import ARCHITECTURE
 from fedpareto.supernet.common.formats.units import format_at_least, format_bytes, format_quantity, parse_quantity
 from fedpareto.supernet.common.storage.path_checks import is_file
 from fedpareto.supernet.common.storage.signatures import NO_KEYS, Keys, is_signed
-from fedpareto.supernet.common.terminal.console import next_step, print_table, stderr
+from fedpareto.supernet.common.terminal.console import next_step, stderr
 from fedpareto.supernet.common.terminal.progress import progress_display
 from fedpareto.supernet.common.terminal.words import command, counted
 from fedpareto.supernet.space_file import load_space
+from fedpareto.training.config.evaluation import Metric
 from fedpareto.training.config.inputs import PLACES, anchored, check_paths, named, replaced
 from fedpareto.training.config.run import EQUAL_COMPUTE, RunConfig, config_to_mapping, write_config
 from fedpareto.training.data.image_data import ImageData
 from fedpareto.training.engines.flower.federation import opened_link
 from fedpareto.training.engines.flower.superlink import Link
+from fedpareto.training.evaluation.evaluator import Probe
 from fedpareto.training.execution.allocator import keep_freed_memory
 from fedpareto.training.privacy.accountant import guarantee
 from fedpareto.training.privacy.coverage import begun_apart, coverage
@@ -44,7 +46,9 @@ from fedpareto.training.setup import (
 )
 from fedpareto.training.trackers.metrics_file import MetricsFile, read_records
 from fedpareto.training.trackers.pace import Pace
+from fedpareto.training.trackers.probe_table import print_probes
 from fedpareto.training.trackers.protocol import Tracker, TrackerContext, Trackers, new_tracker
+from fedpareto.training.trackers.records import record_from_json
 from fedpareto.training.trackers.terminal import TerminalProgress
 from fedpareto.training.trackers.wandb import WandbTracker, check_environment, require_login
 
@@ -289,11 +293,9 @@ def _print_end(config: RunConfig, folder: Path) -> None:
     if not evaluated:
         next_step(next_search(folder, format_at_least(middle_macs(folder))))
         return
-    last = evaluated[-1]
-    rows = [(f"{probe['macs']:,}", f"{probe['params']:,}", f"{probe['accuracy']:.1%}") for probe in last["probes"]]
-    title = f"validation accuracy after round {last['round']}"
-    print_table(title, ("MACs", "params", "accuracy"), rows, figures=0)
-    next_step(next_search(folder, format_at_least(best_probe(last["probes"])["macs"])))
+    last = record_from_json(evaluated[-1])
+    print_probes(last)
+    next_step(next_search(folder, format_at_least(best_probe(last.probes, config.evaluation.metric).macs)))
 
 
 def middle_macs(folder: Path) -> int:
@@ -302,12 +304,14 @@ def middle_macs(folder: Path) -> int:
     return entries[len(entries) // 2].macs
 
 
-def best_probe(probes: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Return the probe of the highest accuracy; among equal ones that of fewest MACs.
+def best_probe(probes: Sequence[Probe], metric: Metric = "accuracy") -> Probe:
+    """Return the probe of the highest accuracy, or other metric; among equal ones that of fewest MACs.
 
     Its size is one that the run has been seen to train well, so it is suggested for the search.
     """
-    return max(probes, key=lambda probe: (probe["accuracy"], -probe["macs"]))
+    # Lines from before there were measures, of a run that is resumed, have accuracy alone.
+    known: Metric = metric if all(probe.measures is not None for probe in probes) else "accuracy"
+    return max(probes, key=lambda probe: (probe.value(known), -probe.macs))
 
 
 def next_search(folder: Path, budget: str) -> str:

@@ -2,11 +2,12 @@
 
 import dataclasses
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fedpareto.cache.figures import drawn, legend_below, notebook_html, write
+from fedpareto.supernet.common.formats.accuracies import format_accuracy
 from fedpareto.supernet.common.formats.units import format_quantity
 from fedpareto.supernet.common.terminal.words import counted
 
@@ -30,12 +31,19 @@ class TrainingResult:
     @property
     def accuracies(self) -> dict[int, float]:
         """Validation accuracy of every probe network of the last evaluation, by its MACs."""
-        evaluated = [record for record in self.records if record["probes"]]
-        return {probe["macs"]: probe["accuracy"] for probe in evaluated[-1]["probes"]} if evaluated else {}
+        return {probe["macs"]: probe["accuracy"] for probe in self._last_probes}
+
+    @property
+    def _last_probes(self) -> Sequence[Mapping[str, Any]]:
+        evaluated = [record["probes"] for record in self.records if record["probes"]]
+        return evaluated[-1] if evaluated else ()
 
     def __repr__(self) -> str:
         done = counted(self.rounds, "round")
-        reached = ", ".join(f"{share:.1%} at {format_quantity(macs)} MACs" for macs, share in self.accuracies.items())
+        reached = ", ".join(
+            f"{format_accuracy(probe['accuracy'], probe.get('images'))} at {format_quantity(probe['macs'])} MACs"
+            for probe in self._last_probes
+        )
         measured = f"; validation accuracy {reached}" if reached else ""
         return f"TrainingResult({self.folder}: {done}{'' if self.finished else ', not finished'}{measured})"
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,13 @@ from fedpareto.fitness.costs import FilePrecision
 from fedpareto.search.subnet import SubnetInfo
 
 
-def metadata_of(info: SubnetInfo, precision: FilePrecision = "fp32") -> dict[str, str]:
+def metadata_of(
+    info: SubnetInfo, precision: FilePrecision = "fp32", temperature: Mapping[str, Any] | None = None
+) -> dict[str, str]:
     """Return the metadata of an exported subnet, each value JSON text; ``null`` if its report lacks it.
+
+    The ``temperature``, if it was fitted, is a ``value``, and whether it is ``applied``: the logits are
+    divided by it. Where they are not, softmax of logits / value are calibrated confidences.
 
     Run and checkpoint are names, not places: a file that is handed on tells nothing about the machine it was made on.
     """
@@ -27,6 +33,7 @@ def metadata_of(info: SubnetInfo, precision: FilePrecision = "fp32") -> dict[str
         "fedpareto_version": _version(),
         "run": _name(report.get("run")),
         "checkpoint": _name(report.get("checkpoint")),
+        **({} if temperature is None else {"temperature": dict(temperature)}),
         **{name: report.get(name) for name in ("macs", "params", "fitness", "calibration")},
     }
     return {name: json.dumps(value) for name, value in values.items()}

@@ -11,6 +11,9 @@ from fedpareto.supernet.common.terminal.words import option
 
 Format = Literal["onnx", "torchscript", "exported-program"]
 
+#: What becomes of the temperature of calibrated confidences: it is not fitted, it is told, or logits are divided by it.
+TemperatureUse = Literal["none", "metadata", "logits"]
+
 _SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "torchscript": ".pt", "exported-program": ".pt2"}
 
 
@@ -28,6 +31,8 @@ class ExportSettings:
         threads: of the runtime.
         batch: images a run of the latency measurement.
         allow_uncalibrated: write a network whose BatchNorm statistics were never set.
+        temperature: ``metadata`` to fit one on the validation images and tell it, ``logits`` to divide the logits by it
+            besides, or ``none``.
     """
 
     format: Format = "onnx"
@@ -35,6 +40,7 @@ class ExportSettings:
     threads: int = 1
     batch: int = 1
     allow_uncalibrated: bool = False
+    temperature: TemperatureUse = "metadata"
 
 
 def file_name(form: Format, precision: FilePrecision) -> str:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fedpareto.search.export.files import deployed_inputs, spread
 from fedpareto.search.export.formats import Opened, RunModel, opened
@@ -125,6 +125,12 @@ def compare_files(file: Opened, network: nn.Module, held_out: HeldOut) -> Compar
     logits = np.concatenate([file.run(images) for images in deployed_inputs(held_out.images, file.description)])
     batches = arrays(held_out.images, held_out.batch_size, held_out.resolution, held_out.normalisation)
     return _comparison(logits, np.concatenate([_reference(network, images) for images in batches]), held_out.images)
+
+
+def logits_of(network: nn.Module, held_out: HeldOut) -> Tensor:
+    """Return a network's logits for all held-out images in order, (N, classes)."""
+    images = arrays(held_out.images, held_out.batch_size, held_out.resolution, held_out.normalisation)
+    return torch.from_numpy(np.concatenate([_reference(network, batch) for batch in images]))
 
 
 def _comparison(logits: Images, expected: Images, images: ImageSet) -> Comparison:

@@ -7,7 +7,9 @@ from typing import Any
 
 from fedpareto.search.export.export import ExportImages, export_subnet, write_deploy
 from fedpareto.search.export.settings import ExportSettings, file_name
+from fedpareto.search.extraction.measured import write_confusion
 from fedpareto.search.extraction.opened_run import Extraction, OpenedRun
+from fedpareto.search.extraction.private_runs import export_of
 from fedpareto.search.extraction.provenance import subnet_provenance
 from fedpareto.search.query.answering import SearchOutcome
 from fedpareto.search.subnet import save_subnet
@@ -24,6 +26,7 @@ class Delivery:
         extraction: fine-tuning and calibration of the subnet.
         export: settings of its export, None if it is not exported.
         check_latency: whether its latency is compared with the table's.
+        confusion: whether its confusion matrices are written beside it.
         key: key that its folder is signed with, None if it is not signed.
         command: words of the command line, for its provenance; None from Python.
     """
@@ -31,6 +34,7 @@ class Delivery:
     extraction: Extraction
     export: ExportSettings | None
     check_latency: bool
+    confusion: bool = False
     key: SigningKey | None = None
     command: Sequence[str] | None = None
 
@@ -48,13 +52,16 @@ def write_subnet(
     if output is None:
         return report
     report["output"] = str(output)
-    files = []
+    files: list[str] = []
+    for split, counts in subnet.predictions.items() if delivery.confusion else ():
+        files += write_confusion(output, split, counts, subnet.info.classes)
     # Where the images are with the clients there is nothing to verify a file on; the command has refused it.
     if delivery.export is not None and isinstance(run.evaluator, Evaluator):
         images = ExportImages(run.evaluator.calibration, run.evaluator.held_out, run.config.evaluation.batch_size)
         file = output / file_name(delivery.export.format, delivery.export.precision)
         files.append(file.name)
-        report["export"] = export_subnet(file, subnet.network, subnet.info, images, delivery.export, listener)
+        settings = export_of(run.config, delivery.export)
+        report["export"] = export_subnet(file, subnet.network, subnet.info, images, settings, listener)
         if delivery.export.format == "onnx":
             script = write_deploy(output)
             report["export"]["script"] = str(script)

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from fedpareto.cache.entries import CacheEntry
+from fedpareto.search.extraction.measured import measured_fields, probe_fields
 from fedpareto.search.extraction.private_runs import asks_clients, check_private, coverage_report
 from fedpareto.search.reports.terminal import NOT_NEEDED, VALIDATION
 from fedpareto.search.subnet import SubnetInfo
@@ -39,6 +40,7 @@ from fedpareto.training.evaluation.calibration import (
     with_statistics,
 )
 from fedpareto.training.evaluation.evaluator import Evaluator, NoEvaluator
+from fedpareto.training.evaluation.measures import PredictionCounts
 from fedpareto.training.execution.profile import Profile
 from fedpareto.training.rounds.finetune import FineTuning, fine_tune
 from fedpareto.training.runs.checkpoint import Checkpoint, best_checkpoint, load_checkpoint, newest_checkpoint
@@ -72,10 +74,17 @@ class Extraction:
 
 @dataclasses.dataclass(frozen=True)
 class ExtractedSubnet:
-    """Calibrated subnet of a run, with the metadata for its file, which include its accuracies."""
+    """Calibrated subnet of a run, with the metadata for its file, which include its accuracies.
+
+    Attributes:
+        network: the network.
+        info: the metadata.
+        predictions: counts of what it predicts of the images of each split that are here.
+    """
 
     network: nn.Module
     info: SubnetInfo
+    predictions: Mapping[str, PredictionCounts] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,30 +150,38 @@ class OpenedRun:
         if extraction.finetune_epochs:
             tensors, full["finetune"] = self._fine_tuned(entry, extraction, listener)
         network, full["calibration"] = self._calibrated(tensors, entry, extraction.calibration)
-        accuracies = self._accuracies(network, entry)
+        measured, predictions = self._measured(network, entry)
         if extraction.finetune_epochs:
-            full["finetune"]["after"] = accuracies
-        full |= accuracies
+            full["finetune"]["after"] = _accuracies(measured)
+        full |= measured
         full |= coverage_report(self.config, full, exact=extraction.exact)
         split = self.federation.split
         preparation = preparation_of(self.config, self.space)
         info = SubnetInfo(self.space, architecture, split.classes, preparation, split.normalisation, full)
-        return ExtractedSubnet(network, info)
+        return ExtractedSubnet(network, info, predictions)
 
-    def _accuracies(self, network: nn.Module, entry: CacheEntry) -> dict[str, float]:
-        if isinstance(self.evaluator, FederatedEvaluator):
-            measured = self.evaluator.accuracy(network, entry)
-            return {} if measured is None else {"validation_accuracy": measured}
-        if isinstance(self.evaluator, NoEvaluator):
+    def predictions(self, network: nn.Module, resolution: int) -> dict[str, PredictionCounts]:
+        """Counts of what a network predicts of validation images, and of test images if they were read."""
+        if not isinstance(self.evaluator, Evaluator):
             return {}
         held_out = {"validation": self.evaluator.held_out, "test": self.test}
         return {
-            f"{name}_accuracy": dataclasses.replace(self.evaluator, held_out=images).accuracy(
-                network, entry.architecture.resolution
-            )
+            name: dataclasses.replace(self.evaluator, held_out=images).predictions(network, resolution)
             for name, images in held_out.items()
             if images is not None
         }
+
+    def _measured(self, network: nn.Module, entry: CacheEntry) -> tuple[dict[str, Any], dict[str, PredictionCounts]]:
+        """Return the report's fields about what a network reaches, and its predictions that they are of."""
+        if isinstance(self.evaluator, FederatedEvaluator):
+            probe = self.evaluator.measured(network, entry)
+            return {} if probe is None else probe_fields("validation", probe), {}
+        found, fields = self.predictions(network, entry.architecture.resolution), dict[str, Any]()
+        for name, counts in found.items():
+            # Of a private run the report tells what it always has.
+            images, known = (None, None) if self.config.privacy.noise else (counts.images, counts)
+            fields |= measured_fields(name, counts.accuracy, images, known, self.federation.split.classes)
+        return fields, {} if self.config.privacy.noise else found
 
     def _calibrated(self, tensors: Tensors, entry: CacheEntry, method: Calibration) -> tuple[nn.Module, dict[str, Any]]:
         """Return the calibrated network, and the report's fields about its calibration."""
@@ -216,7 +233,7 @@ class OpenedRun:
             "epochs": tuning.epochs,
             "lr": tuning.lr,
             "clients": len(tuning.clients),
-            "before": self._accuracies(before, entry),
+            "before": _accuracies(self._measured(before, entry)[0]),
         }
 
     def _able(self, engine: CalibratingEngine, entry: CacheEntry) -> list[int]:
@@ -229,6 +246,10 @@ class OpenedRun:
 
     def _engine(self) -> CalibratingEngine:
         return self.federation.engine(self.config, self.space, Profile(threads=torch.get_num_threads()))
+
+
+def _accuracies(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if name.endswith("_accuracy")}
 
 
 def opened_run(

@@ -1,9 +1,11 @@
 """Subnets of private runs: exact statistics of clients' images only if asked for, and what (ε, δ) covers then."""
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fedpareto.search.export.settings import ExportSettings
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.terminal.words import option
 from fedpareto.supernet.space import Norm
@@ -68,6 +70,22 @@ def check_private(
             f"search without {option('output')}, leave it uncalibrated with {option('calibration', 'none')}, or "
             f"{_accept()}"
         )
+
+
+def export_of(config: RunConfig, settings: ExportSettings) -> ExportSettings:
+    """Return the settings of an export with no temperature for a private run, which tells accuracy alone.
+
+    Raises:
+        UserError: logits of a private run are to be divided by one.
+    """
+    if not config.privacy.noise:
+        return settings
+    if settings.temperature == "logits":
+        raise UserError(
+            f"{option('temperature', 'logits')} is fitted on validation images, and the run is private, which tells "
+            "their accuracy alone; leave it out"
+        )
+    return dataclasses.replace(settings, temperature="none")
 
 
 def coverage_report(config: RunConfig, report: Mapping[str, Any], *, exact: bool) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from fedpareto.cache.costs.latency.table import check_conditions, read_table
 from fedpareto.cache.plot import check_plot_path
-from fedpareto.search.export.settings import ExportSettings, Format, check_export, runtime_of
+from fedpareto.search.export.settings import ExportSettings, Format, TemperatureUse, check_export, runtime_of
 from fedpareto.search.query.budgets import LIMITING, Budgets, check_batch, check_budgets
 from fedpareto.search.query.subject import RunImages
 from fedpareto.search.query.targets import read_targets
@@ -39,8 +39,11 @@ class SearchOptions(Budgets):
         exact_statistics: fine-tune a subnet of a private run, and take exact statistics of its clients' images;
             (ε, δ) does not cover them.
         test: also measure accuracy on the test images.
+        confusion: also write which classes the subnet takes for which, as a table (confusion.csv) and a picture.
         export: also write the subnet in this format, verified: onnx, torchscript or exported-program.
         allow_uncalibrated: export even a subnet that is not calibrated.
+        temperature: fit the temperature that makes the exported subnet's confidence fit its accuracy on the validation
+            images, and tell it in the file's metadata; divide its logits by it, too; or none. A private run has none.
         threads: threads the exported subnet is timed with.
         check_latency: compare the exported subnet's latency with the table's; false for another machine's table.
         fitness: YAML file of fitness weights; those of the run's cache or of the space when left out.
@@ -65,8 +68,10 @@ class SearchOptions(Budgets):
     finetune_lr: float | None = None
     exact_statistics: bool = False
     test: bool = False
+    confusion: bool = False
     export: Format | None = None
     allow_uncalibrated: bool = False
+    temperature: TemperatureUse = "metadata"
     threads: int = 1
     check_latency: bool = True
     fitness: str | None = None
@@ -124,8 +129,13 @@ def _conditions(options: SearchOptions) -> dict[str, tuple[bool, str]]:
             "with --run and --output, whose files it signs",
         ),
         "verify": trained,
+        "confusion": (
+            options.run is not None and options.output is not None,
+            "with --run and --output, into whose folder it is written",
+        ),
         "finetune_lr": (options.finetune_epochs > 0, "with --finetune-epochs"),
         "allow_uncalibrated": exported,
+        "temperature": exported,
         "threads": exported,
         "check_latency": (
             options.export is not None and (options.latency_table is not None or options.targets is not None),
@@ -149,7 +159,12 @@ def export_settings(options: SearchOptions, budgets: Budgets) -> ExportSettings 
     if options.export is None:
         return None
     return ExportSettings(
-        options.export, budgets.precision, options.threads, budgets.batch, allow_uncalibrated=options.allow_uncalibrated
+        options.export,
+        budgets.precision,
+        options.threads,
+        budgets.batch,
+        allow_uncalibrated=options.allow_uncalibrated,
+        temperature=options.temperature,
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fedpareto.cache.costs.cost import COST_NAMES
-from fedpareto.search.reports.terminal import COSTS, figure
+from fedpareto.search.reports.terminal import COSTS, accuracy_text, figure
 from fedpareto.supernet.common.formats.units import format_quantity
 from fedpareto.supernet.common.terminal.console import print_table, say
 from fedpareto.supernet.common.terminal.words import counted
@@ -38,7 +38,11 @@ def refused_line(reports: Mapping[str, Mapping[str, Any]]) -> str | None:
 def _cells(report: Mapping[str, Any], columns: Iterable[str]) -> list[str]:
     if "refused" in report:
         return [*("" for _ in columns), "no network"]
-    return [*(_cell(report, key) for key in columns), "yes" if report["certified"] else "no"]
+    cells = [
+        accuracy_text(report, key.removesuffix("_accuracy")) if key.endswith("_accuracy") else _cell(report, key)
+        for key in columns
+    ]
+    return [*cells, "yes" if report["certified"] else "no"]
 
 
 def _cell(report: Mapping[str, Any], key: str) -> str:

@@ -41,7 +41,7 @@ OTHER = RunConfig(
     clients=ClientsConfig(
         30, 10, ("60M", "180M"), ("64M",), "zipf", 1.5, "100M", ("5ms",), "table.json", None, "independent", 0.5
     ),
-    client=ClientConfig(2, 32, 0.025, "step", 0.5, 1e-4, 1.0, 0.1, 0.5, True),
+    client=ClientConfig(2, 32, 0.025, "step", 0.5, 1e-4, 1.0, 0.1, 0.5, True, "adjustment", 0.5),
     # Weights by examples are refused beside privacy.
     server=ServerConfig(0.75, False, 0.9, 0.5, trim=0.3, hostile=2, max_share=0.4, outlier_factor=5.0),
     fedpareto=FedParetoConfig(2.0, 1.0, nested_start=False),
@@ -51,7 +51,7 @@ OTHER = RunConfig(
     dfnas=DfnasConfig("start.json", 0.01, 0.4, 0.5, "60M", True),
     decnas=DecNasConfig("60M", "start.json", 0.05, 0.9, 3, 4, 12, 0.01, 0.05),
     privacy=PrivacyConfig(1.5, 0.5, 1e-6, 8.0, "exact"),
-    evaluation=EvaluationConfig(3, 4, 512, 64),
+    evaluation=EvaluationConfig(3, 4, 512, 64, "balanced"),
     checkpoint=CheckpointConfig(5, 6),
     tracking=TrackingConfig("offline", "mine", False, ("mine",)),
     execution=ExecutionConfig("contiguous", False, True, False, 3, 2, "torch"),

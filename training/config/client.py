@@ -9,6 +9,12 @@ from fedpareto.training.config.data import DEFAULT_BATCH
 
 LearningRateSchedule = Literal["constant", "cosine", "step"]
 
+#: How a client trains classes of which it has few images, see ``ClientConfig``.
+Imbalance = Literal["none", "inverse-frequency", "effective-number", "adjustment"]
+
+#: Those that weigh images.
+WEIGHING: tuple[Imbalance, ...] = ("inverse-frequency", "effective-number")
+
 #: Of τ: beyond it the shift of logits is all there is to a loss.
 _LARGEST_ADJUSTMENT = 10.0
 
@@ -30,6 +36,10 @@ class ClientConfig:
             while it trains, so that clients with other classes agree (FedLC); 0 for none, and when left out 1 with
             method fedpareto, 0 with others.
         decay_all: weight decay on norms and biases, too, as DeepFedNAS, SuperFedNAS and FEAST train.
+        imbalance: what a client does about classes it has few images of, for a higher balanced accuracy: none; weights
+            on images, by inverse frequency or by effective number (Cui et al., 2019); or the adjustment of logits, τ 1.
+            When left out what logit_adjustment says.
+        effective_beta: β of effective numbers; 0 weighs all alike, towards 1 the weights are inverse frequencies.
     """
 
     epochs: int = bounded(5, above=0)
@@ -42,11 +52,24 @@ class ClientConfig:
     label_smoothing: float = bounded(0.0, least=0, below=1)
     logit_adjustment: float | None = bounded(None, least=0, most=_LARGEST_ADJUSTMENT)
     decay_all: bool = False
+    imbalance: Imbalance | None = None
+    effective_beta: float = bounded(0.99, least=0, below=1)
 
     def __post_init__(self) -> None:
         check_bounds(self, "client")
+        self._check_imbalance()
         if self.decay_all and not self.weight_decay:
             raise UserError("client.decay_all is true and client.weight_decay 0, which decays nothing; leave one out")
+
+    def _check_imbalance(self) -> None:
+        chosen, adjustment = self.imbalance, self.logit_adjustment
+        if chosen is None or adjustment is None or (chosen == "adjustment") == (adjustment > 0):
+            return
+        fits = "a positive τ" if chosen == "adjustment" else "0"
+        raise UserError(
+            f"client.imbalance is {chosen} and client.logit_adjustment {adjustment:g}, which goes with {fits} alone: "
+            "leave client.logit_adjustment out"
+        )
 
     @property
     def batch(self) -> int:

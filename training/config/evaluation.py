@@ -1,8 +1,11 @@
 """Settings of what is measured and kept in the course of a run: probes and checkpoints."""
 
 import dataclasses
+from typing import Literal
 
 from fedpareto.training.config.bounds import bounded, check_bounds
+
+Metric = Literal["accuracy", "balanced", "macro-f1"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,12 +17,15 @@ class EvaluationConfig:
         probes: networks evaluated, from the cache's smallest to its largest.
         calibration_images: training images that set BatchNorm's statistics of a probe.
         batch_size: images a batch of evaluation and calibration.
+        metric: by which the best checkpoint and the best probe are chosen: accuracy; balanced (the mean recall of the
+            classes) or macro-f1 (their mean F1), which count rare classes as much as frequent ones.
     """
 
     every: int = bounded(10, least=1)
     probes: int = bounded(5, least=2)
     calibration_images: int = bounded(1024, least=2)
     batch_size: int = bounded(128, least=2)
+    metric: Metric = "accuracy"
 
     def __post_init__(self) -> None:
         check_bounds(self, "evaluation")

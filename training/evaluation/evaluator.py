@@ -9,11 +9,14 @@ from torch import Tensor, nn
 
 from fedpareto.cache.entries import CacheEntry
 from fedpareto.supernet.architecture import Architecture
+from fedpareto.supernet.arrays import IntArray
 from fedpareto.supernet.networks.weights import forward
 from fedpareto.supernet.space import SearchSpace
+from fedpareto.training.config.evaluation import Metric
 from fedpareto.training.data.batches import plain_batches, prepare
 from fedpareto.training.data.images import ImageSet, Normalisation
 from fedpareto.training.evaluation.calibration import blank_network, calibrate
+from fedpareto.training.evaluation.measures import ClientSpread, Measures, PredictionCounts, client_accuracies
 from fedpareto.training.execution.out_of_memory import out_of_memory
 from fedpareto.training.messages import Failure
 from fedpareto.training.traffic import NO_TRAFFIC, Traffic
@@ -24,11 +27,48 @@ _LOSS_IMAGES = 8
 
 @dataclasses.dataclass(frozen=True)
 class Probe:
-    """Probe: a network that is evaluated in the course of a run, with its last accuracy on validation images."""
+    """Probe: a network that is evaluated in the course of a run, with its last accuracy on validation images.
+
+    Attributes:
+        macs: its multiply–accumulates of one image.
+        params: its parameters.
+        accuracy: share of the images that it classifies rightly.
+        images: number of the images; None in a run with noise.
+        measures: further measures of it; None in a run with noise, and where clients measure.
+        clients: spread of its accuracy over clients: those that measured it on images they hold out, or in a simulation
+            all, each with validation images that have the shares of its own classes; None where it is not known.
+    """
 
     macs: int
     params: int
     accuracy: float
+    images: int | None = None
+    measures: Measures | None = None
+    clients: ClientSpread | None = None
+
+    @property
+    def further(self) -> dict[str, float]:
+        """Everything that was measured beside the accuracy, by name."""
+        found: dict[str, float | None] = {}
+        if self.measures is not None:
+            found |= {"balanced": self.measures.balanced, "macro_f1": self.measures.macro_f1}
+            found |= {"top5": self.measures.top5, "loss": self.measures.loss, "calibration_error": self.measures.ece}
+        if self.clients is not None:
+            found |= {"clients_mean": self.clients.mean, "clients_worst_decile": self.clients.worst_decile}
+            found |= {"clients_deviation": self.clients.deviation}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def value(self, metric: Metric) -> float:
+        """Value of the metric that networks are compared by.
+
+        Raises:
+            ValueError: it was not measured.
+        """
+        if metric == "accuracy":
+            return self.accuracy
+        if self.measures is None:
+            raise ValueError(f"no measures to take {metric} from")
+        return self.measures.balanced if metric == "balanced" else self.measures.macro_f1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,9 +106,9 @@ class NoEvaluator:
         return Evaluation()
 
 
-def mean_accuracy(probes: Sequence[Probe]) -> float:
-    """Return the mean accuracy of one or more probes."""
-    return sum(probe.accuracy for probe in probes) / len(probes)
+def mean_accuracy(probes: Sequence[Probe], metric: Metric = "accuracy") -> float:
+    """Return the mean accuracy of one or more probes, or the mean of another metric."""
+    return sum(probe.value(metric) for probe in probes) / len(probes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +121,9 @@ class Evaluator:
         held_out: images that accuracy is measured on.
         normalisation: mean and deviation of the training images.
         batch_size: number of images of a batch.
+        labels: number of images of each class that clients have, (clients, classes), for the spread over them; None
+            where that is not known.
+        accuracy_alone: whether probes tell nothing but their accuracy, as in a run with noise.
     """
 
     space: SearchSpace
@@ -88,6 +131,8 @@ class Evaluator:
     held_out: ImageSet
     normalisation: Normalisation
     batch_size: int
+    labels: IntArray | None = None
+    accuracy_alone: bool = False
 
     def subnet(self, tensors: Mapping[str, Tensor], architecture: Architecture) -> nn.Module:
         """Return the calibrated subnet of supernet ``tensors``, in evaluation mode."""
@@ -106,16 +151,19 @@ class Evaluator:
         held_out = self.held_out
         return count_correct(network, held_out, self.batch_size, resolution, self.normalisation) / len(held_out)
 
+    def predictions(self, network: nn.Module, resolution: int) -> PredictionCounts:
+        """Return the counts of what ``network`` predicts of the held-out images."""
+        batches = plain_batches(self.held_out, self.batch_size, resolution, self.normalisation)
+        with torch.inference_mode():
+            return PredictionCounts.over((network(images), labels) for images, labels in batches)
+
     def probe(self, tensors: Mapping[str, Tensor], entries: Sequence[CacheEntry]) -> Evaluation:
-        """Return the accuracy of every entry's subnet.
+        """Return the accuracy and the measures of every entry's subnet.
 
         Raises:
             OutOfMemoryError: a network and its batch do not fit.
         """
-        accuracies = [self._accuracy_of(tensors, entry.architecture) for entry in entries]
-        return Evaluation(
-            [Probe(entry.macs, entry.params, found) for entry, found in zip(entries, accuracies, strict=True)]
-        )
+        return Evaluation([self._probe_of(tensors, entry) for entry in entries])
 
     def loss(self, tensors: Mapping[str, Tensor], architecture: Architecture) -> float:
         """Return the mean loss of a subnet on a few held-out images, normalised by their own batch; NaN where it is.
@@ -128,9 +176,14 @@ class Evaluator:
             logits = forward(self.space, tensors, architecture, images)
             return float(nn.functional.cross_entropy(logits.double(), self.held_out.labels[chosen]))
 
-    def _accuracy_of(self, tensors: Mapping[str, Tensor], architecture: Architecture) -> float:
+    def _probe_of(self, tensors: Mapping[str, Tensor], entry: CacheEntry) -> Probe:
+        architecture = entry.architecture
         with out_of_memory(architecture, self.batch_size, self.held_out.images.device):
-            return self.accuracy(self.subnet(tensors, architecture), architecture.resolution)
+            found = self.predictions(self.subnet(tensors, architecture), architecture.resolution)
+        if self.accuracy_alone:
+            return Probe(entry.macs, entry.params, found.accuracy)
+        clients = None if self.labels is None else ClientSpread.of(client_accuracies(found.recall, self.labels))
+        return Probe(entry.macs, entry.params, found.accuracy, found.images, found.measures(), clients)
 
 
 def count_correct(

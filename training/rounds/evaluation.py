@@ -9,6 +9,7 @@ from fedpareto.cache.entries import CacheEntry
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.formats.json_text import parse_json
 from fedpareto.supernet.networks.weights import Tensors
+from fedpareto.training.config.evaluation import Metric
 from fedpareto.training.evaluation.evaluator import Evaluation, Probe, mean_accuracy
 from fedpareto.training.execution.out_of_memory import OutOfMemoryError
 from fedpareto.training.rounds.budget import run_ends
@@ -40,12 +41,12 @@ def evaluate(run: Run, state: RunState, models: Models) -> Evaluation:
     return dataclasses.replace(found, tested=tested, seconds=time.perf_counter() - started)
 
 
-def after_evaluation(state: RunState, evaluation: Evaluation) -> RunState:
-    """State after an evaluation, which is then owed no longer."""
+def after_evaluation(state: RunState, evaluation: Evaluation, metric: Metric) -> RunState:
+    """State after an evaluation, which is then owed no longer; the best round is that of the highest ``metric``."""
     return dataclasses.replace(
         state,
         failures=dict(Counter(state.failures) + Counter(failure.kind for failure in evaluation.failures)),
-        best=_better(state.best, state.round, evaluation.probes),
+        best=_better(state.best, state.round, evaluation.probes, metric),
         traffic=state.traffic + evaluation.traffic,
         owed=None,
     )
@@ -78,8 +79,8 @@ def _probe(run: Run, tensors: Tensors, entries: Sequence[CacheEntry]) -> Evaluat
         raise UserError(memory_in_evaluation(run.space, run.folder, error)) from error
 
 
-def _better(best: Best | None, number: int, probes: Sequence[Probe]) -> Best | None:
+def _better(best: Best | None, number: int, probes: Sequence[Probe], metric: Metric) -> Best | None:
     if not probes:
         return best
-    accuracy = mean_accuracy(probes)
+    accuracy = mean_accuracy(probes, metric)
     return Best(number, accuracy) if best is None or accuracy > best.accuracy else best

@@ -190,7 +190,8 @@ class RoundLoop:
             run.tracker.round_done(dataclasses.replace(record, owed=True))
             self._state = dataclasses.replace(self._state, owed=json.dumps(record.to_json()))
             return
-        decision = run.method.after_evaluation(after_evaluation(self._state, evaluation), evaluation.tested)
+        state = after_evaluation(self._state, evaluation, run.config.evaluation.metric)
+        decision = run.method.after_evaluation(state, evaluation.tested)
         self._state = decision.state
         self._sync_branches(decision.adopted)
         run.tracker.round_done(evaluated(record, evaluation, done=extent(run.config, self._state).share))

@@ -39,7 +39,10 @@ class Counts:
 
 @dataclasses.dataclass(frozen=True)
 class Best:
-    """Best round: the evaluated one with the highest mean accuracy of the probes on validation images."""
+    """Best round: the evaluated one with the highest mean accuracy of the probes on validation images.
+
+    With another ``evaluation.metric`` the accuracy is the mean of that metric.
+    """
 
     round: int
     accuracy: float

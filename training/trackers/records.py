@@ -31,7 +31,7 @@ class RoundRecord:
         sgd_seconds: time in which at least one client was in its local epochs.
         overhead_share: share of ``seconds`` in which no client trained.
         evaluation_seconds: time of this round's evaluation; 0 if there was none.
-        probes: validation accuracy of the probes; empty if there was no evaluation.
+        probes: validation accuracy of the probes, and further measures; empty if there was no evaluation.
         trained: number of times that every cache entry has been trained so far.
         epsilon: ε of the run's most exposed client so far, at ``delta``; None without noise.
         delta: δ of the guarantee; None without noise.
@@ -71,8 +71,10 @@ class RoundRecord:
     owed: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """Return the record as plain JSON values."""
-        return spread(dataclasses.asdict(self))
+        """Return the record as plain JSON values; what was not measured of a probe is left out."""
+        fields = dataclasses.asdict(self)
+        probes = [{name: value for name, value in each.items() if value is not None} for each in fields["probes"]]
+        return spread({**fields, "probes": probes})
 
     @property
     def mean_accuracy(self) -> float | None:
@@ -114,8 +116,12 @@ def record_from_json(value: Any) -> RoundRecord:
     numbers = {**vars(record), "train_loss": 0, "overhead_share": 0}.values()
     if not all(number >= 0 for number in numbers if isinstance(number, int | float)):
         raise ValueError("a number that is none, or is negative")
+    further = [probe.further for probe in record.probes]
     shares = [record.done, *record.tested.values(), *(probe.accuracy for probe in record.probes)]
-    if not (record.merged and record.round and all(0 <= share <= 1 for share in shares)):
+    shares += [value for found in further for name, value in found.items() if name != "loss"]
+    if not (record.merged and record.round and all(0 <= share <= 1 for share in shares)) or any(
+        found.get("loss", 0) < 0 for found in further
+    ):
         raise ValueError("a value out of its range")
     return record
 

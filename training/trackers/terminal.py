@@ -4,9 +4,11 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from fedpareto.supernet.common.formats.accuracies import format_accuracy
 from fedpareto.supernet.common.formats.units import format_quantity
 from fedpareto.supernet.common.terminal.console import progress_bar
 from fedpareto.supernet.common.terminal.words import counted
+from fedpareto.training.trackers.probe_table import remarks
 from fedpareto.training.trackers.records import LostRound, RoundRecord
 
 
@@ -49,9 +51,15 @@ class TerminalProgress:
         for kind, count in Counter(failure["failure"] for failure in record.evaluation_failures).items():
             self._progress.console.print(f"round {record.round}: {count} failed in the evaluation ({kind})")
         if record.probes:
-            probes = "  ".join(f"{format_quantity(p.macs)} {p.accuracy:.1%}" for p in record.probes)
+            probes = "  ".join(
+                f"{format_quantity(p.macs)} {format_accuracy(p.accuracy, p.images)}" for p in record.probes
+            )
             parts = "; ".join(filter(None, (", ".join(_told(record)), f"validation accuracy by MACs: {probes}")))
             self._progress.console.print(f"round {record.round}{self._of}: {parts}")
+            odd = list(remarks(record.probes))
+            if odd:
+                more = f"; and {counted(len(odd) - 1, 'other')} alike" if len(odd) > 1 else ""
+                self._progress.console.print(f"round {record.round}{self._of}: {odd[0]}{more}")
 
     def round_lost(self, record: LostRound) -> None:
         """Print every failure; the command itself tells the user how the run ended."""

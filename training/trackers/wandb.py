@@ -243,5 +243,6 @@ def _curves(record: RoundRecord) -> dict[str, Any]:
         values["bytes/evaluation_down"] = record.evaluation_traffic.down
         values["validation/mean_accuracy"] = record.mean_accuracy
         for probe in record.probes:
-            values[f"validation/accuracy_at_{format_quantity(probe.macs)}"] = probe.accuracy
+            for name, value in {"accuracy": probe.accuracy, **probe.further}.items():
+                values[f"validation/{name}_at_{format_quantity(probe.macs)}"] = value
     return values

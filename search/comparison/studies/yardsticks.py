@@ -111,7 +111,8 @@ def yardstick_config(config: RunConfig, yardstick: Yardstick, shares: int) -> Ru
     """
     if yardstick.kind == "central":
         config = _pooled(config)
-    if yardstick.kind in PRICED and config.client.logit_adjustment is None:
+    client = config.client
+    if yardstick.kind in PRICED and client.logit_adjustment is None and client.imbalance is None:
         # What a supernet is compared with has the default method's loss: the price is that of sharing alone.
         config = with_adjustment(config, adjustment_of(RunConfig.method))
     return read_only(with_compute(config, yardstick, shares, config.compute))

@@ -12,7 +12,31 @@ from fedpareto.supernet.common.formats.units import format_bytes, format_quantit
 #: Name, path and form of a figure.
 SectionRow = tuple[str, str, Form]
 
+_SPLITS = ("validation", "test")
+
+#: Classes whose recall is listed, at most.
+_WORST = 20
+
 _VALIDATION, _TEST = "validation_accuracy", "test_accuracy"
+
+
+def _measures(split: str) -> Sequence[SectionRow]:
+    """Return the rows of what else is known of a split."""
+    rows = (
+        ("low end of the 95 % interval", f"{split}_interval.low", form.share),
+        ("high end", f"{split}_interval.high", form.share),
+        ("images", f"{split}_interval.images", form.number),
+        ("balanced accuracy", f"{split}_measures.balanced", form.share),
+        ("macro F1", f"{split}_measures.macro_f1", form.share),
+        ("top-5 accuracy", f"{split}_measures.top5", form.share),
+        ("share of the most frequent class", f"{split}_measures.majority", form.share),
+        ("classes named", f"{split}_measures.named", form.number),
+        ("loss", f"{split}_measures.loss", form.number),
+        ("calibration error", f"{split}_measures.ece", form.share),
+        ("remark", f"{split}_remark", form.number),
+    )
+    return tuple((f"{split}: {name}", key, how) for name, key, how in rows)
+
 
 #: Costs that may be limited, by their names in the report.
 _COSTS: Mapping[str, tuple[str, Form]] = {
@@ -35,7 +59,12 @@ _HIGHLIGHTS: Sequence[SectionRow] = (
 _LISTS: Mapping[str, Sequence[SectionRow]] = {
     "Accuracy": (
         ("validation images", _VALIDATION, form.share),
+        *_measures("validation"),
         ("test images", _TEST, form.share),
+        *_measures("test"),
+        ("mean over the clients that measured it", "validation_clients.mean", form.share),
+        ("worst tenth of them", "validation_clients.worst_decile", form.share),
+        ("their standard deviation", "validation_clients.deviation", form.share),
     ),
     "Next better network": (
         ("MACs of one image", "next_better.macs", form.number),
@@ -85,6 +114,10 @@ _LISTS: Mapping[str, Sequence[SectionRow]] = {
         ("accuracy on those", "export.files.accuracy", form.share),
         ("of the network in fp32", "export.files.fp32_accuracy", form.share),
         ("same class on those", "export.files.top1_agreement", form.share),
+        ("temperature of the logits", "export.temperature.value", form.number),
+        ("divided by it in the file", "export.temperature.applied", form.number),
+        ("calibration error without it", "export.temperature.error_before", form.share),
+        ("calibration error with it", "export.temperature.error_after", form.share),
         ("latency, median", "export.latency.ms", form.milliseconds),
         ("latency, low", "export.latency.low", form.milliseconds),
         ("latency, high", "export.latency.high", form.milliseconds),
@@ -158,7 +191,16 @@ def limited(report: Mapping[str, Any]) -> Sequence[Limited]:
 def lists(report: Mapping[str, Any]) -> Sequence[Listed]:
     """Return the sections that list figures, of those the report has."""
     sections = [Listed(title, _found(report, rows)) for title, rows in _LISTS.items()]
+    sections[1:1] = [Listed(f"Recall in {split}", _recalls(report, split)) for split in _SPLITS]
     return [section for section in sections if section.rows]
+
+
+def _recalls(report: Mapping[str, Any], split: str) -> Sequence[tuple[str, Figure]]:
+    """Return the classes that are recognised least, the least first, with the shares of images that are recognised."""
+    recalls: Mapping[str, float | None] = report.get(f"{split}_measures", {}).get("recall", {})
+    known = sorted((value, name) for name, value in recalls.items() if value is not None)
+    key = f"{split}_measures.recall"
+    return [(name, Figure(f"{key}.{name}", json.dumps(value), form.share(value))) for value, name in known[:_WORST]]
 
 
 def headline(report: Mapping[str, Any]) -> str:

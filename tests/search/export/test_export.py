@@ -21,7 +21,7 @@ from fedpareto.search.export.formats import opened
 from fedpareto.search.export.metadata import metadata_of
 from fedpareto.search.export.settings import ExportError, ExportSettings, Format, check_export, file_name
 from fedpareto.search.export.torch_files import METADATA
-from fedpareto.search.export.verify import TOLERANCE, HeldOut, compare, verify
+from fedpareto.search.export.verify import TOLERANCE, HeldOut, arrays, compare, verify
 from fedpareto.supernet.architecture import Architecture
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.common.terminal.progress import SILENT
@@ -50,7 +50,7 @@ _RESNET = SearchSpace(
 )
 _REPORTED = {
     "format", "precision", "file", "file_bytes", "max_abs_error", "top1_agreement", "images", "validation_accuracy",
-    "fp32_validation_accuracy", "files", "latency",
+    "fp32_validation_accuracy", "files", "latency", "temperature",
 }  # fmt: skip
 
 
@@ -102,7 +102,8 @@ def test_files_hold_their_metadata_and_no_places(exported: dict[Any, dict[str, A
     path = Path(exported[kind]["file"])
     metadata = _metadata(path)
     info = learned().info
-    assert metadata == metadata_of(info, kind[1])
+    fitted = exported[kind]["temperature"]
+    assert metadata == metadata_of(info, kind[1], {"value": fitted["value"], "applied": False})
     values = {name: json.loads(text) for name, text in metadata.items()}
     assert values["architecture"] == json.loads(str(info.architecture))
     assert values["classes"] == list(info.classes)
@@ -283,3 +284,25 @@ def test_a_missing_extra_is_refused_for_onnx_alone(monkeypatch: pytest.MonkeyPat
 def test_files_are_named_after_format_and_precision() -> None:
     names = [file_name(*kind) for kind in _KINDS]
     assert names == ["subnet.onnx", "subnet-fp16.onnx", "subnet-int8.onnx", "subnet.pt", "subnet.pt2"]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in _KINDS if kind[1] == "fp32"])
+def test_logits_are_divided_by_the_temperature_if_that_is_asked_for(tmp_path: Path, kind: Any) -> None:
+    network, info, images = learned()
+    file = tmp_path / file_name(*kind)
+    report = export_subnet(file, network, info, images, ExportSettings(kind[0], kind[1], temperature="logits"), SILENT)
+    temperature = report["temperature"]
+    assert temperature["applied"] is True
+    assert json.loads(_metadata(file)["temperature"]) == {"value": temperature["value"], "applied": True}
+    assert temperature["value"] != pytest.approx(1, abs=0.01)
+    (pixels,) = arrays(images.validation.subset(torch.arange(20)), 20, 8, info.normalisation)
+    with opened(file, kind[0], 1) as runnable, torch.inference_mode():
+        expected = network(torch.from_numpy(pixels)) / temperature["value"]
+        assert runnable.run(pixels) == pytest.approx(expected.numpy(), abs=1e-4)
+
+
+def test_an_export_without_a_temperature_tells_none(tmp_path: Path) -> None:
+    file = tmp_path / "subnet.pt"
+    report = export_subnet(file, *learned(), ExportSettings("torchscript", temperature="none"), SILENT)
+    assert "temperature" not in report
+    assert "temperature" not in _metadata(file)

@@ -1,7 +1,9 @@
 """From a trained run to what a device gets, through the command."""
 
+import csv
 import dataclasses
 import json
+import os
 import re
 import shutil
 import sys
@@ -19,6 +21,7 @@ from fedpareto.cache.costs.latency.table import Conditions, LatencyTable, write_
 from fedpareto.search.cli import main
 from fedpareto.search.subnet import load_subnet, read_subnet_info
 from fedpareto.supernet.common.machine import machine
+from fedpareto.supernet.common.storage.digests import read_digests
 from fedpareto.supernet.space import Norm, SearchSpace
 from fedpareto.supernet.space_file import space_to_mapping
 from fedpareto.training.data.batches import prepare
@@ -309,3 +312,31 @@ def test_a_page_that_exists_is_refused_before_the_search(command: Command, tmp_p
     page.write_text("mine")
     assert "exists; remove it" in command.error(*BUDGET, "--report", page)
     assert page.read_text() == "mine"
+
+
+def test_the_report_has_measures_and_the_files_of_the_confusion_matrix(command: Command, tmp_path: Path) -> None:
+    folder = tmp_path / "subnet"
+    report = command.json(*BUDGET, "--test", "--confusion", "--output", folder)
+    assert {"confusion.csv", "confusion.png", "confusion-test.csv", "confusion-test.png"} <= set(os.listdir(folder))
+    assert read_digests(folder).keys() >= {"confusion.csv", "confusion.png"}
+    header, *rows = list(csv.reader((folder / "confusion-test.csv").open(encoding="utf-8")))
+    classes = load_images("digits", "", "test", Preparation(8, 3)).classes
+    assert header == ["class", *classes, "recall"]
+    counts = np.array([[int(cell) for cell in row[1:-1]] for row in rows])
+    assert counts.trace() / counts.sum() == pytest.approx(report["test_accuracy"])
+    assert counts.sum() == report["test_interval"]["images"]
+    recalls = counts.diagonal() / counts.sum(axis=1)
+    assert [float(row[-1]) for row in rows] == pytest.approx(recalls.tolist(), abs=1e-6)
+    assert report["test_measures"]["balanced"] == pytest.approx(recalls.mean())
+    assert list(report["test_measures"]["recall"]) == list(classes)
+    assert report["test_interval"]["low"] < report["test_accuracy"] < report["test_interval"]["high"]
+
+
+def test_people_see_the_interval_and_the_balanced_accuracy(command: Command) -> None:
+    outcome = command(*BUDGET)
+    assert re.search(r"validation accuracy +│ +\d+\.\d\d% \(\d+\.\d\d–\d+\.\d\d\)", outcome.out)
+    assert "validation balanced accuracy" in outcome.out
+
+
+def test_a_confusion_matrix_needs_a_folder(command: Command) -> None:
+    assert "--output" in command.error(*BUDGET, "--confusion")

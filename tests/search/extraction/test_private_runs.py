@@ -216,3 +216,32 @@ def test_clients_are_asked_where_exact_statistics_are(connected: tuple[Path, Loc
         silent.extract(entry, Extraction(), {})
     with pytest.raises(UserError, match="test images are not on this machine"):
         silent.test_images()
+
+
+@pytest.mark.parametrize("name", ["one", "exact"])
+def test_a_private_runs_report_tells_of_validation_images_their_accuracy_alone(
+    runs: dict[str, Path], name: str
+) -> None:
+    _, _, report = _extracted(runs[name], exact=False)
+    assert [key for key in report if key.startswith("validation")] == ["validation_accuracy"]
+    subnet = open_run(runs[name])
+    made = subnet.extract(subnet.find(macs="1M", progress=False), progress=False)
+    with pytest.raises(UserError, match="tells more than accuracy, and the run is private"):
+        made.measures()
+
+
+@pytest.mark.parametrize("option", [["--confusion"], ["--export", "torchscript", "--temperature", "logits"]])
+def test_a_private_run_refuses_to_tell_more_of_validation_images(
+    runs: dict[str, Path], option: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "subnet"
+    code, _, told = _searched(capsys, "--run", runs["one"], "--flops-budget", "1M", "--output", folder, *option)
+    assert code != 0
+    assert "private, wh" in told
+    assert not folder.exists()
+
+
+def test_an_export_of_a_private_run_tells_no_temperature(runs: dict[str, Path], tmp_path: Path) -> None:
+    found = open_run(runs["one"])
+    subnet = found.extract(found.find(macs="1M", progress=False), progress=False)
+    assert "temperature" not in subnet.export(tmp_path / "subnet.pt", progress=False)

@@ -18,6 +18,7 @@ from fedpareto.search.query.subject import SearchTarget
 from fedpareto.search.query.suggestions import after_search, after_targets
 from fedpareto.search.reports.page.search_page import _commands
 from fedpareto.training.config.privacy import PrivacyConfig
+from fedpareto.training.evaluation.evaluator import Probe
 from fedpareto.training.session import best_probe, next_search
 
 _REPORT = {"export": {"script": "my subnet/deploy.py", "file": "-subnet.onnx"}}
@@ -132,8 +133,8 @@ def test_no_calibration_is_suggested_that_a_private_federation_refuses(connected
 
 
 def test_the_suggested_budget_is_that_of_the_most_accurate_probe_and_no_larger_than_need_be() -> None:
-    def probe(macs: int, accuracy: float) -> dict[str, Any]:
-        return {"macs": macs, "accuracy": accuracy}
+    def probe(macs: int, accuracy: float) -> Probe:
+        return Probe(macs, 1, accuracy)
 
     falling = [probe(10, 0.7), probe(20, 0.9), probe(30, 0.4), probe(40, 0.9), probe(50, 0.8)]
     assert best_probe(falling) == probe(20, 0.9)

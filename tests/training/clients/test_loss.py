@@ -1,6 +1,8 @@
 """The loss of local training: cross-entropy on logits adjusted by the client's class counts."""
 
+import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fedpareto.training.clients.loss import ClientLoss, logit_shift
+from fedpareto.training.clients.loss import ClientLoss, class_weights, logit_shift
 from fedpareto.training.config.client import ClientConfig
 from fedpareto.training.data.images import ImageSet
 
@@ -20,8 +22,8 @@ _CPU = torch.device("cpu")
 _BIAS = "head.classifier.linear.bias"
 
 
-def _loss(classes: int, **client: float) -> ClientLoss:
-    return ClientLoss(ClientConfig(**client), classes, _CPU)  # type: ignore[arg-type]
+def _loss(classes: int, **client: Any) -> ClientLoss:
+    return ClientLoss(ClientConfig(**client), classes, _CPU)
 
 
 def _direct(logits: Tensor, labels: list[int], counts: list[int], adjustment: float) -> float:
@@ -94,3 +96,72 @@ def test_a_client_of_one_class_moves_less_with_an_adjustment() -> None:
         return float((update.tensors[_BIAS] - before[_BIAS]).norm())
 
     assert moved(1.0) < 0.5 * moved(0.0)
+
+
+def _counts() -> st.SearchStrategy[list[int]]:
+    return st.lists(st.integers(0, 200), min_size=2, max_size=8).filter(any)
+
+
+@given(_counts(), st.floats(0, 1))
+def test_weights_are_one_on_average_over_the_images_and_fall_with_the_number_of_a_class(
+    counts: list[int], beta: float
+) -> None:
+    labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    weights = class_weights(labels, len(counts), beta)
+    assert weights[labels].mean().item() == pytest.approx(1, rel=1e-4)
+    known = sorted((count, weights[kind].item()) for kind, count in enumerate(counts) if count)
+    for (fewer, more_weight), (more, less_weight) in itertools.pairwise(known):
+        assert more_weight >= less_weight * (1 - 1e-5) or fewer == more
+    assert all(weights[kind] == 0 for kind, count in enumerate(counts) if not count)
+
+
+@given(_counts())
+def test_by_inverse_frequency_all_classes_weigh_the_same(counts: list[int]) -> None:
+    labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    weights = class_weights(labels, len(counts), 1.0)
+    total = sum(counts) / sum(map(bool, counts))
+    assert [count * weights[kind].item() for kind, count in enumerate(counts) if count] == pytest.approx(
+        [total] * sum(map(bool, counts)), rel=1e-4
+    )
+
+
+def test_effective_numbers_are_those_of_their_formula_and_lie_between_none_and_inverse_frequency() -> None:
+    labels = torch.tensor([0] * 90 + [1] * 10)
+    weights = class_weights(labels, 2, 0.9)
+    expected = (1 - 0.9**90) / (1 - 0.9**10)
+    assert (weights[1] / weights[0]).item() == pytest.approx(expected, rel=1e-5)
+    none, inverse = class_weights(labels, 2, 0.0), class_weights(labels, 2, 1.0)
+    assert none.tolist() == [1, 1]
+    assert (inverse[1] / inverse[0]).item() == pytest.approx(9)
+
+
+def test_a_weighted_loss_is_the_mean_over_images_of_their_losses_times_weights() -> None:
+    loss = _loss(3, imbalance="inverse-frequency")
+    labels = torch.tensor([0, 0, 0, 2])
+    loss.begin(labels)
+    logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    each = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+    expected = (each * torch.tensor([4 / 6, 4 / 6, 4 / 6, 2.0])).mean()
+    assert loss(logits, labels).item() == pytest.approx(expected.item(), rel=1e-5)
+    # A batch of a rare class alone keeps its weight.
+    assert loss(logits[3:], labels[3:]).item() == pytest.approx(2 * each[3].item(), rel=1e-5)
+    shares = torch.nn.functional.one_hot(labels, 3).float()
+    assert loss(logits, shares).item() == pytest.approx(expected.item(), rel=1e-5)
+    assert loss(logits.bfloat16(), labels).isfinite()
+
+
+def test_the_next_client_has_its_own_weights() -> None:
+    loss, logits = _loss(2, imbalance="effective-number", effective_beta=0.5), torch.zeros(1, 2)
+    for counts in ((30, 10), (10, 30)):
+        labels = torch.arange(2).repeat_interleave(torch.tensor(counts))
+        loss.begin(labels)
+        for kind in (0, 1):
+            expected = math.log(2) * class_weights(labels, 2, 0.5)[kind].item()
+            assert loss(logits, torch.tensor([kind])).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_without_weights_nothing_is_weighed() -> None:
+    logits, labels = torch.randn(4, 3), torch.tensor([0, 0, 0, 2])
+    loss, plain = _loss(3, imbalance="none"), _loss(3)
+    loss.begin(labels)
+    assert torch.equal(loss(logits, labels), plain(logits, labels))

@@ -73,6 +73,10 @@ _BAD_VALUES: list[tuple[str, object]] = [
     ("client.label_smoothing", 1.0),
     ("client.logit_adjustment", -0.5),
     ("client.logit_adjustment", 11.0),
+    ("client.imbalance", "weights"),
+    ("client.effective_beta", 1.0),
+    ("client.effective_beta", -0.1),
+    ("evaluation.metric", "f1"),
     ("clients.macs_exponent", 11.0),
     ("clients.macs_exponent", float("nan")),
     ("server.largest_weight", 0.0),
@@ -297,3 +301,15 @@ def test_files_of_before_aggregation_had_its_name_are_read(old: str, new: str) -
     assert config.server == ServerConfig(aggregation=new, lr=0.5)
     with pytest.raises(UserError, match=r"no field 'server\.aggregator'; did you mean 'server\.aggregation'"):
         from_mapping(RunConfig, {"server": {"aggregator": old, "aggregation": new}}, "config.yaml")
+
+
+@pytest.mark.parametrize(
+    ("imbalance", "adjustment"),
+    [("none", 1.0), ("inverse-frequency", 0.5), ("effective-number", 1.0), ("adjustment", 0.0)],
+)
+def test_an_imbalance_and_an_adjustment_of_logits_that_contradict_each_other_are_refused(
+    imbalance: Any, adjustment: float
+) -> None:
+    with pytest.raises(UserError, match=f"client.imbalance is {imbalance} and client.logit_adjustment {adjustment:g}"):
+        ClientConfig(imbalance=imbalance, logit_adjustment=adjustment)
+    assert ClientConfig(imbalance=imbalance, logit_adjustment=0.0 if adjustment else 2.0)

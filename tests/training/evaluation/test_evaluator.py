@@ -1,5 +1,6 @@
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from helpers.runs.federation import MICRO, NORMALISATION, micro_space, random_images
@@ -10,7 +11,8 @@ from fedpareto.supernet.networks.weights import extract, network_with
 from fedpareto.training.data.batches import prepare
 from fedpareto.training.data.images import ImageSet
 from fedpareto.training.evaluation.calibration import calibrate
-from fedpareto.training.evaluation.evaluator import Evaluation, Evaluator, choose_probes
+from fedpareto.training.evaluation.evaluator import Evaluation, Evaluator, Probe, choose_probes
+from fedpareto.training.evaluation.measures import ClientSpread, client_accuracies
 
 
 def _evaluator(calibration: int = 20, batch_size: int = 8, held_out: ImageSet | None = None) -> Evaluator:
@@ -127,6 +129,26 @@ def test_a_subnet_in_evaluation_mode_treats_every_image_by_itself() -> None:
     with torch.inference_mode():
         together, alone = subnet(images), torch.cat([subnet(image[None]) for image in images])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
+
+
+def test_a_probe_has_measures_and_the_spread_over_clients() -> None:
+    labels = np.array([[3, 0, 0, 1, *[0] * 6], [0, 5, *[0] * 8]])
+    evaluator, tensors = dataclasses.replace(_evaluator(), labels=labels), random_tensors()
+    (probe,) = evaluator.probe(tensors, micro_entries()[:1]).probes
+    found = evaluator.predictions(evaluator.subnet(tensors, micro_entries()[0].architecture), 8)
+    assert probe.images == len(evaluator.held_out)
+    assert probe.measures == found.measures()
+    assert probe.clients == ClientSpread.of(client_accuracies(found.recall, labels))
+    assert probe.clients is not None
+    assert probe.clients.clients == 2
+
+
+def test_a_probe_of_a_private_run_tells_its_accuracy_alone() -> None:
+    evaluator, tensors = _evaluator(), random_tensors()
+    alone = dataclasses.replace(evaluator, accuracy_alone=True, labels=np.ones((2, 10), np.int64))
+    (open_one,) = evaluator.probe(tensors, micro_entries()[:1]).probes
+    (probe,) = alone.probe(tensors, micro_entries()[:1]).probes
+    assert probe == Probe(open_one.macs, open_one.params, open_one.accuracy)
 
 
 @pytest.mark.parametrize("count", [2, 3, 4, 6, 50])

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from fedpareto.cache.entries import CacheEntry
 from fedpareto.training.clients.capabilities import Capability, capabilities
+from fedpareto.training.config.client import ClientConfig
 from fedpareto.training.config.methods import FedParetoConfig
 from fedpareto.training.config.rules.coincidence import normal_form
 from fedpareto.training.config.rules.method_defaults import with_method_defaults
@@ -121,6 +122,19 @@ def test_it_adjusts_logits_unless_told_not_to_and_the_others_do_not() -> None:
     assert [adjustment(name) for name in ("deepfednas", "superfednas", "fedavg", "cotrain")] == [0.0] * 4
     explicit = dataclasses.replace(RunConfig().client, logit_adjustment=1.0)
     assert normal_form(RunConfig(method="fedpareto")) == normal_form(RunConfig(method="fedpareto", client=explicit))
+
+
+@pytest.mark.parametrize(
+    ("method", "imbalance", "adjustment"),
+    [("fedpareto", "none", 0.0), ("fedpareto", "effective-number", 0.0), ("fedavg", "adjustment", 1.0)],
+)
+def test_what_is_chosen_about_imbalance_says_whether_logits_are_adjusted(
+    method: str, imbalance: Any, adjustment: float
+) -> None:
+    config = RunConfig(method=method, client=ClientConfig(imbalance=imbalance))
+    assert with_method_defaults(config).client.logit_adjustment == adjustment
+    written = RunConfig(method=method, client=ClientConfig(logit_adjustment=adjustment))
+    assert (normal_form(config) == normal_form(written)) == (imbalance != "effective-number")
 
 
 def test_a_run_trains_and_records_it(tmp_path: Path) -> None:

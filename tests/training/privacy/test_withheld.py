@@ -113,6 +113,7 @@ def test_federations_that_differ_in_a_client_leave_the_same_records(
     assert "MACs of forward passes" not in told
     assert "40 images" not in told
     assert all(probe["accuracy"] > 0 for probe in read_metrics(folder)[-1]["probes"])
+    assert all(probe.keys() == {"macs", "params", "accuracy"} for probe in read_metrics(folder)[-1]["probes"])
 
 
 def test_exact_statistics_tell_them_apart(

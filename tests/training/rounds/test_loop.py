@@ -29,11 +29,12 @@ from fedpareto.supernet.networks.weights import Tensors
 from fedpareto.supernet.slices import tensor_shapes
 from fedpareto.training.clients.capabilities import Capability
 from fedpareto.training.config.clients import ClientsConfig
-from fedpareto.training.config.evaluation import CheckpointConfig
+from fedpareto.training.config.evaluation import CheckpointConfig, Metric
 from fedpareto.training.config.methods.registry import METHODS
 from fedpareto.training.config.server import ServerConfig
 from fedpareto.training.engines.protocol import Engine
 from fedpareto.training.evaluation.evaluator import Evaluation, Probe
+from fedpareto.training.evaluation.measures import Measures
 from fedpareto.training.messages import Failure, Task, Update
 from fedpareto.training.methods.protocol import MethodContext
 from fedpareto.training.methods.registry import make_method
@@ -299,6 +300,24 @@ def test_probes_are_evaluated_when_due_and_after_the_last_round(tmp_path: Path) 
     assert state.best is not None
     assert state.best.accuracy == max(means.values())
     assert means[state.best.round] == state.best.accuracy
+
+
+@pytest.mark.parametrize(("metric", "best"), [("accuracy", 2), ("balanced", 4), ("macro-f1", 6)])
+def test_the_metric_says_which_round_is_best(tmp_path: Path, metric: Metric, best: int) -> None:
+    values = iter([(0.9, 0.1, 0.2), (0.8, 0.7, 0.3), (0.7, 0.6, 0.4)])
+
+    @dataclasses.dataclass(frozen=True)
+    class Scripted:
+        def probe(self, tensors: Tensors, entries: Any) -> Evaluation:
+            del tensors, entries
+            accuracy, balanced, f1 = next(values)
+            return Evaluation([Probe(1, 1, accuracy, 9, Measures(balanced, f1, None, None, None, 0.5, 2, ()))])
+
+    config = short_config(rounds=6)
+    config = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, metric=metric))
+    state, _ = train_run(simulated_run(tmp_path, config, evaluator=Scripted()))
+    assert state.best is not None
+    assert state.best.round == best
 
 
 def test_the_best_round_is_the_first_of_the_highest_accuracy_and_is_kept(tmp_path: Path) -> None:

@@ -214,6 +214,8 @@ def test_where_things_are_and_what_is_reported_change_without_a_remark(copy: Pat
         ("evaluation.every", 1),
         ("evaluation.probes", 2),
         ("evaluation.calibration_images", 32),
+        ("evaluation.metric", "balanced"),
+        ("client.imbalance", "adjustment"),
     ],
 )
 def test_nothing_else_may_change(run: Path, name: str, new: object) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from fedpareto.training.config.client import WEIGHING
 from fedpareto.training.config.evaluation import EvaluationConfig
 from fedpareto.training.config.rules.method_defaults import with_method_defaults
 from fedpareto.training.config.rules.unused_settings import read_only
@@ -23,18 +24,23 @@ def normal_form(config: RunConfig, entries: int | None = None) -> RunConfig:
     config = with_method_defaults(read_only(config))
     if config.spec.normal is not None:
         config = read_only(config.spec.normal(config, entries))
+    if config.client.imbalance not in WEIGHING:
+        # What it has chosen is filled in as an adjustment of logits.
+        config = dataclasses.replace(config, client=dataclasses.replace(config.client, imbalance=None))
     return _without_reports(config)
 
 
 def _without_reports(config: RunConfig) -> RunConfig:
     """Return a configuration without where things are and what is reported."""
     defaults, evaluation = RunConfig(), EvaluationConfig()
-    shown = {"every": evaluation.every, "probes": evaluation.probes}
+    unread = dataclasses.replace(
+        config.evaluation, every=evaluation.every, probes=evaluation.probes, metric=evaluation.metric
+    )
     return dataclasses.replace(
         config,
         output=None,
         checkpoint=defaults.checkpoint,
         tracking=defaults.tracking,
-        evaluation=dataclasses.replace(config.evaluation, **shown),
+        evaluation=unread,
         execution=dataclasses.replace(config.execution, workers=None),
     )

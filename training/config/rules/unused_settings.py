@@ -99,6 +99,9 @@ CONDITIONS: Mapping[str, Condition] = {
     "clients.macs_cap": Condition(
         lambda config: config.clients.file is None, "without clients.file, which has all limits"
     ),
+    "client.effective_beta": Condition(
+        lambda config: config.client.imbalance == "effective-number", "with client.imbalance effective-number"
+    ),
     "server.largest_weight": Condition(
         lambda config: config.clients.per_round > 1 and config.server.weighs_clients,
         f"with more than one client a round, and not with server.aggregation {_EQUAL}",
@@ -120,6 +123,11 @@ CONDITIONS: Mapping[str, Condition] = {
     "server.outlier_factor": Condition(
         lambda config: config.privacy.clip == 0, "without privacy.clip, which bounds every update itself"
     ),
+    "evaluation.metric": Condition(
+        lambda config: config.engine == "in-process" and not config.privacy.noise,
+        "with engine in-process and without privacy.noise, as only accuracy is told of clients' images and of private "
+        "runs",
+    ),
     "privacy.delta": Condition(lambda config: bool(config.privacy.noise), "with privacy.noise"),
     "privacy.statistics": Condition(lambda config: bool(config.privacy.noise), "with privacy.noise"),
     "flower.": _CONNECTED,
@@ -136,7 +144,9 @@ ALWAYS = (
     *("data.images", "partition.scheme"),
     *(f"clients.{name}" for name in ("count", "per_round", "max_macs", "max_memory", "macs_distribution")),
     *(f"clients.{name}" for name in ("max_latency", "latency_table", "file", "data", "sampler")),
-    *("client.", "server.momentum", "server.lr", "server.aggregation"),
+    *(f"client.{name}" for name in ("epochs", "batch_size", "lr", "lr_schedule", "momentum", "weight_decay", "clip")),
+    *(f"client.{name}" for name in ("label_smoothing", "logit_adjustment", "imbalance", "decay_all")),
+    *("server.momentum", "server.lr", "server.aggregation"),
     *("privacy.clip", "privacy.noise", "privacy.epsilon"),
     *(f"evaluation.{name}" for name in ("every", "calibration_images", "batch_size")),
     *("checkpoint.", "tracking.", "execution."),

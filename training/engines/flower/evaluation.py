@@ -17,6 +17,7 @@ from fedpareto.training.engines.flower.engine import FlowerEngine
 from fedpareto.training.engines.protocol import EngineError
 from fedpareto.training.evaluation.calibration import blank_network, combined, plan_calibration, with_statistics
 from fedpareto.training.evaluation.evaluator import Evaluation, Probe
+from fedpareto.training.evaluation.measures import ClientSpread
 from fedpareto.training.evaluation.outlying_statistics import judged
 from fedpareto.training.messages import CalibrationTask, Correct, EvaluationTask, Failure, Statistics
 from fedpareto.training.traffic import Traffic
@@ -50,22 +51,25 @@ class FederatedEvaluator:
         able = {entry.architecture: self._able(entry, present) for entry in entries}
         tally = _Tally()
         networks = self._calibrated(tensors, able, tally)
-        correct = self._measured(networks, able, tally)
+        measured = self._measured(networks, able, tally)
+        # What private runs tell beside their supernet is accuracy alone, also where that may be exact.
+        alone = bool(self.config.privacy.noise)
         probes = [
-            Probe(entry.macs, entry.params, correct[entry.architecture])
+            _probe(entry, measured[entry.architecture], accuracy_alone=alone)
             for entry in entries
-            if entry.architecture in correct
+            if entry.architecture in measured
         ]
         return Evaluation(probes, tuple(tally.failures.values()), tally.traffic)
 
-    def accuracy(self, network: nn.Module, entry: CacheEntry) -> float | None:
-        """Return the share of held-out images that ``entry``'s calibrated network classifies rightly.
+    def measured(self, network: nn.Module, entry: CacheEntry) -> Probe | None:
+        """Return a probe of ``entry``'s calibrated network on held-out images.
 
         None if no client answered that can run it.
         """
         clients = self._able(entry, self.engine.available())
         measured = self._measured({entry.architecture: network}, {entry.architecture: clients}, _Tally())
-        return measured.get(entry.architecture)
+        found = measured.get(entry.architecture)
+        return None if found is None else _probe(entry, found, accuracy_alone=bool(self.config.privacy.noise))
 
     @functools.cached_property
     def _clients(self) -> Sequence[Capability]:
@@ -113,7 +117,7 @@ class FederatedEvaluator:
         networks: Mapping[Architecture, nn.Module],
         able: Mapping[Architecture, Sequence[int]],
         tally: "_Tally",
-    ) -> dict[Architecture, float]:
+    ) -> dict[Architecture, list[Correct]]:
         size = self.config.evaluation.batch_size
         tasks = [
             EvaluationTask(client, architecture, network.state_dict(), size)
@@ -121,12 +125,22 @@ class FederatedEvaluator:
             for client in able[architecture]
         ]
         tasks.sort(key=lambda task: task.client)
-        counts: dict[Architecture, tuple[int, int]] = {}
+        found: dict[Architecture, list[Correct]] = {}
         for answer in tally.counted(self.engine.evaluate(tasks)):
-            if isinstance(answer, Correct):
-                correct, images = counts.get(answer.task.architecture, (0, 0))
-                counts[answer.task.architecture] = (correct + answer.correct, images + answer.images)
-        return {architecture: correct / images for architecture, (correct, images) in counts.items() if images}
+            if isinstance(answer, Correct) and answer.images:
+                found.setdefault(answer.task.architecture, []).append(answer)
+        return found
+
+
+def _accuracy(found: Sequence[Correct]) -> float:
+    return sum(each.correct for each in found) / sum(each.images for each in found)
+
+
+def _probe(entry: CacheEntry, found: Sequence[Correct], *, accuracy_alone: bool) -> Probe:
+    if accuracy_alone:
+        return Probe(entry.macs, entry.params, _accuracy(found))
+    clients = ClientSpread.of([each.correct / each.images for each in found])
+    return Probe(entry.macs, entry.params, _accuracy(found), sum(each.images for each in found), clients=clients)
 
 
 class _Tally:

@@ -68,7 +68,8 @@ class SimulatedFederation:
 
     def evaluator(self, config: RunConfig, space: SearchSpace) -> Evaluator:
         """Return an evaluator on the validation images, calibrated as ``calibration_positions`` says."""
-        return _evaluator(config, space, self.split, self.data, torch.arange(len(self.data)))
+        evaluator = _evaluator(config, space, self.split, self.data, torch.arange(len(self.data)))
+        return evaluator if evaluator.accuracy_alone else dataclasses.replace(evaluator, labels=self.labels())
 
     def on_device(self, device: torch.device) -> "SimulatedFederation":
         """Return the federation with its images on ``device``."""
@@ -218,4 +219,5 @@ def _evaluator(config: RunConfig, space: SearchSpace, split: Split, data: ImageS
         return data.subset(torch.searchsorted(positions, chosen))
 
     calibration, held_out = at(calibration_positions(config, split)), at(torch.tensor(split.validation))
-    return Evaluator(space, calibration, held_out, split.normalisation, config.evaluation.batch_size)
+    batch, alone = config.evaluation.batch_size, bool(config.privacy.noise)
+    return Evaluator(space, calibration, held_out, split.normalisation, batch, accuracy_alone=alone)

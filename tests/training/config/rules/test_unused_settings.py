@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedpareto.supernet.common.errors import UserError
+from fedpareto.training.config.client import ClientConfig
 from fedpareto.training.config.clients import ClientsConfig
 from fedpareto.training.config.data import DataConfig
 from fedpareto.training.config.evaluation import EvaluationConfig
@@ -117,6 +118,13 @@ _UNREAD: list[tuple[dict[str, Any], str]] = [
     ({"flower": FlowerConfig(address="10.0.0.1:9")}, "flower.address"),
     ({"flower": FlowerConfig(wire_dtype="bf16")}, "flower.wire_dtype"),
     ({"flower": FlowerConfig(retries=0)}, "flower.retries"),
+    ({"client": ClientConfig(effective_beta=0.5)}, "client.effective_beta"),
+    ({"client": ClientConfig(imbalance="none", effective_beta=0.5)}, "client.effective_beta"),
+    ({"engine": "flower", "evaluation": EvaluationConfig(metric="balanced")}, "evaluation.metric"),
+    (
+        {"privacy": PrivacyConfig(clip=1.0, noise=1.0), "evaluation": EvaluationConfig(metric="macro-f1")},
+        "evaluation.metric",
+    ),
     ({"server": ServerConfig(max_share=0.5)}, "server.max_share"),
     ({"flower": FlowerConfig(max_examples=5)}, "flower.max_examples"),
     ({"flower": FlowerConfig(clients="clients.jsonl")}, "flower.clients"),

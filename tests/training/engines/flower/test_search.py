@@ -51,6 +51,12 @@ def test_clients_that_cannot_run_a_subnet_are_not_sent_it(run_folder: Path, tmp_
     for accuracy in (report["validation_accuracy"], report["finetune"]["before"]["validation_accuracy"]):
         assert accuracy * held_out == pytest.approx(round(accuracy * held_out))
     assert "test_accuracy" not in report
+    assert report["validation_interval"]["images"] == held_out
+    # Each client tells how many of its own it had right, and nothing of their classes.
+    spread = report["validation_clients"]
+    assert spread["clients"] == 2
+    assert spread["worst_decile"] <= report["validation_accuracy"] + 1e-9
+    assert "validation_measures" not in report
 
 
 def test_a_small_subnet_is_measured_by_all(run_folder: Path, tmp_path: Path) -> None:
