@@ -7,6 +7,8 @@ from fedpareto.training.config.bounds import bounded, check_bounds
 
 Fit = Literal["crop", "pad", "stretch"]
 
+Store = Literal["auto", "memory", "disk", "encoded"]
+
 #: Share of the training images held out for validation.
 DEFAULT_VALIDATION = 0.1
 
@@ -36,6 +38,9 @@ class DataConfig:
         images: so many of the training images are used and read, those held out for validation included, drawn at
             random with the classes' shares; all when left out.
         fit: what is done about pictures that are no squares: crop to the centre, pad with white, or stretch.
+        store: where the images of files are while they are used: memory; disk (decoded once, then read from the disk);
+            encoded (left as they are, and decoded batch by batch); auto for the first of these that has room.
+        decoders: processes that decode with store encoded; one a core, 8 at the most, when left out.
     """
 
     name: str = "digits"
@@ -51,6 +56,8 @@ class DataConfig:
     cutmix: float = bounded(0.0, least=0, hint=" (0 for none)")
     images: int | None = bounded(None, least=1)
     fit: Fit = "crop"
+    store: Store = "auto"
+    decoders: int | None = bounded(None, least=1)
 
     @property
     def validation_share(self) -> float:

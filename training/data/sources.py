@@ -24,6 +24,7 @@ from fedpareto.training.data.files.preparation import Preparation
 from fedpareto.training.data.files.reading import Arrays, Files
 from fedpareto.training.data.functions import COLON, has_validation, list_function
 from fedpareto.training.data.images import DataError, ImageSet
+from fedpareto.training.data.stores.choice import Storage
 
 #: Which images; with ``train+validation`` those of the data's own validation split come last.
 SplitName = Literal["train", "train+validation", "test"]
@@ -66,13 +67,16 @@ def load_images(
     *,
     download: bool = False,
     listener: ProgressListener = SILENT,
+    storage: Storage | None = None,
 ) -> ImageSet:
-    """Return all images of a split of a data set, decoded.
+    """Return all images of a split of a data set, decoded; with ``storage`` perhaps elsewhere than in memory.
 
     Raises:
         DataError: the data set is unknown, missing or unreadable; the message names the file or option.
     """
-    return list_images(name, root, split, download=download, listener=listener).read(preparation, listener)
+    return list_images(name, root, split, download=download, listener=listener).read(
+        preparation, listener, storage=storage
+    )
 
 
 def list_images(

@@ -27,9 +27,11 @@ from fedpareto.training.data.run_images import (
     preparation_of,
     shares,
     split_of,
+    storage_of,
     used_images,
 )
 from fedpareto.training.data.split import Split
+from fedpareto.training.data.stores.file_digests import PREFIX, files_digest
 from fedpareto.training.engines.protocol import never
 from fedpareto.training.engines.simulation.engine import InProcessEngine
 from fedpareto.training.evaluation.evaluator import Evaluator
@@ -87,7 +89,7 @@ def new_simulation(config: RunConfig, space: SearchSpace, listener: ProgressList
         )
     # Refuses what cannot be spread before anything is decoded.
     given = shares(config, listing, [client.macs for client in able])
-    data = listing.read(preparation_of(config, space), listener)
+    data = listing.read(preparation_of(config, space), listener, storage=storage_of(config))
     return SimulatedFederation(data, split_of(config, data, given))
 
 
@@ -99,7 +101,7 @@ def reopen_simulation(
     Raises:
         UserError: the images are missing, or are not those the run was started with.
     """
-    data = _listed_again(folder, config, split).read(preparation_of(config, space), _progress_of(listener))
+    data = _read_again(config, space, _listed_again(folder, config, split), listener)
     _check_same(folder, config, data, split.digest)
     return SimulatedFederation(data, split)
 
@@ -144,7 +146,7 @@ class StoredFederation:
             return self._whole.evaluator(config, space)
         positions = measured_positions(config, self.split)
         listing = _listed_again(self.folder, config, self.split).subset(positions)
-        data = listing.read(preparation_of(config, space), _progress_of(self.listener))
+        data = _read_again(config, space, listing, self.listener)
         _check_same(self.folder, config, data, self.split.measured)
         return _evaluator(config, space, self.split, data, positions)
 
@@ -180,8 +182,14 @@ def _listed_again(folder: Path, config: RunConfig, split: Split) -> Listing:
     return listing
 
 
+def _read_again(config: RunConfig, space: SearchSpace, listing: Listing, listener: ProgressListener) -> ImageSet:
+    return listing.read(preparation_of(config, space), _progress_of(listener), storage=storage_of(config))
+
+
 def _check_same(folder: Path, config: RunConfig, data: ImageSet, digest: str) -> None:
-    if data.digest() != digest:
+    # The digest is of what the run's store had at hand when it was started; any store tells both.
+    found = files_digest(data, config.data.fit) if digest.startswith(PREFIX) else data.digest()
+    if found != digest:
         raise _others(folder, config)
 
 
