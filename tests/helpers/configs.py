@@ -34,7 +34,7 @@ OTHER = RunConfig(
     method="superfednas",
     device="cuda:1",
     precision="bf16",
-    data=DataConfig("imagefolder", "images", True, 0.25, 3, False, 5, 2, 7, 0.2, 1.0, 900, "pad"),
+    data=DataConfig("imagefolder", "images", True, 0.25, 3, False, 5, 2, 7, 0.2, 1.0, 900, "pad", "encoded", 3),
     partition=PartitionConfig("shard", 0.3, 4, 5, True),
     clients=ClientsConfig(
         30, 10, ("60M", "180M"), ("64M",), "zipf", 1.5, "100M", ("5ms",), "table.json", None, "independent", 0.5
