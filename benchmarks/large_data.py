@@ -42,7 +42,8 @@ _SPACE, _SIDE, _CLASSES, _PICTURES = "mobilenet-imagenet", 224, 10, 400
 #: Bytes that the run may take.
 _BOUND = 2e9
 
-_BATCH = 32
+#: Of a larger one the activations of the largest network alone would take most of the memory: 4 GB at 32.
+_BATCH = 8
 
 
 def main() -> None:
@@ -100,7 +101,7 @@ def _print_memory(root: Path, options: argparse.Namespace) -> None:
         *("--data.store", "encoded", "--data.decoders", str(options.decoders), "--data.validation", "0.001"),
         *("--partition.scheme", "iid", "--clients.count", str(options.images // 100), "--clients.per-round", "2"),
         *("--client.batch-size", str(_BATCH), "--client.epochs", "1", "--rounds", str(options.rounds)),
-        *("--evaluation.probes", "2", "--evaluation.calibration-images", "64", "--evaluation.batch-size", "32"),
+        *("--evaluation.probes", "2", "--evaluation.calibration-images", "64", "--evaluation.batch-size", "16"),
         *("--precision", "fp32", "--execution.memory-format", "channels_last", "--execution.fused", "true"),
         *("--execution.kernels", "torch", "--execution.workers", "1", "--execution.threads", "1"),
         *("--tracking.wandb", "off"),

@@ -5,7 +5,8 @@ Training, evaluation, export and the deployed example all follow this one descri
 1. *Orientation*: the picture is turned as its EXIF says.
 2. *Depth*: values of more than 8 bits, and floats, are scaled so that white is 255 (``white_of``).
 3. *Background*: transparent parts show white.
-4. *Channels*: one is the grey of Pillow's ``L``, three are RGB; any other number comes from arrays that have it.
+4. *Channels*: one is the grey of Pillow's ``L``, three are RGB; any other number comes from arrays that have it, or
+   from TIFF files whose bands (of one page after another) are as many.
 5. *Fit*: a picture that is no square is cropped to its centre, padded with white, or stretched.
 6. *Resize*: Pillow's bicubic filter, band by band, with 8 bits.
 """
@@ -42,8 +43,16 @@ _LOST = DEPTHS[1] >> 8
 #: a little would be all black on that of bytes.
 FLOATS = 16
 
-#: Files that hold arrays (height, width) or (height, width, channels) and not pictures.
+#: Files that hold one array (height, width) or (height, width, channels) and not a picture; the first kind is written.
 ARRAY_SUFFIX = ".npy"
+ARRAY_SUFFIXES = (ARRAY_SUFFIX, ".npz")
+
+#: Pictures that may have any number of bands: several samples a pixel, several pages, or both.
+BAND_SUFFIXES = (".tif", ".tiff")
+
+
+#: Channels that any picture gives: grey, and RGB.
+COLOURS = (1, 3)
 
 
 class PictureError(ValueError):
@@ -120,10 +129,12 @@ def read_sized(path: Path, preparation: Preparation) -> tuple[Pixels, tuple[int,
         PictureError: it cannot be read, or its content cannot be prepared.
     """
     try:
-        if path.suffix.lower() == ARRAY_SUFFIX:
-            array = _read_array(path)
-            return prepare_array(array, preparation), (array.shape[1], array.shape[0])
+        suffix = path.suffix.lower()
+        if suffix in ARRAY_SUFFIXES:
+            return _sized(_read_array(path), preparation)
         with Image.open(path) as picture:
+            if preparation.channels not in COLOURS and suffix in BAND_SUFFIXES:
+                return _sized(_bands(picture), preparation)
             return prepare_picture(picture, preparation), picture.size
     except PictureError:
         raise
@@ -134,10 +145,33 @@ def read_sized(path: Path, preparation: Preparation) -> tuple[Pixels, tuple[int,
         raise PictureError(str(error) or type(error).__name__) from error
 
 
+def _sized(array: NDArray[Any], preparation: Preparation) -> tuple[Pixels, tuple[int, int]]:
+    return prepare_array(array, preparation), (array.shape[1], array.shape[0])
+
+
 def _read_array(path: Path) -> NDArray[Any]:
+    if path.suffix.lower() != ARRAY_SUFFIX:
+        with np.load(path, allow_pickle=False) as archive:
+            if len(archive.files) != 1:
+                raise PictureError(f"it holds {counted(len(archive.files), 'array')}; a file holds one image")
+            only: NDArray[Any] = archive[archive.files[0]]
+            return only
     # ``np.load`` would take archives of arrays, too.
     with path.open("rb") as file:
         return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def _bands(picture: Image.Image) -> NDArray[Any]:
+    """All bands of a picture, page after page, (height, width, bands)."""
+    pages = []
+    for page in range(getattr(picture, "n_frames", 1)):
+        picture.seek(page)
+        values = np.asarray(picture)
+        pages.append(values[:, :, None] if values.ndim == 2 else values)
+    kinds = {(page.shape[:2], page.dtype) for page in pages}
+    if len(kinds) > 1:
+        raise PictureError("its pages have different sizes or depths; those of one image are alike")
+    return np.concatenate(pages, axis=2)
 
 
 def prepare_picture(picture: Image.Image, preparation: Preparation) -> Pixels:
@@ -146,7 +180,7 @@ def prepare_picture(picture: Image.Image, preparation: Preparation) -> Pixels:
     Raises:
         PictureError: its values have no known range, or the channels asked for are not a picture's.
     """
-    if preparation.channels not in (1, 3):
+    if preparation.channels not in COLOURS:
         raise PictureError(
             f"it is a picture, and the network takes {counted(preparation.channels, 'channel')}; "
             f"give {ARRAY_SUFFIX} arrays of (height, width, {preparation.channels})"

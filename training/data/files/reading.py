@@ -20,6 +20,9 @@ from fedpareto.training.data.files.decoded import Decoded
 from fedpareto.training.data.files.kept_pixels import kept_or_decoded
 from fedpareto.training.data.files.preparation import (
     ARRAY_SUFFIX,
+    ARRAY_SUFFIXES,
+    BAND_SUFFIXES,
+    COLOURS,
     PictureError,
     Pixels,
     Preparation,
@@ -75,8 +78,10 @@ class Files:
         Raises:
             DataError: there is a picture; the message names it.
         """
-        pictures = [path for path in self.paths if path.suffix.lower() != ARRAY_SUFFIX]
-        if preparation.channels not in (1, 3) and pictures:
+        if preparation.channels in COLOURS:
+            return
+        pictures = [path for path in self.paths if path.suffix.lower() not in (*ARRAY_SUFFIXES, *BAND_SUFFIXES)]
+        if pictures:
             shape = f"(height, width, {preparation.channels})"
             raise DataError(
                 f"the space has in_channels {preparation.channels}, and {pictures[0]} is a picture; give "

@@ -15,13 +15,17 @@ from typing import Any
 
 import numpy as np
 
-from fedpareto.training.data.files.preparation import PictureError, Pixels, Preparation, prepare_picture, read_picture
+from fedpareto.training.data.files.preparation import (
+    COLOURS,
+    PictureError,
+    Pixels,
+    Preparation,
+    prepare_picture,
+    read_picture,
+)
 
 #: What every JPEG file begins with.
 _JPEG = b"\xff\xd8\xff"
-
-#: Grey and RGB: what else a JPEG may hold, Pillow converts.
-_PLAIN = (1, 3)
 
 Decode = Callable[[Path, Preparation], Pixels]
 
@@ -46,7 +50,7 @@ def decoded(path: Path, preparation: Preparation) -> Pixels:
         pixels = decode_jpeg(encoded, mode=ImageReadMode.UNCHANGED, apply_exif_orientation=True)
     except RuntimeError as error:
         raise PictureError(str(error).strip().splitlines()[0]) from error
-    if len(pixels) not in _PLAIN:
+    if len(pixels) not in COLOURS:
         return read_picture(path, preparation)
     array = pixels.permute(1, 2, 0).contiguous().numpy()
     return prepare_picture(Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array), preparation)
