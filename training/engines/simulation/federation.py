@@ -52,8 +52,7 @@ class SimulatedFederation:
 
     def labels(self) -> IntArray:
         """Return every client's number of images of each class, shape (clients, classes)."""
-        labels, classes = self.data.labels.cpu().numpy(), len(self.split.classes)
-        return np.stack([np.bincount(labels[np.array(part)], minlength=classes) for part in self.split.clients])
+        return _label_counts(self.data.labels, self.split)
 
     def engine(
         self, config: RunConfig, space: SearchSpace, profile: Profile, should_stop: Callable[[], bool] = never
@@ -126,7 +125,7 @@ class StoredFederation:
 
     def labels(self) -> IntArray:
         """Return every client's number of images of each class, shape (clients, classes)."""
-        return self._whole.labels()
+        return _label_counts(_listed_again(self.folder, self.config, self.split).labels, self.split)
 
     def engine(
         self, config: RunConfig, space: SearchSpace, profile: Profile, should_stop: Callable[[], bool] = never
@@ -158,6 +157,11 @@ class StoredFederation:
     @functools.cached_property
     def _whole(self) -> SimulatedFederation:
         return reopen_simulation(self.folder, self.config, self.space, self.split, self.listener)
+
+
+def _label_counts(labels: Tensor, split: Split) -> IntArray:
+    found, classes = labels.cpu().numpy(), len(split.classes)
+    return np.stack([np.bincount(found[np.array(part)], minlength=classes) for part in split.clients])
 
 
 def _listed_again(folder: Path, config: RunConfig, split: Split) -> Listing:
