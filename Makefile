@@ -4,6 +4,7 @@
 # make bench: speed of rounds and fitness.  make bench-search: how good and how fast the search is.
 # make bench-federation: what rounds over Flower, and privacy, cost.
 # make bench-attacks: hostile clients against rules of aggregation.
+# make bench-data: more images than memory, decoded while a run trains on them.
 # make bench-gpu DATA=FOLDER: speed, and methods compared, on one GPU, with the python that has torch; see benchmarks/gpu.py.
 # make gpu-wheels: what that needs besides, into wheels/, for a machine without a network.
 PYTHON ?= python3
@@ -15,7 +16,7 @@ JSON ?= gpu.json
 DEVICE ?= cuda
 SOURCES := $(shell find fedpareto supernet fitness cache training search -name '*.py' -o -name '*.yaml' -o -name '*.jinja' -o -name '*.toml')
 
-.PHONY: demo federation-demo test test-slow bench bench-search bench-federation bench-attacks bench-gpu gpu-wheels clean
+.PHONY: demo federation-demo test test-slow bench bench-search bench-federation bench-attacks bench-data bench-gpu gpu-wheels clean
 
 demo: $(VENV)/installed
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python examples/demo.py
@@ -50,6 +51,9 @@ bench-federation: $(VENV)/installed-dev
 
 bench-attacks: $(VENV)/installed-fast
 	$(BIN)/python benchmarks/attacks.py --seeds 3
+
+bench-data: $(VENV)/installed
+	$(BIN)/python benchmarks/large_data.py
 
 # Nothing is installed: the packages come from here and what else is needed from wheels, if python lacks it.
 bench-gpu:

@@ -37,7 +37,7 @@ class Plain:
     def prepared_rate(self, steps: int) -> float:
         """Return images a second over ``steps`` steps where the normalised images lie on the device already."""
         data = noise(steps * self._batch, self._device, self._side)
-        images = self._normalisation.apply(data.images)
+        images = self._normalisation.apply(data.loaded())
         return self._timed(lambda: self._loop.train_prepared(images, data.labels), len(data))
 
     def _timed(self, work: Callable[[], object], images: int) -> float:

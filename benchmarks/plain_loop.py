@@ -48,7 +48,7 @@ class PlainLoop:
 
 class _Transformed(Dataset[tuple[torch.Tensor, int]]):
     def __init__(self, data: ImageSet, recipe: LocalRecipe) -> None:
-        self._images = [Image.fromarray(image) for image in data.images.permute(0, 2, 3, 1).numpy()]
+        self._images = [Image.fromarray(image) for image in data.loaded().permute(0, 2, 3, 1).numpy()]
         self._labels = data.labels.tolist()
         normalisation = recipe.normalisation
         self._transform = transforms.Compose(

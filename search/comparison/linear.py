@@ -92,7 +92,7 @@ def fit_linear(training: ImageSet, held_out: ImageSet, test: ImageSet) -> Linear
 
 
 def _pixels(images: ImageSet) -> Pixels:
-    return images.images.flatten(1).numpy().astype(np.float32)
+    return images.loaded().flatten(1).numpy().astype(np.float32)
 
 
 def _standardised(images: ImageSet) -> tuple[Pixels, Pixels, Pixels]:

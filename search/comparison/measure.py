@@ -81,7 +81,7 @@ def searched(run: OpenedRun, budgets: Sequence[int]) -> list[tuple[int, CacheEnt
 def _single(run: OpenedRun, budgets: Sequence[int]) -> list[tuple[int, CacheEntry, float]]:
     """Return a single-network method's network at the least budget that it is within, if there is one."""
     cache = read_run_cache(run.folder, run.space)
-    (entry,) = method_of(run.config, run.space, cache).probes(run.checkpoint.state)
+    (entry,) = method_of(run.config, run.space, cache, run.federation.labels()).probes(run.checkpoint.state)
     kept = [budget for budget in budgets if entry.macs <= budget]
     return [(kept[0], entry, 0.0)] if kept else []
 

@@ -3,8 +3,8 @@
     python deploy.py subnet.onnx PICTURE [--verify PUBLIC_KEY]
 
 The model's metadata say how a picture becomes the network's input; this file does it as training did. Pictures are
-whatever Pillow reads, and ``.npy`` arrays (height, width) or (height, width, channels) of whole numbers or floats.
-Without Pillow it reads ``.npy`` arrays and binary ``.ppm`` files that have the network's size and channels already.
+whatever Pillow reads, and ``.npy`` or ``.npz`` arrays (height, width) or (height, width, channels) of numbers.
+Without Pillow it reads such arrays and binary ``.ppm`` files that have the network's size and channels already.
 With ``--verify`` the model is used only if the key has signed it; that needs the package cryptography, and
 ``signature.json`` and ``digests.json`` beside the model.
 """
@@ -285,12 +285,14 @@ def read_pixels(path: Path, description: Description) -> Pixels:
 
 def _decoded(path: Path, description: Description) -> Pixels:
     """Return the pixels of a file, (height, width, channels) of its own."""
-    if path.suffix.lower() == ".npy":
-        with path.open("rb") as file:
-            return _to_8_bits(_with_channels(np.lib.format.read_array(file, allow_pickle=False)), description)
+    if path.suffix.lower() in (".npy", ".npz"):
+        return _to_8_bits(_with_channels(_read_array(path)), description)
     if path.suffix.lower() == ".ppm" and not _has_pillow():
         return _read_ppm(path.read_bytes())
     pillow = _pillow(f"read {path.suffix or 'such'} files")
+    if description.channels not in (1, 3) and path.suffix.lower() in (".tif", ".tiff"):
+        with pillow.Image.open(path) as picture:
+            return _to_8_bits(_bands(picture), description)
     if description.channels not in (1, 3):
         shape = f"(height, width, {description.channels})"
         raise DeployError(
@@ -299,6 +301,28 @@ def _decoded(path: Path, description: Description) -> Pixels:
     with pillow.Image.open(path) as picture:
         _refuse_lost_depth(picture)
         return _with_channels(_decoded_picture(pillow.ImageOps.exif_transpose(picture), description))
+
+
+def _read_array(path: Path) -> Any:
+    """Return the array of a ``.npy`` file, or the only one of a ``.npz`` file."""
+    if path.suffix.lower() == ".npz":
+        with np.load(path, allow_pickle=False) as archive:
+            if len(archive.files) != 1:
+                raise DeployError(f"it holds {len(archive.files)} arrays; a file holds one image")
+            return archive[archive.files[0]]
+    with path.open("rb") as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def _bands(picture: Any) -> Any:
+    """Return all bands of a Pillow picture, page after page, (height, width, bands)."""
+    pages = []
+    for page in range(getattr(picture, "n_frames", 1)):
+        picture.seek(page)
+        pages.append(_with_channels(np.asarray(picture)))
+    if len({(page.shape[:2], page.dtype) for page in pages}) > 1:
+        raise DeployError("its pages have different sizes or depths; those of one image are alike")
+    return np.concatenate(pages, axis=2)
 
 
 def _refuse_lost_depth(picture: Any) -> None:

@@ -25,7 +25,7 @@ from fedpareto.training.clients.capabilities import able_clients, capabilities
 from fedpareto.training.config.inputs import replaced
 from fedpareto.training.config.run import RunConfig
 from fedpareto.training.data.images import ImageSet
-from fedpareto.training.data.run_images import preparation_of
+from fedpareto.training.data.run_images import preparation_of, storage_of
 from fedpareto.training.data.sources import load_images
 from fedpareto.training.engines.flower.evaluation import FederatedEvaluator
 from fedpareto.training.engines.flower.federation import UnaskedFederation, connect
@@ -123,10 +123,11 @@ class OpenedRun:
             return self.test
         if not isinstance(self.evaluator, Evaluator):
             raise UserError("test images are not on this machine: those of this run are with its clients")
-        data = self.config.data
+        data, preparation, storage = self.config.data, preparation_of(self.config, self.space), storage_of(self.config)
         with progress_display() as listener:
-            preparation = preparation_of(self.config, self.space)
-            return load_images(data.name, data.root, "test", preparation, reading=data.reading, listener=listener)
+            return load_images(
+                data.name, data.root, "test", preparation, reading=data.reading, listener=listener, storage=storage
+            )
 
     def extract(
         self, entry: CacheEntry, extraction: Extraction, report: Mapping[str, Any], listener: ProgressListener = SILENT

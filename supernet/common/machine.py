@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 from pathlib import Path
 
 
@@ -25,3 +26,28 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def available_memory() -> int | None:
+    """Return the bytes of memory that are available to this process, as the kernel and its group of processes say."""
+    found = [value for value in (_meminfo(), _group_limit()) if value is not None]
+    return min(found, default=None)
+
+
+def _meminfo() -> int | None:
+    try:
+        text = Path("/proc/meminfo").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    line = re.search(r"^MemAvailable:\s+(\d+) kB", text, re.MULTILINE)
+    return None if line is None else int(line[1]) * 1024
+
+
+def _group_limit() -> int | None:
+    """Return the bytes left below the limit of a container."""
+    folder = Path("/sys/fs/cgroup")
+    try:
+        limit = (folder / "memory.max").read_text().strip()
+        return None if limit == "max" else max(int(limit) - int((folder / "memory.current").read_text()), 0)
+    except (OSError, ValueError):
+        return None

@@ -14,8 +14,8 @@ def test_every_tile_is_an_image_row_by_row_with_its_label(tmp_path: Path) -> Non
     tiles = write_mosaic(tmp_path, "train", 3, 5)
     data = read_mosaic(tmp_path, "train")
     assert data.images.shape == (15, 3, 32, 32)
-    assert data.images.dtype == torch.uint8
-    difference = data.images.int() - torch.from_numpy(tiles.copy()).permute(0, 3, 1, 2).int()
+    assert data.loaded().dtype == torch.uint8
+    difference = data.loaded().int() - torch.from_numpy(tiles.copy()).permute(0, 3, 1, 2).int()
     assert difference.abs().max() <= 4
     assert data.labels.tolist() == [number % 10 for number in range(15)]
     assert data.classes == CIFAR10

@@ -150,14 +150,14 @@ def test_connected_clients_of_any_channels_train_as_simulated_ones(tmp_path: Pat
 
 
 def test_digits_are_grey_and_the_same_in_every_channel_of_three() -> None:
-    grey, colour = (load_images("digits", "", "test", Preparation(12, channels)).images for channels in (1, 3))
+    grey, colour = (load_images("digits", "", "test", Preparation(12, channels)).loaded() for channels in (1, 3))
     assert torch.equal(grey.expand(-1, 3, -1, -1), colour)
 
 
 def test_colours_become_the_grey_of_pillow(tmp_path: Path) -> None:
     write_pictures(tmp_path, _PARTS)
     grey, colour = (
-        load_images("imagefolder", str(tmp_path), "train", Preparation(8, channels)).images for channels in (1, 3)
+        load_images("imagefolder", str(tmp_path), "train", Preparation(8, channels)).loaded() for channels in (1, 3)
     )
     # ITU-R 601-2, as Pillow computes L.
     weighed = (colour * torch.tensor([299, 587, 114]).view(1, 3, 1, 1)).sum(dim=1, keepdim=True) / 1000

@@ -127,7 +127,7 @@ def test_what_is_delivered_classifies_files_as_the_command_says(
     test = load_images("imagefolder", str(trained.root), "test", info.preparation)
     resolution = info.architecture.resolution
     with torch.inference_mode():
-        expected = load_subnet(output)(prepare(test.images, resolution, info.normalisation)).argmax(1)
+        expected = load_subnet(output)(prepare(test.loaded(), resolution, info.normalisation)).argmax(1)
     assert test.paths is not None
     assert len(test.paths) == 2 * len(_KINDS) * len(CLASSES)
     found = [_class_of(output, path, capsys) for path in test.paths]

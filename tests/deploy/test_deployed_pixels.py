@@ -86,6 +86,37 @@ def test_floats_of_any_range_keep_their_pictures(tmp_path: Path, suffix: str, la
     assert len(np.unique(pixels)) == 64
 
 
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize(("pages", "fit"), [(2, "crop"), (5, "pad"), (13, "stretch")])
+def test_pages_of_a_tiff_file_are_bands(tmp_path: Path, depth: type[np.generic], pages: int, fit: Fit) -> None:
+    values = np.linspace(0, 1 if depth == np.float32 else np.iinfo(depth).max, pages * 9 * 8)  # type: ignore[type-var]
+    bands = values.reshape(pages, 9, 8).astype(depth)
+    first, *others = [Image.fromarray(band) for band in bands]
+    first.save(tmp_path / "bands.tif", save_all=True, append_images=others)
+    np.savez(tmp_path / "bands.npz", bands.transpose(1, 2, 0))
+    preparation = Preparation(6, pages, fit)
+    pixels = _check_same(tmp_path / "bands.tif", preparation)
+    np.testing.assert_array_equal(pixels, _check_same(tmp_path / "bands.npz", preparation))
+    assert (np.diff(pixels.astype(int).mean(axis=(0, 1))) > 0).all()
+
+
+def test_four_samples_of_a_tiff_file_are_bands_of_a_network_that_takes_four(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 6, 4)).astype(np.uint8)
+    Image.fromarray(pixels, "RGBA").save(tmp_path / "near-infrared.tif")
+    np.testing.assert_array_equal(_check_same(tmp_path / "near-infrared.tif", Preparation(6, 4)), pixels)
+
+
+def test_a_file_of_two_arrays_and_pages_of_two_sizes_are_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "two.npz", a=np.zeros((4, 4, 2)), b=np.zeros((4, 4, 2)))
+    first, second = (Image.new("L", (side, side)) for side in (4, 5))
+    first.save(tmp_path / "two.tif", save_all=True, append_images=[second])
+    for name, words in (("two.npz", "it holds 2 arrays; a file holds one image"), ("two.tif", "its pages have differ")):
+        with pytest.raises(PictureError, match=words):
+            read_picture(tmp_path / name, Preparation(4, 2))
+        with pytest.raises(DeployError, match=words):
+            read_pixels(tmp_path / name, _description(Preparation(4, 2)))
+
+
 @pytest.mark.parametrize("suffix", TURNED)
 def test_every_orientation_is_turned_upright(tmp_path: Path, suffix: str) -> None:
     seen = set()

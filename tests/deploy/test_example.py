@@ -52,7 +52,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Deployed:
     path = tmp_path_factory.mktemp("deployed") / "subnet.onnx"
     export_subnet(path, network, info, images, ExportSettings(), SILENT)
     write_deploy(path.parent)
-    image = images.validation.images[5]
+    image = images.validation.loaded()[5]
     with torch.inference_mode():
         shares = network(info.normalisation.apply(image[None]))[0].softmax(0)
     best = shares.argsort(descending=True)[:3].tolist()

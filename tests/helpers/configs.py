@@ -35,7 +35,8 @@ OTHER = RunConfig(
     device="cuda:1",
     precision="bf16",
     data=DataConfig(
-        "imagefolder", "images", True, 0.25, 3, False, 5, 2, 7, 0.2, 1.0, 900, "pad", "i", "l", "c", True, True
+        *("imagefolder", "images", True, 0.25, 3, False, 5, 2, 7, 0.2, 1.0, 900, "pad", "i", "l", "c", True, True),
+        *("encoded", 3),
     ),
     partition=PartitionConfig("shard", 0.3, 4, 5, True, 3),
     clients=ClientsConfig(

@@ -27,6 +27,8 @@ class Reading:
 
 Fit = Literal["crop", "pad", "stretch"]
 
+Store = Literal["auto", "memory", "disk", "encoded"]
+
 #: Share of the training images held out for validation.
 DEFAULT_VALIDATION = 0.1
 
@@ -62,6 +64,9 @@ class DataConfig:
         client_column: column of the clients, or their key.
         skip_damaged: leave out pictures that cannot be decoded, and count them.
         allow_duplicates: train although some of the images are also test images.
+        store: where the images of files are while they are used: memory; disk (decoded once, then read from the disk);
+            encoded (left as they are, and decoded batch by batch); auto for the first of these that has room.
+        decoders: processes that decode with store encoded; one a core, 8 at the most, when left out.
     """
 
     name: str = "digits"
@@ -82,6 +87,8 @@ class DataConfig:
     client_column: str | None = None
     skip_damaged: bool = False
     allow_duplicates: bool = False
+    store: Store = "auto"
+    decoders: int | None = bounded(None, least=1)
 
     @property
     def validation_share(self) -> float:

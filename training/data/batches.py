@@ -10,6 +10,7 @@ from torch.nn import functional as F  # noqa: N812 - the library's own conventio
 from fedpareto.training.data.augment import Augmentation, augment
 from fedpareto.training.data.images import ImageSet, Normalisation
 from fedpareto.training.data.mix import mix
+from fedpareto.training.data.stores.stored import read_ahead
 from fedpareto.training.execution.device import sent
 
 #: Of the float32 images of batches that are made together on a GPU.
@@ -53,10 +54,10 @@ class Batches:
         order = sent(torch.randperm(len(data), generator=generator), data.images.device)
         size = batch_of(self.size, len(data))
         many = size * (at_once or self._at_once(data, resolution))
-        whole = len(data) // size * size
-        for start in range(0, whole, many):
-            chosen = order[start : min(start + many, whole)]
-            images = augment(data.images[chosen], self.augmentation, generator, size)
+        whole = order[: len(data) // size * size]
+        pieces = torch.split(whole, many) if len(whole) else ()
+        for chosen, found in zip(pieces, read_ahead(data.images, pieces), strict=True):
+            images = augment(found, self.augmentation, generator, size)
             prepared = prepare(images, resolution, self.normalisation, self.memory_format)
             labels = data.labels[chosen]
             if self.augmentation.mixes:
@@ -85,9 +86,9 @@ def plain_batches(
     data: ImageSet, batch_size: int, resolution: int, normalisation: Normalisation
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield every image once, in order, not augmented; the last batch may be smaller."""
-    for start in range(0, len(data), batch_size):
-        images = data.images[start : start + batch_size]
-        yield prepare(images, resolution, normalisation), data.labels[start : start + batch_size]
+    pieces = [slice(start, start + batch_size) for start in range(0, len(data), batch_size)]
+    for chosen, images in zip(pieces, read_ahead(data.images, pieces), strict=True):
+        yield prepare(images, resolution, normalisation), data.labels[chosen]
 
 
 def prepare(

@@ -1,4 +1,4 @@
-"""Image sets: images and labels in memory, decoded once into uint8 tensors, and the normalisation of their pixels."""
+"""Image sets: images as uint8 pixels, in memory or in a store, their labels, and the normalisation of their pixels."""
 
 import dataclasses
 import functools
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fedpareto.supernet.common.errors import UserError
+from fedpareto.training.data.stores.stored import StoredPixels, parts_of
 from fedpareto.training.execution.device import sent
 
 
@@ -22,16 +23,16 @@ class NoTestImagesError(DataError):
 
 @dataclasses.dataclass(frozen=True)
 class ImageSet:
-    """Images and labels in memory.
+    """Images and their labels.
 
     Attributes:
-        images: (N, channels, side, side) uint8.
+        images: (N, channels, side, side) uint8: a tensor, or pixels that are read from a store when they are indexed.
         labels: (N,) int64.
         classes: class names; a label is an index into them.
         paths: the file of every image; None where the images have no files of their own.
     """
 
-    images: Tensor
+    images: Tensor | StoredPixels
     labels: Tensor
     classes: tuple[str, ...]
     paths: tuple[Path, ...] | None = None
@@ -43,7 +44,18 @@ class ImageSet:
         """Return the images at ``indices``."""
         paths = self.paths and tuple(self.paths[index] for index in indices.tolist())
         there = sent(indices, self.images.device)
+        if isinstance(self.images, StoredPixels):
+            return ImageSet(self.images.subset(indices), self.labels[there], self.classes, paths)
         return ImageSet(self.images[there], self.labels[there], self.classes, paths)
+
+    @property
+    def scanned(self) -> bool:
+        """True if looking at every image costs little, False if it decodes them all."""
+        return isinstance(self.images, Tensor) or self.images.source.scanned
+
+    def loaded(self) -> Tensor:
+        """Return all pixels in memory."""
+        return self.images[:] if isinstance(self.images, StoredPixels) else self.images
 
     def on(self, device: torch.device) -> "ImageSet":
         """Return the same images on ``device``."""
@@ -51,15 +63,20 @@ class ImageSet:
 
     def pixel_counts(self) -> Tensor:
         """Return the histogram of pixel values of each channel, (channels, 256) int64."""
-        channels = range(self.images.shape[1])
-        return torch.stack([torch.bincount(self.images[:, channel].flatten(), minlength=256) for channel in channels])
+        return sum((_pixel_counts(part) for part in parts_of(self.images)), torch.zeros((), dtype=torch.int64))
 
     def digest(self) -> str:
         """Return 16 hex digits that change when an image or label changes."""
         digest = hashlib.sha256(repr((tuple(self.images.shape), self.classes)).encode())
-        digest.update(self.images.contiguous().numpy().data)
+        for part in parts_of(self.images):
+            digest.update(part.contiguous().numpy().data)
         digest.update(self.labels.contiguous().numpy().data)
         return digest.hexdigest()[:16]
+
+
+def _pixel_counts(images: Tensor) -> Tensor:
+    channels = range(images.shape[1])
+    return torch.stack([torch.bincount(images[:, channel].flatten(), minlength=256) for channel in channels])
 
 
 @dataclasses.dataclass(frozen=True)

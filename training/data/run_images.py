@@ -23,12 +23,22 @@ from fedpareto.training.data.partition.partition import partition
 from fedpareto.training.data.sources import SplitName, list_images, source
 from fedpareto.training.data.split import Split as RunSplit
 from fedpareto.training.data.split import drawn, validation_split
+from fedpareto.training.data.stores.choice import Storage
+from fedpareto.training.data.stores.file_digests import files_digest
 from fedpareto.training.randomness import numpy_stream, torch_stream
+
+#: Training images that normalisation is measured on where looking at all would decode them all.
+MEASURED = 10_000
 
 
 def preparation_of(config: RunConfig, space: SearchSpace) -> Preparation:
     """Return the preparation of a run's images."""
     return Preparation(space.resolutions[-1], space.in_channels, config.data.fit)
+
+
+def storage_of(config: RunConfig) -> Storage:
+    """Return the store of a run's images."""
+    return Storage(config.data.store, config.data.decoders)
 
 
 def with_validation(data: DataConfig, listener: ProgressListener = SILENT) -> DataConfig:
@@ -173,10 +183,18 @@ def _partitioned(
 def split_of(config: RunConfig, data: ImageSet, given: Shares) -> RunSplit:
     """Return the record of a run's decoded images and of their split, which the run keeps."""
     training = sorted(index for members in given.clients for index in members)
-    measured = given.validation if config.privacy.withheld else training
-    normalisation = normalisation_of(data.subset(torch.tensor(measured)))
-    split = RunSplit(data.digest(), data.classes, given.validation, given.clients, normalisation)
-    return dataclasses.replace(split, measured=data.subset(measured_positions(config, split)).digest())
+    measured = torch.tensor(given.validation if config.privacy.withheld else training)
+    if not data.scanned and len(measured) > MEASURED:
+        # Of millions of images a drawn part tells the mean as well, and is decoded in seconds.
+        drawn_ones = torch.randperm(len(measured), generator=torch_stream(config.seed, "normalisation"))[:MEASURED]
+        measured = measured[drawn_ones.sort().values]
+    normalisation = normalisation_of(data.subset(measured))
+
+    def digest(images: ImageSet) -> str:
+        return images.digest() if images.scanned else files_digest(images, config.data.fit)
+
+    split = RunSplit(digest(data), data.classes, given.validation, given.clients, normalisation)
+    return dataclasses.replace(split, measured=digest(data.subset(measured_positions(config, split))))
 
 
 def calibration_positions(config: RunConfig, split: RunSplit) -> Tensor:

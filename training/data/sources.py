@@ -34,6 +34,7 @@ from fedpareto.training.data.formats.table import read_table
 from fedpareto.training.data.formats.webdataset import read_webdataset
 from fedpareto.training.data.functions import COLON, has_validation, list_function
 from fedpareto.training.data.images import DataError, ImageSet, NoTestImagesError
+from fedpareto.training.data.stores.choice import Storage
 
 #: Which images; with ``train+validation`` those of the data's own validation split come last.
 SplitName = Literal["train", "train+validation", "test"]
@@ -83,14 +84,15 @@ def load_images(
     download: bool = False,
     reading: Reading = _PLAIN,
     listener: ProgressListener = SILENT,
+    storage: Storage | None = None,
 ) -> ImageSet:
-    """Return all images of a split of a data set, decoded.
+    """Return all images of a split of a data set, decoded; with ``storage`` perhaps elsewhere than in memory.
 
     Raises:
         DataError: the data set is unknown, missing or unreadable; the message names the file or option.
     """
     listing = list_images(name, root, split, download=download, reading=reading, listener=listener)
-    return listing.read(preparation, listener)
+    return listing.read(preparation, listener, storage=storage)
 
 
 def list_images(

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fedpareto.supernet.common.formats.units import format_bytes
+from fedpareto.supernet.common.machine import available_memory
 from fedpareto.supernet.common.storage.path_checks import exists
 from fedpareto.training.preflight.findings import Finding
 
@@ -74,31 +75,6 @@ def memory(what: str, needed: int, remedy: str) -> Finding:
     if available < needed:
         return Finding(what, found, "failed", remedy)
     return Finding(what, found, "warning", remedy) if available < needed * 5 // 4 else Finding(what, found)
-
-
-def available_memory() -> int | None:
-    """Return the bytes of memory that are available to this process, as the kernel and its group of processes say."""
-    found = [value for value in (_meminfo(), _group_limit()) if value is not None]
-    return min(found, default=None)
-
-
-def _meminfo() -> int | None:
-    try:
-        text = Path("/proc/meminfo").read_text(encoding="utf-8")
-    except OSError:
-        return None
-    line = re.search(r"^MemAvailable:\s+(\d+) kB", text, re.MULTILINE)
-    return None if line is None else int(line[1]) * 1024
-
-
-def _group_limit() -> int | None:
-    """Return the bytes left below the limit of a container."""
-    folder = Path("/sys/fs/cgroup")
-    try:
-        limit = (folder / "memory.max").read_text().strip()
-        return None if limit == "max" else max(int(limit) - int((folder / "memory.current").read_text()), 0)
-    except (OSError, ValueError):
-        return None
 
 
 def _version(name: str) -> str | None:

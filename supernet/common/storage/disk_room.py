@@ -48,12 +48,9 @@ def make_room(folder: Path, suffix: str, needed: int) -> None:
         NoRoomError: they would not fit into an empty folder; nothing is removed then.
         UserError: ``kept_bytes`` raises it.
     """
+    allowed = check_room(folder, suffix, needed)
     files = _by_last_use(folder, suffix)
     taken = sum(size for _, size, _ in files)
-    allowed = min(kept_bytes(), int(_SHARE * (_free(folder) + taken)))
-    if needed > allowed:
-        bound = VARIABLE if allowed == kept_bytes() else "half of what the disk has free"
-        raise NoRoomError(f"{format_bytes(needed)} are needed and {format_bytes(allowed)} may be kept ({bound})")
     for _, size, path in files:
         if taken + needed <= allowed:
             break
@@ -61,6 +58,21 @@ def make_room(folder: Path, suffix: str, needed: int) -> None:
         with contextlib.suppress(OSError):
             path.unlink()
             taken -= size
+
+
+def check_room(folder: Path, suffix: str, needed: int) -> int:
+    """Return the bytes that files with a ``suffix`` may take in ``folder``; nothing is removed.
+
+    Raises:
+        NoRoomError: ``needed`` bytes would not fit into an empty folder.
+        UserError: ``kept_bytes`` raises it.
+    """
+    taken = sum(size for _, size, _ in _by_last_use(folder, suffix))
+    allowed = min(kept_bytes(), int(_SHARE * (_free(folder) + taken)))
+    if needed > allowed:
+        bound = VARIABLE if allowed == kept_bytes() else "half of what the disk has free"
+        raise NoRoomError(f"{format_bytes(needed)} are needed and {format_bytes(allowed)} may be kept ({bound})")
+    return allowed
 
 
 def mark_used(path: Path) -> None:

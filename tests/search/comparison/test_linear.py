@@ -46,7 +46,7 @@ def _images(count: int, seed: int, noise: float = 60.0, classes: int = 3) -> Ima
 
 def _by_the_library(training: ImageSet, held_out: ImageSet, test: ImageSet) -> dict[float, tuple[float, float]]:
     """Return the accuracies on held-out and test images by penalty."""
-    flat = [images.images.flatten(1).double().numpy() for images in (training, held_out, test)]
+    flat = [images.loaded().flatten(1).double().numpy() for images in (training, held_out, test)]
     scaler = StandardScaler().fit(flat[0])
     first, *others = [scaler.transform(pixels) for pixels in flat]
     found = {}

@@ -203,7 +203,7 @@ def test_pictures_are_spread_over_the_classes(labels: list[int], most: int) -> N
     data = ImageSet(torch.arange(len(labels)).view(-1, 1, 1, 1), torch.tensor(labels), tuple("abcde"))
     chosen = spread(data, most)
     assert len(chosen) == min(most, len(labels))
-    assert len(set(chosen.images.flatten().tolist())) == len(chosen)
+    assert len(set(chosen.loaded().flatten().tolist())) == len(chosen)
     counts = np.bincount(chosen.labels, minlength=5)
     left = np.bincount(labels, minlength=5) - counts
     # A class that could give more gives at most one less than any other.

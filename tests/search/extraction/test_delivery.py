@@ -153,7 +153,7 @@ def test_fine_tuning_is_reported_before_and_after_and_in_the_files(command: Comm
     network, info = load_subnet(output), read_subnet_info(output)
     test = load_images("digits", "data", "test", Preparation(8))
     with torch.inference_mode():
-        hits = (network(prepare(test.images, 8, info.normalisation)).argmax(1) == test.labels).float().mean()
+        hits = (network(prepare(test.loaded(), 8, info.normalisation)).argmax(1) == test.labels).float().mean()
     assert float(hits) == pytest.approx(report["test_accuracy"], abs=0.01)
 
 

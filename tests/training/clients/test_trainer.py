@@ -129,7 +129,7 @@ def test_the_last_incomplete_batch_is_left_out() -> None:
     before = _trained(task, data, recipe)
 
     def changed(position: int) -> Tensors:
-        images = data.images.clone()
+        images = data.loaded().clone()
         images[order[position]] = 255 - images[order[position]]
         return _trained(micro_task(seed=3), ImageSet(images, data.labels, data.classes), recipe)
 

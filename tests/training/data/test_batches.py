@@ -97,7 +97,7 @@ def test_memory_of_a_batch_is_like_the_batches_of_an_epoch(
     if augmentation.randaugment and channels == 5:
         augmentation = dataclasses.replace(augmentation, randaugment=0)
     data = random_images(10)
-    data = dataclasses.replace(data, images=data.images[:, :1].repeat(1, channels, 1, 1))
+    data = dataclasses.replace(data, images=data.loaded()[:, :1].repeat(1, channels, 1, 1))
     batches = Batches(5, augmentation, Normalisation((0.5,) * channels, (0.25,) * channels), 4, layout)
     empty = batches.empty(resolution, torch.device("cpu"))
     epoch = list(batches.epoch(data, resolution, _generator()))
@@ -142,13 +142,15 @@ def test_prepared_images_have_the_resolution_of_the_architecture() -> None:
 
 
 def test_prepared_images_lie_channels_last_in_memory() -> None:
-    prepared = prepare(_numbered(4, side=5).images, 5, NORMALISATION)
+    prepared = prepare(_numbered(4, side=5).loaded(), 5, NORMALISATION)
     assert prepared.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_prepared_images_lie_contiguous_in_memory_if_asked() -> None:
     for resolution in (5, 7):
-        assert prepare(_numbered(4, side=5).images, resolution, NORMALISATION, torch.contiguous_format).is_contiguous()
+        assert prepare(
+            _numbered(4, side=5).loaded(), resolution, NORMALISATION, torch.contiguous_format
+        ).is_contiguous()
 
 
 @pytest.mark.parametrize(
@@ -170,7 +172,7 @@ def test_batches_that_are_made_together_are_those_made_one_by_one(augmentation: 
 def test_normalisation_that_was_first_asked_for_in_evaluation_is_trained_with() -> None:
     normalisation, data = Normalisation((0.1, 0.2, 0.3), (0.4, 0.5, 0.6)), random_images(4)
     with torch.inference_mode():
-        normalisation.apply(data.images)
+        normalisation.apply(data.loaded())
     weight = torch.ones(1, requires_grad=True)
-    torch.autograd.backward((normalisation.apply(data.images) * weight).sum())
+    torch.autograd.backward((normalisation.apply(data.loaded()) * weight).sum())
     assert weight.grad is not None

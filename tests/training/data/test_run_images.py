@@ -263,7 +263,7 @@ def test_a_run_of_an_older_program_draws_its_images_as_that_did(tmp_path: Path, 
     )
     stored = StoredFederation(prepared.folder, prepared.config, prepared.space, split)
     found = stored.evaluator(prepared.config, prepared.space)
-    assert torch.equal(found.held_out.images, data.images[[3, 40]])
+    assert torch.equal(found.held_out.loaded(), data.loaded()[[3, 40]])
     assert sorted(map(str, found.calibration.paths or ())) == sorted(str((data.paths or ())[at]) for at in (0, 1, 47))
 
 
@@ -341,7 +341,7 @@ def test_the_fit_is_the_runs_for_good(tmp_path: Path) -> None:
     config = read_run_config(prepared.folder)
     assert config.data.fit == "pad"
     # White above and below.
-    assert bool((_data(prepared).data.images[:, :, 0] == 255).all())
+    assert bool((_data(prepared).data.loaded()[:, :, 0] == 255).all())
     other = dataclasses.replace(config, data=dataclasses.replace(config.data, fit="crop"))
     with pytest.raises(UserError, match=r"data\.fit is crop, but .* was trained with pad"):
         resumed_run(prepared.folder, other, SILENT)

@@ -35,7 +35,7 @@ def test_digits_are_split_into_disjoint_parts_that_are_all_of_them() -> None:
     )
     assert _values(train) + _values(test) == every
     assert train.classes == test.classes == tuple("0123456789")
-    assert train.images.dtype == torch.uint8
+    assert train.loaded().dtype == torch.uint8
     assert train.labels.dtype == torch.int64
 
 
@@ -47,7 +47,7 @@ def test_a_fifth_of_every_digit_is_test_data() -> None:
 
 
 def test_digits_are_resized_to_the_side_of_the_space() -> None:
-    small, large = (load_images("digits", "", "test", Preparation(side)).images for side in (8, 16))
+    small, large = (load_images("digits", "", "test", Preparation(side)).loaded() for side in (8, 16))
     assert large.shape == (len(small), 3, 16, 16)
     # The mean brightness of an image outlives a change of size.
     means = [images.float().mean(dim=(1, 2, 3)) for images in (small, large)]
@@ -90,10 +90,10 @@ def test_cifar_is_read_from_its_own_files(
         data = load_images(name, str(tmp_path), split, Preparation(32))
         # A row holds the red plane, then the green and the blue one, each row by row.
         expected = np.concatenate([batches[file] for file in files]).reshape(-1, 3, 32, 32)
-        assert np.array_equal(data.images.numpy(), expected)
+        assert np.array_equal(data.loaded().numpy(), expected)
         assert data.labels.tolist() == [0, 1, 2, 0] * len(files)
         assert data.classes == ("class0", "class1", "class2")
-    halved = load_images(name, str(tmp_path), "test", Preparation(16)).images
+    halved = load_images(name, str(tmp_path), "test", Preparation(16)).loaded()
     assert halved.shape == (4, 3, 16, 16)
     assert halved.dtype == torch.uint8
     # A damaged file is as good as none.
@@ -141,17 +141,17 @@ def test_an_image_folder_is_decoded_resized_and_labelled_by_its_folders(tmp_path
         assert data.classes == ("blue", "red")
         assert data.labels.tolist() == labels
         assert data.images.shape == (len(labels), 3, 8, 8)
-        assert data.images.dtype == torch.uint8
+        assert data.loaded().dtype == torch.uint8
         # Plain colours stay what they are, whatever the size they had; JPEG may be off by a little.
         colours = torch.tensor([[10, 10, 200], [200, 10, 10]])[labels]
-        torch.testing.assert_close(data.images.long(), colours[:, :, None, None].expand(-1, -1, 8, 8), atol=4, rtol=0)
+        torch.testing.assert_close(data.loaded().long(), colours[:, :, None, None].expand(-1, -1, 8, 8), atol=4, rtol=0)
 
 
 def test_an_image_of_the_right_size_keeps_its_pixels(tmp_path: Path) -> None:
     _write_folder(tmp_path)
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3)).astype(np.uint8)
     Image.fromarray(pixels).save(tmp_path / "test" / "blue" / "1.png")
-    assert np.array_equal(_load_folder(tmp_path, "test").images[0].permute(1, 2, 0).numpy(), pixels)
+    assert np.array_equal(_load_folder(tmp_path, "test").loaded()[0].permute(1, 2, 0).numpy(), pixels)
 
 
 def test_the_middle_of_an_oblong_image_is_what_is_kept(tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_the_middle_of_an_oblong_image_is_what_is_kept(tmp_path: Path) -> None:
     pixels = np.zeros((8, 24, 3), dtype=np.uint8)
     pixels[:, 8:16] = 255
     Image.fromarray(pixels).save(tmp_path / "test" / "blue" / "1.png")
-    assert (_load_folder(tmp_path, "test").images[0] == 255).all()
+    assert (_load_folder(tmp_path, "test").loaded()[0] == 255).all()
 
 
 @pytest.mark.parametrize(
@@ -169,14 +169,14 @@ def test_the_middle_of_an_oblong_image_is_what_is_kept(tmp_path: Path) -> None:
 def test_grey_and_transparent_images_become_rgb(tmp_path: Path, mode: str, colour: Any, expected: Any) -> None:
     _write_folder(tmp_path)
     Image.new(mode, (9, 9), colour).save(tmp_path / "test" / "blue" / "1.png")
-    assert tuple(_load_folder(tmp_path, "test").images[0, :, 4, 4].tolist()) == expected
+    assert tuple(_load_folder(tmp_path, "test").loaded()[0, :, 4, 4].tolist()) == expected
 
 
 def test_a_grey_image_of_16_bits_keeps_its_shades(tmp_path: Path) -> None:
     _write_folder(tmp_path)
     shades = np.tile(np.array([0, 16384, 32768, 65535], dtype=np.uint16).repeat(2), (8, 1))
     Image.fromarray(shades).save(tmp_path / "test" / "blue" / "1.png")
-    row = _load_folder(tmp_path, "test").images[0, 0, 4, ::2].tolist()
+    row = _load_folder(tmp_path, "test").loaded()[0, 0, 4, ::2].tolist()
     assert row == pytest.approx([0, 64, 128, 255], abs=1)
 
 
@@ -263,7 +263,7 @@ def test_a_class_is_the_same_in_every_split_however_its_name_is_coded(
             _write_image(tmp_path / part / unicodedata.normalize(form, name) / "1.png", colour)
     train, test = _load_folder(tmp_path, "train"), _load_folder(tmp_path, "test")
     assert train.classes == test.classes == ("brûlée", "crème", "zoo")
-    assert torch.equal(train.images, test.images)
+    assert torch.equal(train.loaded(), test.loaded())
     assert torch.equal(train.labels, test.labels)
 
 
@@ -274,7 +274,7 @@ def test_the_datas_own_validation_images_come_last(tmp_path: Path, name: str) ->
     _write_image(tmp_path / name / "blue" / "1.png", (4, 5, 6))
     listing = list_images("imagefolder", str(tmp_path), "train+validation")
     assert (len(listing), listing.held_out) == (6, 2)
-    assert listing.read(Preparation(8)).images[4:, :, 0, 0].tolist() == [[4, 5, 6], [1, 2, 3]]
+    assert listing.read(Preparation(8)).loaded()[4:, :, 0, 0].tolist() == [[4, 5, 6], [1, 2, 3]]
     assert len(list_images("imagefolder", str(tmp_path), "train")) == 4
     assert source("imagefolder").validation(tmp_path) == tmp_path / name
 

@@ -47,7 +47,7 @@ def _buffers(network: nn.Module) -> dict[str, Tensor]:
 
 def _batches_of(task: CalibrationTask) -> Iterator[Tensor]:
     """Yield the batches a client is to run, drawn here as the task's seed says."""
-    images = random_images(CLIENTS * IMAGES, seed=3).images.view(CLIENTS, IMAGES, 3, 8, 8)[task.client]
+    images = random_images(CLIENTS * IMAGES, seed=3).loaded().view(CLIENTS, IMAGES, 3, 8, 8)[task.client]
     order = torch.randperm(IMAGES, generator=torch.Generator().manual_seed(task.seed))
     for batch in range(task.batches):
         chosen = order[batch * task.batch_size : (batch + 1) * task.batch_size]
@@ -68,7 +68,7 @@ def test_federated_calibration_equals_central_calibration_over_the_same_batches(
     assert got.keys() == wanted.keys()
     for name, tensor in wanted.items():
         torch.testing.assert_close(got[name], tensor, rtol=1e-6, atol=1e-7)
-    images = random_images(6, seed=9).images
+    images = random_images(6, seed=9).loaded()
     with torch.inference_mode():
         x = prepare(images, 8, NORMALISATION)
         torch.testing.assert_close(federated(x), central(x), rtol=1e-5, atol=1e-5)

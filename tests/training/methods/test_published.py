@@ -98,7 +98,7 @@ def test_a_resumed_run_ends_with_the_bytes_of_one_that_was_not_interrupted(
 def test_a_network_without_norms_leaves_its_plateau_at_a_constant_rate() -> None:
     data = random_images(64, classes=2)
     # Two classes that a bright corner tells apart.
-    data.images[::2, :, :4, :4] = 255
+    data.loaded()[::2, :, :4, :4] = 255
     tensors = initial_tensors(_UNNORMED, torch.Generator().manual_seed(0))
     network = network_with(_UNNORMED, supernet_architecture(_UNNORMED), tensors).train()
     optimizer = make_optimizer(network, ClientConfig(momentum=0.0, decay_all=True), 0.1)

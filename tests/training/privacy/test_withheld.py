@@ -59,7 +59,7 @@ def _dark(first: int) -> Callable[[Any, Iterable[Task]], Iterator[Update | Failu
         for answer in honest(engine, tasks):
             assert isinstance(answer, Update)
             client = answer.task.client
-            if client == first and engine._images(client).images.float().mean() < 1:
+            if client == first and engine._images(client).loaded().float().mean() < 1:
                 yield Failure(answer.task, "error", f"its {engine.examples(client)} images are too dark")
             else:
                 yield answer

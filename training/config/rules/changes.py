@@ -17,6 +17,8 @@ RESUME_MAY_CHANGE = (
     "output",
     "data.root",
     "data.download",
+    "data.store",
+    "data.decoders",
     "checkpoint.",
     "server.outlier_factor",
     "tracking.",

@@ -41,6 +41,7 @@ def _without_reports(config: RunConfig) -> RunConfig:
         output=None,
         checkpoint=defaults.checkpoint,
         tracking=defaults.tracking,
+        data=dataclasses.replace(config.data, decoders=None),
         evaluation=unread,
         execution=dataclasses.replace(config.execution, workers=None),
     )

@@ -54,6 +54,11 @@ _BY_COLUMNS = Condition(
 _EQUAL = "clipped, median, trimmed or krum, which weigh all clients alike"
 _WEIGHED = "server.weight_by_examples"
 
+_FILES = Condition(
+    lambda config: config.engine == "in-process" and _has_data(config, "imagefolder"),
+    "with data.name imagefolder and engine in-process",
+)
+
 _CONNECTED = Condition(lambda config: config.engine == "flower", "with engine flower")
 
 #: When settings are read, by name; a name that ends in a dot is that of a whole group. The first that fits counts. What
@@ -81,6 +86,11 @@ CONDITIONS: Mapping[str, Condition] = {
     "data.allow_duplicates": Condition(
         lambda config: config.engine == "in-process" and _has_data(config, *_PICTURES, *_IN_ARRAYS),
         f"with engine in-process and data.name {', '.join(_PICTURES)}, {' and '.join(_IN_ARRAYS)}",
+    ),
+    "data.store": _FILES,
+    "data.decoders": Condition(
+        lambda config: _FILES.holds(config) and config.data.store in ("auto", "encoded"),
+        "with data.store auto and encoded, of files that are decoded",
     ),
     "data.magnitude": Condition(lambda config: config.data.randaugment > 0, "with data.randaugment"),
     "partition.alpha": _by_scheme("dirichlet"),

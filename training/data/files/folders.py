@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from fedpareto.training.data.files.preparation import ARRAY_SUFFIX
+from fedpareto.training.data.files.preparation import ARRAY_SUFFIX, ARRAY_SUFFIXES
 from fedpareto.training.data.images import DataError
 
 #: Names that systems and tools leave in folders, in lower case; those that begin with a dot are hidden besides.
@@ -160,7 +160,7 @@ def image_suffixes() -> frozenset[str]:
         if name in _UNDECODABLE or (isinstance(opener, type) and issubclass(opener, ImageFile.StubImageFile))
     }
     readable = Image.OPEN.keys() - stubs
-    return frozenset({suffix.lower() for suffix, name in formats.items() if name in readable} | {ARRAY_SUFFIX})
+    return frozenset({suffix.lower() for suffix, name in formats.items() if name in readable} | {*ARRAY_SUFFIXES})
 
 
 def is_leftover(name: str) -> bool:

@@ -69,18 +69,18 @@ def kept_or_decoded(
         UserError: the environment says in no readable way how much may be kept.
     """
     paths = lists[0]
-    keeping = bool(paths) and _may_keep(listener)
+    keeping = bool(paths) and may_keep(listener)
     found = _found(lists, preparation, listener, keep=keep) if keeping else None
     if found is not None:
         return found
     begun = time.time_ns()
     decoded, stamped = _decoded(paths, decode)
     if keeping and keep and settled(stamped, begun):
-        _keep(decoded, _place(paths, stamped, preparation), listener)
+        _keep(decoded, place_of(paths, stamped, preparation), listener)
     return decoded
 
 
-def _may_keep(listener: ProgressListener) -> bool:
+def may_keep(listener: ProgressListener) -> bool:
     """Return True if anything may be cached; where nothing may, all that was cached before is removed.
 
     Raises:
@@ -104,7 +104,7 @@ def _found(
     wanted = lists[0]
     for paths in lists:
         stamped = stamps(paths)
-        kept = None if None in stamped else _kept(_place(paths, stamped, preparation), listener)
+        kept = None if None in stamped else _kept(place_of(paths, stamped, preparation), listener)
         if kept is None:
             continue
         if paths is wanted:
@@ -113,7 +113,7 @@ def _found(
         positions = [numbers[path] for path in wanted]
         chosen = kept.subset(torch.tensor(positions))
         if keep and len(wanted) <= _PART * len(paths):
-            _keep(chosen, _place(wanted, [stamped[position] for position in positions], preparation), listener)
+            _keep(chosen, place_of(wanted, [stamped[position] for position in positions], preparation), listener)
         return chosen
     return None
 
@@ -165,7 +165,7 @@ def _keep(decoded: Decoded, place: Place, listener: ProgressListener) -> None:
         listener.remark(f"{error}; the decoded images are not kept (choose a folder with {VARIABLE})")
 
 
-def _place(paths: Sequence[Path], stamped: Sequence[Stamp | None], preparation: Preparation) -> Place:
+def place_of(paths: Sequence[Path], stamped: Sequence[Stamp | None], preparation: Preparation) -> Place:
     """Return the cache file for the pictures of files with these stamps."""
     digest = hashlib.sha256(json.dumps([VERSION, preparation.to_json(), *_program()]).encode())
     for path, each in zip(paths, stamped, strict=True):

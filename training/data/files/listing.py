@@ -4,12 +4,16 @@ import dataclasses
 from pathlib import Path
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from fedpareto.supernet.common.terminal.progress import SILENT, ProgressListener
 from fedpareto.supernet.common.terminal.words import counted
 from fedpareto.training.data.files.preparation import Preparation
+from fedpareto.training.data.files.reading import Files
 from fedpareto.training.data.images import ImageSet
+from fedpareto.training.data.stores.choice import Storage, read_files
+from fedpareto.training.data.stores.stored import StoredPixels, parts_of
 
 #: Largest difference between the values of a channel in a picture that shows nearly nothing.
 _NEARLY = 4
@@ -59,17 +63,29 @@ class Listing:
         pictures = self.pictures.subset(positions)
         return Listing(self.labels[positions], self.classes, pictures, held_out, clients, self.client_names)
 
-    def read(self, preparation: Preparation, listener: ProgressListener = SILENT, *, keep: bool = True) -> ImageSet:
+    def read(
+        self,
+        preparation: Preparation,
+        listener: ProgressListener = SILENT,
+        *,
+        keep: bool = True,
+        storage: Storage | None = None,
+    ) -> ImageSet:
         """Return the images decoded; ``listener`` follows the progress, and is told of images that look wrong.
 
-        With ``keep`` they are kept decoded for the next command that reads them.
+        With ``keep`` they are kept decoded for the next command that reads them. With ``storage`` images of files may
+        be elsewhere than in memory.
 
         Raises:
             DataError: one cannot be decoded or prepared; the message names it.
         """
-        images = self.pictures.read(preparation, listener, keep=keep)
+        images: Tensor | StoredPixels
+        if storage is not None and isinstance(self.pictures, Files):
+            images = read_files(self.pictures, preparation, listener, storage)
+        else:
+            images = self.pictures.read(preparation, listener, keep=keep)
         data = ImageSet(images, self.labels, self.classes, self.pictures.paths)
-        remark = constant_words(data)
+        remark = constant_words(data) if data.scanned else None
         if remark is not None:
             listener.remark(remark)
         return data
@@ -77,7 +93,7 @@ class Listing:
 
 def constant_words(data: ImageSet) -> str | None:
     """Return one line about pictures of nearly one colour, if a whole class or half of all are such; else None."""
-    spread = data.images.amax(dim=(2, 3)) - data.images.amin(dim=(2, 3))
+    spread = torch.cat([part.amax(dim=(2, 3)) - part.amin(dim=(2, 3)) for part in parts_of(data.images)])
     flat = (spread <= _NEARLY).all(dim=1)
     count, bare = int(flat.sum()), []
     for label, name in enumerate(data.classes):

@@ -5,7 +5,8 @@ Training, evaluation, export and the deployed example all follow this one descri
 1. *Orientation*: the picture is turned as its EXIF says.
 2. *Depth*: values of more than 8 bits, and floats, are scaled so that white is 255 (``white_of``).
 3. *Background*: transparent parts show white.
-4. *Channels*: one is the grey of Pillow's ``L``, three are RGB; any other number comes from arrays that have it.
+4. *Channels*: one is the grey of Pillow's ``L``, three are RGB; any other number comes from arrays that have it, or
+   from TIFF files whose bands (of one page after another) are as many.
 5. *Fit*: a picture that is no square is cropped to its centre, padded with white, or stretched.
 6. *Resize*: Pillow's bicubic filter, band by band, with 8 bits.
 """
@@ -43,11 +44,19 @@ _LOST = DEPTHS[1] >> 8
 #: a little would be all black on that of bytes.
 FLOATS = 16
 
-#: Files that hold arrays (height, width) or (height, width, channels) and not pictures.
+#: Files that hold one array (height, width) or (height, width, channels) and not a picture; the first kind is written.
 ARRAY_SUFFIX = ".npy"
+ARRAY_SUFFIXES = (ARRAY_SUFFIX, ".npz")
 
-#: What their bytes begin with.
-_ARRAY_MAGIC = b"\x93NUMPY"
+#: Pictures that may have any number of bands: several samples a pixel, several pages, or both.
+BAND_SUFFIXES = (".tif", ".tiff")
+
+
+#: Channels that any picture gives: grey, and RGB.
+COLOURS = (1, 3)
+
+#: What the bytes of an ``.npy`` file begin with, and what Pillow calls the format of those pictures.
+_ARRAY_MAGIC, _BANDED = b"\x93NUMPY", "TIFF"
 
 
 class PictureError(ValueError):
@@ -125,9 +134,10 @@ def read_sized(source: Path | bytes, preparation: Preparation) -> tuple[Pixels, 
     """
     try:
         if _is_array(source):
-            array = _read_array(source)
-            return prepare_array(array, preparation), (array.shape[1], array.shape[0])
+            return _sized(_read_array(source), preparation)
         with Image.open(source if isinstance(source, Path) else io.BytesIO(source)) as picture:
+            if preparation.channels not in COLOURS and picture.format == _BANDED:
+                return _sized(_bands(picture), preparation)
             return prepare_picture(picture, preparation), picture.size
     except PictureError:
         raise
@@ -155,16 +165,39 @@ def check_readable(content: bytes) -> None:
         raise PictureError(str(error) or type(error).__name__) from error
 
 
+def _sized(array: NDArray[Any], preparation: Preparation) -> tuple[Pixels, tuple[int, int]]:
+    return prepare_array(array, preparation), (array.shape[1], array.shape[0])
+
+
 def _is_array(source: Path | bytes) -> bool:
     if isinstance(source, bytes):
         return source.startswith(_ARRAY_MAGIC)
-    return source.suffix.lower() == ARRAY_SUFFIX
+    return source.suffix.lower() in ARRAY_SUFFIXES
 
 
 def _read_array(source: Path | bytes) -> NDArray[Any]:
+    if isinstance(source, Path) and source.suffix.lower() != ARRAY_SUFFIX:
+        with np.load(source, allow_pickle=False) as archive:
+            if len(archive.files) != 1:
+                raise PictureError(f"it holds {counted(len(archive.files), 'array')}; a file holds one image")
+            only: NDArray[Any] = archive[archive.files[0]]
+            return only
     # ``np.load`` would take archives of arrays, too.
     with source.open("rb") if isinstance(source, Path) else io.BytesIO(source) as file:
         return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def _bands(picture: Image.Image) -> NDArray[Any]:
+    """All bands of a picture, page after page, (height, width, bands)."""
+    pages = []
+    for page in range(getattr(picture, "n_frames", 1)):
+        picture.seek(page)
+        values = np.asarray(picture)
+        pages.append(values[:, :, None] if values.ndim == 2 else values)
+    kinds = {(page.shape[:2], page.dtype) for page in pages}
+    if len(kinds) > 1:
+        raise PictureError("its pages have different sizes or depths; those of one image are alike")
+    return np.concatenate(pages, axis=2)
 
 
 def prepare_picture(picture: Image.Image, preparation: Preparation) -> Pixels:
@@ -173,7 +206,7 @@ def prepare_picture(picture: Image.Image, preparation: Preparation) -> Pixels:
     Raises:
         PictureError: its values have no known range, or the channels asked for are not a picture's.
     """
-    if preparation.channels not in (1, 3):
+    if preparation.channels not in COLOURS:
         raise PictureError(
             f"it is a picture, and the network takes {counted(preparation.channels, 'channel')}; "
             f"give {ARRAY_SUFFIX} arrays of (height, width, {preparation.channels})"

@@ -20,6 +20,9 @@ from fedpareto.training.data.files.decoded import Decoded
 from fedpareto.training.data.files.kept_pixels import kept_or_decoded
 from fedpareto.training.data.files.preparation import (
     ARRAY_SUFFIX,
+    ARRAY_SUFFIXES,
+    BAND_SUFFIXES,
+    COLOURS,
     PictureError,
     Pixels,
     Preparation,
@@ -55,13 +58,13 @@ class Files:
             DataError: one cannot be decoded, or they do not fit into memory together.
             UserError: see ``kept_or_decoded``.
         """
-        self._check_channels(preparation)
+        self.check_channels(preparation)
         check_memory(len(self.paths), preparation)
 
         def decode(paths: Sequence[Path]) -> Decoded:
             return decoded_files(paths, preparation, listener)
 
-        decoded = kept_or_decoded(self._lists(), preparation, decode, listener, keep=keep)
+        decoded = kept_or_decoded(self.lists(), preparation, decode, listener, keep=keep)
         decoded.tell(self.paths, preparation, listener)
         return decoded.pixels
 
@@ -87,13 +90,20 @@ class Files:
         except OSError:
             return -1
 
-    def _lists(self) -> list[tuple[Path, ...]]:
+    def lists(self) -> list[tuple[Path, ...]]:
         """Return the files, then the larger set they were chosen from, and so on."""
-        return [self.paths] if self.whole is None else [self.paths, *self.whole._lists()]
+        return [self.paths] if self.whole is None else [self.paths, *self.whole.lists()]
 
-    def _check_channels(self, preparation: Preparation) -> None:
-        pictures = [path for path in self.paths if path.suffix.lower() != ARRAY_SUFFIX]
-        if preparation.channels not in (1, 3) and pictures:
+    def check_channels(self, preparation: Preparation) -> None:
+        """Refuse pictures where the network takes channels that only arrays have.
+
+        Raises:
+            DataError: there is a picture; the message names it.
+        """
+        if preparation.channels in COLOURS:
+            return
+        pictures = [path for path in self.paths if path.suffix.lower() not in (*ARRAY_SUFFIXES, *BAND_SUFFIXES)]
+        if pictures:
             shape = f"(height, width, {preparation.channels})"
             raise DataError(
                 f"the space has in_channels {preparation.channels}, and {pictures[0]} is a picture; give "

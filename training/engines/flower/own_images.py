@@ -126,7 +126,7 @@ def _keep(path: Path, images: OwnImages) -> None:
     tensors: Tensors = {}
     for part in _PARTS:
         data: ImageSet = getattr(images, part)
-        tensors |= {f"{part}.images": data.images.contiguous(), f"{part}.labels": data.labels.contiguous()}
+        tensors |= {f"{part}.images": data.loaded().contiguous(), f"{part}.labels": data.labels.contiguous()}
     metadata = {"classes": json.dumps(images.training.classes), "digest": _digest(tensors, images.training.classes)}
     with replacing(path) as temporary:
         safetensors.torch.save_file(tensors, temporary, metadata)

@@ -29,10 +29,12 @@ from fedpareto.training.data.run_images import (
     refuse_shared_images,
     shares,
     split_of,
+    storage_of,
     used_images,
     with_own_clients,
 )
 from fedpareto.training.data.split import Split
+from fedpareto.training.data.stores.file_digests import PREFIX, files_digest
 from fedpareto.training.engines.protocol import never
 from fedpareto.training.engines.simulation.engine import InProcessEngine
 from fedpareto.training.evaluation.evaluator import Evaluator
@@ -55,8 +57,7 @@ class SimulatedFederation:
 
     def labels(self) -> IntArray:
         """Return every client's number of images of each class, shape (clients, classes)."""
-        labels, classes = self.data.labels.cpu().numpy(), len(self.split.classes)
-        return np.stack([np.bincount(labels[np.array(part)], minlength=classes) for part in self.split.clients])
+        return _label_counts(self.data.labels, self.split)
 
     def engine(
         self, config: RunConfig, space: SearchSpace, profile: Profile, should_stop: Callable[[], bool] = never
@@ -97,7 +98,7 @@ def new_simulation(config: RunConfig, space: SearchSpace, listener: ProgressList
     refuse_shared_images(config, listing)
     for words in given.remarks:
         listener.remark(words)
-    data = listing.read(preparation_of(config, space), listener)
+    data = listing.read(preparation_of(config, space), listener, storage=storage_of(config))
     return SimulatedFederation(data, split_of(config, data, given), given.names)
 
 
@@ -109,7 +110,7 @@ def reopen_simulation(
     Raises:
         UserError: the images are missing, or are not those the run was started with.
     """
-    data = _listed_again(folder, config, split).read(preparation_of(config, space), _progress_of(listener))
+    data = _read_again(config, space, _listed_again(folder, config, split), listener)
     _check_same(folder, config, data, split.digest)
     return SimulatedFederation(data, split)
 
@@ -134,7 +135,7 @@ class StoredFederation:
 
     def labels(self) -> IntArray:
         """Return every client's number of images of each class, shape (clients, classes)."""
-        return self._whole.labels()
+        return _label_counts(_listed_again(self.folder, self.config, self.split).labels, self.split)
 
     def engine(
         self, config: RunConfig, space: SearchSpace, profile: Profile, should_stop: Callable[[], bool] = never
@@ -154,7 +155,7 @@ class StoredFederation:
             return self._whole.evaluator(config, space)
         positions = measured_positions(config, self.split)
         listing = _listed_again(self.folder, config, self.split).subset(positions)
-        data = listing.read(preparation_of(config, space), _progress_of(self.listener))
+        data = _read_again(config, space, listing, self.listener)
         _check_same(self.folder, config, data, self.split.measured)
         return _evaluator(config, space, self.split, data, positions)
 
@@ -166,6 +167,11 @@ class StoredFederation:
     @functools.cached_property
     def _whole(self) -> SimulatedFederation:
         return reopen_simulation(self.folder, self.config, self.space, self.split, self.listener)
+
+
+def _label_counts(labels: Tensor, split: Split) -> IntArray:
+    found, classes = labels.cpu().numpy(), len(split.classes)
+    return np.stack([np.bincount(found[np.array(part)], minlength=classes) for part in split.clients])
 
 
 def _listed_again(folder: Path, config: RunConfig, split: Split) -> Listing:
@@ -190,8 +196,14 @@ def _listed_again(folder: Path, config: RunConfig, split: Split) -> Listing:
     return listing
 
 
+def _read_again(config: RunConfig, space: SearchSpace, listing: Listing, listener: ProgressListener) -> ImageSet:
+    return listing.read(preparation_of(config, space), _progress_of(listener), storage=storage_of(config))
+
+
 def _check_same(folder: Path, config: RunConfig, data: ImageSet, digest: str) -> None:
-    if data.digest() != digest:
+    # The digest is of what the run's store had at hand when it was started; any store tells both.
+    found = files_digest(data, config.data.fit) if digest.startswith(PREFIX) else data.digest()
+    if found != digest:
         raise _others(folder, config)
 
 

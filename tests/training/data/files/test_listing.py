@@ -36,7 +36,7 @@ def test_a_subset_reads_its_own_images_only(tmp_path: Path) -> None:
         if number not in positions:
             path.unlink()
     part = listing.subset(positions).read(Preparation(8))
-    assert torch.equal(part.images, whole.images[positions])
+    assert torch.equal(part.loaded(), whole.loaded()[positions])
     assert torch.equal(part.labels, whole.labels[positions])
     assert part.digest() == whole.subset(positions).digest()
 

@@ -79,6 +79,6 @@ def test_a_run_that_is_searched_decodes_none_of_what_it_was_trained_with(
     assert again.split == first.split
     assert again.data.digest() == first.data.digest()
     stored = StoredFederation(tmp_path, config, space, first.split, SILENT).evaluator(config, space)
-    assert torch.equal(stored.held_out.images, first.evaluator(config, space).held_out.images)
+    assert torch.equal(stored.held_out.loaded(), first.evaluator(config, space).held_out.loaded())
     assert used_images(config).read(Preparation(8)).digest() == first.data.digest()
     assert decoded == []
