@@ -127,7 +127,7 @@ def _of_run(
 ) -> dict[str, dict[str, Any]]:
     from fedpareto.search.extraction.delivery import Delivery, write_subnet  # noqa: PLC0415 - imports torch
     from fedpareto.search.extraction.opened_run import Extraction, opened_run  # noqa: PLC0415
-    from fedpareto.search.extraction.private_runs import asks_clients, extractable  # noqa: PLC0415
+    from fedpareto.search.query.private_runs import asks_clients, extractable  # noqa: PLC0415
     from fedpareto.training.engines.flower.federation import opened_link  # noqa: PLC0415
     from fedpareto.training.runs.folder import read_run_config  # noqa: PLC0415
 
@@ -166,7 +166,7 @@ def _of_run(
 
 def _check_run(options: SearchOptions, subject: SearchTarget, run: Path, named: Mapping[str, Budgets]) -> None:
     """Refuse what a run's subnet cannot be given, before anything is searched."""
-    from fedpareto.search.extraction.private_runs import check_private, export_of, extractable  # noqa: PLC0415 - imports torch
+    from fedpareto.search.query.private_runs import check_private, export_of, extractable  # noqa: PLC0415 - imports torch
     from fedpareto.training.runs.folder import check_outside_runs, read_run_config  # noqa: PLC0415
 
     if options.output_folder is not None:

@@ -16,11 +16,11 @@ from fedpareto.fitness.settings import fitness_of
 from fedpareto.search.export.export import ExportImages, export_subnet
 from fedpareto.search.export.settings import ExportSettings, TemperatureUse, format_of
 from fedpareto.search.extraction.opened_run import Calibration, Extraction, OpenedRun, opened_run
-from fedpareto.search.extraction.private_runs import asks_clients, check_private, export_of
 from fedpareto.search.extraction.provenance import subnet_provenance
 from fedpareto.search.query.answering import SearchOutcome, answer_budgets
 from fedpareto.search.query.device_limits import LatencyLimit, Quantity, budgets_of
 from fedpareto.search.query.options import check_finetuning
+from fedpareto.search.query.private_runs import asks_clients, check_private, export_of
 from fedpareto.search.query.subject import SearchTarget
 from fedpareto.search.subnet import SubnetInfo, save_subnet
 from fedpareto.supernet.architecture import Architecture, ArchitectureLike, architecture_of

@@ -9,9 +9,9 @@ from fedpareto.search.export.export import ExportImages, export_subnet, write_de
 from fedpareto.search.export.settings import ExportSettings, file_name
 from fedpareto.search.extraction.measured import write_confusion
 from fedpareto.search.extraction.opened_run import Extraction, OpenedRun
-from fedpareto.search.extraction.private_runs import export_of
 from fedpareto.search.extraction.provenance import subnet_provenance
 from fedpareto.search.query.answering import SearchOutcome
+from fedpareto.search.query.private_runs import export_of
 from fedpareto.search.subnet import save_subnet
 from fedpareto.supernet.common.storage.signatures import SigningKey
 from fedpareto.supernet.common.terminal.progress import ProgressListener

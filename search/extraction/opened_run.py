@@ -11,7 +11,7 @@ from torch import nn
 
 from fedpareto.cache.entries import CacheEntry
 from fedpareto.search.extraction.measured import measured_fields, probe_fields
-from fedpareto.search.extraction.private_runs import asks_clients, check_private, coverage_report
+from fedpareto.search.query.private_runs import asks_clients, check_private, coverage_report
 from fedpareto.search.reports.terminal import NOT_NEEDED, VALIDATION
 from fedpareto.search.subnet import SubnetInfo
 from fedpareto.supernet.common.errors import UserError

@@ -39,7 +39,7 @@ def after_search(options: SearchOptions, subject: SearchTarget, report: Mapping[
 
 def _uncalibrated(options: SearchOptions, subject: SearchTarget) -> dict[str, object]:
     """Return the option without which no subnet of a private run whose images are with the clients is written."""
-    from fedpareto.search.extraction.private_runs import extractable  # noqa: PLC0415 - imports torch
+    from fedpareto.search.query.private_runs import extractable  # noqa: PLC0415 - imports torch
     from fedpareto.training.runs.folder import read_run_config  # noqa: PLC0415
 
     config, exact = read_run_config(Path(str(subject.run))), options.exact_statistics

@@ -13,7 +13,7 @@ from helpers.trust.private import client_images, federation_of, hold_supernet_st
 from fedpareto.search.api import open_run
 from fedpareto.search.cli import main
 from fedpareto.search.extraction.opened_run import Extraction, opened_run
-from fedpareto.search.extraction.private_runs import coverage_report
+from fedpareto.search.query.private_runs import coverage_report
 from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.networks.weights import Tensors
 from fedpareto.training.config.privacy import PrivacyConfig
@@ -140,7 +140,7 @@ def test_an_export_reads_no_image_of_a_client(runs: dict[str, Path]) -> None:
 
 
 def test_the_option_is_for_private_runs() -> None:
-    from fedpareto.search.extraction.private_runs import check_private
+    from fedpareto.search.query.private_runs import check_private
 
     with pytest.raises(UserError, match="--exact-statistics is for private runs, and run is none; leave it out"):
         check_private(Path("run"), RunConfig(), "batch", "auto", 0, exact=True)

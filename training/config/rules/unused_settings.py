@@ -55,8 +55,8 @@ _EQUAL = "clipped, median, trimmed or krum, which weigh all clients alike"
 _WEIGHED = "server.weight_by_examples"
 
 _FILES = Condition(
-    lambda config: config.engine == "in-process" and _has_data(config, "imagefolder"),
-    "with data.name imagefolder and engine in-process",
+    lambda config: config.engine == "in-process" and _has_data(config, "imagefolder", "clientfolders", "table"),
+    "with data.name imagefolder, clientfolders and table, and engine in-process",
 )
 
 _CONNECTED = Condition(lambda config: config.engine == "flower", "with engine flower")

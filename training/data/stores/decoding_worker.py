@@ -57,7 +57,7 @@ def decoded(path: Path, preparation: Preparation) -> Pixels:
 
 
 def answer(request: dict[str, Any], decode: Decode = decoded) -> tuple[list[Any] | None, Pixels]:
-    """What failed, as (position, reason), or None; and the pixels (n, channels, side, side) of a request."""
+    """Pixels of a request, (n, channels, side, side), after its first failure as (position, reason), or None."""
     preparation, paths = Preparation(**request["preparation"]), request["paths"]
     side, channels = preparation.side, preparation.channels
     pixels = np.empty((len(paths), channels, side, side), dtype=np.uint8)

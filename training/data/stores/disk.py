@@ -85,7 +85,7 @@ class PixelRows:
         return torch.from_numpy(pixels)
 
     def oblong(self) -> Tensor:
-        """Return which pictures were no squares, (N,) bool."""
+        """Return True for every picture that was no square, (N,) bool."""
         return torch.frombuffer(bytearray(self.bytes(0, self.shape[0])), dtype=torch.uint8) != 0
 
     def bytes(self, start: int, size: int) -> bytes:

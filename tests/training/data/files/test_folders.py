@@ -31,7 +31,7 @@ _LEFT_FOLDERS = [
     "System Volume Information",
 ]
 _LEFT_FILES = ["._1.png", ".hidden.jpg", "Thumbs.db", "thumbs.db", "desktop.ini", "Desktop.ini", ".DS_Store"]
-_OTHER_FILES = ["notes.txt", "labels.csv", "film.mpg", "archive.zip", "README", "array.npz", "weights.h5"]
+_OTHER_FILES = ["notes.txt", "labels.csv", "film.mpg", "archive.zip", "README", "array.npz.txt", "weights.h5"]
 _CLASSES = st.lists(
     st.sampled_from(["ant", "bée", "cat", "Dog", "0", "a b", "[x]"]), min_size=1, max_size=4, unique=True
 )
