@@ -84,15 +84,15 @@ def new_simulation(config: RunConfig, space: SearchSpace, listener: ProgressList
         UserError: the images are missing, or the partition that is asked for is impossible.
     """
     listing = used_images(config, listener)
-    config = with_own_clients(config, listing)
-    by_strength = config.clients.data != "independent"
-    able = capabilities(config.clients, space, config.seed) if by_strength else ()
     if config.privacy.withheld and config.partition.scheme == NATURAL and not listing.held_out:
         raise UserError(
             "partition.scheme is natural with privacy.noise, and the data have no validation images of their own: "
             "those would be clients' images, whose statistics a private run withholds; give the data validation "
             "images, or give --privacy.statistics exact"
         )
+    config = with_own_clients(config, listing)
+    by_strength = config.clients.data != "independent"
+    able = capabilities(config.clients, space, config.seed) if by_strength else ()
     # Refuses what cannot be spread, or would be tested on what it is trained on, before anything is decoded.
     given = shares(config, listing, [client.macs for client in able])
     refuse_shared_images(config, listing)

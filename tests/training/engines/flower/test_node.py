@@ -198,7 +198,7 @@ def test_a_client_has_exactly_the_images_of_its_partition(config: RunConfig, sch
         kept = safetensors.torch.load_file(_kept()[client])
         expected = data.subset(torch.tensor(own)), data.subset(torch.tensor(held_out))
         for part, images in zip(("training", "validation"), expected, strict=True):
-            assert torch.equal(kept.pop(f"{part}.loaded()"), images.loaded())
+            assert torch.equal(kept.pop(f"{part}.images"), images.loaded())
             assert torch.equal(kept.pop(f"{part}.labels"), images.labels)
         # Nobody else's images lie on the node.
         assert kept == {}
