@@ -48,9 +48,8 @@ _BATCH = 4
 
 def main() -> None:
     """Print the memory of a run over many files, the decoders' rate and the rate that steps need."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    plain = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=plain, allow_abbrev=False)
     parser.add_argument("--images", type=int, default=100_000)
     parser.add_argument("--decoders", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=2)

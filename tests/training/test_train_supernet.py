@@ -129,7 +129,7 @@ def test_a_finished_run_says_so_when_it_is_resumed(command: Command, run: Path) 
     ("arguments", "expected"),
     [
         (("--space", "mobilenet-cifra"), "unknown space 'mobilenet-cifra'; valid: mobilenet-cifar"),
-        (("--data.name", "cifar11"), "unknown data set 'cifar11'; valid: arrays, cifar10, cifar100, clientfolders, digits,"),
+        (("--data.name", "cifar11"), "unknown data set 'cifar11'; valid: arrays, cifar10, cifar100, clientfolders,"),
         (("--clients.per-round", 7), "clients.per_round is 7, more than the 6 clients"),
         (("--clients.count", 0), "clients.count is 0"),
         (("--rounds", 0), "rounds is 0; it must be at least 1"),
