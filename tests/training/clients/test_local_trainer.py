@@ -237,7 +237,7 @@ def test_graphs_are_refused_where_there_is_no_gpu() -> None:
         train_client(micro_task(), random_images(8), micro_recipe(), Profile(graphs=True))
 
 
-@pytest.mark.parametrize("kernels", ["torch", "numba"])
+@pytest.mark.parametrize("kernels", ["torch", pytest.param("numba", marks=pytest.mark.slow)])
 def test_a_client_of_fewer_images_than_a_batch_trains_on_one_batch_of_them(kernels: Kernels) -> None:
     task, profile = micro_task(epochs=2), Profile(kernels=kernels)
     few = train_client(task, random_images(5), micro_recipe(batch_size=8), profile)

@@ -28,6 +28,9 @@ from fedpareto.training.kernels.chain import Chain, ChainLayer, LinkKind
 from fedpareto.training.kernels.layers import use_kernels
 from fedpareto.training.kernels.widths import WIDTHS, Widths
 
+#: They are compiled first, which takes half a minute.
+pytestmark = pytest.mark.slow
+
 _NUMBA = Profile(kernels="numba")
 _EPSILON = 1e-5
 _ACTIVATIONS = {"none": lambda z: z, "relu": F.relu, "hswish": F.hardswish}
@@ -110,7 +113,6 @@ def _errors(found: Sequence[Tensor], true: Sequence[Tensor]) -> list[float]:
     ]
 
 
-@pytest.mark.slow
 @given(_cases(), st.booleans())
 @runs(60, shrink=False)
 def test_values_and_gradients_are_those_of_torch(case: Case, last: bool) -> None:
@@ -169,7 +171,6 @@ def test_a_number_of_threads_gives_the_same_bytes_every_time(threads: int, with_
     assert max(_errors(first, [tensor.double() for tensor in one])) < 1e-5
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("stride", [1, 2])
 def test_the_width_of_vectors_changes_no_bit(stride: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Other widths compile for half a minute."""
