@@ -35,7 +35,7 @@ def _write_imagenet(root: Path) -> Path:
             folder = root / split / name
             folder.mkdir(parents=True)
             for number in range(count):
-                pixels = noise(number, 14, 12) // 2 + 120 * label
+                pixels = noise(number + 1000 * (split == "test"), 14, 12) // 2 + 120 * label
                 Image.fromarray(pixels).save(folder / f"{name}_{number}.JPEG")
     return root
 

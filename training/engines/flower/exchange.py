@@ -211,7 +211,7 @@ def read_reply(reply: Reply, question: Traffic = NO_TRAFFIC, started: float = 0.
         reply.blob.unlink(missing_ok=True)
         refusal: FailureKind = fields["kind"] if fields.get("kind") in get_args(FailureKind) else "refused"
         words = fields["refused"]
-        reason = wire.one_line(words if isinstance(words, str) else shown(words))
+        reason = wire.one_line(words if isinstance(words, str) else shown(words)) or "it refuses, and says no reason"
         return ReplyFailure(refusal, reason, traffic)
     now = time.monotonic()
     return ClientReply(fields, reply.blob, now, now - started, traffic)
