@@ -148,6 +148,7 @@ _MALICIOUS: dict[str, tuple[Spoil, str]] = {
     "refused at length": (as_header(wire.encode({"refused": "x" * 1_000_000, "kind": "lost"})), "lost"),
     "refused with nonsense": (as_header(wire.encode({"refused": [[["no"]]], "kind": [1]})), "refused"),
     "refused without words": (as_header(wire.encode({"refused": None, "kind": "memory"})), "memory"),
+    "refused with no word": (as_header(wire.encode({"refused": "\x1b"})), "refused"),
     "error with escapes": (lambda message, answer: Error(RAISED, ESCAPES * 1000), "error"),
     "error of a killed process": (lambda message, answer: Error(PROCESS_GONE), "lost"),
     "error of a node": (lambda message, answer: Error(NODE_GONE), "lost"),
