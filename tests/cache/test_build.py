@@ -121,6 +121,7 @@ def test_a_search_whose_start_is_the_optimum_ends_at_once_with_the_exact_entries
     assert cache.solver_settings["generations"] == QUICK.generations
 
 
+@pytest.mark.slow
 def test_a_search_that_stays_behind_alone_does_not_from_the_frontier() -> None:
     # Local search alone misses one point here.
     space, hardly = narrow_resnet(), Nsga2Settings(10, 1)

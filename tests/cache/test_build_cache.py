@@ -100,6 +100,7 @@ def test_a_cache_is_optimal_unless_told_to_start_cold(command: Command) -> None:
             assert entry["fitness"] == pytest.approx(optima[entry["macs"]], rel=1e-12)
 
 
+@pytest.mark.slow
 def test_a_cold_cache_says_how_far_it_stayed_behind(command: Command) -> None:
     path = command.write_space(narrow_resnet())
     outcome = command("--cold", "--entries", "60", "--population", "10", "--generations", "1", space=path)
@@ -121,6 +122,7 @@ def test_a_cold_cache_says_how_far_it_stayed_behind(command: Command) -> None:
     assert read_cache(command.output, narrow_resnet()).gaps == tuple(gaps)
 
 
+@pytest.mark.slow
 def test_a_space_too_large_for_the_exact_solver_is_searched_with_a_remark(command: Command) -> None:
     outcome = command(space=command.write_space(VAST))
     assert outcome.code == 0

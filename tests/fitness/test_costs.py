@@ -64,6 +64,7 @@ def _check_against_a_built_network(space: SearchSpace, architecture: Architectur
     assert parameters(table).tolist() == [sum(p.numel() for p in network.parameters())]
 
 
+@pytest.mark.slow
 @given(_preset_architectures)
 @runs(15, shrink=False)
 def test_costs_of_presets_are_those_of_the_built_network(drawn: tuple[SearchSpace, Architecture]) -> None:

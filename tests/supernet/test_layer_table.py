@@ -92,6 +92,7 @@ def test_the_first_block_of_every_resnet_stage_projects_its_shortcut_and_no_othe
     assert projected == [f"stages.{s}.0.shortcut" for s in range(stages)]
 
 
+@pytest.mark.slow
 @given(spaces_with_architectures())
 @runs(60)
 def test_squeeze_excite_strides_and_activations_are_those_of_the_stage(

@@ -95,6 +95,7 @@ def test_of_macs_and_parameters_the_one_to_raise_least_binds(case: Case, data: s
     _check_named(case, limits)
 
 
+@pytest.mark.slow
 @given(cases(networks=1500), st.data())
 @runs(80)
 def test_limits_reachable_alone_but_not_together(case: Case, data: st.DataObject) -> None:

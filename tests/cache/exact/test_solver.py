@@ -79,6 +79,7 @@ def _check_best(case: Case, costs: Sequence[AdditiveCost]) -> None:
     assert abs(scores.fitness[0] - case.scores.fitness[kept].max()) <= case.tolerance
 
 
+@pytest.mark.slow
 @given(cases())
 @runs(120)
 def test_the_front_of_macs_is_that_of_every_network(case: Case) -> None:

@@ -286,6 +286,7 @@ def test_files_are_named_after_format_and_precision() -> None:
     assert names == ["subnet.onnx", "subnet-fp16.onnx", "subnet-int8.onnx", "subnet.pt", "subnet.pt2"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [kind for kind in _KINDS if kind[1] == "fp32"])
 def test_logits_are_divided_by_the_temperature_if_that_is_asked_for(tmp_path: Path, kind: Any) -> None:
     network, info, images = learned()

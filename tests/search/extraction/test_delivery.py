@@ -140,6 +140,7 @@ def test_what_a_run_cannot_give_is_refused_before_anything_is_searched(
     assert "leave out --finetune-epochs" in command.error(*BUDGET, "--finetune-epochs", "1")
 
 
+@pytest.mark.slow
 def test_fine_tuning_is_reported_before_and_after_and_in_the_files(command: Command, tmp_path: Path) -> None:
     output = tmp_path / "subnet"
     report = command.json(*BUDGET, "--finetune-epochs", "2", "--finetune-lr", "0.05", "--test", "--output", output)

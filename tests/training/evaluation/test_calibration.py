@@ -81,6 +81,7 @@ def _skewed_images(classes: int, counts: Sequence[int]) -> ImageSet:
     return ImageSet((noise + 200 * labels.view(-1, 1, 1, 1) // classes).byte(), labels, tuple("abcd"[:classes]))
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, derandomize=True, database=None)
 @given(
     counts=st.lists(st.integers(2, 12), min_size=2, max_size=6),

@@ -198,6 +198,7 @@ def test_a_length_that_leaves_nothing_to_train_or_ends_nothing_is_refused(
     assert str(caught.value).startswith(expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [

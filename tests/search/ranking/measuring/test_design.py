@@ -115,6 +115,7 @@ def test_the_fittest_subnets_are_of_the_frontier_of_the_fitness_they_are_asked_f
     assert not set(_architectures(others)) & set(_architectures(subnets))
 
 
+@pytest.mark.slow
 def test_subnets_that_are_excluded_are_not_drawn() -> None:
     region = _region(tiny_space())
     once = _architectures(spread_subnets(region, 24, (), np.random.default_rng(0)))

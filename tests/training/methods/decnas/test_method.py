@@ -119,6 +119,7 @@ def test_a_run_shrinks_the_network_to_its_budget_and_then_trains_it_for_its_roun
     assert same_bytes(load_checkpoint(newest_checkpoint(tmp_path), MICRO).models.supernet, start.models.supernet)
 
 
+@pytest.mark.slow
 def test_every_target_is_the_steps_share_of_the_start_below_the_current_network(tmp_path: Path) -> None:
     state, _ = _trained(simulated_run(tmp_path, _config(budget="80K", most_rounds=1, decay=0.5)))
     macs = _START.macs
@@ -239,6 +240,7 @@ def test_a_run_resumed_after_any_round_ends_with_the_bytes_of_one_never_interrup
         assert (folder / ACCOUNTING).read_bytes() == (tmp_path / "whole" / ACCOUNTING).read_bytes()
 
 
+@pytest.mark.slow
 def test_the_account_is_that_of_the_messages_and_the_straightforward_one_what_it_would_really_be(
     tmp_path: Path,
 ) -> None:
@@ -348,6 +350,7 @@ def test_a_limit_of_compute_ends_a_run_in_its_search_or_its_fine_tuning(tmp_path
                 assert record.lr == learning_rate("cosine", 0.05, done, limit - ended.origin.compute)
 
 
+@pytest.mark.slow
 def test_the_best_round_is_one_of_the_network_that_the_run_ends_with(tmp_path: Path) -> None:
     config = _config()
     state, _ = _trained(simulated_run(tmp_path, config))

@@ -371,6 +371,7 @@ def _flower(folder: Path, **changes: Any) -> RunConfig:
     return flower_config(folder, method="dfnas", dfnas=settings, rounds=2, **changes)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_hurried")
 def test_a_search_over_flower_is_that_of_the_simulation(tmp_path: Path) -> None:
     link = LocalLink(tmp_path / "link", 4)

@@ -207,6 +207,7 @@ def _held_out(config: RunConfig, client: int) -> list[int]:
     return list(split.validation)[client :: config.clients.count]
 
 
+@pytest.mark.slow
 def test_a_client_that_fails_in_an_evaluation_has_no_part_in_it(config: RunConfig, tmp_path: Path) -> None:
     def probes(number: int, spoil: Spoil, *kinds: str) -> list[float]:
         link = LocalLink(tmp_path / f"link-{number}", 4)

@@ -31,6 +31,7 @@ from fedpareto.training.messages import (
 from fedpareto.training.rounds.loop import train
 
 
+@pytest.mark.slow
 def test_bf16_halves_the_bytes_and_stays_close(config: RunConfig, link: LocalLink) -> None:
     # Steps that do not make chaos of a rounding.
     config = dataclasses.replace(config, client=dataclasses.replace(config.client, lr=1e-3))
