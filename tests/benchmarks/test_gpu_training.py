@@ -128,6 +128,7 @@ def test_a_run_for_its_time_ends_with_what_was_planned_for_it(contest: Contest, 
     assert 1 <= len(left) < len(diary.records)
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_a_plan_has_put_off_is_made_up_for(contest: Contest, federated: Federated) -> None:
     planned: list[int] = []
 

@@ -35,6 +35,7 @@ def _optima(space: SearchSpace, cache: Cache) -> list[float]:
     return [everything.best(Limits(macs=entry.macs)) for entry in cache.entries]
 
 
+@pytest.mark.slow
 def test_a_cold_cache_holds_the_solvers_entries_and_how_they_were_found() -> None:
     space, limits = tiny_space(), Limits(macs=2_000_000)
     cache = _build(space, limits=limits, entries=6, cold=True)

@@ -131,6 +131,7 @@ def test_a_word_that_begins_like_it_starts_nothing(resume: Resume) -> None:
         check_refused(resume(*arguments), "train-supernet")
 
 
+@pytest.mark.slow
 @runs(25)
 @given(st.text(max_size=12))
 def test_only_what_was_not_given_starts_a_new_run(text: str) -> None:

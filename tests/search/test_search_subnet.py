@@ -267,6 +267,7 @@ def _search_elsewhere(folder: Path, *arguments: object) -> tuple[dict[str, Any],
     return json.loads(report), ast.literal_eval(imported), done.stderr
 
 
+@pytest.mark.slow
 def test_a_second_search_of_a_space_imports_no_slow_library_and_solves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -126,6 +126,7 @@ def test_subnets_lie_within_the_macs_of_the_runs_cache(
     assert header["images"] == 20
 
 
+@pytest.mark.slow
 def test_fitted_weights_rank_better_and_go_into_the_other_commands(
     band: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -89,6 +89,7 @@ def test_a_run_leaves_the_files_of_the_design(command: Command) -> None:
     assert f"{record['probes'][0]['macs']:,}" in outcome.out
 
 
+@pytest.mark.slow
 def test_the_written_configuration_is_complete_and_runs_again_with_the_same_result(command: Command) -> None:
     assert command().code == 0
     again = command.folder / "again"
@@ -103,6 +104,7 @@ def test_options_are_spelled_with_dashes_and_override_the_file(command: Command)
     assert (config.client.batch_size, config.clients.per_round) == (8, 2)
 
 
+@pytest.mark.slow
 def test_a_run_on_an_image_folder_has_its_classes(command: Command) -> None:
     root = write_images(command.folder / "images")
     space, _ = write_micro(command.folder)

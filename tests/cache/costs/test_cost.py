@@ -19,6 +19,7 @@ from fedpareto.supernet.genes import choices, gene_layout, random_genes
 from fedpareto.supernet.space import SearchSpace
 
 
+@pytest.mark.slow
 @given(user_spaces())
 @runs(60)
 def test_macs_and_parameters_are_additive(space: SearchSpace) -> None:

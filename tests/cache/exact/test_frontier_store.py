@@ -270,6 +270,7 @@ print(len(load_or_compute_frontier(space, space.fitness).macs))
 """
 
 
+@pytest.mark.slow
 def test_processes_that_keep_a_frontier_at_once_leave_one_good_file(folder: Path, tmp_path: Path) -> None:
     space, go = tiny_space(), tmp_path / "go"
     ready = [tmp_path / f"ready-{number}" for number in range(2)]

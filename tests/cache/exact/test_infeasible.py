@@ -86,6 +86,7 @@ def test_where_effectiveness_and_macs_exclude_each_other_macs_bind(case: Case, d
     _check_named(case, Limits(macs=budget))
 
 
+@pytest.mark.slow
 @given(cases(networks=1500), st.data())
 @runs(60)
 def test_of_macs_and_parameters_the_one_to_raise_least_binds(case: Case, data: st.DataObject) -> None:

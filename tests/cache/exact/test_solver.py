@@ -168,6 +168,7 @@ def test_the_best_within_three_limits_is_that_of_every_network(case: Case, data:
     _check_best(case, data.draw(st.permutations(costs)))
 
 
+@pytest.mark.slow
 @given(cases(), st.data())
 @runs(120)
 def test_the_cheapest_of_a_fitness_within_limits_is_that_of_every_network(case: Case, data: st.DataObject) -> None:

@@ -83,6 +83,7 @@ def test_every_entry_is_the_optimum_for_its_macs(limits: Limits) -> None:
     assert [(entry.macs, entry.fitness) for entry in _solved(limits)] == front
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limits", _CASES, ids=str)
 def test_entries_are_feasible_within_limits_and_non_dominated(limits: Limits) -> None:
     entries = _solved(limits)
@@ -99,6 +100,7 @@ def test_the_effectiveness_bound_excludes_networks_of_this_test() -> None:
     assert 0.2 * 3200 < len(_everything()) < 0.9 * 3200
 
 
+@pytest.mark.slow
 def test_fewer_entries_are_a_spread_of_the_front_with_both_ends() -> None:
     whole, few = _solved(Limits()), _solved(Limits(), entries=5)
     assert len(few) == 5

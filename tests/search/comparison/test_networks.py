@@ -21,6 +21,7 @@ def _found(study: Study) -> dict[str, Any]:
     return {trial.name: trial.network for trial in with_networks(study.trials, SILENT)}
 
 
+@pytest.mark.slow
 def test_a_yardstick_trains_the_fittest_network_within_its_budget(tmp_path: Path) -> None:
     study = read_tiny(tmp_path, yardsticks=True)
     everything = make_entries(MICRO, all_genes(MICRO), MICRO.fitness)
@@ -38,6 +39,7 @@ def test_a_yardstick_trains_the_fittest_network_within_its_budget(tmp_path: Path
     assert [found[f"{label}-seed0"] for label in ("deepfednas", "cotrain", "linear")] == [None] * 3
 
 
+@pytest.mark.slow
 def test_the_fitness_is_that_of_the_methods_cache(tmp_path: Path) -> None:
     config = read_tiny(tmp_path, yardsticks=["alone"]).trials[0].config
     weights = tmp_path / "fitness.yaml"

@@ -57,6 +57,7 @@ def test_onnxruntime_runs_each_block_of_a_group_as_a_model_of_its_own(norm: str)
         assert np.allclose(result.numpy(), expected, rtol=1e-3, atol=1e-4)  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_a_model_of_a_group_has_its_own_operators_and_weights_alone() -> None:
     pytest.importorskip("onnxruntime")
     group = _some_blocks("batch", 2)

@@ -86,6 +86,7 @@ _ZEROS: list[tuple[str, Norm]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "norm"), _ZEROS)
 def test_zeros_learn(family: str, norm: Norm) -> None:
     """Of the largest network: the first step moves what scales an extra block, the second what is inside it."""

@@ -125,6 +125,7 @@ _clients = st.lists(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", RULES)
 @given(clients=_clients)
 @runs(4, shrink=False)
@@ -152,6 +153,7 @@ def test_of_clients_on_one_network_the_rules_are_those_of_the_textbook(count: in
             np.testing.assert_allclose(result[name].numpy(), formula(values), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", RULES)
 @given(data=st.data(), clients=_clients)
 @runs(10, shrink=False)

@@ -51,6 +51,7 @@ _magnitudes = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40)
 @given(
     client=st.integers(0, _CLIENTS - 1),

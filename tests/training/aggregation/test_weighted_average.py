@@ -216,6 +216,7 @@ def _spaces_with_contributions() -> st.SearchStrategy[tuple[SearchSpace, list[Co
     return spaces.flatmap(lambda space: st.tuples(st.just(space), _contributions(space)))
 
 
+@pytest.mark.slow
 @runs(6, shrink=False)
 @given(drawn=_spaces_with_contributions())
 def test_the_mean_of_any_clients_matches_one_computed_entry_by_entry(

@@ -101,6 +101,7 @@ def test_a_client_in_memory_others_have_used_trains_to_the_bytes_of_one_in_its_o
         assert update.examples == 17 + number
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("precision", "fused"), [("fp32", True), ("fp32", False), ("bf16", True), ("fp16", True)])
 def test_a_client_whose_training_diverged_leaves_no_trace(precision: Precision, fused: bool) -> None:
     profile, recipe = Profile(precision=precision, fused=fused), micro_recipe(MICRO, momentum=0.9, clip=0.0)

@@ -140,6 +140,7 @@ def test_replayed_steps_train_to_the_bytes_of_eager_ones(
     assert recorder.recorded == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "clip",
     [0.0, 0.5],

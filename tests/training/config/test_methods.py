@@ -184,6 +184,7 @@ def test_clients_receive_the_slices_of_what_they_can_run_and_nothing_more(tmp_pa
             assert task.architecture == entries[(0, 2, 5, 3, 1)[task.client]].architecture
 
 
+@pytest.mark.slow
 def test_compute_is_counted_and_ends_training_with_its_own_schedule(tmp_path: Path) -> None:
     free = simulated_run(tmp_path / "free", short_config(rounds=12))
     state, _ = train_run(free)

@@ -145,6 +145,7 @@ def test_a_configuration_of_any_values_is_read_as_it_was_written(folder: Path, c
     _check_config(folder, config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in _leaves(RunConfig) if name.endswith(("put", "root", "project"))])
 def test_every_odd_text_comes_back_from_a_configuration(folder: Path, name: str) -> None:
     group, _, field = name.rpartition(".")

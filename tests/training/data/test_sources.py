@@ -25,6 +25,7 @@ def _values(data: ImageSet) -> Counter[tuple[bytes, int]]:
     return Counter((image.numpy().tobytes(), label) for image, label in pairs)
 
 
+@pytest.mark.slow
 def test_digits_are_split_into_disjoint_parts_that_are_all_of_them() -> None:
     train, test = (load_images("digits", "", split, Preparation(8)) for split in ("train", "test"))
     digits = load_digits()

@@ -160,6 +160,7 @@ def test_among_weak_clients_the_ablest_takes_the_place_of_the_largest() -> None:
     assert assigned[2] == entries[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", _CURRICULA)
 @settings(max_examples=60, deadline=None, derandomize=True, database=None)
 @given(data=st.data())

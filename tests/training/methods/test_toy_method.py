@@ -140,6 +140,7 @@ def test_help_has_its_options_with_their_documentation(toy: MethodSpec, capsys: 
     assert f"the method toy: {first} --toy.backwards [{{true,false}}] the largest comes first." in told
 
 
+@pytest.mark.slow
 def test_it_trains_reports_and_is_read_back(
     toy: MethodSpec, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -162,6 +163,7 @@ def test_it_trains_reports_and_is_read_back(
     assert [set(each) for each in macs] == [{entry} for entry in entries]
 
 
+@pytest.mark.slow
 def test_python_trains_it_like_the_command(toy: MethodSpec, tmp_path: Path) -> None:
     _, path = arguments_of(micro_config(tmp_path))
     result = fedpareto.train(config=path, method=toy.name, toy_stride=2, progress=False)
@@ -222,6 +224,7 @@ def test_what_makes_no_sense_is_refused_in_one_line(
     assert message in check_refused(outcome, "train-supernet")
 
 
+@pytest.mark.slow
 def test_the_search_takes_a_subnet_out_of_its_run(
     toy: MethodSpec, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

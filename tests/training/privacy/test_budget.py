@@ -88,6 +88,7 @@ def _solved(tmp_path: Path, privacy: PrivacyConfig, **changes: object) -> tuple[
     return with_solved_noise(config, run.method, run.space, fresh_start(run).state)
 
 
+@pytest.mark.slow
 def test_noise_auto_is_the_least_for_the_planned_rounds(tmp_path: Path) -> None:
     config, words = _solved(tmp_path, PrivacyConfig(clip=0.5, noise="auto", epsilon=8.0))
     assert words is not None
@@ -313,6 +314,7 @@ def test_the_command_tells_what_a_large_weight_costs(tmp_path: Path) -> None:
     assert "by a factor of 18" in " ".join(done.err.split())
 
 
+@pytest.mark.slow
 def test_a_lost_ledger_or_an_earlier_key_ends_a_run_that_is_not_finished(tmp_path: Path) -> None:
     run = finished_run(tmp_path, rounds=2, privacy=PrivacyConfig(clip=1.0, noise=1.0), evaluation=_EVALUATED)
     assert len(open_ledger(run).exposure) == 6

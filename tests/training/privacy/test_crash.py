@@ -69,6 +69,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return whole, dead
 
 
+@pytest.mark.slow
 def test_resumed_with_the_same_answers_it_has_the_bytes_and_the_account_of_a_run_never_killed(
     tmp_path: Path, killed: tuple[Path, Path]
 ) -> None:

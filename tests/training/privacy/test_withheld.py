@@ -239,6 +239,7 @@ def test_a_merge_that_noise_spoils_is_refused_without_a_word_of_clients(statisti
     assert statistics == "exact" or "--privacy.clip" in str(caught.value)
 
 
+@pytest.mark.slow
 def test_the_digests_that_go_with_a_run_confirm_no_guess_of_its_images(tmp_path: Path) -> None:
     """They are in provenance and signatures, beside every subnet and checkpoint."""
     found: dict[str, list[str]] = {}

@@ -119,6 +119,7 @@ def test_global_generators_play_no_part(tmp_path: Path) -> None:
     assert drawn() == undisturbed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop_after", [1, 2])
 @pytest.mark.parametrize(
     "changes",

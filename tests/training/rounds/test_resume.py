@@ -226,6 +226,7 @@ def test_nothing_else_may_change(run: Path, name: str, new: object) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_as_it_was_adapted_and_its_checkpoints_say_so(copy: Path) -> None:
     changes = {"client__batch_size": 8, "evaluation__batch_size": 32, "execution__memory_format": "contiguous"}
     prepared, remarks = _resume(copy, **changes)

@@ -164,6 +164,7 @@ def test_a_run_whose_server_does_not_answer_goes_offline_and_says_so(
     assert list(tmp_path.glob("wandb/offline-run-*/run-abc.wandb"))
 
 
+@pytest.mark.slow
 def test_a_malformed_key_goes_offline_too(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -46,6 +46,7 @@ def _others(space: SearchSpace) -> Sample:
     return Sample(space, genes, score(space, genes, _truth(space)).fitness / 100, band, tuple(bands))
 
 
+@pytest.mark.slow
 def test_an_accuracy_that_is_a_sum_over_blocks_is_learned_from_noisy_networks() -> None:
     space = tiny_space()
     learned = learn_terms(_sample(space, 240, noise=0.7), space.fitness, np.random.default_rng(0))
@@ -59,6 +60,7 @@ def test_an_accuracy_that_is_a_sum_over_blocks_is_learned_from_noisy_networks() 
     assert abs(error.mean()) < 0.3
 
 
+@pytest.mark.slow
 def test_without_noise_more_networks_than_effects_leave_no_error() -> None:
     space = tiny_space()
     learned = learn_terms(_sample(space, 240, noise=0.0), space.fitness, np.random.default_rng(0))

@@ -41,6 +41,7 @@ def test_a_planted_ranking_is_recovered_on_networks_held_out(name: str) -> None:
     assert fit.settings.max_effectiveness == start.max_effectiveness
 
 
+@pytest.mark.slow
 def test_networks_held_out_play_no_part_in_the_fit() -> None:
     sample = planted(tiny_space(), noise=0.02)
     fit = fit_weights(sample, tiny_space().fitness, 0.4, FitOptions(), seed=1)

@@ -99,6 +99,7 @@ def test_near_subnets_differ_from_an_entry_in_few_choices() -> None:
     assert len(set(_architectures(subnets)) - set(entries)) > 20
 
 
+@pytest.mark.slow
 def test_the_fittest_subnets_are_of_the_frontier_of_the_fitness_they_are_asked_for() -> None:
     region = _region(tiny_space())
     settings = dataclasses.replace(region.settings, block_penalty=30.0)
@@ -123,6 +124,7 @@ def test_subnets_that_are_excluded_are_not_drawn() -> None:
     assert not set(once) & set(again)
 
 
+@pytest.mark.slow
 def test_too_few_networks_are_refused_with_what_helps() -> None:
     region = dataclasses.replace(_region(tiny_space()), macs=(1, 2))
     with pytest.raises(UserError, match=r"0 random networks of mobilenet-tiny .* not 24; ask for fewer --fit-subnets"):

@@ -22,6 +22,7 @@ def _measure(architecture: Architecture) -> Mapping[str, float]:
     return {"validation": share, "test": share / 2}
 
 
+@pytest.mark.slow
 def test_each_form_finds_its_fittest_network_within_every_budget() -> None:
     found = find_networks(SPACE, FORMS, BUDGETS, _measure, SILENT)
     assert [(each.budget, each.form) for each in found] == [(b, form) for b in BUDGETS for form in FORMS]

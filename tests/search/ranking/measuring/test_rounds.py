@@ -90,6 +90,7 @@ def test_the_same_generator_draws_the_same_subnets() -> None:
     assert once != other
 
 
+@pytest.mark.slow
 def test_a_space_too_large_to_be_searched_is_learned_from_the_first_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*arguments: object, **options: object) -> None:
         raise SpaceTooLargeError("too large")

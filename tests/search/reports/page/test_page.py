@@ -157,6 +157,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
 def test_a_page_opens_in_silence_asks_for_nothing_and_fits_the_window(
@@ -194,6 +195,7 @@ def test_every_number_of_a_report_is_shown_and_reads_as_what_it_is(browser: Brow
     assert {key for key, *_ in shown} == expected
 
 
+@pytest.mark.slow
 def test_layers_are_listed_with_sums_and_bars(browser: Browser, full: Path) -> None:
     lines = layer_lines(_SPACE, _ANSWER.entry.architecture, _LATENCY)
     with visited(browser, full) as visit:

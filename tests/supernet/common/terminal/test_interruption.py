@@ -70,6 +70,7 @@ def test_a_signal_ends_a_command_in_one_line_once_it_has_tidied_up(
     assert (process.returncode, out, err) == (code, "tidied\n", said)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("arguments", [("library",), ("python", "slow"), ("library", "slow")])
 def test_a_command_that_cannot_tidy_up_in_time_is_ended(

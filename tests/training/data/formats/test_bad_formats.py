@@ -213,6 +213,7 @@ def test_an_image_to_train_with_and_to_test_is_refused_unless_it_may_be(name: st
     assert new_simulation(_config(tmp_path, name, root, allow_duplicates=True), MICRO).names
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_while_the_federation_is_described_leaves_no_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

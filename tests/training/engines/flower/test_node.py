@@ -443,6 +443,7 @@ def test_a_job_of_nonsense_is_refused(config: RunConfig, changes: dict[str, Any]
     assert tensors == {}
 
 
+@pytest.mark.slow
 def test_bf16_sends_what_changed(config: RunConfig) -> None:
     request, tensors = _training(config)
     _, whole = _ask(request, config_of(0), tensors)

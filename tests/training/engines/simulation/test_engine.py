@@ -79,6 +79,7 @@ def _client_threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("client")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [2, 3])
 def test_several_clients_at_once_answer_in_the_order_of_tasks_with_the_bytes_of_one_at_a_time(workers: int) -> None:
     tasks, several = _tasks(), _engine(workers)

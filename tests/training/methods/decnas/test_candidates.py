@@ -90,6 +90,7 @@ def test_a_candidate_meets_the_target_by_one_dimension_to_within_one_choice(
             assert max(_undone(space, after, before, positions)) > target
 
 
+@pytest.mark.slow
 @given(case=_cases, share=_shares)
 @runs(60)
 def test_a_candidate_is_a_slice_of_the_current_network(case: tuple[SearchSpace, Architecture], share: float) -> None:

@@ -177,6 +177,7 @@ def test_the_supernet_outside_the_current_network_keeps_its_bytes(tmp_path: Path
     assert not same_bytes(end.models.supernet, before)
 
 
+@pytest.mark.slow
 def test_each_group_trains_its_candidate_and_every_candidate_is_the_mean_of_its_group(tmp_path: Path) -> None:
     config = _config(clients=17, drop_after=9)
     run, engine = spoiled_run(tmp_path, unspoiled, config)
@@ -313,6 +314,7 @@ def test_with_fewer_clients_than_candidates_those_nearest_to_the_target_stay(tmp
     assert kept.items() <= everyone.items()
 
 
+@pytest.mark.slow
 def test_a_client_is_only_given_what_it_can_run(tmp_path: Path) -> None:
     limits = ClientsConfig(count=12, per_round=4, max_macs=("110K", "125K", "1M"))
     config = dataclasses.replace(_config(), clients=limits)
@@ -360,6 +362,7 @@ def test_the_best_round_is_one_of_the_network_that_the_run_ends_with(tmp_path: P
     assert checkpoint_folder(tmp_path, state.best.round).exists()
 
 
+@pytest.mark.slow
 def test_a_search_has_a_rate_of_its_own_if_one_is_set(tmp_path: Path) -> None:
     run = simulated_run(tmp_path, _config(lr=0.01))
     state, _ = _trained(run)

@@ -225,6 +225,7 @@ def test_a_search_settles_shrinks_and_ends_with_one_network(tmp_path: Path) -> N
     assert any(tensor.any() for tensor in tensors.values())
 
 
+@pytest.mark.slow
 def test_what_was_settled_stays_settled(tmp_path: Path) -> None:
     seen: list[tuple[int | None, ...]] = []
     for rounds in (2, 4, 6):
@@ -322,6 +323,7 @@ def test_what_is_found_lies_there_before_the_last_checkpoint_does(tmp_path: Path
 # Bytes.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("personal", [False, True])
 @pytest.mark.parametrize("stop_after", [1, 3])
 def test_a_resumed_search_ends_with_the_bytes_and_the_state_of_one_never_interrupted(
@@ -422,6 +424,7 @@ def test_logits_of_nonsense_over_flower_are_a_failure_of_that_client(tmp_path: P
 # The command.
 
 
+@pytest.mark.slow
 def test_the_command_ends_with_how_to_take_what_it_has_found(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

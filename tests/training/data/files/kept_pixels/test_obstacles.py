@@ -21,6 +21,7 @@ def _flip(content: bytes, at: int) -> bytes:
     return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_nothing_damaged_is_taken_for_pixels(folder: Path, pictures: Files, data: st.DataObject) -> None:
