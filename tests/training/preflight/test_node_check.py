@@ -183,6 +183,8 @@ def test_what_is_no_authority_is_refused(site: Site) -> None:
         (b"", "says nothing over HTTP"),
         (b"\xff\x00HTTP/1.1\r\n", "says nothing over HTTP"),
     ],
+    # Answers hold the time, and cases have one name in every process.
+    ids=["200", "415", "ssh", "nothing", "bytes"],
 )
 def test_what_is_no_gateway_is_refused(site: Site, answer: bytes, words: str) -> None:
     with serving(site.gateway, answer) as address:
