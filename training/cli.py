@@ -82,27 +82,15 @@ def _parser() -> CommandParser:
     )
     parser.add_config("--config", config_type(), "YAML file of these options; later options override it", _OF_COMMAND)
     # Without a default: an option that was given nothing is told from one that was not given.
-    parser.add_argument(
-        "--resume",
-        type=str,
-        action=_Once,
-        default=argparse.SUPPRESS,
-        help="folder of a run to go on with; it keeps its configuration, but may be given more --rounds or --compute",
-    )
-    parser.add_argument(
-        "--sign",
-        type=str,
-        action=_Once,
-        default=argparse.SUPPRESS,
-        help="PEM file of an Ed25519 private key; every checkpoint that is written is signed with it",
-    )
-    parser.add_argument(
-        "--verify",
-        type=str,
-        action=_Once,
-        default=argparse.SUPPRESS,
-        help="PEM file of a public key; the run that --resume or --init names must be signed with it",
-    )
+    for option, words in (
+        (
+            "--resume",
+            "folder of a run to go on with; it keeps its configuration, but may be given more --rounds or --compute",
+        ),
+        ("--sign", "PEM file of an Ed25519 private key; every checkpoint that is written is signed with it"),
+        ("--verify", "PEM file of a public key; the run that --resume or --init names must be signed with it"),
+    ):
+        parser.add_argument(option, type=str, action=_Once, default=argparse.SUPPRESS, help=words)
     parser.add_argument(
         "--check",
         action="store_true",

@@ -1,19 +1,15 @@
-"""Spool of a round's updates: in memory up to a bound, beyond it in files of a temporary folder."""
+"""Spool of a round's updates, which are read again tensor by tensor."""
 
 import dataclasses
 import hashlib
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from fedpareto.supernet.common.errors import UserError
 from fedpareto.supernet.networks.weights import Tensors
 from fedpareto.supernet.slices import Slices
+from fedpareto.training.aggregation.tensor_store import Stored, TensorStore, copied, read_rows
 
 #: Most bytes of updates in memory.
 MEMORY = 1 << 30
@@ -26,12 +22,12 @@ class SpooledUpdate:
     Attributes:
         slices: slices of the merged tensors that its tensors belong to, by name.
         digest: digest of its tensors.
-        values: its tensors in the host's memory, or the safetensors file that holds them.
+        values: its tensors, wherever they are.
     """
 
     slices: Mapping[str, Slices]
     digest: bytes
-    values: Tensors | Path
+    values: Stored
 
     def rows(self, name: str, start: int, stop: int) -> Tensor:
         """Rows ``start`` to ``stop`` of one of its tensors, in the host's memory.
@@ -39,31 +35,19 @@ class SpooledUpdate:
         Raises:
             UserError: the file cannot be read any more.
         """
-        if not isinstance(self.values, Path):
-            return self.values[name][start:stop]
-        try:
-            with safe_open(self.values, framework="pt") as file:
-                rows: Tensor = file.get_slice(name)[start:stop]
-        except (OSError, SafetensorError) as error:
-            raise UserError(f"cannot read an update of the round again from {self.values}: {error}") from error
-        return rows
+        return read_rows(self.values, name, start, stop)
 
 
 class Spool:
     """Spool of the updates of one round, which are read again tensor by tensor.
 
-    It holds up to ``memory`` bytes in the host's memory, wherever the tensors were. What comes after that lies as one
-    safetensors file for each update in a folder of its own under the system's temporary folder (TMPDIR), readable by
-    this user alone, until the spool is cleared or the process ends.
-
     Args:
-        memory: most bytes of updates in memory.
+        memory: most bytes of updates in memory; the others are in files until the spool is cleared (``TensorStore``).
     """
 
     def __init__(self, memory: int = MEMORY) -> None:
-        self._memory, self._held = memory, 0
+        self._store = TensorStore(memory)
         self._updates: list[SpooledUpdate] = []
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     def add(self, slices: Mapping[str, Slices], tensors: Mapping[str, Tensor]) -> None:
         """Copy an update's ``tensors``, one for each of the ``slices``.
@@ -71,17 +55,9 @@ class Spool:
         Raises:
             UserError: it does not fit into memory, and the temporary folder cannot hold it.
         """
-        # Rows are read one after another, and files hold nothing but contiguous tensors.
-        copies = {
-            name: tensors[name].detach().to("cpu", copy=True, memory_format=torch.contiguous_format) for name in slices
-        }
-        size = sum(copy.nbytes for copy in copies.values())
+        copies = copied({name: tensors[name] for name in slices})
         digest = _digest(copies)
-        if self._held + size <= self._memory:
-            self._held += size
-            self._updates.append(SpooledUpdate(slices, digest, copies))
-        else:
-            self._updates.append(SpooledUpdate(slices, digest, self._written(copies)))
+        self._updates.append(SpooledUpdate(slices, digest, self._store.keep(copies)))
 
     def ordered(self) -> list[SpooledUpdate]:
         """Updates in an order that does not depend on that of their arrival; equal ones cannot be told apart."""
@@ -90,28 +66,7 @@ class Spool:
     def clear(self) -> None:
         """Forget all updates, and remove their files."""
         self._updates.clear()
-        self._held = 0
-        if self._folder is not None:
-            self._folder.cleanup()
-            self._folder = None
-
-    def _written(self, tensors: Tensors) -> Path:
-        try:
-            if self._folder is None:
-                self._folder = tempfile.TemporaryDirectory(prefix="fedpareto-updates-")
-            path = Path(self._folder.name) / f"{len(self._updates)}.safetensors"
-            save_file(tensors, path)
-        except (OSError, SafetensorError) as error:
-            raise no_room(error) from error
-        return path
-
-
-def no_room(error: Exception) -> UserError:
-    """Error of an update that the temporary folder cannot hold."""
-    return UserError(
-        f"the temporary folder {tempfile.gettempdir()} cannot hold an update of the round ({error}): make room there, "
-        "or name another one by TMPDIR"
-    )
+        self._store.clear()
 
 
 def _digest(tensors: Tensors) -> bytes:

@@ -1,28 +1,23 @@
 """Hostile clients in a simulation: an engine that changes the answers of some, and the changes that they make."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import torch
 
 from fedpareto.training.engines.protocol import CalibratingEngine, Engine
 from fedpareto.training.messages import CalibrationTask, Failure, Statistics, Task, Update
-from helpers.runs.simulation import own_memory
+from helpers.runs.simulation import WrappedEngine, own_memory
 
 Change = Callable[[Update], Update]
 
 
-class HostileEngine:
+class HostileEngine(WrappedEngine):
     """Trains as another engine does, and passes the updates of hostile clients through their changes."""
 
     def __init__(self, inner: Engine, hostile: Mapping[int, Change]) -> None:
-        self._inner, self._hostile = inner, hostile
-
-    def available(self) -> Sequence[int]:
-        return self._inner.available()
-
-    def examples(self, client: int) -> int:
-        return self._inner.examples(client)
+        super().__init__(inner)
+        self._hostile = hostile
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Update | Failure]:
         for answer in self._inner.run(tasks):

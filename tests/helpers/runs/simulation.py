@@ -120,18 +120,26 @@ def own_memory(update: Update) -> Update:
     return dataclasses.replace(update, tensors={name: tensor.clone() for name, tensor in update.tensors.items()})
 
 
-class SpoilingEngine:
-    """Trains as another engine does, then passes every update through ``spoil``; remembers the true updates."""
+class WrappedEngine:
+    """Has the clients of another engine; what becomes of their answers says a subclass."""
 
-    def __init__(self, inner: Engine, spoil: Callable[[Update], Update | Failure]) -> None:
-        self._inner, self._spoil = inner, spoil
-        self.updates: list[Update] = []
+    def __init__(self, inner: Engine) -> None:
+        self._inner = inner
 
     def available(self) -> Sequence[int]:
         return self._inner.available()
 
     def examples(self, client: int) -> int:
         return self._inner.examples(client)
+
+
+class SpoilingEngine(WrappedEngine):
+    """Trains as another engine does, then passes every update through ``spoil``; remembers the true updates."""
+
+    def __init__(self, inner: Engine, spoil: Callable[[Update], Update | Failure]) -> None:
+        super().__init__(inner)
+        self._spoil = spoil
+        self.updates: list[Update] = []
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Update | Failure]:
         for answer in self._inner.run(tasks):

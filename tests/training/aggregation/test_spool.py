@@ -64,7 +64,7 @@ def test_updates_that_wait_for_the_median_need_room_there_too(folder: Path, monk
 
     task = Task(1, 0, smallest(), {}, 1, 0.1, 0)
     update = Update(task, extract(MICRO, random_tensors(1), smallest()), 8, 1.0, 0.0, 0.0)
-    monkeypatch.setattr("fedpareto.training.aggregation.held_updates.save_file", full)
+    monkeypatch.setattr("fedpareto.training.aggregation.tensor_store.save_file", full)
     with pytest.raises(UserError, match=r"the temporary folder .* cannot hold an update .*No space left.*TMPDIR"):
         HeldUpdates(0).keep(update)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -138,17 +139,19 @@ def test_honest_updates_are_added_in_the_order_they_came_to_the_same_bytes() -> 
     assert same_bytes(merged, expected)
 
 
-def test_updates_beyond_the_memory_wait_in_files_that_go_with_them() -> None:
+def test_updates_beyond_the_memory_wait_in_files_that_go_with_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     held, updates = HeldUpdates(in_memory=40_000), [_update(number, 0.01 * number) for number in range(4)]
     for update in updates:
         held.keep(update)
-    folder = held._folder
-    assert folder is not None
+    (folder,) = tmp_path.iterdir()
     for update, back in zip(updates, held.taken(), strict=True):
         assert back.task is update.task
         assert same_bytes(dict(back.tensors), dict(update.tensors))
     assert list(held.taken()) == []
-    assert not Path(folder.name).exists()
+    assert not folder.exists()
 
 
 def test_two_clients_of_a_first_round_cannot_tell_who_is_honest() -> None:

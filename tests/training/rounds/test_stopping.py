@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from helpers.runs.federation import MICRO
-from helpers.runs.simulation import fresh_start, recorder, same_bytes, short_config, simulated_run
+from helpers.runs.simulation import WrappedEngine, fresh_start, recorder, same_bytes, short_config, simulated_run
 from torch import Tensor
 
 from fedpareto.cache.entries import CacheEntry
@@ -28,17 +28,12 @@ INT, TERM = signal.SIGINT, signal.SIGTERM
 _TIMES = ("seconds", "sgd_seconds", "overhead_share", "evaluation_seconds")
 
 
-class _InterruptedEngine:
+class _InterruptedEngine(WrappedEngine):
     """Sends a request signals when the first client of some round has answered, then goes on."""
 
     def __init__(self, inner: Engine, request: StopRequest, number: int, signals: Sequence[int]) -> None:
-        self._inner, self._request, self._number, self._signals = inner, request, number, list(signals)
-
-    def available(self) -> Sequence[int]:
-        return self._inner.available()
-
-    def examples(self, client: int) -> int:
-        return self._inner.examples(client)
+        super().__init__(inner)
+        self._request, self._number, self._signals = request, number, list(signals)
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Update | Failure]:
         for answer in self._inner.run(tasks):
